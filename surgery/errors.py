@@ -1,0 +1,121 @@
+"""What can go wrong in the science, in words a user can act on.
+
+These errors know no HTTP. Each has a stable ``code``, says where in the request (``pointer``, a
+JSON Pointer) or in which ``row`` the fault lies, and its message says what to do about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: where, and what to do."""
+
+    detail: str
+    pointer: str | None = None
+    file: str | None = None
+    row: int | None = None
+    column: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Only the fields that are known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class SurgeryError(Exception):
+    """The request cannot be carried out."""
+
+    code: ClassVar[str] = "internal"
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, detail: str | None = None, faults: list[Fault] | None = None) -> None:
+        self.detail = detail or (self.__doc__ or "").strip()
+        self.faults = faults or []
+        super().__init__(self.detail)
+
+
+class ModelNotFound(SurgeryError):
+    """No such model in the mirror or on the Hub."""
+
+    code = "model_not_found"
+
+
+class ModelGated(SurgeryError):
+    """The model's owner asks for an access request; set HF_TOKEN of an account that has it."""
+
+    code = "model_gated"
+
+
+class ModelUnsupported(SurgeryError):
+    """The model is no encoder with repeated blocks that this service can load."""
+
+    code = "model_unsupported"
+
+
+class UnsafeWeights(SurgeryError):
+    """The model has no safetensors weights, or they are malformed; pickled weights are never read."""
+
+    code = "unsafe_weights"
+
+
+class DatasetNotFound(SurgeryError):
+    """No such dataset among the presets, the uploads, the mirror or the Hub."""
+
+    code = "dataset_not_found"
+
+
+class DatasetInvalid(SurgeryError):
+    """The dataset has errors; nothing was kept."""
+
+    code = "dataset_invalid"
+
+
+class SelectionEmpty(SurgeryError):
+    """The selection matches no layer."""
+
+    code = "selection_empty"
+
+
+class SelectionMismatch(SurgeryError):
+    """The selection does not belong to this model."""
+
+    code = "selection_mismatch"
+
+
+class ScoresNotFinite(SurgeryError):
+    """Gradients overflowed or the model's weights hold NaN; the scores mean nothing."""
+
+    code = "scores_not_finite"
+
+
+class TrainingDiverged(SurgeryError):
+    """The loss became NaN or infinite; lower the learning rate."""
+
+    code = "training_diverged"
+
+
+class OutOfMemory(SurgeryError):
+    """The batch does not fit in memory; ask for a smaller batch_size or max_length."""
+
+    code = "out_of_memory"
+    retriable = True
+
+
+class UpstreamUnavailable(SurgeryError):
+    """The Hugging Face Hub did not answer; try again."""
+
+    code = "upstream_unavailable"
+    retriable = True
+
+
+ERRORS: dict[str, type[SurgeryError]] = {
+    error.code: error
+    for error in (
+        ModelNotFound, ModelGated, ModelUnsupported, UnsafeWeights, DatasetNotFound, DatasetInvalid,
+        SelectionEmpty, SelectionMismatch, ScoresNotFinite, TrainingDiverged, OutOfMemory,
+        UpstreamUnavailable,
+    )
+}  # fmt: skip
