@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-MODEL_PATTERN = (
-    r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?"
-    r"(@[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
-)
-HUB_DATASET_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$"
-NAME_PATTERN = r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,95}$"
+# A dot is always followed by something else: no name is "..", and none leaves its folder.
+_WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
+MODEL_PATTERN = rf"^{_WORD}(?:/{_WORD})?(?:@{_WORD})?$"
+HUB_DATASET_PATTERN = rf"^{_WORD}(?:/{_WORD})?$"
+NAME_PATTERN = rf"^{_WORD}$"
 
 ModelId = Annotated[
     str,
@@ -26,7 +25,7 @@ ModelId = Annotated[
     ),
 ]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-PartName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+PartName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=96)]
 
 
 class Strict(BaseModel):
@@ -76,7 +75,7 @@ class Columns(Strict):
 class HubDataset(Strict):
     """A dataset on the Hugging Face Hub, or in the mirror under the same id."""
 
-    hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN)] = Field(
+    hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN, max_length=200)] = Field(
         description="Dataset id on the Hub.", examples=["nyu-mll/glue"]
     )
     config: PartName | None = None

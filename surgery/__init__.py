@@ -1,0 +1,30 @@
+"""Layer Surgeon's science: rank an encoder's layers, fine-tune the ones that matter.
+
+Usable without the service::
+
+    from surgery import rank_layers, finetune, load
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use: the API process imports surgery.spec and must stay free of torch.
+_EXPORTS = {
+    "apply_delta": "surgery.checkpoint",
+    "finetune": "surgery.training",
+    "fisher_scores": "surgery.fisher",
+    "find_blocks": "surgery.architecture",
+    "load": "surgery.checkpoint",
+    "rank_layers": "surgery.ranking",
+}
+__all__ = ["__version__", "apply_delta", "find_blocks", "finetune", "fisher_scores", "load", "rank_layers"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'surgery' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

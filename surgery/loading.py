@@ -1,0 +1,216 @@
+"""Load a resolved model for a task: from a vetted copy, with safetensors only.
+
+The copy holds the files we know, a ``config.json`` reduced to the keys its own config class knows,
+and a tokenizer config without code references or chat templates. ``transformers`` never sees the
+original folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from surgery.architecture import Block, encoder_of, find_blocks, head_parameters
+from surgery.data import TaskData
+from surgery.errors import ModelUnsupported, UpstreamUnavailable
+from surgery.headers import read_header
+from surgery.models import ModelSource
+from surgery.sources import Sources
+from surgery.spec import Problem
+
+# Every route by which a config can name code, kernels or other weights to load.
+DROPPED_KEYS = {
+    "auto_map", "quantization_config", "kernel_config", "custom_pipelines", "trust_remote_code",
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "experts_implementation", "_experts_implementation", "_name_or_path", "name_or_path",
+    "dtype", "torch_dtype", "transformers_weights", "adapter_config", "base_model_name_or_path",
+}  # fmt: skip
+LABEL_KEYS = {"id2label", "label2id", "architectures", "model_type"}
+TOKENIZER_DROPPED = {"auto_map", "chat_template", "name_or_path", "tokenizer_file", "vocab_file"}
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass
+class LoadedModel:
+    """A task model in float32 with its tokenizer and blocks.
+
+    ``new`` names the tensors the checkpoint does not hold: they were made at random and always
+    train with the head.
+    """
+
+    source: ModelSource
+    model: nn.Module
+    tokenizer: Any
+    blocks: list[Block]
+    new: list[str]
+    snapshot: Path
+
+    @property
+    def head(self) -> dict[str, nn.Parameter]:
+        """What always trains: the head, and whatever the checkpoint did not hold."""
+        parameters = dict(self.model.named_parameters())
+        return head_parameters(self.model) | {
+            name: parameters[name] for name in self.new if name in parameters
+        }
+
+
+def snapshot_of(source: ModelSource, sources: Sources) -> Path:
+    """The vetted copy of a model, made once: weights linked where possible, configs rewritten."""
+    folder = sources.cache / "models" / source.fingerprint.removeprefix("sha256:")
+    if folder.is_dir():
+        return folder
+    origin = source.directory or _download(source, sources)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    try:
+        for name in source.files:
+            _place(origin / name, building / name)
+        for weights in source.weights:
+            read_header(building / weights)
+        if not folder.is_dir():
+            building.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process was first
+            raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _download(source: ModelSource, sources: Sources) -> Path:
+    from httpx2 import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(
+            snapshot_download(
+                source.id,
+                revision=source.revision,
+                allow_patterns=list(source.files),
+                token=sources.token,
+                cache_dir=sources.cache / "hub",
+            )
+        )
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        raise UpstreamUnavailable(f"downloading model {source.id!r} failed; try again") from error
+
+
+def _place(origin: Path, target: Path) -> None:
+    if target.suffix == ".safetensors":
+        try:
+            os.link(origin.resolve(), target)
+        except OSError:  # another file system
+            shutil.copyfile(origin, target)
+    elif target.name == "config.json":
+        target.write_text(json.dumps(clean_config(json.loads(origin.read_bytes()))))
+    elif target.name == "tokenizer_config.json":
+        entries = json.loads(origin.read_bytes())
+        kept = {key: value for key, value in entries.items() if key not in TOKENIZER_DROPPED}
+        target.write_text(json.dumps(kept))
+    else:
+        shutil.copyfile(origin, target)
+
+
+def clean_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Only keys the config class of this encoder knows, none that leads to code."""
+    known = AutoConfig.for_model(config["model_type"]).to_dict().keys() | LABEL_KEYS
+    return {key: value for key, value in config.items() if key in known and key not in DROPPED_KEYS}
+
+
+def load_model(
+    source: ModelSource,
+    sources: Sources,
+    data: TaskData,
+    *,
+    seed: int,
+    head: str = "auto",
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """The encoder with a head for the task, in float32 and eval mode.
+
+    ``head`` is ``auto`` (keep the checkpoint's where it fits the labels) or ``new``. New tensors
+    are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config.
+    """
+    snapshot = snapshot_of(source, sources)
+    entries = json.loads((snapshot / "config.json").read_bytes())
+    fits = head == "auto" and _head_fits(entries, data)
+    config = AutoConfig.for_model(entries.pop("model_type"), **entries | _labels(data))
+    torch.manual_seed(seed)
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            snapshot, config=config, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(
+            snapshot, local_files_only=True, trust_remote_code=False
+        )
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        raise ModelUnsupported(f"model {source.id!r} does not load: {error}") from error
+    new = sorted(info["missing_keys"]) + sorted(key[0] for key in info["mismatched_keys"])
+    if not fits:
+        new = sorted({*new, *_renew_head(model, seed)})
+    _check_encoder(model, new, source)
+    model.to(device).eval()
+    return LoadedModel(source, model, tokenizer, find_blocks(model), new, snapshot)
+
+
+def _labels(data: TaskData) -> dict[str, Any]:
+    if data.problem is Problem.REGRESSION:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(data.labels)),
+        "label2id": {label: index for index, label in enumerate(data.labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def _head_fits(config: dict[str, Any], data: TaskData) -> bool:
+    """Whether the checkpoint's own head speaks of the same labels in the same order."""
+    named = config.get("id2label") or {}
+    names = [str(named[key]).lower() for key in sorted(named, key=int)]
+    if data.problem is Problem.REGRESSION:
+        return len(names) == 1
+    generic = [f"label_{index}" for index in range(len(data.labels))]
+    return names in ([label.lower() for label in data.labels], generic)
+
+
+def _renew_head(model: nn.Module, seed: int) -> list[str]:
+    """Draw the head anew, as the architecture draws it."""
+    torch.manual_seed(seed)
+    encoder = encoder_of(model)
+    names = list(head_parameters(model))
+    for name, child in model.named_children():
+        if child is not encoder and name != getattr(model, "base_model_prefix", ""):
+            # Loading marks modules as initialised, which would make this a no-op.
+            for module in child.modules():
+                module._is_hf_initialized = False  # type: ignore[assignment]  # noqa: SLF001
+            for parameter in child.parameters():
+                parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # noqa: SLF001
+            child.apply(model._init_weights)  # type: ignore[arg-type]  # noqa: SLF001
+    return names
+
+
+def _check_encoder(model: nn.Module, new: list[str], source: ModelSource) -> None:
+    """A block the checkpoint does not hold would be scored at random."""
+    inside = {id(p): b.name for b in find_blocks(model) for p in b.module.parameters()}
+    parameters = dict(model.named_parameters())
+    missing = [name for name in new if name in parameters and id(parameters[name]) in inside]
+    if missing:
+        raise ModelUnsupported(
+            f"the weights of {source.id!r} lack {missing[0]} and {len(missing) - 1} more tensors "
+            "of its blocks; they do not belong to its config.json"
+        )
