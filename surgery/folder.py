@@ -1,0 +1,79 @@
+"""Folders that are there whole or not at all. Torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 20
+
+
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """Build a folder aside; on leaving, sync it, write its manifest and rename it to ``target``.
+
+    The manifest lists size and SHA-256 of every file. After a crash at any point ``target`` either
+    is not there or is complete.
+    """
+    building = target.with_name(f".building-{target.name}-{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        manifest = {"files": {path.name: _seal(path) for path in sorted(building.iterdir())}}
+        path = building / MANIFEST
+        path.write_text(json.dumps(manifest, indent=1))
+        _sync(path)
+        _sync(building)
+        building.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """File name → size and sha256."""
+    files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["files"]
+    return files
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether the folder holds exactly what its manifest says."""
+    try:
+        files = read_manifest(folder)
+        return all(_describe(folder / name) == entry for name, entry in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    _sync(path)
+    return _describe(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

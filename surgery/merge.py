@@ -1,0 +1,97 @@
+"""A full checkpoint from a delta and its base, byte by byte: no torch, no weight in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgery.errors import UnsafeWeights
+from surgery.folder import CHUNK
+from surgery.headers import TensorHeader, read_header
+
+DELTA = "delta.safetensors"
+RECORD = "surgery.json"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A byte range of a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class MergedWeights:
+    """The bytes of a ``model.safetensors``: a header, then ranges of other files."""
+
+    header: bytes
+    pieces: list[Piece]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.header) + sum(piece.length for piece in self.pieces)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file, in chunks of at most 1 MiB."""
+        yield self.header
+        for piece in self.pieces:
+            yield from _read(piece)
+
+
+def _read(piece: Piece) -> Iterator[bytes]:
+    left = piece.length
+    with piece.path.open("rb") as file:
+        file.seek(piece.offset)
+        while left:
+            chunk = file.read(min(CHUNK, left))
+            if not chunk:
+                raise UnsafeWeights(f"{piece.path.name} ended early")
+            left -= len(chunk)
+            yield chunk
+
+
+def merge(delta: Path, base_weights: list[Path]) -> MergedWeights:
+    """Lay out the full weights: trained tensors from the delta, all others from the base.
+
+    ``surgery.json`` of the delta says which tensor of the base each frozen one is. Raises
+    UnsafeWeights when the base lacks one.
+    """
+    tensors: dict[str, tuple[TensorHeader, Path, int]] = {}
+    base: dict[str, tuple[TensorHeader, Path, int]] = {}
+    for path in base_weights:
+        base |= _located(path)
+    frozen: dict[str, str] = json.loads((delta / RECORD).read_text())["frozen"]
+    for name, key in frozen.items():
+        if key not in base:
+            raise UnsafeWeights(f"the base model has no tensor {key}: it is not the one trained on")
+        tensors[name] = base[key]
+    tensors |= _located(delta / DELTA)
+    return _lay_out(tensors)
+
+
+def _located(path: Path) -> dict[str, tuple[TensorHeader, Path, int]]:
+    header, start = read_header(path)
+    return {name: (tensor, path, start) for name, tensor in header.items()}
+
+
+def _lay_out(tensors: dict[str, tuple[TensorHeader, Path, int]]) -> MergedWeights:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    pieces, position = [], 0
+    for name, (tensor, path, start) in sorted(tensors.items()):
+        length = tensor.end - tensor.start
+        header[name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + length],
+        }
+        pieces.append(Piece(path, start + tensor.start, length))
+        position += length
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # the format aligns its data to eight bytes
+    return MergedWeights(len(raw).to_bytes(8, "little") + raw, pieces)
