@@ -1,0 +1,1 @@
+"""The service: HTTP, the job table, artifacts. Never imports torch."""

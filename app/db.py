@@ -1,0 +1,154 @@
+"""The database: one synchronous layer for SQLite and Postgres, API and worker.
+
+The database's clock alone decides about leases; ``db_now`` is that clock.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+WRITER_WAIT_SECONDS = 30.0  # for the one writer lane of SQLite
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC: timestamptz on Postgres, seconds since 1970 on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """SQLite has no type for moments; a double holds one to the microsecond."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(Float())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To the database."""
+        return value.timestamp() if value and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From the database."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return datetime.fromtimestamp(value, UTC)
+        assert isinstance(value, datetime)
+        return value.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):  # noqa: N801  # reads as the SQL function it is
+    """The database's clock, plus so many seconds."""
+
+    type = Instant()
+    inherit_cache = False
+
+    def __init__(self, plus_seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = float(plus_seconds)
+
+
+@compiles(db_now, "postgresql")
+def _now_postgres(element: db_now, *_: object, **__: object) -> str:
+    return f"(clock_timestamp() + interval '{element.seconds:.3f} seconds')"
+
+
+@compiles(db_now, "sqlite")
+def _now_sqlite(element: db_now, *_: object, **__: object) -> str:
+    # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to some 40 µs everywhere.
+    return f"((julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f})"
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA busy_timeout=200")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Reads begin plainly; writes take the one writer lane at once, waiting with jitter.
+
+    SQLite's own busy handler starves writers under load: short tries with random pauses do not.
+    """
+    if not connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    deadline = time.monotonic() + WRITER_WAIT_SECONDS
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
+        else:
+            return
+
+
+class Database:
+    """An engine and its two kinds of transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that changes nothing."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction committed on leaving, rolled back on an error."""
+        engine = self.engine.execution_options(writes=True)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self.engine.dispose()
+
+    def is_at_head(self) -> bool:
+        """Whether every migration has been applied."""
+        head = ScriptDirectory.from_config(alembic_config(self.url)).get_current_head()
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision() == head
+
+    def upgrade(self) -> None:
+        """Apply every migration."""
+        command.upgrade(alembic_config(self.url), "head")
+
+
+def alembic_config(url: str) -> Config:
+    """Where the migrations are: inside the installed package, or at the root of a checkout."""
+    installed = Path(__file__).parent / "migrations"
+    config = Config()
+    folder = installed if installed.is_dir() else Path(__file__).parent.parent / "alembic"
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes["url"] = url
+    return config

@@ -1,0 +1,210 @@
+"""Errors as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from surgery import spec as shapes
+from surgery.errors import SurgeryError
+
+log = logging.getLogger("surgeon.api")
+MAX_FAULTS = 100
+
+
+class Problem(BaseModel):
+    """What every error answer looks like."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retriable: bool = False
+    request_id: str | None = None
+    errors: list[dict[str, Any]] = []
+
+
+class ServiceError(Exception):
+    """An expected failure with its answer."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+        self.detail = detail or (self.__doc__ or "").strip()
+        self.errors = extra.pop("errors", [])
+        self.headers: Mapping[str, str] = extra.pop("headers", {})
+        super().__init__(self.detail)
+
+
+class NotFound(ServiceError):
+    """No such object."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(ServiceError):
+    """The object's state does not allow this."""
+
+    status = 409
+    code = "conflict"
+
+
+class Unauthorized(ServiceError):
+    """Send an API key: Authorization: Bearer sk_…"""
+
+    status = 401
+    code = "unauthorized"
+
+
+class TooLarge(ServiceError):
+    """The body is too large."""
+
+    status = 413
+    code = "too_large"
+
+
+class WrongMediaType(ServiceError):
+    """The body must be application/json."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Unprocessable(ServiceError):
+    """The request cannot be carried out."""
+
+    status = 422
+    code = "invalid"
+
+
+TITLES = {
+    400: "Bad request", 401: "Unauthorized", 404: "Not found", 405: "Method not allowed",
+    409: "Conflict", 413: "Too large", 415: "Unsupported media type", 422: "Invalid request",
+    500: "Internal error", 503: "Unavailable",
+}  # fmt: skip
+FIELD_NAMES = sorted(
+    {
+        name
+        for kind in vars(shapes).values()
+        if isinstance(kind, type) and issubclass(kind, shapes.Strict)
+        for name in kind.model_fields
+    }
+)
+
+
+def respond(
+    request: Request, status: int, code: str, detail: str, *, errors: list[dict[str, Any]] | None = None,
+    retriable: bool = False, headers: Mapping[str, str] | None = None,
+) -> JSONResponse:  # fmt: skip
+    """A problem answer."""
+    problem = Problem(
+        title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
+        instance=request.url.path, retriable=retriable, errors=(errors or [])[:MAX_FAULTS],
+        request_id=getattr(request.state, "request_id", None),
+    )  # fmt: skip
+    return JSONResponse(
+        problem.model_dump(), status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]:
+    """Pydantic's errors as JSON Pointers, a misspelt field with the nearest known name."""
+    faults = {}
+    for error in errors:
+        # A union tags the path with the branch it tried; the caller's document has no such step.
+        steps = [str(s) for s in error["loc"] if not _is_branch(str(s))]
+        pointer = root + "".join(f"/{step}" for step in steps)
+        detail = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            near = shapes.nearest(steps[-1], FIELD_NAMES) if steps else None
+            detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
+        faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
+    return list(faults.values())
+
+
+def _is_branch(step: str) -> bool:
+    return "[" in step or step in {"str", "int", "constrained-str"} or step[:1].isupper()
+
+
+def describe(error: SurgeryError) -> dict[str, Any]:
+    """A failure of the science as a problem without the HTTP part: what ``job.error`` holds."""
+    return {
+        "type": "about:blank",
+        "title": (type(error).__doc__ or "").strip().split(";")[0].rstrip("."),
+        "code": error.code,
+        "detail": error.detail,
+        "retriable": error.retriable,
+        "errors": [fault.as_dict() for fault in error.faults[:MAX_FAULTS]],
+    }
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Render every error as a problem."""
+
+    @app.exception_handler(ServiceError)
+    def _service(request: Request, error: ServiceError) -> JSONResponse:
+        return respond(
+            request, error.status, error.code, error.detail, errors=error.errors,
+            headers=error.headers,
+        )  # fmt: skip
+
+    @app.exception_handler(SurgeryError)
+    def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
+        faults = [fault.as_dict() for fault in error.faults]
+        if error.code == "upstream_unavailable":
+            return respond(
+                request, 503, error.code, error.detail, errors=faults, retriable=True,
+                headers={"Retry-After": "10"},
+            )  # fmt: skip
+        return respond(request, 422, error.code, error.detail, errors=faults)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()
+        if any(fault["type"] == "json_invalid" for fault in found):
+            return respond(request, 400, "not_json", "the body is not JSON")
+        where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
+        faults = validation_faults([{**f, "loc": f["loc"][1:]} for _, f in where])
+        parts = {str(part) for part, _ in where}
+        detail = "the request body has errors" if parts == {"body"} else "the request has errors"
+        return respond(request, 422, "invalid", detail, errors=faults)
+
+    @app.exception_handler(ValidationError)
+    def _shape(request: Request, error: ValidationError) -> JSONResponse:
+        faults = validation_faults(list(error.errors()))
+        return respond(request, 422, "invalid", "the request has errors", errors=faults)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return respond(
+            request, error.status_code, code, str(error.detail), headers=error.headers
+        )
+
+    @app.exception_handler(OperationalError)
+    def _database(request: Request, error: OperationalError) -> JSONResponse:
+        log.error("database unavailable: %s", error.orig)
+        return respond(
+            request, 503, "database_unavailable", "the database does not answer; try again",
+            retriable=True, headers={"Retry-After": "5"},
+        )  # fmt: skip
+
+    @app.exception_handler(Exception)
+    def _internal(request: Request, error: Exception) -> JSONResponse:
+        log.exception("unexpected error", exc_info=error)
+        return respond(
+            request, 500, "internal",
+            "an unexpected error; the server's log has it under this request_id",
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""Artifacts through fsspec: a local folder, or an object store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+
+from surgery.folder import CHUNK, MANIFEST, is_intact, read_manifest
+
+
+class Storage:
+    """Folders of files under keys such as ``jobs/ft_…/2/checkpoint-90``."""
+
+    def __init__(self, url: str) -> None:
+        self.local = not urlsplit(url).scheme or url.startswith("file://")
+        self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def put_folder(self, folder: Path, key: str) -> None:
+        """Move a complete local folder to a key. The manifest goes last: with it, the folder exists."""
+        target = self._path(key)
+        if self.local:
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(folder, target)
+            return
+        for name in (*read_manifest(folder), MANIFEST):
+            self._files.put_file(str(folder / name), f"{target}/{name}")
+        shutil.rmtree(folder)
+
+    def fetch_folder(self, key: str, cache: Path) -> Path | None:
+        """The folder on local disk, verified against its manifest; None when it is not whole."""
+        if self.local:
+            folder = Path(self._path(key))
+        else:
+            folder = cache / key
+            folder.mkdir(parents=True, exist_ok=True)
+            if not is_intact(folder):
+                self._files.get(f"{self._path(key)}/", str(folder), recursive=True)
+        return folder if is_intact(folder) else None
+
+    def local_file(self, key: str) -> Path | None:
+        """The path of a file when artifacts are local."""
+        path = Path(self._path(key))
+        return path if self.local and path.is_file() else None
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """A file's bytes, a MiB at a time."""
+        with self._files.open(self._path(key), "rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    def delete(self, key: str) -> None:
+        """Remove a folder; none is no error."""
+        if self._files.exists(self._path(key)):
+            self._files.rm(self._path(key), recursive=True)
