@@ -22,9 +22,9 @@ from transformers.utils import logging as transformers_logging
 
 from surgery.architecture import Block, encoder_of, find_blocks, head_parameters
 from surgery.data import TaskData
-from surgery.errors import ModelUnsupported, UpstreamUnavailable
+from surgery.errors import ModelUnsupported
 from surgery.headers import read_header
-from surgery.models import ModelSource
+from surgery.models import ModelSource, download
 from surgery.sources import Sources
 from surgery.spec import Problem
 
@@ -71,7 +71,7 @@ def snapshot_of(source: ModelSource, sources: Sources) -> Path:
     folder = sources.cache / "models" / source.fingerprint.removeprefix("sha256:")
     if folder.is_dir():
         return folder
-    origin = source.directory or _download(source, sources)
+    origin = source.directory or download(source, sources)
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
@@ -87,25 +87,6 @@ def snapshot_of(source: ModelSource, sources: Sources) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
-
-
-def _download(source: ModelSource, sources: Sources) -> Path:
-    from httpx2 import HTTPError
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(
-            snapshot_download(
-                source.id,
-                revision=source.revision,
-                allow_patterns=list(source.files),
-                token=sources.token,
-                cache_dir=sources.cache / "hub",
-            )
-        )
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise UpstreamUnavailable(f"downloading model {source.id!r} failed; try again") from error
 
 
 def _place(origin: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from surgery.errors import (
     UnsafeWeights,
     UpstreamUnavailable,
 )
-from surgery.headers import FLOATS, layers_of, read_header
+from surgery.headers import FLOATS, layers_of, read_header, strip_prefix
 from surgery.sources import Sources, file_digest, mirror_path
 from surgery.spec import MODEL_PATTERN, ModelInfo
 
@@ -190,8 +190,17 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
         hidden_size=hidden,
         parameters=sum(sizes.values()),
         layers=layers_of(sizes, source.prefix),
+        groups=_groups(sizes, source.prefix),
         source="mirror" if source.directory else "hub",
     )
+
+
+def _groups(sizes: dict[str, int], prefix: str) -> dict[str, int]:
+    names = {name: strip_prefix(name, prefix) for name in sizes}
+    return {
+        part: sum(sizes[name] for name, short in names.items() if short.startswith(f"{part}."))
+        for part in ("embeddings", "pooler")
+    }
 
 
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
@@ -226,3 +235,30 @@ def _hub_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
         for name, tensor in file.tensors.items()
         if tensor.dtype in FLOATS
     }
+
+
+def weights_on_disk(source: ModelSource, sources: Sources) -> list[Path]:
+    """The safetensors files of a resolved model, fetched from the Hub where needed."""
+    if source.directory is not None:
+        return [source.directory / name for name in source.weights]
+    folder = download(source, sources)
+    return [folder / name for name in source.weights]
+
+
+def download(source: ModelSource, sources: Sources) -> Path:
+    """The wanted files of a Hub model at its pinned revision, in the Hub's own cache."""
+    from httpx2 import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        folder = snapshot_download(
+            source.id,
+            revision=source.revision,
+            allow_patterns=list(source.files),
+            token=sources.token,
+            cache_dir=sources.cache / "hub",
+        )
+    except (HfHubHTTPError, HTTPError, OSError) as error:
+        raise UpstreamUnavailable(f"downloading model {source.id!r} failed; try again") from error
+    return Path(folder)

@@ -95,6 +95,8 @@ def _hint(want: str | int, layers: Sequence[LayerInfo]) -> str:
 def selection_view(layers: Sequence[LayerInfo], form: Format) -> dict[str, Any]:
     """The chosen layers as a regular expression, a PEFT or an Axolotl setting, or plain JSON."""
     names = [layer.name for layer in layers]
+    if not layers and form != "json":
+        raise SelectionEmpty(f"no layer is selected: there is nothing to write as {form}")
     if form == "regex":
         return {"regex": _pattern(names)}
     if form == "peft":

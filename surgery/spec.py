@@ -334,6 +334,7 @@ class ModelInfo(BaseModel):
     hidden_size: int | None
     parameters: int = Field(description="Of the checkpoint, heads included.")
     layers: list[LayerInfo]
+    groups: dict[str, int] = Field(description="Parameters beside the layers: embeddings, pooler.")
     source: Literal["mirror", "hub"]
 
 

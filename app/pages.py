@@ -1,0 +1,49 @@
+"""Lists, newest first, with an opaque cursor."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+from app.errors import Unprocessable
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """Part of a list."""
+
+    data: list[Item]
+    next_cursor: str | None
+    has_more: bool
+
+
+Limit = Annotated[int, Query(ge=1, le=200, description="How many.")]
+Cursor = Annotated[
+    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+]
+
+
+def encode_cursor(position: str) -> str:
+    """Opaque to clients, so that what it means can change."""
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """Raises Unprocessable when it is none of ours."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        detail = "no such cursor; take next_cursor from the page before"
+        raise Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}]) from error
+
+
+def cut(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
+    """The page and whether more follows, from ``limit + 1`` rows."""
+    return list(rows[:limit]), len(rows) > limit

@@ -1,0 +1,138 @@
+"""Checkpoints: what a fine-tune left, file by file or as an archive."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from functools import partial
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
+
+from app.archive import Member, tar_size, tar_stream
+from app.deps import CheckpointDep, JobDep, Service, ServiceDep
+from app.errors import Conflict, NotFound, Unprocessable
+from app.routes.examples import CHECKPOINT, CHECKPOINTS, answers
+from app.runs import checkpoints_of
+from app.tables import Checkpoint, Job
+from app.views import CheckpointView, checkpoint_view
+from surgery.errors import UnsafeWeights
+from surgery.merge import DELTA, merge
+from surgery.models import resolve_model, weights_on_disk
+
+router = APIRouter(prefix="/v1", tags=["checkpoints"])
+BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class CheckpointList(BaseModel):
+    """A job's checkpoints, oldest first."""
+
+    data: list[CheckpointView]
+
+
+@router.get(
+    "/jobs/{job_id}/checkpoints", summary="List a job's checkpoints",
+    responses=answers(CHECKPOINTS, 404),
+)  # fmt: skip
+def get_checkpoints(job: JobDep, service: ServiceDep) -> CheckpointList:
+    """In order of their step. While the job runs, those so far."""
+    rows = checkpoints_of(service.database, job.id)
+    return CheckpointList(data=[checkpoint_view(row) for row in rows])
+
+
+@router.get("/checkpoints/{checkpoint_id}", summary="Get a checkpoint", responses=answers(CHECKPOINT, 404))
+def get_checkpoint(row: CheckpointDep) -> CheckpointView:
+    """Its metrics and its files with their SHA-256."""
+    return checkpoint_view(row)
+
+
+@router.get(
+    "/checkpoints/{checkpoint_id}/files/{name}",
+    summary="Download a file of a checkpoint",
+    response_class=Response,
+    responses={**answers({}, 404), 200: {"content": BINARY, "description": "The file."}},
+)
+def get_file(
+    row: CheckpointDep, service: ServiceDep, request: Request,
+    name: Annotated[str, Path(max_length=200)],
+) -> Response:  # fmt: skip
+    """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too."""
+    entry = row.files.get(name)
+    if entry is None:
+        raise NotFound(f"checkpoint {row.id} has no file {name[:100]!r}; it has {', '.join(row.files)}")
+    etag = f'"{entry["sha256"]}"'
+    headers = {
+        "ETag": etag,
+        "Repr-Digest": f"sha-256=:{_base64(entry['sha256'])}:",
+        "Cache-Control": "private, immutable",
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    key = f"{row.path}/{name}"
+    path = service.storage.local_file(key)
+    if path is not None:
+        return FileResponse(path, headers=headers, filename=name)
+    headers["Content-Length"] = str(entry["bytes"])
+    return StreamingResponse(
+        service.storage.chunks(key), headers=headers, media_type="application/octet-stream"
+    )
+
+
+def _base64(hexadecimal: str) -> str:
+    return b64encode(bytes.fromhex(hexadecimal)).decode()
+
+
+@router.get(
+    "/checkpoints/{checkpoint_id}/archive",
+    summary="Download a whole checkpoint as a tar archive",
+    response_class=Response,
+    responses={**answers({}, 404, 409, 422), 200: {"content": TAR, "description": "The archive."}},
+)
+def get_archive(
+    row: CheckpointDep,
+    service: ServiceDep,
+    form: Annotated[
+        Literal["delta", "full"] | None,
+        Query(description="`full` makes a plain transformers folder; default: as it is kept."),
+    ] = None,
+) -> Response:
+    """Streamed. `full` of a delta is put together from the base model on the way."""
+    if form == "delta" and row.form == "full":
+        raise Conflict(f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it")
+    members = [_stored(service, row, name) for name in sorted(row.files)]
+    if form == "full" and row.form == "delta":
+        members = [m for m in members if m.name not in {DELTA, "README.md"}]
+        members.append(_merged(service, row))
+    kind = form or row.form
+    headers = {
+        "Content-Length": str(tar_size(members)),
+        "Content-Disposition": f'attachment; filename="{row.id}-{kind}.tar"',
+    }
+    stream = tar_stream(members, row.created_at.timestamp())
+    return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
+
+
+def _stored(service: Service, row: Checkpoint, name: str) -> Member:
+    chunks = partial(service.storage.chunks, f"{row.path}/{name}")
+    return Member(name, row.files[name]["bytes"], chunks)
+
+
+def _merged(service: Service, row: Checkpoint) -> Member:
+    sources = service.settings.sources
+    with service.database.read() as session:
+        job = session.get(Job, row.job_id)
+    assert job is not None
+    model = job.resolved["model"]
+    pinned = f"{model['id']}@{model['revision']}" if model["revision"] else model["id"]
+    base = resolve_model(pinned, sources)
+    if base.fingerprint != model["fingerprint"]:
+        raise Unprocessable(
+            f"{model['id']} is no longer the model this was trained on; download form=delta"
+        )
+    folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
+    if folder is None:
+        raise UnsafeWeights(f"the stored files of checkpoint {row.id} are damaged")
+    weights = merge(folder, weights_on_disk(base, sources))
+    return Member("model.safetensors", weights.size, weights.chunks)

@@ -1,0 +1,166 @@
+"""Datasets of one's own: uploaded, checked row by row, kept whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Response, UploadFile
+from pydantic import ValidationError
+from sqlalchemy import select
+
+from app.db import db_now
+from app.deps import DatasetDep, Service, ServiceDep
+from app.errors import Conflict, Unprocessable, validation_faults
+from app.ids import new_id
+from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
+from app.routes.examples import DATASET, DATASETS, answers
+from app.tables import TERMINAL, Dataset, Job
+from app.views import DatasetView, dataset_view
+from surgery.files import format_of
+from surgery.folder import complete_folder
+from surgery.ingest import ingest
+from surgery.schema import DatasetReport
+from surgery.spec import Columns, Problem, Strict
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+
+class UploadSpec(Strict):
+    """What an upload says about itself; the rest is inferred."""
+
+    columns: Columns | None = None
+    problem: Problem | None = None
+    seed: int = 0
+
+
+@router.post(
+    "",
+    summary="Upload a dataset",
+    status_code=201,
+    responses=answers(DATASET, 413, 422, status=201)
+    | {200: {"model": DatasetView, "description": "The same rows were uploaded before."}},
+)
+def create_dataset(
+    service: ServiceDep,
+    response: Response,
+    train: Annotated[UploadFile, File(description="CSV, TSV, JSON Lines or Parquet.")],
+    validation: Annotated[
+        UploadFile | None, File(description="Without one, a seeded tenth of train is set aside.")
+    ] = None,
+    spec: Annotated[
+        str,
+        Form(
+            max_length=100_000,
+            description='JSON: `{"columns": {"text": …, "text_pair": …, "label": …}, "problem": …}`.',
+        ),
+    ] = "{}",
+) -> DatasetView:
+    """Every row is checked; with errors nothing is kept and the first 100 are answered."""
+    wanted = _parse_spec(spec)
+    service.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="upload-", dir=service.settings.data_dir) as scratch:
+        report = _ingest(Path(scratch), train, validation, wanted)
+        row, new = _store(service, Path(scratch) / "data", report)
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/datasets/{row.id}"
+    return dataset_view(row)
+
+
+def _parse_spec(text: str) -> UploadSpec:
+    try:
+        return UploadSpec.model_validate(json.loads(text))
+    except ValidationError as error:
+        faults = validation_faults(list(error.errors()), root="/spec")
+        raise Unprocessable("the form field spec has errors", errors=faults) from error
+    except (ValueError, RecursionError) as error:
+        detail = "the form field spec is not JSON"
+        raise Unprocessable(detail, errors=[{"pointer": "/spec", "detail": detail}]) from error
+
+
+def _ingest(
+    scratch: Path, train: UploadFile, validation: UploadFile | None, spec: UploadSpec
+) -> DatasetReport:
+    """Copy the parts to names of our own, then check and convert them."""
+    files: dict[str, Any] = {"train": train, "validation": validation}
+    paths = {}
+    for role, upload in files.items():
+        if upload is None:
+            continue
+        paths[role] = scratch / f"{role}.{format_of(upload.filename or role)}"
+        with paths[role].open("wb") as target:
+            shutil.copyfileobj(upload.file, target)
+    formats = {role: format_of(path.name) for role, path in paths.items()}
+    return ingest(
+        paths["train"], paths.get("validation"), scratch / "data",
+        train_format=formats["train"], validation_format=formats.get("validation"),
+        columns=spec.columns, problem=spec.problem, seed=spec.seed,
+    )  # fmt: skip
+
+
+def _store(service: Service, folder: Path, report: DatasetReport) -> tuple[Dataset, bool]:
+    """The row of this content; whether it is new."""
+    known = _by_fingerprint(service, report.fingerprint)
+    if known is not None:
+        return known, False
+    identifier = new_id("ds")
+    sealed = folder.with_name("sealed")
+    with complete_folder(sealed) as building:
+        for path in folder.iterdir():
+            path.rename(building / path.name)
+    row = Dataset(
+        id=identifier, fingerprint=report.fingerprint, report=report.model_dump(mode="json"),
+        path=f"datasets/{identifier}",
+    )  # fmt: skip
+    row.created_at = db_now()  # type: ignore[assignment]
+    service.storage.put_folder(sealed, row.path)
+    with service.database.write() as session:
+        # The writer lane, or the unique fingerprint on Postgres, settles two equal uploads.
+        session.add(row)
+        session.flush()
+        session.refresh(row)
+    return row, True
+
+
+def _by_fingerprint(service: Service, fingerprint: str) -> Dataset | None:
+    with service.database.read() as session:
+        return session.scalar(select(Dataset).where(Dataset.fingerprint == fingerprint))
+
+
+@router.get("", summary="List uploaded datasets", responses=answers(DATASETS))
+def get_datasets(
+    service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
+) -> Page[DatasetView]:
+    """Newest first."""
+    query = select(Dataset).order_by(Dataset.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(Dataset.id < decode_cursor(cursor))
+    with service.database.read() as session:
+        rows, more = cut(session.scalars(query).all(), limit)
+    following = encode_cursor(rows[-1].id) if more else None
+    return Page(data=[dataset_view(row) for row in rows], next_cursor=following, has_more=more)
+
+
+@router.get("/{dataset_id}", summary="Get an uploaded dataset", responses=answers(DATASET, 404))
+def get_dataset(row: DatasetDep) -> DatasetView:
+    """What reading it found."""
+    return dataset_view(row)
+
+
+@router.delete(
+    "/{dataset_id}", summary="Delete an uploaded dataset", status_code=204,
+    responses={code: value for code, value in answers({}, 404, 409).items() if code != 200},
+)  # fmt: skip
+def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
+    """Frees its bytes. Refused while a job that uses it is queued or running."""
+    with service.database.write() as session:
+        users = session.scalars(
+            select(Job.id).where(Job.dataset == row.id, Job.status.not_in(TERMINAL)).limit(10)
+        ).all()
+        if users:
+            raise Conflict(f"in use by {', '.join(users)}; cancel them or wait")
+        session.delete(session.merge(row))
+    service.storage.delete(row.path)

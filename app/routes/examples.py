@@ -1,0 +1,191 @@
+"""Examples shown in the OpenAPI document, and the answers every operation can give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Body
+
+from app.errors import TITLES, Problem
+
+Json = dict[str, Any]
+MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
+FINGERPRINT = "sha256:6d0c0d2f…"
+LAYER: Json = {"name": "encoder.layer.5", "index": 5, "parameters": 1774464}
+
+RANKING_BODIES: Json = {
+    "shortest": {
+        "summary": "A preset, with every default",
+        "value": {"model": MODEL_ID, "dataset": "glue/cola"},
+    },
+    "hub": {
+        "summary": "A dataset of the Hub, the paper's aggregate",
+        "value": {
+            "model": "google-bert/bert-base-cased",
+            "dataset": {
+                "hub": "cornell-movie-review-data/rotten_tomatoes",
+                "columns": {"text": "text", "label": "label"},
+            },
+            "aggregate": "frobenius",
+            "samples": 512,
+        },
+    },
+}
+FINETUNE_BODIES: Json = {
+    "top two": {
+        "summary": "The two best layers, ranked first if need be",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "top_k", "k": 2},
+            "training": {"epochs": 3, "learning_rate": 1e-4},
+        },
+    },
+    "by name": {
+        "summary": "Layers by name, as a whole transformers folder",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
+            "selection": {"policy": "layers", "layers": ["encoder.layer.1", 4]},
+            "checkpoints": {"keep": "best", "form": "full"},
+        },
+    },
+}
+RANKING_RESULT: Json = {
+    "method": "fisher", "aggregate": "trace", "fisher": "empirical", "samples": 256,
+    "path": "batched",
+    "layers": [
+        {
+            "rank": 1, **LAYER, "score": 0.217, "share": 0.41, "ci": [0.2, 0.23],
+            "p_top_k": {"1": 0.99, "2": 1.0},
+        }
+    ],
+    "stability": {
+        "split_half_kendall_tau": 0.93, "rank_confidence": 0.97, "ambiguous_k": [3],
+    },
+    "recommended_k": {"k": 2, "reason": "smallest k with at least half of the total score"},
+    "head": {"source": "new", "warmup_epochs": 1, "warmup_rows": 1024, "warmup_loss": 0.62},
+    "warnings": [],
+    "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02},
+}  # fmt: skip
+FINETUNE_RESULT: Json = {
+    "trained_layers": ["encoder.layer.4", "encoder.layer.5"], "included": [],
+    "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "trainable_parameters": 3549698, "total_parameters": 22713986,
+    "primary_metric": "matthews_correlation",
+    "best": {"epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31}},
+    "epochs": [
+        {"epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31}}
+    ],
+    "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "frozen_verified": True,
+    "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
+    "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
+}  # fmt: skip
+
+
+def _job(identifier: str, kind: str, path: str, spec: Json, result: Json | None) -> Json:
+    moment = "2026-11-23T10:00:00Z"
+    return {
+        "id": identifier, "kind": kind, "name": None, "metadata": {"team": "search"},
+        "priority": 0, "status": "succeeded" if result else "queued", "phase": None,
+        "terminal": result is not None, "progress": None,
+        "queue": None if result else {"ahead": 0},
+        "attempt": 1, "max_attempts": 3, "cancel_requested": False, "error": None, "spec": spec,
+        "resolved": {
+            "model": {"id": MODEL_ID, "revision": None, "fingerprint": FINGERPRINT},
+            "dataset": {
+                "id": "glue/cola", "revision": None, "fingerprint": FINGERPRINT,
+                "rows": {"train": 8551, "validation": 1043},
+            },
+            "digest": FINGERPRINT,
+        },
+        "result": result, "cached": False, "parent": None, "created_at": moment,
+        "queued_at": moment, "started_at": moment if result else None,
+        "finished_at": moment if result else None, "updated_at": moment, "heartbeat_at": None,
+        "transitions": [{"status": "queued", "at": moment, "reason": None}],
+        "links": {"self": f"/v1/{path}/{identifier}", "events": f"/v1/jobs/{identifier}/events"},
+    }  # fmt: skip
+
+
+RANKING = _job(
+    "rk_01kasz3v7d9q6m8x2c4n5b7t1w", "ranking", "rankings",
+    RANKING_BODIES["shortest"]["value"], RANKING_RESULT,
+)  # fmt: skip
+FINETUNE = _job(
+    "ft_01kaszb2e8r5t6y7u9i0p3a4s5", "finetune", "finetunes",
+    FINETUNE_BODIES["top two"]["value"], FINETUNE_RESULT,
+)  # fmt: skip
+JOB = RANKING
+JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
+EVENTS: Json = {
+    "data": [
+        {"seq": 1, "type": "status", "data": {"status": "queued"}, "at": "2026-11-23T10:00:00Z"}
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+METRICS: Json = {
+    "data": [
+        {"name": "train_loss", "step": 10, "epoch": 0.04, "value": 0.61, "at": "2026-11-23T10:00:09Z"}
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+SELECTION: Json = {
+    "ranking": RANKING["id"], "model": MODEL_ID, "policy": "top_k", "k": 2, "format": "peft",
+    "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+}  # fmt: skip
+MODEL: Json = {
+    "id": MODEL_ID, "revision": None, "fingerprint": FINGERPRINT, "model_type": "bert",
+    "architecture": "BertModel", "hidden_size": 384, "parameters": 22713216, "layers": [LAYER],
+    "groups": {"embeddings": 11919360, "pooler": 147840}, "source": "mirror",
+}  # fmt: skip
+TASK: Json = {
+    "name": "glue/cola", "title": "Corpus of Linguistic Acceptability", "hub": "nyu-mll/glue",
+    "config": "cola", "train": "train", "validation": "validation",
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "problem": "classification", "labels": ["unacceptable", "acceptable"],
+    "metrics": ["matthews_correlation"],
+}  # fmt: skip
+TASKS_PAGE: Json = {"data": [TASK]}
+DATASET: Json = {
+    "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w", "created_at": "2026-11-23T10:00:00Z",
+    "problem": "classification", "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "inferred": ["columns", "problem", "validation"], "labels": ["bad", "good"],
+    "rows": {"train": 900, "validation": 100},
+    "label_counts": {"train": {"bad": 450, "good": 450}, "validation": {"bad": 50, "good": 50}},
+    "label_range": None,
+    "text_lengths": {"unit": "words", "bins": [0, 8, 16], "train": [310, 520, 70]},
+    "duplicates": {"within_train": 2, "train_and_validation": 0, "conflicting_labels": 0},
+    "warnings": [], "fingerprint": FINGERPRINT,
+}  # fmt: skip
+DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
+CHECKPOINT: Json = {
+    "id": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "job": FINETUNE["id"], "step": 536, "epoch": 2,
+    "form": "delta", "is_best": True, "metrics": {"matthews_correlation": 0.31},
+    "bytes": 14912345,
+    "files": [
+        {
+            "name": "delta.safetensors", "bytes": 14200112, "sha256": "9f86d081…",
+            "href": "/v1/checkpoints/ck_01kaszq0m3f4h5j6k7m8n9p0q1/files/delta.safetensors",
+        }
+    ],
+    "created_at": "2026-11-23T10:02:00Z",
+    "links": {"self": "/v1/checkpoints/ck_01kaszq0m3f4h5j6k7m8n9p0q1"},
+}  # fmt: skip
+CHECKPOINTS: Json = {"data": [CHECKPOINT]}
+
+
+def answers(example: Json, *errors: int, status: int = 200) -> dict[int | str, Json]:
+    """The successful answer with its example, and the problems an operation can answer with."""
+    content = {"application/json": {"example": example}}
+    found: dict[int | str, Json] = {status: {"content": content}}
+    for code in (401, *errors):
+        problem = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+        found[code] = {"description": TITLES[code], "content": problem}
+    return found
+
+
+def body_examples(examples: Json) -> Any:
+    """A request body with named examples."""
+    return Body(openapi_examples=examples)

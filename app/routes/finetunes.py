@@ -1,0 +1,64 @@
+"""Fine-tunes: train the selected layers and the head."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.deps import JobDep, ServiceDep, require_json
+from app.errors import NotFound
+from app.pages import Cursor, Limit, Page
+from app.routes.examples import FINETUNE, FINETUNE_BODIES, JOBS, answers, body_examples
+from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
+from app.submit import prepare_finetune
+from app.tables import Job, Kind
+from app.views import JobView
+from surgery.spec import FinetuneSpec
+
+router = APIRouter(prefix="/v1/finetunes", tags=["fine-tunes"])
+
+
+def find_finetune(job: JobDep) -> Job:
+    """A job that is a fine-tune."""
+    if job.kind != Kind.FINETUNE:
+        raise NotFound(f"{job.id} is no fine-tune; GET /v1/jobs/{job.id} has it")
+    return job
+
+
+Body = Annotated[FinetuneSpec, body_examples(FINETUNE_BODIES)]
+
+
+@router.post(
+    "",
+    summary="Fine-tune selected layers of a model on a dataset",
+    status_code=202,
+    response_model=JobView,
+    responses=answers(FINETUNE, 400, 409, 413, 415, 422, 503, status=202),
+    dependencies=[Depends(require_json)],
+)
+def create_finetune(
+    service: ServiceDep, spec: Body,
+    validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
+) -> Response:  # fmt: skip
+    """Queue a fine-tune. With top_k and no ranking named, the default ranking is computed first."""
+    prepared = prepare_finetune(service, spec)
+    return answer_submission(
+        service, prepared, spec, idempotency_key, validate_only=validate_only
+    )
+
+
+@router.get("", summary="List fine-tunes", responses=answers(JOBS))
+def get_finetunes(
+    service: ServiceDep, request: Request, status: StatusFilter = None, model: Filter = None,
+    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
+) -> Page[JobView]:  # fmt: skip
+    """Newest first."""
+    return list_jobs(service, request, Kind.FINETUNE, status, model, dataset, limit, cursor)
+
+
+@router.get("/{job_id}", summary="Get a fine-tune", responses=answers(FINETUNE, 404))
+def get_finetune(job: Annotated[Job, Depends(find_finetune)], service: ServiceDep) -> JobView:
+    """The same object as `GET /v1/jobs/{id}`."""
+    return get_job(job, service)

@@ -1,0 +1,119 @@
+"""Every job, whatever its kind."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import jobs as machine
+from app.deps import JobDep, Service, ServiceDep
+from app.errors import NotFound
+from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
+from app.routes.examples import EVENTS, JOB, JOBS, METRICS, answers
+from app.tables import Job, JobEvent, Kind, Metric, Status
+from app.views import EventView, JobView, MetricView, job_views
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+StatusFilter = Annotated[Status | None, Query(description="Only jobs that stand here.")]
+Filter = Annotated[str | None, Query(max_length=300)]
+
+
+def list_jobs(
+    service: Service, request: Request, kind: Kind | None, status: Status | None,
+    model: str | None, dataset: str | None, limit: int, cursor: str | None,
+) -> Page[JobView]:  # fmt: skip
+    """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    wanted = {Job.kind: kind, Job.status: status, Job.model: model, Job.dataset: dataset}
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(column == value)
+    for name, value in request.query_params.items():
+        if name.startswith("metadata[") and name.endswith("]"):
+            query = query.where(Job.labels[name[9:-1]].as_string() == value)
+    if kind is None:
+        # Ids of different kinds do not sort by time together: the moment does.
+        query = query.order_by(None).order_by(Job.created_at.desc(), Job.id.desc())
+    with service.database.read() as session:
+        if cursor is not None:
+            query = _after(session, query, kind, decode_cursor(cursor))
+        rows, more = cut(session.scalars(query).all(), limit)
+        views = job_views(session, rows)
+    following = encode_cursor(rows[-1].id) if more else None
+    return Page(data=views, next_cursor=following, has_more=more)
+
+
+def _after(session: Session, query, kind: Kind | None, last: str):  # type: ignore[no-untyped-def]
+    if kind is not None:
+        return query.where(Job.id < last)
+    row = session.get(Job, last)
+    if row is None:
+        raise NotFound("the cursor's job is gone; start again without a cursor")
+    older = Job.created_at < row.created_at
+    return query.where(older | ((Job.created_at == row.created_at) & (Job.id < last)))
+
+
+@router.get("", summary="List jobs", responses=answers(JOBS))
+def get_jobs(
+    service: ServiceDep, request: Request, kind: Kind | None = None, status: StatusFilter = None,
+    model: Filter = None, dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
+) -> Page[JobView]:  # fmt: skip
+    """All jobs, newest first. `metadata[key]=value` filters by your own labels."""
+    return list_jobs(service, request, kind, status, model, dataset, limit, cursor)
+
+
+@router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
+def get_job(job: JobDep, service: ServiceDep) -> JobView:
+    """The job as it stands now. Poll until `terminal` is true."""
+    with service.database.read() as session:
+        return job_views(session, [job])[0]
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
+def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
+    """A queued job ends at once, a running one within a step; a finished one stays as it is."""
+    row = machine.cancel(service.database, job.id)
+    assert row is not None
+    with service.database.read() as session:
+        return job_views(session, [row])[0]
+
+
+@router.get("/{job_id}/events", summary="What happened to a job", responses=answers(EVENTS, 404))
+def get_events(
+    job: JobDep, service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
+) -> Page[EventView]:
+    """Every change of status, checkpoint and request, oldest first."""
+    query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
+    if cursor is not None:
+        query = query.where(JobEvent.seq > _number(cursor))
+    with service.database.read() as session:
+        rows, more = cut(session.scalars(query.limit(limit + 1)).all(), limit)
+    events = [EventView.model_validate(row, from_attributes=True) for row in rows]
+    following = encode_cursor(str(rows[-1].seq)) if more else None
+    return Page(data=events, next_cursor=following, has_more=more)
+
+
+def _number(cursor: str) -> int:
+    text = decode_cursor(cursor)
+    if not text.isdigit():
+        raise NotFound("no such cursor; take next_cursor from the page before")
+    return int(text)
+
+
+@router.get("/{job_id}/metrics", summary="A job's measurements", responses=answers(METRICS, 404))
+def get_metrics(
+    job: JobDep, service: ServiceDep, name: Filter = None, limit: Limit = 200, cursor: Cursor = None
+) -> Page[MetricView]:
+    """Loss, learning rate and validation metrics by step."""
+    query = select(Metric).where(Metric.job_id == job.id).order_by(Metric.step, Metric.name)
+    if name is not None:
+        query = query.where(Metric.name == name)
+    start = _number(cursor) if cursor is not None else 0
+    with service.database.read() as session:
+        rows, more = cut(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
+    data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
+    following = encode_cursor(str(start + limit)) if more else None
+    return Page(data=data, next_cursor=following, has_more=more)

@@ -1,0 +1,31 @@
+"""Models: what a checkpoint is, read from its config and headers alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from app.deps import ServiceDep
+from app.errors import NotFound
+from app.routes.examples import MODEL, answers
+from surgery.errors import ModelNotFound
+from surgery.models import inspect_model, resolve_model
+from surgery.spec import ModelInfo
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get(
+    "/{model_id:path}", summary="Describe a model's layers", responses=answers(MODEL, 404, 422, 503)
+)
+def get_model(
+    service: ServiceDep,
+    model_id: Annotated[str, Path(max_length=300, description="`owner/name`, with an optional `@revision`.")],
+) -> ModelInfo:
+    """Architecture, layer names and sizes. No weight is read and no code of the model runs."""
+    sources = service.settings.sources
+    try:
+        return inspect_model(resolve_model(model_id, sources), sources)
+    except ModelNotFound as error:
+        raise NotFound(error.detail) from error

@@ -1,0 +1,99 @@
+"""Rankings: which layers matter for a task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.deps import JobDep, ServiceDep, require_json
+from app.errors import Conflict, NotFound
+from app.pages import Cursor, Limit, Page
+from app.routes.examples import JOBS, RANKING, RANKING_BODIES, SELECTION, answers, body_examples
+from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
+from app.submit import prepare_ranking
+from app.tables import Job, Kind, Status
+from app.views import JobView
+from surgery.policies import Format, choose_layers, selection_view
+from surgery.spec import LayerInfo, Policy, RankingResult, RankingSpec, SelectionSpec
+
+router = APIRouter(prefix="/v1/rankings", tags=["rankings"])
+
+
+def find_ranking(job: JobDep) -> Job:
+    """A job that is a ranking."""
+    if job.kind != Kind.RANKING:
+        raise NotFound(f"{job.id} is no ranking; GET /v1/jobs/{job.id} has it")
+    return job
+
+
+RankingDep = Annotated[Job, Depends(find_ranking)]
+Body = Annotated[RankingSpec, body_examples(RANKING_BODIES)]
+
+
+@router.post(
+    "",
+    summary="Rank the layers of a model on a dataset",
+    status_code=202,
+    response_model=JobView,
+    responses=answers(RANKING, 400, 413, 415, 422, 503, status=202)
+    | {200: {"model": JobView, "description": "The stored result of the same ranking."}},
+    dependencies=[Depends(require_json)],
+)
+def create_ranking(
+    service: ServiceDep, spec: Body,
+    validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
+) -> Response:  # fmt: skip
+    """Queue a ranking by Fisher information. A ranking computed before is answered at once."""
+    prepared = prepare_ranking(service, spec)
+    return answer_submission(
+        service, prepared, spec, idempotency_key, validate_only=validate_only
+    )
+
+
+@router.get("", summary="List rankings", responses=answers(JOBS))
+def get_rankings(
+    service: ServiceDep, request: Request, status: StatusFilter = None, model: Filter = None,
+    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
+) -> Page[JobView]:  # fmt: skip
+    """Newest first."""
+    return list_jobs(service, request, Kind.RANKING, status, model, dataset, limit, cursor)
+
+
+@router.get("/{job_id}", summary="Get a ranking", responses=answers(RANKING, 404))
+def get_ranking(job: RankingDep, service: ServiceDep) -> JobView:
+    """The same object as `GET /v1/jobs/{id}`."""
+    return get_job(job, service)
+
+
+@router.get(
+    "/{job_id}/selection",
+    summary="Turn a ranking into a selection",
+    responses=answers(SELECTION, 404, 409, 422),
+)
+def get_selection(
+    job: RankingDep,
+    policy: Policy = Policy.TOP_K,
+    k: Annotated[int | None, Query(ge=1, description="For the *_k policies.")] = None,
+    seed: Annotated[int, Query(ge=0, description="For random_k.")] = 0,
+    form: Annotated[
+        Format, Query(alias="format", description="For PEFT, Axolotl, or as a regular expression.")
+    ] = "json",
+) -> dict[str, Any]:
+    """A pure view: nothing is stored. Without k, top_k takes the recommended one."""
+    if job.status != Status.SUCCEEDED:
+        raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
+    result = RankingResult.model_validate(job.result)
+    if policy is Policy.TOP_K and k is None:
+        k = result.recommended_k.k
+    selection = SelectionSpec(policy=policy, k=k, seed=seed)
+    layers = [
+        LayerInfo(name=layer.name, index=layer.index, parameters=layer.parameters)
+        for layer in sorted(result.layers, key=lambda layer: layer.index)
+    ]
+    chosen = choose_layers(selection, layers, result)
+    return {
+        "ranking": job.id, "model": job.model, "policy": policy, "k": k, "format": form,
+        "selection": selection_view(chosen, form),
+    }  # fmt: skip
