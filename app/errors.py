@@ -14,10 +14,9 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from surgery import spec as shapes
-from surgery.errors import SurgeryError
+from surgery.errors import MAX_FAULTS, SurgeryError
 
 log = logging.getLogger("surgeon.api")
-MAX_FAULTS = 100
 
 
 class Problem(BaseModel):
@@ -136,18 +135,6 @@ def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]
 
 def _is_branch(step: str) -> bool:
     return "[" in step or step in {"str", "int", "constrained-str"} or step[:1].isupper()
-
-
-def describe(error: SurgeryError) -> dict[str, Any]:
-    """A failure of the science as a problem without the HTTP part: what ``job.error`` holds."""
-    return {
-        "type": "about:blank",
-        "title": (type(error).__doc__ or "").strip().split(";")[0].rstrip("."),
-        "code": error.code,
-        "detail": error.detail,
-        "retriable": error.retriable,
-        "errors": [fault.as_dict() for fault in error.faults[:MAX_FAULTS]],
-    }
 
 
 def install_handlers(app: FastAPI) -> None:

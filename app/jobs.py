@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
-from app.tables import TERMINAL, Checkpoint, Job, JobEvent, Kind, Status
+from app.tables import TERMINAL, Job, JobEvent, Kind, Status
 
 Json = dict[str, Any]
 
@@ -174,24 +174,17 @@ def _end(session: Session, job: Job, status: Status, **values: Any) -> None:
     _status(session, job.id, job.lease_epoch, status, **({"code": error} if error else {}))
 
 
-def finish(
-    database: Database, lease: Lease, result: Json, resolved: Json, checkpoints: Sequence[str] = ()
-) -> None:
-    """Store the result and succeed. Raises Fenced.
-
-    ``checkpoints``: ids of those to keep; the others of this job are dropped with the same commit.
-    """
+def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Json | None:
+    """Store the result and succeed; the state to resume from that nobody needs now. Raises Fenced."""
     with database.write() as session:
         job = holding(session, lease)
-        kept = set(checkpoints)
-        for row in session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)):
-            if row.id not in kept:
-                session.delete(row)
-        full = {"percent": 100.0, **(job.progress or {})} | {"percent": 100.0, "eta_seconds": 0.0}
+        state = job.state
+        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         _end(
             session, job, Status.SUCCEEDED,
             result=result, resolved={**job.resolved, **resolved}, progress=full, state=None,
         )  # fmt: skip
+        return state
 
 
 def fail(database: Database, lease: Lease, error: Json) -> None:
@@ -277,3 +270,17 @@ def cancel(database: Database, job_id: str) -> Job | None:
         session.flush()
         session.refresh(job)
         return job
+
+
+def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
+    """Queued jobs that nobody rang for lately, marked as rung now."""
+    waiting = and_(
+        Job.status == Status.QUEUED,
+        or_(Job.rung_at.is_(None), Job.rung_at < db_now(-seconds)),
+        Job.queued_at < db_now(-seconds),
+    )
+    with database.write() as session:
+        rows = session.scalars(select(Job).where(waiting).limit(100)).all()
+        for job in rows:
+            job.rung_at = db_now()  # type: ignore[assignment]
+        return rows

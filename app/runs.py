@@ -73,6 +73,29 @@ def commit_checkpoint(
         return row.id, replaced
 
 
+def prune_checkpoints(database: Database, lease: Lease, keep: str) -> list[str]:
+    """Drop the rows a run does not keep; the paths whose files may go. Raises Fenced."""
+    with database.write() as session:
+        holding(session, lease)
+        query = select(Checkpoint).where(Checkpoint.job_id == lease.job_id)
+        rows = session.scalars(query.order_by(Checkpoint.step)).all()
+        if keep == "all" or not rows:
+            return []
+        last = rows[-1] if "last" in keep else None
+        dropped = [row for row in rows if row is not last and not ("best" in keep and row.is_best)]
+        for row in dropped:
+            session.delete(row)
+        return [row.path for row in dropped]
+
+
+def referenced_paths(database: Database) -> set[str]:
+    """Every path of a checkpoint or a state that some row still names."""
+    with database.read() as session:
+        checkpoints = session.scalars(select(Checkpoint.path)).all()
+        states = session.scalars(select(Job.state).where(Job.state.is_not(None))).all()
+    return {*checkpoints, *(state["path"] for state in states if state)}
+
+
 def commit_state(database: Database, lease: Lease, path: str, step: int) -> str | None:
     """Remember where an interrupted run goes on; the path of the state before. Raises Fenced."""
     with database.write() as session:
@@ -112,6 +135,13 @@ def checkpoints_of(database: Database, job_id: str) -> Sequence[Checkpoint]:
     with database.read() as session:
         query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)
         return session.scalars(query).all()
+
+
+def ranking_of(database: Database, job_id: str) -> str | None:
+    """The ranking behind a fine-tune's selection."""
+    with database.read() as session:
+        job = session.get(Job, job_id)
+    return job.resolved.get("ranking") if job else None
 
 
 def stored_ranking(database: Database, digest: str) -> Job | None:

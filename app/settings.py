@@ -8,11 +8,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from surgery.sources import Sources
 
+
+
+def _seconds(value: object) -> object:
+    """The environment holds text: "0.5" is half a second."""
+    if isinstance(value, str) and value.replace(".", "", 1).isdigit():
+        return float(value)
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -38,14 +48,14 @@ class Settings(BaseSettings):
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
     )
     upload_max_bytes: int = Field(2 << 30, ge=1, description="Largest upload.")
-    lease: timedelta = timedelta(seconds=60)  # six missed heartbeats
-    heartbeat: timedelta = timedelta(seconds=10)
-    fence_margin: timedelta = timedelta(seconds=15)  # a worker stops itself so long before its lease
-    sweep: timedelta = timedelta(seconds=15)
-    poll: timedelta = timedelta(seconds=5)
-    grace: timedelta = timedelta(seconds=20)  # for a child to stop by itself
-    deadline: timedelta = timedelta(hours=24)  # for one attempt at a job
-    retry_backoff: timedelta = timedelta(seconds=2)  # doubled at each crash
+    lease: Seconds = timedelta(seconds=60)  # six missed heartbeats
+    heartbeat: Seconds = timedelta(seconds=10)
+    fence_margin: Seconds = timedelta(seconds=15)  # a worker stops itself so long before its lease
+    sweep: Seconds = timedelta(seconds=15)
+    poll: Seconds = timedelta(seconds=5)
+    grace: Seconds = timedelta(seconds=20)  # for a child to stop by itself
+    deadline: Seconds = timedelta(hours=24)  # for one attempt at a job
+    retry_backoff: Seconds = timedelta(seconds=2)  # doubled at each crash
     max_attempts: int = Field(3, ge=1)
     jobs_per_child: int = Field(50, ge=1, description="A worker process is replaced after so many.")
     log_level: str = "INFO"

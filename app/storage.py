@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,3 +61,14 @@ class Storage:
         """Remove a folder; none is no error."""
         if self._files.exists(self._path(key)):
             self._files.rm(self._path(key), recursive=True)
+
+    def stale_folders(self, prefix: str, depth: int, age_seconds: float) -> list[str]:
+        """Keys of the folders ``depth`` levels below a prefix that were not touched for so long."""
+        pattern = "/".join([self._path(prefix), *["*"] * depth])
+        found = []
+        for path, entry in self._files.glob(pattern, detail=True).items():
+            moment = entry.get("mtime") or entry.get("LastModified")
+            moment = moment.timestamp() if hasattr(moment, "timestamp") else moment
+            if moment is not None and time.time() - moment > age_seconds:
+                found.append(str(path).removeprefix(f"{self._root}/"))
+        return found

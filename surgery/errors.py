@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 
+MAX_FAULTS = 100  # of one document; more would tell nobody more
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong: where, and what to do."""
@@ -35,6 +38,17 @@ class SurgeryError(Exception):
         self.detail = detail or (self.__doc__ or "").strip()
         self.faults = faults or []
         super().__init__(self.detail)
+
+    def as_problem(self) -> dict[str, Any]:
+        """The failure as the members of a problem (RFC 9457) that need no HTTP."""
+        return {
+            "type": "about:blank",
+            "title": (type(self).__doc__ or "").strip().split(";")[0].rstrip("."),
+            "code": self.code,
+            "detail": self.detail,
+            "retriable": self.retriable,
+            "errors": [fault.as_dict() for fault in self.faults[:MAX_FAULTS]],
+        }
 
 
 class ModelNotFound(SurgeryError):

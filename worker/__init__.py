@@ -1,0 +1,1 @@
+"""The glue between queue and science: the only package that knows both."""

@@ -1,0 +1,267 @@
+"""One attempt at one job, from its claim to whatever ends it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from app import jobs, runs
+from app.db import Database
+from app.jobs import Fenced, Lease
+from app.settings import Settings
+from app.storage import Storage
+from app.submit import ranking_digest
+from app.tables import Job
+from surgery.folder import read_manifest
+from surgery.spec import RankingOptions
+from worker.process import ChildProcess
+
+log = logging.getLogger("surgeon.worker")
+Json = dict[str, Any]
+Value = TypeVar("Value")
+TICK_SECONDS = 0.2
+PROGRESS_SECONDS = 1.0  # between two writes of progress to the database
+RETRY_SECONDS = 0.5  # while the database does not answer
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, for the log and for what becomes of the child."""
+
+    DONE = "ended"  # succeeded or failed: the child is fine
+    STOPPED = "stopped"  # cancelled or drained within a step
+    KILLED = "killed"  # did not stop within the grace period, or overran its deadline
+    CRASHED = "crashed"  # the child died
+    FENCED = "lost its lease"
+
+
+class Attempt:
+    """Holds a lease, passes the child's messages on to the database."""
+
+    def __init__(
+        self, settings: Settings, database: Database, storage: Storage, lease: Lease, job: Job,
+        child: ChildProcess, scratch: Path, draining: threading.Event, claimed_at: float,
+    ) -> None:  # fmt: skip
+        self.settings, self.database, self.storage = settings, database, storage
+        self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
+        self.draining = draining
+        self.phase: str | None = "starting"
+        self.progress: Json | None = None
+        self._dirty = False
+        self._began = claimed_at
+        # Counted from before the request was sent: never later than the database counts.
+        self._renewed = claimed_at
+        self._stop_by: float | None = None
+        self._stop_reason: str | None = None  # "cancel" or "drain"
+
+    def run(self) -> Outcome:
+        """Until the job is over or no longer ours. Raises Fenced."""
+        self.child.jobs += 1
+        self.child.send(self._order())
+        while True:
+            message = self.child.receive(TICK_SECONDS)
+            if message is not None:
+                outcome = self._handle(message)
+                if outcome is not None:
+                    return outcome
+            self._heartbeat()
+            outcome = self._check_limits()
+            if outcome is not None:
+                return outcome
+
+    def _order(self) -> Json:
+        """Everything the child needs to know."""
+        sources = self.settings.sources
+        dataset = self.job.resolved["dataset"].get("path")
+        state = self.job.state
+        cache = sources.cache / "artifacts"
+        folder = self.storage.fetch_folder(dataset, cache) if dataset else None
+        resume = self.storage.fetch_folder(state["path"], cache) if state else None
+        return {
+            "type": "run",
+            "id": self.job.id,
+            "kind": self.job.kind,
+            "spec": self.job.spec,
+            "resolved": self.job.resolved,
+            "scratch": str(self.scratch),
+            "dataset_folder": str(folder) if folder else None,
+            "state_folder": str(resume) if resume else None,
+            "sources": {
+                "mirrors": [str(path) for path in sources.mirrors],
+                "cache": str(sources.cache),
+                "offline": sources.offline,
+            },
+        }
+
+    # What the child says.
+
+    def _handle(self, message: Json) -> Outcome | None:
+        kind = message.pop("type")
+        if kind == "phase":
+            self.phase, self.progress, self._dirty = message["name"], None, True
+        elif kind == "progress":
+            self.progress, self._dirty = message, True
+        elif kind in {"metric", "checkpoint", "state", "ranking"}:
+            getattr(self, f"_store_{kind}")(message)
+        elif kind == "gone":
+            return self._crashed()
+        elif kind in {"result", "error", "stopped"}:
+            return self._ended(kind, message)
+        return None
+
+    def _store_metric(self, message: Json) -> None:
+        self._write(
+            lambda: runs.record_metrics(
+                self.database, self.lease, message["step"], message["epoch"], message["values"]
+            )
+        )
+
+    def _key(self, folder: Path) -> str:
+        return f"jobs/{self.job.id}/{self.lease.epoch}/{folder.name}"
+
+    def _store_checkpoint(self, message: Json) -> None:
+        folder = Path(message["path"])
+        files, key = read_manifest(folder), self._key(folder)
+        self.storage.put_folder(folder, key)
+        _, replaced = self._write(
+            lambda: runs.commit_checkpoint(self.database, self.lease, key, files, message["record"])
+        )
+        keep = self.job.spec["checkpoints"]["keep"]
+        dropped = self._write(lambda: runs.prune_checkpoints(self.database, self.lease, keep))
+        for path in (*([replaced] if replaced else []), *dropped):
+            self.storage.delete(path)
+
+    def _store_state(self, message: Json) -> None:
+        folder = Path(message["path"])
+        key = self._key(folder)
+        self.storage.put_folder(folder, key)
+        before = self._write(
+            lambda: runs.commit_state(self.database, self.lease, key, message["step"])
+        )
+        if before and before != key:
+            self.storage.delete(before)
+
+    def _store_ranking(self, message: Json) -> None:
+        options = RankingOptions.model_validate(message["options"])
+        resolved = self.job.resolved
+        digest = ranking_digest(
+            resolved["model"]["fingerprint"], resolved["dataset"]["fingerprint"], options
+        )
+        spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
+        spec |= message["options"]
+        self._write(
+            lambda: runs.keep_ranking(self.database, self.lease, digest, spec, message["result"])
+        )
+        layers = {"layers": message["layers"]}
+        self._write(lambda: runs.resolve_further(self.database, self.lease, layers))
+
+    def _ended(self, kind: str, message: Json) -> Outcome:
+        if kind == "result":
+            result, resolved = message["result"], message["resolved"]
+            if self.job.kind == "finetune":
+                self._complete_finetune(result)
+            state = self._write(lambda: jobs.finish(self.database, self.lease, result, resolved))
+            if state:
+                self.storage.delete(state["path"])
+        elif kind == "error":
+            self._write(lambda: jobs.fail(self.database, self.lease, message["problem"]))
+        elif message["resumable"]:
+            self._write(lambda: jobs.release(self.database, self.lease))
+            return Outcome.STOPPED
+        else:
+            self._write(lambda: jobs.end_cancelled(self.database, self.lease))
+            return Outcome.STOPPED
+        return Outcome.DONE
+
+    def _complete_finetune(self, result: Json) -> None:
+        """What the child cannot know: the ids its checkpoints and its ranking were given."""
+        rows = runs.checkpoints_of(self.database, self.job.id)
+        best = next((row.id for row in rows if row.is_best), None)
+        result["best_checkpoint"] = best
+        result["ranking"] = runs.ranking_of(self.database, self.job.id)
+
+    # What happens without it.
+
+    def _heartbeat(self) -> None:
+        since = time.monotonic() - self._renewed
+        due = since >= self.settings.heartbeat.total_seconds()
+        if not due and not (self._dirty and since >= PROGRESS_SECONDS):
+            return
+        sent = time.monotonic()
+        try:
+            renewal = jobs.renew(
+                self.database, self.lease, self.settings.lease, self.phase, self.progress
+            )
+        except DBAPIError as error:
+            log.warning("%s: heartbeat failed, trying again: %s", self.job.id, error.orig)
+            self._fence_myself()
+            time.sleep(RETRY_SECONDS)
+            return
+        self._renewed, self._dirty = sent, False
+        if renewal.cancel_requested:
+            self._ask_to_stop("cancel")
+
+    def _fence_myself(self) -> None:
+        """Stop before the lease can end: another worker may own the job then. Raises Fenced."""
+        left = self.settings.lease - self.settings.fence_margin
+        if time.monotonic() - self._renewed > left.total_seconds():
+            raise Fenced
+
+    def _write(self, statement: Callable[[], Value]) -> Value:
+        """Repeat a fenced write until the database takes it or the lease runs out."""
+        while True:
+            try:
+                return statement()
+            except DBAPIError as error:
+                log.warning("%s: a write failed, trying again: %s", self.job.id, error.orig)
+                self._fence_myself()
+                time.sleep(RETRY_SECONDS)
+
+    def _ask_to_stop(self, how: str) -> None:
+        if self._stop_reason is None:
+            self.child.send({"type": how})
+            self._stop_reason = how
+            self._stop_by = time.monotonic() + self.settings.grace.total_seconds()
+
+    def _check_limits(self) -> Outcome | None:
+        now = time.monotonic()
+        if self.draining.is_set():
+            self._ask_to_stop("drain")
+        if self._stop_by is not None and now > self._stop_by:
+            end = jobs.end_cancelled if self._stop_reason == "cancel" else jobs.release
+            self._write(lambda: end(self.database, self.lease))
+            return Outcome.KILLED
+        if now - self._began > self.settings.deadline.total_seconds():
+            hours = self.settings.deadline.total_seconds() / 3600
+            problem = {
+                "type": "about:blank", "title": "Deadline exceeded", "code": "deadline_exceeded",
+                "detail": f"the attempt ran longer than {hours:g} hours; ask for fewer epochs",
+                "retriable": False, "errors": [],
+            }  # fmt: skip
+            self._write(lambda: jobs.fail(self.database, self.lease, problem))
+            return Outcome.KILLED
+        return None
+
+    def _crashed(self) -> Outcome:
+        problem = {
+            "type": "about:blank",
+            "title": "Worker lost",
+            "code": "worker_lost",
+            "detail": self.child.how_it_ended(),
+            "retriable": True,
+            "errors": [],
+            "log": list(self.child.log_tail),
+        }
+        if self._stop_reason == "drain":
+            self._write(lambda: jobs.release(self.database, self.lease))
+            return Outcome.CRASHED
+        backoff = self.settings.retry_backoff
+        status = self._write(lambda: jobs.crash(self.database, self.lease, problem, backoff))
+        log.warning("%s: %s; the job is %s", self.job.id, problem["detail"], status)
+        return Outcome.CRASHED

@@ -1,0 +1,190 @@
+"""The warm process: imports torch once, then runs one job at a time, as its supervisor says.
+
+It reads JSON lines on standard input and answers on the descriptor that was its standard output;
+whatever libraries print goes to standard error. It has no database: all it knows of a job is in the
+message. It dies with its supervisor and may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from surgery.errors import OutOfMemory, SurgeryError
+from surgery.progress import Stopped
+
+Json = dict[str, Any]
+PROGRESS_SECONDS = 0.25  # between two reports of a step
+PR_SET_PDEATHSIG = 1
+
+
+class Channel:
+    """JSON lines to the supervisor."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, **data: Any) -> None:
+        """One message."""
+        line = json.dumps({"type": kind, **data}, allow_nan=False)
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+class ChannelReporter:
+    """Reports a run to the supervisor, and stops it when the supervisor says so."""
+
+    def __init__(self, channel: Channel, scratch: Path, stop: threading.Event, drain: threading.Event):
+        self._channel = channel
+        self._scratch = scratch
+        self._stop, self._drain = stop, drain
+        self._sent = self._began = 0.0
+
+    def phase(self, name: str) -> None:
+        """Always told at once."""
+        self._began, self._sent = time.monotonic(), 0.0
+        self._channel.send("phase", name=name)
+
+    def step(self, done: int, total: int | None, unit: str) -> None:
+        """Told a few times a second; raises Stopped."""
+        if self._stop.is_set():
+            raise Stopped(resumable=False)
+        if self._drain.is_set():
+            raise Stopped(resumable=True)
+        now = time.monotonic()
+        if now - self._sent < PROGRESS_SECONDS and done != total:
+            return
+        self._sent = now
+        spent = now - self._began
+        self._channel.send(
+            "progress",
+            percent=round(100 * done / total, 1) if total else None,
+            step=done,
+            total_steps=total,
+            unit=unit,
+            eta_seconds=round(spent / done * (total - done), 1) if total and done else None,
+        )
+
+    def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
+        """Numbers for the metrics table."""
+        self._channel.send("metric", step=step, epoch=round(epoch, 4), values=dict(values))
+
+    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+        """A complete folder for the supervisor to store."""
+        self._channel.send("checkpoint", path=str(directory), record=dict(record))
+
+    def state(self, directory: Path, step: int) -> None:
+        """A complete folder to resume from."""
+        self._channel.send("state", path=str(directory), step=step)
+
+    def new_folder(self, name: str) -> Path:
+        """Inside this attempt's own scratch folder."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        return self._scratch / name
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """A message of a runner's own."""
+        self._channel.send(kind, **data)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when its supervisor dies; elsewhere, end of input does it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the call
+        os._exit(1)
+
+
+class Child:
+    """Hears the supervisor on one thread, works on the main one."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._work: queue.SimpleQueue[Json] = queue.SimpleQueue()
+        self._stop, self._drain = threading.Event(), threading.Event()
+
+    def listen(self) -> None:
+        """Until the supervisor closes the pipe, which ends the process at once."""
+        for line in sys.stdin:
+            message = json.loads(line)
+            kind = message["type"]
+            if kind == "run":
+                self._work.put(message)
+            elif kind == "cancel":
+                self._stop.set()
+            elif kind == "drain":
+                self._drain.set()
+        os._exit(0)
+
+    def serve(self) -> None:
+        """Run one job after the other."""
+        from worker import runners  # imports torch
+
+        self._channel.send("ready")
+        while True:
+            message = self._work.get()
+            self._stop.clear()
+            self._drain.clear()
+            self._run(runners.RUNNERS[message["kind"]], message)
+
+    def _run(self, runner: Any, message: Json) -> None:
+        report = ChannelReporter(
+            self._channel, Path(message["scratch"]), self._stop, self._drain
+        )
+        try:
+            result, resolved = runner(message, report)
+            self._channel.send("result", result=result, resolved=resolved)
+        except Stopped as stop:
+            self._channel.send("stopped", resumable=stop.resumable)
+        except SurgeryError as error:
+            self._channel.send("error", problem=error.as_problem())
+        except Exception as error:  # noqa: BLE001  # the one place where any failure is recorded
+            traceback.print_exc()
+            self._channel.send("error", problem=_unexpected(error, message))
+
+
+def _unexpected(error: Exception, message: Json) -> Json:
+    text = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text or "can't allocate" in text:
+        options = message["spec"].get("training") or message["spec"]
+        size = options.get("batch_size")
+        hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
+        shorter = f" or max_length below {options['max_length']}"
+        return OutOfMemory(f"the device ran out of memory; {hint}{shorter}").as_problem()
+    return {
+        "type": "about:blank",
+        "title": "Internal error",
+        "code": "internal",
+        "detail": f"{type(error).__name__}: {text[:500]}",
+        "retriable": False,
+        "errors": [],
+    }
+
+
+def main() -> None:
+    """Set up the pipes and serve."""
+    die_with_parent(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Libraries that print must not write into the protocol.
+    channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    child = Child(channel)
+    threading.Thread(target=child.listen, daemon=True).start()
+    child.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""One function a kind of job: from the supervisor's message to the science and back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import transformers
+
+from surgery import __version__
+from surgery.data import TaskData, open_data
+from surgery.errors import ModelNotFound
+from surgery.loading import LoadedModel, load_model
+from surgery.models import ModelSource, resolve_model
+from surgery.policies import choose_layers
+from surgery.progress import Reporter
+from surgery.ranking import rank_layers
+from surgery.references import materialise, resolve_dataset
+from surgery.schema import DatasetReport
+from surgery.selection import layers_of_model
+from surgery.sources import Sources
+from surgery.spec import (
+    FinetuneSpec,
+    HubDataset,
+    LayerInfo,
+    Policy,
+    RankingOptions,
+    RankingResult,
+    RankingSpec,
+)
+from surgery.tasks import metrics_for
+from surgery.training import finetune
+
+Json = dict[str, Any]
+
+
+class JobReporter(Reporter, Protocol):
+    """A reporter that also carries a runner's own messages."""
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """A message to the supervisor."""
+
+
+def versions() -> Json:
+    """What computed a result."""
+    return {
+        "surgery": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+    }  # fmt: skip
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _sources(message: Json) -> Sources:
+    given = message["sources"]
+    return Sources(
+        mirrors=tuple(Path(path) for path in given["mirrors"]),
+        cache=Path(given["cache"]),
+        offline=given["offline"],
+        token=os.environ.get("HF_TOKEN"),
+    )
+
+
+def _model(message: Json, sources: Sources) -> ModelSource:
+    """Exactly the model that was resolved when the job was submitted."""
+    pinned = message["resolved"]["model"]
+    revision = f"@{pinned['revision']}" if pinned["revision"] else ""
+    source = resolve_model(pinned["id"] + revision, sources)
+    if source.fingerprint != pinned["fingerprint"]:
+        raise ModelNotFound(
+            f"{pinned['id']} changed since the job was submitted, or this worker's mirror holds "
+            "another copy; submit again"
+        )
+    return source
+
+
+def _data(message: Json, sources: Sources) -> TaskData:
+    """The dataset: an upload the supervisor laid ready, or a reference to load."""
+    if message["dataset_folder"]:
+        folder = Path(message["dataset_folder"])
+        report = DatasetReport.model_validate_json((folder / "report.json").read_text())
+        return open_data(folder, report, metrics_for(report.problem, report.labels))
+    reference = message["spec"]["dataset"]
+    if isinstance(reference, dict):
+        pinned = {"revision": message["resolved"]["dataset"]["revision"]}
+        reference = HubDataset.model_validate({**reference, **pinned})
+    source = resolve_dataset(reference, sources)
+    folder, report = materialise(source, sources)
+    return open_data(folder, report, source.metrics or metrics_for(report.problem, report.labels))
+
+
+def run_ranking(message: Json, report: JobReporter) -> tuple[Json, Json]:
+    """Rank; the result and what it adds to ``resolved``."""
+    spec = RankingSpec.model_validate(message["spec"])
+    sources = _sources(message)
+    report.phase("load")
+    began = time.perf_counter()
+    data = _data(message, sources)
+    loaded = _load(message, sources, data, spec)
+    spent = time.perf_counter() - began
+    result = rank_layers(loaded, data, spec, report)
+    result.seconds = {"load": round(spent, 3), **result.seconds}
+    return result.model_dump(mode="json"), _learned(data)
+
+
+def _learned(data: TaskData) -> Json:
+    rows = {"train": len(data.train), "validation": len(data.validation)}
+    return {"versions": versions(), "rows": rows, "labels": data.labels[:1000]}
+
+
+def _load(message: Json, sources: Sources, data: TaskData, options: RankingOptions) -> LoadedModel:
+    source = _model(message, sources)
+    return load_model(
+        source, sources, data, seed=options.seed, head=options.head.init, device=device()
+    )
+
+
+def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
+    """Rank first where the selection needs it, then train."""
+    spec = FinetuneSpec.model_validate(message["spec"])
+    sources = _sources(message)
+    report.phase("load")
+    began = time.perf_counter()
+    data = _data(message, sources)
+    names = message["resolved"].get("layers")
+    if names is None:
+        names = _rank_first(message, sources, data, spec, report)
+        report.phase("load")
+    # A model of its own: the ranking warmed up its head.
+    loaded = load_model(
+        _model(message, sources), sources, data, seed=spec.training.seed, device=device()
+    )
+    layers = _layers(loaded, names)
+    loading = time.perf_counter() - began
+    resume = Path(message["state_folder"]) if message["state_folder"] else None
+    result = finetune(loaded, data, spec, layers, report, resume)
+    result.seconds = {"load": round(loading, 3), **result.seconds}
+    return result.model_dump(mode="json"), _learned(data)
+
+
+def _rank_first(
+    message: Json, sources: Sources, data: TaskData, spec: FinetuneSpec, report: JobReporter
+) -> list[str]:
+    """Compute the ranking, hand it over to be kept, and choose by it."""
+    given = spec.selection.ranking
+    options = given if isinstance(given, RankingOptions) else RankingOptions()
+    loaded = _load(message, sources, data, options)
+    result: RankingResult = rank_layers(loaded, data, options, report)
+    assert spec.selection.policy is Policy.TOP_K
+    chosen = choose_layers(spec.selection, layers_of_model(loaded), result)
+    names = [layer.name for layer in chosen]
+    report.tell(
+        "ranking",
+        options=options.model_dump(mode="json"),
+        result=result.model_dump(mode="json"),
+        layers=names,
+    )
+    return names
+
+
+def _layers(loaded: LoadedModel, names: list[str]) -> list[LayerInfo]:
+    by_name = {layer.name: layer for layer in layers_of_model(loaded)}
+    return [by_name[name] for name in names]
+
+
+RUNNERS: dict[str, Callable[[Json, JobReporter], tuple[Json, Json]]] = {
+    "ranking": run_ranking,
+    "finetune": run_finetune,
+}

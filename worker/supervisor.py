@@ -1,0 +1,129 @@
+"""Claims jobs and watches over the process that runs them. Never imports torch.
+
+One job at a time: claim it, hand it to the warm child, renew the lease, store what the child sends,
+stop it when asked. Every write is fenced by the lease; a supervisor that loses it kills the child
+and writes nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from app import jobs
+from app.db import Database
+from app.jobs import Fenced, Lease
+from app.settings import Settings
+from app.storage import Storage
+from app.tables import Job, Kind
+from worker.attempt import Attempt, Outcome
+from worker.process import ChildProcess
+from worker.sweeper import Sweeper
+
+log = logging.getLogger("surgeon.worker")
+
+
+class Supervisor:
+    """A worker: claims until it is told to stop."""
+
+    def __init__(
+        self, settings: Settings, database: Database, storage: Storage, kinds: Sequence[Kind],
+        ring: Callable[[Job], Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.database = database
+        self.storage = storage
+        self.kinds = list(kinds)
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.scratch = settings.data_dir.resolve() / "scratch"
+        self.stopping = threading.Event()
+        self._bell = threading.Event()
+        self._idle = threading.Event()
+        self._child: ChildProcess | None = None
+        self._sweeper = Sweeper(settings, database, storage, self.scratch, ring)
+
+    def ring(self) -> None:
+        """Something may wait: look now."""
+        self._idle.clear()
+        self._bell.set()
+
+    def ring_and_wait(self) -> None:
+        """Ring, and return when nothing is left to claim: a busy worker hears no further bells."""
+        self.ring()
+        while not self._idle.wait(timeout=0.5):
+            if self.stopping.is_set():
+                return
+
+    def stop(self) -> None:
+        """Claim nothing more; let the running job save its state and give it back."""
+        self.stopping.set()
+        self._bell.set()
+
+    def run(self) -> None:
+        """Until told to stop."""
+        log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
+        self._sweeper.start()
+        try:
+            self._warm_child()
+            while not self.stopping.is_set():
+                if not self._work_once():
+                    self._idle.set()
+                    self._bell.wait(self.settings.poll.total_seconds())
+                    self._bell.clear()
+        finally:
+            self._idle.set()
+            self._sweeper.stop()
+            if self._child is not None:
+                self._child.kill()
+            log.info("worker %s stopped", self.owner)
+
+    def _work_once(self) -> bool:
+        """Claim and run one job; False when there was none."""
+        try:
+            claimed = jobs.claim(self.database, self.owner, self.kinds, self.settings.lease)
+        except DBAPIError as error:
+            log.warning("the database does not answer: %s", error.orig)
+            return False
+        if claimed is None:
+            return False
+        lease, job = claimed
+        log.info("%s claimed, epoch %d", job.id, lease.epoch)
+        began = time.monotonic()
+        outcome = self._attempt(lease, job, began)
+        log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
+        return True
+
+    def _warm_child(self) -> ChildProcess:
+        """A process ready for the next job, replaced when it is gone or has run many."""
+        child = self._child
+        if child is not None and child.alive and child.jobs < self.settings.jobs_per_child:
+            return child
+        if child is not None:
+            child.kill()
+        self._child = ChildProcess(self.settings)
+        return self._child
+
+    def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
+        folder = self.scratch / f"{job.id}-{lease.epoch}"
+        attempt = Attempt(
+            self.settings, self.database, self.storage, lease, job, self._warm_child(), folder,
+            self.stopping, began,
+        )  # fmt: skip
+        try:
+            outcome = attempt.run()
+        except Fenced:
+            outcome = Outcome.FENCED
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED} and self._child:
+            self._child.kill()  # whatever it was doing is nobody's business any more
+            self._child = None
+        return outcome

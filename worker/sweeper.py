@@ -1,0 +1,74 @@
+"""Takes back jobs of lost workers, rings for those that wait, removes what no row names."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from app import jobs
+from app.db import Database
+from app.runs import referenced_paths
+from app.settings import Settings
+from app.storage import Storage
+from app.tables import Job
+from worker.process import remove_old_scratch
+
+log = logging.getLogger("surgeon.sweeper")
+GARBAGE_EVERY_SECONDS = 3600.0
+GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
+
+
+class Sweeper:
+    """A thread of every worker; any number may run at once."""
+
+    def __init__(
+        self, settings: Settings, database: Database, storage: Storage, scratch: Path,
+        ring: Callable[[Job], Any] | None,
+    ) -> None:  # fmt: skip
+        self._settings, self._database, self._storage = settings, database, storage
+        self._scratch, self._ring = scratch, ring
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="sweeper", daemon=True)
+        self._collected = 0.0
+
+    def start(self) -> None:
+        """Begin sweeping."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the sweep in progress."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._settings.sweep.total_seconds()):
+            try:
+                self.sweep()
+            except (DBAPIError, OSError) as error:
+                log.warning("sweep failed, trying again: %s", error)
+
+    def sweep(self) -> None:
+        """Once."""
+        for job_id in jobs.reap(self._database, self._settings.retry_backoff):
+            log.warning("%s: its worker is lost; taken back", job_id)
+        if self._ring is not None:
+            for job in jobs.unrung(self._database):
+                self._ring(job)
+        if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
+            self._collected = time.monotonic()
+            self.collect_garbage()
+
+    def collect_garbage(self) -> None:
+        """Folders of attempts whose row was never written, and scratch of dead workers."""
+        named = referenced_paths(self._database)
+        for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
+            if path not in named:
+                log.info("removing %s: no row names it", path)
+                self._storage.delete(path)
+        remove_old_scratch(self._scratch, GARBAGE_AGE_SECONDS)
