@@ -1,0 +1,122 @@
+"""Read csv and tsv files from strangers: bounded records, quotes taken strictly."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from surgery.errors import DatasetInvalid, Fault
+from surgery.files import Row, Source, check_header, lines_of, shown
+
+
+class _Feed:
+    """Lines for csv.reader, which by itself would join lines without end after a stray quote."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.lines = lines_of(source)
+        self.taken = 0
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self.lines)
+        self.taken += len(line)
+        if self.taken > self.source.limits.max_line_bytes:
+            raise self.source.invalid(
+                f"the row is longer than {self.source.limits.max_line_bytes:,} bytes: is a quote "
+                "opened in it and never closed?"
+            )
+        # Bad bytes become lone surrogates, so that the cell check can name their column.
+        return line.decode(errors="surrogateescape")
+
+
+def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str] | Fault]:
+    # The module's own limit is one for the whole process, so it is only ever raised; what bounds
+    # memory here is the feed.
+    csv.field_size_limit(max(csv.field_size_limit(), source.limits.max_line_bytes))
+    feed = _Feed(source)
+    # Strict: the lenient mode reads an unclosed quote as one long cell and says nothing.
+    reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    while True:
+        feed.taken = 0
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield source.fault(
+                f"the row is malformed ({error}); a cell with quotes or line breaks is quoted, "
+                "and quotes within it are doubled"
+            )
+            continue
+        if record:
+            yield record
+
+
+def _table(source: Source, delimiter: str, quoting: int) -> Iterator[tuple[int, Row | Fault]]:
+    records = _records(source, delimiter, quoting)
+    header = next(records, None)
+    if header is None:
+        raise source.invalid("the file is empty")
+    if isinstance(header, Fault):
+        raise source.invalid(f"the header: {header.detail}")
+    check_header(source, header)
+    if len(header) == 1 and any(other in header[0] for other in ";\t|,"):
+        raise source.invalid(
+            f"the header {shown(header[0])!r} is one column: this format separates columns by "
+            f"{'commas' if delimiter == ',' else 'tabs'}"
+        )
+    source.row = 1
+    for record in records:
+        yield source.row, _as_row(source, header, record)
+        source.row += 1
+
+
+def _as_row(source: Source, header: list[str], record: list[str] | Fault) -> Row | Fault:
+    if isinstance(record, Fault):
+        return record
+    if len(record) != len(header):
+        many = "1 field" if len(record) == 1 else f"{len(record):,} fields"
+        return source.fault(f"has {many}, header has {len(header):,}")
+    return dict(zip(header, record, strict=True))
+
+
+def read_csv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    """Comma-separated text with quotes as RFC 4180 has them; either line ending."""
+    return _table(source, ",", csv.QUOTE_MINIMAL)
+
+
+def read_tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    """Tab-separated text comes in two dialects: quotes as in csv, or as plain characters (GLUE).
+
+    Quotes are plain characters unless reading them as csv does gives rows of the header's width
+    throughout and joins no lines that are whole rows by themselves.
+    """
+    quoting = csv.QUOTE_NONE
+    if _has_quote(source.path):
+        plain, plain_rows = _shape(source, csv.QUOTE_NONE)
+        quoted, quoted_rows = _shape(source, csv.QUOTE_MINIMAL)
+        if quoted and (not plain or quoted_rows == plain_rows):
+            quoting = csv.QUOTE_MINIMAL
+    yield from _table(source, "\t", quoting)
+
+
+def _has_quote(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(b'"' in chunk for chunk in iter(lambda: file.read(1 << 20), b""))
+
+
+def _shape(source: Source, quoting: int) -> tuple[bool, int]:
+    """Whether every record is as wide as the first, and how many records there are."""
+    widths: set[int] = set()
+    count = 0
+    try:
+        for record in _records(source, "\t", quoting):
+            count += 1
+            widths.add(-1 if isinstance(record, Fault) else len(record))
+    except DatasetInvalid:  # a record over the cap
+        return False, count
+    return len(widths) == 1 and -1 not in widths, count

@@ -1,0 +1,242 @@
+"""Read csv, tsv, jsonl and parquet files from strangers, row by row, within caps.
+
+A *row* is a data row, counted from 1: the header is no row, blank lines are no rows, and a
+quoted cell with line breaks stays inside one row. Text is UTF-8, with or without a byte-order
+mark. Whatever the bytes, the only error is DatasetInvalid, and memory stays near one row (one
+row group's page for Parquet).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+from surgery.errors import DatasetInvalid, Fault
+
+FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+Row = dict[str, object]
+FaultSink = Callable[[Fault], None]
+
+_FORMATS: dict[str, FileFormat] = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may hold at most. A record of csv or tsv counts as one line."""
+
+    max_rows: int = 10_000_000
+    max_cell_bytes: int = 1_000_000
+    max_columns: int = 1_000
+    max_line_bytes: int = 4_000_000
+    max_text_bytes: int = 8_000_000_000
+    """Of all rows of a split: a small Parquet file can hold any amount."""
+
+
+LIMITS = Limits()
+
+
+@dataclass
+class Source:
+    """One file being read: how its faults are named, and the row now being read."""
+
+    path: Path
+    name: str
+    limits: Limits
+    columns: tuple[str, ...] | None = None
+    row: int | None = None
+    """None while the header is read."""
+
+    def fault(self, detail: str, column: str | None = None) -> Fault:
+        """A fault in the current row."""
+        return Fault(detail, file=self.name, row=self.row, column=column)
+
+    def invalid(self, detail: str, column: str | None = None) -> DatasetInvalid:
+        """The error that ends the reading here."""
+        where = f"{self.name}, row {self.row}" if self.row else self.name
+        return DatasetInvalid(f"{where}: {detail}", [self.fault(detail, column)])
+
+
+def format_of(filename: str) -> FileFormat:
+    """The format a file's suffix names; DatasetInvalid for any other."""
+    suffix = PurePath(filename).suffix.lower()
+    if suffix in _FORMATS:
+        return _FORMATS[suffix]
+    allowed = ", ".join(_FORMATS)
+    detail = (
+        f"{shown(filename)!r} is no data file this service reads: its name must end in one of "
+        f"{allowed}; archives and compressed files are not unpacked"
+    )
+    raise DatasetInvalid(detail, [Fault(detail, file=shown(filename))])
+
+
+def read_rows(
+    path: Path,
+    file_format: FileFormat,
+    *,
+    limits: Limits = LIMITS,
+    name: str | None = None,
+    columns: Iterable[str] | None = None,
+    on_fault: FaultSink | None = None,
+) -> Iterator[tuple[int, Row]]:
+    """Yield ``(row number from 1, {column: value})`` of one file.
+
+    Cells of csv and tsv are strings; jsonl and parquet keep their types. With ``columns``, others
+    may be left out. ``name`` is how faults call the file. A fault that spoils one row goes to
+    ``on_fault`` and reading continues with the next row; without ``on_fault``, and for faults
+    that spoil the file, DatasetInvalid is raised, with the row where there is one.
+    """
+    source = Source(path, name or path.name, limits, tuple(columns) if columns else None)
+    if path.stat().st_size == 0:
+        raise source.invalid("the file is empty")
+    seen = 0
+    for number, found in _READERS[file_format](source):
+        seen = number
+        if number > limits.max_rows:
+            raise source.invalid(f"more than {limits.max_rows:,} rows; send a sample of them")
+        fault = found if isinstance(found, Fault) else _cell_fault(source, found)
+        if not isinstance(found, Fault) and fault is None:
+            yield number, found
+        elif fault is not None and on_fault is not None:
+            on_fault(fault)
+        elif fault is not None:
+            raise source.invalid(fault.detail, fault.column)
+    if not seen:
+        source.row = None
+        raise source.invalid("the file has no rows" + _no_rows_hint(file_format))
+
+
+def count_rows(path: Path, file_format: FileFormat) -> int:
+    """How many rows a file has, faulty ones included; DatasetInvalid where it cannot be read."""
+    if file_format == "parquet":
+        from surgery.parquet import parquet_rows
+
+        return parquet_rows(Source(path, path.name, LIMITS))
+    if file_format == "jsonl":
+        return sum(1 for line in lines_of(Source(path, path.name, LIMITS)) if line.strip())
+    faults: list[Fault] = []
+    return sum(1 for _ in read_rows(path, file_format, on_fault=faults.append)) + len(faults)
+
+
+def shown(text: str) -> str:
+    """A stranger's string, safe to quote in a message: short, and always encodable."""
+    clean = text.encode(errors="replace").decode().replace("\0", "?")
+    return clean if len(clean) <= 80 else clean[:77] + "..."
+
+
+def check_header(source: Source, names: list[str]) -> None:
+    """Raise DatasetInvalid unless the column names are few, present and distinct."""
+    if len(names) > source.limits.max_columns:
+        raise source.invalid(
+            f"{len(names):,} columns; at most {source.limits.max_columns:,} are read"
+        )
+    for position, name in enumerate(names, 1):
+        bad = _string_fault(name, source.limits.max_cell_bytes)
+        if bad:
+            raise source.invalid(f"the name of column {position} {bad}")
+        if not name.strip():
+            raise source.invalid(
+                f"column {position} has no name; name it, or leave it out "
+                "(pandas writes such a column unless told index=False)"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise source.invalid(f"two columns are called {shown(twice)!r}; rename one", shown(twice))
+
+
+def _no_rows_hint(file_format: FileFormat) -> str:
+    return ", only a header" if file_format in {"csv", "tsv"} else ""
+
+
+def _cell_fault(source: Source, row: Row) -> Fault | None:
+    for column, value in row.items():
+        bad = _string_fault(value, source.limits.max_cell_bytes) if isinstance(value, str) else None
+        if bad:
+            return source.fault(f"the cell {bad}", shown(column))
+    return None
+
+
+def _string_fault(value: str, max_bytes: int) -> str | None:
+    if "\0" in value:
+        return "holds a NUL character: is the file binary, or UTF-16? save it as UTF-8"
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        return "is not valid UTF-8; save the file with the encoding UTF-8"
+    return f"is {size:,} bytes long, over the limit of {max_bytes:,}" if size > max_bytes else None
+
+
+def lines_of(source: Source) -> Iterator[bytes]:
+    """The lines of a file, none ever read beyond the cap."""
+    cap = source.limits.max_line_bytes
+    with source.path.open("rb") as file:
+        start = file.read(3)
+        if start != b"\xef\xbb\xbf":  # Excel's byte-order mark
+            file.seek(0)
+        while line := file.readline(cap + 1):
+            if len(line) > cap:
+                raise source.invalid(f"a line is longer than {cap:,} bytes; shorten its text")
+            yield line
+
+
+def _jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    source.row = 1
+    for line in lines_of(source):
+        if not line.strip():
+            continue
+        if source.row == 1 and line.lstrip().startswith(b"["):
+            raise source.invalid("the file is a JSON array; write one object a line instead")
+        found = _json_object(source, line)
+        if source.row == 1 and not isinstance(found, Fault):
+            check_header(source, list(found))
+        yield source.row, found
+        source.row += 1
+
+
+def _json_object(source: Source, line: bytes) -> Row | Fault:
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return source.fault("the line is not valid UTF-8; save the file with the encoding UTF-8")
+    except json.JSONDecodeError as error:
+        return source.fault(f"the line is not JSON: {error.msg} at character {error.colno}")
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
+        return source.fault("the line is not JSON this service reads: too deep, or a huge number")
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        return source.fault(f"the line is a JSON {kind}; each line must be an object")
+    if len(value) > source.limits.max_columns:
+        return source.fault(
+            f"{len(value):,} columns; at most {source.limits.max_columns:,} are read"
+        )
+    return value
+
+
+def _csv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    from surgery.delimited import read_csv
+
+    return read_csv(source)
+
+
+def _tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    from surgery.delimited import read_tsv
+
+    return read_tsv(source)
+
+
+def _parquet(source: Source) -> Iterator[tuple[int, Row | Fault]]:
+    from surgery.parquet import read_parquet  # pyarrow takes a while to import
+
+    return read_parquet(source)
+
+
+_READERS: dict[FileFormat, Callable[[Source], Iterator[tuple[int, Row | Fault]]]] = {
+    "csv": _csv,
+    "tsv": _tsv,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}

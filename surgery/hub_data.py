@@ -1,0 +1,256 @@
+"""Find and fetch the files of a dataset on the Hugging Face Hub.
+
+Files are picked from the repository's own listing, at one commit, and read with the readers of
+``surgery.files``. `datasets.load_dataset` is not used on strangers' repositories: their card may
+point it at any URL or at a path of this machine, and it unpacks archives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, UpstreamUnavailable
+from surgery.files import shown
+from surgery.sources import Sources
+from surgery.spec import HubDataset, nearest
+
+MAX_DOWNLOAD_BYTES = 20 << 30
+_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")  # the first that a split has is read
+_ALIASES = {"validation": ("valid", "val", "dev"), "test": ("eval",)}
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """A dataset at one commit: the files and row counts of its two splits."""
+
+    revision: str
+    files: dict[str, tuple[str, ...]]
+    rows: dict[str, int | None]
+    labels: tuple[str, ...] | None
+
+
+def describe(reference: HubDataset, sources: Sources) -> HubFiles:
+    """Ask the Hub for a dataset's commit and files; nothing is downloaded.
+
+    ``files`` and ``rows`` have the keys train and validation. ``labels`` are the class names of
+    the card, if it has them. Raises DatasetNotFound, DatasetInvalid, UpstreamUnavailable.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=sources.endpoint, token=sources.token or False)
+    with hub_errors(reference.hub, reference.revision):
+        info = api.dataset_info(
+            reference.hub, revision=reference.revision, timeout=10, files_metadata=True
+        )
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    _refuse_code(reference.hub, sizes)
+    card = info.card_data.to_dict() if info.card_data else {}
+    config = _config(reference, _listed(card.get("configs")))
+    files = {
+        role: _files_of(reference, split, config, list(sizes))
+        for role, split in (("train", reference.train), ("validation", reference.validation))
+    }
+    total = sum(sizes[name] for names in files.values() for name in names)
+    if total > MAX_DOWNLOAD_BYTES:
+        raise DatasetInvalid(f"{reference.hub} is {total:,} bytes; upload a sample of it instead")
+    facts = _facts(card, reference.config or (config or {}).get("config_name"))
+    rows = {"train": reference.train, "validation": reference.validation}
+    return HubFiles(
+        str(info.sha),
+        files,
+        {role: _rows(facts, split) for role, split in rows.items()},
+        _class_names(facts, str(reference.columns.label)),
+    )
+
+
+def download(
+    hub: str, revision: str, names: tuple[str, ...], folder: Path, sources: Sources
+) -> list[Path]:
+    """Fetch files of one commit into ``folder``; raises UpstreamUnavailable."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(hub, revision):
+        return [
+            Path(
+                hf_hub_download(
+                    hub, name, repo_type="dataset", revision=revision, local_dir=folder,
+                    token=sources.token or False, endpoint=sources.endpoint,
+                )
+            )
+            for name in names
+        ]  # fmt: skip
+
+
+@contextmanager
+def hub_errors(hub: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into this package's errors."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise DatasetNotFound(
+            f"the dataset {hub} is gated; ask its owner for access on the Hub, "
+            "then set HF_TOKEN of an account that has it"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DatasetNotFound(
+            f"the dataset {hub} has no revision {revision!r}; leave it out for the newest"
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise DatasetNotFound(
+            f"the Hub has no dataset {hub}, or it is private; check the spelling, "
+            "or set HF_TOKEN of an account that can read it"
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise DatasetNotFound(
+            f"the dataset {hub} is not in the mirror, and HF_HUB_OFFLINE forbids the Hub"
+        ) from None
+    except (errors.LocalEntryNotFoundError, _http_error(), ConnectionError, TimeoutError) as error:
+        raise _unanswered(hub, error) from None
+
+
+def _http_error() -> type[Exception]:
+    """The base of what huggingface_hub's own HTTP client raises: httpx here, httpx2 there."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]
+
+
+def _unanswered(hub: str, error: Exception) -> DatasetNotFound | UpstreamUnavailable:
+    """Of the error only its kind is told: the text may hold a signed address."""
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    if 400 <= status < 500 and status not in {408, 429}:
+        return DatasetNotFound(f"the Hub refuses the dataset {hub} with status {status}")
+    return UpstreamUnavailable(
+        f"the Hub did not answer for the dataset {hub} ({type(error).__name__}); try again"
+    )
+
+
+def _refuse_code(hub: str, sizes: Mapping[str, int]) -> None:
+    if f"{hub.rpartition('/')[2]}.py" in sizes:
+        raise DatasetInvalid(
+            f"the dataset {hub} is loaded by a script of its own, and no code of a dataset is "
+            "run; name a copy of it in Parquet, or upload its files"
+        )
+
+
+def _config(reference: HubDataset, configs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The card's entry for the reference; None where the card has no entries."""
+    named = {str(entry.get("config_name", "default")): entry for entry in configs}
+    if not named:
+        return None
+    if reference.config in named:
+        return named[reference.config]
+    known = ", ".join(shown(name) for name in list(named)[:20])
+    if reference.config is not None:
+        near = nearest(reference.config, list(named))
+        hint = f" (did you mean {shown(near)!r}?)" if near else ""
+        raise DatasetNotFound(
+            f"{reference.hub} has no config {reference.config!r}{hint}. It has: {known}",
+            [Fault("no such config", "/dataset/config")],
+        )
+    default = [name for name, entry in named.items() if entry.get("default")] or ["default"]
+    if default[0] in named or len(named) == 1:
+        return named.get(default[0]) or next(iter(named.values()))
+    raise DatasetNotFound(
+        f"{reference.hub} has several configs; name one in dataset.config: {known}",
+        [Fault("config is needed", "/dataset/config")],
+    )
+
+
+def _files_of(
+    reference: HubDataset, split: str, config: dict[str, Any] | None, names: list[str]
+) -> tuple[str, ...]:
+    """The files of a split, all of one format, in order of their names."""
+    patterns = [] if config is None else _patterns(config.get("data_files"), split)
+    if patterns:
+        found = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
+    else:
+        folder = (config or {}).get("data_dir") or reference.config
+        found = _by_convention(split, str(folder) if folder else None, names)
+    found = [name for name in found if ".." not in PurePosixPath(name).parts and name[0] != "/"]
+    for suffix in _SUFFIXES:
+        chosen = tuple(sorted(name for name in found if name.endswith(suffix)))
+        if chosen:
+            return chosen
+    raise DatasetNotFound(
+        f"{reference.hub} has no csv, tsv, jsonl or parquet file of the split {split!r}; "
+        "name its splits in dataset.train and dataset.validation, or upload the files",
+        [Fault("no such split", "/dataset")],
+    )
+
+
+def _patterns(data_files: object, split: str) -> list[str]:
+    """The card's patterns for a split: a string, a list of them, or entries with split and path."""
+    if isinstance(data_files, str):
+        return [data_files] if split == "train" else []
+    if isinstance(data_files, Mapping):
+        return _strings(data_files.get(split))
+    if not isinstance(data_files, list):
+        return []
+    entries = [entry for entry in data_files if isinstance(entry, Mapping)]
+    paths = [_strings(entry.get("path")) for entry in entries if entry.get("split") == split]
+    return [path for found in paths for path in found]
+
+
+def _by_convention(split: str, folder: str | None, names: list[str]) -> list[str]:
+    """Files called after the split, as `data/train-00000-of-00001.parquet` or `dev.jsonl`."""
+    places = {f"{folder}/", f"{folder}/{split}/", f"data/{folder}/"} if folder else {"", "data/"}
+    places |= {f"{place}{split}/" for place in places}
+    words = "|".join(re.escape(word) for word in (split, *_ALIASES.get(split, ())))
+    called = re.compile(rf"({words})([-_.].*)?", re.IGNORECASE)
+    found = []
+    for name in names:
+        place, _, file = name.rpartition("/")
+        place = f"{place}/" if place else ""
+        inside = place.endswith(f"{split}/")
+        if place in places and (inside or called.fullmatch(file)):
+            found.append(name)
+    return found
+
+
+def _facts(card: Mapping[str, Any], config: str | None) -> dict[str, Any]:
+    """The card's `dataset_info` of one config."""
+    entries = _listed(card.get("dataset_info"))
+    named = {str(entry.get("config_name", "default")): entry for entry in entries}
+    if config is None and len(entries) == 1:
+        return entries[0]
+    return named.get(config or "default", {})
+
+
+def _rows(facts: Mapping[str, Any], split: str) -> int | None:
+    for entry in _listed(facts.get("splits")):
+        count = entry.get("num_examples")
+        if entry.get("name") == split and isinstance(count, int):
+            return count
+    return None
+
+
+def _class_names(facts: Mapping[str, Any], column: str) -> tuple[str, ...] | None:
+    for entry in _listed(facts.get("features")):
+        kind = entry.get("dtype")
+        names = kind.get("class_label", {}).get("names") if isinstance(kind, Mapping) else None
+        if entry.get("name") != column or not isinstance(names, list | Mapping):
+            continue
+        if isinstance(names, list):
+            return tuple(str(name) for name in names)
+        # {"0": "negative", "1": "positive"}
+        return tuple(str(names[key]) for key in sorted(names, key=int))
+    return None
+
+
+def _listed(value: object) -> list[dict[str, Any]]:
+    entries = value if isinstance(value, list) else [value]
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _strings(value: object) -> list[str]:
+    entries = value if isinstance(value, list) else [value]
+    return [entry for entry in entries if isinstance(entry, str)]

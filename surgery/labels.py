@@ -1,0 +1,203 @@
+"""Make classes or numbers of a label column whose kind is known only once it has been read."""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from surgery.errors import Fault
+from surgery.files import shown
+from surgery.spec import Problem
+
+MAX_CLASSES = 1_000
+MAX_LABEL_LENGTH = 256
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+
+
+class LabelError(ValueError):
+    """A value no label can be; the message says why."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How label values become the numbers that are stored.
+
+    For classification ``names`` are the classes in index order. ``indexed`` says that integers
+    in the data are indices already, as in the presets.
+    """
+
+    problem: Problem
+    names: tuple[str, ...] = ()
+    indexed: bool = False
+    index: dict[str, int] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.index.update({name: number for number, name in enumerate(self.names)})
+
+    def number(self, value: object) -> int | float:
+        """The class index or the number of one value; LabelError if it is neither."""
+        name, number = read_label(value)
+        if self.problem is Problem.REGRESSION:
+            if number is None:
+                raise LabelError(f"is {name!r}, not a number; problem regression needs numbers")
+            return number
+        if not self.indexed:
+            return self.index[name]
+        if isinstance(value, str | bool) and name in self.index:
+            return self.index[name]
+        if number is None or not number.is_integer() or not 0 <= number < len(self.names):
+            raise LabelError(
+                f"is {shown(name)!r}, outside the {len(self.names)} classes (0 to "
+                f"{len(self.names) - 1}); -1 marks a hidden label: use a split that has labels"
+            )
+        return int(number)
+
+
+def read_label(value: object) -> tuple[str, float | None]:
+    """A label's name, and its number if it is one; LabelError if it is missing or no scalar.
+
+    1, 1.0 and "1" are one class of name "1"; true is the class "True".
+    """
+    if isinstance(value, str):
+        return _read_text(value.strip())
+    if isinstance(value, bool):
+        return str(value), None
+    if isinstance(value, int):
+        if value.bit_length() > 63:
+            raise LabelError("is an integer of more than 64 bits")
+        return str(value), float(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise LabelError(f"is {value}; give it a value or leave the row out")
+        return (str(int(value)) if value.is_integer() else repr(value)), value
+    if value is None:
+        raise LabelError("is missing; give it a value or leave the row out")
+    kind = type(value).__name__
+    raise LabelError(f"is a {kind}; a label is a string, an integer, a boolean or a number")
+
+
+def _read_text(name: str) -> tuple[str, float | None]:
+    if not name:
+        raise LabelError("is empty; give it a value or leave the row out")
+    if _NOT_FINITE.fullmatch(name):
+        raise LabelError(f"is {name}; give it a value or leave the row out")
+    if len(name) > MAX_LABEL_LENGTH:
+        raise LabelError(f"is {len(name):,} characters long; is this the column of the labels?")
+    if not _NUMBER.fullmatch(name):
+        return name, None
+    number = float(name)
+    if math.isinf(number):
+        raise LabelError(f"is {shown(name)}, beyond the largest number")
+    return name, number
+
+
+@dataclass
+class LabelColumn:
+    """Every label of both splits, 12 bytes a row, until the problem can be settled.
+
+    ``codes`` number the classes in order of appearance (of the index, where ``names`` are given);
+    ``values`` are the numbers, NaN where a label is none.
+    """
+
+    problem: Problem | None = None
+    names: Sequence[str] | None = None
+    codes: array[int] = field(default_factory=lambda: array("i"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    seen: dict[str, int] = field(default_factory=dict)
+    first: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    """Where a class first occurs: (split, code) -> (file, row)."""
+    not_numbers: list[tuple[str, int, str]] = field(default_factory=list)
+    not_number_count: int = 0
+    fractional: bool = False
+
+    def __post_init__(self) -> None:
+        self.given = self._given()
+
+    def _given(self) -> Labelling | None:
+        if self.problem is Problem.REGRESSION or self.names is None:
+            return None
+        self.seen = {name: code for code, name in enumerate(self.names)}
+        return Labelling(Problem.CLASSIFICATION, tuple(self.names), indexed=True)
+
+    def add(self, value: object, split: str, file: str, row: int) -> None:
+        """Take one label; LabelError if it is none."""
+        name, number = read_label(value)
+        if self.given is not None:
+            code = int(self.given.number(value))
+        else:
+            code = self._code(name)
+            self.fractional |= number is not None and not number.is_integer()
+            self._note_text(name, number, file, row)
+        self.codes.append(code)
+        self.values.append(math.nan if number is None else number)
+        self.first.setdefault((split, code), (file, row))
+
+    def _code(self, name: str) -> int:
+        """Past the limit of classes only their being too many is kept."""
+        if name not in self.seen and len(self.seen) > MAX_CLASSES:
+            return -1
+        return self.seen.setdefault(name, len(self.seen))
+
+    def _note_text(self, name: str, number: float | None, file: str, row: int) -> None:
+        if number is None:
+            self.not_number_count += 1
+            if len(self.not_numbers) < 100:
+                self.not_numbers.append((file, row, name))
+
+    def settle(self) -> tuple[Labelling, bool]:
+        """The labelling, and whether its problem was inferred."""
+        if self.given is not None:
+            return self.given, self.problem is None
+        problem = self.problem or (
+            Problem.REGRESSION if self.fractional else Problem.CLASSIFICATION
+        )
+        if problem is Problem.REGRESSION:
+            return Labelling(problem), self.problem is None
+        return Labelling(problem, tuple(sorted(self.seen, key=_order))), self.problem is None
+
+    def faults(self, labelling: Labelling, column: str) -> list[Fault]:
+        """What is wrong with the labels taken together."""
+        if labelling.problem is Problem.REGRESSION:
+            return [
+                Fault(
+                    f"the label is {shown(name)!r}, not a number; problem regression needs numbers",
+                    file=file, row=row, column=column,
+                )
+                for file, row, name in self.not_numbers
+            ]  # fmt: skip
+        if len(self.seen) > MAX_CLASSES:
+            regression = self.not_number_count == 0 and self.given is None
+            advice = "did you mean problem regression?" if regression else "is it the label column?"
+            return [Fault(f"more than {MAX_CLASSES:,} classes; {advice}", column=column)]
+        return self._class_faults(column)
+
+    def _class_faults(self, column: str) -> list[Fault]:
+        names = list(self.seen)
+        trained = {code for split, code in self.first if split == "train"}
+        if len(trained) == 1:
+            only = shown(names[next(iter(trained))])
+            return [
+                Fault(f"every label of train is {only!r}; two classes are needed", column=column)
+            ]
+        if self.given is not None:  # an official split may lack a class
+            return []
+        return [
+            Fault(
+                f"the label {shown(names[code])!r} of {split} never occurs in train; "
+                "add rows of it to train, or correct it",
+                file=file, row=row, column=column,
+            )
+            for (split, code), (file, row) in self.first.items()
+            if code not in trained
+        ]  # fmt: skip
+
+
+def _order(name: str) -> tuple[int, float, str]:
+    """Numbers by value, before words by letter."""
+    if _NUMBER.fullmatch(name):
+        return (0, float(name), name)
+    return (1, 0.0, name)

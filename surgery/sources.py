@@ -1,0 +1,54 @@
+"""Where models and data may come from: the operator's mirrors, the cache, the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The places a reference is looked up in, in this order: each mirror, then the Hub.
+
+    ``cache`` is a folder this process may write. ``endpoint`` is the Hub's address where it is
+    not the public one.
+    """
+
+    mirrors: tuple[Path, ...]
+    cache: Path
+    offline: bool = False
+    token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+
+
+def mirror_path(sources: Sources, *parts: str) -> Path | None:
+    """The first mirror's file or folder of that name, links resolved; None where there is none.
+
+    Each part is one name, never a path. A link that leads out of its mirror is refused: a
+    mirror must not open the rest of the disk.
+    """
+    if any(part in {"", ".", ".."} or set(part) & set("/\\\0") for part in parts):
+        return None
+    for mirror in sources.mirrors:
+        root = os.path.realpath(mirror)
+        path = os.path.realpath(Path(root, *parts))
+        if os.path.lexists(Path(root, *parts)):
+            inside = Path(path).is_relative_to(root) and Path(path).exists()
+            return Path(path) if inside else None
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file in hex; read once a process while its size and time stay the same."""
+    real = os.path.realpath(path)
+    state = Path(real).stat()
+    return _digest(real, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest(real: str, size: int, modified: int) -> str:  # noqa: ARG001  # part of the cache's key
+    with Path(real).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,185 @@
+"""The first reading of a dataset: every row checked, faults collected, 32 bytes a row kept."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from surgery.arrow import repeated_rows, text_hash
+from surgery.errors import DatasetInvalid, Fault
+from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows
+from surgery.holdout import hold_out
+from surgery.labels import LabelColumn, LabelError, Labelling
+from surgery.spec import Columns, Problem
+
+MAX_FAULTS = 100
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a split; ``name`` is how faults call it."""
+
+    path: Path
+    file_format: FileFormat
+    name: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split: its files, read one after the other."""
+
+    parts: tuple[Part, ...]
+    limits: Limits = LIMITS
+
+    def rows(
+        self, columns: Sequence[str] | None = None, on_fault: FaultSink | None = None
+    ) -> Iterator[tuple[str, int, Row]]:
+        """Yield ``(file, row in it, values)``."""
+        for part in self.parts:
+            rows = read_rows(
+                part.path, part.file_format,
+                limits=self.limits, name=part.name, columns=columns, on_fault=on_fault,
+            )  # fmt: skip
+            for number, row in rows:
+                yield part.name, number, row
+
+    def first(self) -> tuple[str, Row]:
+        """The first row that can be read; DatasetInvalid with the faults if none can."""
+        faults = Faults()
+        for file, _, row in self.rows(on_fault=faults.add):
+            return file, row
+        faults.raise_any()
+        raise DatasetInvalid("the dataset has no rows")
+
+
+@dataclass
+class Faults:
+    """The first faults found, and how many there were."""
+
+    found: list[Fault] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, fault: Fault) -> None:
+        """Keep a fault, or only count it past the first hundred."""
+        self.count += 1
+        if len(self.found) < MAX_FAULTS:
+            self.found.append(fault)
+
+    def raise_any(self) -> None:
+        """Raise DatasetInvalid if there are any."""
+        if not self.found:
+            return
+        first = self.found[0]
+        where = f"{first.file}, row {first.row}: " if first.row else ""
+        noun = "problem" if self.count == 1 else "problems"
+        more = f" (the first {MAX_FAULTS} are listed)" if self.count > MAX_FAULTS else ""
+        raise DatasetInvalid(
+            f"{self.count:,} {noun} found{more}; nothing was kept. First: {where}{first.detail}",
+            self.found,
+        )
+
+
+@dataclass
+class Survey:
+    """The first reading: every row checked, 32 bytes of each kept."""
+
+    columns: Columns
+    labels: LabelColumn
+    faults: Faults = field(default_factory=Faults)
+    hashes: bytearray = field(default_factory=bytearray)
+    rows: Counter[str] = field(default_factory=Counter)
+    half_empty: Counter[str] = field(default_factory=Counter)
+    words: array[int] = field(default_factory=lambda: array("i"))
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns to read."""
+        return [name for name in self.columns.model_dump().values() if name is not None]
+
+    def read(self, split: str, table: Table) -> None:
+        """Check every row of a split; what is wrong goes to ``faults``.
+
+        Raises all of them where the file cannot be read to its end.
+        """
+        try:
+            self._read(split, table)
+        except DatasetInvalid as end:
+            for fault in end.faults:
+                self.faults.add(fault)
+            self.faults.raise_any()
+
+    def _read(self, split: str, table: Table) -> None:
+        size = 0
+        for file, row, values in table.rows(self.wanted, self.faults.add):
+            try:
+                text, pair = texts_of(values, self.columns)
+                self._check_label(values, split, file, row)
+            except CellError as bad:
+                self.faults.add(Fault(str(bad), file=file, row=row, column=bad.column))
+                continue
+            self.rows[split] += 1
+            size += len(text) + len(pair or "")
+            if size > table.limits.max_text_bytes:
+                detail = f"over {table.limits.max_text_bytes:,} bytes of text; send a sample of it"
+                raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, row=row)])
+            self.hashes += text_hash(text, pair)
+            self.words.append(len(text.split()) + len((pair or "").split()))
+            self.half_empty[split] += pair is not None and not (text.strip() and pair.strip())
+
+    def _check_label(self, values: Row, split: str, file: str, row: int) -> None:
+        column = str(self.columns.label)
+        try:
+            self.labels.add(values.get(column), split, file, row)
+        except LabelError as bad:
+            raise CellError(f"the label {bad}", column) from None
+
+    def settle(self) -> tuple[Labelling, bool]:
+        """The labelling and whether the problem was inferred; raises every fault found."""
+        self.faults.raise_any()
+        if self.rows["train"] < 2:
+            self.faults.add(Fault("train has fewer than 2 rows; nothing can be learned from it"))
+            self.faults.raise_any()
+        labelling, guessed = self.labels.settle()
+        for fault in self.labels.faults(labelling, str(self.columns.label)):
+            self.faults.add(fault)
+        hidden = self.labels.not_number_count - len(self.labels.not_numbers)
+        if labelling.problem is Problem.REGRESSION:
+            self.faults.count += hidden
+        self.faults.raise_any()
+        return labelling, guessed
+
+    def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
+        """One byte a row read, 1 for validation; ``split`` draws them from train."""
+        if not split:
+            return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
+        strata = None if labelling.problem is Problem.REGRESSION else self.labels.codes
+        return hold_out(repeated_rows(self.hashes), strata, seed)
+
+
+class CellError(ValueError):
+    """A value that cannot stand in its column; the message says why."""
+
+    def __init__(self, detail: str, column: str) -> None:
+        self.column = column
+        super().__init__(detail)
+
+
+def texts_of(values: Row, columns: Columns) -> tuple[str, str | None]:
+    """The text and the second text of a row, missing ones as ""; raises where neither has any."""
+    text = _text(values, str(columns.text))
+    pair = None if columns.text_pair is None else _text(values, columns.text_pair)
+    if not text.strip() and not (pair or "").strip():
+        raise CellError("the text is empty; fill it in or leave the row out", str(columns.text))
+    return text, pair
+
+
+def _text(values: Row, column: str) -> str:
+    value = values.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise CellError(f"is a {type(value).__name__}; a text is a string", column)
+    return value

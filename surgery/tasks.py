@@ -1,0 +1,108 @@
+"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them.
+
+Importing this module imports neither torch nor datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from surgery.spec import Problem
+
+GLUE = "nyu-mll/glue"
+SUPER_GLUE = "aps/super_glue"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a task's data lie, which columns it uses and how it is scored.
+
+    ``labels`` are the official names in index order, empty for regression. ``metrics`` are the
+    official ones; the first decides which checkpoint is best.
+    """
+
+    name: str
+    title: str
+    hub: str
+    config: str
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    label: str = "label"
+    problem: Problem = Problem.CLASSIFICATION
+    train: str = "train"
+    validation: str = "validation"
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_MNLI = ("entailment", "neutral", "contradiction")
+_PAIR = ("sentence1", "sentence2")
+_NLI = ("premise", "hypothesis")
+
+_GLUE = (
+    Task(
+        "glue/cola", "Corpus of Linguistic Acceptability", GLUE, "cola", "sentence", None,
+        ("unacceptable", "acceptable"), ("matthews_correlation",),
+    ),
+    Task(
+        "glue/sst2", "Stanford Sentiment Treebank", GLUE, "sst2", "sentence", None,
+        ("negative", "positive"), ("accuracy",),
+    ),
+    Task(
+        "glue/mrpc", "Microsoft Research Paraphrase Corpus", GLUE, "mrpc", *_PAIR,
+        ("not_equivalent", "equivalent"), ("accuracy", "f1"),
+    ),
+    Task(
+        "glue/qqp", "Quora Question Pairs", GLUE, "qqp", "question1", "question2",
+        ("not_duplicate", "duplicate"), ("accuracy", "f1"),
+    ),
+    Task(
+        "glue/stsb", "Semantic Textual Similarity Benchmark", GLUE, "stsb", *_PAIR,
+        (), ("pearson", "spearman"), problem=Problem.REGRESSION,
+    ),
+    Task(
+        "glue/mnli", "Multi-Genre Natural Language Inference, matched", GLUE, "mnli", *_NLI,
+        _MNLI, ("accuracy",), validation="validation_matched",
+    ),
+    Task(
+        "glue/mnli_mismatched", "Multi-Genre Natural Language Inference, mismatched", GLUE, "mnli",
+        *_NLI, _MNLI, ("accuracy",), validation="validation_mismatched",
+    ),
+    Task(
+        "glue/qnli", "Question Natural Language Inference", GLUE, "qnli", "question", "sentence",
+        _ENTAILMENT, ("accuracy",),
+    ),
+    Task(
+        "glue/rte", "Recognizing Textual Entailment", GLUE, "rte", *_PAIR,
+        _ENTAILMENT, ("accuracy",),
+    ),
+    Task(
+        "glue/wnli", "Winograd Natural Language Inference", GLUE, "wnli", *_PAIR,
+        ("not_entailment", "entailment"), ("accuracy",),
+    ),
+)  # fmt: skip
+_SUPER_GLUE = (
+    Task(
+        "super_glue/boolq", "Boolean Questions", SUPER_GLUE, "boolq", "question", "passage",
+        ("False", "True"), ("accuracy",),
+    ),
+    Task(
+        "super_glue/cb", "CommitmentBank", SUPER_GLUE, "cb", *_NLI,
+        ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"),
+    ),
+    Task(
+        "super_glue/rte", "Recognizing Textual Entailment", SUPER_GLUE, "rte", *_NLI,
+        _ENTAILMENT, ("accuracy",),
+    ),
+)  # fmt: skip
+
+TASKS: dict[str, Task] = {task.name: task for task in _GLUE + _SUPER_GLUE}
+
+
+def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of a user's own data; the first is the primary one."""
+    if problem is Problem.REGRESSION:
+        return ("pearson", "spearman")
+    return ("accuracy", "f1" if len(labels) <= 2 else "macro_f1")

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
+from surgery.references import DatasetSource, materialise, resolve_dataset
+from surgery.sources import Sources
+from surgery.spec import Columns, HubDataset, Problem
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class FakeHub:
+    """What the loopback Hub holds, and what it was asked."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+    status: int = 200
+    error: str | None = None
+    tokens: set[str | None] = field(default_factory=set)
+    address: str = ""
+
+    def info(self) -> bytes:
+        siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+        whole = {"id": "me/own", "sha": SHA, "siblings": siblings, "cardData": self.card}
+        return json.dumps(whole).encode()
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    fake = FakeHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fake.tokens.add(self.headers.get("Authorization"))
+            path = self.path.split("?", maxsplit=1)[0]
+            name = path.partition(f"/resolve/{SHA}/")[2]
+            known = path.startswith("/api/datasets/me/own") or name in fake.files
+            body = fake.files.get(name, b"") if name else fake.info()
+            self.send_response(fake.status if known else 404)
+            if fake.error:
+                self.send_header("X-Error-Code", fake.error)
+            self.send_header("X-Repo-Commit", SHA)
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815  # the names http.server looks for
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    fake.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def online(hub: FakeHub, tmp_path: Path) -> Sources:
+    return Sources((), tmp_path / "cache", token="hf_canary", endpoint=hub.address)
+
+
+TRAIN = b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n'
+OWN = HubDataset(hub="me/own")
+
+
+def test_a_hub_dataset_is_pinned_and_loaded(hub: FakeHub, online: Sources) -> None:
+    hub.files = {"train.jsonl": TRAIN, "data/validation.jsonl": TRAIN, "README.md": b"#"}
+    found = resolve_dataset(OWN, online)
+    assert (found.origin, found.revision, found.id) == ("hub", SHA, "me/own")
+    assert found.rows == {"train": None, "validation": None}
+    assert found.remote == {"train": ("train.jsonl",), "validation": ("data/validation.jsonl",)}
+    folder, report = materialise(found, online)
+    assert report.rows == {"train": 2, "validation": 2}
+    assert report.labels == ["0", "1"]
+    assert hub.tokens == {"Bearer hf_canary"}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    hub.status = 500
+    assert materialise(found, online) == (folder, report)
+
+
+def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) -> None:
+    hub.files = {f"cola/train-{n}.jsonl": TRAIN for n in range(2)}
+    hub.files |= {"cola/dev.jsonl": TRAIN, "mnli/train.jsonl": b"{}"}
+    hub.card = {
+        "configs": [
+            {"config_name": "cola", "data_files": [
+                {"split": "train", "path": "cola/train-*"},
+                {"split": "validation", "path": ["cola/dev.jsonl"]},
+            ]},
+            {"config_name": "mnli", "data_files": "mnli/*"},
+        ],
+        "dataset_info": [{
+            "config_name": "cola",
+            "features": [
+                {"name": "text", "dtype": "string"},
+                {"name": "label", "dtype": {"class_label": {"names": {"1": "y", "0": "n"}}}},
+            ],
+            "splits": [{"name": "train", "num_examples": 4}],
+        }],
+    }  # fmt: skip
+    found = resolve_dataset(HubDataset(hub="me/own", config="cola"), online)
+    assert found.remote["train"] == ("cola/train-0.jsonl", "cola/train-1.jsonl")
+    assert found.rows == {"train": 4, "validation": None}
+    assert found.labels == ("n", "y")
+    assert found.metrics == ("accuracy", "f1")
+    assert materialise(found, online)[1].rows == {"train": 4, "validation": 2}
+    with pytest.raises(DatasetNotFound, match=r"did you mean 'cola'.*It has: cola, mnli"):
+        resolve_dataset(HubDataset(hub="me/own", config="colla"), online)
+    with pytest.raises(DatasetNotFound, match="several configs"):
+        resolve_dataset(OWN, online)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/x.csv", "../../secret.csv"]
+)
+def test_a_card_cannot_point_elsewhere(hub: FakeHub, online: Sources, path: str) -> None:
+    hub.files = {"train.zip": b"", "x.pkl": b"", "../../secret.csv": b"text,label\na,1\n"}
+    hub.card = {"configs": [{"config_name": "default", "data_files": path}]}
+    with pytest.raises(DatasetNotFound, match="no csv, tsv, jsonl or parquet file"):
+        resolve_dataset(OWN, online)
+
+
+def test_a_dataset_with_a_script_is_refused(hub: FakeHub, online: Sources) -> None:
+    hub.files = {"own.py": b"canary", "train.jsonl": TRAIN, "validation.jsonl": TRAIN}
+    with pytest.raises(DatasetInvalid, match="no code of a dataset is run"):
+        resolve_dataset(OWN, online)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected", "match"),
+    [
+        (404, "RepoNotFound", DatasetNotFound, "no dataset me/own"),
+        (404, "RevisionNotFound", DatasetNotFound, "no revision 'v2'"),
+        (403, "GatedRepo", DatasetNotFound, "gated"),
+        (403, None, DatasetNotFound, "refuses"),
+        (429, None, UpstreamUnavailable, "try again"),
+        (500, None, UpstreamUnavailable, "try again"),
+    ],
+)
+def test_what_the_hub_refuses_is_told(
+    hub: FakeHub,
+    online: Sources,
+    status: int,
+    error: str | None,
+    expected: type[Exception],
+    match: str,
+) -> None:
+    hub.status, hub.error = status, error
+    with pytest.raises(expected, match=match) as caught:
+        resolve_dataset(HubDataset(hub="me/own", revision="v2"), online)
+    assert "hf_canary" not in str(caught.value)
+
+
+def test_a_hub_out_of_reach_may_be_tried_again(online: Sources) -> None:
+    away = replace(online, endpoint="http://127.0.0.1:9")
+    with pytest.raises(UpstreamUnavailable, match="did not answer") as caught:
+        resolve_dataset(OWN, away)
+    assert caught.value.retriable
+
+
+def test_a_hub_dataset_needs_the_hub_to_load(tmp_path: Path) -> None:
+    source = DatasetSource(
+        id="me/own", origin="hub", revision=SHA, fingerprint="sha256:00", rows={}, files={},
+        hub="me/own", config=None, train="train", validation="validation",
+        columns=Columns(text="text", label="label"), problem=Problem.CLASSIFICATION,
+    )  # fmt: skip
+    with pytest.raises(DatasetNotFound, match="offline"):
+        materialise(source, Sources((), tmp_path, offline=True))

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from surgery.spec import HUB_DATASET_PATTERN, HubDataset, Problem
+from surgery.tasks import TASKS, Task, metrics_for
+
+KNOWN_METRICS = {"matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman"}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_preset_is_complete(task: Task) -> None:
+    assert HubDataset(hub=task.hub, config=task.config).hub == task.hub, HUB_DATASET_PATTERN
+    assert set(task.metrics) <= KNOWN_METRICS
+    assert task.metrics
+    assert (task.problem is Problem.REGRESSION) == (not task.labels)
+    assert len(set(task.labels)) == len(task.labels)
+    assert task.text != task.text_pair != task.label
+
+
+def test_presets_follow_the_benchmark() -> None:
+    assert TASKS["glue/cola"].metrics == ("matthews_correlation",)
+    assert TASKS["glue/mrpc"].metrics == ("accuracy", "f1")
+    assert TASKS["glue/mnli"].labels == ("entailment", "neutral", "contradiction")
+    assert TASKS["super_glue/cb"].labels == ("entailment", "contradiction", "neutral")
+    assert TASKS["glue/wnli"].labels == ("not_entailment", "entailment")
+    matched, mismatched = TASKS["glue/mnli"], TASKS["glue/mnli_mismatched"]
+    assert (matched.train, matched.hub) == (mismatched.train, mismatched.hub)
+    assert matched.validation != mismatched.validation
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels", "metrics"),
+    [
+        (Problem.CLASSIFICATION, ["a", "b"], ("accuracy", "f1")),
+        (Problem.CLASSIFICATION, ["a", "b", "c"], ("accuracy", "macro_f1")),
+        (Problem.REGRESSION, [], ("pearson", "spearman")),
+    ],
+)
+def test_metrics_of_own_data(problem: Problem, labels: list[str], metrics: tuple[str, ...]) -> None:
+    assert metrics_for(problem, labels) == metrics
