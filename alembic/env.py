@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from alembic import context
-
 from app.db import Database
 from app.settings import settings_from_environment
 from app.tables import Base

@@ -104,9 +104,15 @@ FIELD_NAMES = sorted(
 
 
 def respond(
-    request: Request, status: int, code: str, detail: str, *, errors: list[dict[str, Any]] | None = None,
-    retriable: bool = False, headers: Mapping[str, str] | None = None,
-) -> JSONResponse:  # fmt: skip
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, Any]] | None = None,
+    retriable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
     """A problem answer."""
     problem = Problem(
         title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
@@ -120,7 +126,7 @@ def respond(
 
 def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]:
     """Pydantic's errors as JSON Pointers, a misspelt field with the nearest known name."""
-    faults = {}
+    faults: dict[tuple[str, str], dict[str, Any]] = {}
     for error in errors:
         # A union tags the path with the branch it tried; the caller's document has no such step.
         steps = [str(s) for s in error["loc"] if not _is_branch(str(s))]
@@ -176,9 +182,7 @@ def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return respond(
-            request, error.status_code, code, str(error.detail), headers=error.headers
-        )
+        return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(OperationalError)
     def _database(request: Request, error: OperationalError) -> JSONResponse:

@@ -59,7 +59,7 @@ def held(lease: Lease) -> ColumnElement[bool]:
 def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Json) -> None:
     """Add to a job's history, in the caller's transaction."""
     event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
-    event.at = db_now()  # type: ignore[assignment]
+    event.at = db_now()
     session.add(event)
 
 
@@ -70,7 +70,7 @@ def _status(session: Session, job_id: str, epoch: int, status: Status, **data: A
 def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
-    job.created_at = job.queued_at = job.updated_at = db_now()  # type: ignore[assignment]
+    job.created_at = job.queued_at = job.updated_at = db_now()
     session.add(job)
     session.flush()
     _status(session, job.id, 0, Status.QUEUED)
@@ -82,7 +82,7 @@ def store_finished_ranking(session: Session, job: Job) -> Job:
     """Insert a ranking that a fine-tune computed, already succeeded."""
     enqueue(session, job)
     job.status = Status.SUCCEEDED
-    job.started_at = job.finished_at = db_now()  # type: ignore[assignment]
+    job.started_at = job.finished_at = db_now()
     _status(session, job.id, 0, Status.SUCCEEDED)
     return job
 
@@ -168,14 +168,14 @@ def _end(session: Session, job: Job, status: Status, **values: Any) -> None:
         setattr(job, name, value)
     job.status = status
     job.lease_expires_at = None
-    job.finished_at = job.updated_at = db_now()  # type: ignore[assignment]
+    job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = (values.get("error") or {}).get("code")
     _status(session, job.id, job.lease_epoch, status, **({"code": error} if error else {}))
 
 
 def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Json | None:
-    """Store the result and succeed; the state to resume from that nobody needs now. Raises Fenced."""
+    """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
     with database.write() as session:
         job = holding(session, lease)
         state = job.state
@@ -229,8 +229,8 @@ def _requeue(session: Session, job: Job, delay: timedelta | None, reason: str) -
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
     job.phase = None  # queued_at stays: a job given back keeps its place
-    job.updated_at = db_now()  # type: ignore[assignment]
-    job.not_before = db_now(delay.total_seconds()) if delay else None  # type: ignore[assignment]
+    job.updated_at = db_now()
+    job.not_before = db_now(delay.total_seconds()) if delay else None
     _status(session, job.id, job.lease_epoch, Status.QUEUED, reason=reason)
 
 
@@ -265,7 +265,7 @@ def cancel(database: Database, job_id: str) -> Job | None:
             _end(session, job, Status.CANCELLED)
         elif not job.cancel_requested:
             job.cancel_requested = True
-            job.updated_at = db_now()  # type: ignore[assignment]
+            job.updated_at = db_now()
             record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
         session.flush()
         session.refresh(job)
@@ -282,5 +282,5 @@ def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
     with database.write() as session:
         rows = session.scalars(select(Job).where(waiting).limit(100)).all()
         for job in rows:
-            job.rung_at = db_now()  # type: ignore[assignment]
+            job.rung_at = db_now()
         return rows

@@ -63,9 +63,7 @@ class RequestMiddleware:
     def _limit(self, scope: Scope) -> int:
         return self.upload_max_bytes if scope["path"] == UPLOAD_PATH else JSON_BODY_BYTES
 
-    async def _limited(
-        self, scope: Scope, receive: Receive, send: Send, headers: Headers
-    ) -> None:
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         limit = self._limit(scope)
         declared = headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:

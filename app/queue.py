@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 
 from app.settings import Settings
@@ -37,7 +37,7 @@ def make_celery(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         task_publish_retry=False,  # a submission does not wait for a broker that is down
-        task_queues=[Queue(queue_name(kind)) for kind in Kind],
+        task_queues=[Queue(queue_name(kind)) for kind in Kind],  # type: ignore[no-untyped-call]
         task_default_queue=queue_name(Kind.RANKING),
         worker_prefetch_multiplier=1,
         worker_concurrency=1,

@@ -23,7 +23,13 @@ def record_metrics(
     with database.write() as session:
         holding(session, lease)
         for name, value in values.items():
-            row = {"job_id": lease.job_id, "name": name, "step": step, "epoch": epoch, "value": value}
+            row = {
+                "job_id": lease.job_id,
+                "name": name,
+                "step": step,
+                "epoch": epoch,
+                "value": value,
+            }
             statement = insert(Metric).values(**row, at=db_now())
             session.execute(
                 statement.on_conflict_do_update(
@@ -66,7 +72,7 @@ def commit_checkpoint(
             step=entry["step"], epoch=entry["epoch"], form=entry["form"],
             is_best=entry["is_best"], metrics=entry["metrics"],
         )  # fmt: skip
-        row.created_at = db_now()  # type: ignore[assignment]
+        row.created_at = db_now()
         session.add(row)
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
@@ -112,9 +118,7 @@ def resolve_further(database: Database, lease: Lease, resolved: Json) -> None:
         job.resolved = {**job.resolved, **resolved}
 
 
-def keep_ranking(
-    database: Database, lease: Lease, digest: str, spec: Json, result: Json
-) -> str:
+def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
     """Store the ranking a fine-tune computed as a ranking of its own; its id. Raises Fenced."""
     with database.write() as session:
         job = holding(session, lease)

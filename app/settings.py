@@ -14,7 +14,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from surgery.sources import Sources
 
 
-
 def _seconds(value: object) -> object:
     """The environment holds text: "0.5" is half a second."""
     if isinstance(value, str) and value.replace(".", "", 1).isdigit():
@@ -31,12 +30,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SURGEON_", frozen=True, populate_by_name=True)
 
-    data_dir: Path = Field(Path("surgeon-data"), description="Embedded database, artifacts, caches.")
+    data_dir: Path = Field(
+        Path("surgeon-data"), description="Embedded database, artifacts, caches."
+    )
     database_url: str = Field("", description="Postgres DSN; empty: SQLite in the data directory.")
     redis_url: SecretStr | None = Field(
         None, description="Celery's broker; absent: workers poll the database."
     )
-    artifacts_url: str = Field("", description="fsspec URL of artifacts; empty: the data directory.")
+    artifacts_url: str = Field(
+        "", description="fsspec URL of artifacts; empty: the data directory."
+    )
     mirror_dir: str = Field(
         "", description="Mirror directories, searched in order, separated as in PATH."
     )

@@ -24,7 +24,7 @@ class Storage:
         return f"{self._root}/{key}"
 
     def put_folder(self, folder: Path, key: str) -> None:
-        """Move a complete local folder to a key. The manifest goes last: with it, the folder exists."""
+        """Move a complete local folder to a key; the manifest goes last and makes it exist."""
         target = self._path(key)
         if self.local:
             Path(target).parent.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,9 @@ def _uploaded(service: Service, dataset_id: str) -> dict[str, Any]:
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None:
-        raise DatasetNotFound(f"no dataset {dataset_id!r} was uploaded; GET /v1/datasets lists them")
+        raise DatasetNotFound(
+            f"no dataset {dataset_id!r} was uploaded; GET /v1/datasets lists them"
+        )
     return {
         "id": row.id, "revision": None, "fingerprint": row.fingerprint,
         "rows": row.report["rows"], "problem": row.report["problem"], "path": row.path,
@@ -124,12 +126,9 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     _check_included(spec, info)
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= _resolve_selection(service, spec, info, model, dataset)
-    resolved["digest"] = digest_of(
-        {
-            "model": model["fingerprint"], "dataset": dataset["fingerprint"], "version": __version__,
-            **spec.model_dump(mode="json", exclude={"name", "metadata", "priority"}),
-        }
-    )  # fmt: skip
+    prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}
+    shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
+    resolved["digest"] = digest_of({**shape, **prints, "version": __version__})
     return Prepared(_job(service, Kind.FINETUNE, "ft", spec, resolved, layers=len(info.layers)))
 
 
@@ -144,7 +143,11 @@ def _check_included(spec: FinetuneSpec, info: ModelInfo) -> None:
 
 
 def _resolve_selection(
-    service: Service, spec: FinetuneSpec, info: ModelInfo, model: dict[str, Any], dataset: dict[str, Any]
+    service: Service,
+    spec: FinetuneSpec,
+    info: ModelInfo,
+    model: dict[str, Any],
+    dataset: dict[str, Any],
 ) -> dict[str, Any]:
     selection = spec.selection
     if selection.policy is not Policy.TOP_K:
@@ -189,7 +192,12 @@ def _ranking_by_id(service: Service, ranking_id: str) -> Job:
 
 
 def _job(
-    service: Service, kind: Kind, prefix: str, spec: Submission, resolved: dict[str, Any], layers: int
+    service: Service,
+    kind: Kind,
+    prefix: str,
+    spec: Submission,
+    resolved: dict[str, Any],
+    layers: int,
 ) -> Job:
     dataset = resolved["dataset"]
     resolved["model"]["layers"] = layers
@@ -218,7 +226,7 @@ def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) ->
             enqueue(session, job)
             if key is not None:
                 row = IdempotencyKey(key=key, request_sha256=fingerprint, job_id=job.id)
-                row.created_at = db_now()  # type: ignore[assignment]
+                row.created_at = db_now()
                 session.add(row)
                 session.flush()
     except IntegrityError:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,14 +42,23 @@ class Outcome(StrEnum):
     FENCED = "lost its lease"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a worker works with."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+
+
 class Attempt:
     """Holds a lease, passes the child's messages on to the database."""
 
     def __init__(
-        self, settings: Settings, database: Database, storage: Storage, lease: Lease, job: Job,
-        child: ChildProcess, scratch: Path, draining: threading.Event, claimed_at: float,
+        self, parts: Parts, lease: Lease, job: Job, child: ChildProcess, scratch: Path,
+        draining: threading.Event, claimed_at: float,
     ) -> None:  # fmt: skip
-        self.settings, self.database, self.storage = settings, database, storage
+        self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
         self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
         self.draining = draining
         self.phase: str | None = "starting"

@@ -46,7 +46,9 @@ class Channel:
 class ChannelReporter:
     """Reports a run to the supervisor, and stops it when the supervisor says so."""
 
-    def __init__(self, channel: Channel, scratch: Path, stop: threading.Event, drain: threading.Event):
+    def __init__(
+        self, channel: Channel, scratch: Path, stop: threading.Event, drain: threading.Event
+    ):
         self._channel = channel
         self._scratch = scratch
         self._stop, self._drain = stop, drain
@@ -140,9 +142,7 @@ class Child:
             self._run(runners.RUNNERS[message["kind"]], message)
 
     def _run(self, runner: Any, message: Json) -> None:
-        report = ChannelReporter(
-            self._channel, Path(message["scratch"]), self._stop, self._drain
-        )
+        report = ChannelReporter(self._channel, Path(message["scratch"]), self._stop, self._drain)
         try:
             result, resolved = runner(message, report)
             self._channel.send("result", result=result, resolved=resolved)
@@ -157,7 +157,11 @@ class Child:
 
 def _unexpected(error: Exception, message: Json) -> Json:
     text = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "not enough memory" in text or "can't allocate" in text:
+    if (
+        type(error).__name__ == "OutOfMemoryError"
+        or "not enough memory" in text
+        or "can't allocate" in text
+    ):
         options = message["spec"].get("training") or message["spec"]
         size = options.get("batch_size")
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"

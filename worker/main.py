@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 
-from app.main import open_database
+from celery.signals import worker_shutting_down
+
+from app.main import NotMigrated, open_database
 from app.queue import RING, make_celery, queue_name, ring_bell
-from app.settings import Settings
+from app.settings import Settings, settings_from_environment
 from app.storage import Storage
 from app.tables import Job, Kind
+from worker.attempt import Parts
+from worker.child import PR_SET_PDEATHSIG
 from worker.supervisor import Supervisor
 
 log = logging.getLogger("surgeon.worker")
@@ -21,11 +29,11 @@ log = logging.getLogger("surgeon.worker")
 def run_worker(settings: Settings, kinds: Sequence[Kind]) -> None:
     """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured."""
     database = open_database(settings)
-    storage = Storage(settings.resolved_artifacts_url)
+    parts = Parts(settings, database, Storage(settings.resolved_artifacts_url))
     if settings.redis_url is None:
-        run_poller(Supervisor(settings, database, storage, kinds))
+        run_poller(Supervisor(parts, kinds))
     else:
-        _run_celery(settings, database, storage, kinds)
+        _run_celery(parts, kinds)
     database.close()
 
 
@@ -36,14 +44,14 @@ def run_poller(supervisor: Supervisor) -> None:
     supervisor.run()
 
 
-def _run_celery(settings: Settings, database, storage, kinds: Sequence[Kind]) -> None:  # type: ignore[no-untyped-def]
+def _run_celery(parts: Parts, kinds: Sequence[Kind]) -> None:
     """Celery hears the bell; the supervisor, on a thread that lives as long, does the work."""
-    celery = make_celery(settings)
+    celery = make_celery(parts.settings)
 
     def ring(job: Job) -> bool:
         return ring_bell(celery, job.kind)
 
-    supervisor = Supervisor(settings, database, storage, kinds, ring)
+    supervisor = Supervisor(parts, kinds, ring)
     thread = threading.Thread(target=supervisor.run, name="supervisor")
 
     @celery.task(name=RING)  # type: ignore[untyped-decorator]
@@ -55,12 +63,10 @@ def _run_celery(settings: Settings, database, storage, kinds: Sequence[Kind]) ->
         concurrency=1,
         pool="threads",
         hostname=f"{supervisor.owner.replace(':', '-')}@surgeon",
-        loglevel=settings.log_level,
+        loglevel=parts.settings.log_level,
         without_gossip=True,
         without_mingle=True,
     )
-    from celery.signals import worker_shutting_down
-
     worker_shutting_down.connect(partial(_drain, supervisor), weak=False)
     thread.start()
     try:
@@ -72,3 +78,35 @@ def _run_celery(settings: Settings, database, storage, kinds: Sequence[Kind]) ->
 
 def _drain(supervisor: Supervisor, **_: object) -> None:
     supervisor.stop()
+
+
+def stop_with_parent(parent: int) -> None:
+    """Drain when the process that started this one dies, even by kill -9 (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("the process that started this worker is gone")
+
+
+def main() -> None:
+    """``python -m worker.main [--queues ranking,finetune] [--parent PID]``."""
+    parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
+    parser.add_argument("--queues", default=",".join(Kind), help="kinds of job to serve")
+    parser.add_argument("--parent", type=int, help="stop when this process dies")
+    given = parser.parse_args()
+    unknown = set(given.queues.split(",")) - set(Kind)
+    if unknown:
+        parser.error(f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(Kind)}")
+    settings = settings_from_environment()
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("surgeon").setLevel(settings.log_level)
+    if given.parent is not None:
+        stop_with_parent(given.parent)
+    try:
+        run_worker(settings, [Kind(name) for name in given.queues.split(",")])
+    except NotMigrated as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -48,7 +48,8 @@ class JobReporter(Reporter, Protocol):
 def versions() -> Json:
     """What computed a result."""
     return {
-        "surgery": __version__, "torch": torch.__version__, "transformers": transformers.__version__,
+        "surgery": __version__, "torch": torch.__version__,
+        "transformers": transformers.__version__,
     }  # fmt: skip
 
 

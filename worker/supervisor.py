@@ -19,12 +19,9 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from app import jobs
-from app.db import Database
 from app.jobs import Fenced, Lease
-from app.settings import Settings
-from app.storage import Storage
 from app.tables import Job, Kind
-from worker.attempt import Attempt, Outcome
+from worker.attempt import Attempt, Outcome, Parts
 from worker.process import ChildProcess
 from worker.sweeper import Sweeper
 
@@ -35,12 +32,11 @@ class Supervisor:
     """A worker: claims until it is told to stop."""
 
     def __init__(
-        self, settings: Settings, database: Database, storage: Storage, kinds: Sequence[Kind],
-        ring: Callable[[Job], Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.settings = settings
-        self.database = database
-        self.storage = storage
+        self, parts: Parts, kinds: Sequence[Kind], ring: Callable[[Job], Any] | None = None
+    ) -> None:
+        self.parts = parts
+        self.settings, self.database = parts.settings, parts.database
+        settings = parts.settings
         self.kinds = list(kinds)
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self.scratch = settings.data_dir.resolve() / "scratch"
@@ -48,7 +44,7 @@ class Supervisor:
         self._bell = threading.Event()
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
-        self._sweeper = Sweeper(settings, database, storage, self.scratch, ring)
+        self._sweeper = Sweeper(settings, parts.database, parts.storage, self.scratch, ring)
 
     def ring(self) -> None:
         """Something may wait: look now."""
@@ -113,10 +109,7 @@ class Supervisor:
 
     def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
         folder = self.scratch / f"{job.id}-{lease.epoch}"
-        attempt = Attempt(
-            self.settings, self.database, self.storage, lease, job, self._warm_child(), folder,
-            self.stopping, began,
-        )  # fmt: skip
+        attempt = Attempt(self.parts, lease, job, self._warm_child(), folder, self.stopping, began)
         try:
             outcome = attempt.run()
         except Fenced:

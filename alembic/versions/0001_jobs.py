@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
 from alembic import op
 from app.db import Instant
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None

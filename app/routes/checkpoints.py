@@ -42,7 +42,9 @@ def get_checkpoints(job: JobDep, service: ServiceDep) -> CheckpointList:
     return CheckpointList(data=[checkpoint_view(row) for row in rows])
 
 
-@router.get("/checkpoints/{checkpoint_id}", summary="Get a checkpoint", responses=answers(CHECKPOINT, 404))
+@router.get(
+    "/checkpoints/{checkpoint_id}", summary="Get a checkpoint", responses=answers(CHECKPOINT, 404)
+)
 def get_checkpoint(row: CheckpointDep) -> CheckpointView:
     """Its metrics and its files with their SHA-256."""
     return checkpoint_view(row)
@@ -61,7 +63,9 @@ def get_file(
     """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too."""
     entry = row.files.get(name)
     if entry is None:
-        raise NotFound(f"checkpoint {row.id} has no file {name[:100]!r}; it has {', '.join(row.files)}")
+        raise NotFound(
+            f"checkpoint {row.id} has no file {name[:100]!r}; it has {', '.join(row.files)}"
+        )
     etag = f'"{entry["sha256"]}"'
     headers = {
         "ETag": etag,
@@ -100,7 +104,9 @@ def get_archive(
 ) -> Response:
     """Streamed. `full` of a delta is put together from the base model on the way."""
     if form == "delta" and row.form == "full":
-        raise Conflict(f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it")
+        raise Conflict(
+            f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it"
+        )
     members = [_stored(service, row, name) for name in sorted(row.files)]
     if form == "full" and row.form == "delta":
         members = [m for m in members if m.name not in {DELTA, "README.md"}]

@@ -55,7 +55,7 @@ def create_dataset(
         str,
         Form(
             max_length=100_000,
-            description='JSON: `{"columns": {"text": …, "text_pair": …, "label": …}, "problem": …}`.',
+            description='JSON: `{"columns": {"text": …, "label": …}, "problem": …}`.',
         ),
     ] = "{}",
 ) -> DatasetView:
@@ -115,7 +115,7 @@ def _store(service: Service, folder: Path, report: DatasetReport) -> tuple[Datas
         id=identifier, fingerprint=report.fingerprint, report=report.model_dump(mode="json"),
         path=f"datasets/{identifier}",
     )  # fmt: skip
-    row.created_at = db_now()  # type: ignore[assignment]
+    row.created_at = db_now()
     service.storage.put_folder(sealed, row.path)
     with service.database.write() as session:
         # The writer lane, or the unique fingerprint on Postgres, settles two equal uploads.

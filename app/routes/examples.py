@@ -73,7 +73,9 @@ FINETUNE_RESULT: Json = {
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "trainable_parameters": 3549698, "total_parameters": 22713986,
     "primary_metric": "matthews_correlation",
-    "best": {"epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31}},
+    "best": {
+        "epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31},
+    },
     "epochs": [
         {"epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31}}
     ],
@@ -126,7 +128,13 @@ EVENTS: Json = {
 }
 METRICS: Json = {
     "data": [
-        {"name": "train_loss", "step": 10, "epoch": 0.04, "value": 0.61, "at": "2026-11-23T10:00:09Z"}
+        {
+            "name": "train_loss",
+            "step": 10,
+            "epoch": 0.04,
+            "value": 0.61,
+            "at": "2026-11-23T10:00:09Z",
+        }
     ],
     "next_cursor": None,
     "has_more": False,
@@ -150,7 +158,8 @@ TASK: Json = {
 TASKS_PAGE: Json = {"data": [TASK]}
 DATASET: Json = {
     "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w", "created_at": "2026-11-23T10:00:00Z",
-    "problem": "classification", "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "problem": "classification",
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"},
     "inferred": ["columns", "problem", "validation"], "labels": ["bad", "good"],
     "rows": {"train": 900, "validation": 100},
     "label_counts": {"train": {"bad": 450, "good": 450}, "validation": {"bad": 50, "good": 50}},

@@ -44,9 +44,7 @@ def create_finetune(
 ) -> Response:  # fmt: skip
     """Queue a fine-tune. With top_k and no ranking named, the default ranking is computed first."""
     prepared = prepare_finetune(service, spec)
-    return answer_submission(
-        service, prepared, spec, idempotency_key, validate_only=validate_only
-    )
+    return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 
 
 @router.get("", summary="List fine-tunes", responses=answers(JOBS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import text
@@ -28,7 +30,9 @@ class NotReady(ServiceError):
     code = "not_ready"
 
 
-EXAMPLE = {200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}}
+EXAMPLE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}
+}
 
 
 @router.get("/healthz", summary="Does the process live?", responses=EXAMPLE)
@@ -37,7 +41,9 @@ def healthz() -> Health:
     return Health()
 
 
-@router.get("/readyz", summary="Can it serve?", responses={**EXAMPLE, 503: {"description": "Not yet."}})
+@router.get(
+    "/readyz", summary="Can it serve?", responses={**EXAMPLE, 503: {"description": "Not yet."}}
+)
 def readyz(service: ServiceDep) -> Health:
     """The database answers and has every migration."""
     try:

@@ -21,7 +21,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 )
 def get_model(
     service: ServiceDep,
-    model_id: Annotated[str, Path(max_length=300, description="`owner/name`, with an optional `@revision`.")],
+    model_id: Annotated[
+        str, Path(max_length=300, description="`owner/name`, with an optional `@revision`.")
+    ],
 ) -> ModelInfo:
     """Architecture, layer names and sizes. No weight is read and no code of the model runs."""
     sources = service.settings.sources

@@ -47,9 +47,7 @@ def create_ranking(
 ) -> Response:  # fmt: skip
     """Queue a ranking by Fisher information. A ranking computed before is answered at once."""
     prepared = prepare_ranking(service, spec)
-    return answer_submission(
-        service, prepared, spec, idempotency_key, validate_only=validate_only
-    )
+    return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 
 
 @router.get("", summary="List rankings", responses=answers(JOBS))

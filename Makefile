@@ -1,0 +1,49 @@
+# Everything a checkout needs: `make demo` and `make test` set up .venv by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: help demo test check serve bench bench-fisher format clean
+help:
+	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
+	@echo "make test   every test, on its own Postgres and Redis (about 8 minutes)"
+	@echo "make check  linter and strict types (about a minute)"
+	@echo "make serve  the embedded service on http://127.0.0.1:8000"
+	@echo "make bench  the speed claims, measured (about 5 minutes)"
+
+# A stale environment is made anew: its stamp is older than what it was made from.
+$(VENV)/%.stamp: pyproject.toml constraints.txt
+	@echo "==> installing into $(VENV) ($*); the first time takes two to three minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e ".[$*]"
+	@touch $@
+
+demo: $(VENV)/worker,demo.stamp
+	@echo "==> demo: rank and fine-tune a real encoder on the embedded service, 3-4 minutes"
+	@$(BIN)/python -m worker.demo
+
+serve: $(VENV)/worker,demo.stamp
+	@echo "==> the embedded service; Ctrl-C stops it"
+	@$(BIN)/surgeon serve
+
+test: $(VENV)/worker,test.stamp
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, about 8 minutes on two cores"
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/worker,test,dev.stamp
+	@echo "==> linter, formatter, strict types: about a minute"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: bench-fisher
+bench-fisher: $(VENV)/worker,demo.stamp
+	@echo "==> the Fisher engine against plain training and its limit, about 5 minutes"
+	@$(BIN)/python -m bench.fisher
+
+format: $(VENV)/worker,test,dev.stamp
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build surgeon-data .mypy_cache .pytest_cache .ruff_cache

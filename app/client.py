@@ -1,0 +1,143 @@
+"""The HTTP client behind the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import httpx2
+
+Json = dict[str, Any]
+POLL_SECONDS = 0.25
+TIMEOUT = httpx2.Timeout(30.0, write=300.0, read=300.0)
+
+
+class ApiError(Exception):
+    """The service answered with a problem; its text is for people."""
+
+    def __init__(self, problem: Json) -> None:
+        self.problem = problem
+        lines = [
+            f"{problem.get('title', 'Error')} ({problem.get('code')}): {problem.get('detail')}"
+        ]
+        lines += [_fault_line(fault, problem.get("detail")) for fault in problem.get("errors", [])]
+        super().__init__("\n".join(lines))
+
+
+def _fault_line(fault: Mapping[str, Any], said: str | None) -> str:
+    place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
+    place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
+    where = ", ".join(place)
+    return f"  at {where}" if fault.get("detail") == said else f"  {where}: {fault.get('detail')}"
+
+
+class Unreachable(Exception):
+    """No service answers there."""
+
+
+class Client:
+    """Speaks to one service."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """One request; the JSON of the answer. Raises ApiError or Unreachable."""
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"no service answers at {self.url} ({error}); start one with: surgeon serve"
+            ) from error
+        return self._checked(answer)
+
+    def _checked(self, answer: httpx2.Response) -> Json:
+        try:
+            body = answer.json() if answer.content else {}
+        except ValueError:
+            body = {
+                "title": "Unexpected answer",
+                "code": answer.status_code,
+                "detail": answer.text[:300],
+            }
+        if answer.is_error:
+            raise ApiError(body)
+        return dict(body)
+
+    def submit(self, collection: str, body: Json) -> Json:
+        """A new job, or the stored result of the same ranking."""
+        return self.call("POST", f"/v1/{collection}", json=body)
+
+    def job(self, job_id: str) -> Json:
+        """A job as it stands."""
+        return self.call("GET", f"/v1/jobs/{job_id}")
+
+    def wait(self, job: Json, seen: Callable[[Json], None] | None = None) -> Json:
+        """Poll until the job is over; ``seen`` is shown every state."""
+        while True:
+            if seen:
+                seen(job)
+            if job["terminal"]:
+                return job
+            time.sleep(POLL_SECONDS)
+            job = self.job(job["id"])
+
+    def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
+        """A dataset from files."""
+        with contextlib.ExitStack() as stack:
+            files: dict[str, tuple[str, IO[bytes]]] = {
+                "train": (train.name, stack.enter_context(train.open("rb")))
+            }
+            if validation is not None:
+                opened = stack.enter_context(validation.open("rb"))
+                files["validation"] = (validation.name, opened)
+            return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
+
+    def checkpoints(self, job_id: str) -> list[Json]:
+        """A job's checkpoints, oldest first."""
+        return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
+
+    def download(
+        self, checkpoint_id: str, folder: Path, form: str | None = None,
+        seen: Callable[[int, int], None] | None = None,
+    ) -> Path:  # fmt: skip
+        """Unpack a checkpoint's archive into a folder that is made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        params = {"form": form} if form else {}
+        path = f"/v1/checkpoints/{checkpoint_id}/archive"
+        with (
+            tempfile.TemporaryFile(dir=folder) as packed,
+            self._http.stream("GET", path, params=params) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                self._checked(answer)
+            total, done = int(answer.headers["content-length"]), 0
+            for chunk in answer.iter_bytes():
+                packed.write(chunk)
+                done += len(chunk)
+                if seen:
+                    seen(done, total)
+            packed.seek(0)
+            with tarfile.open(fileobj=packed, mode="r:") as archive:
+                archive.extractall(folder, filter="data")
+        return folder
