@@ -21,7 +21,15 @@ _EXPORTS = {
     "load": "surgery.checkpoint",
     "rank_layers": "surgery.ranking",
 }
-__all__ = ["__version__", "apply_delta", "find_blocks", "finetune", "fisher_scores", "load", "rank_layers"]
+__all__ = [
+    "__version__",
+    "apply_delta",
+    "find_blocks",
+    "finetune",
+    "fisher_scores",
+    "load",
+    "rank_layers",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -115,17 +115,21 @@ def count_duplicates(
     """Count equal texts; ``validation`` has one byte a row, 1 for the rows of validation."""
     rows = len(validation)
     kind = pa.float64() if labels.typecode == "d" else pa.int32()
-    table = pa.table({
-        "hash": _hash_column(hashes),
-        "validation": pa.Array.from_buffers(pa.uint8(), rows, [None, pa.py_buffer(validation)]),
-        "label": pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(labels)]),
-    })
-    groups = table.group_by("hash").aggregate([
-        ("validation", "sum"),
-        ("validation", "count"),
-        ("label", "min"),
-        ("label", "max"),
-    ])
+    table = pa.table(
+        {
+            "hash": _hash_column(hashes),
+            "validation": pa.Array.from_buffers(pa.uint8(), rows, [None, pa.py_buffer(validation)]),
+            "label": pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(labels)]),
+        }
+    )
+    groups = table.group_by("hash").aggregate(
+        [
+            ("validation", "sum"),
+            ("validation", "count"),
+            ("label", "min"),
+            ("label", "max"),
+        ]
+    )
     held_out = groups["validation_sum"].cast(pa.int64())
     trained = pc.subtract(groups["validation_count"], held_out)
     return Duplicates(

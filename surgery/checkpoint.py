@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from surgery import __version__
 from surgery.errors import SelectionMismatch
 from surgery.folder import complete_folder
-from surgery.headers import read_header, strip_prefix
+from surgery.headers import TensorHeader, read_header, strip_prefix
 from surgery.loading import LoadedModel
 from surgery.merge import DELTA, RECORD
 
@@ -46,7 +46,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 model = AutoModelForSequenceClassification.from_pretrained("<this folder>")
 tokenizer = AutoTokenizer.from_pretrained("<this folder>")
 ```"""
-DELTA_RECIPE = """This folder is a delta: `delta.safetensors` holds what was trained. With safetensors alone:
+DELTA_RECIPE = """This folder is a delta: `delta.safetensors` holds what was trained. Load it with
+safetensors alone:
 
 ```python
 from safetensors.torch import load_file
@@ -99,7 +100,7 @@ def base_keys(loaded: LoadedModel, names: Sequence[str]) -> dict[str, str]:
 
     Old checkpoints leave out the task prefix and write gamma and beta for a LayerNorm.
     """
-    held = {}
+    held: dict[str, TensorHeader] = {}
     for file in loaded.source.weights:
         held |= read_header(loaded.snapshot / file)[0]
     state = loaded.model.state_dict()
@@ -173,7 +174,9 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
     state = model.state_dict()
     wrong = [n for n, t in tensors.items() if n not in state or state[n].shape != t.shape]
     if wrong:
-        raise SelectionMismatch(f"the delta does not fit the model: {wrong[0]} and {len(wrong) - 1} more")
+        raise SelectionMismatch(
+            f"the delta does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
+        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
@@ -181,7 +184,7 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
 
 
 def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
-    """The fine-tuned model in eval mode, from the base model's folder and a delta or full folder."""
+    """The fine-tuned model in eval mode, from its base's folder and a delta or full folder."""
     folder = Path(checkpoint)
     entries = json.loads((folder / "config.json").read_text())
     config = AutoConfig.for_model(entries.pop("model_type"), **entries)

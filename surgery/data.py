@@ -84,7 +84,9 @@ class Encoded:
         return batch
 
 
-def encode(table: Dataset, tokenizer: Any, max_length: int, rows: Sequence[int] | None = None) -> Encoded:
+def encode(
+    table: Dataset, tokenizer: Any, max_length: int, rows: Sequence[int] | None = None
+) -> Encoded:
     """Tokenise rows of a table with the model's own tokenizer, cut at ``max_length`` tokens."""
     chosen = table if rows is None else table.select(rows)
     paired = "text_pair" in chosen.column_names
@@ -107,7 +109,7 @@ def encode(table: Dataset, tokenizer: Any, max_length: int, rows: Sequence[int] 
 
 
 def choose_rows(count: int, samples: int, seed: int) -> list[int]:
-    """``samples`` distinct rows of ``count``, seeded; all of them, once each, when that is fewer."""
+    """``samples`` distinct rows of ``count``, seeded; all of them, once each, when fewer."""
     if samples >= count:
         return list(range(count))
     return sorted(np.random.default_rng(seed).choice(count, samples, replace=False).tolist())

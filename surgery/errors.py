@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-
 MAX_FAULTS = 100  # of one document; more would tell nobody more
 
 
@@ -70,7 +69,7 @@ class ModelUnsupported(SurgeryError):
 
 
 class UnsafeWeights(SurgeryError):
-    """The model has no safetensors weights, or they are malformed; pickled weights are never read."""
+    """The model has no safetensors weights, or malformed ones; pickled weights are never read."""
 
     code = "unsafe_weights"
 

@@ -170,7 +170,9 @@ def _shuffled(
     pieces = [
         (part, rows)
         for part in features
-        for rows in torch.randperm(len(part.inputs["labels"]), generator=generator).split(WARMUP_BATCH)
+        for rows in torch.randperm(len(part.inputs["labels"]), generator=generator).split(
+            WARMUP_BATCH
+        )
     ]
     for index in torch.randperm(len(pieces), generator=generator).tolist():
         yield pieces[index]

@@ -82,7 +82,9 @@ def _check_layout(tensors: dict[str, TensorHeader], data_bytes: int, name: str) 
             raise UnsafeWeights(f"{name}: tensor {key[:80]!r} does not match its byte range")
         position = tensor.end
     if position != data_bytes:
-        raise UnsafeWeights(f"{name} is {data_bytes} bytes of data, its header speaks of {position}")
+        raise UnsafeWeights(
+            f"{name} is {data_bytes} bytes of data, its header speaks of {position}"
+        )
 
 
 def strip_prefix(name: str, prefix: str) -> str:

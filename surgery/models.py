@@ -113,9 +113,9 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     from httpx2 import HTTPError
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (
-        RemoteEntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
+        RemoteEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -123,7 +123,11 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     try:
         info = HfApi(token=sources.token).model_info(name, revision=revision, timeout=10)
         path = hf_hub_download(
-            name, "config.json", revision=info.sha, token=sources.token, cache_dir=sources.cache / "hub"
+            name,
+            "config.json",
+            revision=info.sha,
+            token=sources.token,
+            cache_dir=sources.cache / "hub",
         )
     except GatedRepoError as error:
         raise ModelGated(f"model {name!r} is gated: {ModelGated.__doc__}") from error

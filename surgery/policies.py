@@ -75,7 +75,9 @@ def _named(wanted: Sequence[str | int], layers: Sequence[LayerInfo]) -> list[Lay
             chosen.add(by_name[want].index)
         else:
             faults.append(
-                Fault(f"no layer {want!r}{_hint(want, layers)}", pointer=f"/selection/layers/{place}")
+                Fault(
+                    f"no layer {want!r}{_hint(want, layers)}", pointer=f"/selection/layers/{place}"
+                )
             )
     if faults:
         raise SelectionMismatch(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Stopped(Exception):
-    """The run was asked to stop; ``resumable`` tells whether it should leave a state to go on from."""
+    """The run was asked to stop; ``resumable``: it should leave a state to go on from."""
 
     def __init__(self, *, resumable: bool) -> None:
         self.resumable = resumable

@@ -99,9 +99,7 @@ def _score(
     return scores, len(rows)
 
 
-def _warnings(
-    head: HeadReport, rows: int, options: RankingOptions, data: TaskData
-) -> list[str]:
+def _warnings(head: HeadReport, rows: int, options: RankingOptions, data: TaskData) -> list[str]:
     found = []
     if head.source == "new" and head.warmup_epochs == 0:
         found.append(
@@ -174,9 +172,7 @@ def _tau(first: Any, second: Any) -> float | None:
     return None if np.isnan(tau) else tau
 
 
-def _layers(
-    means: Matrix, blocks: Sequence[Block], resamples: Matrix | None
-) -> list[LayerScore]:
+def _layers(means: Matrix, blocks: Sequence[Block], resamples: Matrix | None) -> list[LayerScore]:
     total = float(means.sum())
     order = np.argsort(-means, kind="stable")
     low_high = p_top = None

@@ -1,4 +1,4 @@
-"""Freeze everything but a selection, by the identity of modules, and prove that it stayed frozen."""
+"""Freeze all but a selection, by the identity of modules, and prove that it stayed frozen."""
 
 from __future__ import annotations
 

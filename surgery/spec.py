@@ -6,7 +6,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -95,7 +95,7 @@ class HubDataset(Strict):
 DatasetRef = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=120)] | HubDataset,
     Field(
-        description="A preset (`glue/cola`), an uploaded dataset's id (`ds_…`), or a Hub reference.",
+        description="A preset (`glue/cola`), an upload's id (`ds_…`), or a Hub reference.",
         examples=["glue/cola"],
     ),
 ]
@@ -204,7 +204,10 @@ class TrainingSpec(Strict):
     learning_rate: float = Field(5e-5, gt=0, le=1, allow_inf_nan=False)
     weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False)
     warmup_ratio: float = Field(
-        0.06, ge=0, lt=1, description="Share of the steps over which the rate rises.",
+        0.06,
+        ge=0,
+        lt=1,
+        description="Share of the steps over which the rate rises.",
     )
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
@@ -344,6 +347,3 @@ def nearest(word: str, known: list[str]) -> str | None:
 
     found = get_close_matches(word, known, n=1, cutoff=0.6)
     return found[0] if found else None
-
-
-

@@ -39,8 +39,10 @@ STATE_SECONDS = 300.0  # at most this much training is lost to a crash
 LENGTH_GROUP = 50  # batches whose rows are sorted by length together, as transformers groups them
 
 
-def epoch_batches(lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: int) -> list[list[int]]:
-    """All rows once, in an order that depends on seed and epoch alone, rows of like length together."""
+def epoch_batches(
+    lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: int
+) -> list[list[int]]:
+    """All rows once, in an order of seed and epoch alone, rows of like length together."""
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
     order = torch.randperm(len(lengths), generator=generator).numpy()
     size = training.batch_size
@@ -108,7 +110,9 @@ class Finetune:
         self.trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
         self.digests = frozen_digests(self.loaded.model)
         per_epoch = math.ceil(len(self.train) / training.batch_size)
-        self.total_steps = min(training.max_steps or per_epoch * training.epochs, per_epoch * training.epochs)
+        self.total_steps = min(
+            training.max_steps or per_epoch * training.epochs, per_epoch * training.epochs
+        )
         optimizer = make_optimizer(self.trained, training)
         # accelerate places the model; one process, so batches need no sharding.
         self.accelerator = Accelerator()
@@ -168,10 +172,10 @@ class Finetune:
                 f"the loss is not finite at step {self.progress.step}; lower training.learning_rate"
             )
         rate = float(self.scheduler.get_last_lr()[0])
-        epochs = self.progress.epoch + self.progress.batch * self.spec.training.batch_size / len(self.train)
-        self.report.metric(
-            self.progress.step, epochs, {"train_loss": value, "learning_rate": rate}
+        epochs = self.progress.epoch + self.progress.batch * self.spec.training.batch_size / len(
+            self.train
         )
+        self.report.metric(self.progress.step, epochs, {"train_loss": value, "learning_rate": rate})
 
     def _stop_or_save(self) -> None:
         try:
@@ -194,15 +198,22 @@ class Finetune:
         progress = self.progress
         logits = predict(self.model, self.validation, self.accelerator.device)
         if not np.isfinite(logits).all():
-            raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+            raise TrainingDiverged(
+                "the model's outputs are not finite; lower training.learning_rate"
+            )
         values = measure(logits, self.validation.labels, self.data.problem, self.data.metrics)
         progress.epoch += 1
         progress.batch = 0
         entry = EpochReport(
-            epoch=progress.epoch, step=progress.step, train_loss=progress.epoch_loss(), metrics=values
+            epoch=progress.epoch,
+            step=progress.step,
+            train_loss=progress.epoch_loss(),
+            metrics=values,
         )
         progress.reports.append(entry)
-        self.report.metric(progress.step, progress.epoch, {f"validation_{n}": v for n, v in values.items()})
+        self.report.metric(
+            progress.step, progress.epoch, {f"validation_{n}": v for n, v in values.items()}
+        )
         self._save_checkpoint(entry)
         if progress.step < self.total_steps:
             self._save_state()
