@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
@@ -143,59 +143,72 @@ def _is_branch(step: str) -> bool:
     return "[" in step or step in {"str", "int", "constrained-str"} or step[:1].isupper()
 
 
+def _service(request: Request, error: ServiceError) -> JSONResponse:
+    return respond(
+        request, error.status, error.code, error.detail, errors=error.errors,
+        headers=error.headers,
+    )  # fmt: skip
+
+
+def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
+    faults = [fault.as_dict() for fault in error.faults]
+    if error.code == "upstream_unavailable":
+        return respond(
+            request, 503, error.code, error.detail, errors=faults, retriable=True,
+            headers={"Retry-After": "10"},
+        )  # fmt: skip
+    return respond(request, 422, error.code, error.detail, errors=faults)
+
+
+def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    found = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in found):
+        return respond(request, 400, "not_json", "the body is not JSON")
+    where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
+    faults = validation_faults([{**f, "loc": f["loc"][1:]} for _, f in where])
+    parts = {str(part) for part, _ in where}
+    detail = "the request body has errors" if parts == {"body"} else "the request has errors"
+    return respond(request, 422, "invalid", detail, errors=faults)
+
+
+def _shape(request: Request, error: ValidationError) -> JSONResponse:
+    faults = validation_faults(list(error.errors()))
+    return respond(request, 422, "invalid", "the request has errors", errors=faults)
+
+
+def _http(request: Request, error: HTTPException) -> JSONResponse:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _database(request: Request, error: OperationalError) -> JSONResponse:
+    log.error("database unavailable: %s", error.orig)
+    return respond(
+        request, 503, "database_unavailable", "the database does not answer; try again",
+        retriable=True, headers={"Retry-After": "5"},
+    )  # fmt: skip
+
+
+def _internal(request: Request, error: Exception) -> JSONResponse:
+    log.exception("unexpected error", exc_info=error)
+    return respond(
+        request, 500, "internal",
+        "an unexpected error; the server's log has it under this request_id",
+    )  # fmt: skip
+
+
+HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
+    ServiceError: _service,
+    SurgeryError: _surgery,
+    RequestValidationError: _invalid,
+    ValidationError: _shape,
+    HTTPException: _http,
+    OperationalError: _database,
+    Exception: _internal,
+}
+
+
 def install_handlers(app: FastAPI) -> None:
     """Render every error as a problem."""
-
-    @app.exception_handler(ServiceError)
-    def _service(request: Request, error: ServiceError) -> JSONResponse:
-        return respond(
-            request, error.status, error.code, error.detail, errors=error.errors,
-            headers=error.headers,
-        )  # fmt: skip
-
-    @app.exception_handler(SurgeryError)
-    def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
-        faults = [fault.as_dict() for fault in error.faults]
-        if error.code == "upstream_unavailable":
-            return respond(
-                request, 503, error.code, error.detail, errors=faults, retriable=True,
-                headers={"Retry-After": "10"},
-            )  # fmt: skip
-        return respond(request, 422, error.code, error.detail, errors=faults)
-
-    @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()
-        if any(fault["type"] == "json_invalid" for fault in found):
-            return respond(request, 400, "not_json", "the body is not JSON")
-        where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
-        faults = validation_faults([{**f, "loc": f["loc"][1:]} for _, f in where])
-        parts = {str(part) for part, _ in where}
-        detail = "the request body has errors" if parts == {"body"} else "the request has errors"
-        return respond(request, 422, "invalid", detail, errors=faults)
-
-    @app.exception_handler(ValidationError)
-    def _shape(request: Request, error: ValidationError) -> JSONResponse:
-        faults = validation_faults(list(error.errors()))
-        return respond(request, 422, "invalid", "the request has errors", errors=faults)
-
-    @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
-
-    @app.exception_handler(OperationalError)
-    def _database(request: Request, error: OperationalError) -> JSONResponse:
-        log.error("database unavailable: %s", error.orig)
-        return respond(
-            request, 503, "database_unavailable", "the database does not answer; try again",
-            retriable=True, headers={"Retry-After": "5"},
-        )  # fmt: skip
-
-    @app.exception_handler(Exception)
-    def _internal(request: Request, error: Exception) -> JSONResponse:
-        log.exception("unexpected error", exc_info=error)
-        return respond(
-            request, 500, "internal",
-            "an unexpected error; the server's log has it under this request_id",
-        )  # fmt: skip
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
@@ -91,33 +91,20 @@ def claim(
     database: Database, owner: str, kinds: Sequence[Kind], lease: timedelta
 ) -> tuple[Lease, Job] | None:
     """Take the next queued job: highest priority first, then oldest. None when there is none."""
-    ready = (
-        select(Job.id)
-        .where(
-            Job.status == Status.QUEUED,
-            Job.kind.in_(kinds),
-            or_(Job.not_before.is_(None), Job.not_before <= db_now()),
-        )
-        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .cte("ready")
-    )
+    ready = _ready(kinds)
+    values = {
+        "lease_epoch": Job.lease_epoch + 1,
+        "lease_owner": owner,
+        "lease_expires_at": db_now(lease.total_seconds()),
+        **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
+        "phase": "starting",
+        "progress": None,
+        "error": None,
+    }
     statement = (
         update(Job)
         .where(Job.id.in_(select(ready.c.id)), Job.status == Status.QUEUED)
-        .values(
-            status=Status.RUNNING,
-            lease_epoch=Job.lease_epoch + 1,
-            lease_owner=owner,
-            lease_expires_at=db_now(lease.total_seconds()),
-            started_at=db_now(),
-            heartbeat_at=db_now(),
-            updated_at=db_now(),
-            phase="starting",
-            progress=None,
-            error=None,
-        )
+        .values(status=Status.RUNNING, **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
@@ -130,6 +117,22 @@ def claim(
             return None
         _status(session, job.id, job.lease_epoch, Status.RUNNING, worker=owner)
         return Lease(job.id, job.lease_epoch), job
+
+
+def _ready(kinds: Sequence[Kind]) -> CTE:
+    """The row a claim would take, locked on Postgres; others' locks are stepped over."""
+    return (
+        select(Job.id)
+        .where(
+            Job.status == Status.QUEUED,
+            Job.kind.in_(kinds),
+            or_(Job.not_before.is_(None), Job.not_before <= db_now()),
+        )
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("ready")
+    )
 
 
 def renew(

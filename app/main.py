@@ -39,6 +39,7 @@ def open_database(settings: Settings) -> Database:
     database = Database(settings.resolved_database_url)
     if not database.is_at_head():
         if not settings.embedded:
+            database.close()
             raise NotMigrated(NotMigrated.__doc__)
         database.upgrade()
     return database

@@ -25,16 +25,8 @@ from surgery.errors import DatasetNotFound, Fault, SelectionMismatch, SurgeryErr
 from surgery.models import inspect_model, resolve_model
 from surgery.policies import check_ranking, choose_layers
 from surgery.references import resolve_dataset
-from surgery.spec import (
-    FinetuneSpec,
-    HubDataset,
-    ModelInfo,
-    Policy,
-    RankingOptions,
-    RankingResult,
-    RankingSpec,
-    Submission,
-)
+from surgery.results import ModelInfo, RankingResult
+from surgery.spec import FinetuneSpec, HubDataset, Policy, RankingOptions, RankingSpec, Submission
 
 KEY_LIFETIME = timedelta(hours=24)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.errors import ModelUnsupported, UnsafeWeights
-from surgery.spec import LayerInfo
+from surgery.results import LayerInfo
 
 MAX_HEADER_BYTES = 10_000_000  # BERT-large's is 50 kB; a larger one is an attack
 ITEM_BYTES = {

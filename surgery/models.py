@@ -21,8 +21,9 @@ from surgery.errors import (
     UpstreamUnavailable,
 )
 from surgery.headers import FLOATS, layers_of, read_header, strip_prefix
+from surgery.results import ModelInfo
 from surgery.sources import Sources, file_digest, mirror_path
-from surgery.spec import MODEL_PATTERN, ModelInfo
+from surgery.spec import MODEL_PATTERN
 
 # model_type → the name under which its task model holds the encoder.
 ENCODERS = {

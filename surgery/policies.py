@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from surgery.errors import Fault, SelectionEmpty, SelectionMismatch
-from surgery.spec import LayerInfo, Policy, RankingResult, SelectionSpec, nearest
+from surgery.results import LayerInfo, RankingResult
+from surgery.spec import Policy, SelectionSpec, nearest
 
 Format = Literal["json", "regex", "peft", "axolotl"]
 

@@ -16,15 +16,8 @@ from surgery.fisher import FisherScores, fisher_scores
 from surgery.head import warm_up
 from surgery.loading import LoadedModel
 from surgery.progress import Quiet, Reporter
-from surgery.spec import (
-    Aggregate,
-    HeadReport,
-    LayerScore,
-    RankingOptions,
-    RankingResult,
-    RecommendedK,
-    Stability,
-)
+from surgery.results import HeadReport, LayerScore, RankingResult, RecommendedK, Stability
+from surgery.spec import Aggregate, RankingOptions
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 CERTAIN = 0.95  # a top-k set that recurs in fewer resamples is called ambiguous

@@ -11,7 +11,7 @@ from torch import nn
 from surgery.architecture import encoder_of
 from surgery.errors import Fault, SelectionMismatch
 from surgery.loading import LoadedModel
-from surgery.spec import LayerInfo
+from surgery.results import LayerInfo
 
 
 def layers_of_model(loaded: LoadedModel) -> list[LayerInfo]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from surgery.folder import complete_folder
-from surgery.spec import EpochReport
+from surgery.results import EpochReport
 
 TENSORS = "state.safetensors"
 ENTRIES = "state.json"

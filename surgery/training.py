@@ -23,15 +23,9 @@ from surgery.loading import LoadedModel
 from surgery.memory import peak_bytes, reset_peak
 from surgery.metrics import measure
 from surgery.progress import Quiet, Reporter, Stopped
+from surgery.results import EpochReport, FinetuneResult, LayerInfo
 from surgery.selection import freeze_all_but, frozen_digests
-from surgery.spec import (
-    EpochReport,
-    FinetuneResult,
-    FinetuneSpec,
-    LayerInfo,
-    Problem,
-    TrainingSpec,
-)
+from surgery.spec import FinetuneSpec, Problem, TrainingSpec
 from surgery.state import Progress, load_state, save_state
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss

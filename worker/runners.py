@@ -20,18 +20,11 @@ from surgery.policies import choose_layers
 from surgery.progress import Reporter
 from surgery.ranking import rank_layers
 from surgery.references import materialise, resolve_dataset
+from surgery.results import LayerInfo, RankingResult
 from surgery.schema import DatasetReport
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import (
-    FinetuneSpec,
-    HubDataset,
-    LayerInfo,
-    Policy,
-    RankingOptions,
-    RankingResult,
-    RankingSpec,
-)
+from surgery.spec import FinetuneSpec, HubDataset, Policy, RankingOptions, RankingSpec
 from surgery.tasks import metrics_for
 from surgery.training import finetune
 

@@ -11,7 +11,7 @@ from app.errors import NotFound
 from app.routes.examples import MODEL, answers
 from surgery.errors import ModelNotFound
 from surgery.models import inspect_model, resolve_model
-from surgery.spec import ModelInfo
+from surgery.results import ModelInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

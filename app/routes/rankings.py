@@ -16,7 +16,8 @@ from app.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from app.views import JobView
 from surgery.policies import Format, choose_layers, selection_view
-from surgery.spec import LayerInfo, Policy, RankingResult, RankingSpec, SelectionSpec
+from surgery.results import LayerInfo, RankingResult
+from surgery.spec import Policy, RankingSpec, SelectionSpec
 
 router = APIRouter(prefix="/v1/rankings", tags=["rankings"])
 

@@ -1,0 +1,208 @@
+"""The commands that speak HTTP to a service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import DownloadColumn, Progress
+
+from app import terminal
+from app.client import ApiError, Client, Unreachable
+from app.main import NotMigrated
+from app.serve import Refused
+
+Json = dict[str, Any]
+Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
+Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
+Data = Annotated[
+    str, typer.Argument(help="A preset (glue/cola), a dataset id, or a file to upload.")
+]
+Validation = Annotated[Path | None, typer.Option(help="Validation file, with a file as DATASET.")]
+HOME = "http://127.0.0.1:8000"
+
+
+@contextmanager
+def failing_plainly() -> Iterator[None]:
+    """Expected failures are a message and exit code 1, never a traceback."""
+    try:
+        yield
+    except (ApiError, Unreachable, Refused, NotMigrated) as error:
+        terminal.errors.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _dataset(client: Client, given: str, validation: Path | None) -> str:
+    """A file is uploaded and named by its id; anything else is the service's to know."""
+    path = Path(given)
+    if not path.is_file():
+        if validation is not None:
+            raise typer.BadParameter("--validation goes with a file as DATASET")
+        return given
+    uploaded = client.upload(path, validation)
+    rows = uploaded["rows"]
+    terminal.errors.print(
+        f"uploaded {path.name} as {uploaded['id']}: {rows['train']:,} training and "
+        f"{rows['validation']:,} validation rows", highlight=False,
+    )  # fmt: skip
+    for warning in uploaded["warnings"]:
+        terminal.errors.print(f"warning: {warning}", highlight=False, markup=False)
+    return str(uploaded["id"])
+
+
+def _follow(client: Client, job: Json, *, as_json: bool) -> None:
+    """Wait for a job, show its outcome, and exit 1 when it did not succeed."""
+    bar, seen = terminal.progress_bar()
+    with bar:
+        job = client.wait(job, seen)
+    if as_json:
+        terminal.show_json(job)
+    else:
+        terminal.show_result(job)
+    if job["status"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def rank(
+    model: Model, dataset: Data, validation: Validation = None,
+    samples: Annotated[int, typer.Option(min=2)] = 256,
+    aggregate: Annotated[str, typer.Option(help="trace, mean or frobenius")] = "trace",
+    max_length: Annotated[int, typer.Option(min=4)] = 128,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore a stored result.")] = False,
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Rank the layers of MODEL on DATASET."""
+    with failing_plainly(), Client(url, key) as client:
+        body = {
+            "model": model, "dataset": _dataset(client, dataset, validation), "samples": samples,
+            "aggregate": aggregate, "max_length": max_length, "seed": seed,
+            "cache": "bypass" if fresh else "use",
+        }  # fmt: skip
+        _follow(client, client.submit("rankings", body), as_json=as_json)
+
+
+def _selection(counts: dict[str, int | None], layers: str | None, whole: dict[str, bool]) -> Json:
+    """Exactly one of the options that choose layers."""
+    given: list[Json] = [{"policy": p, "k": k} for p, k in counts.items() if k is not None]
+    given += [{"policy": policy} for policy, wanted in whole.items() if wanted]
+    if layers is not None:
+        names = [
+            int(part) if part.strip().isdigit() else part.strip() for part in layers.split(",")
+        ]
+        given.append({"policy": "layers", "layers": names})
+    if len(given) != 1:
+        raise typer.BadParameter(
+            "choose layers with exactly one of --top-k, --first-k, --last-k, --random-k, --layers, "
+            "--all, --head-only"
+        )
+    return given[0]
+
+
+def tune(  # one option a line of --help
+    model: Model, dataset: Data, validation: Validation = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Best layers of a ranking.")] = None,
+    first_k: Annotated[int | None, typer.Option(min=1)] = None,
+    last_k: Annotated[int | None, typer.Option(min=1)] = None,
+    random_k: Annotated[int | None, typer.Option(min=1)] = None,
+    layers: Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")] = None,
+    all_layers: Annotated[bool, typer.Option("--all")] = False,
+    head_only: Annotated[bool, typer.Option("--head-only")] = False,
+    ranking: Annotated[str | None, typer.Option(help="A ranking's id, for --top-k.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    learning_rate: Annotated[float, typer.Option()] = 5e-5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    max_length: Annotated[int, typer.Option(min=4)] = 128,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    form: Annotated[str, typer.Option(help="Checkpoints: delta or full.")] = "delta",
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Fine-tune chosen layers of MODEL and the head on DATASET."""
+    counts = {"top_k": top_k, "first_k": first_k, "last_k": last_k, "random_k": random_k}
+    selection = _selection(counts, layers, {"all": all_layers, "head_only": head_only})
+    if ranking is not None:
+        selection["ranking"] = ranking
+    with failing_plainly(), Client(url, key) as client:
+        body = {
+            "model": model, "dataset": _dataset(client, dataset, validation),
+            "selection": selection, "checkpoints": {"form": form},
+            "training": {
+                "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
+                "max_length": max_length, "seed": seed,
+            },
+        }  # fmt: skip
+        _follow(client, client.submit("finetunes", body), as_json=as_json)
+
+
+def jobs(
+    status: Annotated[str | None, typer.Option(help="queued, running, succeeded …")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """List jobs, newest first."""
+    params = {"limit": limit, **({"status": status} if status else {})}
+    with failing_plainly(), Client(url, key) as client:
+        found = client.call("GET", "/v1/jobs", params=params)["data"]
+    if as_json:
+        terminal.show_json(found)
+    else:
+        terminal.show_jobs(found)
+
+
+def watch(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Follow a job to its end."""
+    with failing_plainly(), Client(url, key) as client:
+        _follow(client, client.job(job_id), as_json=as_json)
+
+
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Stop a job."""
+    with failing_plainly(), Client(url, key) as client:
+        job = client.call("POST", f"/v1/jobs/{job_id}/cancel")
+    if as_json:
+        terminal.show_json(job)
+    else:
+        terminal.console.print(f"{job['id']} is {job['status']}", highlight=False)
+
+
+def download(
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="A fine-tune or a checkpoint.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to unpack it.")],
+    form: Annotated[str | None, typer.Option(help="full: a plain transformers folder.")] = None,
+    url: Url = HOME, key: Key = None,
+) -> None:  # fmt: skip
+    """Download a checkpoint: of a fine-tune, its best one."""
+    with failing_plainly(), Client(url, key) as client:
+        if not identifier.startswith("ck_"):
+            found = client.checkpoints(identifier)
+            if not found:
+                raise ApiError(
+                    {
+                        "code": "not_found",
+                        "detail": f"{identifier} has no checkpoint yet",
+                    }
+                )
+            identifier = next((c["id"] for c in found if c["is_best"]), found[-1]["id"])
+        with Progress(
+            *Progress.get_default_columns(), DownloadColumn(), console=terminal.errors
+        ) as bar:
+            task = bar.add_task(identifier, total=None)
+            client.download(
+                identifier, folder, form,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    terminal.console.out(str(folder.resolve()), highlight=False)
+
+
+client_commands = (rank, tune, jobs, watch, cancel, download)

@@ -1,0 +1,43 @@
+"""Up, down, and equal to the tables, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from alembic import command
+from app.db import Database, alembic_config
+from app.main import NotMigrated, open_database
+from app.settings import Settings
+from app.tables import Base
+
+
+def test_migrations_make_exactly_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    assert database.is_at_head()
+
+
+def test_down_leaves_nothing_and_up_again_works(database: Database) -> None:
+    command.downgrade(alembic_config(database.url), "base")
+    assert set(inspect(database.engine).get_table_names()) <= {"alembic_version"}
+    assert not database.is_at_head()
+    database.upgrade()
+    assert database.is_at_head()
+
+
+def test_a_production_database_is_never_migrated_by_starting(postgres_url: str) -> None:
+    settings = Settings(database_url=postgres_url)
+    with pytest.raises(NotMigrated, match="surgeon db upgrade"):
+        open_database(settings)
+
+
+def test_the_embedded_database_migrates_itself(tmp_path: Path) -> None:
+    opened = open_database(Settings(data_dir=tmp_path))
+    assert opened.is_at_head()
+    opened.close()
