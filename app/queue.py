@@ -44,6 +44,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_pool="threads",
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # for ever: without a broker workers still poll
         broker_transport_options={
             # A hung Redis blocks a publish for ever by default.
             "socket_timeout": 2.0,

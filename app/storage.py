@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from surgery.folder import CHUNK, MANIFEST, is_intact, read_manifest
+from surgery.folder import CHUNK, MANIFEST, is_intact, move_folder, read_manifest
 
 
 class Storage:
@@ -27,9 +27,8 @@ class Storage:
         """Move a complete local folder to a key; the manifest goes last and makes it exist."""
         target = self._path(key)
         if self.local:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
-            shutil.move(folder, target)
+            move_folder(folder, Path(target))
             return
         for name in (*read_manifest(folder), MANIFEST):
             self._files.put_file(str(folder / name), f"{target}/{name}")
@@ -63,12 +62,16 @@ class Storage:
             self._files.rm(self._path(key), recursive=True)
 
     def stale_folders(self, prefix: str, depth: int, age_seconds: float) -> list[str]:
-        """Keys of the folders ``depth`` levels below a prefix that were not touched for so long."""
-        pattern = "/".join([self._path(prefix), *["*"] * depth])
+        """Keys of the folders ``depth`` levels below a prefix whose manifest is so old.
+
+        Manifests are files: an object store dates those, not folders.
+        """
+        pattern = "/".join([self._path(prefix), *["*"] * depth, MANIFEST])
+        self._files.invalidate_cache()
         found = []
         for path, entry in self._files.glob(pattern, detail=True).items():
             moment = entry.get("mtime") or entry.get("LastModified")
-            moment = moment.timestamp() if hasattr(moment, "timestamp") else moment
-            if moment is not None and time.time() - moment > age_seconds:
-                found.append(str(path).removeprefix(f"{self._root}/"))
+            seconds = moment if isinstance(moment, float) else moment.timestamp()
+            if time.time() - seconds > age_seconds:
+                found.append(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{MANIFEST}"))
         return found

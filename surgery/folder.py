@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,24 @@ def complete_folder(target: Path) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def move_folder(folder: Path, target: Path) -> None:
+    """Rename a complete folder; to another file system, copy it aside and rename there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        incoming = target.with_name(f".incoming-{target.name}")
+        shutil.rmtree(incoming, ignore_errors=True)
+        shutil.copytree(folder, incoming)
+        for path in (*incoming.iterdir(), incoming):
+            _sync(path)
+        incoming.rename(target)
+        shutil.rmtree(folder)
+    _sync(target.parent)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

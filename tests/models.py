@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+REAL_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 TINY = "tiny/bert"
 TINY_LAYERS = 4
 _SIZES = {

@@ -11,24 +11,24 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs, runs
 from app.db import Database
-from app.jobs import Fenced, Lease
+from app.jobs import Lease
 from app.settings import Settings
 from app.storage import Storage
 from app.submit import ranking_digest
 from app.tables import Job
 from surgery.folder import read_manifest
 from surgery.spec import RankingOptions
+from worker.heart import Heart
 from worker.process import ChildProcess
 
 log = logging.getLogger("surgeon.worker")
 Json = dict[str, Any]
 Value = TypeVar("Value")
 TICK_SECONDS = 0.2
-PROGRESS_SECONDS = 1.0  # between two writes of progress to the database
 RETRY_SECONDS = 0.5  # while the database does not answer
 
 
@@ -61,29 +61,24 @@ class Attempt:
         self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
         self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
         self.draining = draining
-        self.phase: str | None = "starting"
-        self.progress: Json | None = None
-        self._dirty = False
         self._began = claimed_at
-        # Counted from before the request was sent: never later than the database counts.
-        self._renewed = claimed_at
+        self._phase: str | None = None
+        self._heart = Heart(self.settings, self.database, lease, claimed_at)
         self._stop_by: float | None = None
         self._stop_reason: str | None = None  # "cancel" or "drain"
 
     def run(self) -> Outcome:
         """Until the job is over or no longer ours. Raises Fenced."""
-        self.child.jobs += 1
-        self.child.send(self._order())
-        while True:
-            message = self.child.receive(TICK_SECONDS)
-            if message is not None:
-                outcome = self._handle(message)
+        with self._heart:
+            self.child.jobs += 1
+            self.child.send(self._order())
+            while True:
+                message = self.child.receive(TICK_SECONDS)
+                outcome = self._handle(message) if message is not None else None
+                self._heart.check()
+                outcome = outcome or self._check_limits()
                 if outcome is not None:
                     return outcome
-            self._heartbeat()
-            outcome = self._check_limits()
-            if outcome is not None:
-                return outcome
 
     def _order(self) -> Json:
         """Everything the child needs to know."""
@@ -114,9 +109,10 @@ class Attempt:
     def _handle(self, message: Json) -> Outcome | None:
         kind = message.pop("type")
         if kind == "phase":
-            self.phase, self.progress, self._dirty = message["name"], None, True
+            self._phase = message["name"]
+            self._heart.tell(self._phase, None)
         elif kind == "progress":
-            self.progress, self._dirty = message, True
+            self._heart.tell(self._phase, message)
         elif kind in {"metric", "checkpoint", "state", "ranking"}:
             getattr(self, f"_store_{kind}")(message)
         elif kind == "gone":
@@ -191,46 +187,21 @@ class Attempt:
 
     def _complete_finetune(self, result: Json) -> None:
         """What the child cannot know: the ids its checkpoints and its ranking were given."""
-        rows = runs.checkpoints_of(self.database, self.job.id)
+        rows = self._write(lambda: runs.checkpoints_of(self.database, self.job.id))
         best = next((row.id for row in rows if row.is_best), None)
         result["best_checkpoint"] = best
-        result["ranking"] = runs.ranking_of(self.database, self.job.id)
+        result["ranking"] = self._write(lambda: runs.ranking_of(self.database, self.job.id))
 
     # What happens without it.
-
-    def _heartbeat(self) -> None:
-        since = time.monotonic() - self._renewed
-        due = since >= self.settings.heartbeat.total_seconds()
-        if not due and not (self._dirty and since >= PROGRESS_SECONDS):
-            return
-        sent = time.monotonic()
-        try:
-            renewal = jobs.renew(
-                self.database, self.lease, self.settings.lease, self.phase, self.progress
-            )
-        except DBAPIError as error:
-            log.warning("%s: heartbeat failed, trying again: %s", self.job.id, error.orig)
-            self._fence_myself()
-            time.sleep(RETRY_SECONDS)
-            return
-        self._renewed, self._dirty = sent, False
-        if renewal.cancel_requested:
-            self._ask_to_stop("cancel")
-
-    def _fence_myself(self) -> None:
-        """Stop before the lease can end: another worker may own the job then. Raises Fenced."""
-        left = self.settings.lease - self.settings.fence_margin
-        if time.monotonic() - self._renewed > left.total_seconds():
-            raise Fenced
 
     def _write(self, statement: Callable[[], Value]) -> Value:
         """Repeat a fenced write until the database takes it or the lease runs out."""
         while True:
             try:
                 return statement()
-            except DBAPIError as error:
-                log.warning("%s: a write failed, trying again: %s", self.job.id, error.orig)
-                self._fence_myself()
+            except SQLAlchemyError as error:
+                log.warning("%s: a write failed, trying again: %s", self.job.id, error)
+                self._heart.check()
                 time.sleep(RETRY_SECONDS)
 
     def _ask_to_stop(self, how: str) -> None:
@@ -241,6 +212,8 @@ class Attempt:
 
     def _check_limits(self) -> Outcome | None:
         now = time.monotonic()
+        if self._heart.cancel_requested.is_set():
+            self._ask_to_stop("cancel")
         if self.draining.is_set():
             self._ask_to_stop("drain")
         if self._stop_by is not None and now > self._stop_by:
@@ -257,6 +230,16 @@ class Attempt:
             self._write(lambda: jobs.fail(self.database, self.lease, problem))
             return Outcome.KILLED
         return None
+
+    def storage_failed(self, error: OSError) -> Outcome:
+        """The job cannot go on without its files."""
+        problem = {
+            "type": "about:blank", "title": "Storage failed", "code": "storage_failed",
+            "detail": f"artifacts could not be read or written: {error.strerror or error}",
+            "retriable": True, "errors": [],
+        }  # fmt: skip
+        self._write(lambda: jobs.fail(self.database, self.lease, problem))
+        return Outcome.KILLED
 
     def _crashed(self) -> Outcome:
         problem = {

@@ -52,7 +52,7 @@ def _run_celery(parts: Parts, kinds: Sequence[Kind]) -> None:
         return ring_bell(celery, job.kind)
 
     supervisor = Supervisor(parts, kinds, ring)
-    thread = threading.Thread(target=supervisor.run, name="supervisor")
+    thread = threading.Thread(target=_supervise, args=(supervisor,), name="supervisor")
 
     @celery.task(name=RING)  # type: ignore[untyped-decorator]
     def heard() -> None:
@@ -74,6 +74,16 @@ def _run_celery(parts: Parts, kinds: Sequence[Kind]) -> None:
     finally:
         supervisor.stop()
         thread.join()
+
+
+def _supervise(supervisor: Supervisor) -> None:
+    """A worker whose supervisor is gone must not stay: what started it starts another."""
+    try:
+        supervisor.run()
+    finally:
+        if not supervisor.stopping.is_set():
+            log.critical("the supervisor died; stopping the worker")
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _drain(supervisor: Supervisor, **_: object) -> None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.jobs import Fenced, Lease
@@ -68,8 +68,8 @@ class Supervisor:
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
         try:
-            self._warm_child()
             while not self.stopping.is_set():
+                self._warm_child()  # at once after a crash, so that the next job does not wait
                 if not self._work_once():
                     self._idle.set()
                     self._bell.wait(self.settings.poll.total_seconds())
@@ -85,8 +85,8 @@ class Supervisor:
         """Claim and run one job; False when there was none."""
         try:
             claimed = jobs.claim(self.database, self.owner, self.kinds, self.settings.lease)
-        except DBAPIError as error:
-            log.warning("the database does not answer: %s", error.orig)
+        except SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", error)
             return False
         if claimed is None:
             return False
@@ -114,6 +114,9 @@ class Supervisor:
             outcome = attempt.run()
         except Fenced:
             outcome = Outcome.FENCED
+        except OSError as error:
+            log.exception("%s: storage failed", job.id)
+            outcome = attempt.storage_failed(error)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED} and self._child:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.db import Database
@@ -50,7 +50,7 @@ class Sweeper:
         while not self._stop.wait(self._settings.sweep.total_seconds()):
             try:
                 self.sweep()
-            except (DBAPIError, OSError) as error:
+            except (SQLAlchemyError, OSError) as error:
                 log.warning("sweep failed, trying again: %s", error)
 
     def sweep(self) -> None:

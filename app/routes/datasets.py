@@ -98,6 +98,8 @@ def _ingest(
         paths["train"], paths.get("validation"), scratch / "data",
         train_format=formats["train"], validation_format=formats.get("validation"),
         columns=spec.columns, problem=spec.problem, seed=spec.seed,
+        train_name=train.filename or "train",
+        validation_name=(validation and validation.filename) or "validation",
     )  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""A running service a module: starting one costs seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from services import Running, embedded, production
+
+from surgery.tasks import TASKS, Task
+
+
+@pytest.fixture(scope="session")
+def mirrors(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Models, and CoLA, RTE and STS-B: the real ones where a mirror holds them, else rows of
+    our own making in their shape."""
+    given = os.environ.get("SURGEON_MIRROR_DIR", "")
+    own = tmp_path_factory.mktemp("data")
+    write_tasks(own)
+    return os.pathsep.join(part for part in (str(mirror), given, str(own)) if part)
+
+
+WORDS = "the a old new red cat dog house tree runs sleeps sees was is near under big"
+
+
+def write_tasks(folder: Path) -> None:
+    """GLUE-shaped files of invented rows."""
+    chance = random.Random(0)
+    for task in (TASKS[name] for name in ("glue/cola", "glue/rte", "glue/stsb")):
+        target = folder / "datasets" / task.hub / task.config
+        target.mkdir(parents=True)
+        for split, count in ((task.train, 400), (task.validation, 80)):
+            rows = [json.dumps(invented_row(task, index, chance)) for index in range(count)]
+            (target / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def invented_row(task: Task, index: int, chance: random.Random) -> dict[str, object]:
+    """Nine random words a text."""
+    texts = [column for column in (task.text, task.text_pair) if column]
+    row: dict[str, object] = {text: " ".join(chance.choices(WORDS.split(), k=9)) for text in texts}
+    row[task.label] = index % 2 if task.labels else round(chance.uniform(0, 5), 3)
+    return row
+
+
+@pytest.fixture(scope="module")
+def module_postgres(postgres: str) -> Iterator[str]:
+    """A database for as long as a module's service runs."""
+    name = f"surgeon_module_{os.getpid()}_{random.getrandbits(32)}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    base, _, query = postgres.partition("?")
+    yield f"{base.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="module")
+def embedded_service(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One embedded service a module."""
+    with embedded(tmp_path_factory.mktemp("embedded"), mirrors) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def production_service(
+    mirrors: str, module_postgres: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """One production service a module."""
+    data = tmp_path_factory.mktemp("production")
+    with production(data, mirrors, module_postgres, redis_url) as running:
+        yield running

@@ -1,0 +1,126 @@
+"""Processes are killed in the middle of real fine-tunes, which then must succeed all the same."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from models import TINY
+from services import Running, embedded, production, wait_until
+
+Json = dict[str, Any]
+EPOCHS = 12
+BODY: Json = {
+    "model": TINY, "dataset": "glue/rte", "selection": {"policy": "last_k", "k": 2},
+    "training": {"epochs": EPOCHS, "batch_size": 64, "max_length": 16, "learning_rate": 1e-3},
+    "checkpoints": {"keep": "last"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["embedded", "production"])
+def service(
+    request: pytest.FixtureRequest, mirrors: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A service of its own: these tests kill its parts. On invented rows: only speed matters."""
+    data = tmp_path_factory.mktemp("crashes")
+    own = mirrors.split(":")
+    few = ":".join((own[0], own[-1]))
+    if request.param == "embedded":
+        with embedded(data, few) as running:
+            yield running
+        return
+    postgres = request.getfixturevalue("module_postgres")
+    redis = request.getfixturevalue("redis_url")
+    with production(data, few, postgres, redis) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service: Running) -> str:
+    """SHA-256 of the weights that the run ends with when nothing happens."""
+    return weights_of(service, service.run("finetunes", BODY))
+
+
+def weights_of(service: Running, job: Json) -> str:
+    files = service.client.checkpoints(job["id"])[-1]["files"]
+    return str(next(f["sha256"] for f in files if f["name"] == "delta.safetensors"))
+
+
+def in_the_middle(service: Running) -> Json:
+    """Submit a fine-tune and wait until it has trained some epochs and saved its state."""
+    job = service.client.submit("finetunes", BODY)
+
+    def far_enough() -> bool:
+        found = service.client.checkpoints(job["id"])
+        return bool(found) and found[-1]["epoch"] >= 2
+
+    wait_until(far_enough, 90, service.logs)
+    assert service.client.job(job["id"])["status"] == "running"
+    return job
+
+
+def reasons(job: Json) -> list[str | None]:
+    return [change["reason"] for change in job["transitions"]]
+
+
+def test_a_killed_child_costs_an_attempt_and_nothing_else(
+    service: Running, undisturbed: str
+) -> None:
+    job = in_the_middle(service)
+    (child,) = service.children()
+    child.send_signal(signal.SIGKILL)
+    job = service.finished(job)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert "worker_lost" in reasons(job)
+    assert weights_of(service, job) == undisturbed
+    assert len(job["result"]["epochs"]) == EPOCHS
+
+
+def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
+    service: Running, undisturbed: str
+) -> None:
+    job = in_the_middle(service)
+    (worker,), (child,) = service.workers(), service.children()
+    worker.send_signal(signal.SIGKILL)
+    psutil.wait_procs([child], timeout=5)
+    assert not child.is_running()
+    if "SURGEON_REDIS_URL" in service.environment:  # nobody watches over containers here
+        service.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
+    job = service.finished(job)
+    assert (job["status"], job["attempt"]) == ("succeeded", 2)
+    assert "worker_lost" in reasons(job)
+    assert weights_of(service, job) == undisturbed
+
+
+def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undisturbed: str) -> None:
+    job = in_the_middle(service)
+    (worker,) = service.workers()
+    worker.send_signal(signal.SIGTERM)
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running()
+    if "SURGEON_REDIS_URL" in service.environment:
+        service.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
+    job = service.finished(job)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    assert "drained" in reasons(job)
+    assert weights_of(service, job) == undisturbed
+
+
+def test_cancelling_a_running_job_stops_it_within_a_step(service: Running) -> None:
+    job = in_the_middle(service)
+    service.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
+    job = service.finished(job, 15)
+    assert (job["status"], job["result"]) == ("cancelled", None)
+    assert service.run("rankings", {"model": TINY, "dataset": "glue/rte", "cache": "bypass"})
+
+
+def test_nothing_is_left_behind(service: Running, undisturbed: str) -> None:
+    """States of finished jobs and scratch of dead attempts are gone."""
+    stored = [path for path in Path(service.data / "artifacts").rglob("state-*") if path.is_dir()]
+    running = [j for j in service.client.call("GET", "/v1/jobs")["data"] if not j["terminal"]]
+    assert running == []
+    assert len(stored) <= 1  # the cancelled job's, until it is a day old
