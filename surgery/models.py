@@ -94,6 +94,13 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
     return _from_hub(name, revision or None, sources)
 
 
+def local_model(directory: Path) -> ModelSource:
+    """A model in a folder of one's own, under the same checks. For the library and its command."""
+    if not (directory / "config.json").is_file():
+        raise ModelNotFound(f"{directory} is no folder with a config.json")
+    return _from_mirror(directory.resolve().name, None, directory)
+
+
 def _from_mirror(name: str, revision: str | None, directory: Path) -> ModelSource:
     files = tuple(sorted(path.name for path in directory.iterdir() if _wanted(path.name)))
     config = _read_config((directory / "config.json").read_bytes()[: MAX_CONFIG_BYTES + 1], name)

@@ -1,0 +1,156 @@
+"""Rank and tune on local files, without the service.
+
+python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] …
+python -m surgery tune MODEL TRAIN OUT --top-k 2 [--epochs 3] …
+
+MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, or a
+preset such as glue/cola. Results are JSON on standard output, progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from surgery.data import TaskData, open_data
+from surgery.errors import SurgeryError
+from surgery.files import format_of
+from surgery.ingest import ingest
+from surgery.loading import load_model
+from surgery.models import ModelSource, local_model, resolve_model
+from surgery.policies import choose_layers
+from surgery.progress import Quiet
+from surgery.ranking import rank_layers
+from surgery.references import materialise, resolve_dataset
+from surgery.results import RankingResult
+from surgery.selection import layers_of_model
+from surgery.sources import Sources
+from surgery.spec import CheckpointSpec, FinetuneSpec, RankingOptions, SelectionSpec, TrainingSpec
+from surgery.tasks import metrics_for
+from surgery.training import finetune
+
+
+class Lines(Quiet):
+    """Progress as lines on standard error."""
+
+    def phase(self, name: str) -> None:
+        """One line a phase."""
+        sys.stderr.write(f"{name}\n")
+
+    def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
+        """One line a measurement."""
+        shown = " ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
+        sys.stderr.write(f"step {step} epoch {epoch:.2f} {shown}\n")
+
+
+def _sources(cache: Path) -> Sources:
+    mirrors = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
+    offline = os.environ.get("SURGEON_OFFLINE", "").lower() in {"1", "true"}
+    return Sources(tuple(Path(part) for part in mirrors if part), cache=cache, offline=offline)
+
+
+def _model(name: str, sources: Sources) -> ModelSource:
+    return local_model(Path(name)) if Path(name).is_dir() else resolve_model(name, sources)
+
+
+def _data(given: argparse.Namespace, sources: Sources, scratch: Path) -> TaskData:
+    train = Path(given.train)
+    if not train.is_file():
+        source = resolve_dataset(given.train, sources)
+        folder, report = materialise(source, sources)
+        metrics = source.metrics or metrics_for(report.problem, report.labels)
+        return open_data(folder, report, metrics)
+    report = ingest(
+        train, given.validation, scratch / "data",
+        train_format=format_of(train.name), train_name=train.name,
+        validation_format=format_of(given.validation.name) if given.validation else None,
+        validation_name=given.validation.name if given.validation else "validation",
+    )  # fmt: skip
+    return open_data(scratch / "data", report, metrics_for(report.problem, report.labels))
+
+
+def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> RankingResult:
+    options = RankingOptions(
+        samples=given.samples, aggregate=given.aggregate, max_length=given.max_length,
+        seed=given.seed,
+    )  # fmt: skip
+    loaded = load_model(_model(given.model, sources), sources, data, seed=given.seed)
+    return rank_layers(loaded, data, options, Lines())
+
+
+def _selection(given: argparse.Namespace) -> SelectionSpec:
+    counts = {p: getattr(given, p) for p in ("top_k", "first_k", "last_k", "random_k")}
+    chosen = {policy: k for policy, k in counts.items() if k is not None}
+    if len(chosen) > 1:
+        raise SurgeryError("choose layers with one option only")
+    policy, k = next(iter(chosen.items()), ("all", None))
+    return SelectionSpec.model_validate({"policy": policy, "k": k})
+
+
+def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
+    selection = _selection(given)
+    ranking = _rank(given, sources, data) if selection.policy == "top_k" else None
+    loaded = load_model(_model(given.model, sources), sources, data, seed=given.seed)
+    layers = choose_layers(selection, layers_of_model(loaded), ranking)
+    spec = FinetuneSpec(
+        model="local", dataset="local", selection=selection,
+        checkpoints=CheckpointSpec(form=given.form),
+        training=TrainingSpec(
+            epochs=given.epochs, learning_rate=given.learning_rate, batch_size=given.batch_size,
+            max_length=given.max_length, seed=given.seed,
+        ),
+    )  # fmt: skip
+    return finetune(loaded, data, spec, layers, Lines(given.out))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m surgery", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    rank = commands.add_parser("rank", help="rank the layers")
+    tune = commands.add_parser("tune", help="fine-tune chosen layers")
+    for command in (rank, tune):
+        command.add_argument("model")
+        command.add_argument("train")
+    tune.add_argument("out", type=Path, help="where checkpoints are written")
+    for command in (rank, tune):
+        command.add_argument("--validation", type=Path)
+        command.add_argument("--samples", type=int, default=256)
+        command.add_argument("--aggregate", default="trace")
+        command.add_argument("--max-length", type=int, default=128)
+        command.add_argument("--seed", type=int, default=0)
+    for policy in ("top-k", "first-k", "last-k", "random-k"):
+        tune.add_argument(f"--{policy}", type=int, help="default: every layer trains")
+    tune.add_argument("--epochs", type=int, default=3)
+    tune.add_argument("--learning-rate", type=float, default=5e-5)
+    tune.add_argument("--batch-size", type=int, default=32)
+    tune.add_argument("--form", choices=["delta", "full"], default="full")
+    return parser
+
+
+def main() -> int:
+    """Run one command; expected failures are a message and exit code 1."""
+    given = _parser().parse_args()
+    run = {"rank": _rank, "tune": _tune}[given.command]
+    with tempfile.TemporaryDirectory(prefix="surgery-") as scratch:
+        sources = _sources(Path(scratch) / "cache")
+        try:
+            result = run(given, sources, _data(given, sources, Path(scratch)))
+        except (SurgeryError, ValidationError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    sys.stdout.write(result.model_dump_json(indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
