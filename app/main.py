@@ -63,7 +63,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
-    app.add_middleware(RequestMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    app.add_middleware(
+        RequestMiddleware, upload_max_bytes=settings.upload_max_bytes,
+        any_host=bool(settings.api_key_hashes),
+    )  # fmt: skip
     guarded = [Depends(require_key)]
     for module in (models, tasks, datasets, rankings, finetunes, jobs, checkpoints):
         app.include_router(module.router, dependencies=guarded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 import time
@@ -25,9 +26,10 @@ class _BodyTooLarge(Exception):
 class RequestMiddleware:
     """Plain ASGI, so that streamed answers stay streams."""
 
-    def __init__(self, app: ASGIApp, upload_max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, upload_max_bytes: int, any_host: bool) -> None:
         self.app = app
         self.upload_max_bytes = upload_max_bytes
+        self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -49,6 +51,9 @@ class RequestMiddleware:
             await send(message)
 
         try:
+            if not self.any_host and not is_loopback(_host_name(headers.get("host", ""))):
+                await self._refuse_host(scope, receive, tagged)
+                return
             await self._limited(scope, receive, tagged, headers)
         except _BodyTooLarge:
             if started:
@@ -80,10 +85,30 @@ class RequestMiddleware:
 
         await self.app(scope, counted, send)
 
+    async def _refuse_host(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A page of another name that resolves to this machine must not command the service."""
+        detail = "without API keys only requests to 127.0.0.1 or localhost are answered"
+        await respond(Request(scope), 400, "wrong_host", detail)(scope, receive, send)
+
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"the body is larger than {self._limit(scope):,} bytes"
         answer = respond(Request(scope), 413, "too_large", detail, headers={"Connection": "close"})
         await answer(scope, receive, send)
+
+
+def _host_name(header: str) -> str:
+    """Without the port; IPv6 without its brackets."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can mean itself by that name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _request_id(given: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -13,9 +12,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-import uvicorn
-
 from app.main import create_app
+from app.middleware import is_loopback
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.serve")
@@ -35,14 +33,6 @@ def check_address(settings: Settings, host: str) -> None:
         f"{host} is reachable from other machines and no API key is configured; make one with "
         "`surgeon key` and set SURGEON_API_KEY_HASHES, or listen on 127.0.0.1"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve_api(settings: Settings, host: str, port: int) -> None:

@@ -15,7 +15,8 @@ and the result says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,7 @@ from surgery.hooks import Accumulator, Diagonal, GradientHooks, Traces, Unsuppor
 from surgery.spec import Problem
 
 Path = Literal["batched", "one_sample"]
+CHECK_TOKENS = 16  # of the rows that are scored both ways: rules do not depend on length
 CHECK_TOLERANCE = 5e-3  # of a layer's score: far above float32 noise, far below any wrong formula
 
 
@@ -88,33 +90,48 @@ def fisher_scores(
     first = next(iterator, None)
     if first is None:
         raise ValueError("no batch to score")
-    training, wanted = model.training, {n: p.requires_grad for n, p in model.named_parameters()}
-    model.eval()
-    try:
-        reason = _reason_for_slow_path(model, names, first, problem)
+    with _restored(model):
+        model.eval()
+        reason = reason_for_slow_path(model, names, first, problem)
         accumulator: Accumulator = (Diagonal if elementwise else Traces)(model, names)
-        score = _score_batch if reason is None else _score_one_by_one
+        score = score_batch if reason is None else _score_one_by_one
         total = 0
         for batch in _chain(first, iterator):
             score(model, accumulator, batch, problem)
             total += len(batch["labels"])
             if on_batch:
                 on_batch(total)
-    finally:
-        model.train(training)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(wanted[name])
+    return _result(accumulator, total, reason, owner, len(blocks))
+
+
+def _result(
+    accumulator: Accumulator, total: int, reason: str | None, owner: dict[str, int], layers: int
+) -> FisherScores:
     path: Path = "batched" if reason is None else "one_sample"
     warnings = [] if reason is None else [f"scored one sample at a time: {reason}"]
     if isinstance(accumulator, Diagonal):
         _require_finite(torch.stack([h.sum() for d in accumulator.halves for h in d.values()]))
         return FisherScores(total, path, owner, halves=accumulator.halves, warnings=warnings)
     assert isinstance(accumulator, Traces)
-    by_parameter = accumulator.matrix()
-    per_sample = by_parameter.new_zeros(total, len(blocks))
-    per_sample.index_add_(1, torch.tensor([owner[name] for name in names]), by_parameter)
+    per_sample = torch.zeros(total, layers, dtype=torch.float64)
+    columns = torch.tensor([owner[name] for name in accumulator.names])
+    per_sample.index_add_(1, columns, accumulator.matrix())
     _require_finite(per_sample)
     return FisherScores(total, path, owner, per_sample=per_sample, warnings=warnings)
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Put every module's mode and every parameter's requires_grad back on leaving."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
 
 
 def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
@@ -132,9 +149,8 @@ def _forward(model: nn.Module, batch: Batch, problem: Problem) -> Tensor:
     return log_likelihood(model(**inputs).logits, batch["labels"], problem)
 
 
-def _score_batch(
-    model: nn.Module, accumulator: Accumulator, batch: Batch, problem: Problem
-) -> None:
+def score_batch(model: nn.Module, accumulator: Accumulator, batch: Batch, problem: Problem) -> None:
+    """Add every row of a batch to an accumulator by the batched formulas. Freezes the model."""
     model.requires_grad_(False)
     rows = len(batch["labels"])
     accumulator.begin(rows)
@@ -170,7 +186,17 @@ def _without_padding(batch: Batch, row: int) -> Batch:
     }
 
 
-def _reason_for_slow_path(
+def _unequal_pair(batch: Batch) -> Batch:
+    """The start of the longest row, and of the shortest cut to half of that."""
+    lengths = batch["attention_mask"].sum(1)
+    pair = lengths.argsort()[[-1, 0]]
+    longest = min(CHECK_TOKENS, int(lengths[pair[0]]))
+    probe = {n: t[pair] if t.dim() == 1 else t[pair, :longest] for n, t in batch.items()}
+    probe["attention_mask"][1, max(1, longest // 2) :] = 0
+    return probe
+
+
+def reason_for_slow_path(
     model: nn.Module, names: list[str], batch: Batch, problem: Problem
 ) -> str | None:
     """Why the batched formulas do not hold for this model, or None.
@@ -178,14 +204,10 @@ def _reason_for_slow_path(
     Beside the structural guards, two samples of unequal length are scored both ways: a module that
     mixes rows, or padding that leaks, shows there.
     """
-    lengths = batch["attention_mask"].sum(1)
-    pair = torch.stack([lengths.argmax(), lengths.argmin()])
-    probe = {name: tensor[pair] for name, tensor in batch.items()}
-    longest = int(probe["attention_mask"].sum(1).max())
-    probe = {n: t if t.dim() == 1 else t[:, :longest] for n, t in probe.items()}
+    probe = _unequal_pair(batch)
     fast, slow = Traces(model, names), Traces(model, names)
     try:
-        _score_batch(model, fast, probe, problem)
+        score_batch(model, fast, probe, problem)
     except UnsupportedModule as error:
         return str(error)
     _score_one_by_one(model, slow, probe, problem)
