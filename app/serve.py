@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import uvicorn
+
 from app.main import create_app
 from app.middleware import is_loopback
 from app.settings import Settings
