@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
+
 from app.db import Database
 from app.settings import settings_from_environment
 from app.tables import Base
