@@ -60,6 +60,8 @@ def arms_progress(
             task, description=(job["phase"] if not job["terminal"] else "") or job["status"]
         )
         if job["terminal"]:
+            if job["status"] == "succeeded":  # the last steps may have passed between two polls
+                bars.update(task, completed=100)
             bars.stop_task(task)
 
     return bars, seen
@@ -126,6 +128,11 @@ def _small_against_all(best: Arm, everything: Arm, rows: int) -> str:
         return (
             f"{start} and `all` both stayed near chance: {numbers}. Train longer, or on more rows."
         )
+    if _is_noise(everything.metric, CHANCE, rows):
+        return (
+            f"{start} beat all layers, which stayed near chance: {numbers}. The settings are the "
+            "same for all arms; a lower learning rate may suit `all` better."
+        )
     if _is_noise(best.metric, everything.metric, rows):
         return f"{start} do as well as all layers: {numbers}."
     verb = "beat" if best.metric > everything.metric else "fall short of"
@@ -140,7 +147,8 @@ def _why_compare(fisher: Arm, first: Arm, rows: int) -> str:
     if _is_noise(fisher.metric, first.metric, rows):
         return f"{reason}; only a comparison shows whether a selection matters."
     if fisher.metric < first.metric:
-        return f"{reason}; here the lower layers learn it and the preferred ones do not: compare."
+        less = "do not" if _is_noise(fisher.metric, CHANCE, rows) else "learn less"
+        return f"{reason}; here the first layers learn it and the preferred ones {less}: compare."
     return f"{reason}; here it chose well, on another task it may not: compare."
 
 

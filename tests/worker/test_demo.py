@@ -52,7 +52,7 @@ def test_the_loss_of_fishers_choice_is_said() -> None:
     assert "They are the last 2 layers" in said
     assert "The best two layers (first 2), 33% of the parameters" in said
     assert "do as well as all layers: 0.998 against 1.000" in said
-    assert "the lower layers learn it and the preferred ones do not" in said
+    assert "the first layers learn it and the preferred ones do not" in said
 
 
 def test_the_win_of_fishers_choice_is_said() -> None:
@@ -77,6 +77,17 @@ def test_the_same_difference_on_many_rows_is_no_noise() -> None:
 def test_two_layers_that_fall_short_of_all_are_said_to() -> None:
     said = text_of(four(fisher=0.5, first=0.8, last=0.5, everything=0.95))
     assert "fall short of all layers: 0.800 against 0.950" in said
+
+
+def test_all_layers_that_did_not_learn_are_no_fair_rival() -> None:
+    said = text_of(four(fisher=0.5, first=0.95, last=0.5, everything=0.5))
+    assert "beat all layers, which stayed near chance: 0.950 against 0.500" in said
+    assert "a lower learning rate may suit `all` better" in said
+
+
+def test_fishers_choice_that_learned_less_is_not_said_to_fail() -> None:
+    said = text_of(four(fisher=0.8, first=0.95, last=0.7, everything=0.95))
+    assert "the preferred ones learn less" in said
 
 
 def test_nothing_learned_is_not_called_as_good_as_all() -> None:
@@ -120,7 +131,7 @@ def test_progress_follows_each_job() -> None:
     assert (first.completed, first.description, first.fields["steps"]) == (25, "train", "30/120")
     assert (everything.completed, everything.description) == (0, "queued")
     seen(FIRST, {"status": "succeeded", "phase": None, "terminal": True, "progress": None})
-    assert (first.completed, first.description) == (25, "succeeded")
+    assert (first.completed, first.description) == (100, "succeeded")
 
 
 def test_the_curl_lines_repeat_what_was_sent() -> None:
