@@ -7,6 +7,10 @@ wheels on free ports; whatever listens on a standard port is never touched.
 from __future__ import annotations
 
 import os
+
+# Before torch is imported: the tests' services share the cores with the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import shutil
 import socket
 import subprocess

@@ -34,7 +34,9 @@ CONFIGS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-def tiny(model_type: str, *, labels: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+def tiny(
+    model_type: str, *, labels: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> nn.Module:
     """A random task model whose weights are large enough for gradients to differ by layer."""
     config = AutoConfig.for_model(model_type, **CONFIGS[model_type], num_labels=labels)
     torch.manual_seed(seed)

@@ -118,6 +118,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         "HF_HOME": str(settings.sources.cache / "huggingface"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "true",
+        # Threads that spin while they wait for each other cost a time slice at every operation
+        # as soon as anything else runs on the machine: measured 15 times slower steps.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONUNBUFFERED": "1",
     }
     if settings.offline:

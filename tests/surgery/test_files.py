@@ -253,16 +253,18 @@ def test_a_parquet_that_kills_its_reader_is_refused(
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_any_bytes_are_read_or_refused(file_format: FileFormat, data: st.DataObject) -> None:
-    pieces = st.sampled_from([
-        b'"',
-        b",",
-        b"\t",
-        b"\n",
-        b"\r",
-        b'{"a":1}',
-        b"PAR1",
-        b"\xef\xbb\xbf",
-    ])
+    pieces = st.sampled_from(
+        [
+            b'"',
+            b",",
+            b"\t",
+            b"\n",
+            b"\r",
+            b'{"a":1}',
+            b"PAR1",
+            b"\xef\xbb\xbf",
+        ]
+    )
     content = b"".join(data.draw(st.lists(st.one_of(st.binary(max_size=20), pieces), max_size=20)))
     with tempfile.TemporaryDirectory() as folder:
         read_or_refused(written(Path(folder), content), file_format)
