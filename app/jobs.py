@@ -171,6 +171,7 @@ def _end(session: Session, job: Job, status: Status, **values: Any) -> None:
         setattr(job, name, value)
     job.status = status
     job.lease_expires_at = None
+    job.state = None  # its files are garbage now
     job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = (values.get("error") or {}).get("code")
@@ -185,7 +186,7 @@ def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Js
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         _end(
             session, job, Status.SUCCEEDED,
-            result=result, resolved={**job.resolved, **resolved}, progress=full, state=None,
+            result=result, resolved={**job.resolved, **resolved}, progress=full,
         )  # fmt: skip
         return state
 

@@ -160,7 +160,7 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
     port = free_port()
     running = _base(
         data, mirrors, port, SURGEON_DATABASE_URL=postgres, SURGEON_REDIS_URL=redis,
-        SURGEON_POLL="30",  # so that it is the bell that is heard
+        SURGEON_POLL="5",
     )  # fmt: skip
     migrate = running.start("db", "upgrade")
     assert migrate.wait(START_SECONDS) == 0, running.logs()
