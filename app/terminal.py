@@ -14,7 +14,7 @@ from rich.table import Table
 Json = dict[str, Any]
 console = Console()
 errors = Console(stderr=True)
-BAR_WIDTH = 14  # the table fits 80 columns
+BAR_WIDTH = 12  # the table fits 80 columns
 
 
 def show_json(value: object) -> None:
@@ -26,8 +26,10 @@ def show_ranking(job: Mapping[str, Any]) -> None:
     """The layers, best first, with bars and intervals."""
     result = job["result"]
     title = f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
-    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    table.add_column("", justify="right")
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", justify="right", no_wrap=True)
     table.add_column("layer", no_wrap=True)
     for name in ("score", "95 % interval", "share", "P(top 2)"):
         table.add_column(name, justify="right", no_wrap=True)

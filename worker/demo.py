@@ -221,7 +221,7 @@ def succeeded(job: Json) -> Json:
 
 
 def tune(client: Client, dataset: str, ranking: str) -> dict[str, Json]:
-    """All four queued at once; the finished jobs by arm."""
+    """All arms queued at once; the finished jobs by arm."""
     selections: dict[str, Json] = {
         FISHER: {"policy": "top_k", "k": 2, "ranking": ranking},
         FIRST: {"policy": "first_k", "k": 2},
@@ -229,10 +229,14 @@ def tune(client: Client, dataset: str, ranking: str) -> dict[str, Json]:
         ALL: {"policy": "all"},
     }
     task = {"model": MODEL, "dataset": dataset, "training": TRAINING}
-    jobs = {
-        name: client.submit("finetunes", {**task, "name": name, "selection": selection})
-        for name, selection in selections.items()
-    }
+    jobs: dict[str, Json] = {}
+    for name, selection in selections.items():
+        body = {**task, "name": name, "selection": selection}
+        # A dry run tells which layers an arm would train: the same layers are the same run.
+        dry = client.call("POST", "/v1/finetunes?validate_only=true", json=body)
+        layers = dry["resolved"]["layers"]
+        known = [job for job in jobs.values() if job["resolved"]["layers"] == layers]
+        jobs[name] = known[0] if known else client.submit("finetunes", body)
     bars, seen = arms_progress(console, list(jobs))
     with bars:
         while not all(job["terminal"] for job in jobs.values()):

@@ -117,7 +117,9 @@ def _fisher_against_first(fisher: Arm, first: Arm, rows: int) -> str:
 
 
 def _same_layers(fisher: Arm, last: Arm) -> str:
-    return " They are the last 2 layers, so those two arms agree." * (fisher.layers == last.layers)
+    return " They are the last 2 layers: those two arms are one run." * (
+        fisher.layers == last.layers
+    )
 
 
 def _small_against_all(best: Arm, everything: Arm, rows: int) -> str:
