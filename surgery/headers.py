@@ -68,7 +68,14 @@ def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
             for key, entry in entries.items()
             if key != "__metadata__"
         }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise UnsafeWeights(f"{name} has a malformed safetensors header") from error
 
 
