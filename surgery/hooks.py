@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 from weakref import ReferenceType, ref
 
@@ -49,7 +50,7 @@ class Gram:
         return torch.stack(parts).sum(0)
 
 
-class Accumulator:
+class Accumulator(ABC):
     """What is kept of per-sample gradients. ``names`` are the scored parameters, in order."""
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
@@ -57,25 +58,25 @@ class Accumulator:
         self.names = names
         self.scored = {name: parameters[name] for name in names}
 
+    @abstractmethod
     def begin(self, rows: int) -> None:
         """A batch of so many samples follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, inputs: Tensor, outputs: int) -> Any:
         """What the backward pass needs of the inputs (N, T, d) of a Linear with so many outputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_linear(self, weight: str, bias: str | None, kept: Any, gradients: Tensor) -> None:
         """What was kept of a Linear's inputs meets its output gradients (N, T, p)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_rows(self, name: str, gradients: Tensor) -> None:
         """The gradient of a vector for every sample of the batch, (N, d)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
         """The whole gradient of one parameter for one sample."""
-        raise NotImplementedError
 
 
 class Traces(Accumulator):

@@ -184,6 +184,7 @@ def test_an_api_is_well_while_it_answers(status: int, well: bool) -> None:
 
 def test_a_worker_is_well_while_it_has_its_job_process(tmp_path: Path) -> None:
     (tmp_path / "worker").mkdir()
+    (tmp_path / "worker/__init__.py").touch()  # before the installed package of that name
     (tmp_path / "worker/child.py").write_text("print(flush=True); input()")
     child = subprocess.Popen(
         [sys.executable, "-m", "worker.child", "1"],  # as worker/process.py starts it
