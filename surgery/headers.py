@@ -61,9 +61,9 @@ def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
         return {
             key: TensorHeader(
                 dtype=str(entry["dtype"]),
-                shape=tuple(int(size) for size in entry["shape"]),
-                start=int(entry["data_offsets"][0]),
-                end=int(entry["data_offsets"][1]),
+                shape=tuple(_whole(size) for size in entry["shape"]),
+                start=_whole(entry["data_offsets"][0]),
+                end=_whole(entry["data_offsets"][1]),
             )
             for key, entry in entries.items()
             if key != "__metadata__"
@@ -77,6 +77,12 @@ def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
         RecursionError,
     ) as error:
         raise UnsafeWeights(f"{name} has a malformed safetensors header") from error
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:  # neither 2.9 nor "3" nor true
+        raise TypeError("not a whole number")
+    return value
 
 
 def _check_layout(tensors: dict[str, TensorHeader], data_bytes: int, name: str) -> None:

@@ -43,6 +43,7 @@ MODEL_FILES = (
     "special_tokens_map.json",
 )  # fmt: skip
 SAMPLES = 256
+WORKERS = 2  # the arms run side by side, each on its share of the cores
 # Enough for the layers that can learn the task to learn it.
 TRAINING = {"epochs": 3, "learning_rate": 3e-4, "batch_size": 16, "max_length": 32, "seed": 0}
 SENTENCES = (
@@ -153,6 +154,7 @@ def running_service(folder: Path, port: int) -> Iterator[Client]:
     """The embedded service, stopped at the end; the end of its log is shown on an error."""
     log = folder / "service.log"
     command = ["-m", "app.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
+    command += ["--workers", str(WORKERS)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *command], env=service_environment(folder), stdout=output,
@@ -231,7 +233,8 @@ def tune(client: Client, dataset: str, ranking: str) -> dict[str, Json]:
     task = {"model": MODEL, "dataset": dataset, "training": TRAINING}
     jobs: dict[str, Json] = {}
     for name, selection in selections.items():
-        body = {**task, "name": name, "selection": selection}
+        # The longest run begins first, so that the workers end at about the same time.
+        body = {**task, "name": name, "selection": selection, "priority": int(name == ALL)}
         # A dry run tells which layers an arm would train: the same layers are the same run.
         dry = client.call("POST", "/v1/finetunes?validate_only=true", json=body)
         layers = dry["resolved"]["layers"]

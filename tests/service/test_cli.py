@@ -1,0 +1,84 @@
+"""The `surgeon` command against a running service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from models import TINY
+from services import Running
+from transformers import AutoModelForSequenceClassification
+from typer.testing import CliRunner, Result
+
+from app.cli import app
+
+
+def surgeon(service: Running, *arguments: object) -> Result:
+    command = [*map(str, arguments), "--url", service.client.url]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "100"})
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "train.csv"
+    rows = [f"a {'fine' if i % 2 else 'poor'} sentence {i},{i % 2}" for i in range(40)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_path: Path) -> None:
+    ranked = surgeon(embedded_service, "rank", TINY, csv, "--samples", 16)
+    assert ranked.exit_code == 0, ranked.output
+    assert "encoder.layer." in ranked.output
+    assert "recommended k" in ranked.output
+    assert "uploaded train.csv as ds_" in ranked.output
+
+    tuned = surgeon(embedded_service, "tune", TINY, csv, "--top-k", 1, "--epochs", 1, "--json")
+    assert tuned.exit_code == 0, tuned.output
+    job = json.loads(tuned.stdout)
+    assert job["status"] == "succeeded"
+    assert len(job["result"]["trained_layers"]) == 1
+
+    assert job["id"] in surgeon(embedded_service, "jobs").output
+    watched = surgeon(embedded_service, "watch", job["id"])
+    assert watched.exit_code == 0
+    assert job["result"]["best_checkpoint"] in watched.output
+
+    folder = tmp_path / "checkpoint"
+    got = surgeon(embedded_service, "download", job["id"], folder, "--form", "full")
+    assert got.exit_code == 0, got.output
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert model.config.num_labels == 2
+
+
+def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
+    for arguments, code, words in (
+        (("rank", "no/such", csv), 1, "/model"),
+        (("tune", TINY, csv, "--top-k", 9), 1, "4 layers"),
+        (("tune", TINY, csv), 2, "exactly one of"),
+        (("tune", TINY, csv, "--all", "--top-k", 1), 2, "exactly one of"),
+        (("watch", "ft_nope"), 1, "no job"),
+        (("download", "ck_nope", "x"), 1, "no checkpoint"),
+    ):
+        done = surgeon(embedded_service, *arguments)
+        assert done.exit_code == code, done.output
+        assert words in " ".join(done.output.split())
+
+
+def test_a_job_that_does_not_succeed_exits_with_one(embedded_service: Running, csv: Path) -> None:
+    body = {
+        "model": TINY, "dataset": "glue/rte", "selection": {"policy": "all"},
+        "training": {"epochs": 50, "max_length": 16},
+    }  # fmt: skip
+    job = embedded_service.client.submit("finetunes", body)
+    assert surgeon(embedded_service, "cancel", job["id"]).exit_code == 0
+    watched = surgeon(embedded_service, "watch", job["id"])
+    assert watched.exit_code == 1
+    assert "cancelled" in watched.output
+
+
+def test_no_service_is_said_plainly() -> None:
+    done = CliRunner().invoke(app, ["jobs", "--url", "http://127.0.0.1:9"])
+    assert done.exit_code == 1
+    assert "surgeon serve" in done.output
