@@ -12,7 +12,7 @@ help:
 	@echo "make test   every test, on its own Postgres and Redis (about 8 minutes)"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
-	@echo "make bench  the speed claims, measured (about 5 minutes)"
+	@echo "make bench  the speed claims, measured (5-10 minutes)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
 $(VENV)/%.stamp: pyproject.toml constraints.txt
@@ -41,7 +41,7 @@ check: $(VENV)/worker,test,dev.stamp
 
 bench: bench-fisher
 bench-fisher: $(VENV)/worker,demo.stamp
-	@echo "==> the Fisher engine against plain training and its limit, about 5 minutes"
+	@echo "==> the Fisher engine against plain training and its limit, 5-10 minutes"
 	@$(BIN)/python -m bench.fisher
 
 format: $(VENV)/worker,test,dev.stamp
