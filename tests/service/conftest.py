@@ -10,8 +10,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 from services import Running, embedded, production
 
+from app.main import create_app
+from app.settings import Settings
 from surgery.tasks import TASKS, Task
 
 
@@ -74,3 +77,12 @@ def production_service(
     data = tmp_path_factory.mktemp("production")
     with production(data, mirrors, module_postgres, redis_url) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def api(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """An API without workers: whatever is queued stays queued."""
+    data = tmp_path_factory.mktemp("api")
+    app = create_app(Settings(data_dir=data, mirror_dir=mirrors, offline=True))
+    with TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
+        yield client

@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from models import REAL_MODEL, TINY
+from models import TINY
+from problems import ROWS, Json, problem, says, upload
 
-from app.main import create_app
-from app.settings import Settings
-
-Json = dict[str, Any]
 GOOD: Json = {"model": TINY, "dataset": "glue/rte"}
 TUNE: Json = {**GOOD, "selection": {"policy": "last_k", "k": 1}}
-
-
-@pytest.fixture(scope="module")
-def api(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """An API without workers: whatever is queued stays queued."""
-    data = tmp_path_factory.mktemp("api")
-    app = create_app(Settings(data_dir=data, mirror_dir=mirrors, offline=True))
-    with TestClient(app, raise_server_exceptions=False, base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def problem(answer: Any, status: int, code: str) -> Json:
-    """The problem of an answer, checked for its form."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: Json = answer.json()
-    assert (body["status"], body["code"]) == (status, code)
-    assert body["request_id"] == answer.headers["x-request-id"]
-    return body
-
-
-def says(body: Json, pointer: str, *words: str) -> None:
-    """One of the faults is about this field and uses these words."""
-    faults = [fault for fault in body["errors"] if fault.get("pointer") == pointer]
-    assert faults, body
-    text = " ".join(str(fault["detail"]) for fault in faults)
-    assert all(word in text for word in words), text
 
 
 RANKINGS: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
@@ -147,14 +114,6 @@ def test_unknown_objects_are_404(api: TestClient) -> None:
     problem(api.put("/v1/jobs"), 405, "method_not_allowed")
 
 
-def upload(
-    api: TestClient, text: str | bytes, name: str = "t.csv", spec: Json | None = None
-) -> Any:
-    files = {"train": (name, text)}
-    return api.post("/v1/datasets", files=files, data={"spec": json.dumps(spec or {})})
-
-
-ROWS = "text,label\n" + "".join(f"sentence number {i},{i % 2}\n" for i in range(10))
 UPLOADS: dict[str, tuple[str | bytes, str, tuple[str, ...], int | None]] = {
     "no label column": ("text,kind\na,1\nb,0\n", "t.csv", ("columns.label", "kind"), None),
     "empty file": ("", "t.csv", ("empty",), None),
@@ -246,58 +205,3 @@ def test_a_ranking_of_another_model_is_refused(api: TestClient, mirrors: str) ->
     assert view["selection"] == {"layers_to_transform": [0], "layers_pattern": "layer"}
     mismatch = api.get(f"/v1/rankings/{created['id']}/selection?k=3")
     problem(mismatch, 422, "selection_mismatch")
-
-
-def test_an_idempotency_key_gives_one_job(api: TestClient) -> None:
-    headers = {"Idempotency-Key": "k-1"}
-    body = {**GOOD, "seed": 99}
-    first = api.post("/v1/rankings", json=body, headers=headers)
-    again = api.post("/v1/rankings", json=body, headers=headers)
-    assert (first.status_code, again.status_code) == (202, 202)
-    assert again.json()["id"] == first.json()["id"]
-    assert again.headers["idempotent-replayed"] == "true"
-    other = api.post("/v1/rankings", json={**body, "seed": 98}, headers=headers)
-    assert "use a new key" in problem(other, 422, "invalid")["detail"]
-
-
-def test_every_operation_has_an_example_and_a_summary(api: TestClient) -> None:
-    for path, operations in api.get("/openapi.json").json()["paths"].items():
-        for method, operation in operations.items():
-            assert operation["summary"], (method, path)
-            assert operation["description"], (method, path)
-            good = [
-                a for code, a in operation["responses"].items() if code in {"200", "201", "202"}
-            ]
-            content = [c for answer in good for c in answer.get("content", {}).values()]
-            binary = any(c.get("schema", {}).get("format") == "binary" for c in content)
-            assert binary or method == "delete" or any("example" in c for c in content), (
-                method,
-                path,
-            )
-            if "requestBody" in operation and path != "/v1/datasets":
-                body = operation["requestBody"]["content"]["application/json"]
-                assert body["examples"], (method, path)
-
-
-def test_a_model_is_described_from_its_headers(api: TestClient) -> None:
-    body = api.get(f"/v1/models/{REAL_MODEL}").json()
-    assert [layer["name"] for layer in body["layers"]] == [f"encoder.layer.{i}" for i in range(6)]
-    assert {layer["parameters"] for layer in body["layers"]} == {1_774_464}
-    assert (body["model_type"], body["hidden_size"], body["source"]) == ("bert", 384, "mirror")
-
-
-def test_the_same_rows_are_one_dataset(api: TestClient) -> None:
-    first = upload(api, ROWS)
-    assert first.status_code == 201, first.text
-    jsonl = "".join(
-        json.dumps({"text": f"sentence number {i}", "label": i % 2}) + "\n" for i in range(10)
-    )
-    again = upload(api, jsonl, "t.jsonl")
-    assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
-    job = api.post("/v1/rankings", json={**GOOD, "dataset": first.json()["id"]}).json()
-    busy = problem(api.delete(f"/v1/datasets/{first.json()['id']}"), 409, "conflict")
-    assert job["id"] in busy["detail"]
-    api.post(f"/v1/jobs/{job['id']}/cancel")
-    assert api.delete(f"/v1/datasets/{first.json()['id']}").status_code == 204
-    stored = Path(api.app.state.service.settings.data_dir / "artifacts" / "datasets")  # type: ignore[attr-defined]
-    assert list(stored.iterdir()) == []
