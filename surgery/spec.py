@@ -39,6 +39,8 @@ class Problem(StrEnum):
 
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
+    MULTIPLE_CHOICE = "multiple_choice"
+    TOKEN_CLASSIFICATION = "token_classification"
 
 
 class Aggregate(StrEnum):
