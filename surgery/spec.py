@@ -54,6 +54,66 @@ class Aggregate(StrEnum):
     """The norm of the diagonal, summed over tensors: the released code of the paper."""
 
 
+class Method(StrEnum):
+    """What a layer's score measures."""
+
+    FISHER = "fisher"
+    """The diagonal of the Fisher information: mean squared per-sample gradients."""
+    GRADIENT_NORM = "gradient_norm"
+    """‖ḡ‖ of the mean gradient."""
+    RELATIVE_GRADIENT_NORM = "relative_gradient_norm"
+    """Mean over tensors of ‖ḡ_p‖/‖θ_p‖ (Lee et al., "Surgical Fine-Tuning", ICLR 2023)."""
+    SNIP = "snip"
+    """Σ|ḡ·θ| (Lee et al., "SNIP", ICLR 2019)."""
+    WEIGHT_SNR = "weight_snr"
+    """Singular values above the noise edge over those below (Spectrum, 2024); uses no data."""
+    CLS_SIMILARITY = "cls_similarity"
+    """How far a layer turns the first token's state: 1 − cosine. One forward pass."""
+    TANGENT = "tangent"
+    """How well the layer's tangent kernel predicts what the head leaves unexplained."""
+    LAST = "last"
+    """Upper layers first."""
+    FIRST = "first"
+    """Lower layers first."""
+    RANDOM = "random"
+    """A seeded order: what any method has to beat."""
+    PAPER_COMPAT = "paper_compat"
+    """The computation of the paper's released code, for comparison only."""
+    ALL = "all"
+    """Rank by `fisher`, and tabulate every other method beside it."""
+
+
+class Granularity(StrEnum):
+    """What is ranked."""
+
+    LAYER = "layer"
+    """Transformer blocks."""
+    SUBLAYER = "sublayer"
+    """Attention and feed-forward part of each block, each with its norms."""
+    TENSOR = "tensor"
+    """Single parameter tensors of the blocks."""
+
+
+class Fisher(StrEnum):
+    """Which labels the squared gradients are taken at. Cost in backward passes a batch."""
+
+    EMPIRICAL = "empirical"
+    """The dataset's labels: one pass."""
+    SAMPLED = "sampled"
+    """Labels drawn from the model's own prediction: one pass a draw."""
+    EXACT = "exact"
+    """The expectation over the model's prediction: one pass for two classes and for regression,
+    C − 1 for C classes, as many a labelled token for token classification."""
+
+
+class Precision(StrEnum):
+    """Number format of weights and activations while scoring; sums are always float32 or wider."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 class Policy(StrEnum):
     """Which layers train."""
 
@@ -132,18 +192,67 @@ class HeadSpec(Strict):
 class RankingOptions(Strict):
     """How layers are ranked, the same wherever a ranking is asked for."""
 
-    method: Literal["fisher"] = "fisher"
-    aggregate: Aggregate = Aggregate.TRACE
-    granularity: Literal["layer"] = "layer"
+    method: Method = Method.FISHER
+    aggregate: Aggregate = Field(Aggregate.TRACE, description="For method fisher.")
+    granularity: Granularity = Granularity.LAYER
     samples: int = Field(256, ge=2, le=1_000_000, description="Training rows scored, each once.")
+    adaptive: bool = Field(
+        False,
+        description="Score ever more rows, up to `samples`, until the set of the top "
+        "`recommended_k` recurs in 95 % of the resamples. For trace and mean.",
+    )
     max_length: int = Field(128, ge=4, le=8192, description="Tokens kept of a row.")
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="Rows a batch; default: by a budget of tokens."
     )
     seed: int = Field(0, ge=0, lt=2**31)
-    fisher: Literal["empirical"] = "empirical"
+    fisher: Fisher = Field(Fisher.EMPIRICAL, description="For method fisher.")
+    draws: int = Field(1, ge=1, le=64, description="Labels drawn a sample, for fisher sampled.")
     head: HeadSpec = HeadSpec()
+    head_seeds: int = Field(
+        1, ge=1, le=16, description="Average over so many new heads and report their spread."
+    )
     bootstrap: int = Field(1000, ge=0, le=20_000, description="Resamples behind the intervals.")
+    model_prior: bool = Field(
+        True,
+        description="Also rank on shuffled labels and on shuffled tokens, with up to 128 rows "
+        "each, to tell how much of the ranking is about the task. For method fisher.",
+    )
+    precision: Precision = Precision.FP32
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RankingOptions:
+        for name in self._meaningless():
+            default = type(self).model_fields[name].default
+            if name in self.model_fields_set and getattr(self, name) != default:
+                raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
+        if self.draws > 1 and self.fisher is not Fisher.SAMPLED:
+            raise ValueError("draws goes with fisher sampled; leave it out")
+        if self.head_seeds > 1 and self.head.init != "new":
+            raise ValueError("head_seeds averages over new heads: set head.init to new with it")
+        if self.adaptive and self.aggregate is Aggregate.FROBENIUS:
+            raise ValueError("adaptive needs a score for each sample: aggregate trace or mean")
+        if self.adaptive and self.bootstrap < 200:
+            raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
+        if self.granularity is not Granularity.LAYER and self.method in _BY_LAYER:
+            raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
+        return self
+
+    def _meaningless(self) -> tuple[str, ...]:
+        if self.method is Method.PAPER_COMPAT:
+            return (*_FISHER_ONLY, "samples", "max_length", "head_seeds", "bootstrap", "precision")
+        if self.method in {Method.FISHER, Method.ALL}:
+            return ()
+        if self.method in _HEADLESS:
+            return (*_FISHER_ONLY, "head_seeds")
+        return _FISHER_ONLY
+
+
+_FISHER_ONLY = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
+_HEADLESS = {
+    Method.WEIGHT_SNR, Method.CLS_SIMILARITY, Method.FIRST, Method.LAST, Method.RANDOM,
+}  # fmt: skip
+_BY_LAYER = {Method.CLS_SIMILARITY, Method.TANGENT, Method.PAPER_COMPAT, Method.ALL}
 
 
 class Submission(Strict):
@@ -195,6 +304,9 @@ class SelectionSpec(Strict):
             raise ValueError("layers is empty: name a layer, or use policy head_only")
         if self.ranking is not None and self.policy is not Policy.TOP_K:
             raise ValueError(f"ranking means nothing to policy {self.policy.value}; leave it out")
+        given = self.ranking
+        if isinstance(given, RankingOptions) and given.granularity is not Granularity.LAYER:
+            raise ValueError("a selection is of whole layers: leave the ranking's granularity out")
         return self
 
 
