@@ -1,0 +1,276 @@
+"""What is kept of per-sample gradients: norms, diagonals, means; each by its own batched formula."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from weakref import ReferenceType, ref
+
+import torch
+from torch import Tensor, nn
+
+from surgery.squares import add_squared_products
+
+GRAM_ROWS = 64  # of a Gram matrix computed at once: nearly half of a symmetric one is skipped
+FEW_ROWS = 12  # the same on a CPU, whose products of few rows are 2 to 3 times as fast …
+SHORT = 64  # … up to this many tokens
+GRAM_COST = 0.75  # of a number of a Gram matrix, against one of a formed gradient
+CHUNK_NUMBERS = 4_000_000  # of formed gradients held at once: 16 MB in float32
+
+
+class Accumulator(ABC):
+    """Takes the gradients of the scored parameters of one batch after the other.
+
+    A sample is known by its number among all samples, whatever batch or process it comes in.
+    """
+
+    def __init__(self, scored: Mapping[str, nn.Parameter]) -> None:
+        self.scored = dict(scored)
+
+    @abstractmethod
+    def begin(self, samples: Sequence[int]) -> None:
+        """A batch of the samples of these numbers follows."""
+
+    @abstractmethod
+    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """A Linear's weight: its inputs (N, T, d) and output gradients (N, T, p)."""
+
+    @abstractmethod
+    def add_vector(self, name: str, gradients: Tensor) -> None:
+        """A bias or a norm's weight: its gradient for every sample, (N, d)."""
+
+    @abstractmethod
+    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
+        """An embedding table: ids (N, T), negative where none is read, and gradients (N, T, d)."""
+
+    @abstractmethod
+    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
+        """The whole gradient of one parameter for one row of the batch."""
+
+
+class Gram:
+    """X Xᵀ of each sample, (N, T, T), as the rows of its lower half: it is symmetric.
+
+    Block b holds tokens ``starts[b]`` to ``starts[b + 1]`` against all up to the latter.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        tokens = rows.shape[1]
+        size = FEW_ROWS if tokens <= SHORT and rows.device.type == "cpu" else GRAM_ROWS
+        self.starts = range(0, tokens, size)
+        self.blocks = [rows[:, s : s + size] @ rows[:, : s + size].mT for s in self.starts]
+
+    def dot(self, other: Gram) -> Tensor:
+        """Sum of the elementwise product of two Gram matrices, (N,)."""
+        # What lies left of the diagonal blocks stands for its mirror image too.
+        parts = []
+        for start, ours, theirs in zip(self.starts, self.blocks, other.blocks, strict=True):
+            product = wide(ours) * wide(theirs)
+            parts.append(product.sum((1, 2)))
+            if start:
+                parts.append(product[:, :, :start].sum((1, 2)))
+        return torch.stack(parts).sum(0)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32, where sums of half-precision numbers keep their digits; wider stays as it is."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def same_ids(ids: Tensor) -> Tensor:
+    """(N, T, T): whether two tokens of a sample read the same row of an embedding table."""
+    return (ids.unsqueeze(2) == ids.unsqueeze(1)) & (ids >= 0).unsqueeze(2)
+
+
+class Traces(Accumulator):
+    """Squared gradient norms of each sample, summed over the parameters of each unit.
+
+    ``columns``: parameter name → unit. Gradients are not formed where Gram matrices cost less:
+    ‖GᵀA‖² = Σ_{t,s} (A Aᵀ)_{ts} (G Gᵀ)_{ts}.
+    """
+
+    def __init__(self, scored: Mapping[str, nn.Parameter], columns: Mapping[str, int]) -> None:
+        super().__init__(scored)
+        self._columns = columns
+        self._units = max(columns.values(), default=-1) + 1
+        self._parts: list[Tensor] = []
+        self._samples: list[int] = []
+        # A Gram matrix A Aᵀ serves every Linear fed by the same tensor (query, key and value).
+        self._last: tuple[ReferenceType[Tensor], Gram] | None = None
+
+    def begin(self, samples: Sequence[int]) -> None:
+        """Open a new part of the matrix."""
+        device = next(iter(self.scored.values())).device
+        size = (self._units, len(samples))  # transposed: a column is then one run of memory
+        self._parts.append(torch.zeros(size, dtype=torch.float64, device=device))
+        self._samples += samples
+
+    def _add(self, name: str, values: Tensor) -> None:
+        self._parts[-1][self._columns[name]] += values
+
+    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """Gram matrices where T²(d + p) costs less than the T·d·p of forming gradients."""
+        tokens, width = inputs.shape[1:]
+        outputs = gradients.shape[2]
+        if GRAM_COST * tokens * (width + outputs) <= width * outputs:
+            self._add(name, Gram(gradients).dot(self._gram(inputs)))
+            return
+        chunk = max(1, CHUNK_NUMBERS // (width * outputs))
+        norms = [
+            wide(g.mT @ a).square().sum((1, 2))
+            for g, a in zip(gradients.split(chunk), inputs.split(chunk), strict=True)
+        ]
+        self._add(name, torch.cat(norms))
+
+    def _gram(self, inputs: Tensor) -> Gram:
+        if self._last is None or self._last[0]() is not inputs:
+            self._last = (ref(inputs), Gram(inputs))
+        return self._last[1]
+
+    def add_vector(self, name: str, gradients: Tensor) -> None:
+        """Square and sum each row."""
+        self._add(name, wide(gradients).square().sum(1))
+
+    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
+        """Σ_t G_t · (sum of G over the tokens of the same id)."""
+        gradients = wide(gradients)
+        summed = same_ids(ids).to(gradients.dtype) @ gradients
+        self._add(name, (gradients * summed).sum((1, 2)))
+
+    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
+        """Square and sum the whole tensor."""
+        self._parts[-1][self._columns[name], row] += wide(gradient).square().sum()
+
+    @property
+    def samples(self) -> list[int]:
+        """Their numbers, in the order of the rows of ``matrix``."""
+        return self._samples
+
+    def matrix(self) -> Tensor:
+        """Squared norms (N, units), float64, on the CPU."""
+        if not self._parts:
+            return torch.zeros(0, self._units, dtype=torch.float64)
+        return torch.cat(self._parts, dim=1).mT.contiguous().cpu()
+
+
+class Halves(Accumulator):
+    """Tensors of the parameters' shapes, summed over two disjoint halves of the samples.
+
+    Even numbers go to the first half, odd ones to the second.
+    """
+
+    def __init__(self, scored: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(scored)
+        self.halves: tuple[dict[str, Tensor], dict[str, Tensor]] = (self._zeros(), self._zeros())
+        self._rows: tuple[list[int], list[int]] = ([], [])
+        self._odd: list[bool] = []
+
+    def _zeros(self) -> dict[str, Tensor]:
+        return {
+            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+            for name, p in self.scored.items()
+        }
+
+    def begin(self, samples: Sequence[int]) -> None:
+        """Sort the batch's rows into the halves."""
+        self._odd = [sample % 2 == 1 for sample in samples]
+        self._rows = (
+            [row for row, odd in enumerate(self._odd) if not odd],
+            [row for row, odd in enumerate(self._odd) if odd],
+        )
+
+    def _each(self, *tensors: Tensor) -> list[tuple[int, list[Tensor]]]:
+        """The rows of each half that has any; rows that follow each other are not copied."""
+        found = []
+        for half, rows in enumerate(self._rows):
+            if rows and rows[-1] - rows[0] + 1 == len(rows):
+                found.append((half, [tensor[rows[0] : rows[-1] + 1] for tensor in tensors]))
+            elif rows:
+                found.append((half, [tensor[rows] for tensor in tensors]))
+        return found
+
+
+class Diagonal(Halves):
+    """Elementwise sums of squared gradients."""
+
+    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """Σ_i (G_iᵀ A_i)², squared elementwise, a piece of a gradient at a time."""
+        for half, (g, a) in self._each(gradients, inputs):
+            add_squared_products(self.halves[half][name], g, a)
+
+    def add_vector(self, name: str, gradients: Tensor) -> None:
+        """Square, then sum over the rows of each half."""
+        for half, (g,) in self._each(wide(gradients)):
+            self.halves[half][name] += g.square().sum(0)
+
+    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
+        """Sum over the tokens of one id, square, and add once for each id of a sample."""
+        same = same_ids(ids)
+        wider = wide(gradients)
+        summed = same.to(wider.dtype) @ wider
+        # Each of n tokens of an id brings the same square: an n-th of it, n times.
+        shares = summed.square() / same.sum(2, keepdim=True).clamp_min(1)
+        for half, (i, s) in self._each(ids, shares):
+            self.halves[half][name].index_add_(0, i.clamp_min(0).flatten(), s.flatten(0, 1))
+
+    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
+        """Square and add the whole tensor."""
+        self.halves[self._odd[row]][name].addcmul_(wide(gradient), wide(gradient))
+
+
+class Means(Halves):
+    """Sums of gradients themselves, for the scores of the mean gradient."""
+
+    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """One product over all rows and tokens."""
+        for half, (g, a) in self._each(gradients, inputs):
+            self.halves[half][name] += g.flatten(0, 1).mT @ a.flatten(0, 1)
+
+    def add_vector(self, name: str, gradients: Tensor) -> None:
+        """Sum over the rows of each half."""
+        for half, (g,) in self._each(wide(gradients)):
+            self.halves[half][name] += g.sum(0)
+
+    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
+        """Add every token's gradient to the row it read."""
+        for half, (i, g) in self._each(ids, wide(gradients)):
+            read = (i >= 0).flatten().unsqueeze(1)
+            rows = g.flatten(0, 1) * read
+            self.halves[half][name].index_add_(0, i.clamp_min(0).flatten(), rows)
+
+    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
+        """Add the whole tensor."""
+        self.halves[self._odd[row]][name] += wide(gradient)
+
+
+class Several(Accumulator):
+    """More than one of the others, fed by one pass."""
+
+    def __init__(self, parts: Sequence[Accumulator]) -> None:
+        super().__init__(parts[0].scored)
+        self.parts = parts
+
+    def begin(self, samples: Sequence[int]) -> None:
+        """Tell each."""
+        for part in self.parts:
+            part.begin(samples)
+
+    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """Tell each."""
+        for part in self.parts:
+            part.add_linear(name, inputs, gradients)
+
+    def add_vector(self, name: str, gradients: Tensor) -> None:
+        """Tell each."""
+        for part in self.parts:
+            part.add_vector(name, gradients)
+
+    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
+        """Tell each."""
+        for part in self.parts:
+            part.add_embedding(name, ids, gradients)
+
+    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
+        """Tell each."""
+        for part in self.parts:
+            part.add_gradient(name, row, gradient)
