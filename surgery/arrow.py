@@ -6,6 +6,7 @@ import hashlib
 import os
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from surgery.inputs import Content, Kind
 from surgery.labels import Labelling
 from surgery.schema import Duplicates
 from surgery.spec import Problem
@@ -20,55 +22,65 @@ from surgery.spec import Problem
 HASH_BYTES = 16
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
+_TYPES: dict[Kind, Any] = {"string": pa.string(), "strings": pa.list_(pa.string())}
+_LABEL_TYPES: dict[Problem, Any] = {
+    Problem.REGRESSION: pa.float64(),
+    Problem.TOKEN_CLASSIFICATION: pa.list_(pa.int64()),
+}
+_CODE_TYPES: dict[str, Any] = {"d": pa.float64(), "i": pa.int32(), "q": pa.int64()}
 
 
-def text_hash(text: str, pair: str | None) -> bytes:
-    """16 bytes that differ wherever the texts differ."""
-    return hashlib.blake2b(_framed(text, pair), digest_size=HASH_BYTES).digest()
-
-
-def _framed(text: str, pair: str | None) -> bytes:
-    """The texts with their lengths, so that ("ab", "c") is not ("a", "bc")."""
-    first = text.encode()
-    second = b"" if pair is None else b"+" + pair.encode()
-    return len(first).to_bytes(8, "big") + first + len(second).to_bytes(8, "big") + second
+def content_hash(content: Content) -> bytes:
+    """16 bytes that differ wherever the cells differ."""
+    return hashlib.blake2b(content.framed, digest_size=HASH_BYTES).digest()
 
 
 class SplitWriter:
     """Write rows to an Arrow stream, which `datasets.Dataset.from_file` memory-maps.
 
-    Columns: text, text_pair where there is a pair, label (int64, or float64 for regression).
-    Beside writing it counts labels and hashes the content.
+    Columns: those of the problem's inputs, and label: int64, float64 for regression, a list of
+    int64 for token classification. Beside writing it counts labels and hashes the content.
     """
 
-    def __init__(self, path: Path, labelling: Labelling, *, pair: bool) -> None:
+    def __init__(
+        self, path: Path, labelling: Labelling, fields: Sequence[tuple[str, Kind]]
+    ) -> None:
         self.labelling = labelling
-        regression = labelling.problem is Problem.REGRESSION
-        fields = [("text", pa.string())] + ([("text_pair", pa.string())] if pair else [])
-        self.schema = pa.schema([*fields, ("label", pa.float64() if regression else pa.int64())])
+        self.schema = pa.schema(
+            [(name, _TYPES[kind]) for name, kind in fields]
+            + [("label", _LABEL_TYPES.get(labelling.problem, pa.int64()))]
+        )
         self.rows = 0
         self.counts: Counter[int] = Counter()
         self.low, self.high = float("inf"), float("-inf")
         self.digest = hashlib.sha256()
-        self._held: list[tuple[str | float, ...]] = []
+        self._held: list[tuple[Any, ...]] = []
         self._bytes = 0
         self._file = path.open("wb")
         self._stream = pa.ipc.new_stream(self._file, self.schema)
 
-    def add(self, text: str, pair: str | None, value: object) -> None:
+    def add(self, content: Content, value: object) -> None:
         """Write one row."""
-        label = self.labelling.number(value)
-        framed = _framed(text, pair)
-        self.digest.update(framed + repr(label).encode() + b"\n")
-        self._held.append((text, label) if pair is None else (text, pair, label))
-        self._bytes += len(framed)
+        label = self._count(value)
+        self.digest.update(content.framed + repr(label).encode() + b"\n")
+        self._held.append((*content.cells, label))
+        self._bytes += len(content.framed)
         self.rows += 1
+        if len(self._held) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def _count(self, value: object) -> int | float | list[int]:
+        if self.labelling.problem is Problem.TOKEN_CLASSIFICATION:
+            assert isinstance(value, list)
+            tags = [int(self.labelling.number(tag)) for tag in value]
+            self.counts.update(tags)
+            return tags
+        label = self.labelling.number(value)
         if self.labelling.problem is Problem.REGRESSION:
             self.low, self.high = min(self.low, label), max(self.high, label)
         else:
             self.counts[int(label)] += 1
-        if len(self._held) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
-            self._flush()
+        return label
 
     def _flush(self) -> None:
         if self._held:
@@ -96,12 +108,12 @@ class SplitWriter:
         self._file.close()
 
     def named_counts(self) -> dict[str, int]:
-        """Rows of each label, every label of the dataset named."""
+        """Rows (words) of each label (tag), every label of the dataset named."""
         return {name: self.counts[index] for index, name in enumerate(self.labelling.names)}
 
 
 def repeated_rows(hashes: bytearray) -> bytes:
-    """One byte a row: 1 where another row has the same text."""
+    """One byte a row: 1 where another row has the same content."""
     column = _hash_column(hashes)
     counts = pc.value_counts(column)
     twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -114,7 +126,7 @@ def count_duplicates(
 ) -> Duplicates:
     """Count equal texts; ``validation`` has one byte a row, 1 for the rows of validation."""
     rows = len(validation)
-    kind = pa.float64() if labels.typecode == "d" else pa.int32()
+    kind = _CODE_TYPES[labels.typecode]
     table = pa.table(
         {
             "hash": _hash_column(hashes),

@@ -235,7 +235,7 @@ def _rows(facts: Mapping[str, Any], split: str) -> int | None:
 
 def _class_names(facts: Mapping[str, Any], column: str) -> tuple[str, ...] | None:
     for entry in _listed(facts.get("features")):
-        kind = entry.get("dtype")
+        kind = next((entry[key] for key in ("dtype", "sequence", "list") if key in entry), None)
         names = kind.get("class_label", {}).get("names") if isinstance(kind, Mapping) else None
         if entry.get("name") != column or not isinstance(names, list | Mapping):
             continue

@@ -1,7 +1,7 @@
 """Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
 
 Each file is read twice: once to check every row and learn the labels, once to write. Between the
-two a row is 32 bytes (a hash of its text, its label), so memory does not grow with the texts.
+two a row is 32 bytes (a hash of its content, its label), so memory does not grow with the texts.
 """
 
 from __future__ import annotations
@@ -13,25 +13,20 @@ import secrets
 import shutil
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from surgery.arrow import SplitWriter, count_duplicates
-from surgery.errors import DatasetInvalid
+from surgery.columns import check_columns, settle_columns
+from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FileFormat, Limits
-from surgery.labels import LabelColumn, Labelling
-from surgery.schema import (
-    WORD_BINS,
-    DatasetReport,
-    TextLengths,
-    check_columns,
-    settle_columns,
-    warnings_of,
-)
-from surgery.spec import Columns, Problem
-from surgery.survey import Part, Survey, Table, texts_of
+from surgery.inputs import ChoiceInputs, inputs_for
+from surgery.labels import LabelColumn, Labelling, TagColumn
+from surgery.schema import WORD_BINS, DatasetReport, TextLengths, warnings_of
+from surgery.spec import Columns, Problem, check_label_names
+from surgery.survey import Part, Survey, Table
 
 REPORT = "report.json"
 
@@ -77,26 +72,24 @@ def ingest_tables(
     columns: Columns | None = None,
     problem: Problem | None = None,
     labels: Sequence[str] | None = None,
+    questions: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> DatasetReport:
-    """As ``ingest``, for splits of several files."""
+    """As ``ingest``, for splits of several files.
+
+    ``questions`` says what the values of a multiple choice's question column stand for.
+    """
     if out.exists():
         raise FileExistsError(f"{out} exists already; a dataset is written once")
-    file, row = train.first()
-    used, guessed = settle_columns(row, columns, file)
+    tables = [train] if validation is None else [train, validation]
+    survey, guessed = _start(tables, columns, problem, labels, questions)
+    for split, table in zip(("train", "validation"), tables, strict=False):
+        survey.read(split, table)
+    labelling = survey.settle()
     inferred: list[Inferred] = ["columns"] if guessed else []
-    if validation is not None:
-        file, row = validation.first()
-        check_columns(row, used, file)
-    survey = Survey(used, LabelColumn(problem, labels))
-    survey.read("train", train)
-    if validation is not None:
-        survey.read("validation", validation)
-    labelling, guessed = survey.settle()
-    inferred += ["problem"] if guessed else []
+    inferred += ["problem"] if problem is None else []
     inferred += ["validation"] if validation is None else []
     mask = survey.mask(labelling, seed, split=validation is None)
-    tables = [train] if validation is None else [train, validation]
     with _scratch(out) as folder:
         writers = _write(survey, labelling, tables, mask, folder)
         report = _report(survey, labelling, inferred, mask, writers)
@@ -104,20 +97,67 @@ def ingest_tables(
     return report
 
 
+def _start(
+    tables: list[Table],
+    columns: Columns | None,
+    problem: Problem | None,
+    labels: Sequence[str] | None,
+    questions: Mapping[str, str] | None,
+) -> tuple[Survey, bool]:
+    """What to read and how, from the first rows; whether any column was inferred."""
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        _refuse_flat_files(tables)
+    first = tables[0].first()
+    file, _, row = first
+    used, problem, guessed = settle_columns(row, columns, problem, file)
+    for table in tables[1:]:
+        file, _, row = table.first()
+        check_columns(row, used, file)
+    inputs = inputs_for(problem, used, first, questions)
+    if labels is not None:
+        _check_labels(list(labels), problem or Problem.CLASSIFICATION)
+    if isinstance(inputs, ChoiceInputs):
+        labels = [str(place) for place in range(inputs.count)]
+    kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
+    return Survey(used, inputs, kind(problem, labels)), guessed
+
+
+def _refuse_flat_files(tables: list[Table]) -> None:
+    flat = [part for table in tables for part in table.parts if part.file_format in {"csv", "tsv"}]
+    faults = [
+        Fault(
+            f"{part.name} is {part.file_format.upper()}, which has no lists of words and tags; "
+            "problem token_classification needs JSON Lines or Parquet",
+            file=part.name,
+        )
+        for part in flat
+    ]
+    if faults:
+        raise DatasetInvalid(faults[0].detail, faults)
+
+
+def _check_labels(labels: list[str], problem: Problem) -> None:
+    try:
+        check_label_names(labels, problem)
+    except ValueError as error:
+        raise DatasetInvalid(str(error), [Fault(str(error), "/labels")]) from None
+
+
 def _write(
     survey: Survey, labelling: Labelling, tables: list[Table], mask: bytearray, folder: Path
 ) -> dict[str, SplitWriter]:
     """The second reading: each row goes to the split its byte of ``mask`` names."""
-    label, pair = str(survey.columns.label), survey.columns.text_pair is not None
+    inputs = survey.inputs
     with (
-        SplitWriter(folder / "train.arrow", labelling, pair=pair) as train,
-        SplitWriter(folder / "validation.arrow", labelling, pair=pair) as validation,
+        SplitWriter(folder / "train.arrow", labelling, inputs.fields) as train,
+        SplitWriter(folder / "validation.arrow", labelling, inputs.fields) as validation,
     ):
         writers = (train, validation)
         rows = (values for table in tables for _, _, values in table.rows(survey.wanted))
         try:
             for side, values in zip(mask, rows, strict=True):
-                writers[side].add(*texts_of(values, survey.columns), values.get(label))
+                content = inputs.read(values)
+                writers[side].add(content, inputs.label(values, content))
         except (ValueError, KeyError):  # more or fewer rows, or other ones, than the first time
             detail = "the files changed while they were read; send them again"
             raise DatasetInvalid(detail) from None

@@ -26,8 +26,9 @@ class LabelError(ValueError):
 class Labelling:
     """How label values become the numbers that are stored.
 
-    For classification ``names`` are the classes in index order. ``indexed`` says that integers
-    in the data are indices already, as in the presets.
+    ``names`` are the classes or tags in index order (the indices themselves for multiple choice),
+    empty for regression. ``indexed`` says that integers in the data are indices already, as in
+    the presets.
     """
 
     problem: Problem
@@ -39,7 +40,7 @@ class Labelling:
         self.index.update({name: number for number, name in enumerate(self.names)})
 
     def number(self, value: object) -> int | float:
-        """The class index or the number of one value; LabelError if it is neither."""
+        """The class index or the number of one value (one tag); LabelError if it is neither."""
         name, number = read_label(value)
         if self.problem is Problem.REGRESSION:
             if number is None:
@@ -121,10 +122,16 @@ class LabelColumn:
         if self.problem is Problem.REGRESSION or self.names is None:
             return None
         self.seen = {name: code for code, name in enumerate(self.names)}
-        return Labelling(Problem.CLASSIFICATION, tuple(self.names), indexed=True)
+        problem = self.problem or Problem.CLASSIFICATION
+        return Labelling(problem, tuple(self.names), indexed=True)
 
     def add(self, value: object, split: str, file: str, row: int) -> None:
-        """Take one label; LabelError if it is none."""
+        """Take the label of a row; LabelError if it is none."""
+        code, number = self._take(value, split, file, row)
+        self.codes.append(code)
+        self.values.append(math.nan if number is None else number)
+
+    def _take(self, value: object, split: str, file: str, row: int) -> tuple[int, float | None]:
         name, number = read_label(value)
         if self.given is not None:
             code = int(self.given.number(value))
@@ -132,9 +139,8 @@ class LabelColumn:
             code = self._code(name)
             self.fractional |= number is not None and not number.is_integer()
             self._note_text(name, number, file, row)
-        self.codes.append(code)
-        self.values.append(math.nan if number is None else number)
         self.first.setdefault((split, code), (file, row))
+        return code, number
 
     def _code(self, name: str) -> int:
         """Past the limit of classes only their being too many is kept."""
@@ -148,16 +154,16 @@ class LabelColumn:
             if len(self.not_numbers) < 100:
                 self.not_numbers.append((file, row, name))
 
-    def settle(self) -> tuple[Labelling, bool]:
-        """The labelling, and whether its problem was inferred."""
+    def settle(self) -> Labelling:
+        """What the labels turn out to be."""
         if self.given is not None:
-            return self.given, self.problem is None
+            return self.given
         problem = self.problem or (
             Problem.REGRESSION if self.fractional else Problem.CLASSIFICATION
         )
         if problem is Problem.REGRESSION:
-            return Labelling(problem), self.problem is None
-        return Labelling(problem, tuple(sorted(self.seen, key=_order))), self.problem is None
+            return Labelling(problem)
+        return Labelling(problem, tuple(sorted(self.seen, key=_order)))
 
     def faults(self, labelling: Labelling, column: str) -> list[Fault]:
         """What is wrong with the labels taken together."""
@@ -178,7 +184,7 @@ class LabelColumn:
     def _class_faults(self, column: str) -> list[Fault]:
         names = list(self.seen)
         trained = {code for split, code in self.first if split == "train"}
-        if len(trained) == 1:
+        if len(trained) == 1 and self.problem is not Problem.MULTIPLE_CHOICE:
             only = shown(names[next(iter(trained))])
             return [
                 Fault(f"every label of train is {only!r}; two classes are needed", column=column)
@@ -194,6 +200,31 @@ class LabelColumn:
             for (split, code), (file, row) in self.first.items()
             if code not in trained
         ]  # fmt: skip
+
+
+@dataclass
+class TagColumn(LabelColumn):
+    """Every tag of both splits; ``codes`` hold a hash of each row's tags, 8 bytes."""
+
+    codes: array[int] = field(default_factory=lambda: array("q"))
+
+    def add(self, value: object, split: str, file: str, row: int) -> None:
+        """Take the list of a row's tags; LabelError if one of them is none."""
+        assert isinstance(value, list)
+        codes = []
+        for place, tag in enumerate(value):
+            try:
+                codes.append(self._take(tag, split, file, row)[0])
+            except LabelError as bad:
+                raise LabelError(f"of word {place} (counted from 0) {bad}") from None
+        self.codes.append(hash(tuple(codes)))
+
+    def settle(self) -> Labelling:
+        """The labelling; "O", outside of every entity, comes first."""
+        if self.given is not None:
+            return self.given
+        names = sorted(self.seen, key=lambda name: (name != "O", _order(name)))
+        return Labelling(Problem.TOKEN_CLASSIFICATION, tuple(names))
 
 
 def _order(name: str) -> tuple[int, float, str]:

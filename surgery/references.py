@@ -16,11 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
+from surgery.columns import check_columns
 from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.files import FileFormat, count_rows, format_of, shown
 from surgery.hub_data import describe, download
 from surgery.ingest import REPORT, ingest_tables
-from surgery.schema import DatasetReport, check_columns
+from surgery.schema import DatasetReport
 from surgery.sources import Sources, file_digest, mirror_path
 from surgery.spec import Columns, HubDataset, Problem, nearest
 from surgery.survey import Part, Table
@@ -29,6 +30,7 @@ from surgery.tasks import TASKS, Task, metrics_for
 # Part of every fingerprint: raise it when the stored form of the same files changes.
 _FORM = 1
 _SPLITS = ("train", "validation")
+_NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}  # problems whose labels have names
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class DatasetSource:
     problem: Problem
     labels: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
     remote: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -63,6 +66,7 @@ class _Wanted:
     reference: HubDataset
     labels: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
 
 
 def resolve_dataset(reference: str | HubDataset, sources: Sources) -> DatasetSource:
@@ -106,7 +110,9 @@ def _preset(name: str) -> _Wanted:
             f"no dataset is called {shown(name)!r}{hint} GET /v1/tasks lists the presets; "
             'a dataset of the Hub is written {"hub": "owner/name", "columns": …}'
         )
-    return _Wanted(task.name, _as_reference(task), task.labels or None, task.metrics)
+    return _Wanted(
+        task.name, _as_reference(task), task.labels or None, task.metrics, task.questions
+    )
 
 
 def _as_reference(task: Task) -> HubDataset:
@@ -115,15 +121,17 @@ def _as_reference(task: Task) -> HubDataset:
         config=task.config,
         train=task.train,
         validation=task.validation,
-        columns=Columns(text=task.text, text_pair=task.text_pair, label=task.label),
+        columns=task.columns,
         problem=task.problem,
     )
 
 
 def _referred(reference: HubDataset) -> _Wanted:
     name = f"{reference.hub}/{reference.config}" if reference.config else reference.hub
-    metrics = metrics_for(reference.problem, ()) if reference.problem is Problem.REGRESSION else ()
-    return _Wanted(name, reference, None, metrics)
+    labels = tuple(reference.labels) if reference.labels else None
+    known = labels is not None or reference.problem not in _NAMED
+    metrics = metrics_for(reference.problem, labels or ()) if known else ()
+    return _Wanted(name, reference, labels, metrics)
 
 
 def _places(reference: HubDataset, split: str) -> list[tuple[str, ...]]:
@@ -145,7 +153,7 @@ def _in_mirror(wanted: _Wanted, sources: Sources) -> DatasetSource | None:
     for role, path in files.items():
         table = Table((Part(path, format_of(path.name), path.name),))
         check_columns(
-            table.first()[1], reference.columns, f"{role} ({path.name})", "/dataset/columns"
+            table.first()[-1], reference.columns, f"{role} ({path.name})", "/dataset/columns"
         )
     source = _source(wanted, "mirror", files=files)
     return replace(
@@ -159,7 +167,7 @@ def _on_hub(wanted: _Wanted, sources: Sources) -> DatasetSource:
     reference = wanted.reference
     found = describe(reference, sources)
     labels, metrics = wanted.labels, wanted.metrics
-    if labels is None and found.labels and reference.problem is Problem.CLASSIFICATION:
+    if labels is None and found.labels and reference.problem in _NAMED:
         labels = found.labels
         metrics = metrics_for(reference.problem, labels)
     source = replace(
@@ -191,6 +199,7 @@ def _source(
         problem=reference.problem,
         labels=wanted.labels,
         metrics=wanted.metrics,
+        questions=wanted.questions,
     )
 
 
@@ -207,6 +216,7 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
         "columns": source.columns.model_dump(),
         "problem": source.problem,
         "labels": source.labels,
+        "questions": source.questions,
     }
     canonical = json.dumps(whole, sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
@@ -269,4 +279,5 @@ def _ingest(source: DatasetSource, parts: Mapping[str, tuple[Part, ...]], folder
         columns=source.columns,
         problem=source.problem,
         labels=source.labels,
+        questions=dict(source.questions),
     )

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from surgery.arrow import repeated_rows, text_hash
+from surgery.arrow import content_hash, repeated_rows
 from surgery.errors import DatasetInvalid, Fault
-from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows
+from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows, shown
 from surgery.holdout import hold_out
+from surgery.inputs import CellError, Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
 from surgery.spec import Columns, Problem
 
 MAX_FAULTS = 100
+_STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Table:
             for number, row in rows:
                 yield part.name, number, row
 
-    def first(self) -> tuple[str, Row]:
+    def first(self) -> tuple[str, int, Row]:
         """The first row that can be read; DatasetInvalid with the faults if none can."""
         faults = Faults()
-        for file, _, row in self.rows(on_fault=faults.add):
-            return file, row
+        for file, number, row in self.rows(on_fault=faults.add):
+            return file, number, row
         faults.raise_any()
         raise DatasetInvalid("the dataset has no rows")
 
@@ -87,6 +89,7 @@ class Survey:
     """The first reading: every row checked, 32 bytes of each kept."""
 
     columns: Columns
+    inputs: Inputs
     labels: LabelColumn
     faults: Faults = field(default_factory=Faults)
     hashes: bytearray = field(default_factory=bytearray)
@@ -97,7 +100,7 @@ class Survey:
     @property
     def wanted(self) -> list[str]:
         """The columns to read."""
-        return [name for name in self.columns.model_dump().values() if name is not None]
+        return [name for _, name in self.columns.named()]
 
     def read(self, split: str, table: Table) -> None:
         """Check every row of a split; what is wrong goes to ``faults``.
@@ -115,71 +118,44 @@ class Survey:
         size = 0
         for file, row, values in table.rows(self.wanted, self.faults.add):
             try:
-                text, pair = texts_of(values, self.columns)
-                self._check_label(values, split, file, row)
+                content = self.inputs.read(values)
+                self._take_label(self.inputs.label(values, content), split, file, row)
             except CellError as bad:
-                self.faults.add(Fault(str(bad), file=file, row=row, column=bad.column))
+                self.faults.add(Fault(str(bad), file=file, row=row, column=shown(bad.column)))
                 continue
             self.rows[split] += 1
-            size += len(text) + len(pair or "")
+            size += len(content.framed)
             if size > table.limits.max_text_bytes:
                 detail = f"over {table.limits.max_text_bytes:,} bytes of text; send a sample of it"
                 raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, row=row)])
-            self.hashes += text_hash(text, pair)
-            self.words.append(len(text.split()) + len((pair or "").split()))
-            self.half_empty[split] += pair is not None and not (text.strip() and pair.strip())
+            self.hashes += content_hash(content)
+            self.words.append(content.words)
+            self.half_empty[split] += content.half_empty
 
-    def _check_label(self, values: Row, split: str, file: str, row: int) -> None:
-        column = str(self.columns.label)
+    def _take_label(self, label: object, split: str, file: str, row: int) -> None:
         try:
-            self.labels.add(values.get(column), split, file, row)
+            self.labels.add(label, split, file, row)
         except LabelError as bad:
-            raise CellError(f"the label {bad}", column) from None
+            raise CellError(f"the label {bad}", str(self.columns.label)) from None
 
-    def settle(self) -> tuple[Labelling, bool]:
-        """The labelling and whether the problem was inferred; raises every fault found."""
+    def settle(self) -> Labelling:
+        """The labelling; raises every fault found."""
         self.faults.raise_any()
         if self.rows["train"] < 2:
             self.faults.add(Fault("train has fewer than 2 rows; nothing can be learned from it"))
             self.faults.raise_any()
-        labelling, guessed = self.labels.settle()
+        labelling = self.labels.settle()
         for fault in self.labels.faults(labelling, str(self.columns.label)):
             self.faults.add(fault)
         hidden = self.labels.not_number_count - len(self.labels.not_numbers)
         if labelling.problem is Problem.REGRESSION:
             self.faults.count += hidden
         self.faults.raise_any()
-        return labelling, guessed
+        return labelling
 
     def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
         """One byte a row read, 1 for validation; ``split`` draws them from train."""
         if not split:
             return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
-        strata = None if labelling.problem is Problem.REGRESSION else self.labels.codes
+        strata = self.labels.codes if labelling.problem in _STRATIFIED else None
         return hold_out(repeated_rows(self.hashes), strata, seed)
-
-
-class CellError(ValueError):
-    """A value that cannot stand in its column; the message says why."""
-
-    def __init__(self, detail: str, column: str) -> None:
-        self.column = column
-        super().__init__(detail)
-
-
-def texts_of(values: Row, columns: Columns) -> tuple[str, str | None]:
-    """The text and the second text of a row, missing ones as ""; raises where neither has any."""
-    text = _text(values, str(columns.text))
-    pair = None if columns.text_pair is None else _text(values, columns.text_pair)
-    if not text.strip() and not (pair or "").strip():
-        raise CellError("the text is empty; fill it in or leave the row out", str(columns.text))
-    return text, pair
-
-
-def _text(values: Row, column: str) -> str:
-    value = values.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CellError(f"is a {type(value).__name__}; a text is a string", column)
-    return value

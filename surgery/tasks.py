@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surgery.spec import Problem
+from surgery.spec import Columns, Problem
 
 GLUE = "nyu-mll/glue"
 SUPER_GLUE = "aps/super_glue"
+ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
 
 
 @dataclass(frozen=True)
 class Task:
     """Where a task's data lie, which columns it uses and how it is scored.
 
-    ``labels`` are the official names in index order, empty for regression. ``metrics`` are the
-    official ones; the first decides which checkpoint is best.
+    ``labels`` are the official names in index order, empty for regression and multiple choice.
+    ``metrics`` are the official ones; the first decides which checkpoint is best. ``questions``
+    pairs each value of a multiple choice's question column with the question it stands for.
     """
 
     name: str
@@ -34,12 +36,27 @@ class Task:
     problem: Problem = Problem.CLASSIFICATION
     train: str = "train"
     validation: str = "validation"
+    choices: tuple[str, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def columns(self) -> Columns:
+        """Which column plays which part."""
+        return Columns(
+            text=self.text, text_pair=self.text_pair, choices=list(self.choices) or None,
+            label=self.label,
+        )  # fmt: skip
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _MNLI = ("entailment", "neutral", "contradiction")
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
+# As the benchmark's own baselines ask, in the words of the original task (Roemmele et al., 2011).
+_COPA_QUESTIONS = (
+    ("cause", "What was the CAUSE of this?"),
+    ("effect", "What happened as a RESULT?"),
+)
 
 _GLUE = (
     Task(
@@ -93,6 +110,11 @@ _SUPER_GLUE = (
         ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"),
     ),
     Task(
+        "super_glue/copa", "Choice of Plausible Alternatives", SUPER_GLUE, "copa", "premise",
+        "question", (), ("accuracy",), problem=Problem.MULTIPLE_CHOICE,
+        choices=("choice1", "choice2"), questions=_COPA_QUESTIONS,
+    ),
+    Task(
         "super_glue/rte", "Recognizing Textual Entailment", SUPER_GLUE, "rte", *_NLI,
         _ENTAILMENT, ("accuracy",),
     ),
@@ -105,4 +127,15 @@ def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
     """The metrics of a user's own data; the first is the primary one."""
     if problem is Problem.REGRESSION:
         return ("pearson", "spearman")
+    if problem is Problem.MULTIPLE_CHOICE:
+        return ("accuracy",)
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
     return ("accuracy", "f1" if len(labels) <= 2 else "macro_f1")
+
+
+def marks_entities(tags: Sequence[str]) -> bool:
+    """Whether the tags are of the IOB family: ``O``, and ``B-`` and ``I-`` with a type."""
+    return any(tag != "O" for tag in tags) and all(
+        tag == "O" or (tag[:2] in {"B-", "I-"} and len(tag) > 2) for tag in tags
+    )

@@ -24,7 +24,7 @@ from surgery.files import format_of
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
-from surgery.spec import Columns, Problem, Strict
+from surgery.spec import Columns, LabelNames, Problem, Strict
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -34,6 +34,7 @@ class UploadSpec(Strict):
 
     columns: Columns | None = None
     problem: Problem | None = None
+    labels: LabelNames | None = None
     seed: int = 0
 
 
@@ -97,7 +98,7 @@ def _ingest(
     return ingest(
         paths["train"], paths.get("validation"), scratch / "data",
         train_format=formats["train"], validation_format=formats.get("validation"),
-        columns=spec.columns, problem=spec.problem, seed=spec.seed,
+        columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
         train_name=train.filename or "train",
         validation_name=(validation and validation.filename) or "validation",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from app.errors import NotFound
 from app.routes.examples import TASK, TASKS_PAGE, answers
-from surgery.spec import nearest
+from surgery.spec import Columns, nearest
 from surgery.tasks import TASKS, Task
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -24,7 +24,7 @@ class TaskView(BaseModel):
     config: str
     train: str
     validation: str
-    columns: dict[str, str | None]
+    columns: Columns
     problem: str
     labels: list[str]
     metrics: list[str]
@@ -41,7 +41,7 @@ def _view(task: Task) -> TaskView:
         name=task.name, title=task.title, hub=task.hub, config=task.config, train=task.train,
         validation=task.validation, problem=task.problem, labels=list(task.labels),
         metrics=list(task.metrics),
-        columns={"text": task.text, "text_pair": task.text_pair, "label": task.label},
+        columns=task.columns,
     )  # fmt: skip
 
 

@@ -28,8 +28,7 @@ def column_of(values: list[Any], problem: Problem | None = None) -> LabelColumn:
 )
 def test_classes_are_sorted_and_mapped(values: list[Any], labels: list[str]) -> None:
     column = column_of(values)
-    labelling, inferred = column.settle()
-    assert inferred
+    labelling = column.settle()
     assert labelling.problem is Problem.CLASSIFICATION
     assert list(labelling.names) == labels
     assert [labels[int(labelling.number(value))] for value in values] == [
@@ -48,16 +47,16 @@ def test_classes_are_sorted_and_mapped(values: list[Any], labels: list[str]) -> 
     ],
 )
 def test_a_fraction_means_regression(values: list[Any], problem: Problem) -> None:
-    assert column_of(values).settle()[0].problem is problem
+    assert column_of(values).settle().problem is problem
 
 
 def test_fractions_are_classes_where_classes_are_asked_for() -> None:
     column = column_of(["4.5", "10", "4.5"], Problem.CLASSIFICATION)
-    assert column.settle()[0].names == ("4.5", "10")
+    assert column.settle().names == ("4.5", "10")
 
 
 def test_a_number_of_another_class_is_no_label_of_regression() -> None:
-    labelling, _ = column_of([0.5, 1]).settle()
+    labelling = column_of([0.5, 1]).settle()
     assert labelling.number("2") == 2.0
     with pytest.raises(LabelError, match="not a number"):
         labelling.number(True)

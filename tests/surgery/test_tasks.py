@@ -6,6 +6,7 @@ from surgery.spec import HUB_DATASET_PATTERN, HubDataset, Problem
 from surgery.tasks import TASKS, Task, metrics_for
 
 KNOWN_METRICS = {"matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman"}
+NAMELESS = {Problem.REGRESSION, Problem.MULTIPLE_CHOICE}
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -13,7 +14,9 @@ def test_every_preset_is_complete(task: Task) -> None:
     assert HubDataset(hub=task.hub, config=task.config).hub == task.hub, HUB_DATASET_PATTERN
     assert set(task.metrics) <= KNOWN_METRICS
     assert task.metrics
-    assert (task.problem is Problem.REGRESSION) == (not task.labels)
+    assert (task.problem in NAMELESS) == (not task.labels)
+    assert (task.problem is Problem.MULTIPLE_CHOICE) == bool(task.choices)
+    assert task.columns.misplaced(task.problem) is None
     assert len(set(task.labels)) == len(task.labels)
     assert task.text != task.text_pair != task.label
 
@@ -23,6 +26,7 @@ def test_presets_follow_the_benchmark() -> None:
     assert TASKS["glue/mrpc"].metrics == ("accuracy", "f1")
     assert TASKS["glue/mnli"].labels == ("entailment", "neutral", "contradiction")
     assert TASKS["super_glue/cb"].labels == ("entailment", "contradiction", "neutral")
+    assert TASKS["super_glue/copa"].columns.choices == ["choice1", "choice2"]
     assert TASKS["glue/wnli"].labels == ("not_entailment", "entailment")
     matched, mismatched = TASKS["glue/mnli"], TASKS["glue/mnli_mismatched"]
     assert (matched.train, matched.hub) == (mismatched.train, mismatched.hub)
@@ -35,6 +39,15 @@ def test_presets_follow_the_benchmark() -> None:
         (Problem.CLASSIFICATION, ["a", "b"], ("accuracy", "f1")),
         (Problem.CLASSIFICATION, ["a", "b", "c"], ("accuracy", "macro_f1")),
         (Problem.REGRESSION, [], ("pearson", "spearman")),
+        (Problem.MULTIPLE_CHOICE, ["0", "1"], ("accuracy",)),
+        (
+            Problem.TOKEN_CLASSIFICATION,
+            ["O", "B-PER", "I-PER"],
+            ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
+        ),
+        (Problem.TOKEN_CLASSIFICATION, ["O", "B-", "I-PER"], ("accuracy", "macro_f1")),
+        (Problem.TOKEN_CLASSIFICATION, ["O", "S-PER", "B-PER"], ("accuracy", "macro_f1")),
+        (Problem.TOKEN_CLASSIFICATION, ["NOUN", "VERB"], ("accuracy", "macro_f1")),
     ],
 )
 def test_metrics_of_own_data(problem: Problem, labels: list[str], metrics: tuple[str, ...]) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from surgery.columns import settle_columns
 from surgery.errors import DatasetInvalid
-from surgery.schema import settle_columns
 from surgery.spec import Columns
 
 
@@ -21,25 +21,24 @@ from surgery.spec import Columns
 )
 def test_columns_are_inferred_by_name(header: str, text: str, pair: str | None, label: str) -> None:
     row = dict.fromkeys(header.split(","), "some words")
-    found, inferred = settle_columns(row, None, "train")
-    assert found == Columns(text=text, text_pair=pair, label=label)
-    assert inferred
+    found = settle_columns(row, None, None, "train")
+    assert found == (Columns(text=text, text_pair=pair, label=label), None, True)
 
 
 def test_a_single_column_of_words_is_the_text() -> None:
     row = {"id": "x7", "words": "some words", "n": "3", "ratio": "-0.5e3", "label": "1"}
-    assert settle_columns(row, None, "train")[0].text == "words"
+    assert settle_columns(row, None, None, "train").columns.text == "words"
 
 
 def test_named_columns_are_taken_as_they_are() -> None:
     row = {"sentence1": "a", "sentence2": "b", "y": "1"}
     named = Columns(text="sentence2", label="y")
-    assert settle_columns(row, named, "train") == (named, False)
-    assert settle_columns(row, Columns(text="sentence2"), "train") == (named, True)
+    assert settle_columns(row, named, None, "train") == (named, None, False)
+    assert settle_columns(row, Columns(text="sentence2"), None, "train") == (named, None, True)
 
 
 def test_names_from_strangers_are_shown_short() -> None:
     row = {"x" * 10_000: "a", **{f"c{n}": "a" for n in range(500)}}
     with pytest.raises(DatasetInvalid) as caught:
-        settle_columns(row, None, "train")
+        settle_columns(row, None, None, "train")
     assert len(caught.value.detail) < 600
