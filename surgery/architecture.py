@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from inspect import Parameter, signature
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
+from surgery.data import Batch
 from surgery.errors import ModelUnsupported
+from surgery.headers import in_decoder
+
+Stack = list[tuple[str, nn.Module]]  # blocks with their paths inside the encoder, bottom to top
 
 
 @dataclass(frozen=True)
@@ -35,27 +44,98 @@ def encoder_of(model: nn.Module) -> nn.Module:
 
 
 def find_blocks(model: nn.Module) -> list[Block]:
-    """The longest list of like blocks in the encoder, bottom to top.
+    """The longest stack of like blocks in the encoder, bottom to top.
 
-    Raises ModelUnsupported when no list of two or more like modules with parameters is found.
+    Lists of lists count through (Funnel's ``encoder.blocks.0.1``), and so do groups that hold
+    nothing but a list (ALBERT's). A block is listed once however often the forward pass runs it, so
+    an ALBERT of one group has one block, as has a model of one layer. Layers of a decoder (Funnel's
+    for tokens) are no blocks of the encoder: they are ranked only where there is no other stack.
+    Raises ModelUnsupported when there is no list of like modules with parameters.
+    """
+    stacks = list(_stacks("", encoder_of(model)))
+    if not stacks:
+        raise ModelUnsupported(f"{type(model).__name__} has no list of repeated blocks to rank")
+    stack = max(stacks, key=_precedence)
+    return [Block(name, index, module) for index, (name, module) in enumerate(stack)]
+
+
+def _precedence(stack: Stack) -> tuple[bool, int, int]:
+    size = sum(parameter.numel() for _, module in stack for parameter in module.parameters())
+    return not in_decoder(stack[0][0]), len(stack), size
+
+
+def _stacks(path: str, module: nn.Module) -> Iterator[Stack]:
+    """Every list of like blocks that is not inside a block."""
+    if isinstance(module, nn.ModuleList):
+        stack = _flattened(path, module)
+        if _alike(stack):
+            yield stack
+            return
+    for name, child in module.named_children():
+        yield from _stacks(f"{path}.{name}".lstrip("."), child)
+
+
+def _flattened(path: str, modules: nn.ModuleList) -> Stack:
+    stack: Stack = []
+    for index, module in enumerate(modules):
+        place = f"{path}.{index}".lstrip(".")
+        stack += _inner_stack(place, module) or [(place, module)]
+    return stack
+
+
+def _inner_stack(path: str, module: nn.Module) -> Stack | None:
+    """The blocks of a module that holds nothing but a list of them."""
+    lists = {path: module} | {f"{path}.{name}": child for name, child in module.named_children()}
+    held = sum(1 for _ in module.parameters())
+    for place, inner in lists.items():
+        if isinstance(inner, nn.ModuleList) and sum(1 for _ in inner.parameters()) == held:
+            stack = _flattened(place, inner)
+            return stack if _alike(stack) else None
+    return None
+
+
+def _alike(stack: Stack) -> bool:
+    kinds = {type(module) for _, module in stack}
+    return len(kinds) == 1 and next(stack[0][1].parameters(), None) is not None
+
+
+@cache
+def _accepted(forward: Callable[..., Any]) -> frozenset[str] | None:
+    """The inputs a class's forward names, or None when it hands on whatever it is given."""
+    named = {
+        name
+        for name, parameter in signature(forward).parameters.items()
+        if parameter.kind not in (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    }
+    return frozenset(named) if named - {"self"} else None
+
+
+def accepts(model: nn.Module, name: str) -> bool:
+    """Whether the model's forward takes an input of this name."""
+    accepted = _accepted(type(model).forward)
+    return accepted is None or name in accepted
+
+
+def model_inputs(model: nn.Module, batch: Batch) -> Batch:
+    """A batch as the model's forward takes it: no labels, and no input it does not name.
+
+    FNet knows no ``attention_mask``; DistilBERT, MPNet and ModernBERT know no ``token_type_ids``.
+    """
+    return {
+        name: tensor for name, tensor in batch.items() if name != "labels" and accepts(model, name)
+    }
+
+
+def part_of(model: nn.Module, part: str) -> nn.Module | None:
+    """The ``embeddings`` or the ``pooler`` of the encoder, if it has one.
+
+    An encoder without a module of embeddings (XLNet) has those of its tokens.
     """
     encoder = encoder_of(model)
-    lists = [
-        (name, modules)
-        for name, modules in encoder.named_modules()
-        if isinstance(modules, nn.ModuleList) and _like_blocks(modules)
-    ]
-    if not lists:
-        raise ModelUnsupported(f"{type(model).__name__} has no list of repeated blocks to rank")
-    name, modules = max(
-        lists, key=lambda item: (len(item[1]), sum(p.numel() for p in item[1].parameters()))
-    )
-    return [Block(f"{name}.{index}", index, module) for index, module in enumerate(modules)]
-
-
-def _like_blocks(modules: nn.ModuleList) -> bool:
-    kinds = {type(module) for module in modules}
-    return len(modules) > 1 and len(kinds) == 1 and next(modules[0].parameters(), None) is not None
+    module = getattr(encoder, part, None)
+    if module is None and part == "embeddings" and isinstance(encoder, PreTrainedModel):
+        module = encoder.get_input_embeddings()
+    return module if isinstance(module, nn.Module) else None
 
 
 def block_of_parameter(model: nn.Module, blocks: list[Block]) -> dict[str, int]:

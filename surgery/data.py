@@ -49,34 +49,45 @@ def open_data(folder: Path, report: DatasetReport, metrics: Sequence[str]) -> Ta
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised rows, flat: row i is ``ids[offsets[i]:offsets[i + 1]]``."""
+    """Tokenised rows, flat: row i is ``ids[offsets[i]:offsets[i + 1]]``.
+
+    ``pad_*`` is how the model's tokenizer fills a row: with which token and token type, and on
+    which side. ``pad_to`` is for a model that takes no mask: its rows are all filled up to that
+    many tokens, and the padding counts as tokens of the row.
+    """
 
     ids: np.ndarray[Any, np.dtype[np.int32]]
     types: np.ndarray[Any, np.dtype[np.int8]] | None
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     labels: np.ndarray[Any, Any]
     pad_id: int
+    pad_type: int = 0
+    pad_left: bool = False
+    pad_to: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Tokens of each row, shape (N,)."""
+        """Tokens of each row that the model takes in, shape (N,)."""
+        if self.pad_to is not None:
+            return np.full(len(self), self.pad_to, dtype=np.int64)
         return np.diff(self.offsets)
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """Rows as tensors (N, T), padded on the right to their own longest, with labels (N,)."""
+        """Rows as tensors (N, T), padded to their own longest or to ``pad_to``; labels (N,)."""
         longest = int(self.lengths[list(rows)].max())
         ids = np.full((len(rows), longest), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), longest), dtype=np.int64)
-        types = np.zeros((len(rows), longest), dtype=np.int64)
+        mask = np.full((len(rows), longest), self.pad_to is not None, dtype=np.int64)
+        types = np.full((len(rows), longest), self.pad_type, dtype=np.int64)
         for place, row in enumerate(rows):
             start, end = self.offsets[row], self.offsets[row + 1]
-            ids[place, : end - start] = self.ids[start:end]
-            mask[place, : end - start] = 1
+            own = slice(longest - (end - start), None) if self.pad_left else slice(end - start)
+            ids[place, own] = self.ids[start:end]
+            mask[place, own] = 1
             if self.types is not None:
-                types[place, : end - start] = self.types[start:end]
+                types[place, own] = self.types[start:end]
         batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         if self.types is not None:
             batch["token_type_ids"] = torch.from_numpy(types)
@@ -104,8 +115,18 @@ def encode(
         types=np.concatenate(types) if types else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         labels=np.asarray(chosen["label"]),
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=tokenizer.pad_token_id,
+        pad_type=tokenizer.pad_token_type_id,
+        pad_left=tokenizer.padding_side == "left",
+        pad_to=_pad_to(tokenizer, max_length),
     )
+
+
+def _pad_to(tokenizer: Any, max_length: int) -> int | None:
+    """A model without a mask (FNet) sees padding: it gets as much in every batch."""
+    if "attention_mask" in tokenizer.model_input_names:
+        return None
+    return min(max_length, int(tokenizer.model_max_length))
 
 
 def choose_rows(count: int, samples: int, seed: int) -> list[int]:

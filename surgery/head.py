@@ -7,17 +7,18 @@ own forward then replays it, so pooling and head need not be known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from surgery.architecture import encoder_of
+from surgery.architecture import encoder_of, model_inputs
 from surgery.data import Batch, Encoded, batches_by_length
-from surgery.fisher import log_likelihood
+from surgery.likelihood import log_likelihood
 from surgery.progress import Reporter
 from surgery.spec import Problem
 
@@ -68,8 +69,8 @@ def warm_up(
 ) -> float | None:
     """Train ``parameters`` (the head's) on the encoder's cached output; the last mean loss.
 
-    The encoder runs once a row in eval mode; memory holds one vector a row where the head reads
-    only the first token, else the whole states. Nothing but ``parameters`` changes.
+    The encoder runs once a row in eval mode; memory holds one vector a row (or choice) where the
+    head reads only the first token, else the whole states. Nothing but ``parameters`` changes.
     """
     model.eval()
     encoder = encoder_of(model)
@@ -100,36 +101,44 @@ def _features(
     done = 0
     for rows in batches_by_length(encoded.lengths, None):
         batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        output = encoder(**inputs)
+        logits, output = _run(model, encoder, batch)
         if first_only is None:
-            first_only = _reads_first_token_only(model, encoder, output, inputs)
-        if first_only:
-            output, batch = _first_token(output), _first_column(batch)
-        yield Features(output, batch)
+            first_only = _reads_first_token_only(model, encoder, output, batch, logits)
+        yield Features(_first_token(output) if first_only else output, batch)
         done += len(rows)
         report.step(done, len(encoded), "rows")
 
 
-def _first_token(output: Any) -> Any:
+def _run(model: nn.Module, encoder: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+    """The logits, and the encoder's output as the model itself asks for it."""
+    outputs: list[Any] = []
+    hook = encoder.register_forward_hook(lambda *passed: outputs.append(passed[-1]))
+    try:
+        logits = model(**model_inputs(model, batch)).logits
+    finally:
+        hook.remove()
+    [output] = outputs
+    return logits, _each_tensor(output, lambda tensor: tensor)
+
+
+def _each_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """An encoder's output with every tensor changed; what is no tensor is left out."""
     return type(output)(
-        {key: value[:, :1] if value.dim() == 3 else value for key, value in output.items()}
+        {key: change(value) for key, value in output.items() if isinstance(value, Tensor)}
     )
 
 
-def _first_column(batch: Batch) -> Batch:
-    return {name: tensor[:, :1] if tensor.dim() == 2 else tensor for name, tensor in batch.items()}
+def _first_token(output: Any) -> Any:
+    return _each_tensor(output, lambda value: value[:, :1].clone() if value.dim() == 3 else value)
 
 
 def _reads_first_token_only(
-    model: nn.Module, encoder: nn.Module, output: Any, inputs: Batch
+    model: nn.Module, encoder: nn.Module, output: Any, batch: Batch, logits: Tensor
 ) -> bool:
     with _replaying(model, encoder) as replay:
-        replay.output = output
-        whole = model(**inputs).logits
         replay.output = _first_token(output)
-        first = model(**_first_column(inputs)).logits
-    return whole.shape == first.shape and bool(torch.equal(whole, first))
+        first = model(**model_inputs(model, batch)).logits
+    return logits.shape == first.shape and bool(torch.equal(logits, first))
 
 
 def _train(
@@ -182,8 +191,15 @@ def _likelihood(
     model: nn.Module, replay: _Replay | None, part: Features, rows: Tensor, problem: Problem
 ) -> Tensor:
     device = next(model.parameters()).device
-    inputs = {name: tensor.to(device)[rows] for name, tensor in part.inputs.items()}
-    labels = inputs.pop("labels")
+    batch = {name: tensor.to(device)[rows] for name, tensor in part.inputs.items()}
     if replay is not None:
-        replay.output = type(part.output)({k: v[rows] for k, v in part.output.items()})
-    return log_likelihood(model(**inputs).logits, labels, problem)
+        replay.output = _each_tensor(
+            part.output, partial(_of_rows, rows, len(part.inputs["labels"]))
+        )
+    logits = model(**model_inputs(model, batch)).logits
+    return log_likelihood(logits, batch["labels"], problem)
+
+
+def _of_rows(rows: Tensor, count: int, tensor: Tensor) -> Tensor:
+    """Some of ``count`` rows; the encoder has seen each choice of a row as a row of its own."""
+    return tensor.reshape(count, -1, *tensor.shape[1:])[rows].flatten(0, 1)

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ ITEM_BYTES = {
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 FLOATS = {"F16", "BF16", "F32", "F64"}
+Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters
+Stack = list[tuple[str, int]]  # blocks with their parameters, bottom to top
 
 
 @dataclass(frozen=True)
@@ -105,24 +108,76 @@ def strip_prefix(name: str, prefix: str) -> str:
     return name.removeprefix(f"{prefix}.")
 
 
+def encoder_sizes(sizes: dict[str, int], prefix: str) -> dict[str, int]:
+    """The encoder's own tensors under their names inside it.
+
+    A checkpoint of a task model names them ``<prefix>.…`` and its head without; one of an encoder
+    alone knows no prefix.
+    """
+    inside = {name: size for name, size in sizes.items() if name.startswith(f"{prefix}.")}
+    return {strip_prefix(name, prefix): size for name, size in (inside or sizes).items()}
+
+
+def in_decoder(name: str) -> bool:
+    """Whether a module or tensor belongs to a decoder, as Funnel's upsampling layers do."""
+    return "decoder" in name.split(".")
+
+
 def layers_of(sizes: dict[str, int], prefix: str) -> list[LayerInfo]:
-    """The repeated blocks among tensor names: the longest numbered list.
+    """The blocks among tensor names, as ``find_blocks`` finds them among modules.
 
     ``sizes`` maps tensor name to number of parameters; ``prefix`` is the name under which a task
-    model holds the encoder. Raises ModelUnsupported when nothing repeats.
+    model holds the encoder. Raises ModelUnsupported when nothing is numbered from 0.
     """
-    lists: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for name, size in sizes.items():
-        match = re.match(r"(.+?)\.(\d+)\.", strip_prefix(name, prefix))
-        if match:
-            lists[match[1]][int(match[2])] += size
-    best = max(lists.items(), key=lambda item: (len(item[1]), sum(item[1].values())), default=None)
-    if best is None or len(best[1]) < 2 or set(best[1]) != set(range(len(best[1]))):
+    lists = _numbered(encoder_sizes(sizes, prefix))
+    stacks = {path: _flattened(path, entries) for path, entries in lists.items()}
+    best = max(stacks, key=lambda path: _precedence(stacks[path]), default=None)
+    if best is None or not _from_zero(lists[best]):
         raise ModelUnsupported(
             "the checkpoint has no list of repeated blocks to rank; layers must be numbered "
             "from 0, as in encoder.layer.0"
         )
     return [
-        LayerInfo(name=f"{best[0]}.{index}", index=index, parameters=best[1][index])
-        for index in sorted(best[1])
+        LayerInfo(name=name, index=index, parameters=size)
+        for index, (name, size) in enumerate(stacks[best])
     ]
+
+
+def _precedence(stack: Stack) -> tuple[bool, int, int]:
+    return not in_decoder(stack[0][0]), len(stack), sum(size for _, size in stack)
+
+
+def _from_zero(numbers: Collection[int]) -> bool:
+    return set(numbers) == set(range(len(numbers)))
+
+
+def _numbered(sizes: dict[str, int]) -> dict[str, Entries]:
+    """Path of each outermost list, with its dot, → what it holds."""
+    lists: dict[str, Entries] = defaultdict(lambda: defaultdict(dict))
+    for name, size in sizes.items():
+        match = re.match(r"(|.+?\.)(\d+)\.(.+)", name)
+        if match:
+            lists[match[1]][int(match[2])][match[3]] = size
+    return lists
+
+
+def _flattened(path: str, entries: Entries) -> Stack:
+    stack: Stack = []
+    for index, tensors in sorted(entries.items()):
+        inner = _inner_list(tensors)
+        if inner is None:
+            stack.append((f"{path}{index}", sum(tensors.values())))
+        else:
+            stack += _flattened(f"{path}{index}.{inner[0]}", inner[1])
+    return stack
+
+
+def _inner_list(tensors: dict[str, int]) -> tuple[str, Entries] | None:
+    """The list that holds all of an entry's tensors, where its own entries are alike."""
+    lists = _numbered(tensors)
+    if len(lists) != 1:
+        return None
+    [(path, entries)] = lists.items()
+    kinds = {frozenset(inner) for inner in entries.values()}
+    whole = sum(len(inner) for inner in entries.values()) == len(tensors)
+    return (path, entries) if whole and len(kinds) == 1 and _from_zero(entries) else None

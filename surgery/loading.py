@@ -17,10 +17,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
-from surgery.architecture import Block, encoder_of, find_blocks, head_parameters
+from surgery.architecture import (
+    Block,
+    accepts,
+    encoder_of,
+    find_blocks,
+    head_parameters,
+    part_of,
+)
 from surgery.data import TaskData
 from surgery.errors import ModelUnsupported
 from surgery.headers import read_header
@@ -36,6 +49,23 @@ DROPPED_KEYS = {
     "dtype", "torch_dtype", "transformers_weights", "adapter_config", "base_model_name_or_path",
 }  # fmt: skip
 LABEL_KEYS = {"id2label", "label2id", "architectures", "model_type"}
+HEADS = {
+    Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Problem.REGRESSION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Problem.MULTIPLE_CHOICE: MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+    Problem.TOKEN_CLASSIFICATION: MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+}
+# How a model runs here, whatever its checkpoint's config says.
+RUNS: dict[str, Any] = {
+    "return_dict": True, "output_hidden_states": False, "output_attentions": False,
+}  # fmt: skip
+RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
+    # Sparse attention turns itself off for good at the first short batch, and draws its blocks
+    # from numpy's global generator: neither a score nor a run could be repeated.
+    "big_bird": {"attention_type": "original_full"},
+    # States of earlier segments; rows have none, and they would be kept for every batch.
+    "xlnet": {"use_mems_eval": False, "use_mems_train": False},
+}
 TOKENIZER_DROPPED = {"auto_map", "chat_template", "name_or_path", "tokenizer_file", "vocab_file"}
 
 transformers_logging.set_verbosity_error()
@@ -123,15 +153,17 @@ def load_model(
     """The encoder with a head for the task, in float32 and eval mode.
 
     ``head`` is ``auto`` (keep the checkpoint's where it fits the labels) or ``new``. New tensors
-    are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config.
+    are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config,
+    the architecture has no head for the problem, or the tokenizer has no token for padding.
     """
     snapshot = snapshot_of(source, sources)
     entries = json.loads((snapshot / "config.json").read_bytes())
-    fits = head == "auto" and _head_fits(entries, data)
-    config = AutoConfig.for_model(entries.pop("model_type"), **entries | _labels(data))
+    config = _config_for(entries, data)
+    kind = head_class(config, data.problem)
+    fits = head == "auto" and _head_fits(entries, data, kind)
     torch.manual_seed(seed)
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = kind.from_pretrained(
             snapshot, config=config, dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
             trust_remote_code=False,
@@ -141,15 +173,36 @@ def load_model(
         )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         raise ModelUnsupported(f"model {source.id!r} does not load: {error}") from error
+    _fit_tokenizer(tokenizer, model, source)
     new = sorted(info["missing_keys"]) + sorted(key[0] for key in info["mismatched_keys"])
     if not fits:
-        new = sorted({*new, *_renew_head(model, seed)})
+        new = sorted({*new, *renew_head(model, seed)})
     _check_encoder(model, new, source)
     model.to(device).eval()
     return LoadedModel(source, model, tokenizer, find_blocks(model), new, snapshot)
 
 
+def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> None:
+    """The model says which inputs there are; whether token types are told, the tokenizer does."""
+    if tokenizer.pad_token_id is None:
+        raise ModelUnsupported(
+            f"the tokenizer of {source.id!r} has no token for padding, so its rows cannot be "
+            "batched; name one as pad_token in its tokenizer_config.json"
+        )
+    told = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
+
+
+def _config_for(entries: dict[str, Any], data: TaskData) -> Any:
+    model_type = entries["model_type"]
+    kept = {key: value for key, value in entries.items() if key != "model_type"}
+    runs = RUNS | RUNS_OF_TYPE.get(model_type, {})
+    return AutoConfig.for_model(model_type, **kept | _labels(data) | runs)
+
+
 def _labels(data: TaskData) -> dict[str, Any]:
+    if data.problem is Problem.MULTIPLE_CHOICE:
+        return {}  # one score a choice, whatever the choices say
     if data.problem is Problem.REGRESSION:
         return {"num_labels": 1, "problem_type": "regression"}
     return {
@@ -159,8 +212,26 @@ def _labels(data: TaskData) -> dict[str, Any]:
     }
 
 
-def _head_fits(config: dict[str, Any], data: TaskData) -> bool:
-    """Whether the checkpoint's own head speaks of the same labels in the same order."""
+def head_class(config: Any, problem: Problem) -> Any:
+    """The class of transformers that puts a head for the problem on this encoder.
+
+    Raises ModelUnsupported, naming the problems it has heads for, where there is none.
+    """
+    kinds = {each: mapping for each, mapping in HEADS.items() if type(config) in mapping}
+    if problem not in kinds:
+        raise ModelUnsupported(
+            f"{config.model_type} models have no head for {problem.value}; they have one for "
+            + ", ".join(kinds)
+        )
+    return kinds[problem][type(config)]
+
+
+def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
+    """Whether the checkpoint's own head is of this kind, for the same labels in the same order."""
+    saved = (config.get("architectures") or [""])[0]
+    same = str(saved).endswith(f"For{kind.__name__.rpartition('For')[2]}")
+    if data.problem is Problem.MULTIPLE_CHOICE or (saved and not same):
+        return same
     named = config.get("id2label") or {}
     names = [str(named[key]).lower() for key in sorted(named, key=int)]
     if data.problem is Problem.REGRESSION:
@@ -169,13 +240,16 @@ def _head_fits(config: dict[str, Any], data: TaskData) -> bool:
     return names in ([label.lower() for label in data.labels], generic)
 
 
-def _renew_head(model: nn.Module, seed: int) -> list[str]:
-    """Draw the head anew, as the architecture draws it."""
+def renew_head(model: nn.Module, seed: int) -> list[str]:
+    """Draw a task model's head anew from ``seed``, in place, as its architecture draws it.
+
+    The names of the tensors drawn; nothing else of the model changes.
+    """
     torch.manual_seed(seed)
     encoder = encoder_of(model)
     names = list(head_parameters(model))
-    for name, child in model.named_children():
-        if child is not encoder and name != getattr(model, "base_model_prefix", ""):
+    for child in model.children():
+        if child is not encoder:
             # Loading marks modules as initialised, which would make this a no-op.
             for module in child.modules():
                 module._is_hf_initialized = False  # type: ignore[assignment]  # noqa: SLF001
@@ -186,12 +260,15 @@ def _renew_head(model: nn.Module, seed: int) -> list[str]:
 
 
 def _check_encoder(model: nn.Module, new: list[str], source: ModelSource) -> None:
-    """A block the checkpoint does not hold would be scored at random."""
-    inside = {id(p): b.name for b in find_blocks(model) for p in b.module.parameters()}
+    """A block the checkpoint does not hold would be scored at random, on embeddings as random."""
+    needed = [block.module for block in find_blocks(model)]
+    embeddings = part_of(model, "embeddings")
+    needed += [embeddings] if embeddings is not None else []
+    inside = {id(parameter) for module in needed for parameter in module.parameters()}
     parameters = dict(model.named_parameters())
     missing = [name for name in new if name in parameters and id(parameters[name]) in inside]
     if missing:
         raise ModelUnsupported(
             f"the weights of {source.id!r} lack {missing[0]} and {len(missing) - 1} more tensors "
-            "of its blocks; they do not belong to its config.json"
+            "of its blocks and embeddings; they do not belong to its config.json"
         )

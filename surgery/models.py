@@ -20,24 +20,33 @@ from surgery.errors import (
     UnsafeWeights,
     UpstreamUnavailable,
 )
-from surgery.headers import FLOATS, layers_of, read_header, strip_prefix
+from surgery.headers import FLOATS, encoder_sizes, layers_of, read_header
 from surgery.results import ModelInfo
 from surgery.sources import Sources, file_digest, mirror_path
 from surgery.spec import MODEL_PATTERN
 
 # model_type → the name under which its task model holds the encoder.
 ENCODERS = {
+    "albert": "albert",
     "bert": "bert",
+    "big_bird": "bert",
     "camembert": "roberta",
     "deberta": "deberta",
     "deberta-v2": "deberta",
     "distilbert": "distilbert",
     "electra": "electra",
+    "fnet": "fnet",
+    "funnel": "funnel",
+    "longformer": "longformer",
     "modernbert": "model",
     "mpnet": "mpnet",
+    "nomic_bert": "nomic_bert",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
+    "xlnet": "transformer",
 }
+# Checkpoints of these types name tensors otherwise than the model that is made of them.
+RENAMED = {"nomic_bert": {"encoder.layers.": "layers.", "emb_ln.": "embeddings.LayerNorm."}}
 WEIGHTS = re.compile(r"^model(-\d{5}-of-\d{5})?\.safetensors$")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -191,41 +200,53 @@ def _check_files(name: str, files: tuple[str, ...]) -> None:
 def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
     """Architecture and layers of a resolved model, from its config and headers alone."""
     sizes = tensor_sizes(source, sources)
-    architectures = source.config.get("architectures") or [None]
-    hidden = source.config.get("hidden_size") or source.config.get("dim")
+    config = source.config
+    architectures = config.get("architectures") or [None]
+    hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model")
     return ModelInfo(
         id=source.id,
         revision=source.revision,
         fingerprint=source.fingerprint,
-        model_type=source.config["model_type"],
+        model_type=config["model_type"],
         architecture=architectures[0],
         hidden_size=hidden,
         parameters=sum(sizes.values()),
         layers=layers_of(sizes, source.prefix),
-        groups=_groups(sizes, source.prefix),
+        groups=_groups(encoder_sizes(sizes, source.prefix)),
         source="mirror" if source.directory else "hub",
     )
 
 
-def _groups(sizes: dict[str, int], prefix: str) -> dict[str, int]:
-    names = {name: strip_prefix(name, prefix) for name in sizes}
+def _groups(sizes: dict[str, int]) -> dict[str, int]:
+    parts = {"embeddings": ("embeddings.", "word_embedding."), "pooler": ("pooler.",)}
     return {
-        part: sum(sizes[name] for name, short in names.items() if short.startswith(f"{part}."))
-        for part in ("embeddings", "pooler")
+        part: sum(size for name, size in sizes.items() if name.startswith(starts))
+        for part, starts in parts.items()
     }
 
 
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
-    """Tensor name → number of parameters, buffers of integers left out."""
-    if source.directory is not None:
+    """Tensor name in the model → number of parameters, buffers of integers left out."""
+    if source.directory is None:
+        sizes = _hub_sizes(source, sources)
+    else:
         headers = [read_header(source.directory / file)[0] for file in source.weights]
-        return {
+        sizes = {
             name: tensor.size
             for header in headers
             for name, tensor in header.items()
             if tensor.dtype in FLOATS
         }
-    return _hub_sizes(source, sources)
+    return {_renamed(name, source): size for name, size in sizes.items()}
+
+
+def _renamed(name: str, source: ModelSource) -> str:
+    start = f"{source.prefix}." if name.startswith(f"{source.prefix}.") else ""
+    short = name.removeprefix(start)
+    for old, new in RENAMED.get(source.config["model_type"], {}).items():
+        if short.startswith(old):
+            return f"{start}{new}{short.removeprefix(old)}"
+    return name
 
 
 def _hub_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from surgery.architecture import encoder_of
+from surgery.architecture import part_of
 from surgery.errors import Fault, SelectionMismatch
 from surgery.loading import LoadedModel
 from surgery.results import LayerInfo
@@ -43,9 +43,8 @@ def freeze_all_but(
 
 
 def _part(loaded: LoadedModel, part: str) -> list[nn.Parameter]:
-    """The embeddings or the pooler: children of the encoder, found by their attribute."""
-    module = getattr(encoder_of(loaded.model), part, None)
-    if not isinstance(module, nn.Module):
+    module = part_of(loaded.model, part)
+    if module is None:
         raise SelectionMismatch(
             f"the model has no {part}", [Fault("leave it out", pointer="/selection/include")]
         )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import get_scheduler
 
+from surgery.architecture import model_inputs
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
 from surgery.data import Batch, Encoded, TaskData, batches_by_length, encode
 from surgery.errors import TrainingDiverged
@@ -51,8 +52,7 @@ def epoch_batches(
 
 def loss_of(model: nn.Module, batch: Batch, problem: Problem) -> Tensor:
     """Mean cross-entropy, or mean squared error: what transformers' own heads use."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.float()
+    logits = model(**model_inputs(model, batch)).logits.float()
     if problem is Problem.REGRESSION:
         return F.mse_loss(logits.squeeze(-1), batch["labels"].float())
     return F.cross_entropy(logits, batch["labels"])
@@ -65,8 +65,9 @@ def predict(model: nn.Module, encoded: Encoded, device: torch.device) -> np.ndar
     model.eval()
     parts: list[tuple[list[int], Tensor]] = []
     for rows in batches_by_length(encoded.lengths, None):
-        batch = {n: t.to(device) for n, t in encoded.batch(rows).items() if n != "labels"}
-        parts.append((rows, model(**batch).logits.float().cpu()))
+        batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+        logits = model(**model_inputs(model, batch)).logits
+        parts.append((rows, logits.float().cpu()))
     model.train(training)
     logits = torch.empty(len(encoded), parts[0][1].shape[1])
     for rows, values in parts:
