@@ -18,11 +18,12 @@ from transformers import get_scheduler
 
 from surgery.architecture import model_inputs
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
-from surgery.data import Batch, Encoded, TaskData, batches_by_length, encode
+from surgery.data import Batch, TaskData, encode
 from surgery.errors import TrainingDiverged
+from surgery.evaluation import evaluate
+from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel
 from surgery.memory import peak_bytes, reset_peak
-from surgery.metrics import measure
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.results import EpochReport, FinetuneResult, LayerInfo
 from surgery.selection import freeze_all_but, frozen_digests
@@ -51,28 +52,18 @@ def epoch_batches(
 
 
 def loss_of(model: nn.Module, batch: Batch, problem: Problem) -> Tensor:
-    """Mean cross-entropy, or mean squared error: what transformers' own heads use."""
+    """Mean cross-entropy (over the tagged tokens), or mean squared error.
+
+    What transformers' own heads use, but for a batch without a tagged token, whose loss is zero.
+    """
     logits = model(**model_inputs(model, batch)).logits.float()
     if problem is Problem.REGRESSION:
         return F.mse_loss(logits.squeeze(-1), batch["labels"].float())
-    return F.cross_entropy(logits, batch["labels"])
-
-
-@torch.no_grad()
-def predict(model: nn.Module, encoded: Encoded, device: torch.device) -> np.ndarray[Any, Any]:
-    """Logits of every row in order, (N, C), in eval mode."""
-    training = model.training
-    model.eval()
-    parts: list[tuple[list[int], Tensor]] = []
-    for rows in batches_by_length(encoded.lengths, None):
-        batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
-        logits = model(**model_inputs(model, batch)).logits
-        parts.append((rows, logits.float().cpu()))
-    model.train(training)
-    logits = torch.empty(len(encoded), parts[0][1].shape[1])
-    for rows, values in parts:
-        logits[rows] = values
-    return logits.numpy()
+    labels = batch["labels"]
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        total = F.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="sum")
+        return total / (labels != IGNORED).sum().clamp_min(1)
+    return F.cross_entropy(logits, labels)
 
 
 def make_optimizer(trained: dict[str, nn.Parameter], training: TrainingSpec) -> torch.optim.AdamW:
@@ -191,12 +182,7 @@ class Finetune:
     def _finish_epoch(self) -> None:
         self.report.phase("evaluate")
         progress = self.progress
-        logits = predict(self.model, self.validation, self.accelerator.device)
-        if not np.isfinite(logits).all():
-            raise TrainingDiverged(
-                "the model's outputs are not finite; lower training.learning_rate"
-            )
-        values = measure(logits, self.validation.labels, self.data.problem, self.data.metrics)
+        values = evaluate(self.model, self.validation, self.data, self.accelerator.device)
         progress.epoch += 1
         progress.batch = 0
         entry = EpochReport(

@@ -12,11 +12,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from surgery.checkpoint import load
 from surgery.data import encode, open_data
+from surgery.evaluation import predict
 from surgery.metrics import measure
 from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources
 from surgery.tasks import TASKS
-from surgery.training import predict
 
 TASK_NAMES = ["glue/cola", "glue/rte", "glue/stsb"]
 RANKING = {

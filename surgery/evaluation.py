@@ -1,0 +1,55 @@
+"""Run a model over held-out rows and measure what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from surgery.architecture import model_inputs
+from surgery.data import Encoded, TaskData, batches_by_length
+from surgery.errors import TrainingDiverged
+from surgery.likelihood import IGNORED
+from surgery.metrics import measure
+
+
+def evaluate(
+    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device
+) -> dict[str, float | None]:
+    """The dataset's metrics of a model on encoded rows; None where one is undefined.
+
+    Raises TrainingDiverged where the model's outputs are not finite.
+    """
+    logits = predict(model, encoded, device)
+    if not np.isfinite(logits).all():
+        raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    offsets = encoded.tag_offsets if encoded.tagged else None
+    return measure(
+        logits, encoded.targets, data.problem, data.metrics, tags=data.labels, offsets=offsets
+    )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, encoded: Encoded, device: torch.device) -> np.ndarray[Any, Any]:
+    """Logits of every row in order, (N, C), in eval mode; compare them with ``encoded.targets``.
+
+    Of tagged rows, those of the tagged tokens, (M, C): row i's are
+    ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``.
+    """
+    training = model.training
+    model.eval()
+    offsets = encoded.tag_offsets if encoded.tagged else np.arange(len(encoded) + 1)
+    places: list[np.ndarray[Any, Any]] = []
+    parts: list[Tensor] = []
+    for rows in batches_by_length(encoded.lengths, None):
+        batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+        logits = model(**model_inputs(model, batch)).logits
+        parts.append(
+            (logits[batch["labels"] != IGNORED] if encoded.tagged else logits).float().cpu()
+        )
+        places += [np.arange(offsets[row], offsets[row + 1]) for row in rows]
+    model.train(training)
+    found = torch.cat(parts)
+    return found[np.argsort(np.concatenate(places))].numpy()
