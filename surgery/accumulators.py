@@ -94,7 +94,6 @@ class Traces(Accumulator):
         self._columns = columns
         self._units = max(columns.values(), default=-1) + 1
         self._parts: list[Tensor] = []
-        self._samples: list[int] = []
         # A Gram matrix A Aᵀ serves every Linear fed by the same tensor (query, key and value).
         self._last: tuple[ReferenceType[Tensor], Gram] | None = None
 
@@ -103,7 +102,6 @@ class Traces(Accumulator):
         device = next(iter(self.scored.values())).device
         size = (self._units, len(samples))  # transposed: a column is then one run of memory
         self._parts.append(torch.zeros(size, dtype=torch.float64, device=device))
-        self._samples += samples
 
     def _add(self, name: str, values: Tensor) -> None:
         self._parts[-1][self._columns[name]] += values
@@ -141,13 +139,8 @@ class Traces(Accumulator):
         """Square and sum the whole tensor."""
         self._parts[-1][self._columns[name], row] += wide(gradient).square().sum()
 
-    @property
-    def samples(self) -> list[int]:
-        """Their numbers, in the order of the rows of ``matrix``."""
-        return self._samples
-
     def matrix(self) -> Tensor:
-        """Squared norms (N, units), float64, on the CPU."""
+        """Squared norms (N, units), float64, on the CPU, in the order the samples came."""
         if not self._parts:
             return torch.zeros(0, self._units, dtype=torch.float64)
         return torch.cat(self._parts, dim=1).mT.contiguous().cpu()

@@ -34,14 +34,15 @@ from surgery.units import Unit
 class FisherScores:
     """What one pass over the samples gives.
 
-    ``per_sample`` (N, U), float64: squared gradient norm of each sample and unit, by sample
-    number; None for an elementwise pass. ``halves``: for an elementwise pass, the sum of squares
-    over each of two disjoint halves of the samples, parameter name → tensor.
+    ``numbers``: the samples' numbers, ascending. ``per_sample`` (N, U), float64: squared gradient
+    norm of each sample, in that order, and unit; None for an elementwise pass. ``halves``: for an
+    elementwise pass, the sum of squares over each of two disjoint halves of the samples (even and
+    odd numbers), parameter name → tensor.
     ``units`` are those that were scored: a group whose modules do not follow the rules is left out
     and named in ``warnings``.
     """
 
-    samples: int
+    numbers: list[int]
     path: Path
     units: list[Unit]
     per_sample: Tensor | None = None
@@ -54,7 +55,7 @@ class FisherScores:
         if self.halves is None:
             raise ValueError("only an elementwise pass keeps the diagonal")
         first, second = self.halves
-        return {name: (first[name] + second[name]) / self.samples for name in first}
+        return {name: (first[name] + second[name]) / len(self.numbers) for name in first}
 
 
 def fisher_scores(
@@ -64,41 +65,62 @@ def fisher_scores(
     objective: Objective,
     *,
     elementwise: bool = False,
+    plan: Plan | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> FisherScores:
     """Score every unit on every sample, in eval mode, each sample once.
 
     ``batches`` hold ``input_ids`` and ``attention_mask`` (N, T), or (N, C, T) for multiple choice,
     and ``labels``; ``sample`` (N,), optional, numbers the samples from 0 (default: in order).
-    A pass costs about 0.75 of a training step's forward and backward for the trace, and about
-    1.1–1.4 elementwise; memory does not grow with the number of samples, the N × U matrix aside.
+    ``plan`` is that of an earlier pass through the same model. A pass costs about 0.75 of a
+    training step's forward and backward for the trace, and about 1.1–1.4 elementwise; memory does
+    not grow with the number of samples, the N × U matrix aside.
     Raises ScoresNotFinite when a gradient is NaN or infinite.
     """
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
         raise ValueError("no batch to score")
+    plan = plan or plan_for(model, units, first, objective)
+    scored = scored_parameters(model, plan)
+    accumulator: Traces | Diagonal = (
+        Diagonal(scored) if elementwise else Traces(scored, plan.columns)
+    )
+    numbers = feed(model, accumulator, _chain(first, iterator), objective, plan, on_batch)
+    return collect(accumulator, numbers, objective, plan)
+
+
+def plan_for(
+    model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective
+) -> Plan:
+    """The path this model takes, found on the first batch; the model is left as it was."""
     with prepared(model):
-        plan = make_plan(model, units, first, objective)
-        scored = {name: p for name, p in model.named_parameters() if name in plan.columns}
-        accumulator: Accumulator = (
-            Diagonal(scored) if elementwise else Traces(scored, plan.columns)
-        )
-        samples = feed(model, accumulator, _chain(first, iterator), objective, plan, on_batch)
+        return make_plan(model, units, batch, objective)
+
+
+def scored_parameters(model: nn.Module, plan: Plan) -> dict[str, nn.Parameter]:
+    """Those that belong to a unit of the plan."""
+    return {name: p for name, p in model.named_parameters() if name in plan.columns}
+
+
+def collect(
+    accumulator: Traces | Diagonal, numbers: Sequence[int], objective: Objective, plan: Plan
+) -> FisherScores:
+    """What an accumulator holds after a pass, checked to be finite."""
     shrink = objective.scale**-2
+    ordered = sorted(numbers)
     if isinstance(accumulator, Diagonal):
         for half in accumulator.halves:
             for values in half.values():
                 values *= shrink
         _require_finite(torch.stack([h.sum() for d in accumulator.halves for h in d.values()]))
         return FisherScores(
-            samples, plan.path, plan.units, halves=accumulator.halves, warnings=plan.warnings
+            ordered, plan.path, plan.units, halves=accumulator.halves, warnings=plan.warnings
         )
-    assert isinstance(accumulator, Traces)
     matrix = accumulator.matrix() * shrink
     _require_finite(matrix)
-    matrix = matrix[torch.tensor(accumulator.samples).argsort()]
-    return FisherScores(samples, plan.path, plan.units, per_sample=matrix, warnings=plan.warnings)
+    matrix = matrix[torch.tensor(list(numbers)).argsort()]
+    return FisherScores(ordered, plan.path, plan.units, per_sample=matrix, warnings=plan.warnings)
 
 
 def feed(
@@ -108,28 +130,29 @@ def feed(
     objective: Objective,
     plan: Plan,
     on_batch: Callable[[int], None] | None = None,
-) -> int:
-    """Add every sample to an accumulator, by the plan's path; how many there were.
+) -> list[int]:
+    """Add every sample to an accumulator, by the plan's path; their numbers, as they came.
 
     A batch in which a module breaks a rule that the first one kept (sparse attention begins at
     some length) is scored one sample at a time, and ``plan.warnings`` says so.
     """
-    total = 0
-    for batch in batches:
-        samples = _numbers(batch, total)
-        accumulator.begin(samples)
-        if plan.path == "one_sample":
-            score_one_by_one(model, accumulator, batch, samples, objective)
-        else:
-            try:
-                score_batch(model, accumulator, batch, samples, objective)
-            except UnsupportedModule as error:  # raised before anything was added
-                plan.note_slow_batch(str(error))
+    numbers: list[int] = []
+    with prepared(model):
+        for batch in batches:
+            samples = _numbers(batch, len(numbers))
+            accumulator.begin(samples)
+            if plan.path == "one_sample":
                 score_one_by_one(model, accumulator, batch, samples, objective)
-        total += len(samples)
-        if on_batch:
-            on_batch(total)
-    return total
+            else:
+                try:
+                    score_batch(model, accumulator, batch, samples, objective)
+                except UnsupportedModule as error:  # raised before anything was added
+                    plan.note_slow_batch(str(error))
+                    score_one_by_one(model, accumulator, batch, samples, objective)
+            numbers += samples
+            if on_batch:
+                on_batch(len(numbers))
+    return numbers
 
 
 def _numbers(batch: Batch, seen: int) -> list[int]:

@@ -57,32 +57,74 @@ def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
         setattr(model, name, encoder)
 
 
-def warm_up(
-    model: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    encoded: Encoded,
-    problem: Problem,
-    *,
-    epochs: int,
-    seed: int,
-    report: Reporter,
-) -> float | None:
-    """Train ``parameters`` (the head's) on the encoder's cached output; the last mean loss.
+class Warmup:
+    """Warms up one head of a model after the other on the same rows.
 
-    The encoder runs once a row in eval mode; memory holds one vector a row (or choice) where the
-    head reads only the first token, else the whole states. Nothing but ``parameters`` changes.
+    The encoder runs over the rows once, in eval mode; memory holds one vector a row (or choice)
+    where the head reads only the first token, else the whole states. ``parameters`` are the head's:
+    nothing else changes.
     """
-    model.eval()
-    encoder = encoder_of(model)
-    trained = {id(parameter) for parameter in parameters}
-    inside = [p for p in encoder.parameters() if id(p) in trained]
-    if inside or encoder is model:
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        encoded: Encoded,
+        problem: Problem,
+        report: Reporter,
+    ) -> None:
+        self._model, self._parameters = model, list(parameters)
+        self._encoded, self._problem, self._report = encoded, problem, report
+        self._features: list[Features] | None = None
+        self._encoder = encoder_of(model)
+        trained = {id(parameter) for parameter in parameters}
         # A new pooler inside the encoder learns too: its input cannot be replayed from outside.
-        source = _whole_batches(encoded)
-        return _train(model, None, parameters, source, problem, epochs, seed, report)
-    features = list(_features(model, encoder, encoded, report))
-    with _replaying(model, encoder) as replay:
-        return _train(model, replay, parameters, features, problem, epochs, seed, report)
+        inside = any(id(parameter) in trained for parameter in self._encoder.parameters())
+        self._replays = not inside and self._encoder is not model
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def run(
+        self,
+        *,
+        epochs: int,
+        seed: int,
+        relabel: Callable[[list[Batch]], list[Batch]] | None = None,
+    ) -> float | None:
+        """Train the head as it is now; the mean loss of the last epoch.
+
+        ``relabel`` gives the rows other labels, for this run alone.
+        """
+        self._model.eval()
+        features = self._all_features()
+        if relabel is not None:
+            others = relabel([part.inputs for part in features])
+            features = [
+                Features(part.output, inputs)
+                for part, inputs in zip(features, others, strict=True)
+            ]
+        if not self._replays:
+            return self._train(None, features, epochs, seed)
+        with _replaying(self._model, self._encoder) as replay:
+            return self._train(replay, features, epochs, seed)
+
+    def _all_features(self) -> list[Features]:
+        if self._features is None:
+            self._features = (
+                list(_features(self._model, self._encoder, self._encoded, self._report))
+                if self._replays
+                else _whole_batches(self._encoded)
+            )
+        return self._features
+
+    def _train(
+        self, replay: _Replay | None, features: list[Features], epochs: int, seed: int
+    ) -> float | None:
+        return _train(
+            self._model, replay, self._parameters, features, self._problem, epochs, seed,
+            self._report,
+        )  # fmt: skip
 
 
 def _whole_batches(encoded: Encoded) -> list[Features]:

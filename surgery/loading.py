@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
     # States of earlier segments; rows have none, and they would be kept for every batch.
     "xlnet": {"use_mems_eval": False, "use_mems_train": False},
 }
+# Trained on token types, which the tokenizers of transformers 5 no longer give unasked.
+TYPED = {"albert", "funnel", "xlnet"}
 TOKENIZER_DROPPED = {"auto_map", "chat_template", "name_or_path", "tokenizer_file", "vocab_file"}
 
 transformers_logging.set_verbosity_error()
@@ -183,13 +186,18 @@ def load_model(
 
 
 def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> None:
-    """The model says which inputs there are; whether token types are told, the tokenizer does."""
+    """Have the tokenizer give what the model takes, and token types where they mean something."""
     if tokenizer.pad_token_id is None:
         raise ModelUnsupported(
             f"the tokenizer of {source.id!r} has no token for padding, so its rows cannot be "
             "batched; name one as pad_token in its tokenizer_config.json"
         )
+    config: Any = model.config
     told = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    if config.model_type in TYPED:
+        told.add("token_type_ids")
+    elif getattr(config, "type_vocab_size", 2) < 2:
+        told.discard("token_type_ids")  # there is no embedding for the second text's
     tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
 
 
@@ -240,23 +248,23 @@ def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
     return names in ([label.lower() for label in data.labels], generic)
 
 
-def renew_head(model: nn.Module, seed: int) -> list[str]:
+def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[str]:
     """Draw a task model's head anew from ``seed``, in place, as its architecture draws it.
 
-    The names of the tensors drawn; nothing else of the model changes.
+    ``also`` names tensors inside the encoder that the checkpoint did not hold, such as those of a
+    new pooler. Returns the names of the tensors drawn; nothing else of the model changes.
     """
     torch.manual_seed(seed)
-    encoder = encoder_of(model)
-    names = list(head_parameters(model))
-    for child in model.children():
-        if child is not encoder:
+    wanted = {*head_parameters(model), *also}
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(prefix=path, recurse=False))
+        if own and own.keys() <= wanted:
             # Loading marks modules as initialised, which would make this a no-op.
-            for module in child.modules():
-                module._is_hf_initialized = False  # type: ignore[assignment]  # noqa: SLF001
-            for parameter in child.parameters():
+            module._is_hf_initialized = False  # type: ignore[assignment]  # noqa: SLF001
+            for parameter in own.values():
                 parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # noqa: SLF001
-            child.apply(model._init_weights)  # type: ignore[arg-type]  # noqa: SLF001
-    return names
+            model._init_weights(module)  # type: ignore[operator]  # noqa: SLF001
+    return sorted(wanted)
 
 
 def _check_encoder(model: nn.Module, new: list[str], source: ModelSource) -> None:

@@ -1,219 +1,230 @@
-"""From per-sample scores to a ranking that says how far it can be trusted."""
+"""From a loaded model and a dataset to a ranking that says how far it can be trusted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
-import torch
-from scipy.stats import kendalltau
 
-from surgery.architecture import Block
-from surgery.data import TaskData, batches_by_length, choose_rows, encode
-from surgery.fisher import FisherScores, fisher_scores
-from surgery.head import warm_up
-from surgery.loading import LoadedModel
+from surgery.data import TaskData, choose_rows, encode
+from surgery.head import Warmup
+from surgery.loading import LoadedModel, renew_head
+from surgery.paper import ROWS, paper_scores
+from surgery.parallel import present_share, same_weights
+from surgery.prior import model_prior
 from surgery.progress import Quiet, Reporter
-from surgery.results import HeadReport, LayerScore, RankingResult, RecommendedK, Stability
-from surgery.spec import Aggregate, RankingOptions
+from surgery.report import method_table, ranked_result
+from surgery.results import AdaptiveReport, AdaptiveRound, HeadReport, HeadSpread, RankingResult
+from surgery.sample import Sample
+from surgery.scores import Matrix, Scores, average, from_samples
+from surgery.scoring import HEADLESS, Scorer, ranked_only
+from surgery.spec import Method, RankingOptions
+from surgery.uncertainty import (
+    CERTAIN,
+    kendall_tau,
+    order_of,
+    recommended,
+    resampled,
+    top_k_set_probability,
+)
 
-Matrix = np.ndarray[Any, np.dtype[np.float64]]
-CERTAIN = 0.95  # a top-k set that recurs in fewer resamples is called ambiguous
-BOOTSTRAP_CELLS = 20_000_000  # weights drawn at once: 160 MB
+FIRST_SAMPLES = 32  # of an adaptive ranking; each round doubles them
 
 
 def rank_layers(
     loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter | None = None
 ) -> RankingResult:
-    """Rank the blocks of a loaded model on the training rows of a dataset.
+    """Rank the blocks of a loaded model, or their parts, on the training rows of a dataset.
 
-    The head of ``loaded`` is warmed up in place; the encoder's weights are not changed.
+    The head of ``loaded`` is warmed up in place; the encoder's weights are not changed. In a group
+    of processes (torchrun) each scores its share of the rows and all get the whole result.
+    Raises SurgeryError where the options do not fit the model or the data, ScoresNotFinite,
+    OutOfMemory, and Stopped when the reporter asks for it.
     """
-    report = report or Quiet()
-    seconds: dict[str, float] = {}
-    clock = time.perf_counter()
-    report.phase("warmup")
-    head = _prepare_head(loaded, data, options, report)
-    seconds["warmup"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    report.phase("score")
-    scores, rows = _score(loaded, data, options, report)
-    seconds["score"] = time.perf_counter() - clock
-    report.phase("bootstrap")
-    clock = time.perf_counter()
-    layers, stability = summarise(scores, loaded.blocks, options)
-    seconds["bootstrap"] = time.perf_counter() - clock
-    return RankingResult(
-        method=options.method, aggregate=options.aggregate, fisher=options.fisher, samples=rows,
-        path=scores.path, layers=layers, stability=stability, recommended_k=recommend_k(layers),
-        head=head, warnings=scores.warnings + _warnings(head, rows, options, data),
-        seconds={name: round(value, 3) for name, value in seconds.items()},
-    )  # fmt: skip
+    return Ranking(loaded, data, options, report or Quiet()).run()
 
 
-def _prepare_head(
-    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
-) -> HeadReport:
-    new = bool(loaded.new)
-    asked = options.head.warmup_epochs
-    epochs = asked if asked is not None else int(new)
-    rows = choose_rows(len(data.train), options.head.warmup_samples, options.seed + 1)
-    loss = None
-    if epochs:
-        encoded = encode(data.train, loaded.tokenizer, options.max_length, rows)
-        head = list(loaded.head.values())
-        loss = warm_up(
-            loaded.model, head, encoded, data.problem,
-            epochs=epochs, seed=options.seed, report=report,
-        )  # fmt: skip
-    return HeadReport(
-        source="new" if new else "checkpoint", warmup_epochs=epochs,
-        warmup_rows=len(rows) if epochs else 0, warmup_loss=loss,
-    )  # fmt: skip
+@dataclass
+class Ranking:
+    """One ranking on its way: what it works on, and what it noted so far."""
 
+    loaded: LoadedModel
+    data: TaskData
+    options: RankingOptions
+    report: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
 
-def _score(
-    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
-) -> tuple[FisherScores, int]:
-    rows = choose_rows(len(data.train), options.samples, options.seed)
-    encoded = encode(data.train, loaded.tokenizer, options.max_length, rows)
-    device = next(loaded.model.parameters()).device
-    batches = (
-        {name: tensor.to(device) for name, tensor in encoded.batch(chosen).items()}
-        for chosen in batches_by_length(encoded.lengths, options.batch_size)
-    )
-    scores = fisher_scores(
-        loaded.model, loaded.blocks, batches, data.problem,
-        elementwise=options.aggregate is Aggregate.FROBENIUS,
-        on_batch=lambda done: report.step(done, len(rows), "samples"),
-    )  # fmt: skip
-    return scores, len(rows)
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        self.report.phase(phase)
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 3)
 
+    def run(self) -> RankingResult:
+        """Every phase in turn."""
+        if self.options.method is Method.PAPER_COMPAT:
+            return self._paper()
+        self.head: HeadReport | None = None
+        self.adaptive: AdaptiveReport | None = None
+        with self._timed("tokenize"):
+            self._open()
+        if self.options.method in HEADLESS:
+            with self._timed("score"):
+                scores = {self.options.method: self.scorer.headless(self.options.method)}
+            return self._result(scores, [])
+        heads = [self._through_head(number) for number in range(self.options.head_seeds)]
+        scores = {method: average([head[method] for head in heads]) for method in heads[0]}
+        return self._result(scores, heads)
 
-def _warnings(head: HeadReport, rows: int, options: RankingOptions, data: TaskData) -> list[str]:
-    found = []
-    if head.source == "new" and head.warmup_epochs == 0:
-        found.append(
-            "the head is untrained: the ranking depends on the inputs and hardly on the labels"
-        )
-    if rows < options.samples:
-        found.append(f"the train split has {rows} rows; each was scored once")
-    if len(data.labels) > 1 and head.source == "new" and head.warmup_rows < 10 * len(data.labels):
-        found.append("fewer than ten warm-up rows a class")
-    return found
+    def _open(self) -> None:
+        options, loaded = self.options, self.loaded
+        rows = choose_rows(len(self.data.train), options.samples, options.seed)
+        encoded = encode(self.data.train, loaded.tokenizer, options.max_length, rows)
+        device = next(loaded.model.parameters()).device
+        sample = Sample(encoded, device, options.batch_size, present_share())
+        self.scorer = Scorer(loaded, sample, self.data.problem, options, self.report)
+        self.warmup: Warmup | None = None
 
+    def _through_head(self, number: int) -> dict[Method, Scores]:
+        with self._timed("warmup"):
+            self._prepare_head(number)
+        with self._timed("score"):
+            if self.options.adaptive:
+                return {Method.FISHER: self._adaptively()}
+            return self.scorer.scores()
 
-def summarise(
-    scores: FisherScores, blocks: Sequence[Block], options: RankingOptions
-) -> tuple[list[LayerScore], Stability]:
-    """Aggregate to one score a layer, with intervals where the per-sample matrix is kept."""
-    if scores.per_sample is None:
-        return _summarise_frobenius(scores, blocks)
-    matrix: Matrix = scores.per_sample.numpy()
-    if options.aggregate is Aggregate.MEAN:
-        matrix = matrix / np.array([block.parameters for block in blocks])
-    resamples = bootstrap_means(matrix, options.bootstrap, options.seed)
-    tau = split_half_tau(matrix, options.seed)
-    return _layers(matrix.mean(0), blocks, resamples), _stability(matrix.mean(0), resamples, tau)
+    def _prepare_head(self, number: int) -> None:
+        """The first head is the loaded one; each further one is drawn anew."""
+        loaded, options = self.loaded, self.options
+        if number > 0:
+            renew_head(loaded.model, options.seed + number, loaded.new)
+        asked = options.head.warmup_epochs
+        epochs = asked if asked is not None else int(bool(loaded.new))
+        loss = None
+        if epochs:
+            loss = self._warm().run(epochs=epochs, seed=options.seed + number)
+        same_weights(loaded.model, self.scorer.sample.share)
+        self.scorer.head_changed()
+        if self.head is None:
+            self.head = HeadReport(
+                source="new" if loaded.new else "checkpoint", warmup_epochs=epochs,
+                warmup_rows=len(self._warm()) if epochs else 0, warmup_loss=loss,
+            )  # fmt: skip
 
-
-def _summarise_frobenius(
-    scores: FisherScores, blocks: Sequence[Block]
-) -> tuple[list[LayerScore], Stability]:
-    assert scores.halves is not None
-    totals, first, second = (
-        frobenius(diagonal, scores.owner, len(blocks))
-        for diagonal in (scores.diagonal, *scores.halves)
-    )
-    return _layers(totals, blocks, None), _stability(totals, None, _tau(first, second))
-
-
-def frobenius(diagonal: dict[str, torch.Tensor], owner: dict[str, int], layers: int) -> Matrix:
-    """Σ_p ‖D_p‖_F over the tensors of each block, shape (L,): the paper's released code."""
-    totals = np.zeros(layers)
-    for name, values in diagonal.items():
-        totals[owner[name]] += float(values.double().norm())
-    return totals
-
-
-def bootstrap_means(matrix: Matrix, resamples: int, seed: int) -> Matrix | None:
-    """Column means over rows drawn with replacement, (B, L); None when none are asked for."""
-    if resamples == 0:
-        return None
-    samples = len(matrix)
-    generator = np.random.default_rng(seed)
-    chunk = max(1, BOOTSTRAP_CELLS // samples)
-    parts = []
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        weights = generator.multinomial(samples, np.full(samples, 1 / samples), size=size)
-        parts.append(weights @ matrix / samples)
-    return np.concatenate(parts)
-
-
-def split_half_tau(matrix: Matrix, seed: int) -> float | None:
-    """Kendall's τ-b between the rankings of two random halves of the samples."""
-    order = np.random.default_rng(seed).permutation(len(matrix))
-    middle = len(order) // 2
-    if middle == 0:  # one sample: there is no second half
-        return None
-    return _tau(matrix[order[:middle]].mean(0), matrix[order[middle:]].mean(0))
-
-
-def _tau(first: Any, second: Any) -> float | None:
-    tau = float(kendalltau(first, second).statistic)
-    return None if np.isnan(tau) else tau
-
-
-def _layers(means: Matrix, blocks: Sequence[Block], resamples: Matrix | None) -> list[LayerScore]:
-    total = float(means.sum())
-    order = np.argsort(-means, kind="stable")
-    low_high = p_top = None
-    if resamples is not None:
-        low_high = np.percentile(resamples, [2.5, 97.5], axis=0)
-        ranks = np.argsort(np.argsort(-resamples, axis=1, kind="stable"), axis=1)
-        p_top = [(ranks < k).mean(0) for k in range(1, len(blocks) + 1)]
-    return [
-        LayerScore(
-            rank=rank + 1,
-            name=blocks[index].name,
-            index=int(index),
-            score=float(means[index]),
-            share=float(means[index]) / total if total > 0 else 0.0,
-            ci=None if low_high is None else (float(low_high[0, index]), float(low_high[1, index])),
-            p_top_k=None if p_top is None
-            else {str(k + 1): float(row[index]) for k, row in enumerate(p_top)},
-            parameters=blocks[index].parameters,
-        )
-        for rank, index in enumerate(order)
-    ]  # fmt: skip
-
-
-def _stability(means: Matrix, resamples: Matrix | None, tau: float | None) -> Stability:
-    if resamples is None:
-        return Stability(split_half_kendall_tau=tau, rank_confidence=None, ambiguous_k=None)
-    order = np.argsort(-means, kind="stable")
-    orders = np.argsort(-resamples, axis=1, kind="stable")
-    same_set = [
-        (np.sort(orders[:, :k], axis=1) == np.sort(order[:k])).all(1).mean()
-        for k in range(1, len(means))
-    ]
-    return Stability(
-        split_half_kendall_tau=tau,
-        rank_confidence=float((orders == order).all(1).mean()),
-        ambiguous_k=[k for k, share in enumerate(same_set, start=1) if share < CERTAIN],
-    )
-
-
-def recommend_k(layers: Sequence[LayerScore]) -> RecommendedK:
-    """The smallest k whose layers hold half of the total score."""
-    held = 0.0
-    for layer in layers:
-        held += layer.share
-        if held >= 0.5:
-            return RecommendedK(
-                k=layer.rank, reason="smallest k with at least half of the total score"
+    def _warm(self) -> Warmup:
+        """The encoder runs over the warm-up rows once, however many heads there are."""
+        if self.warmup is None:
+            options = self.options
+            rows = choose_rows(
+                len(self.data.train), options.head.warmup_samples, options.seed + 1
             )
-    return RecommendedK(k=len(layers), reason="all scores are zero: no layer stands out")
+            encoded = encode(self.data.train, self.loaded.tokenizer, options.max_length, rows)
+            head = list(self.loaded.head.values())
+            self.warmup = Warmup(
+                self.loaded.model, head, encoded, self.data.problem, self.report
+            )
+        return self.warmup
+
+    def _adaptively(self) -> Scores:
+        """Ever more samples, until the top k are certain."""
+        total = len(self.scorer.sample)
+        order = np.random.default_rng(self.options.seed).permutation(total)
+        rounds: list[AdaptiveRound] = []
+        parts: list[Matrix] = []
+        done = 0
+        while True:
+            end = min(total, max(FIRST_SAMPLES, 2 * done))
+            found = self.scorer.fisher(rows=sorted(order[done:end].tolist()))
+            assert found.per_sample is not None
+            parts.append(found.per_sample)
+            done = end
+            scores = from_samples(found.units, np.concatenate(parts))
+            rounds.append(self._certainty(ranked_only(scores)))
+            certain = rounds[-1].probability >= CERTAIN
+            if certain or done == total:
+                self.adaptive = AdaptiveReport(certain=certain, rounds=rounds)
+                return scores
+
+    def _certainty(self, scores: Scores) -> AdaptiveRound:
+        resamples = resampled(scores, self.options.bootstrap, self.options.seed)
+        assert resamples is not None and scores.per_sample is not None  # noqa: PT018
+        values = scores.values
+        k = recommended((values / values.sum())[order_of(values)].tolist()) or 1
+        probability = top_k_set_probability(values, resamples, k)
+        return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
+
+    def _result(
+        self, scores: dict[Method, Scores], heads: list[dict[Method, Scores]]
+    ) -> RankingResult:
+        options, scorer = self.options, self.scorer
+        main = Method.FISHER if options.method is Method.ALL else options.method
+        with self._timed("bootstrap"):
+            scored = scores[main].per_sample
+            samples = len(scorer.sample) if scored is None else len(scored)
+            result = ranked_result(scores[main], scorer.units, options, samples)
+            if options.method is Method.ALL:
+                result.methods = method_table(scores, options)
+            if len(heads) > 1:
+                result.head_spread = self._spread(result, [head[main] for head in heads])
+        if options.model_prior and main is Method.FISHER:
+            with self._timed("prior"):
+                ranked = ranked_only(scores[main])
+                result.model_prior = model_prior(scorer, self._warm_or_none(), ranked)
+        result.path, result.head, result.adaptive = scorer.path, self.head, self.adaptive
+        result.processes = scorer.sample.share.world
+        result.warnings = scorer.warnings + self._head_warnings(samples)
+        result.seconds = self.seconds
+        return result
+
+    def _warm_or_none(self) -> Warmup | None:
+        """A head that was warmed up is warmed up again on shuffled labels."""
+        assert self.head is not None
+        return self._warm() if self.head.warmup_epochs else None
+
+    def _spread(self, result: RankingResult, heads: list[Scores]) -> HeadSpread:
+        """How far the heads disagree; the layers of the result get their deviations."""
+        scores = [ranked_only(head) for head in heads]
+        deviations = np.std([head.values for head in scores], axis=0, ddof=1)
+        by_name = {u.name: float(d) for u, d in zip(scores[0].units, deviations, strict=True)}
+        for layer in result.layers:
+            layer.head_std = by_name[layer.name]
+        taus = [kendall_tau(a.values, b.values) for a, b in combinations(scores, 2)]
+        known = [tau for tau in taus if tau is not None]
+        return HeadSpread(
+            heads=len(heads),
+            kendall_tau_mean=float(np.mean(known)) if known else None,
+            kendall_tau_min=min(known) if known else None,
+        )
+
+    def _head_warnings(self, samples: int) -> list[str]:
+        found = []
+        head, labels = self.head, self.data.labels
+        if head and head.source == "new" and head.warmup_epochs == 0:
+            found.append(
+                "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+            )
+        if samples < self.options.samples and self.adaptive is None:
+            found.append(f"the train split has {samples} rows; each was scored once")
+        if head and len(labels) > 1 and head.warmup_epochs and head.warmup_rows < 10 * len(labels):
+            found.append("fewer than ten warm-up rows a class")
+        return found
+
+    def _paper(self) -> RankingResult:
+        """The paper's released computation; see `surgery.paper`."""
+        with self._timed("score"):
+            scores, plan = paper_scores(self.loaded, self.data, self.report)
+        rows = min(len(self.data.validation), ROWS)
+        result = ranked_result(scores, scores.units, self.options, rows)
+        result.path, result.seconds = plan.path, self.seconds
+        result.warnings = [
+            *plan.warnings,
+            "paper_compat repeats the paper's released code: raw logits, padding attended to, and "
+            "validation rows, which a selection should not see",
+        ]
+        return result

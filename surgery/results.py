@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from surgery.spec import Aggregate
+from surgery.spec import Aggregate, Granularity, Precision
 
 
 class LayerInfo(BaseModel):
@@ -18,15 +18,31 @@ class LayerInfo(BaseModel):
 
 
 class LayerScore(BaseModel):
-    """One layer's place in a ranking."""
+    """The place in a ranking of one layer, or of one part of it at a finer granularity."""
 
     rank: int
     name: str
-    index: int
+    index: int = Field(description="Of the block.")
     score: float
-    share: float = Field(description="Of the sum over layers.")
+    share: float = Field(description="Of the sum over all; a negative score counts as none.")
     ci: tuple[float, float] | None = Field(description="95 % bootstrap interval of the score.")
     p_top_k: dict[str, float] | None = Field(description="Probability to be among the top k.")
+    parameters: int
+    unbiased: float | None = Field(
+        None,
+        description="For frobenius: Σ √⟨D¹, D²⟩ over two halves of the samples. The score itself "
+        "is too large at few samples, this is not.",
+    )
+    head_std: float | None = Field(
+        None, description="Standard deviation of the score over the heads, with head_seeds."
+    )
+
+
+class GroupScore(BaseModel):
+    """A group of parameters beside the layers, scored alike and never ranked."""
+
+    name: Literal["embeddings", "pooler", "head", "other"]
+    score: float | None = Field(description="Null where the warnings say why.")
     parameters: int
 
 
@@ -56,22 +72,94 @@ class HeadReport(BaseModel):
     warmup_loss: float | None
 
 
+class HeadSpread(BaseModel):
+    """How far the ranking depends on the head's random start."""
+
+    heads: int
+    kendall_tau_mean: float | None = Field(description="Between the rankings of two heads.")
+    kendall_tau_min: float | None
+
+
+class Agreement(BaseModel):
+    """How alike two rankings of the same layers are."""
+
+    kendall_tau: float | None
+    top_k_overlap: dict[str, float] = Field(description="Share of the top k in common, by k.")
+
+
+class ModelPrior(Agreement):
+    """How much of the ranking is the model's own and not about the task.
+
+    The fields of its own compare with the ranking on shuffled labels.
+    """
+
+    shuffled_tokens: Agreement
+    samples: int
+    note: str
+
+
+class AdaptiveRound(BaseModel):
+    """How sure the top k were after so many samples."""
+
+    samples: int
+    k: int
+    probability: float = Field(description="That the set of the top k recurs in a resample.")
+
+
+class AdaptiveReport(BaseModel):
+    """Whether sampling could stop early."""
+
+    certain: bool = Field(description="Whether the last probability reached 0.95.")
+    rounds: list[AdaptiveRound]
+
+
+class MethodScores(BaseModel):
+    """What one method says of every layer."""
+
+    method: str
+    order: list[str] = Field(description="Names, best first.")
+    scores: dict[str, float]
+    stability: Stability
+
+
+class MethodTable(BaseModel):
+    """Every method on the same samples, and how far they agree."""
+
+    methods: list[MethodScores]
+    kendall_tau: dict[str, dict[str, float | None]]
+
+
 class RankingResult(BaseModel):
     """The layers of an encoder in order of their score."""
 
     method: str
-    aggregate: Aggregate
-    fisher: str
-    samples: int
-    path: Literal["batched", "one_sample"] = Field(
-        description="`batched`: all rows of a batch at once; `one_sample`: the exact slow path."
+    aggregate: Aggregate | None = Field(description="For methods fisher and all.")
+    fisher: str | None = Field(description="For methods fisher and all.")
+    granularity: Granularity = Granularity.LAYER
+    precision: Precision = Precision.FP32
+    samples: int = Field(description="Rows that were scored, each once.")
+    path: Literal["batched", "one_sample", "mixed"] | None = Field(
+        description="`batched`: all rows of a batch at once; `one_sample`: the exact slow path; "
+        "`mixed`: some batches each; null where no gradient is taken."
     )
     layers: list[LayerScore]
+    groups: list[GroupScore] = []
     stability: Stability
     recommended_k: RecommendedK
-    head: HeadReport
+    head: HeadReport | None = Field(description="Null where no gradient is taken.")
+    head_spread: HeadSpread | None = None
+    model_prior: ModelPrior | None = None
+    adaptive: AdaptiveReport | None = None
+    methods: MethodTable | None = None
+    processes: int = Field(1, description="That shared the scoring.")
     warnings: list[str]
     seconds: dict[str, float]
+
+
+class RankingTrack(Agreement):
+    """The ranking at one evaluation of a fine-tune, beside that at its start."""
+
+    scores: dict[str, float]
 
 
 class EpochReport(BaseModel):
@@ -81,6 +169,7 @@ class EpochReport(BaseModel):
     step: int
     train_loss: float | None
     metrics: dict[str, float | None]
+    ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
 
 
 class FinetuneResult(BaseModel):

@@ -83,7 +83,9 @@ def _frobenius(found: FisherScores) -> Scores:
     """Σ_p ‖D_p‖_F, and beside it Σ_p √⟨D_p¹, D_p²⟩ over two halves, which noise does not raise."""
     assert found.halves is not None
     first, second = found.halves
-    sizes = (found.samples - found.samples // 2, found.samples // 2)
+    total = len(found.numbers)
+    odd = sum(number % 2 for number in found.numbers)
+    sizes = (total - odd, odd)
     columns: dict[str, list[float]] = {"whole": [], "one": [], "two": [], "cross": []}
     for unit in found.units:
         sums = torch.zeros(4, dtype=torch.float64)
@@ -92,8 +94,8 @@ def _frobenius(found: FisherScores) -> Scores:
             cross = (one.double() * two.double()).sum().clamp_min(0)
             sums += torch.stack(
                 [
-                    (one + two).double().norm() / found.samples,
-                    one.double().norm() / sizes[0],
+                    (one + two).double().norm() / total,
+                    one.double().norm() / max(1, sizes[0]),
                     two.double().norm() / max(1, sizes[1]),
                     cross.sqrt() / max(1.0, (sizes[0] * sizes[1]) ** 0.5),
                 ]
@@ -101,6 +103,7 @@ def _frobenius(found: FisherScores) -> Scores:
         for column, value in zip(columns.values(), sums.tolist(), strict=True):
             column.append(value)
     arrays = {name: np.array(values) for name, values in columns.items()}
-    halves = (arrays["one"], arrays["two"]) if sizes[1] else None
-    unbiased = arrays["cross"] if sizes[1] else None
+    both = min(sizes) > 0
+    halves = (arrays["one"], arrays["two"]) if both else None
+    unbiased = arrays["cross"] if both else None
     return Scores(found.units, arrays["whole"], halves=halves, unbiased=unbiased)

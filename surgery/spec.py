@@ -313,6 +313,8 @@ class RankingOptions(Strict):
             raise ValueError("adaptive needs a score for each sample: aggregate trace or mean")
         if self.adaptive and self.bootstrap < 200:
             raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
+        if self.adaptive and self.head_seeds > 1:
+            raise ValueError("adaptive goes with one head: leave head_seeds out")
         if self.granularity is not Granularity.LAYER and self.method in _BY_LAYER:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
@@ -320,10 +322,14 @@ class RankingOptions(Strict):
     def _meaningless(self) -> tuple[str, ...]:
         if self.method is Method.PAPER_COMPAT:
             return (*_FISHER_ONLY, "samples", "max_length", "head_seeds", "bootstrap", "precision")
-        if self.method in {Method.FISHER, Method.ALL}:
+        if self.method is Method.ALL:
+            return ("adaptive",)
+        if self.method is Method.FISHER:
             return ()
         if self.method in _HEADLESS:
-            return (*_FISHER_ONLY, "head_seeds")
+            return (*_FISHER_ONLY, "head_seeds", "precision")
+        if self.method is Method.TANGENT:
+            return (*_FISHER_ONLY, "precision")
         return _FISHER_ONLY
 
 

@@ -95,7 +95,7 @@ def kendall_tau(first: Any, second: Any) -> float | None:
     if len(first) < 2 or len(set(np.asarray(first).tolist())) == 1:
         return None
     tau = float(kendalltau(first, second).statistic)
-    return None if np.isnan(tau) else tau
+    return None if np.isnan(tau) else round(tau, 12)  # 1, not 0.9999999999999999
 
 
 def top_k_overlap(first: Matrix, second: Matrix) -> dict[str, float]:

@@ -14,9 +14,18 @@ from torch import nn
 
 from surgery.architecture import encoder_of, head_parameters
 from surgery.data import Encoded, batches_by_length
-from surgery.head import WARMUP_BATCH, warm_up
+from surgery.head import WARMUP_BATCH, Warmup
 from surgery.progress import Quiet
 from surgery.spec import Problem
+
+
+
+def warm_up(
+    model: nn.Module, parameters: list[nn.Parameter], encoded: Encoded, problem: Problem,
+    *, epochs: int, seed: int, report: Quiet,
+) -> float | None:  # fmt: skip
+    return Warmup(model, parameters, encoded, problem, report).run(epochs=epochs, seed=seed)
+
 
 KINDS = ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "modernbert mean"]
 
