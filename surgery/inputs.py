@@ -111,8 +111,8 @@ class ChoiceInputs:
         choices = choices_of(values, self.columns)
         if len(choices) != self.count:
             raise CellError(
-                f"has {len(choices)} choices where the first row has {self.count}; every row needs "
-                "the same number",
+                f"has {_count(len(choices), 'choice')} where the first row has {self.count}; "
+                "every row needs the same number",
                 _choice_column(self.columns, 0),
             )
         texts = tuple(part for part in (text, question) if part is not None)
@@ -171,7 +171,8 @@ class TokenInputs:
         words = len(content.cells[0])
         if len(tags) != words:
             raise CellError(
-                f"has {len(tags):,} tags where {self.columns.tokens} has {words:,} words; "
+                f"has {_count(len(tags), 'tag')} where {self.columns.tokens} has "
+                f"{_count(words, 'word')}; "
                 "give each word one tag",
                 column,
             )
@@ -214,7 +215,9 @@ def choices_of(values: Row, columns: Columns) -> list[str]:
             )
         found = _strings(cell, column, "choice")
         if not 2 <= len(found) <= MAX_CHOICES:
-            raise CellError(f"has {len(found)} choices; 2 to {MAX_CHOICES} are read", column)
+            raise CellError(
+                f"has {_count(len(found), 'choice')}; 2 to {MAX_CHOICES} are read", column
+            )
     for place, choice in enumerate(found):
         if not choice.strip():
             detail = f"choice {place} (counted from 0) is empty; every row needs all its choices"
@@ -269,7 +272,11 @@ def _strings(value: object, column: str, noun: str) -> list[str]:
 
 
 def _kind(value: object) -> str:
-    return "missing" if value is None else f"a {type(value).__name__}"
+    return "missing" if value is None else f"of type {type(value).__name__}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _pair_field(columns: Columns) -> tuple[tuple[str, Kind], ...]:
