@@ -142,18 +142,12 @@ def test_choices_alone_and_a_question_alone(tmp_path: Path) -> None:
 
 
 def test_columns_and_labels_must_fit_the_problem(tmp_path: Path) -> None:
-    fault = refused(tmp_path, tagged(), columns=Columns(text="tokens", label="tags"),
-                    problem=Problem.TOKEN_CLASSIFICATION)  # fmt: skip
-    assert fault.pointer == "/columns/text"
     fault = refused(tmp_path, asked(), labels=["a", "b"])
     assert fault.pointer == "/labels"
     fault = refused(tmp_path, asked(), columns=Columns(choices=["premise", "dry"], label="label"))
     assert fault.pointer == "/columns/choices/1"
     text = [{"text": f"a {n}", "label": n % 2} for n in range(20)]
     assert refused(tmp_path, text, problem=Problem.MULTIPLE_CHOICE).pointer == "/columns/choices"
-    assert (
-        refused(tmp_path, text, problem=Problem.TOKEN_CLASSIFICATION).pointer == "/columns/tokens"
-    )
 
 
 def test_a_named_text_says_that_rows_are_texts(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_csv_has_no_lists_of_words(tmp_path: Path) -> None:
     assert "JSON Lines or Parquet" in fault.detail
 
 
+def test_columns_must_be_those_of_words(tmp_path: Path) -> None:
+    fault = refused(tmp_path, tagged(), columns=Columns(text="tokens", label="tags"),
+                    problem=Problem.TOKEN_CLASSIFICATION)  # fmt: skip
+    assert fault.pointer == "/columns/text"
+    text = [{"text": f"a {n}", "label": n % 2} for n in range(20)]
+    fault = refused(tmp_path, text, problem=Problem.TOKEN_CLASSIFICATION)
+    assert fault.pointer == "/columns/tokens"
+
+
 def test_long_lists_are_within_the_cap_of_a_cell(tmp_path: Path) -> None:
     fault = refused(
         tmp_path, tagged(tokens=["x" * 40, "y" * 40, "z" * 40]), limits=Limits(max_cell_bytes=100)
