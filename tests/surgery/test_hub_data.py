@@ -128,6 +128,25 @@ def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) ->
         resolve_dataset(OWN, online)
 
 
+@pytest.mark.parametrize("form", ["sequence", "list"])
+def test_the_card_names_the_tags_of_a_list(hub: FakeHub, online: Sources, form: str) -> None:
+    rows = [{"tokens": ["a", "b"], "tags": [0, 1]}, {"tokens": ["c"], "tags": [2]}]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    hub.files = {"train.jsonl": text, "validation.jsonl": text}
+    named = {"class_label": {"names": {"0": "O", "1": "B-X", "2": "I-X"}}}
+    hub.card = {"dataset_info": {"features": [{"name": "tags", form: named}]}}
+    found = resolve_dataset(
+        HubDataset(
+            hub="me/own", columns=Columns(tokens="tokens", label="tags"),
+            problem=Problem.TOKEN_CLASSIFICATION,
+        ),
+        online,
+    )  # fmt: skip
+    assert found.labels == ("O", "B-X", "I-X")
+    assert found.metrics[0] == "entity_f1"
+    assert materialise(found, online)[1].labels == ["O", "B-X", "I-X"]
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/x.csv", "../../secret.csv"]
 )
