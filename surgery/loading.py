@@ -30,7 +30,6 @@ from transformers.utils import logging as transformers_logging
 from surgery.architecture import (
     Block,
     accepts,
-    encoder_of,
     find_blocks,
     head_parameters,
     part_of,
@@ -49,6 +48,17 @@ DROPPED_KEYS = {
     "experts_implementation", "_experts_implementation", "_name_or_path", "name_or_path",
     "dtype", "torch_dtype", "transformers_weights", "adapter_config", "base_model_name_or_path",
 }  # fmt: skip
+# Keys that a model reads and its config class does not declare: what makes a DeBERTa-v2 a v3, …
+UNDECLARED_KEYS = {
+    "deberta": {"cls_dropout", "embedding_size", "talking_head"},
+    "deberta-v2": {
+        "attention_head_size", "cls_dropout", "conv_act", "conv_groups", "conv_kernel_size",
+        "embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key",
+    },
+    "electra": {"summary_first_dropout", "summary_proj_to_labels"},
+    "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
+}  # fmt: skip
+COPY_VERSION = 2  # of what a vetted copy keeps of the original
 LABEL_KEYS = {"id2label", "label2id", "architectures", "model_type"}
 HEADS = {
     Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -101,7 +111,8 @@ class LoadedModel:
 
 def snapshot_of(source: ModelSource, sources: Sources) -> Path:
     """The vetted copy of a model, made once: weights linked where possible, configs rewritten."""
-    folder = sources.cache / "models" / source.fingerprint.removeprefix("sha256:")
+    name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
+    folder = sources.cache / "models" / name
     if folder.is_dir():
         return folder
     origin = source.directory or download(source, sources)
@@ -139,8 +150,10 @@ def _place(origin: Path, target: Path) -> None:
 
 
 def clean_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Only keys the config class of this encoder knows, none that leads to code."""
-    known = AutoConfig.for_model(config["model_type"]).to_dict().keys() | LABEL_KEYS
+    """Only keys this encoder and its config class know, none that leads to code."""
+    model_type = config["model_type"]
+    known = AutoConfig.for_model(model_type).to_dict().keys() | LABEL_KEYS
+    known |= UNDECLARED_KEYS.get(model_type, set())
     return {key: value for key, value in config.items() if key in known and key not in DROPPED_KEYS}
 
 
@@ -236,11 +249,12 @@ def head_class(config: Any, problem: Problem) -> Any:
 
 def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
     """Whether the checkpoint's own head is of this kind, for the same labels in the same order."""
-    saved = (config.get("architectures") or [""])[0]
-    same = str(saved).endswith(f"For{kind.__name__.rpartition('For')[2]}")
-    if data.problem is Problem.MULTIPLE_CHOICE or (saved and not same):
-        return same
-    named = config.get("id2label") or {}
+    saved = str((config.get("architectures") or [""])[0])
+    if not saved.endswith(f"For{kind.__name__.rpartition('For')[2]}"):
+        return False
+    if data.problem is Problem.MULTIPLE_CHOICE:
+        return True
+    named = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # left out where default
     names = [str(named[key]).lower() for key in sorted(named, key=int)]
     if data.problem is Problem.REGRESSION:
         return len(names) == 1

@@ -50,7 +50,7 @@ CONFIGS: dict[str, dict[str, object]] = {
     "fnet": {name: size for name, size in SIZES.items() if name != "num_attention_heads"},
     "funnel": {
         "vocab_size": 50, "block_sizes": [2, 1], "num_decoder_layers": 1, "d_model": 16,
-        "n_head": 2, "d_head": 8, "d_inner": 24, "pad_token_id": 0,
+        "n_head": 2, "d_head": 8, "d_inner": 24,
     },
 }  # fmt: skip
 LEFT_PADDED = {"xlnet"}
