@@ -1,0 +1,48 @@
+"""The engine under measurement, its self-check aside: the plan that it leads to is made before."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bench.cases import Case
+from surgery.architecture import find_blocks
+from surgery.fisher import FisherScores, fisher_scores, plan_for
+from surgery.passes import Objective
+from surgery.probe import Plan
+from surgery.spec import Fisher, Problem
+from surgery.units import units_of
+
+EMPIRICAL = Objective(Problem.CLASSIFICATION)
+EXACT = Objective(Problem.CLASSIFICATION, Fisher.EXACT)
+
+
+def plan(case: Case) -> Plan:
+    """Of one unit a block. A job pays for it once."""
+    units = units_of(case.model, find_blocks(case.model))
+    return plan_for(case.model, units, case.batches[0], EMPIRICAL)
+
+
+def _scores(case: Case, plan: Plan, objective: Objective, *, elementwise: bool) -> FisherScores:
+    return fisher_scores(
+        case.model, plan.units, case.batches, objective, elementwise=elementwise, plan=plan
+    )
+
+
+def trace(case: Case, plan: Plan) -> Tensor:
+    """Squared gradient norm of each sample and layer, (N, L)."""
+    return _matrix(_scores(case, plan, EMPIRICAL, elementwise=False))
+
+
+def exact(case: Case, plan: Plan) -> Tensor:
+    """Σ_c p_c ‖∂ log p_c‖² of each sample and layer, (N, L)."""
+    return _matrix(_scores(case, plan, EXACT, elementwise=False))
+
+
+def frobenius(case: Case, plan: Plan) -> dict[str, Tensor]:
+    """The whole diagonal: the mean squared gradient of each scored parameter, in its shape."""
+    return _scores(case, plan, EMPIRICAL, elementwise=True).diagonal
+
+
+def _matrix(scores: FisherScores) -> Tensor:
+    assert scores.per_sample is not None
+    return scores.per_sample
