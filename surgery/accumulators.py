@@ -85,12 +85,20 @@ def same_ids(ids: Tensor) -> Tensor:
 class Traces(Accumulator):
     """Squared gradient norms of each sample, summed over the parameters of each unit.
 
-    ``columns``: parameter name → unit. Gradients are not formed where Gram matrices cost less:
-    ‖GᵀA‖² = Σ_{t,s} (A Aᵀ)_{ts} (G Gᵀ)_{ts}.
+    ``columns``: parameter name → unit. With ``grams``, gradients are not formed where Gram matrices
+    cost less: ‖GᵀA‖² = Σ_{t,s} (A Aᵀ)_{ts} (G Gᵀ)_{ts}. They lose twice as many digits where a
+    gradient is a small difference of large ones, as between the choices of a question.
     """
 
-    def __init__(self, scored: Mapping[str, nn.Parameter], columns: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        scored: Mapping[str, nn.Parameter],
+        columns: Mapping[str, int],
+        *,
+        grams: bool = True,
+    ) -> None:
         super().__init__(scored)
+        self._grams = grams
         self._columns = columns
         self._units = max(columns.values(), default=-1) + 1
         self._parts: list[Tensor] = []
@@ -110,7 +118,7 @@ class Traces(Accumulator):
         """Gram matrices where T²(d + p) costs less than the T·d·p of forming gradients."""
         tokens, width = inputs.shape[1:]
         outputs = gradients.shape[2]
-        if GRAM_COST * tokens * (width + outputs) <= width * outputs:
+        if self._grams and GRAM_COST * tokens * (width + outputs) <= width * outputs:
             self._add(name, Gram(gradients).dot(self._gram(inputs)))
             return
         chunk = max(1, CHUNK_NUMBERS // (width * outputs))

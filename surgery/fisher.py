@@ -84,7 +84,7 @@ def fisher_scores(
     plan = plan or plan_for(model, units, first, objective)
     scored = scored_parameters(model, plan)
     accumulator: Traces | Diagonal = (
-        Diagonal(scored) if elementwise else Traces(scored, plan.columns)
+        Diagonal(scored) if elementwise else Traces(scored, plan.columns, grams=objective.grams)
     )
     numbers = feed(model, accumulator, _chain(first, iterator), objective, plan, on_batch)
     return collect(accumulator, numbers, objective, plan)

@@ -31,6 +31,11 @@ class Objective:
     seed: int = 0
     scale: float = 1.0
 
+    @property
+    def grams(self) -> bool:
+        """Whether Gram matrices are precise enough: not for differences between choices."""
+        return self.problem is not Problem.MULTIPLE_CHOICE
+
     def directions(self, logits: Tensor, batch: Batch, samples: Sequence[int]) -> Iterator[Tensor]:
         """What the outputs' gradients are, one tensor for each backward pass."""
         labels = batch["labels"]

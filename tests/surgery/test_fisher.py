@@ -6,24 +6,47 @@ from functools import cache
 
 import pytest
 import torch
-from encoders import CONFIGS, padded_batch, tiny
-from reference import frobenius_scores, layer_traces, mean_squares, squared_gradients
+from encoder_table import DOCUMENT, HEADS, Case, cases, measure
+from encoders import padded_batch, tiny
+from reference import layer_traces, squared_gradients
 from torch import Tensor, nn
 
 from surgery.architecture import Block, find_blocks
 from surgery.errors import ScoresNotFinite
 from surgery.fisher import FisherScores, fisher_scores
-from surgery.ranking import frobenius
-from surgery.spec import Problem
+from surgery.passes import Objective
+from surgery.spec import Fisher, Problem
+from surgery.units import units_of
 
 LENGTHS = ([11, 4, 7], [9, 9], [3, 12, 5, 6])
-OUTPUTS = {"two": 2, "three": 3, "regression": 1}
-SLOW = {"deberta", "deberta-v2"}  # relative positions are projected once for the whole batch
-Squares = list[dict[str, Tensor]]
 
 
-def problem_of(labels: int) -> Problem:
-    return Problem.REGRESSION if labels == 1 else Problem.CLASSIFICATION
+def listed_cases() -> list[tuple[Case, str]]:
+    """Every case of the documented table, with the path it names."""
+    rows = DOCUMENT.read_text().partition("<!-- table -->\n")[2].partition("<!-- end")[0]
+    header, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()
+    ]
+    return [
+        (Case(line[0], head), line[len(HEADS) + 1])
+        for line in lines
+        for head, cell in zip(header[1:], line[1 : len(HEADS) + 1], strict=False)
+        if cell != "–"
+    ]
+
+
+def test_the_table_lists_every_case() -> None:
+    assert {case for case, _ in listed_cases()} == set(cases())
+
+
+@pytest.mark.parametrize("fisher", Fisher)
+@pytest.mark.parametrize(("case", "path"), listed_cases(), ids=str)
+def test_scores_equal_the_slow_twin(case: Case, path: str, fisher: Fisher) -> None:
+    """Every estimator, aggregate and granularity; layers and the groups beside them."""
+    measured = measure(case, fisher)
+    assert measured.path == path
+    assert measured.error <= 1e-9
+    assert (measured.why == "") == (path == "batched")
 
 
 def batches_of(labels: int) -> list[dict[str, Tensor]]:
@@ -35,72 +58,23 @@ def model_of(model_type: str, labels: int = 2) -> nn.Module:
     return tiny(model_type, labels=labels)
 
 
-@cache
-def twin_of(model_type: str, labels: int) -> Squares:
-    model = model_of(model_type, labels)
-    return squared_gradients(model, batches_of(labels), regression=labels == 1)
-
-
 def engine(
-    model: nn.Module,
-    batches: list[dict[str, Tensor]],
-    labels: int = 2,
-    *,
-    elementwise: bool = False,
+    model: nn.Module, batches: list[dict[str, Tensor]], *, elementwise: bool = False
 ) -> FisherScores:
+    units = units_of(model, find_blocks(model))
     return fisher_scores(
-        model, find_blocks(model), batches, problem_of(labels), elementwise=elementwise
+        model, units, batches, Objective(Problem.CLASSIFICATION), elementwise=elementwise
     )
 
 
-def traces(model: nn.Module, batches: list[dict[str, Tensor]], labels: int = 2) -> Tensor:
-    found = engine(model, batches, labels).per_sample
+def traces(model: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
+    found = engine(model, batches).per_sample
     assert found is not None
     return found
 
 
 def named(blocks: list[Block]) -> list[tuple[str, nn.Module]]:
     return [(block.name, block.module) for block in blocks]
-
-
-@pytest.mark.parametrize("labels", OUTPUTS.values(), ids=OUTPUTS)
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_traces_equal_the_slow_twin(model_type: str, labels: int) -> None:
-    model = model_of(model_type, labels)
-    expected = layer_traces(twin_of(model_type, labels), named(find_blocks(model)), model)
-    found = traces(model, batches_of(labels), labels)
-    assert found.shape == (9, 3)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
-    assert len(set(found.sum(1).tolist())) == 9  # each sample once: no two alike
-
-
-@pytest.mark.parametrize("labels", OUTPUTS.values(), ids=OUTPUTS)
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_diagonal_equals_the_slow_twin(model_type: str, labels: int) -> None:
-    model = model_of(model_type, labels)
-    scores = engine(model, batches_of(labels), labels, elementwise=True)
-    expected = mean_squares(twin_of(model_type, labels))
-    peak = max(float(expected[name].max()) for name in scores.owner)
-    for name, values in scores.diagonal.items():
-        # A key bias moves every attention score alike: its gradient is zero but for rounding.
-        torch.testing.assert_close(values, expected[name], rtol=1e-9, atol=1e-16 * peak)
-    blocks = find_blocks(model)
-    torch.testing.assert_close(
-        frobenius(scores.diagonal, scores.owner, len(blocks)).tolist(),
-        frobenius_scores(expected, named(blocks), model),
-        rtol=1e-9, atol=0,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_path(model_type: str) -> None:
-    scores = engine(model_of(model_type), batches_of(2))
-    if model_type not in SLOW:
-        assert (scores.path, scores.warnings) == ("batched", [])
-        return
-    assert scores.path == "one_sample"
-    (warning,) = scores.warnings
-    assert any(name in warning for name, _ in model_of(model_type).named_modules() if "." in name)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
@@ -110,14 +84,15 @@ def test_traces_are_the_sums_of_the_diagonal(model_type: str) -> None:
     scores = engine(model, batches, elementwise=True)
     sums = torch.zeros(3, dtype=torch.float64)
     for name, values in scores.diagonal.items():
-        sums[scores.owner[name]] += values.sum()
+        (place,) = [n for n, unit in enumerate(scores.units) if name in unit.members]
+        sums[place] += values.sum()
     torch.testing.assert_close(matrix.mean(0), sums, rtol=1e-9, atol=0)
     torch.testing.assert_close(matrix.sum(), 9 * sums.sum(), rtol=1e-9, atol=0)
 
 
 def test_halves_take_the_samples_in_turn() -> None:
     scores = engine(model_of("bert"), batches_of(2), elementwise=True)
-    squares = twin_of("bert", 2)
+    squares = squared_gradients(model_of("bert"), batches_of(2))
     assert scores.halves is not None
     for start, half in enumerate(scores.halves):
         expected = mean_squares(squares[start::2])
@@ -184,8 +159,9 @@ def test_no_batch_is_an_error() -> None:
 
 def test_progress_counts_samples() -> None:
     model, seen = model_of("bert"), list[int]()
+    units = units_of(model, find_blocks(model))
     fisher_scores(
-        model, find_blocks(model), batches_of(2), Problem.CLASSIFICATION, on_batch=seen.append
+        model, units, batches_of(2), Objective(Problem.CLASSIFICATION), on_batch=seen.append
     )
     assert seen == [3, 5, 9]
 

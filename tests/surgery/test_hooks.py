@@ -8,14 +8,20 @@ from encoders import padded_batch, tiny
 from reference import layer_traces, squared_gradients
 from torch import Tensor, nn
 
-from surgery import hooks
+from surgery import accumulators
 from surgery.architecture import find_blocks
 from surgery.fisher import FisherScores, fisher_scores
+from surgery.passes import Objective
 from surgery.spec import Problem
+from surgery.units import groups_of, units_of
 
 
-def engine(model: nn.Module, batches: list[dict[str, Tensor]]) -> FisherScores:
-    return fisher_scores(model, find_blocks(model), batches, Problem.CLASSIFICATION)
+def engine(
+    model: nn.Module, batches: list[dict[str, Tensor]], *, elementwise: bool = False
+) -> FisherScores:
+    units = units_of(model, find_blocks(model))
+    objective = Objective(Problem.CLASSIFICATION)
+    return fisher_scores(model, units, batches, objective, elementwise=elementwise)
 
 
 def expected_of(model: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
@@ -29,8 +35,8 @@ def test_both_forms_of_the_trace(
     lengths: list[int], kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever form is cheaper; a Gram matrix of 38 tokens comes in four blocks."""
-    monkeypatch.setattr(hooks, "GRAM_COST", 0 if kept == "gram" else 1e9)
-    monkeypatch.setattr(hooks, "CHUNK_NUMBERS", 1000)  # two samples of 16 x 24 at once
+    monkeypatch.setattr(accumulators, "GRAM_COST", 0 if kept == "gram" else 1e9)
+    monkeypatch.setattr(accumulators, "CHUNK_NUMBERS", 1000)  # two samples of 16 x 24 at once
     model, batch = tiny("roberta"), padded_batch(lengths, seed=3)
     found = engine(model, [batch]).per_sample
     torch.testing.assert_close(found, expected_of(model, [batch]), rtol=1e-9, atol=0)
@@ -42,27 +48,50 @@ def test_gram_matrices(tokens: int) -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 3, tokens, 5, generator=generator, dtype=torch.float64)
     whole = [rows @ rows.mT for rows in (first, second)]
-    grams = [hooks.Gram(rows) for rows in (first, second)]
+    grams = [accumulators.Gram(rows) for rows in (first, second)]
     torch.testing.assert_close(grams[0].dot(grams[1]), (whole[0] * whole[1]).sum((1, 2)))
-    torch.testing.assert_close(grams[0].total(), whole[0].sum((1, 2)))
 
 
-def test_long_rows_take_the_direct_form() -> None:
-    """Of 16 x 24, T²(d + p) exceeds T·d·p from 13 tokens on."""
-    model = tiny("bert")
-    feed_forward = "bert.encoder.layer.0.intermediate.dense.weight"
-    accumulator = hooks.Traces(model, [feed_forward])
-    assert isinstance(accumulator.keep(torch.zeros(2, 12, 16), 24), hooks.Gram)
-    assert isinstance(accumulator.keep(torch.zeros(2, 13, 16), 24), Tensor)
+def traces_of(weights: list[tuple[int, int]]) -> accumulators.Traces:
+    """For Linears of these shapes (p, d), with one row in the batch."""
+    scored = {str(n): nn.Parameter(torch.zeros(shape)) for n, shape in enumerate(weights)}
+    found = accumulators.Traces(scored, {name: int(name) for name in scored})
+    found.begin([0])
+    return found
 
 
-def test_query_key_and_value_share_a_gram_matrix() -> None:
-    model = tiny("bert")
-    accumulator = hooks.Traces(model, ["bert.encoder.layer.0.attention.self.query.weight"])
-    states = torch.zeros(2, 4, 16)
-    kept = accumulator.keep(states, 16)
-    assert accumulator.keep(states, 16) is kept
-    assert accumulator.keep(states.clone(), 16) is not kept
+def test_long_rows_take_the_direct_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 x 24, T²(d + p) exceeds T·d·p / 0.75 from 13 tokens on."""
+    made: list[int] = []
+
+    class Counted(accumulators.Gram):
+        def __init__(self, rows: Tensor) -> None:
+            made.append(rows.shape[1])
+            super().__init__(rows)
+
+    monkeypatch.setattr(accumulators, "Gram", Counted)
+    traces = traces_of([(24, 16)])
+    for tokens in (12, 13):
+        traces.add_linear("0", torch.ones(1, tokens, 16), torch.ones(1, tokens, 24))
+    assert made == [12, 12]  # of gradients and of inputs
+
+
+def test_query_key_and_value_share_a_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Tensor] = []
+
+    class Counted(accumulators.Gram):
+        def __init__(self, rows: Tensor) -> None:
+            made.append(rows)
+            super().__init__(rows)
+
+    monkeypatch.setattr(accumulators, "Gram", Counted)
+    traces = traces_of([(16, 16)] * 3)
+    states = torch.rand(1, 4, 16)
+    for name in "012":
+        traces.add_linear(name, states, torch.rand(1, 4, 16))
+    assert sum(rows is states for rows in made) == 1
+    traces.add_linear("0", states.clone(), torch.rand(1, 4, 16))
+    assert len(made) == 6
 
 
 class Piece(nn.Module):
@@ -79,7 +108,7 @@ class Piece(nn.Module):
             self.scale = nn.Parameter(torch.rand(8))
         if fault == "unused":
             self.idle = nn.Linear(8, 8)
-        if fault in {"one row", "two dimensions"}:
+        if fault.startswith("one row") or fault == "two dimensions":
             self.position = nn.Linear(8, 8)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -96,6 +125,9 @@ class Piece(nn.Module):
             new = new * self.scale
         if self.fault == "one row":
             new = new + self.position(states[:1] * 0 + 1)
+        if self.fault == "one row from 9 tokens":
+            shared = len(states) > 1 and states.shape[1] >= 9
+            new = new + self.position((states[:1] if shared else states) * 0 + 1)
         if self.fault == "two dimensions":
             new = new + self.position(states[:, 0])[:, None]
         return states + torch.tanh(new) * mask[..., None]
@@ -120,8 +152,17 @@ class Toy(nn.Module):
         return self
 
 
-def test_toy_follows_the_rules() -> None:
-    assert engine(Toy(), [padded_batch([7, 3, 5])]).path == "batched"
+@pytest.mark.parametrize("rows", [[6, 6, 6], [7, 3, 5], [6]])
+@pytest.mark.parametrize("shape", ["", "used twice", "two dimensions"])
+def test_models_that_follow_the_rules(shape: str, rows: list[int]) -> None:
+    """A module may be used several times, and see one state a row instead of one a token."""
+    model, batches = Toy(shape), [padded_batch(rows), padded_batch([5, 4], seed=1)]
+    scores = engine(model, batches)
+    assert (scores.path, scores.warnings) == ("batched", [])
+    torch.testing.assert_close(scores.per_sample, expected_of(model, batches), rtol=1e-9, atol=0)
+    whole = engine(model, batches, elementwise=True)
+    sums = torch.stack([whole.diagonal[n].sum() for u in whole.units for n in u.members])
+    torch.testing.assert_close(sums.sum(), scores.per_sample.mean(0).sum(), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("rows", [[6, 6, 6], [7, 3, 5], [6]])
@@ -129,12 +170,10 @@ def test_toy_follows_the_rules() -> None:
     ("fault", "words"),
     {
         "rows mixed": "differ from single ones",
-        "used twice": "blocks.0.inner is used more than once",
-        "shared parameter": "shared between modules",
+        "shared parameter": "blocks.0.twin shares a parameter",
         "raw parameter": "blocks.0 is a Piece with parameters",
         "unused": "blocks.0.idle took no part",
         "one row": "blocks.0.position does not see one row a sample",
-        "two dimensions": "blocks.0.position does not see one row a sample",
         "padding leaks": "differ from single ones",
     }.items(),
 )  # fmt: skip
@@ -146,3 +185,25 @@ def test_models_that_break_a_rule_take_the_slow_path(
     assert scores.path == "one_sample"
     assert words in scores.warnings[0]
     torch.testing.assert_close(scores.per_sample, expected_of(model, batches), rtol=1e-9, atol=0)
+
+
+def test_a_later_batch_that_breaks_a_rule_is_scored_by_itself() -> None:
+    """As sparse attention does that begins at some length."""
+    model = Toy("one row from 9 tokens")
+    batches = [padded_batch([7, 3]), padded_batch([9, 4], seed=1), padded_batch([5, 2], seed=2)]
+    scores = engine(model, batches)
+    assert scores.path == "mixed"
+    assert "some batches were scored one sample at a time" in scores.warnings[0]
+    torch.testing.assert_close(scores.per_sample, expected_of(model, batches), rtol=1e-9, atol=0)
+
+
+def test_a_group_that_breaks_a_rule_is_left_out_alone() -> None:
+    model = Toy("")
+    model.scale = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    units = units_of(model, find_blocks(model)) + groups_of(model, find_blocks(model))
+    batches = [padded_batch([7, 3, 5])]
+    scores = fisher_scores(model, units, batches, Objective(Problem.CLASSIFICATION))
+    assert scores.path == "batched"
+    (warning,) = scores.warnings
+    assert warning.startswith("embeddings not scored: " if "emb" in warning else "other not scored")
+    assert [unit.name for unit in scores.units if unit.ranked] == ["blocks.0", "blocks.1"]
