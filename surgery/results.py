@@ -184,6 +184,9 @@ class FinetuneResult(BaseModel):
     best: EpochReport
     epochs: list[EpochReport]
     best_checkpoint: str | None = None
+    ranking_at_start: dict[str, float] | None = Field(
+        None, description="Scores by layer before the first step, with `track_ranking`."
+    )
     frozen_verified: bool
     peak_memory_bytes: int
     samples_per_second: float | None

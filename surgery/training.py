@@ -29,6 +29,7 @@ from surgery.results import EpochReport, FinetuneResult, LayerInfo
 from surgery.selection import freeze_all_but, frozen_digests
 from surgery.spec import FinetuneSpec, Problem, TrainingSpec
 from surgery.state import Progress, load_state, save_state
+from surgery.tracking import RankingTracker
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
 STATE_SECONDS = 300.0  # at most this much training is lost to a crash
@@ -93,6 +94,7 @@ class Finetune:
         self.report.phase("tokenize")
         self.train = encode(self.data.train, self.loaded.tokenizer, training.max_length)
         self.validation = encode(self.data.validation, self.loaded.tokenizer, training.max_length)
+        self.tracker = self._track() if self.spec.track_ranking else None
         self.trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
         self.digests = frozen_digests(self.loaded.model)
         per_epoch = math.ceil(len(self.train) / training.batch_size)
@@ -109,6 +111,11 @@ class Finetune:
             num_training_steps=self.total_steps,
         )  # fmt: skip
         torch.manual_seed(training.seed)
+
+    def _track(self) -> RankingTracker:
+        """The ranking at the start: a resumed run finds the same, from the same weights."""
+        self.report.phase("rank")
+        return RankingTracker(self.loaded, self.data, self.spec.training)
 
     def restore(self, folder: Path) -> None:
         """Go on exactly where the saved state was."""
@@ -190,11 +197,13 @@ class Finetune:
             step=progress.step,
             train_loss=progress.epoch_loss(),
             metrics=values,
+            ranking=self.tracker.now() if self.tracker else None,
         )
         progress.reports.append(entry)
-        self.report.metric(
-            progress.step, progress.epoch, {f"validation_{n}": v for n, v in values.items()}
-        )
+        told = {f"validation_{name}": value for name, value in values.items()}
+        if entry.ranking is not None:
+            told["ranking_kendall_tau"] = entry.ranking.kendall_tau
+        self.report.metric(progress.step, progress.epoch, told)
         self._save_checkpoint(entry)
         if progress.step < self.total_steps:
             self._save_state()
@@ -243,6 +252,7 @@ class Finetune:
             primary_metric=self.data.metrics[0],
             best=self._best(),
             epochs=self.progress.reports,
+            ranking_at_start=self.tracker.at_start if self.tracker else None,
             frozen_verified=True,
             peak_memory_bytes=peak_bytes(),
             samples_per_second=round(rows / spent, 2) if spent else None,
