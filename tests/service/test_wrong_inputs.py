@@ -69,9 +69,9 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         {"selection": {"policy": "layers", "layers": [4]}},
         "selection_mismatch", "/selection/layers/0", ("4",),
     ),
-    "no layer": ({"selection": {"policy": "layers", "layers": []}}, "invalid", "/selection", ("head_only",)),
-    "k missing": ({"selection": {"policy": "top_k"}}, "invalid", "/selection", ("needs k",)),
-    "k for all": ({"selection": {"policy": "all", "k": 1}}, "invalid", "/selection", ("leave it out",)),
+    "no layer": ({"selection": {"policy": "layers", "layers": []}}, "invalid", "/selection/layers", ("head_only",)),
+    "k missing": ({"selection": {"policy": "top_k"}}, "invalid", "/selection/policy", ("needs k",)),
+    "k for all": ({"selection": {"policy": "all", "k": 1}}, "invalid", "/selection/k", ("leave it out",)),
     "unknown policy": ({"selection": {"policy": "best"}}, "invalid", "/selection/policy", ("top_k",)),
     "unknown ranking": (
         {"selection": {"policy": "top_k", "k": 1, "ranking": "rk_no"}},
