@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from surgery.errors import Fault, SelectionEmpty, SelectionMismatch
 from surgery.results import LayerInfo, RankingResult
-from surgery.spec import Policy, SelectionSpec, nearest
+from surgery.spec import Granularity, Policy, SelectionSpec, nearest
 
 Format = Literal["json", "regex", "peft", "axolotl"]
 
@@ -57,12 +57,22 @@ def _counted(
 
 
 def check_ranking(ranking: RankingResult, layers: Sequence[LayerInfo]) -> None:
-    """A ranking must speak of exactly these layers."""
+    """A ranking must speak of exactly these layers. Raises SelectionMismatch."""
+    require_layers(ranking)
     if {layer.name for layer in ranking.layers} != {layer.name for layer in layers}:
         raise SelectionMismatch(
             "the ranking is of another model: its layers are "
             f"{ranking.layers[0].name} and others, this model's are {layers[0].name} and others",
             [Fault("name a ranking of the same model", pointer="/selection/ranking")],
+        )
+
+
+def require_layers(ranking: RankingResult) -> None:
+    """A selection is of whole layers. Raises SelectionMismatch for a finer ranking."""
+    if ranking.granularity is not Granularity.LAYER:
+        raise SelectionMismatch(
+            f"the ranking is of the granularity {ranking.granularity}, and a selection is of whole "
+            "layers; rank again without granularity"
         )
 
 

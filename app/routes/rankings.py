@@ -15,7 +15,7 @@ from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submissi
 from app.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from app.views import JobView
-from surgery.policies import Format, choose_layers, selection_view
+from surgery.policies import Format, choose_layers, require_layers, selection_view
 from surgery.results import LayerInfo, RankingResult
 from surgery.spec import Policy, RankingSpec, SelectionSpec
 
@@ -84,6 +84,7 @@ def get_selection(
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
     result = RankingResult.model_validate(job.result)
+    require_layers(result)
     if policy is Policy.TOP_K and k is None:
         k = result.recommended_k.k
     selection = SelectionSpec(policy=policy, k=k, seed=seed)
