@@ -156,12 +156,9 @@ class Child:
 
 
 def _unexpected(error: Exception, message: Json) -> Json:
-    text = str(error)
-    if (
-        type(error).__name__ == "OutOfMemoryError"
-        or "not enough memory" in text
-        or "can't allocate" in text
-    ):
+    from surgery.sample import is_out_of_memory  # imports torch
+
+    if is_out_of_memory(error):
         options = message["spec"].get("training") or message["spec"]
         size = options.get("batch_size")
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
@@ -171,7 +168,7 @@ def _unexpected(error: Exception, message: Json) -> Json:
         "type": "about:blank",
         "title": "Internal error",
         "code": "internal",
-        "detail": f"{type(error).__name__}: {text[:500]}",
+        "detail": f"{type(error).__name__}: {str(error)[:500]}",
         "retriable": False,
         "errors": [],
     }
