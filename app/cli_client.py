@@ -14,6 +14,7 @@ from app import terminal
 from app.client import ApiError, Client, Unreachable
 from app.main import NotMigrated
 from app.serve import Refused
+from surgery.spec import Aggregate, Fisher, Granularity, Method, Precision
 
 Json = dict[str, Any]
 Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
@@ -70,21 +71,34 @@ def _follow(client: Client, job: Json, *, as_json: bool) -> None:
 
 def rank(
     model: Model, dataset: Data, validation: Validation = None,
-    samples: Annotated[int, typer.Option(min=2)] = 256,
-    aggregate: Annotated[str, typer.Option(help="trace, mean or frobenius")] = "trace",
-    max_length: Annotated[int, typer.Option(min=4)] = 128,
+    method: Annotated[Method, typer.Option(help="What a score measures.")] = Method.FISHER,
+    aggregate: Annotated[Aggregate, typer.Option(help="For fisher.")] = Aggregate.TRACE,
+    granularity: Annotated[Granularity, typer.Option(help="What is ranked.")] = Granularity.LAYER,
+    fisher: Annotated[Fisher, typer.Option(help="Labels of the gradients.")] = Fisher.EMPIRICAL,
+    draws: Annotated[int, typer.Option(min=1, help="Labels a row, for sampled.")] = 1,
+    samples: Annotated[int, typer.Option(min=2, help="Training rows scored.")] = 256,
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Stop when certain.")] = False,
+    head_seeds: Annotated[int, typer.Option(min=1, help="Average over so many new heads.")] = 1,
+    precision: Annotated[Precision, typer.Option()] = Precision.FP32,
+    no_prior: Annotated[
+        bool, typer.Option("--no-prior", help="Do not also rank on shuffled labels and tokens.")
+    ] = False,
+    max_length: Annotated[int, typer.Option(min=4, help="Tokens kept of a row.")] = 128,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore a stored result.")] = False,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Rank the layers of MODEL on DATASET."""
+    given: Json = {
+        "method": method, "aggregate": aggregate, "granularity": granularity, "fisher": fisher,
+        "draws": draws, "samples": samples, "adaptive": adaptive, "head_seeds": head_seeds,
+        "precision": precision, "max_length": max_length, "seed": seed,
+        "model_prior": not no_prior, "cache": "bypass" if fresh else "use",
+        "head": {"init": "new" if head_seeds > 1 else "auto"},
+    }  # fmt: skip
     with failing_plainly(), Client(url, key) as client:
-        body = {
-            "model": model, "dataset": _dataset(client, dataset, validation), "samples": samples,
-            "aggregate": aggregate, "max_length": max_length, "seed": seed,
-            "cache": "bypass" if fresh else "use",
-        }  # fmt: skip
-        _follow(client, client.submit("rankings", body), as_json=as_json)
+        what = {"model": model, "dataset": _dataset(client, dataset, validation)}
+        _follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
 def _selection(counts: dict[str, int | None], layers: str | None, whole: dict[str, bool]) -> Json:
@@ -120,6 +134,9 @@ def tune(  # one option a line of --help
     max_length: Annotated[int, typer.Option(min=4)] = 128,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     form: Annotated[str, typer.Option(help="Checkpoints: delta or full.")] = "delta",
+    track_ranking: Annotated[
+        bool, typer.Option("--track-ranking", help="Rank again at every evaluation.")
+    ] = False,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Fine-tune chosen layers of MODEL and the head on DATASET."""
@@ -130,7 +147,7 @@ def tune(  # one option a line of --help
     with failing_plainly(), Client(url, key) as client:
         body = {
             "model": model, "dataset": _dataset(client, dataset, validation),
-            "selection": selection, "checkpoints": {"form": form},
+            "selection": selection, "checkpoints": {"form": form}, "track_ranking": track_ranking,
             "training": {
                 "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
                 "max_length": max_length, "seed": seed,

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from app.ranking_tables import ranking_view
+
 Json = dict[str, Any]
 console = Console()
 errors = Console(stderr=True)
-BAR_WIDTH = 12  # the table fits 80 columns
 
 
 def show_json(value: object) -> None:
@@ -23,63 +24,28 @@ def show_json(value: object) -> None:
 
 
 def show_ranking(job: Mapping[str, Any]) -> None:
-    """The layers, best first, with bars and intervals."""
-    result = job["result"]
-    title = f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
-    table = Table(
-        title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("layer", no_wrap=True)
-    for name in ("score", "95 % interval", "share", "P(top 2)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    top = max((layer["score"] for layer in result["layers"]), default=0.0) or 1.0
-    for layer in result["layers"]:
-        table.add_row(*_ranking_row(layer, top))
-    console.print(table)
-    console.print(_ranking_note(result))
+    """The layers, best first, and how far the ranking can be trusted."""
+    console.print(ranking_view(job["result"], _what(job)))
 
 
-def _ranking_row(layer: Mapping[str, Any], top: float) -> list[str]:
-    interval = f"{layer['ci'][0]:.3g} – {layer['ci'][1]:.3g}" if layer["ci"] else "–"
-    probability = f"{layer['p_top_k']['2']:.2f}" if layer["p_top_k"] else "–"
-    bar = "█" * max(1, round(BAR_WIDTH * layer["score"] / top))
-    return [
-        str(layer["rank"]), layer["name"], f"{layer['score']:.3g}", interval,
-        f"{layer['share']:.1%}", probability, bar,
-    ]  # fmt: skip
-
-
-def _ranking_note(result: Mapping[str, Any]) -> str:
-    stability = result["stability"]
-    parts = [f"{result['samples']} samples, {result['method']} {result['aggregate']}"]
-    if stability["split_half_kendall_tau"] is not None:
-        parts.append(f"split-half Kendall τ {stability['split_half_kendall_tau']:.2f}")
-    if stability["ambiguous_k"]:
-        parts.append(f"uncertain at k = {', '.join(map(str, stability['ambiguous_k']))}")
-    recommended = result["recommended_k"]
-    parts.append(f"recommended k = {recommended['k']} ({recommended['reason']})")
-    notes = [f"warning: {warning}" for warning in result["warnings"]]
-    return "\n".join(["; ".join(parts), *notes])
+def _what(job: Mapping[str, Any]) -> str:
+    return f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
 
 
 def show_finetune(job: Mapping[str, Any]) -> None:
     """What was trained and reached."""
     result = job["result"]
-    table = Table(title=f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}",
-                  title_justify="left", box=SIMPLE, pad_edge=False)  # fmt: skip
-    table.add_column("epoch", justify="right")
-    table.add_column("step", justify="right")
-    table.add_column("train loss", justify="right")
+    table = Table(title=_what(job), title_justify="left", box=SIMPLE, pad_edge=False)
     names = list(result["best"]["metrics"])
-    for name in names:
+    tracked = result["ranking_at_start"] is not None
+    for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
         table.add_column(name, justify="right")
     for report in result["epochs"]:
-        loss = "–" if report["train_loss"] is None else f"{report['train_loss']:.4f}"
-        values = [_number(report["metrics"][name]) for name in names]
+        values = [report["train_loss"], *(report["metrics"][name] for name in names)]
+        if tracked:
+            values.append(report["ranking"]["kendall_tau"])
         best = " *" if report["epoch"] == result["best"]["epoch"] else ""
-        table.add_row(f"{report['epoch']}{best}", str(report["step"]), loss, *values)
+        table.add_row(f"{report['epoch']}{best}", str(report["step"]), *map(_number, values))
     console.print(table)
     layers = ", ".join(result["trained_layers"]) or "the head alone"
     share = result["trainable_parameters"] / result["total_parameters"]
@@ -88,6 +54,15 @@ def show_finetune(job: Mapping[str, Any]) -> None:
         f"parameters ({share:.1%}), {result['seconds']['train']:.1f} s; best checkpoint "
         f"{result['best_checkpoint']} (*)"
     )
+    if tracked:
+        console.print(f"ranking at the start: {_order(result['ranking_at_start'])}")
+    for warning in result["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _order(scores: Mapping[str, float]) -> str:
+    """Names, best first."""
+    return ", ".join(sorted(scores, key=lambda name: -scores[name]))
 
 
 def _number(value: float | None) -> str:
@@ -102,9 +77,8 @@ def show_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
     for job in jobs:
         percent = (job["progress"] or {}).get("percent")
         running = f" ({job['phase']} {percent or 0:.0f} %)" if job["phase"] else ""
-        what = f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
         created = job["created_at"][:19].replace("T", " ")
-        table.add_row(job["id"], job["status"] + running, what, created)
+        table.add_row(job["id"], job["status"] + running, _what(job), created)
     console.print(table if jobs else "no jobs")
 
 
