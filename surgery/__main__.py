@@ -1,10 +1,13 @@
 """Rank and tune on local files, without the service.
 
-python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] …
+python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] [--method fisher] …
 python -m surgery tune MODEL TRAIN OUT --top-k 2 [--epochs 3] …
 
 MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, or a
 preset such as glue/cola. Results are JSON on standard output, progress goes to standard error.
+
+Under torchrun, rank shares the samples among the processes; the first one prints:
+torchrun --nproc-per-node 2 -m surgery rank MODEL TRAIN …
 """
 
 from __future__ import annotations
@@ -13,18 +16,22 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from pydantic import ValidationError
 
 from surgery.data import TaskData, open_data
-from surgery.errors import SurgeryError
+from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
 from surgery.files import format_of
 from surgery.ingest import ingest
-from surgery.loading import load_model
+from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, local_model, resolve_model
+from surgery.parallel import Share, present_share
 from surgery.policies import choose_layers
 from surgery.progress import Quiet
 from surgery.ranking import rank_layers
@@ -32,9 +39,27 @@ from surgery.references import materialise, resolve_dataset
 from surgery.results import RankingResult
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import CheckpointSpec, FinetuneSpec, RankingOptions, SelectionSpec, TrainingSpec
+from surgery.spec import (
+    Aggregate,
+    CheckpointSpec,
+    FinetuneSpec,
+    Fisher,
+    Granularity,
+    Method,
+    Precision,
+    RankingOptions,
+    SelectionSpec,
+    TrainingSpec,
+)
 from surgery.tasks import metrics_for
 from surgery.training import finetune
+
+# What one process of several may meet alone; any other error meets all of them.
+OWN_ERRORS = (OutOfMemory, ScoresNotFinite)
+RANKING_OPTIONS = (
+    "method", "aggregate", "granularity", "fisher", "draws", "samples", "adaptive", "head_seeds",
+    "precision", "max_length", "seed", "model_prior",
+)  # fmt: skip
 
 
 class Lines(Quiet):
@@ -76,13 +101,37 @@ def _data(given: argparse.Namespace, sources: Sources, scratch: Path) -> TaskDat
     return open_data(scratch / "data", report, metrics_for(report.problem, report.labels))
 
 
+@contextmanager
+def _processes() -> Iterator[Share]:
+    """The group that torchrun started, for as long as the command runs; else this one alone."""
+    if "WORLD_SIZE" not in os.environ:
+        yield Share()
+        return
+    state = PartialState()
+    try:
+        yield present_share()
+    finally:
+        state.destroy_process_group()
+
+
+def _device() -> torch.device:
+    """This process's own GPU where there are any."""
+    if torch.distributed.is_initialized():
+        return torch.device(PartialState().device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load(given: argparse.Namespace, sources: Sources, data: TaskData, head: str) -> LoadedModel:
+    source = _model(given.model, sources)
+    return load_model(source, sources, data, seed=given.seed, head=head, device=_device())
+
+
 def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> RankingResult:
-    options = RankingOptions(
-        samples=given.samples, aggregate=given.aggregate, max_length=given.max_length,
-        seed=given.seed,
-    )  # fmt: skip
-    loaded = load_model(_model(given.model, sources), sources, data, seed=given.seed)
-    return rank_layers(loaded, data, options, Lines())
+    head = "new" if given.head_seeds > 1 else "auto"
+    asked = {name: getattr(given, name) for name in RANKING_OPTIONS}
+    options = RankingOptions.model_validate({**asked, "head": {"init": head}})
+    report = Lines() if present_share().rank == 0 else Quiet()
+    return rank_layers(_load(given, sources, data, head), data, options, report)
 
 
 def _selection(given: argparse.Namespace) -> SelectionSpec:
@@ -95,12 +144,15 @@ def _selection(given: argparse.Namespace) -> SelectionSpec:
 
 
 def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
+    if present_share().world > 1:
+        raise SurgeryError("tune runs in one process; start it without torchrun")
     selection = _selection(given)
+    given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
     ranking = _rank(given, sources, data) if selection.policy == "top_k" else None
-    loaded = load_model(_model(given.model, sources), sources, data, seed=given.seed)
+    loaded = _load(given, sources, data, "auto")
     layers = choose_layers(selection, layers_of_model(loaded), ranking)
     spec = FinetuneSpec(
-        model="local", dataset="local", selection=selection,
+        model="local", dataset="local", selection=selection, track_ranking=given.track_ranking,
         checkpoints=CheckpointSpec(form=given.form),
         training=TrainingSpec(
             epochs=given.epochs, learning_rate=given.learning_rate, batch_size=given.batch_size,
@@ -123,32 +175,63 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
     for command in (rank, tune):
-        command.add_argument("--validation", type=Path)
-        command.add_argument("--samples", type=int, default=256)
-        command.add_argument("--aggregate", default="trace")
-        command.add_argument("--max-length", type=int, default=128)
-        command.add_argument("--seed", type=int, default=0)
+        _add_ranking_options(command)
+    rank.add_argument("--granularity", choices=[*Granularity], default="layer")
+    rank.add_argument(
+        "--no-prior", dest="model_prior", action="store_false",
+        help="do not also rank on shuffled labels and tokens",
+    )  # fmt: skip
+    tune.set_defaults(granularity="layer")
+    _add_tuning_options(tune)
+    return parser
+
+
+def _add_ranking_options(command: argparse.ArgumentParser) -> None:
+    """For tune: of the ranking behind --top-k."""
+    command.add_argument("--validation", type=Path, help="a file, where TRAIN is one")
+    command.add_argument("--method", choices=[*Method], default="fisher")
+    command.add_argument("--aggregate", choices=[*Aggregate], default="trace")
+    command.add_argument("--fisher", choices=[*Fisher], default="empirical")
+    command.add_argument("--draws", type=int, default=1, help="labels a row, for sampled")
+    command.add_argument("--samples", type=int, default=256, help="training rows scored")
+    command.add_argument("--adaptive", action="store_true", help="stop when the top is certain")
+    command.add_argument("--head-seeds", type=int, default=1, help="average over new heads")
+    command.add_argument("--precision", choices=[*Precision], default="fp32")
+    command.add_argument("--max-length", type=int, default=128, help="tokens kept of a row")
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _add_tuning_options(tune: argparse.ArgumentParser) -> None:
     for policy in ("top-k", "first-k", "last-k", "random-k"):
         tune.add_argument(f"--{policy}", type=int, help="default: every layer trains")
     tune.add_argument("--epochs", type=int, default=3)
     tune.add_argument("--learning-rate", type=float, default=5e-5)
     tune.add_argument("--batch-size", type=int, default=32)
     tune.add_argument("--form", choices=["delta", "full"], default="full")
-    return parser
+    tune.add_argument("--track-ranking", action="store_true", help="rank at every evaluation")
+
+
+def _told(error: Exception, share: Share) -> str:
+    """Nothing where the first process says the same."""
+    if share.rank == 0:
+        return f"{error}\n"
+    alone = isinstance(error, OWN_ERRORS)
+    return f"process {share.rank} of {share.world}: {error}\n" if alone else ""
 
 
 def main() -> int:
     """Run one command; expected failures are a message and exit code 1."""
     given = _parser().parse_args()
     run = {"rank": _rank, "tune": _tune}[given.command]
-    with tempfile.TemporaryDirectory(prefix="surgery-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="surgery-") as scratch, _processes() as share:
         sources = _sources(Path(scratch) / "cache")
         try:
             result = run(given, sources, _data(given, sources, Path(scratch)))
         except (SurgeryError, ValidationError) as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(_told(error, share))
             return 1
-    sys.stdout.write(result.model_dump_json(indent=2) + "\n")
+    if share.rank == 0:
+        sys.stdout.write(result.model_dump_json(indent=2) + "\n")
     return 0
 
 
