@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from surgery.results import (
     GroupScore,
     LayerScore,
@@ -15,9 +13,11 @@ from surgery.results import (
     RecommendedK,
     Stability,
 )
-from surgery.scores import Matrix, Scores
+from surgery.scores import Scores
 from surgery.spec import Method, RankingOptions
 from surgery.uncertainty import (
+    Resamples,
+    intervals,
     kendall_tau,
     order_of,
     recommended,
@@ -60,13 +60,13 @@ def _groups(scores: Scores, units: Sequence[Unit]) -> list[GroupScore]:
     ]
 
 
-def layer_scores(scores: Scores, resamples: Matrix | None) -> list[LayerScore]:
+def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore]:
     """Best first."""
     values = scores.values
     positive = values.clip(min=0)
     total = float(positive.sum())
-    low_high = None if resamples is None else np.percentile(resamples, [2.5, 97.5], axis=0)
-    p_top = None if resamples is None else top_k_probabilities(resamples)
+    bounds = None if resamples is None else intervals(scores, resamples)
+    p_top = None if resamples is None else top_k_probabilities(resamples.values)
     return [
         LayerScore(
             rank=rank + 1,
@@ -74,7 +74,7 @@ def layer_scores(scores: Scores, resamples: Matrix | None) -> list[LayerScore]:
             index=scores.units[place].index or 0,
             score=float(values[place]),
             share=float(positive[place]) / total if total > 0 else 0.0,
-            ci=None if low_high is None else (float(low_high[0, place]), float(low_high[1, place])),
+            ci=None if bounds is None else bounds[place],
             p_top_k=None if p_top is None
             else {str(k + 1): float(row[place]) for k, row in enumerate(p_top)},
             parameters=scores.units[place].parameters,
@@ -84,13 +84,12 @@ def layer_scores(scores: Scores, resamples: Matrix | None) -> list[LayerScore]:
     ]  # fmt: skip
 
 
-def recommend_k(
-    layers: Sequence[LayerScore], stability: Stability, method: Method
-) -> RecommendedK:
+def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Method) -> RecommendedK:
     """The smallest k whose layers hold half of the total score, and how sure that set is."""
     if method in ORDERED_ONLY:
         half = (len(layers) + 1) // 2
-        return RecommendedK(k=half, reason=f"half of the layers: {method} orders, it does not weigh")
+        reason = f"half of the layers: {method} orders, it does not weigh"
+        return RecommendedK(k=half, reason=reason)
     k = recommended([layer.share for layer in layers])
     if k is None:
         return RecommendedK(k=len(layers), reason="no score is positive: no layer stands out")
@@ -119,10 +118,7 @@ def method_table(scores: Mapping[Method, Scores], options: RankingOptions) -> Me
             )
         )
     taus = {
-        one: {two: kendall_tau(a.values, b.values) for two, b in ranked.items()}
+        str(one): {str(two): kendall_tau(a.values, b.values) for two, b in ranked.items()}
         for one, a in ranked.items()
     }
-    return MethodTable(
-        methods=entries,
-        kendall_tau={str(one): {str(two): t for two, t in row.items()} for one, row in taus.items()},
-    )
+    return MethodTable(methods=entries, kendall_tau=taus)

@@ -28,7 +28,6 @@ from surgery.tangent import (
     tangent_kernels,
     tangent_scores,
 )
-from surgery.uncertainty import resampled
 from surgery.units import Unit, units_of
 
 Batches = list[dict[str, Tensor]]
@@ -266,9 +265,7 @@ def test_scores_equal_the_twin(case: str) -> None:
     assert scores.per_sample is not None
     assert scores.weights is not None
     np.testing.assert_allclose(scores.per_sample.sum(0) / scores.weights.sum(), scores.values)
-    drawn = resampled(scores, 200, 0)
-    assert drawn is not None
-    assert (drawn.std(0) > 0).all()
+    assert (scores.per_sample.std(0) > 0).all()  # what a bootstrap over samples lives on
 
 
 @pytest.mark.parametrize("place", range(3))

@@ -1,0 +1,95 @@
+"""Tasks and models small enough to be ranked in milliseconds, in float64."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from encoders import tiny
+from tokenizers_of import LETTERS, tokenizer_of
+
+from surgery.agreement import LABELS, Example, generate
+from surgery.architecture import find_blocks, head_parameters
+from surgery.data import TaskData
+from surgery.loading import LoadedModel
+from surgery.models import ModelSource
+from surgery.spec import Problem
+from surgery.tasks import metrics_for
+
+SOURCE = ModelSource("toy", "mirror", None, "sha256:0", {"model_type": "bert"}, ())
+NAMES = {
+    Problem.CLASSIFICATION: ["no", "yes"],
+    Problem.TOKEN_CLASSIFICATION: ["O", "B", "I"],
+}
+
+
+def toy_data(
+    rows: int = 40, validation: int = 12, problem: Problem = Problem.CLASSIFICATION, seed: int = 0
+) -> TaskData:
+    """Rows of 1 to 12 letters, no two alike; the label is whether there is an ``a``."""
+    texts = _texts(rows + validation, random.Random(seed))
+    labels = NAMES.get(problem, [])
+    return TaskData(
+        train=_table(texts[:rows], problem),
+        validation=_table(texts[rows:], problem),
+        problem=problem,
+        labels=labels,
+        metrics=tuple(metrics_for(problem, labels)),
+    )
+
+
+def _texts(count: int, chance: random.Random) -> list[str]:
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[" ".join(chance.choices(LETTERS, k=chance.randint(1, 12)))] = None
+    return list(found)
+
+
+def _table(texts: list[str], problem: Problem) -> Dataset:
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        words = [text.split() for text in texts]
+        return Dataset.from_dict(
+            {"tokens": words, "label": [[LETTERS.index(w) % 3 for w in row] for row in words]}
+        )
+    labels: list[Any] = [int("a" in text) for text in texts]
+    if problem is Problem.REGRESSION:
+        labels = [len(text) / 10 for text in texts]
+    return Dataset.from_dict({"text": texts, "label": labels})
+
+
+def toy_model(
+    kind: str = "bert",
+    *,
+    new: bool = False,
+    problem: Problem = Problem.CLASSIFICATION,
+    dtype: torch.dtype = torch.float64,
+) -> LoadedModel:
+    """A random encoder with a head; ``new`` says that the checkpoint did not hold the head."""
+    labels = len(NAMES.get(problem, [""]))
+    model = tiny(kind, labels=labels, problem=problem, dtype=dtype)
+    drawn = sorted(head_parameters(model)) if new else []
+    return LoadedModel(
+        SOURCE, model, tokenizer_of(kind), find_blocks(model), drawn, Path("nowhere")
+    )
+
+
+def sentences(rows: int, seed: int = 0) -> TaskData:
+    """Generated English: does the verb agree with its subject? A sixth is held out."""
+    train, validation = generate(rows, seed)
+    return TaskData(
+        train=_sentence_table(train),
+        validation=_sentence_table(validation),
+        problem=Problem.CLASSIFICATION,
+        labels=list(LABELS),
+        metrics=("accuracy",),
+    )
+
+
+def _sentence_table(examples: list[Example]) -> Dataset:
+    return Dataset.from_dict({
+        "text": [example.sentence for example in examples],
+        "label": [LABELS.index(example.label) for example in examples],
+    })  # fmt: skip
