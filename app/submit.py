@@ -26,9 +26,25 @@ from surgery.models import inspect_model, resolve_model
 from surgery.policies import check_ranking, choose_layers
 from surgery.references import resolve_dataset
 from surgery.results import ModelInfo, RankingResult
-from surgery.spec import FinetuneSpec, HubDataset, Policy, RankingOptions, RankingSpec, Submission
+from surgery.spec import (
+    FinetuneSpec,
+    HubDataset,
+    Method,
+    Policy,
+    Problem,
+    RankingOptions,
+    RankingSpec,
+    Submission,
+)
 
 KEY_LIFETIME = timedelta(hours=24)
+KERNEL_METHODS = (Method.TANGENT, Method.ALL)
+MIN_KERNEL, MAX_KERNEL = 10, 2000  # samples, as surgery.tangent has them
+UNDEFINED = {
+    Method.PAPER_COMPAT: (Problem.MULTIPLE_CHOICE, Problem.TOKEN_CLASSIFICATION),
+    Method.TANGENT: (Problem.TOKEN_CLASSIFICATION,),
+    Method.ALL: (Problem.TOKEN_CLASSIFICATION,),
+}
 
 
 @dataclass(frozen=True)
@@ -98,10 +114,24 @@ def _uploaded(service: Service, dataset_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def check_method(options: RankingOptions, problem: str, pointer: str = "") -> None:
+    """Refuse what the worker would refuse after loading the model. Raises Unprocessable."""
+    method = options.method
+    place, detail = "method", None
+    if problem in UNDEFINED.get(method, ()):
+        detail = f"method {method} is not defined for problem {problem}; use another method"
+    elif method in KERNEL_METHODS and not MIN_KERNEL <= options.samples <= MAX_KERNEL:
+        place = "samples"
+        detail = f"method {method} takes {MIN_KERNEL} to {MAX_KERNEL:,} samples, for its kernels"
+    if detail is not None:
+        raise Unprocessable(detail, errors=[{"pointer": f"{pointer}/{place}", "detail": detail}])
+
+
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
     """Check a ranking; find its stored answer."""
     info, model = resolve_model_field(service, spec.model)
     dataset = resolve_dataset_field(service, spec.dataset)
+    check_method(spec, dataset["problem"])
     digest = ranking_digest(model["fingerprint"], dataset["fingerprint"], spec)
     if spec.cache == "use":
         known = stored_ranking(service.database, digest)
@@ -151,6 +181,7 @@ def _resolve_selection(
         ranking = _ranking_by_id(service, selection.ranking)
     else:
         options = selection.ranking or RankingOptions()
+        check_method(options, dataset["problem"], "/selection/ranking")
         digest = ranking_digest(model["fingerprint"], dataset["fingerprint"], options)
         stored = stored_ranking(service.database, digest)
         if stored is None:

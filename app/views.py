@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, Status
+from surgery.results import FinetuneResult, RankingResult
 from surgery.schema import DatasetReport
 
 Json = dict[str, Any]
@@ -41,6 +44,20 @@ class QueueView(BaseModel):
     ahead: int
 
 
+class ResultShapes:
+    """Documents what a stored result looks like; it is answered as it was stored."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """A ranking's or a fine-tune's."""
+        shapes = [
+            handler(kind.__pydantic_core_schema__) for kind in (RankingResult, FinetuneResult)
+        ]
+        return {"anyOf": [*shapes, {"type": "null"}]}
+
+
 class JobView(BaseModel):
     """A job of any kind: what `GET /v1/jobs/{id}` and `GET /v1/rankings/{id}` return alike."""
 
@@ -60,7 +77,7 @@ class JobView(BaseModel):
     error: Json | None
     spec: Json
     resolved: Json
-    result: Json | None
+    result: Annotated[Json | None, ResultShapes]
     cached: bool = Field(False, description="Whether this answer came from a stored result.")
     parent: str | None = Field(None, description="The job that made this one.")
     created_at: datetime

@@ -30,6 +30,48 @@ RANKING_BODIES: Json = {
             "samples": 512,
         },
     },
+    "how sure of the rows": {
+        "summary": "How sure is it? Score rows until the top layers are certain",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "adaptive": True,
+            "samples": 2048,
+            "fisher": "exact",
+        },
+    },
+    "how sure of the head": {
+        "summary": "How sure is it? Average over new heads and report their spread",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "head": {"init": "new", "warmup_epochs": 2},
+            "head_seeds": 4,
+        },
+    },
+    "every method": {
+        "summary": "Rank by Fisher information, every other method beside it",
+        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "all", "samples": 256},
+    },
+    "can it learn": {
+        "summary": "Which layer can learn the task: the tangent kernels",
+        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "tangent", "samples": 512},
+    },
+    "fine-grained": {
+        "summary": "Attention and feed-forward parts, per parameter, in bfloat16",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "super_glue/copa",
+            "granularity": "sublayer",
+            "aggregate": "mean",
+            "precision": "bf16",
+            "model_prior": False,
+        },
+    },
+    "as published": {
+        "summary": "The computation of the paper's released code, for comparison",
+        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "paper_compat"},
+    },
 }
 FINETUNE_BODIES: Json = {
     "top two": {
@@ -50,37 +92,57 @@ FINETUNE_BODIES: Json = {
             "checkpoints": {"keep": "best", "form": "full"},
         },
     },
+    "tracked": {
+        "summary": "The best layer by another method; does the ranking stay as it was?",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "selection": {"policy": "top_k", "k": 1, "ranking": {"method": "tangent"}},
+            "track_ranking": True,
+        },
+    },
 }
+TOP: Json = {"1": 1.0, "2": 1.0}
+SAME_TOP: Json = {"kendall_tau": 1.0, "top_k_overlap": TOP}
 RANKING_RESULT: Json = {
-    "method": "fisher", "aggregate": "trace", "fisher": "empirical", "samples": 256,
-    "path": "batched",
+    "method": "fisher", "aggregate": "trace", "fisher": "empirical", "granularity": "layer",
+    "precision": "fp32", "samples": 256, "path": "batched",
     "layers": [
         {
-            "rank": 1, **LAYER, "score": 0.217, "share": 0.41, "ci": [0.2, 0.23],
-            "p_top_k": {"1": 0.99, "2": 1.0},
-        }
+            "rank": 1, **LAYER, "score": 0.217, "share": 0.58, "ci": [0.2, 0.23],
+            "p_top_k": TOP, "unbiased": None, "head_std": None,
+        },
+        {
+            "rank": 2, "name": "encoder.layer.4", "index": 4, "parameters": 1774464,
+            "score": 0.157, "share": 0.42, "ci": [0.15, 0.17],
+            "p_top_k": {"1": 0.0, "2": 1.0}, "unbiased": None, "head_std": None,
+        },
     ],
-    "stability": {
-        "split_half_kendall_tau": 0.93, "rank_confidence": 0.97, "ambiguous_k": [3],
-    },
-    "recommended_k": {"k": 2, "reason": "smallest k with at least half of the total score"},
+    "groups": [{"name": "embeddings", "score": 0.041, "parameters": 11918592}],
+    "stability": {"split_half_kendall_tau": 1.0, "rank_confidence": 1.0, "ambiguous_k": []},
+    "recommended_k": {"k": 1, "reason": "smallest k with at least half of the total score"},
     "head": {"source": "new", "warmup_epochs": 1, "warmup_rows": 1024, "warmup_loss": 0.62},
-    "warnings": [],
-    "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02},
+    "head_spread": None,
+    "model_prior": {
+        **SAME_TOP, "shuffled_tokens": SAME_TOP, "samples": 128,
+        "note": "agreement with the ranking of the same model on shuffled labels: most of this "
+        "ranking is the model's own, little is about the task",
+    },
+    "adaptive": None, "methods": None, "processes": 1, "warnings": [],
+    "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02, "prior": 2.9},
+}  # fmt: skip
+EPOCH: Json = {
+    "epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31},
+    "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
 }  # fmt: skip
 FINETUNE_RESULT: Json = {
     "trained_layers": ["encoder.layer.4", "encoder.layer.5"], "included": [],
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "trainable_parameters": 3549698, "total_parameters": 22713986,
-    "primary_metric": "matthews_correlation",
-    "best": {
-        "epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31},
-    },
-    "epochs": [
-        {"epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31}}
-    ],
-    "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "frozen_verified": True,
-    "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
+    "primary_metric": "matthews_correlation", "best": EPOCH, "epochs": [EPOCH],
+    "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+    "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
+    "frozen_verified": True, "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
     "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
 }  # fmt: skip
 

@@ -42,7 +42,11 @@ def create_finetune(
     service: ServiceDep, spec: Body,
     validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
 ) -> Response:  # fmt: skip
-    """Queue a fine-tune. With top_k and no ranking named, the default ranking is computed first."""
+    """Queue a fine-tune. With top_k and no ranking named, the default ranking is computed first.
+
+    A ranking of layers by any method will do. `track_ranking` scores the layers by Fisher
+    information again at every evaluation and says whether their order stayed what it was.
+    """
     prepared = prepare_finetune(service, spec)
     return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 

@@ -46,7 +46,24 @@ def create_ranking(
     service: ServiceDep, spec: Body,
     validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
 ) -> Response:  # fmt: skip
-    """Queue a ranking by Fisher information. A ranking computed before is answered at once."""
+    """Queue a ranking. One that was computed before is answered at once.
+
+    What a score measures (`method`):
+
+    - `fisher`: squared gradients of the log-likelihood, at the dataset's labels (`empirical`), at
+      `draws` of the model's own prediction (`sampled`) or in expectation over it (`exact`); of a
+      layer their sum (`trace`), mean, or the norm of the released code (`frobenius`)
+    - `gradient_norm`, `relative_gradient_norm`, `snip`: of the mean gradient
+    - `tangent`: how well the layer's tangent kernel predicts what the head leaves unexplained
+    - `cls_similarity`, `weight_snr`: from one forward pass; from the weights alone
+    - `last`, `first`, `random`: what the others have to beat
+    - `paper_compat`: the paper's released code; `all`: `fisher`, and a table of every method
+
+    How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
+    rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
+    how much of it remains on shuffled labels. `granularity` ranks parts of layers; a selection
+    needs whole ones.
+    """
     prepared = prepare_ranking(service, spec)
     return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 
@@ -80,7 +97,7 @@ def get_selection(
         Format, Query(alias="format", description="For PEFT, Axolotl, or as a regular expression.")
     ] = "json",
 ) -> dict[str, Any]:
-    """A pure view: nothing is stored. Without k, top_k takes the recommended one."""
+    """A pure view of a ranking of layers; nothing is stored. The default k is `recommended_k`."""
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
     result = RankingResult.model_validate(job.result)
