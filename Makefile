@@ -12,7 +12,7 @@ help:
 	@echo "make test   every test, on its own Postgres and Redis (about 8 minutes)"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
-	@echo "make bench  the speed claims, measured (5-10 minutes)"
+	@echo "make bench  the speed claims, measured (20-40 minutes; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
 $(VENV)/%.stamp: pyproject.toml constraints.txt
@@ -40,9 +40,10 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/mypy
 
 bench: bench-fisher
-bench-fisher: $(VENV)/worker,demo.stamp
-	@echo "==> the Fisher engine against plain training and its limit, 5-10 minutes"
-	@$(BIN)/python -m bench.fisher
+bench-fisher: $(VENV)/worker,demo,bench.stamp
+	@$(PIP) --no-deps backpack-for-pytorch curvlinops-for-pytorch nngeometry
+	@echo "==> the Fisher engine against plain training, its limit and other libraries, 20-40 minutes"
+	@$(BIN)/python -m bench.fisher $(ARGS)
 
 format: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

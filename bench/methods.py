@@ -48,6 +48,11 @@ class Method:
         """Whether it is somebody else's."""
         return bool(self.package)
 
+    @property
+    def may_be_slow(self) -> bool:
+        """Whether later rounds can do without it, unlike what the targets are made of."""
+        return self.is_library or self.timed_rows is not None
+
 
 def plain(case: Case) -> None:
     """Forward and backward with the gradient of every block parameter."""
