@@ -226,15 +226,20 @@ def choose_rows(count: int, samples: int, seed: int) -> list[int]:
 
 
 def batches_by_length(
-    lengths: np.ndarray[Any, Any], batch_size: int | None, tokens: int = BATCH_TOKENS
+    lengths: np.ndarray[Any, Any],
+    batch_size: int | None,
+    tokens: int = BATCH_TOKENS,
+    most: int | None = None,
 ) -> Iterator[list[int]]:
     """Rows in order of length, longest first, so padding is small and memory peaks at once.
 
-    A batch holds ``batch_size`` rows, or else as many as keep its padded size within ``tokens``.
+    A batch holds ``batch_size`` rows, or else as many as keep its padded size within ``tokens``;
+    never more than ``most``.
     """
     order = np.argsort(-lengths, kind="stable").tolist()
     start = 0
     while start < len(order):
         size = batch_size or max(1, tokens // max(1, int(lengths[order[start]])))
+        size = min(size, most or size)
         yield order[start : start + size]
         start += size

@@ -101,8 +101,7 @@ class Warmup:
         if relabel is not None:
             others = relabel([part.inputs for part in features])
             features = [
-                Features(part.output, inputs)
-                for part, inputs in zip(features, others, strict=True)
+                Features(part.output, inputs) for part, inputs in zip(features, others, strict=True)
             ]
         if not self._replays:
             return self._train(None, features, epochs, seed)
@@ -211,6 +210,7 @@ def _train(
             count += len(rows)
         mean = float(total) / count
         report.step(epoch + 1, epochs, "epochs")
+    optimizer.zero_grad()  # else a fine-tune that follows would add its first gradient to the last
     return mean
 
 

@@ -29,18 +29,18 @@ class Share:
         """Every world-th item."""
         return (item for place, item in enumerate(items) if place % self.world == self.rank)
 
-    def largest_batch(self, rows: int, wanted: int | None) -> int | None:
-        """Rows a batch at most, so that every process has one. None: no limit but the budget.
+    def most_rows(self, rows: int) -> int | None:
+        """Rows a batch at most, so that every process has one; None for a single process.
 
         Raises SurgeryError when there are fewer samples than processes.
         """
         if self.world == 1:
-            return wanted
+            return None
         if rows < self.world:
             raise SurgeryError(
                 f"{rows} samples cannot be shared by {self.world} processes; start fewer"
             )
-        return min(wanted or rows, rows // self.world)
+        return rows // self.world
 
 
 def present_share() -> Share:

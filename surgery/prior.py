@@ -9,7 +9,7 @@ from surgery.data import Batch
 from surgery.head import Warmup
 from surgery.loading import renew_head
 from surgery.results import Agreement, ModelPrior
-from surgery.sample import Sample, with_shuffled_labels, with_shuffled_tokens
+from surgery.sample import with_shuffled_labels, with_shuffled_tokens
 from surgery.scores import Scores
 from surgery.scoring import Scorer, ranked_only
 from surgery.uncertainty import kendall_tau, top_k_overlap
@@ -28,10 +28,13 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
     sample = scorer.sample
     count = min(len(sample), PRIOR_SAMPLES)
     rows = np.random.default_rng(options.seed + 2).permutation(len(sample))[:count]
-    batches = _all_batches(scorer, sorted(rows.tolist()))
-    special = loaded.tokenizer.all_special_ids
+    chosen, special = sorted(rows.tolist()), loaded.tokenizer.all_special_ids
+
+    def batches() -> list[Batch]:  # every process scores all of these few rows by itself
+        return list(sample.whole().batches(chosen))
+
     tokens = ranked_only(
-        scorer.fisher(with_shuffled_tokens(batches, special, options.seed))
+        scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
     )
     kept = {name: p.detach().clone() for name, p in loaded.head.items()}
     try:
@@ -43,7 +46,7 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
                 relabel=lambda found: with_shuffled_labels(found, options.seed),
             )  # fmt: skip
             scorer.head_changed()
-        labels = ranked_only(scorer.fisher(with_shuffled_labels(batches, options.seed)))
+        labels = ranked_only(scorer.fisher(lambda: with_shuffled_labels(batches(), options.seed)))
     finally:
         _put_back(loaded.head, kept)
         scorer.head_changed()
@@ -52,13 +55,6 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
         **agreement.model_dump(), shuffled_tokens=_agreement(ranking, tokens), samples=count,
         note=_note(agreement.kendall_tau),
     )  # fmt: skip
-
-
-def _all_batches(scorer: Scorer, rows: list[int]) -> list[Batch]:
-    """Every process scores all of these few rows by itself."""
-    own = scorer.sample
-    whole = Sample(own.encoded, own.device, own.batch_size, tokens=own.tokens)
-    return list(whole.batches(rows))
 
 
 @torch.no_grad()

@@ -76,8 +76,8 @@ class Ranking:
             self._open()
         if self.options.method in HEADLESS:
             with self._timed("score"):
-                scores = {self.options.method: self.scorer.headless(self.options.method)}
-            return self._result(scores, [])
+                found = self.scorer.headless(self.options.method)
+            return self._result({self.options.method: found}, [])
         heads = [self._through_head(number) for number in range(self.options.head_seeds)]
         scores = {method: average([head[method] for head in heads]) for method in heads[0]}
         return self._result(scores, heads)
@@ -121,25 +121,22 @@ class Ranking:
         """The encoder runs over the warm-up rows once, however many heads there are."""
         if self.warmup is None:
             options = self.options
-            rows = choose_rows(
-                len(self.data.train), options.head.warmup_samples, options.seed + 1
-            )
+            rows = choose_rows(len(self.data.train), options.head.warmup_samples, options.seed + 1)
             encoded = encode(self.data.train, self.loaded.tokenizer, options.max_length, rows)
             head = list(self.loaded.head.values())
-            self.warmup = Warmup(
-                self.loaded.model, head, encoded, self.data.problem, self.report
-            )
+            self.warmup = Warmup(self.loaded.model, head, encoded, self.data.problem, self.report)
         return self.warmup
 
     def _adaptively(self) -> Scores:
         """Ever more samples, until the top k are certain."""
-        total = len(self.scorer.sample)
+        total, world = len(self.scorer.sample), self.scorer.sample.share.world
         order = np.random.default_rng(self.options.seed).permutation(total)
         rounds: list[AdaptiveRound] = []
         parts: list[Matrix] = []
         done = 0
         while True:
-            end = min(total, max(FIRST_SAMPLES, 2 * done))
+            end = max(FIRST_SAMPLES, 2 * done, world)
+            end = end if end + world <= total else total  # every process has a part in each round
             found = self.scorer.fisher(rows=sorted(order[done:end].tolist()))
             assert found.per_sample is not None
             parts.append(found.per_sample)
@@ -156,7 +153,7 @@ class Ranking:
         assert resamples is not None and scores.per_sample is not None  # noqa: PT018
         values = scores.values
         k = recommended((values / values.sum())[order_of(values)].tolist()) or 1
-        probability = top_k_set_probability(values, resamples, k)
+        probability = top_k_set_probability(values, resamples.values, k)
         return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
 
     def _result(
@@ -224,7 +221,9 @@ class Ranking:
         result.path, result.seconds = plan.path, self.seconds
         result.warnings = [
             *plan.warnings,
-            "paper_compat repeats the paper's released code: raw logits, padding attended to, and "
-            "validation rows, which a selection should not see",
+            (
+                "paper_compat repeats the paper's released code: raw logits, padding attended to, "
+                "and validation rows, which a selection should not see"
+            ),
         ]
         return result

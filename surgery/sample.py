@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +34,10 @@ class Sample:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    def whole(self) -> Sample:
+        """The same rows, all of them this process's own."""
+        return replace(self, share=Share())
+
     def batches(self, rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """This process's batches of all samples or of some, on the device, longest first.
 
@@ -41,8 +45,10 @@ class Sample:
         then slices of the batch.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
-        size = self.share.largest_batch(len(chosen), self.batch_size)
-        groups = batches_by_length(self.encoded.lengths[chosen], size, self.tokens)
+        groups = batches_by_length(
+            self.encoded.lengths[chosen], self.batch_size, self.tokens,
+            self.share.most_rows(len(chosen)),
+        )  # fmt: skip
         for group in self.share.own(groups):
             numbers = sorted(chosen[group].tolist(), key=lambda number: number % 2)
             batch = self.encoded.batch(numbers)
@@ -148,5 +154,3 @@ def with_shuffled_tokens(
         moved = ids.clone().scatter(-1, by_place, ids.gather(-1, at_random))
         found.append({**batch, "input_ids": torch.where(free, moved, ids)})
     return found
-
-

@@ -66,7 +66,11 @@ def average(several: Sequence[Scores]) -> Scores:
         pairs = [scores.halves for scores in several if scores.halves is not None]
         one, two = (np.mean([pair[side] for pair in pairs], axis=0) for side in (0, 1))
         halves = (one, two)
-    return Scores(first.units, np.mean([s.values for s in several], axis=0), halves=halves)
+    unbiased = None
+    if first.unbiased is not None:
+        unbiased = np.mean([s.unbiased for s in several if s.unbiased is not None], axis=0)
+    values = np.mean([scores.values for scores in several], axis=0)
+    return Scores(first.units, values, halves=halves, unbiased=unbiased)
 
 
 def fisher_units(found: FisherScores, aggregate: Aggregate) -> Scores:

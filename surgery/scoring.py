@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,14 +91,20 @@ class Scorer:
         return found | {method: self.headless(method) for method in HEADLESS}
 
     def fisher(
-        self, batches: Sequence[Batch] | None = None, rows: Sequence[int] | None = None
+        self,
+        batches: Callable[[], Sequence[Batch]] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Scores:
-        """The Fisher score of every unit, on the whole sample, some rows, or batches given."""
+        """The Fisher score of every unit, on the whole sample, some rows, or batches as made.
+
+        They are made again, smaller, where memory runs out.
+        """
 
         def score() -> Scores:
             scored = scored_parameters(self.model, self.plan)
             accumulator = self._fisher_accumulator(scored)
-            numbers = self._pass(accumulator, self.objective, batches, rows)
+            made = None if batches is None else batches()
+            numbers = self._pass(accumulator, self.objective, made, rows)
             return self._fisher_scores(accumulator, numbers, shared=batches is None)
 
         return self.sample.scored(score)
@@ -106,7 +112,7 @@ class Scorer:
     def _fisher_accumulator(self, scored: dict[str, nn.Parameter]) -> Traces | Diagonal:
         if self.options.aggregate is Aggregate.FROBENIUS:
             return Diagonal(scored)
-        return Traces(scored, self.plan.columns)
+        return Traces(scored, self.plan.columns, grams=self.objective.grams)
 
     def _fisher_scores(
         self, accumulator: Traces | Diagonal, numbers: list[int], *, shared: bool
@@ -152,7 +158,7 @@ class Scorer:
     def _gradient_scores(self, means: Means) -> dict[Method, Scores]:
         for half in means.halves:
             for values in half.values():
-                values /= self.objective.scale
+                values.div_(self.objective.scale)
                 add_up(values, self.sample.share)
         return gradient_scores(means, self.ranked, len(self.sample))
 
@@ -179,10 +185,7 @@ class Scorer:
             self._warn(warnings)
             return found
 
-        whole = Sample(
-            self.sample.encoded, self.sample.device, self.sample.batch_size,
-            tokens=self.sample.tokens,
-        )  # fmt: skip
+        whole = self.sample.whole()
         return whole.scored(score)
 
     def headless(self, method: Method) -> Scores:
@@ -190,8 +193,8 @@ class Scorer:
         if method is Method.WEIGHT_SNR:
             return weight_snr(self.loaded.model, self.ranked)
         if method is Method.CLS_SIMILARITY:
-            whole = Sample(self.sample.encoded, self.sample.device, self.sample.batch_size)
-            return cls_similarity(self.loaded.model, self.loaded.blocks, whole.batches())
+            whole, (model, blocks) = self.sample.whole(), (self.loaded.model, self.loaded.blocks)
+            return whole.scored(lambda: cls_similarity(model, blocks, whole.batches()))
         return by_position(self.ranked, method, self.options.seed)
 
     @property
