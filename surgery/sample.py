@@ -123,34 +123,53 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def with_shuffled_labels(batches: Sequence[Batch], seed: int) -> list[Batch]:
-    """The same batches with the labels dealt out anew among all their rows (or tagged tokens)."""
-    flat = torch.cat([batch["labels"].flatten() for batch in batches])
-    places = (flat != IGNORED).nonzero().flatten()
-    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    flat[places] = flat[places[order.to(flat.device)]]
-    found, start = [], 0
-    for batch in batches:
-        count = batch["labels"].numel()
-        labels = flat[start : start + count].reshape(batch["labels"].shape)
-        found.append({**batch, "labels": labels})
-        start += count
-    return found
+    """The same batches with the labels dealt out anew among all their rows (or tagged tokens).
+
+    By the samples' numbers, whatever the batches are.
+    """
+    labels = [batch["labels"].cpu().clone() for batch in batches]
+    rows = [labels[place][row] for _, place, row in sorted(_rows(batches))]
+    tagged = [row != IGNORED for row in rows]
+    dealt = torch.cat([row[has] for row, has in zip(rows, tagged, strict=True)])
+    dealt = dealt[torch.randperm(len(dealt), generator=torch.Generator().manual_seed(seed))]
+    parts = dealt.split([int(has.sum()) for has in tagged])
+    for row, has, part in zip(rows, tagged, parts, strict=True):
+        row.masked_scatter_(has, part)  # rows are views of the copies
+    return [
+        {**batch, "labels": own.to(batch["labels"].device)}
+        for batch, own in zip(batches, labels, strict=True)
+    ]
 
 
 def with_shuffled_tokens(
     batches: Sequence[Batch], special_ids: Sequence[int], seed: int
 ) -> list[Batch]:
-    """The same batches with the tokens of each text in random order; special ones stay."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
-    for batch in batches:
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        special = torch.isin(ids, torch.tensor(list(special_ids), device=ids.device))
-        free = (mask > 0) & ~special
-        keys = torch.rand(ids.shape, generator=generator).to(ids.device)
-        # Sorting free places before others twice, by place and at random, pairs them up.
-        by_place = (~free).to(torch.int8).argsort(dim=-1, stable=True)
-        at_random = torch.where(free, keys, 2.0).argsort(dim=-1, stable=True)
-        moved = ids.clone().scatter(-1, by_place, ids.gather(-1, at_random))
-        found.append({**batch, "input_ids": torch.where(free, moved, ids)})
+    """The same batches with the tokens of each text in random order; special ones stay.
+
+    The order is a function of seed and sample number alone.
+    """
+    copies = [batch["input_ids"].cpu().clone() for batch in batches]
+    special = torch.tensor(list(special_ids))
+    for number, place, row in _rows(batches):
+        generator = np.random.default_rng((seed, number))
+        mask = batches[place]["attention_mask"][row].cpu() > 0
+        texts = copies[place][row].view(-1, mask.shape[-1])
+        for text, free in zip(
+            texts, mask.view_as(texts) & ~torch.isin(texts, special), strict=True
+        ):
+            order = torch.from_numpy(generator.permutation(int(free.sum())))
+            text[free] = text[free][order]
+    return [
+        {**batch, "input_ids": own.to(batch["input_ids"].device)}
+        for batch, own in zip(batches, copies, strict=True)
+    ]
+
+
+def _rows(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
+    """Number of the sample, place of its batch, and row in it; without numbers, in order."""
+    found: list[tuple[int, int, int]] = []
+    for place, batch in enumerate(batches):
+        given, seen = batch.get("sample"), len(found)
+        numbers = range(seen, seen + len(batch["labels"])) if given is None else given.tolist()
+        found += [(number, place, row) for row, number in enumerate(numbers)]
     return found
