@@ -152,7 +152,8 @@ class Ranking:
         resamples = resampled(scores, self.options.bootstrap, self.options.seed)
         assert resamples is not None and scores.per_sample is not None  # noqa: PT018
         values = scores.values
-        k = recommended((values / values.sum())[order_of(values)].tolist()) or 1
+        shares = values[order_of(values)] / (values.sum() or 1.0)
+        k = recommended(shares.tolist()) or len(values)
         probability = top_k_set_probability(values, resamples.values, k)
         return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
 

@@ -16,10 +16,13 @@ from surgery.architecture import find_blocks, head_parameters
 from surgery.data import TaskData
 from surgery.loading import LoadedModel
 from surgery.models import ModelSource
-from surgery.spec import Problem
+from surgery.ranking import rank_layers
+from surgery.results import RankingResult
+from surgery.spec import Problem, RankingOptions
 from surgery.tasks import metrics_for
 
 SOURCE = ModelSource("toy", "mirror", None, "sha256:0", {"model_type": "bert"}, ())
+QUICK: dict[str, Any] = {"model_prior": False, "bootstrap": 200}
 NAMES = {
     Problem.CLASSIFICATION: ["no", "yes"],
     Problem.TOKEN_CLASSIFICATION: ["O", "B", "I"],
@@ -74,6 +77,17 @@ def toy_model(
     return LoadedModel(
         SOURCE, model, tokenizer_of(kind), find_blocks(model), drawn, Path("nowhere")
     )
+
+
+def rank(loaded: LoadedModel | None = None, rows: int = 40, **given: Any) -> RankingResult:
+    """A quick ranking of a toy on all rows, unless told otherwise."""
+    options = RankingOptions(**{**QUICK, "samples": rows, **given})
+    return rank_layers(loaded or toy_model(), toy_data(rows), options)
+
+
+def by_index(result: RankingResult) -> list[float]:
+    """Scores from the lowest layer up."""
+    return [layer.score for layer in sorted(result.layers, key=lambda layer: layer.index)]
 
 
 def sentences(rows: int, seed: int = 0) -> TaskData:

@@ -1,194 +1,237 @@
-"""From a matrix of per-sample scores to a ranking with intervals."""
+"""Whole rankings of tiny models."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from encoders import padded_batch, tiny
-from scipy.stats import kendalltau
-from torch import nn
+from reference_ranking import row_by_row
+from toys import QUICK, by_index, rank, toy_data, toy_model
 
-from surgery import ranking
-from surgery.architecture import Block, find_blocks
-from surgery.fisher import FisherScores, fisher_scores
-from surgery.ranking import bootstrap_means, recommend_k, split_half_tau, summarise
-from surgery.results import LayerScore, Stability
-from surgery.spec import Aggregate, Problem, RankingOptions
-
-SIZES = (12, 12, 48, 12)  # parameters of each block
-MEANS = (1.0, 5.0, 9.0, 2.0)
-
-
-def blocks() -> list[Block]:
-    return [
-        Block(f"layer.{index}", index, nn.Linear(size, 1, bias=False))
-        for index, size in enumerate(SIZES)
-    ]
+from surgery.data import choose_rows
+from surgery.errors import ScoresNotFinite
+from surgery.head import Warmup
+from surgery.loading import renew_head
+from surgery.progress import Quiet
+from surgery.ranking import Ranking, rank_layers
+from surgery.sample import Sample
+from surgery.scores import Scores
+from surgery.scoring import Scorer, ranked_only
+from surgery.spec import Aggregate, Fisher, Granularity, Method, RankingOptions
+from surgery.units import groups_of
 
 
-def matrix(means: tuple[float, ...] = MEANS, samples: int = 60) -> np.ndarray:
-    return np.random.default_rng(7).gamma(4.0, np.array(means) / 4, (samples, len(means)))
+def test_a_ranking_scores_distinct_training_rows_once_each() -> None:
+    """Equal, row by row and without padding, to autograd on the rows that the seed chose."""
+    data, loaded = toy_data(), toy_model()
+    options = RankingOptions(samples=24, max_length=8, seed=3, **QUICK)
+    ranking = Ranking(loaded, data, options, Quiet())
+    result = ranking.run()
+    rows = choose_rows(40, 24, 3)
+    assert len(set(rows)) == 24
+    blocks = [block.module for block in loaded.blocks]
+    expected = row_by_row(
+        loaded.model, blocks, loaded.tokenizer, [data.train[row] for row in rows], 8
+    )
+    found = ranked_only(ranking.scorer.fisher()).per_sample
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert len({tuple(row) for row in found.tolist()}) == 24
+    assert by_index(result) == pytest.approx(expected.mean(0).tolist())
+    assert (result.samples, result.path, result.processes) == (24, "batched", 1)
 
 
-def scores_of(values: np.ndarray) -> FisherScores:
-    return FisherScores(len(values), "batched", {}, per_sample=torch.from_numpy(values))
+def test_more_samples_than_rows_score_each_once() -> None:
+    result = rank(rows=20, samples=1000)
+    assert result.samples == 20
+    assert "the train split has 20 rows; each was scored once" in result.warnings
+    assert by_index(result) == pytest.approx(by_index(rank(rows=20, samples=20)))
+    assert not rank(rows=20, samples=20).warnings
 
 
-def ranked(values: np.ndarray, **options: object) -> tuple[list[LayerScore], Stability]:
-    return summarise(scores_of(values), blocks(), RankingOptions(**options))
+@pytest.mark.parametrize("given", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 40}])
+def test_batches_change_nothing(given: dict[str, int]) -> None:
+    expected, found = rank(bootstrap=0), rank(bootstrap=0, **given)
+    assert by_index(found) == pytest.approx(by_index(expected), rel=1e-10)
 
 
-def everything_is_finite(layers: list[LayerScore], stability: Stability) -> bool:
-    numbers = [number for layer in layers for number in (layer.score, layer.share)]
-    numbers += [bound for layer in layers for bound in layer.ci or ()]
-    numbers += [share for layer in layers for share in (layer.p_top_k or {}).values()]
-    numbers += [stability.split_half_kendall_tau or 0.0, stability.rank_confidence or 0.0]
-    return bool(np.isfinite(numbers).all())
+@pytest.mark.parametrize("granularity", Granularity)
+def test_parts_add_up_to_layers(granularity: Granularity) -> None:
+    whole, parts = rank(), rank(granularity=granularity)
+    sums = [0.0] * 3
+    for part in parts.layers:
+        sums[part.index] += part.score
+    assert sums == pytest.approx(by_index(whole))
+    assert parts.granularity is granularity
+    assert len({part.name for part in parts.layers}) == len(parts.layers)
 
 
-def test_layers_come_in_order_of_their_mean() -> None:
-    values = matrix()
-    layers, stability = ranked(values)
-    assert [layer.name for layer in layers] == ["layer.2", "layer.1", "layer.3", "layer.0"]
-    assert [layer.rank for layer in layers] == [1, 2, 3, 4]
-    assert [layer.parameters for layer in layers] == [48, 12, 12, 12]
-    assert [layer.score for layer in layers] == pytest.approx(sorted(values.mean(0), reverse=True))
-    assert sum(layer.share for layer in layers) == pytest.approx(1)
-    assert everything_is_finite(layers, stability)
+def test_groups_are_listed_and_not_ranked() -> None:
+    result, loaded = rank(), toy_model()
+    groups = groups_of(loaded.model, loaded.blocks)
+    assert [group.name for group in result.groups] == ["embeddings", "pooler", "head"]
+    assert [group.parameters for group in result.groups] == [g.parameters for g in groups]
+    assert all(group.score and group.score > 0 for group in result.groups)
+    assert len(result.layers) == 3
+    assert sum(layer.share for layer in result.layers) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("cells", [1, 700, 20_000_000])
-def test_bootstrap_equals_the_loop(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "BOOTSTRAP_CELLS", cells)
-    values = matrix(samples=60)
-    generator = np.random.default_rng(3)
-    expected = []
-    for _ in range(25):
-        counts = generator.multinomial(60, np.full(60, 1 / 60))
-        drawn = [values[row] for row, count in enumerate(counts) for _ in range(count)]
-        expected.append(np.mean(drawn, axis=0))
-    np.testing.assert_allclose(bootstrap_means(values, 25, 3), expected, rtol=1e-12)
+@pytest.mark.parametrize("aggregate", Aggregate)
+@pytest.mark.parametrize("fisher", Fisher)
+def test_every_fisher_and_aggregate(fisher: Fisher, aggregate: Aggregate) -> None:
+    result = rank(fisher=fisher, aggregate=aggregate)
+    assert (result.fisher, result.aggregate) == (fisher, aggregate)
+    assert all(layer.score > 0 for layer in result.layers)
+    assert all((layer.unbiased is None) == (aggregate != "frobenius") for layer in result.layers)
+    assert everything_is_finite(result.layers, result.stability)
 
 
-def test_intervals_hold_the_score_and_shrink_with_samples() -> None:
-    few, many = (ranked(matrix(samples=samples))[0] for samples in (40, 4000))
-    for layer in (*few, *many):
-        assert layer.ci is not None
-        low, high = layer.ci
-        assert low < layer.score < high
-    widths = [sum(layer.ci[1] - layer.ci[0] for layer in layers) for layers in (few, many)]
-    assert widths[1] < widths[0] / 5  # about a tenth: the root of 100
+@pytest.mark.parametrize("method", [m for m in Method if m is not Method.PAPER_COMPAT])
+def test_every_method_gives_a_whole_result(method: Method) -> None:
+    loaded, given = toy_model(), {} if method is Method.FISHER else {"bootstrap": 200}
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    options = RankingOptions(method=method, **given)
+    result = rank_layers(loaded, toy_data(), options)
+    assert result.method == method
+    assert sorted(layer.index for layer in result.layers) == [0, 1, 2]
+    scores = [layer.score for layer in result.layers]
+    assert scores == sorted(scores, reverse=True)
+    assert everything_is_finite(result.layers, result.stability)
+    assert 1 <= result.recommended_k.k <= 3
+    assert (result.fisher is not None) == (method in {Method.FISHER, Method.ALL})
+    assert (result.model_prior is not None) == (method in {Method.FISHER, Method.ALL})
+    # A head of the checkpoint's own is not warmed up: nothing changes.
+    assert all(torch.equal(value, before[n]) for n, value in loaded.model.state_dict().items())
 
 
-def test_interval_covers_the_true_mean() -> None:
-    """95 % nominal: of 200 draws of 80 samples, most intervals hold the mean."""
-    held = 0
-    for seed in range(200):
-        values = np.random.default_rng(seed).gamma(4.0, 0.25, (80, 1))
-        low, high = np.percentile(bootstrap_means(values, 300, seed), [2.5, 97.5])
-        held += low < 1 < high
-    assert 175 <= held <= 200
+@pytest.mark.parametrize(("fisher", "precision"), [("empirical", "fp32"), ("exact", "bf16")])
+def test_all_methods_side_by_side(fisher: str, precision: str) -> None:
+    given = {"fisher": fisher, "precision": precision}
+    result = rank(method=Method.ALL, **given)
+    assert result.methods is not None
+    table = {entry.method: entry for entry in result.methods.methods}
+    assert set(table) == set(Method) - {Method.ALL, Method.PAPER_COMPAT}
+    for method, entry in table.items():
+        own: dict[str, Any] = given if method == Method.FISHER else {"model_prior": True}
+        if method in {Method.GRADIENT_NORM, Method.RELATIVE_GRADIENT_NORM, Method.SNIP}:
+            own["precision"] = precision
+        alone = rank(method=method, **own)
+        assert entry.scores == pytest.approx({x.name: x.score for x in alone.layers}, rel=1e-6)
+        assert entry.order == [layer.name for layer in alone.layers]
+    assert [layer.name for layer in result.layers] == table["fisher"].order
+    taus = result.methods.kendall_tau
+    assert all(taus[method][method] == 1 for method in table)
+    assert taus["first"]["last"] == -1
+    assert all(taus[one][two] == taus[two][one] for one in table for two in table)
 
 
-def test_probabilities_of_the_top_k_sum_to_k() -> None:
-    layers, _ = ranked(matrix((3.0, 3.1, 3.2, 3.3)))
-    for k in range(1, 5):
-        shares = [layer.p_top_k[str(k)] for layer in layers if layer.p_top_k]
-        assert sum(shares) == pytest.approx(k)
-    for layer in layers:
-        assert layer.p_top_k is not None
-        assert list(layer.p_top_k.values()) == sorted(layer.p_top_k.values())
-        assert list(layer.p_top_k) == ["1", "2", "3", "4"]
+def test_orders_by_place() -> None:
+    for method, order in ((Method.FIRST, [0, 1, 2]), (Method.LAST, [2, 1, 0])):
+        result = rank_layers(toy_model(), toy_data(), RankingOptions(method=method))
+        assert [layer.index for layer in result.layers] == order
+        assert result.recommended_k.k == 2
+        assert (result.path, result.head) == (None, None)
+        assert all(layer.ci is None for layer in result.layers)
 
 
-def test_ambiguous_k() -> None:
-    """Two layers of equal means: which of them is second is open, that both are among three not."""
-    _, clear = ranked(matrix())
-    _, tied = ranked(matrix((1.0, 5.0, 50.0, 5.0)))
-    assert clear.ambiguous_k == []
-    assert clear.rank_confidence == pytest.approx(1, abs=0.01)
-    assert tied.ambiguous_k == [2]
-    assert tied.rank_confidence is not None
-    assert tied.rank_confidence < ranking.CERTAIN
+def test_the_head_of_a_result() -> None:
+    own = rank()
+    assert own.head is not None
+    assert (own.head.source, own.head.warmup_epochs, own.head.warmup_loss) == (
+        "checkpoint",
+        0,
+        None,
+    )
+    fresh = rank(toy_model(new=True), head={"warmup_samples": 30})
+    assert fresh.head is not None
+    assert (fresh.head.source, fresh.head.warmup_epochs, fresh.head.warmup_rows) == ("new", 1, 30)
+    assert fresh.head.warmup_loss
+    assert not fresh.warnings
+    untrained = rank(toy_model(new=True), head={"warmup_epochs": 0})
+    assert "hardly on the labels" in untrained.warnings[0]
+    few = rank(toy_model(new=True), head={"warmup_samples": 10})
+    assert "fewer than ten warm-up rows a class" in few.warnings
 
 
-def test_tau_between_halves() -> None:
-    assert split_half_tau(matrix(samples=400), 0) == 1.0
-    values = matrix((3.0, 3.0, 3.0, 3.0), samples=20)
-    order = np.random.default_rng(4).permutation(20)
-    first, second = values[order[:10]].mean(0), values[order[10:]].mean(0)
-    assert split_half_tau(values, 4) == pytest.approx(kendalltau(first, second).statistic)
-    assert split_half_tau(np.ones((6, 4)), 0) is None  # all alike: no order to agree on
-    assert split_half_tau(matrix(samples=1), 0) is None
+def test_only_the_head_is_warmed_up() -> None:
+    loaded = toy_model(new=True)
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    rank(loaded, head={"warmup_epochs": 3})
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, before[name]) == (name not in loaded.head)
+    assert all(parameter.grad is None for parameter in loaded.model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("means", "k"), [((1.0, 5.0, 9.0, 2.0), 1), ((4.0, 4.0, 5.0, 4.0), 2), ((1, 1, 1, 1), 2)]
-)
-def test_recommended_k_holds_half(means: tuple[float, ...], k: int) -> None:
-    layers, _ = ranked(np.tile(means, (10, 1)))
-    assert recommend_k(layers).k == k
+def single_head(number: int, seed: int, epochs: int, aggregate: Aggregate) -> Scores:
+    """Through one head drawn and warmed up by itself."""
+    loaded, data = toy_model(new=True), toy_data()
+    options = RankingOptions(seed=seed, aggregate=aggregate, **QUICK)
+    ranking = Ranking(loaded, data, options, Quiet())
+    ranking._open()
+    if number:
+        renew_head(loaded.model, seed + number)
+    if epochs:
+        encoded = ranking.scorer.sample.encoded  # all 40 rows, for warm-up as for scores
+        head = list(loaded.head.values())
+        warmup = Warmup(loaded.model, head, encoded, data.problem, Quiet())
+        warmup.run(epochs=epochs, seed=seed + number)
+    sample = Sample(encoded=ranking.scorer.sample.encoded, device=torch.device("cpu"))
+    return ranked_only(Scorer(loaded, sample, data.problem, options, Quiet()).fisher())
 
 
-@pytest.mark.parametrize("aggregate", [Aggregate.TRACE, Aggregate.MEAN])
-def test_zero_scores(aggregate: Aggregate) -> None:
-    layers, stability = ranked(np.zeros((10, 4)), aggregate=aggregate)
-    assert [(layer.score, layer.share) for layer in layers] == [(0.0, 0.0)] * 4
-    assert [layer.index for layer in layers] == [0, 1, 2, 3]
-    assert stability.split_half_kendall_tau is None
-    assert recommend_k(layers).k == 4
-    assert "zero" in recommend_k(layers).reason
-    assert everything_is_finite(layers, stability)
+@pytest.mark.parametrize("aggregate", Aggregate)
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_several_heads_are_the_mean_of_single_ones(epochs: int, aggregate: Aggregate) -> None:
+    head = {"init": "new", "warmup_epochs": epochs}
+    result = rank(toy_model(new=True), seed=5, aggregate=aggregate, head_seeds=3, head=head)
+    singles = [single_head(number, 5, epochs, aggregate) for number in range(3)]
+    values = np.array([single.values for single in singles])
+    assert by_index(result) == pytest.approx(values.mean(0).tolist(), rel=1e-9)
+    stds = {layer.index: layer.head_std for layer in result.layers}
+    assert [stds[i] for i in range(3)] == pytest.approx(values.std(0, ddof=1).tolist(), rel=1e-9)
+    assert result.head_spread is not None
+    assert result.head_spread.heads == 3
+    assert -1 <= result.head_spread.kendall_tau_min <= result.head_spread.kendall_tau_mean <= 1
+    assert all((layer.ci is None) == (aggregate == "frobenius") for layer in result.layers)
+    assert all((layer.unbiased is None) == (aggregate != "frobenius") for layer in result.layers)
 
 
-def test_mean_divides_by_parameters() -> None:
-    values = matrix()
-    layers, _ = ranked(values, aggregate=Aggregate.MEAN)
-    by_index = {layer.index: layer for layer in layers}
-    for index, size in enumerate(SIZES):
-        assert by_index[index].score == pytest.approx(values[:, index].mean() / size)
-    assert layers[0].name == "layer.1"  # layer.2 is four times as large
+def test_one_head_has_no_spread() -> None:
+    result = rank()
+    assert result.head_spread is None
+    assert all(layer.head_std is None for layer in result.layers)
 
 
-def test_no_bootstrap_no_intervals() -> None:
-    layers, stability = ranked(matrix(), bootstrap=0)
-    assert all(layer.ci is None and layer.p_top_k is None for layer in layers)
-    assert (stability.rank_confidence, stability.ambiguous_k) == (None, None)
-    assert stability.split_half_kendall_tau == 1.0
+class Watched(Quiet):
+    """Notes how many samples every pass has scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phases: list[str] = []
+        self.steps: list[int] = []
+
+    def phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def step(self, done: int, total: int | None, unit: str) -> None:
+        if unit == "samples":
+            assert total == 32
+            self.steps.append(done)
 
 
-@pytest.mark.parametrize("samples", [1, 2])
-def test_hardly_any_samples(samples: int) -> None:
-    assert everything_is_finite(*ranked(matrix(samples=samples)))
+def test_progress_is_reported() -> None:
+    report = Watched()
+    options = RankingOptions(samples=32, batch_size=8, **QUICK)
+    result = rank_layers(toy_model(new=True), toy_data(), options, report)
+    assert report.phases == ["tokenize", "warmup", "score", "bootstrap"]
+    assert report.steps == [8, 16, 24, 32]
+    assert list(result.seconds) == report.phases
+    assert all(spent >= 0 for spent in result.seconds.values())
 
 
-def test_same_seed_same_result() -> None:
-    values = matrix((3.0, 3.1, 3.2, 3.3), samples=30)
-    assert ranked(values, seed=4) == ranked(values, seed=4)
-    assert ranked(values, seed=4) != ranked(values, seed=5)
-
-
-def test_frobenius_has_a_tau_and_no_intervals() -> None:
-    model = tiny("bert")
-    found = find_blocks(model)
-    batches = [padded_batch([9, 4, 7]), padded_batch([5, 8, 6], seed=1)]
-    scores = fisher_scores(model, found, batches, Problem.CLASSIFICATION, elementwise=True)
-    options = RankingOptions(aggregate=Aggregate.FROBENIUS)
-    layers, stability = summarise(scores, found, options)
-    totals = [0.0] * len(found)
-    for name, values in scores.diagonal.items():
-        totals[scores.owner[name]] += float(values.norm())
-    assert [layer.score for layer in layers] == pytest.approx(sorted(totals, reverse=True))
-    assert all(layer.ci is None and layer.p_top_k is None for layer in layers)
-    assert (stability.rank_confidence, stability.ambiguous_k) == (None, None)
-    assert stability.split_half_kendall_tau is not None
-    assert everything_is_finite(layers, stability)
-
-
-def test_frobenius_of_one_sample_has_no_tau() -> None:
-    model = tiny("bert")
-    found, batch = find_blocks(model), padded_batch([6])
-    scores = fisher_scores(model, found, [batch], Problem.CLASSIFICATION, elementwise=True)
-    _, stability = summarise(scores, found, RankingOptions(aggregate=Aggregate.FROBENIUS))
-    assert stability.split_half_kendall_tau is None
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    loaded = toy_model()
+    loaded.blocks[1].module.intermediate.dense.weight.data[0, 0] = float("nan")
+    with pytest.raises(ScoresNotFinite, match="the scores mean nothing"):
+        rank(loaded)
