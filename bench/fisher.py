@@ -177,7 +177,7 @@ def main() -> None:
     if not given.no_memory:
         small = Setting("small", 16, 32, given.device, given.dtype)
         grown = growth_by_rows(small, "trace", (1, 4, 16))
-        console.print(rows_table("trace: 6 layers of 384, batches of 16 x 32 tokens", grown))
+        console.print(rows_table("trace, 6 layers of 384", grown))
         found["peak_memory_bytes_by_rows"] = grown
     console.print(targets_table(targets))
     found["targets"] = [{**asdict(target), "met": target.met} for target in targets]

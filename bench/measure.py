@@ -85,10 +85,10 @@ class Twin:
 def twin_of(case: Case) -> Twin:
     """A pass over all rows, one at a time."""
     norms = {name: torch.zeros(case.rows, dtype=torch.float64) for name in case.owner}
-    diagonal = {name: torch.zeros_like(p) for name, p in case.scored.items()}
+    diagonal = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in case.scored.items()}
     for row, gradients in enumerate(row_gradients(case, list(range(case.rows)))):
         for name, gradient in gradients.items():
-            squares = gradient.square()
+            squares = gradient.float().square()
             norms[name][row] = squares.sum()
             diagonal[name] += squares / case.rows
     return Twin(norms, diagonal, _exact_rows(case))
@@ -108,7 +108,7 @@ def _exact_rows(case: Case) -> Tensor:
             gradients = torch.autograd.grad(
                 value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            squares = torch.stack([g.square().sum() for g in gradients]).double().cpu()
+            squares = torch.stack([g.float().square().sum() for g in gradients]).double().cpu()
             total.index_add_(0, layers, p * squares)
         found = torch.cat([found, total[None]])
     return found

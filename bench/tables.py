@@ -85,7 +85,7 @@ def architecture_table(found: dict[str, list[Measured]]) -> Table:
 
 def rows_table(name: str, grown: dict[int, int | None]) -> Table:
     """Peak memory by number of rows."""
-    table = _table(f"Peak memory of {name}", ["rows", "MiB above the loaded model"], left=0)
+    table = _table(f"Peak memory of {name}", ["rows", "peak MiB"], left=0)
     for rows, peak in grown.items():
         table.add_row(str(rows), _mebibytes(peak))
     return table
