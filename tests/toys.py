@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from encoders import tiny
@@ -17,7 +18,7 @@ from surgery.data import TaskData
 from surgery.loading import LoadedModel
 from surgery.models import ModelSource
 from surgery.ranking import rank_layers
-from surgery.results import RankingResult
+from surgery.results import LayerScore, RankingResult, Stability
 from surgery.spec import Problem, RankingOptions
 from surgery.tasks import metrics_for
 
@@ -88,6 +89,15 @@ def rank(loaded: LoadedModel | None = None, rows: int = 40, **given: Any) -> Ran
 def by_index(result: RankingResult) -> list[float]:
     """Scores from the lowest layer up."""
     return [layer.score for layer in sorted(result.layers, key=lambda layer: layer.index)]
+
+
+def everything_is_finite(layers: list[LayerScore], stability: Stability) -> bool:
+    """Whether no number of a result is NaN or infinite."""
+    numbers = [number for layer in layers for number in (layer.score, layer.share)]
+    numbers += [bound for layer in layers for bound in layer.ci or ()]
+    numbers += [share for layer in layers for share in (layer.p_top_k or {}).values()]
+    numbers += [stability.split_half_kendall_tau or 0.0, stability.rank_confidence or 0.0]
+    return bool(np.isfinite(numbers).all())
 
 
 def sentences(rows: int, seed: int = 0) -> TaskData:

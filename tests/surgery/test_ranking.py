@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from reference_ranking import row_by_row
-from toys import QUICK, by_index, rank, toy_data, toy_model
+from toys import QUICK, by_index, everything_is_finite, rank, toy_data, toy_model
 
 from surgery.data import choose_rows
 from surgery.errors import ScoresNotFinite
@@ -54,6 +55,17 @@ def test_more_samples_than_rows_score_each_once() -> None:
 def test_batches_change_nothing(given: dict[str, int]) -> None:
     expected, found = rank(bootstrap=0), rank(bootstrap=0, **given)
     assert by_index(found) == pytest.approx(by_index(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+def test_rows_that_are_all_cut_at_the_same_length_are_scored_batched(kind: str) -> None:
+    data = toy_data(12)
+    long = data.train.from_dict(
+        {"text": [f"{text} " * 20 for text in data.train["text"]], "label": data.train["label"]}
+    )
+    options = RankingOptions(samples=12, max_length=18, **QUICK)
+    result = rank_layers(toy_model(kind), replace(data, train=long), options)
+    assert (result.path, result.warnings) == ("batched", [])
 
 
 @pytest.mark.parametrize("granularity", Granularity)

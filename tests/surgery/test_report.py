@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoders import padded_batch, tiny
 from reference_ranking import Matrix
+from toys import everything_is_finite
 
 from surgery.architecture import find_blocks
 from surgery.fisher import FisherScores, fisher_scores
@@ -45,14 +46,6 @@ def result_of(values: Matrix, **given: Any) -> RankingResult:
 def ranked(values: Matrix, **given: Any) -> tuple[list[LayerScore], Stability]:
     result = result_of(values, **given)
     return result.layers, result.stability
-
-
-def everything_is_finite(layers: list[LayerScore], stability: Stability) -> bool:
-    numbers = [number for layer in layers for number in (layer.score, layer.share)]
-    numbers += [bound for layer in layers for bound in layer.ci or ()]
-    numbers += [share for layer in layers for share in (layer.p_top_k or {}).values()]
-    numbers += [stability.split_half_kendall_tau or 0.0, stability.rank_confidence or 0.0]
-    return bool(np.isfinite(numbers).all())
 
 
 def test_layers_come_in_order_of_their_mean() -> None:
