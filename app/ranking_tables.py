@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 Json = Mapping[str, Any]
+WIDTH = 80
 BAR_WIDTH = 12
+NARROWEST_BAR = 6  # below that lengths cannot be told apart
 DASH = "–"
 
 
@@ -34,25 +36,35 @@ def score_table(result: Json, title: str) -> Table:
     layers = result["layers"]
     whole = result["granularity"] == "layer"
     start = "" if whole else _common_start([layer["name"] for layer in layers])
+    header = ["", f"{result['granularity']} of {start}*" if start else "layer", *_columns(result)]
+    rows = [
+        [str(layer["rank"]), layer["name"].removeprefix(start)]
+        + [_value(layer, name) for name in header[2:]]
+        for layer in layers
+    ]
+    bar = min(BAR_WIDTH, _room([header, *rows]))
     table = _table(title)
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column(f"{result['granularity']} of {start}*" if start else "layer", no_wrap=True)
-    columns = _columns(result)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    bars = whole and "± heads" not in columns and "unbiased" not in columns
-    if bars:
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place == 1 else "right", no_wrap=True)
+    if bar >= NARROWEST_BAR:
         table.add_column("", no_wrap=True)
-    top = max(layer["score"] for layer in layers)
-    for layer in layers:
-        values = [_value(layer, name) for name in columns]
-        row = [str(layer["rank"]), layer["name"].removeprefix(start), *values]
-        table.add_row(*row, *([_bar(layer["score"], top)] if bars else []))
+        top = max(layer["score"] for layer in layers)
+        rows = [
+            [*row, _bar(layer["score"], top, bar)] for row, layer in zip(rows, layers, strict=True)
+        ]
+    for row in rows:
+        table.add_row(*row)
     if result["groups"]:
         table.add_section()
     for group in result["groups"]:
         table.add_row("", group["name"], _short(group["score"]))
     return table
+
+
+def _room(rows: Sequence[Sequence[str]]) -> int:
+    """What a line leaves for the bar: two blanks stand behind a column, one at each end."""
+    used = sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True))
+    return WIDTH - used - 2
 
 
 def _common_start(names: Sequence[str]) -> str:
@@ -91,8 +103,8 @@ def _short(value: float | None) -> str:
     return DASH if value is None else f"{value:.3g}"
 
 
-def _bar(score: float, top: float) -> str:
-    return "█" * max(1, round(BAR_WIDTH * score / top)) if score > 0 else ""
+def _bar(score: float, top: float, width: int) -> str:
+    return "█" * max(1, round(width * score / top)) if score > 0 else ""
 
 
 def notes(result: Json) -> Table:

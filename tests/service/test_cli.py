@@ -11,6 +11,7 @@ from services import Running
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner, Result
 
+from app import terminal
 from app.cli import app
 
 
@@ -52,10 +53,65 @@ def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_
     assert model.config.num_labels == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ((), ("95 % interval", "P(top 2)", "embeddings", "shuffled labels", "shuffled tokens")),
+        (("--no-prior", "--head-seeds", 2), ("± heads", "2 heads", "τ between two of them")),
+        (("--no-prior", "--adaptive", "--samples", 40), ("adaptive", "32 samples: the top")),
+        (
+            ("--no-prior", "--method", "all"),
+            ("layers, best first", "Kendall τ between methods", "10 random"),
+        ),
+        (
+            ("--no-prior", "--granularity", "tensor", "--aggregate", "mean"),
+            ("tensor of encoder.layer.*", "3.attention.output.LayerNorm.weight"),
+        ),
+        (
+            ("--no-prior", "--granularity", "sublayer", "--aggregate", "frobenius"),
+            ("unbiased", "0.feed_forward"),
+        ),
+        (
+            ("--no-prior", "--fisher", "sampled", "--draws", 2, "--precision", "bf16"),
+            ("sampled labels", "bf16"),
+        ),
+        (("--method", "last"), ("last, 16 samples", "half of the layers")),
+        (("--method", "paper_compat"), ("paper_compat, ", "warning", "validation rows")),
+    ],
+    ids=str,
+)
+def test_rank_shows_what_was_asked_for_in_80_columns(
+    options: tuple[object, ...], shown: tuple[str, ...], embedded_service: Running, csv: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(terminal.console, "width", 80)
+    rows = () if {"--samples", "paper_compat"} & {*options} else ("--samples", 16)
+    done = surgeon(embedded_service, "rank", TINY, csv, *rows, *options)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert all(len(line) <= 80 for line in lines), done.stdout
+    assert "…" not in done.stdout
+    text = " ".join(done.stdout.split())
+    assert all(words in text for words in shown), done.stdout
+    assert "recommended k" in text
+    places = [line.split()[0] for line in lines if "layer" in line and line.split()[0].isdigit()]
+    assert places == [str(place + 1) for place in range(len(places))]
+
+
+def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
+    options = ("--last-k", 1, "--epochs", 2, "--track-ranking")
+    done = surgeon(embedded_service, "tune", TINY, csv, *options)
+    assert done.exit_code == 0, done.output
+    assert "τ to start" in done.stdout
+    assert "ranking at the start: encoder.layer." in " ".join(done.stdout.split())
+
+
 def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
     for arguments, code, words in (
         (("rank", "no/such", csv), 1, "/model"),
         (("tune", TINY, csv, "--top-k", 9), 1, "4 layers"),
+        (("rank", TINY, csv, "--draws", 3), 1, "/draws: draws goes with fisher sampled"),
+        (("rank", TINY, csv, "--precision", "int8"), 2, "bf16"),
         (("tune", TINY, csv), 2, "exactly one of"),
         (("tune", TINY, csv, "--all", "--top-k", 1), 2, "exactly one of"),
         (("watch", "ft_nope"), 1, "no job"),

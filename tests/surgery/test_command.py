@@ -24,8 +24,8 @@ def csv(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "surgery", *map(str, arguments)]
+def run(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *launcher, "-m", "surgery", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -38,14 +38,54 @@ def test_rank_prints_the_ranking_as_json(mirror: Path, csv: Path) -> None:
     assert "score" in done.stderr.split()
 
 
+def test_rank_takes_every_option(mirror: Path, csv: Path) -> None:
+    small = ("--samples", 20, "--max-length", 16)
+    for options, expected in (
+        (("--granularity", "sublayer", "--aggregate", "mean", "--no-prior"),
+         {"granularity": "sublayer", "aggregate": "mean", "model_prior": None}),
+        (("--fisher", "sampled", "--draws", 2, "--precision", "bf16", "--no-prior"),
+         {"fisher": "sampled", "precision": "bf16"}),
+        (("--head-seeds", 2, "--no-prior"), {"head": ["new", 1]}),
+        (("--method", "snip"), {"method": "snip", "aggregate": None, "model_prior": None}),
+    ):  # fmt: skip
+        done = run("rank", mirror / "models" / TINY, csv, *small, *options)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        head = result["head"]
+        result["head"] = [head["source"], head["warmup_epochs"]]
+        assert {name: result[name] for name in expected} == expected
+
+
+def test_rank_shares_the_samples_among_processes(mirror: Path, csv: Path) -> None:
+    """One of them prints, and what it prints is what one process alone finds."""
+    arguments = ("rank", mirror / "models" / TINY, csv, "--samples", 20, "--max-length", 16)
+    alone = json.loads(run(*arguments).stdout)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    together = run(*arguments, launcher=launcher)
+    assert together.returncode == 0, together.stderr
+    result = json.loads(together.stdout)
+    assert (alone["processes"], result["processes"]) == (1, 2)
+    for one, two in zip(alone["layers"], result["layers"], strict=True):
+        assert two["name"] == one["name"]
+        assert two["score"] == pytest.approx(one["score"], rel=1e-5)
+    assert result["samples"] == alone["samples"]
+    assert together.stderr.split().count("score") == 1
+
+    tuned = run("tune", *arguments[1:3], csv.parent / "out", "--last-k", 1, launcher=launcher)
+    assert tuned.returncode != 0
+    assert tuned.stderr.count("tune runs in one process") == 1
+
+
 def test_tune_writes_a_folder_transformers_loads(mirror: Path, csv: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     base = mirror / "models" / TINY
     done = run(
         "tune", base, csv, out, "--top-k", 1, "--samples", 20, "--epochs", 1, "--learning-rate", 1e-3,
+        "--method", "tangent", "--track-ranking",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert sorted(result["epochs"][0]["ranking"]["scores"]) == sorted(result["ranking_at_start"])
     (folder,) = out.glob("checkpoint-*")
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert model.config.label2id == {"neg": 0, "pos": 1}
