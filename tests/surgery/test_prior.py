@@ -122,6 +122,8 @@ def test_where_labels_decide_the_shuffled_ranking_is_another() -> None:
     own = per_sample.mean(0)
     assert result.model_prior.kendall_tau == kendall_tau(own, mixture)
     assert result.model_prior.top_k_overlap == top_k_overlap(own, mixture)
+    assert result.model_prior.top_k_overlap["1"] == 0
+    assert "most of this ranking is about the task" in result.model_prior.note
 
 
 @pytest.mark.parametrize(
