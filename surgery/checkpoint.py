@@ -6,59 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from torch import nn
+from transformers import AutoConfig
 
 from surgery import __version__
+from surgery.card import Form, documents, format_of
 from surgery.errors import SelectionMismatch
 from surgery.folder import complete_folder
-from surgery.headers import TensorHeader, read_header, strip_prefix
-from surgery.loading import LoadedModel
-from surgery.merge import DELTA, RECORD
-
-Form = Literal["delta", "full"]
-
-CARD = """---
-base_model: {base}
-library_name: transformers
-pipeline_tag: text-classification
-tags: [layer-surgeon, surgical-fine-tuning]
----
-
-# {base}, fine-tuned on {layers}
-
-Trained with [Layer Surgeon] {version}: only the layers above, the head{included} changed; every
-other tensor is the base model's, byte for byte (revision {revision}, {fingerprint}).
-
-| metric | value |
-|---|--:|
-{metrics}
-
-{recipe}
-"""
-FULL_RECIPE = """```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-model = AutoModelForSequenceClassification.from_pretrained("<this folder>")
-tokenizer = AutoTokenizer.from_pretrained("<this folder>")
-```"""
-DELTA_RECIPE = """This folder is a delta: `delta.safetensors` holds what was trained. Load it with
-safetensors alone:
-
-```python
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForSequenceClassification
-
-config = AutoConfig.from_pretrained("<this folder>")
-model = AutoModelForSequenceClassification.from_pretrained("{base}", config=config)
-model.load_state_dict(load_file("<this folder>/delta.safetensors"), strict=False)
-```
-
-or `surgery.load("<folder of the base model>", "<this folder>")`, which checks every name."""
+from surgery.loading import HEADS, LoadedModel, head_class
+from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
+from surgery.models import WEIGHTS
+from surgery.origins import BaseWeights, find_origins
+from surgery.spec import Problem
 
 
 @dataclass(frozen=True)
@@ -80,44 +43,31 @@ def write_checkpoint(
     """Write a checkpoint folder, whole or not at all."""
     with complete_folder(target) as folder:
         state = loaded.model.state_dict()
-        frozen = base_keys(loaded, [name for name in state if name not in set(trained)])
-        loaded.model.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
-        loaded.tokenizer.save_pretrained(folder)
+        apart = {*trained, *loaded.new}
+        frozen = find_origins(loaded, [name for name in state if name not in apart])
+        config: Any = loaded.model.config
+        config.architectures = [type(loaded.model).__name__]
+        config.save_pretrained(folder)
+        _save_tokenizer(loaded.tokenizer, folder)
         if form == "full":
-            tensors, name = dict(state), "model.safetensors"
+            tensors, name = dict(state), WEIGHTS_FILE
         else:
-            # Whatever the base does not hold under a known name travels in the delta.
+            # Whatever the base does not hold travels in the delta.
             tensors, name = {n: t for n, t in state.items() if n not in frozen}, DELTA
         kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(kept, folder / name, metadata={"format": "pt"})
         entries = _entries(loaded, form, record, sorted(trained), frozen)
-        (folder / RECORD).write_text(json.dumps(entries, indent=1))
-        (folder / "README.md").write_text(_card(entries))
+        for file, text in documents(entries).items():
+            (folder / file).write_text(text)
 
 
-def base_keys(loaded: LoadedModel, names: Sequence[str]) -> dict[str, str]:
-    """Frozen tensor → its name and bytes in the base checkpoint, where it is there unchanged.
-
-    Old checkpoints leave out the task prefix and write gamma and beta for a LayerNorm.
-    """
-    held: dict[str, TensorHeader] = {}
-    for file in loaded.source.weights:
-        held |= read_header(loaded.snapshot / file)[0]
-    state = loaded.model.state_dict()
-    found = {}
-    for name in names:
-        short = strip_prefix(name, loaded.source.prefix)
-        options = [name, short, *(_legacy(option) for option in (name, short))]
-        match = next((o for o in options if o in held and held[o].shape == state[name].shape), None)
-        if match is not None and name not in loaded.new:
-            found[name] = match
-    return found
-
-
-def _legacy(name: str) -> str:
-    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
-        "LayerNorm.bias", "LayerNorm.beta"
-    )
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """With what it is to give the model, which its class may not give unasked."""
+    # `tokenizer.pad` goes by the first one's lengths and fills it with the padding token.
+    others = [name for name in tokenizer.model_input_names if name != "input_ids"]
+    tokenizer.model_input_names = ["input_ids", *others]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # else not saved
+    tokenizer.save_pretrained(folder)
 
 
 def _entries(
@@ -125,11 +75,11 @@ def _entries(
     form: Form,
     record: CheckpointRecord,
     trained: list[str],
-    frozen: dict[str, str],
+    frozen: dict[str, Origin],
 ) -> dict[str, Any]:
     source = loaded.source
     return {
-        "format": f"layer-surgeon/{form}/1",
+        "format": format_of(form),
         "base": {
             "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
         },
@@ -141,36 +91,21 @@ def _entries(
         "epoch": record.epoch,
         "step": record.step,
         "trained": trained,
-        "frozen": frozen,
+        "frozen": {name: origin.key for name, origin in frozen.items()},
+        "rows": {name: origin.rows for name, origin in frozen.items() if origin.rows},
         "versions": {"surgery": __version__, "torch": torch.__version__},
     }  # fmt: skip
-
-
-def _card(entries: Mapping[str, Any]) -> str:
-    base = entries["base"]
-    recipe = FULL_RECIPE if "/full/" in entries["format"] else DELTA_RECIPE.format(base=base["id"])
-    return CARD.format(
-        base=base["id"],
-        revision=base["revision"] or "of the mirror",
-        fingerprint=base["fingerprint"],
-        layers=", ".join(entries["layers"]) or "the head alone",
-        included="".join(f", the {part}" for part in entries["included"]),
-        version=__version__,
-        metrics="\n".join(
-            f"| {name} | {'undefined' if value is None else f'{value:.4f}'} |"
-            for name, value in entries["metrics"].items()
-        ),
-        recipe=recipe,
-    )
 
 
 def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
     """Copy a delta's tensors into a task model, in place.
 
-    Raises SelectionMismatch when the model has no such tensor or another shape; nothing is changed
-    then.
+    Raises SelectionMismatch when the model has the head of another problem, has no such tensor or
+    another shape; nothing is changed then.
     """
-    tensors = load_file(Path(delta) / DELTA)
+    folder = Path(delta)
+    _check_head(model, folder)
+    tensors = load_file(folder / DELTA)
     state = model.state_dict()
     wrong = [n for n, t in tensors.items() if n not in state or state[n].shape != t.shape]
     if wrong:
@@ -183,21 +118,52 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
     return model
 
 
+def _check_head(model: nn.Module, folder: Path) -> None:
+    """The heads of two problems may have tensors of the same names and shapes."""
+    config = _read_config(folder)
+    kind = head_class(config, Problem(_read_record(folder)["problem"]))
+    heads: set[Any] = {m[type(config)] for m in HEADS.values() if type(config) in m}
+    if type(model) in heads - {kind}:
+        raise SelectionMismatch(
+            f"the delta is of a {kind.__name__}, the model is a {type(model).__name__}"
+        )
+
+
 def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
-    """The fine-tuned model in eval mode, from its base's folder and a delta or full folder."""
+    """The fine-tuned model in eval mode, from its base's folder and a delta or full folder.
+
+    Raises SelectionMismatch when the folder is no checkpoint of this package, or ``base`` does not
+    hold what the delta was trained on.
+    """
     folder = Path(checkpoint)
-    entries = json.loads((folder / "config.json").read_text())
-    config = AutoConfig.for_model(entries.pop("model_type"), **entries)
-    model: nn.Module = AutoModelForSequenceClassification.from_config(config)
-    if (folder / "model.safetensors").exists():
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+    record = _read_record(folder)
+    config = _read_config(folder)
+    model: nn.Module = head_class(config, Problem(record["problem"]))(config)
+    if (folder / WEIGHTS_FILE).exists():
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return model.eval()
-    record = json.loads((folder / RECORD).read_text())
-    held: dict[str, Tensor] = {}
-    for weights in sorted(Path(base).glob("model*.safetensors")):
-        held |= load_file(weights)
-    missing = [key for key in record["frozen"].values() if key not in held]
+    files = sorted(path for path in Path(base).iterdir() if WEIGHTS.match(path.name))
+    held = BaseWeights(files)
+    frozen = origins_of(record)
+    missing = [origin.key for origin in frozen.values() if origin not in held]
     if missing:
         raise SelectionMismatch(f"{base} is not the base of this delta: it has no {missing[0]}")
-    model.load_state_dict({name: held[key] for name, key in record["frozen"].items()}, strict=False)
+    tensors = {name: held.read(origin) for name, origin in frozen.items()}
+    model.load_state_dict(tensors, strict=False)
     return apply_delta(model, folder).eval()
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    if not path.is_file():
+        raise SelectionMismatch(
+            f"{folder} has no {RECORD}, so it is no checkpoint of Layer Surgeon; name the whole "
+            "folder that a fine-tune left, or load this one with transformers alone"
+        )
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def _read_config(folder: Path) -> Any:
+    entries = json.loads((folder / "config.json").read_text())
+    return AutoConfig.for_model(entries.pop("model_type"), **entries)

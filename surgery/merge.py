@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,21 @@ from surgery.headers import TensorHeader, read_header
 
 DELTA = "delta.safetensors"
 RECORD = "surgery.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A tensor of the base checkpoint, or those of its rows from the first up to the end."""
+
+    key: str
+    rows: tuple[int, int] | None = None
+
+
+def origins_of(record: Mapping[str, Any]) -> dict[str, Origin]:
+    """Frozen tensor → what it is in the base, as a checkpoint's record says."""
+    rows = {name: (first, end) for name, (first, end) in record["rows"].items()}
+    return {name: Origin(key, rows.get(name)) for name, key in record["frozen"].items()}
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,41 @@ def _read(piece: Piece) -> Iterator[bytes]:
 def merge(delta: Path, base_weights: list[Path]) -> MergedWeights:
     """Lay out the full weights: trained tensors from the delta, all others from the base.
 
-    ``surgery.json`` of the delta says which tensor of the base each frozen one is. Raises
-    UnsafeWeights when the base lacks one.
+    ``surgery.json`` of the delta says which tensor of the base, or which rows of one, each frozen
+    one is. Raises UnsafeWeights when the base lacks one.
     """
     tensors: dict[str, tuple[TensorHeader, Path, int]] = {}
     base: dict[str, tuple[TensorHeader, Path, int]] = {}
     for path in base_weights:
         base |= _located(path)
-    frozen: dict[str, str] = json.loads((delta / RECORD).read_text())["frozen"]
-    for name, key in frozen.items():
-        if key not in base:
-            raise UnsafeWeights(f"the base model has no tensor {key}: it is not the one trained on")
-        tensors[name] = base[key]
+    frozen = origins_of(json.loads((delta / RECORD).read_text()))
+    for name, origin in frozen.items():
+        if origin.key not in base:
+            raise UnsafeWeights(
+                f"the base model has no tensor {origin.key}: it is not the one trained on"
+            )
+        header, path, start = base[origin.key]
+        tensors[name] = (_cut(header, origin), path, start)
     tensors |= _located(delta / DELTA)
     return _lay_out(tensors)
+
+
+def _cut(header: TensorHeader, origin: Origin) -> TensorHeader:
+    if origin.rows is None:
+        return header
+    first, end = origin.rows
+    if not header.shape or end > header.shape[0]:
+        raise UnsafeWeights(
+            f"tensor {origin.key} of the base model has no rows {first} to {end}: it is not the "
+            "one trained on"
+        )
+    row_bytes = (header.end - header.start) // header.shape[0]
+    return replace(
+        header,
+        shape=(end - first, *header.shape[1:]),
+        start=header.start + first * row_bytes,
+        end=header.start + end * row_bytes,
+    )
 
 
 def _located(path: Path) -> dict[str, tuple[TensorHeader, Path, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from functools import partial
 from typing import Annotated, Literal
@@ -17,8 +18,9 @@ from app.routes.examples import CHECKPOINT, CHECKPOINTS, answers
 from app.runs import checkpoints_of
 from app.tables import Checkpoint, Job
 from app.views import CheckpointView, checkpoint_view
+from surgery.card import full_documents
 from surgery.errors import UnsafeWeights
-from surgery.merge import DELTA, merge
+from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
 from surgery.models import resolve_model, weights_on_disk
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"])
@@ -109,8 +111,9 @@ def get_archive(
         )
     members = [_stored(service, row, name) for name in sorted(row.files)]
     if form == "full" and row.form == "delta":
-        members = [m for m in members if m.name not in {DELTA, "README.md"}]
-        members.append(_merged(service, row))
+        whole = _merged(service, row)
+        replaced = {DELTA, *(member.name for member in whole)}
+        members = [m for m in members if m.name not in replaced] + whole
     kind = form or row.form
     headers = {
         "Content-Length": str(tar_size(members)),
@@ -125,7 +128,8 @@ def _stored(service: Service, row: Checkpoint, name: str) -> Member:
     return Member(name, row.files[name]["bytes"], chunks)
 
 
-def _merged(service: Service, row: Checkpoint) -> Member:
+def _merged(service: Service, row: Checkpoint) -> list[Member]:
+    """What a full checkpoint has otherwise than the delta: its weights, record and card."""
     sources = service.settings.sources
     with service.database.read() as session:
         job = session.get(Job, row.job_id)
@@ -141,4 +145,10 @@ def _merged(service: Service, row: Checkpoint) -> Member:
     if folder is None:
         raise UnsafeWeights(f"the stored files of checkpoint {row.id} are damaged")
     weights = merge(folder, weights_on_disk(base, sources))
-    return Member("model.safetensors", weights.size, weights.chunks)
+    texts = full_documents(json.loads((folder / RECORD).read_text()))
+    written = [_text(name, text.encode()) for name, text in texts.items()]
+    return [*written, Member(WEIGHTS_FILE, weights.size, weights.chunks)]
+
+
+def _text(name: str, content: bytes) -> Member:
+    return Member(name, len(content), lambda: iter([content]))

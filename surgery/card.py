@@ -1,0 +1,135 @@
+"""What a checkpoint says about itself: a record for programs and a card for people. Torch-free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from surgery.merge import RECORD
+from surgery.spec import Problem
+
+Form = Literal["delta", "full"]
+
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a model with a head for a problem is known outside, and what it is given and gives."""
+
+    auto_class: str
+    pipeline_tag: str
+    use: str
+
+
+TEXTS = "Encode the texts with the tokenizer, a pair as its two texts"
+HEADS = {
+    Problem.CLASSIFICATION: Head(
+        "AutoModelForSequenceClassification",
+        "text-classification",
+        f"{TEXTS}; `logits` has one entry a label, in the order of `id2label` in `config.json`.",
+    ),
+    Problem.REGRESSION: Head(
+        "AutoModelForSequenceClassification",
+        "text-classification",
+        f"{TEXTS}; `logits[:, 0]` are the predicted values.",
+    ),
+    Problem.MULTIPLE_CHOICE: Head(
+        "AutoModelForMultipleChoice",
+        "multiple-choice",
+        "Encode each choice as the pair of the text and the choice, with the question, where there "
+        "is one,\nand a space before it. The model takes tensors of shape (rows, choices, tokens); "
+        "`logits` of\nshape (rows, choices) has one score a choice.",
+    ),
+    Problem.TOKEN_CLASSIFICATION: Head(
+        "AutoModelForTokenClassification",
+        "token-classification",
+        "`logits` has one entry a token and tag, tags in the order of `id2label` in `config.json`. "
+        "A word's\ntag is the one at its first token: the others were not trained.",
+    ),
+}
+CARD = """---
+base_model: {base}
+library_name: transformers
+pipeline_tag: {pipeline_tag}
+tags: [layer-surgeon, surgical-fine-tuning]
+---
+
+# {name}, fine-tuned on {layers}
+
+Trained with Layer Surgeon {version}: only the layers above, the head{included} changed; every
+other tensor has the values of the base model's (revision {revision}, {fingerprint}).
+
+| metric | value |
+|---|--:|
+{metrics}
+
+{recipe}
+
+{use}
+"""
+FULL_RECIPE = """```python
+from transformers import AutoTokenizer, {auto_class}
+
+model = {auto_class}.from_pretrained("<this folder>")
+tokenizer = AutoTokenizer.from_pretrained("<this folder>")
+```"""
+DELTA_RECIPE = """This folder is a delta: `delta.safetensors` holds what was trained. Load it with
+safetensors alone:
+
+```python
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer, {auto_class}
+
+config = AutoConfig.from_pretrained("<this folder>")
+model = {auto_class}.from_pretrained(
+    {base}, config=config, ignore_mismatched_sizes=True
+)
+model.load_state_dict(load_file("<this folder>/delta.safetensors"), strict=False)
+tokenizer = AutoTokenizer.from_pretrained("<this folder>")
+```
+
+or `surgery.load("<folder of the base model>", "<this folder>")`, which checks every name."""
+
+
+def format_of(form: Form) -> str:
+    """The record's ``format``: what the folder holds, and the version of the record."""
+    return f"layer-surgeon/{form}/1"
+
+
+def documents(record: Mapping[str, Any]) -> dict[str, str]:
+    """File name → text: the record and the card of a checkpoint."""
+    return {RECORD: json.dumps(record, indent=1), CARD_FILE: card(record)}
+
+
+def full_documents(record: Mapping[str, Any]) -> dict[str, str]:
+    """`documents` for the full form of the checkpoint that ``record`` is of."""
+    return documents({**record, "format": format_of("full")})
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """A model card in Markdown: what was trained, how well it does and how to load it."""
+    base, head = record["base"], HEADS[Problem(record["problem"])]
+    full = record["format"] == format_of("full")
+    pinned = json.dumps(base["id"])
+    if base["revision"]:
+        pinned += f", revision={json.dumps(base['revision'])}"
+    recipe = (FULL_RECIPE if full else DELTA_RECIPE).format(auto_class=head.auto_class, base=pinned)
+    return CARD.format(
+        base=json.dumps(base["id"]),  # any name of a folder is YAML when quoted
+        name=base["id"],
+        pipeline_tag=head.pipeline_tag,
+        revision=base["revision"] or "of the mirror",
+        fingerprint=base["fingerprint"],
+        layers=", ".join(record["layers"]) or "the head alone",
+        included="".join(f", the {part}" for part in record["included"]),
+        version=record["versions"]["surgery"],
+        metrics="\n".join(
+            f"| {name} | {'undefined' if value is None else f'{value:.4f}'} |"
+            for name, value in record["metrics"].items()
+        ),
+        recipe=recipe,
+        use=head.use,
+    )

@@ -1,0 +1,97 @@
+"""Which tensors of its base checkpoint a model's own are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from surgery.headers import strip_prefix
+from surgery.loading import LoadedModel
+from surgery.merge import Origin
+from surgery.models import RENAMED
+
+# Old checkpoints write gamma and beta for a LayerNorm.
+LEGACY = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+# Part of a name in the model → in its checkpoint, beside what RENAMED says of the beginnings.
+SAVED_AS = {
+    "nomic_bert": {
+        "self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12",
+        "down_proj": "fc2", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
+    }
+}  # fmt: skip
+# Tensors whose rows stand one below the other, in this order, in one tensor of the checkpoint.
+FUSED = {
+    "nomic_bert": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn.Wqkv"),
+}
+
+
+class BaseWeights:
+    """The tensors of some safetensors files, each read when asked for."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._files: dict[str, Any] = {}
+        for path in paths:
+            file = safe_open(path, framework="pt")
+            self._files |= dict.fromkeys(file.keys(), file)
+
+    def __contains__(self, origin: Origin) -> bool:
+        if origin.key not in self._files:
+            return False
+        shape = self._files[origin.key].get_slice(origin.key).get_shape()
+        return origin.rows is None or (len(shape) > 0 and origin.rows[1] <= shape[0])
+
+    def read(self, origin: Origin) -> Tensor:
+        """The tensor, or those rows of it, as it is stored."""
+        file = self._files[origin.key]
+        if origin.rows is None:
+            whole: Tensor = file.get_tensor(origin.key)
+            return whole
+        first, end = origin.rows
+        rows: Tensor = file.get_slice(origin.key)[first:end]
+        return rows
+
+
+def find_origins(loaded: LoadedModel, names: Iterable[str]) -> dict[str, Origin]:
+    """Tensor of the model → its origin in the base, for all of ``names`` that the base holds.
+
+    A name alone proves nothing, so what stands there is compared: after a cast to the model's
+    type, value for value.
+    """
+    held = BaseWeights(loaded.snapshot / file for file in loaded.source.weights)
+    state = loaded.model.state_dict()
+    found = {}
+    for name in names:
+        tensor = state[name].cpu()
+        for origin in _candidates(name, tensor, loaded):
+            if origin in held and torch.equal(held.read(origin).to(tensor.dtype), tensor):
+                found[name] = origin
+                break
+    return found
+
+
+def _candidates(name: str, tensor: Tensor, loaded: LoadedModel) -> Iterator[Origin]:
+    """What the base may call it: with or without the task model's prefix, by old and new names."""
+    model_type, prefix = loaded.source.config["model_type"], loaded.source.prefix
+    short = strip_prefix(name, prefix)
+    saved = _replaced(short, {new: old for old, new in RENAMED.get(model_type, {}).items()})
+    saved = _replaced(saved, SAVED_AS.get(model_type, {}))
+    for option in (name, short, saved, f"{prefix}.{saved}"):
+        yield Origin(option)
+        yield Origin(_replaced(option, LEGACY))
+    parts, whole = FUSED.get(model_type, ((), ""))
+    for index, part in enumerate(parts):
+        if part in saved:
+            rows = (index * tensor.shape[0], (index + 1) * tensor.shape[0])
+            fused = saved.replace(part, whole)
+            yield from (Origin(fused, rows), Origin(f"{prefix}.{fused}", rows))
+
+
+def _replaced(name: str, parts: dict[str, str]) -> str:
+    for old, new in parts.items():
+        name = name.replace(old, new)
+    return name
