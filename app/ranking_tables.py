@@ -77,9 +77,10 @@ def _common_start(names: Sequence[str]) -> str:
 
 def _columns(result: Json) -> list[str]:
     """Only those that this method, aggregate and number of heads fill."""
-    first = result["layers"][0]
+    layers = result["layers"]
+    first = layers[0]
     found = ["score"]
-    found += ["95 % interval"] if first["ci"] else []
+    found += ["95 % interval"] if any(layer["ci"] for layer in layers) else []
     found += ["unbiased"] if first["unbiased"] is not None else []
     found += ["± heads"] if first["head_std"] is not None else []
     found += ["share"]
@@ -90,8 +91,7 @@ def _columns(result: Json) -> list[str]:
 
 def _value(layer: Json, column: str) -> str:
     if column == "95 % interval":
-        low, high = layer["ci"]
-        return f"{low:.3g} – {high:.3g}"
+        return DASH if layer["ci"] is None else f"{layer['ci'][0]:.3g} – {layer['ci'][1]:.3g}"
     if column == "share":
         return f"{layer['share']:.1%}"
     if column.startswith("P(top "):
@@ -220,8 +220,8 @@ def agreement_table(methods: Json) -> Table:
 
 
 def _cell(value: float | None) -> str:
-    """Four characters, so that ten methods fit: −.60, .87, 1."""
+    """Four characters, so that ten methods fit: -.60, .87, 1."""
     if value is None:
         return DASH
-    sign = "−" if value < 0 else ""
+    sign = "-" if value < 0 else ""
     return sign + f"{abs(value):.2f}".removeprefix("0").replace("1.00", "1")
