@@ -1,0 +1,102 @@
+"""The archives of a stored delta: as it is kept, and put together with its base."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from checkpoints import LABELS, loaded_from, task
+from checkpoints import write_checkpoint as write_base
+from encoders import padded_batch
+from fastapi.testclient import TestClient
+
+from app import jobs, runs
+from app.ids import new_id
+from app.main import create_app
+from app.settings import Settings
+from app.tables import Job, Kind
+from surgery.architecture import model_inputs
+from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.folder import read_manifest
+from surgery.loading import LoadedModel
+from surgery.spec import Problem
+
+AUTO = {
+    Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    Problem.REGRESSION: transformers.AutoModelForSequenceClassification,
+    Problem.MULTIPLE_CHOICE: transformers.AutoModelForMultipleChoice,
+    Problem.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,
+}
+CASES = [("bert", problem) for problem in Problem] + [("nomic_bert", Problem.TOKEN_CLASSIFICATION)]
+
+
+def stored(api: TestClient, loaded: LoadedModel, problem: Problem, folder: Path) -> str:
+    """A delta with another head, kept as a worker keeps it; the checkpoint's id."""
+    with torch.no_grad():
+        for parameter in loaded.head.values():
+            parameter.add_(0.5)
+    record = CheckpointRecord(
+        layers=[], included=[], problem=problem.value, labels=LABELS[problem], metrics={},
+        epoch=1, step=1,
+    )  # fmt: skip
+    write_checkpoint(folder, loaded, list(loaded.head), "delta", record)
+    service: Any = api.app.state.service  # type: ignore[attr-defined]
+    source = loaded.source
+    job = Job(
+        id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
+        digest="x", max_attempts=1,
+        resolved={"model": {
+            "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
+        }},
+    )  # fmt: skip
+    with service.database.write() as session:
+        jobs.enqueue(session, job)
+    claimed = jobs.claim(service.database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    assert claimed is not None
+    files = read_manifest(folder)
+    service.storage.put_folder(folder, "jobs/one/checkpoint-1")
+    entry = {"step": 1, "epoch": 1, "form": "delta", "is_best": True, "metrics": {}}
+    return runs.commit_checkpoint(
+        service.database, claimed[0], "jobs/one/checkpoint-1", files, entry
+    )[0]
+
+
+def unpacked(api: TestClient, checkpoint: str, form: str, target: Path) -> set[str]:
+    """The names in an archive, which is as long as it said."""
+    answer = api.get(f"/v1/checkpoints/{checkpoint}/archive?form={form}")
+    assert answer.status_code == 200, answer.text
+    assert len(answer.content) == int(answer.headers["content-length"])
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        archive.extractall(target, filter="data")
+        return set(archive.getnames())
+
+
+@pytest.mark.parametrize(("kind", "problem"), CASES)
+def test_a_delta_is_downloaded_whole(kind: str, problem: Problem, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    base = write_base(mirror / "models" / "tiny", kind)
+    loaded = loaded_from(base, task(problem))
+    settings = Settings(data_dir=tmp_path / "data", mirror_dir=str(mirror), offline=True)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
+        checkpoint = stored(api, loaded, problem, tmp_path / "ck")
+        delta = unpacked(api, checkpoint, "delta", tmp_path / "delta")
+        full = unpacked(api, checkpoint, "full", tmp_path / "full")
+    assert full == delta - {"delta.safetensors"} | {"model.safetensors"}
+    assert json.loads((tmp_path / "full/surgery.json").read_text())["format"].endswith("full/1")
+    card = (tmp_path / "full/README.md").read_text()
+    assert f"{AUTO[problem].__name__}.from_pretrained" in card
+    assert "delta" not in card
+    model = AUTO[problem].from_pretrained(tmp_path / "full").eval()
+    batch = model_inputs(model, padded_batch([7, 5], kind=kind, problem=problem))
+    with torch.no_grad():
+        found, expected = model(**batch).logits, loaded.model(**batch).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[name], own) for name, own in model.state_dict().items())
