@@ -21,6 +21,7 @@ from surgery.tasks import TASKS
 TASK_NAMES = ["glue/cola", "glue/rte", "glue/stsb"]
 RANKING = {
     "model": REAL_MODEL, "samples": 256, "max_length": 64, "head": {"warmup_samples": 256},
+    "model_prior": False,
 }  # fmt: skip
 TRAINING = {"max_steps": 8, "max_length": 64, "batch_size": 16, "learning_rate": 1e-4}
 
@@ -79,6 +80,7 @@ def test_a_repeated_ranking_is_answered_from_the_stored_result(embedded_service:
 def test_a_tune_without_a_ranking_ranks_first_and_keeps_it(embedded_service: Running) -> None:
     options = {
         "samples": 32, "max_length": 32, "seed": 7, "head": {"warmup_samples": 32},
+        "model_prior": False,
     }  # fmt: skip
     body = {
         "model": REAL_MODEL, "dataset": "glue/rte",
