@@ -1,0 +1,33 @@
+"""What the warm process tells of a failure."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from worker.child import _unexpected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
+    training = {"spec": {"training": {"batch_size": 32, "max_length": 128}}}
+    problem = _unexpected(error, training)
+    assert (problem["code"], problem["retriable"]) == ("out_of_memory", True)
+    assert "batch_size 16" in problem["detail"]
+    ranking = {"spec": {"batch_size": None, "max_length": 64}}
+    assert "max_length below 64" in _unexpected(error, ranking)["detail"]
+
+
+def test_any_other_failure_is_internal() -> None:
+    problem = _unexpected(KeyError("x" * 1000), {"spec": {}})
+    assert (problem["code"], problem["retriable"]) == ("internal", False)
+    assert problem["detail"].startswith("KeyError: ")
+    assert len(problem["detail"]) < 600
