@@ -11,11 +11,56 @@ from torch import Tensor, nn
 
 from surgery.squares import add_squared_products
 
-GRAM_ROWS = 64  # of a Gram matrix computed at once: nearly half of a symmetric one is skipped
-FEW_ROWS = 12  # the same on a CPU, whose products of few rows are 2 to 3 times as fast …
-SHORT = 64  # … up to this many tokens
+# Rows of a Gram matrix computed at once, by its size: nearly half of a symmetric one is skipped.
+# Measured on two cores: smaller products run slower, larger ones skip less.
+GRAM_ROWS = {64: 16, 256: 32}
+MOST_GRAM_ROWS = 64
 GRAM_COST = 0.75  # of a number of a Gram matrix, against one of a formed gradient
 CHUNK_NUMBERS = 4_000_000  # of formed gradients held at once: 16 MB in float32
+
+
+class Gram:
+    """X Xᵀ of each sample, (N, T, T), as the rows of its lower half: it is symmetric.
+
+    Block b holds tokens ``starts[b]`` to ``starts[b + 1]`` against all up to the latter.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        tokens = states.shape[1]
+        sizes = (rows for longest, rows in GRAM_ROWS.items() if tokens <= longest)
+        size = next(sizes, MOST_GRAM_ROWS)
+        self.starts = range(0, tokens, size)
+        self.scale: Tensor | float = 1.0
+        if states.dtype is torch.float16:  # squares of states would leave its range
+            largest = states.abs().amax((1, 2)).clamp_min(torch.finfo(torch.float16).tiny)
+            states = states / largest[:, None, None]
+            self.scale = largest.float().square()
+        self.blocks = [states[:, s : s + size] @ states[:, : s + size].mT for s in self.starts]
+
+    def dot(self, other: Gram) -> Tensor:
+        """Sum of the elementwise product of two Gram matrices, (N,)."""
+        # What lies left of the diagonal blocks stands for its mirror image too.
+        parts = []
+        for start, ours, theirs in zip(self.starts, self.blocks, other.blocks, strict=True):
+            product = wide(ours) * wide(theirs)
+            parts.append(product.sum((1, 2)))
+            if start:
+                parts.append(product[:, :, :start].sum((1, 2)))
+        return torch.stack(parts).sum(0) * self.scale * other.scale
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32, where sums of half-precision numbers keep their digits; wider stays as it is."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+Kept = Tensor | Gram
+
+
+def formed(kept: Kept) -> Tensor:
+    """The inputs themselves, from an accumulator that keeps nothing else."""
+    assert isinstance(kept, Tensor)
+    return kept
 
 
 class Accumulator(ABC):
@@ -31,9 +76,13 @@ class Accumulator(ABC):
     def begin(self, samples: Sequence[int]) -> None:
         """A batch of the samples of these numbers follows."""
 
+    def keep(self, inputs: Tensor, outputs: int) -> Kept:  # noqa: ARG002  # Traces asks for it
+        """What the backward pass needs of the inputs (N, T, d) of a Linear with so many outputs."""
+        return inputs
+
     @abstractmethod
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
-        """A Linear's weight: its inputs (N, T, d) and output gradients (N, T, p)."""
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+        """A Linear's weight: what was kept of its inputs, and output gradients (N, T, p)."""
 
     @abstractmethod
     def add_vector(self, name: str, gradients: Tensor) -> None:
@@ -46,35 +95,6 @@ class Accumulator(ABC):
     @abstractmethod
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
         """The whole gradient of one parameter for one row of the batch."""
-
-
-class Gram:
-    """X Xᵀ of each sample, (N, T, T), as the rows of its lower half: it is symmetric.
-
-    Block b holds tokens ``starts[b]`` to ``starts[b + 1]`` against all up to the latter.
-    """
-
-    def __init__(self, rows: Tensor) -> None:
-        tokens = rows.shape[1]
-        size = FEW_ROWS if tokens <= SHORT and rows.device.type == "cpu" else GRAM_ROWS
-        self.starts = range(0, tokens, size)
-        self.blocks = [rows[:, s : s + size] @ rows[:, : s + size].mT for s in self.starts]
-
-    def dot(self, other: Gram) -> Tensor:
-        """Sum of the elementwise product of two Gram matrices, (N,)."""
-        # What lies left of the diagonal blocks stands for its mirror image too.
-        parts = []
-        for start, ours, theirs in zip(self.starts, self.blocks, other.blocks, strict=True):
-            product = wide(ours) * wide(theirs)
-            parts.append(product.sum((1, 2)))
-            if start:
-                parts.append(product[:, :, :start].sum((1, 2)))
-        return torch.stack(parts).sum(0)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In float32, where sums of half-precision numbers keep their digits; wider stays as it is."""
-    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
 def same_ids(ids: Tensor) -> Tensor:
@@ -114,24 +134,31 @@ class Traces(Accumulator):
     def _add(self, name: str, values: Tensor) -> None:
         self._parts[-1][self._columns[name]] += values
 
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
-        """Gram matrices where T²(d + p) costs less than the T·d·p of forming gradients."""
-        tokens, width = inputs.shape[1:]
-        outputs = gradients.shape[2]
-        if self._grams and GRAM_COST * tokens * (width + outputs) <= width * outputs:
-            self._add(name, Gram(gradients).dot(self._gram(inputs)))
+    def keep(self, inputs: Tensor, outputs: int) -> Kept:
+        """The Gram matrices where they will be used: T × T numbers a sample stay, not T × d."""
+        if not self._prefers_grams(inputs.shape[1], inputs.shape[2], outputs):
+            return inputs
+        if self._last is None or self._last[0]() is not inputs:
+            self._last = (ref(inputs), Gram(inputs.detach()))
+        return self._last[1]
+
+    def _prefers_grams(self, tokens: int, width: int, outputs: int) -> bool:
+        """Where T²(d + p) costs less than the T·d·p of forming gradients."""
+        return self._grams and GRAM_COST * tokens * (width + outputs) <= width * outputs
+
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+        """‖GᵀA‖² of each sample, by Gram matrices or by gradients formed a few at a time."""
+        if isinstance(kept, Tensor):
+            kept = self.keep(kept, gradients.shape[2])
+        if isinstance(kept, Gram):
+            self._add(name, Gram(gradients).dot(kept))
             return
-        chunk = max(1, CHUNK_NUMBERS // (width * outputs))
+        chunk = max(1, CHUNK_NUMBERS // (kept.shape[2] * gradients.shape[2]))
         norms = [
             wide(g.mT @ a).square().sum((1, 2))
-            for g, a in zip(gradients.split(chunk), inputs.split(chunk), strict=True)
+            for g, a in zip(gradients.split(chunk), kept.split(chunk), strict=True)
         ]
         self._add(name, torch.cat(norms))
-
-    def _gram(self, inputs: Tensor) -> Gram:
-        if self._last is None or self._last[0]() is not inputs:
-            self._last = (ref(inputs), Gram(inputs))
-        return self._last[1]
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Square and sum each row."""
@@ -194,9 +221,9 @@ class Halves(Accumulator):
 class Diagonal(Halves):
     """Elementwise sums of squared gradients."""
 
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
         """Σ_i (G_iᵀ A_i)², squared elementwise, a piece of a gradient at a time."""
-        for half, (g, a) in self._each(gradients, inputs):
+        for half, (g, a) in self._each(gradients, formed(kept)):
             add_squared_products(self.halves[half][name], g, a)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
@@ -222,9 +249,9 @@ class Diagonal(Halves):
 class Means(Halves):
     """Sums of gradients themselves, for the scores of the mean gradient."""
 
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
         """One product over all rows and tokens."""
-        for half, (g, a) in self._each(gradients, inputs):
+        for half, (g, a) in self._each(gradients, formed(kept)):
             self.halves[half][name] += g.flatten(0, 1).mT @ a.flatten(0, 1)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
@@ -256,10 +283,10 @@ class Several(Accumulator):
         for part in self.parts:
             part.begin(samples)
 
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
         """Tell each."""
         for part in self.parts:
-            part.add_linear(name, inputs, gradients)
+            part.add_linear(name, kept, gradients)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Tell each."""

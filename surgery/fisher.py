@@ -145,7 +145,7 @@ def feed(
                 score_one_by_one(model, accumulator, batch, samples, objective)
             else:
                 try:
-                    score_batch(model, accumulator, batch, samples, objective)
+                    score_batch(model, accumulator, batch, samples, objective, plan.once)
                 except UnsupportedModule as error:  # raised before anything was added
                     plan.note_slow_batch(str(error))
                     score_one_by_one(model, accumulator, batch, samples, objective)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from surgery.accumulators import Accumulator
+from surgery.accumulators import Accumulator, Kept, formed
 
 KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
@@ -26,12 +26,13 @@ class UnsupportedModule(Exception):
 class Watched:
     """A module with scored parameters: ``own`` maps their kind (weight, bias) to their names.
 
-    ``inputs`` holds what each use of this batch saw, ``gradients`` what came back for it.
+    ``inputs`` holds what each use of this batch saw, or what the accumulator kept of it,
+    ``gradients`` what came back for it.
     """
 
     path: str
     own: dict[str, str]
-    inputs: list[Tensor] = field(default_factory=list)
+    inputs: list[Kept] = field(default_factory=list)
     gradients: dict[int, Tensor] = field(default_factory=dict)
 
     def unsupported(self, reason: str) -> UnsupportedModule:
@@ -44,15 +45,22 @@ class GradientHooks:
 
     ``rows`` is the number of samples; with multiple choice each is seen as so many ``texts``.
     A module used several times has its uses joined along the tokens: they are added before
-    squaring. Raises UnsupportedModule, when opened, in the forward pass or from
+    squaring; for those ``once`` names the weights of, which are used once, the accumulator decides
+    already in the forward pass what to keep. Raises UnsupportedModule, when opened, in the forward pass or from
     ``expect_all_used``, where a scored parameter lives in another kind of module or is shared by
     two, or where a module does not see one row a text.
     """
 
     def __init__(
-        self, model: nn.Module, accumulator: Accumulator, rows: int, texts: int = 1
+        self,
+        model: nn.Module,
+        accumulator: Accumulator,
+        rows: int,
+        texts: int = 1,
+        once: Collection[str] = (),
     ) -> None:
         self._accumulator = accumulator
+        self._once = once
         self._rows, self._texts = rows, texts
         self._handles: list[Any] = []
         self._leaves: list[Tensor] = []
@@ -121,13 +129,30 @@ class GradientHooks:
         if output.dim() < 2 or len(output) != seen:
             raise watched.unsupported("does not see one row a sample")
         use = len(watched.inputs)
-        watched.inputs.append(inputs)
+        watched.inputs.append(self._kept(module, watched, inputs, output))
         if not output.requires_grad:
             # The lowest scored modules: gradients need to come this far down and no further.
             output.requires_grad_(True)
             self._leaves.append(output)
         output.register_hook(self._taker(module, use))
         return output
+
+    @torch.no_grad()
+    def _kept(self, module: nn.Module, watched: Watched, inputs: Tensor, output: Tensor) -> Kept:
+        weight = watched.own.get("weight")
+        if not isinstance(module, nn.Linear) or weight not in self._once:
+            return inputs
+        if watched.inputs:
+            raise watched.unsupported("is used more often than in the first batch")
+        return self._accumulator.keep(self._shaped(inputs), output.shape[-1])
+
+    def used_once(self) -> set[str]:
+        """The weights whose module was used once so far."""
+        return {
+            watched.own["weight"]
+            for watched in self._modules.values()
+            if len(watched.inputs) == 1 and "weight" in watched.own
+        }
 
     def _taker(self, module: nn.Module, use: int) -> Callable[[Tensor], None]:
         watched = self._modules[module]
@@ -149,25 +174,29 @@ class GradientHooks:
             watched.inputs.clear()
         weight, bias = watched.own.get("weight"), watched.own.get("bias")
         if isinstance(module, nn.Linear) and weight is not None:
-            self._accumulator.add_linear(weight, self._joined(inputs), gradients)
+            kept = inputs[0] if weight in self._once else self._joined([*map(formed, inputs)])
+            self._accumulator.add_linear(weight, kept, gradients)
         if isinstance(module, nn.LayerNorm) and weight is not None:
-            normalised = self._joined([_normalised(module, states) for states in inputs])
+            states = [_normalised(module, formed(seen)) for seen in inputs]
+            normalised = self._joined(states)
             self._accumulator.add_vector(weight, (gradients * normalised).sum(1))
         if isinstance(module, nn.Embedding) and weight is not None:
-            ids = torch.cat([seen.reshape(self._rows, -1) for seen in inputs], dim=1)
+            ids = torch.cat([formed(seen).reshape(self._rows, -1) for seen in inputs], dim=1)
             if module.padding_idx is not None:
                 ids = ids.masked_fill(ids == module.padding_idx, -1)  # never has a gradient
             self._accumulator.add_embedding(weight, ids, gradients)
         if bias is not None:
             self._accumulator.add_vector(bias, gradients.sum(1))
 
+    def _shaped(self, states: Tensor) -> Tensor:
+        """(N, T, d) over all texts of a sample; states in that shape are the same object."""
+        if states.dim() == 3 and len(states) == self._rows:
+            return states
+        return states.reshape(self._rows, -1, states.shape[-1])
+
     def _joined(self, uses: list[Tensor]) -> Tensor:
-        """(N, T, d) over all uses and texts of a sample; one use in that shape is not copied."""
-        shaped = [
-            use if use.dim() == 3 and len(use) == self._rows
-            else use.reshape(self._rows, -1, use.shape[-1])
-            for use in uses
-        ]  # fmt: skip
+        """(N, T, d) over all uses; a single one is not copied."""
+        shaped = [self._shaped(use) for use in uses]
         return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,13 +53,18 @@ def score_batch(
     batch: Batch,
     samples: Sequence[int],
     objective: Objective,
-) -> None:
-    """Add every row of a batch to an accumulator by the batched formulas. Freezes the model."""
+    once: Collection[str] = (),
+) -> set[str]:
+    """Add every row of a batch to an accumulator by the batched formulas. Freezes the model.
+
+    ``once``: see ``GradientHooks``; returns the weights that this batch used once.
+    """
     model.requires_grad_(False)
     texts = batch["input_ids"].shape[1] if batch["input_ids"].dim() == 3 else 1
-    with GradientHooks(model, accumulator, len(samples), texts) as hooks:
+    with GradientHooks(model, accumulator, len(samples), texts, once) as hooks:
         logits = model(**model_inputs(model, batch)).logits
         hooks.expect_all_used()
+        seen_once = hooks.used_once()
         waiting: Tensor | None = None
         for direction in objective.directions(logits, batch, samples):
             if waiting is not None:
@@ -67,6 +72,7 @@ def score_batch(
             waiting = direction
         if waiting is not None:
             hooks.backward(logits, waiting, last=True)
+    return seen_once
 
 
 def score_one_by_one(

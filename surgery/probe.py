@@ -32,11 +32,15 @@ FULL_FLOOR = 1e-6
 
 @dataclass
 class Plan:
-    """How the samples are scored: ``columns`` maps each scored parameter to its unit's place."""
+    """How the samples are scored: ``columns`` maps each scored parameter to its unit's place.
+
+    ``once`` names the weights whose modules are used once a forward pass.
+    """
 
     path: Path
     units: list[Unit]
     warnings: list[str] = field(default_factory=list)
+    once: set[str] = field(default_factory=set)
 
     @property
     def columns(self) -> dict[str, int]:
@@ -63,16 +67,16 @@ def make_plan(
     kept, warnings = list(units), list[str]()
     while True:
         try:
-            found = _check(model, kept, pair, check, batched=True)
+            found, once = _check(model, kept, pair, check, batched=True)
         except UnsupportedModule as error:
             broken = [u for u in kept if set(error.parameters) & set(u.members)]
             reason = str(error)
         else:
-            expected = _check(model, kept, pair, check, batched=False)
+            expected, _ = _check(model, kept, pair, check, batched=False)
             broken = _differing(kept, found, expected, next(model.parameters()).dtype)
             reason = "batched gradients of this architecture differ from single ones"
         if not broken:
-            return Plan("batched", kept, warnings)
+            return Plan("batched", kept, warnings, once)
         if any(unit.ranked for unit in broken):
             return Plan("one_sample", list(units), [f"scored one sample at a time: {reason}"])
         kept = [unit for unit in kept if unit not in broken]
@@ -89,7 +93,7 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
     lengths = mask.reshape(len(mask), -1, width).any(1).sum(1)
     rows = lengths.argsort()[[-1, 0]]
     size = min(CHECK_TOKENS, int(lengths[rows[0]]))
-    left = bool((mask[rows[1]].reshape(-1, width)[:, -1] > 0).all()) and size < width
+    left = _pads_left(model, mask)
     window = slice(width - size, width) if left else slice(0, size)
     pair = {
         name: tensor[rows][..., window].clone()
@@ -106,21 +110,30 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
     return pair
 
 
+def _pads_left(model: nn.Module, mask: Tensor) -> bool:
+    """As the batch shows; where it has no padding, a model that reads the last token does."""
+    if bool(mask.all()):
+        return getattr(getattr(model, "config", None), "summary_type", None) == "last"
+    return bool((mask[..., 0] == 0).any())
+
+
 def _check(
     model: nn.Module, units: Sequence[Unit], pair: Batch, objective: Objective, *, batched: bool
-) -> Tensor:
-    """Squared norms (2, P) of each parameter of the units, in their order."""
+) -> tuple[Tensor, set[str]]:
+    """Squared norms (2, P) of each parameter of the units, in their order; weights used once."""
     names = [name for unit in units for name in unit.members]
     parameters = dict(model.named_parameters())
     columns = {name: column for column, name in enumerate(names)}
     traces = Traces({name: parameters[name] for name in names}, columns, grams=objective.grams)
     traces.begin([0, 1])
-    score = score_batch if batched else score_one_by_one
-    score(model, traces, pair, [0, 1], objective)
+    if batched:
+        once = score_batch(model, traces, pair, [0, 1], objective)
+        return traces.matrix(), once
+    score_one_by_one(model, traces, pair, [0, 1], objective)
     found = traces.matrix()
-    if not batched and not torch.isfinite(found).all():
+    if not torch.isfinite(found).all():
         raise ScoresNotFinite
-    return found
+    return found, set()
 
 
 def _differing(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgery.accumulators import Accumulator, wide
+from surgery.accumulators import Accumulator, Kept, formed, wide
 
 SKETCH = 48  # rows and columns: a norm is off by a quarter at rank one, by less at higher ranks
 
@@ -66,10 +66,10 @@ class SketchAccumulator(Accumulator):
         self._turns[name, row] += 1
         return self._turns[name, row] - 1
 
-    def add_linear(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
         """(P Gᵀ)(A Q) of every row."""
         left, right = self._projections[name]
-        g, a = wide(gradients), wide(inputs)
+        g, a = wide(gradients), wide(formed(kept))
         g = g if left is None else g @ left.mT
         a = a if right is None else a @ right
         rows = self.sketches[name][self._direction(name)]
