@@ -41,11 +41,10 @@ def test_rank_prints_the_ranking_as_json(mirror: Path, csv: Path) -> None:
 def test_rank_takes_every_option(mirror: Path, csv: Path) -> None:
     small = ("--samples", 20, "--max-length", 16)
     for options, expected in (
-        (("--granularity", "sublayer", "--aggregate", "mean", "--no-prior"),
-         {"granularity": "sublayer", "aggregate": "mean", "model_prior": None}),
-        (("--fisher", "sampled", "--draws", 2, "--precision", "bf16", "--no-prior"),
-         {"fisher": "sampled", "precision": "bf16"}),
-        (("--head-seeds", 2, "--no-prior"), {"head": ["new", 1]}),
+        (("--granularity", "sublayer", "--aggregate", "mean", "--fisher", "sampled", "--draws", 2,
+          "--precision", "bf16", "--head-seeds", 2, "--no-prior"),
+         {"granularity": "sublayer", "aggregate": "mean", "fisher": "sampled", "precision": "bf16",
+          "head": ["new", 1], "model_prior": None}),
         (("--method", "snip"), {"method": "snip", "aggregate": None, "model_prior": None}),
     ):  # fmt: skip
         done = run("rank", mirror / "models" / TINY, csv, *small, *options)
