@@ -14,7 +14,7 @@ from app import terminal
 from app.client import ApiError, Client, Unreachable
 from app.main import NotMigrated
 from app.serve import Refused
-from surgery.spec import Aggregate, Fisher, Granularity, Method, Precision
+from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
 Json = dict[str, Any]
 Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from surgery import spec as shapes
+from surgery import dataset_spec, spec
 from surgery.errors import MAX_FAULTS, SurgeryError
 
 log = logging.getLogger("surgeon.api")
@@ -96,8 +96,8 @@ TITLES = {
 FIELD_NAMES = sorted(
     {
         name
-        for kind in vars(shapes).values()
-        if isinstance(kind, type) and issubclass(kind, shapes.Strict)
+        for kind in (*vars(spec).values(), *vars(dataset_spec).values())
+        if isinstance(kind, type) and issubclass(kind, dataset_spec.Strict)
         for name in kind.model_fields
     }
 )
@@ -138,7 +138,7 @@ def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]
             steps += _field_meant(detail)
         pointer = root + "".join(f"/{step}" for step in steps)
         if error["type"] == "extra_forbidden":
-            near = shapes.nearest(steps[-1], FIELD_NAMES) if steps else None
+            near = spec.nearest(steps[-1], FIELD_NAMES) if steps else None
             detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
         faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
     return list(faults.values())

@@ -21,21 +21,14 @@ from app.jobs import enqueue
 from app.runs import stored_ranking
 from app.tables import Dataset, IdempotencyKey, Job, Kind, Status
 from surgery import __version__
+from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetNotFound, Fault, SelectionMismatch, SurgeryError
 from surgery.models import inspect_model, resolve_model
 from surgery.policies import check_ranking, choose_layers
 from surgery.references import resolve_dataset
 from surgery.results import ModelInfo, RankingResult
-from surgery.spec import (
-    FinetuneSpec,
-    HubDataset,
-    Method,
-    Policy,
-    Problem,
-    RankingOptions,
-    RankingSpec,
-    Submission,
-)
+from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec, Submission
+from surgery.terms import Method, Policy, Problem
 
 KEY_LIFETIME = timedelta(hours=24)
 KERNEL_METHODS = (Method.TANGENT, Method.ALL)
@@ -43,7 +36,6 @@ MIN_KERNEL, MAX_KERNEL = 10, 2000  # samples, as surgery.tangent has them
 UNDEFINED = {
     Method.PAPER_COMPAT: (Problem.MULTIPLE_CHOICE, Problem.TOKEN_CLASSIFICATION),
     Method.TANGENT: (Problem.TOKEN_CLASSIFICATION,),
-    Method.ALL: (Problem.TOKEN_CLASSIFICATION,),
 }
 
 

@@ -9,7 +9,7 @@ from surgery.architecture import find_blocks
 from surgery.fisher import FisherScores, fisher_scores, plan_for
 from surgery.passes import Objective
 from surgery.probe import Plan
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 from surgery.units import units_of
 
 EMPIRICAL = Objective(Problem.CLASSIFICATION)

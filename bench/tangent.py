@@ -31,8 +31,8 @@ from bench.cases import Case, Setting
 from surgery.architecture import find_blocks
 from surgery.fisher import fisher_scores
 from surgery.passes import Objective
-from surgery.spec import Problem
 from surgery.tangent import tangent_scores
+from surgery.terms import Problem
 from surgery.units import units_of
 
 

@@ -39,19 +39,9 @@ from surgery.references import materialise, resolve_dataset
 from surgery.results import RankingResult
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import (
-    Aggregate,
-    CheckpointSpec,
-    FinetuneSpec,
-    Fisher,
-    Granularity,
-    Method,
-    Precision,
-    RankingOptions,
-    SelectionSpec,
-    TrainingSpec,
-)
+from surgery.spec import CheckpointSpec, FinetuneSpec, RankingOptions, SelectionSpec, TrainingSpec
 from surgery.tasks import metrics_for
+from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 from surgery.training import finetune
 
 # What one process of several may meet alone; any other error meets all of them.

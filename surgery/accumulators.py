@@ -1,4 +1,4 @@
-"""What is kept of per-sample gradients: norms, diagonals, means; each by its own batched formula."""
+"""What is kept of per-sample gradients, by batched formulas: their norms, here; see also `sums`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
-
-from surgery.squares import add_squared_products
 
 # Rows of a Gram matrix computed at once, by its size: nearly half of a symmetric one is skipped.
 # Measured on two cores: smaller products run slower, larger ones skip less.
@@ -179,96 +177,6 @@ class Traces(Accumulator):
         if not self._parts:
             return torch.zeros(0, self._units, dtype=torch.float64)
         return torch.cat(self._parts, dim=1).mT.contiguous().cpu()
-
-
-class Halves(Accumulator):
-    """Tensors of the parameters' shapes, summed over two disjoint halves of the samples.
-
-    Even numbers go to the first half, odd ones to the second.
-    """
-
-    def __init__(self, scored: Mapping[str, nn.Parameter]) -> None:
-        super().__init__(scored)
-        self.halves: tuple[dict[str, Tensor], dict[str, Tensor]] = (self._zeros(), self._zeros())
-        self._rows: tuple[list[int], list[int]] = ([], [])
-        self._odd: list[bool] = []
-
-    def _zeros(self) -> dict[str, Tensor]:
-        return {
-            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
-            for name, p in self.scored.items()
-        }
-
-    def begin(self, samples: Sequence[int]) -> None:
-        """Sort the batch's rows into the halves."""
-        self._odd = [sample % 2 == 1 for sample in samples]
-        self._rows = (
-            [row for row, odd in enumerate(self._odd) if not odd],
-            [row for row, odd in enumerate(self._odd) if odd],
-        )
-
-    def _each(self, *tensors: Tensor) -> list[tuple[int, list[Tensor]]]:
-        """The rows of each half that has any; rows that follow each other are not copied."""
-        found = []
-        for half, rows in enumerate(self._rows):
-            if rows and rows[-1] - rows[0] + 1 == len(rows):
-                found.append((half, [tensor[rows[0] : rows[-1] + 1] for tensor in tensors]))
-            elif rows:
-                found.append((half, [tensor[rows] for tensor in tensors]))
-        return found
-
-
-class Diagonal(Halves):
-    """Elementwise sums of squared gradients."""
-
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
-        """Σ_i (G_iᵀ A_i)², squared elementwise, a piece of a gradient at a time."""
-        for half, (g, a) in self._each(gradients, formed(kept)):
-            add_squared_products(self.halves[half][name], g, a)
-
-    def add_vector(self, name: str, gradients: Tensor) -> None:
-        """Square, then sum over the rows of each half."""
-        for half, (g,) in self._each(wide(gradients)):
-            self.halves[half][name] += g.square().sum(0)
-
-    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
-        """Sum over the tokens of one id, square, and add once for each id of a sample."""
-        same = same_ids(ids)
-        wider = wide(gradients)
-        summed = same.to(wider.dtype) @ wider
-        # Each of n tokens of an id brings the same square: an n-th of it, n times.
-        shares = summed.square() / same.sum(2, keepdim=True).clamp_min(1)
-        for half, (i, s) in self._each(ids, shares):
-            self.halves[half][name].index_add_(0, i.clamp_min(0).flatten(), s.flatten(0, 1))
-
-    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
-        """Square and add the whole tensor."""
-        self.halves[self._odd[row]][name].addcmul_(wide(gradient), wide(gradient))
-
-
-class Means(Halves):
-    """Sums of gradients themselves, for the scores of the mean gradient."""
-
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
-        """One product over all rows and tokens."""
-        for half, (g, a) in self._each(gradients, formed(kept)):
-            self.halves[half][name] += g.flatten(0, 1).mT @ a.flatten(0, 1)
-
-    def add_vector(self, name: str, gradients: Tensor) -> None:
-        """Sum over the rows of each half."""
-        for half, (g,) in self._each(wide(gradients)):
-            self.halves[half][name] += g.sum(0)
-
-    def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
-        """Add every token's gradient to the row it read."""
-        for half, (i, g) in self._each(ids, wide(gradients)):
-            read = (i >= 0).flatten().unsqueeze(1)
-            rows = g.flatten(0, 1) * read
-            self.halves[half][name].index_add_(0, i.clamp_min(0).flatten(), rows)
-
-    def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
-        """Add the whole tensor."""
-        self.halves[self._odd[row]][name] += wide(gradient)
 
 
 class Several(Accumulator):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from surgery.inputs import Content, Kind
 from surgery.labels import Labelling
 from surgery.schema import Duplicates
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 HASH_BYTES = 16
 _BATCH_ROWS = 10_000

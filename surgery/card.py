@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from surgery.merge import RECORD
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 Form = Literal["delta", "full"]
 

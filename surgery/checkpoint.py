@@ -21,7 +21,7 @@ from surgery.loading import HEADS, LoadedModel, head_class
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
 from surgery.models import WEIGHTS
 from surgery.origins import BaseWeights, find_origins
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from surgery.dataset_spec import MAX_CHOICES, Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import shown
-from surgery.spec import MAX_CHOICES, Columns, Problem, nearest
+from surgery.spec import nearest
+from surgery.terms import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
 _ANSWERS = ("label", "labels", "target", "answer", "correct", "gold")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from surgery.likelihood import IGNORED
 from surgery.schema import DatasetReport
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 Batch = dict[str, Tensor]
 TOKENIZE_ROWS = 1000  # rows handed to the fast tokenizer at once

@@ -98,6 +98,12 @@ class SelectionMismatch(SurgeryError):
     code = "selection_mismatch"
 
 
+class MethodUndefined(SurgeryError):
+    """The ranking method is not defined for this request; use another method."""
+
+    code = "method_undefined"
+
+
 class ScoresNotFinite(SurgeryError):
     """Gradients overflowed or the model's weights hold NaN; the scores mean nothing."""
 
@@ -128,7 +134,7 @@ ERRORS: dict[str, type[SurgeryError]] = {
     error.code: error
     for error in (
         ModelNotFound, ModelGated, ModelUnsupported, UnsafeWeights, DatasetNotFound, DatasetInvalid,
-        SelectionEmpty, SelectionMismatch, ScoresNotFinite, TrainingDiverged, OutOfMemory,
-        UpstreamUnavailable,
+        SelectionEmpty, SelectionMismatch, MethodUndefined, ScoresNotFinite, TrainingDiverged,
+        OutOfMemory, UpstreamUnavailable,
     )
 }  # fmt: skip

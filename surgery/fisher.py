@@ -15,18 +15,19 @@ and the result says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from surgery.accumulators import Accumulator, Diagonal, Traces
+from surgery.accumulators import Accumulator, Traces
 from surgery.data import Batch
 from surgery.errors import ScoresNotFinite
 from surgery.hooks import UnsupportedModule
 from surgery.passes import Objective, prepared, score_batch, score_one_by_one
 from surgery.probe import Path, Plan, make_plan
+from surgery.sums import Diagonal
 from surgery.units import Unit
 
 
@@ -35,9 +36,8 @@ class FisherScores:
     """What one pass over the samples gives.
 
     ``numbers``: the samples' numbers, ascending. ``per_sample`` (N, U), float64: squared gradient
-    norm of each sample, in that order, and unit; None for an elementwise pass. ``halves``: for an
-    elementwise pass, the sum of squares over each of two disjoint halves of the samples (even and
-    odd numbers), parameter name → tensor.
+    norm of each sample, in that order, and unit; None for an elementwise pass. ``sums``: for an
+    elementwise pass, the sum of squares over the samples, parameter name → tensor.
     ``units`` are those that were scored: a group whose modules do not follow the rules is left out
     and named in ``warnings``.
     """
@@ -46,16 +46,15 @@ class FisherScores:
     path: Path
     units: list[Unit]
     per_sample: Tensor | None = None
-    halves: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
+    sums: Mapping[str, Tensor] | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def diagonal(self) -> dict[str, Tensor]:
         """D_p of each scored parameter, in the parameter's shape."""
-        if self.halves is None:
+        if self.sums is None:
             raise ValueError("only an elementwise pass keeps the diagonal")
-        first, second = self.halves
-        return {name: (first[name] + second[name]) / len(self.numbers) for name in first}
+        return {name: total / len(self.numbers) for name, total in self.sums.items()}
 
 
 def fisher_scores(
@@ -87,12 +86,12 @@ def fisher_scores(
         Diagonal(scored) if elementwise else Traces(scored, plan.columns, grams=objective.grams)
     )
     numbers = feed(model, accumulator, _chain(first, iterator), objective, plan, on_batch)
-    return collect(accumulator, numbers, objective, plan)
+    found = collect(accumulator, numbers, objective, plan)
+    require_finite(found)
+    return found
 
 
-def plan_for(
-    model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective
-) -> Plan:
+def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
     """The path this model takes, found on the first batch; the model is left as it was."""
     with prepared(model):
         return make_plan(model, units, batch, objective)
@@ -106,21 +105,27 @@ def scored_parameters(model: nn.Module, plan: Plan) -> dict[str, nn.Parameter]:
 def collect(
     accumulator: Traces | Diagonal, numbers: Sequence[int], objective: Objective, plan: Plan
 ) -> FisherScores:
-    """What an accumulator holds after a pass, checked to be finite."""
+    """What an accumulator holds after a pass."""
     shrink = objective.scale**-2
     ordered = sorted(numbers)
     if isinstance(accumulator, Diagonal):
-        for half in accumulator.halves:
-            for values in half.values():
-                values *= shrink
-        _require_finite(torch.stack([h.sum() for d in accumulator.halves for h in d.values()]))
+        accumulator.scale(shrink)
         return FisherScores(
-            ordered, plan.path, plan.units, halves=accumulator.halves, warnings=plan.warnings
+            ordered, plan.path, plan.units, sums=accumulator.sums, warnings=plan.warnings
         )
-    matrix = accumulator.matrix() * shrink
-    _require_finite(matrix)
-    matrix = matrix[torch.tensor(list(numbers)).argsort()]
+    matrix = (accumulator.matrix() * shrink)[torch.tensor(list(numbers)).argsort()]
     return FisherScores(ordered, plan.path, plan.units, per_sample=matrix, warnings=plan.warnings)
+
+
+def require_finite(found: FisherScores) -> None:
+    """Raise ScoresNotFinite when a score is NaN or infinite."""
+    if found.per_sample is not None:
+        totals = found.per_sample
+    else:
+        assert found.sums is not None
+        totals = torch.stack([total.sum() for total in found.sums.values()])
+    if not torch.isfinite(totals).all():
+        raise ScoresNotFinite
 
 
 def feed(
@@ -141,18 +146,29 @@ def feed(
         for batch in batches:
             samples = _numbers(batch, len(numbers))
             accumulator.begin(samples)
-            if plan.path == "one_sample":
-                score_one_by_one(model, accumulator, batch, samples, objective)
-            else:
-                try:
-                    score_batch(model, accumulator, batch, samples, objective, plan.once)
-                except UnsupportedModule as error:  # raised before anything was added
-                    plan.note_slow_batch(str(error))
-                    score_one_by_one(model, accumulator, batch, samples, objective)
+            _add_batch(model, accumulator, batch, samples, objective, plan)
             numbers += samples
             if on_batch:
                 on_batch(len(numbers))
     return numbers
+
+
+def _add_batch(
+    model: nn.Module,
+    accumulator: Accumulator,
+    batch: Batch,
+    samples: Sequence[int],
+    objective: Objective,
+    plan: Plan,
+) -> None:
+    if plan.path != "one_sample":
+        try:
+            score_batch(model, accumulator, batch, samples, objective, plan.once)
+        except UnsupportedModule as error:  # raised before anything was added
+            plan.note_slow_batch(str(error))
+        else:
+            return
+    score_one_by_one(model, accumulator, batch, samples, objective)
 
 
 def _numbers(batch: Batch, seen: int) -> list[int]:
@@ -165,8 +181,3 @@ def _numbers(batch: Batch, seen: int) -> list[int]:
 def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
     yield first
     yield from rest
-
-
-def _require_finite(values: Tensor) -> None:
-    if not torch.isfinite(values).all():
-        raise ScoresNotFinite

@@ -20,7 +20,7 @@ from surgery.architecture import encoder_of, model_inputs
 from surgery.data import Batch, Encoded, batches_by_length
 from surgery.likelihood import log_likelihood
 from surgery.progress import Reporter
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 WARMUP_RATE = 1e-3  # AdamW on a linear head over fixed features
 WARMUP_BATCH = 16

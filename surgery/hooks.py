@@ -45,10 +45,11 @@ class GradientHooks:
 
     ``rows`` is the number of samples; with multiple choice each is seen as so many ``texts``.
     A module used several times has its uses joined along the tokens: they are added before
-    squaring; for those ``once`` names the weights of, which are used once, the accumulator decides
-    already in the forward pass what to keep. Raises UnsupportedModule, when opened, in the forward pass or from
-    ``expect_all_used``, where a scored parameter lives in another kind of module or is shared by
-    two, or where a module does not see one row a text.
+    squaring. For the weights that ``once`` names, which are used once, the accumulator decides
+    already in the forward pass what to keep.
+    Raises UnsupportedModule, when opened, in the forward pass or from ``expect_all_used``, where a
+    scored parameter lives in another kind of module or is shared by two, or where a module does not
+    see one row a text.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class GradientHooks:
                 raise watched.unsupported("shares a parameter with another module")
             seen |= set(watched.own.values())
         if lost := set(self._accumulator.scored) - seen:
-            raise UnsupportedModule(f"{sorted(lost)[0]} belongs to no module", tuple(lost))
+            raise UnsupportedModule(f"{min(lost)} belongs to no module", tuple(lost))
 
     def __enter__(self) -> Self:
         for module in self._modules:

@@ -15,10 +15,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, UpstreamUnavailable
 from surgery.files import shown
 from surgery.sources import Sources
-from surgery.spec import HubDataset, nearest
+from surgery.spec import nearest
 
 MAX_DOWNLOAD_BYTES = 20 << 30
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")  # the first that a split has is read

@@ -20,13 +20,14 @@ from typing import Literal
 
 from surgery.arrow import SplitWriter, count_duplicates
 from surgery.columns import check_columns, settle_columns
+from surgery.dataset_spec import Columns, check_label_names
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FileFormat, Limits
 from surgery.inputs import ChoiceInputs, inputs_for
 from surgery.labels import LabelColumn, Labelling, TagColumn
 from surgery.schema import WORD_BINS, DatasetReport, TextLengths, warnings_of
-from surgery.spec import Columns, Problem, check_label_names
 from surgery.survey import Part, Survey, Table
+from surgery.terms import Problem
 
 REPORT = "report.json"
 

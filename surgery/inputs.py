@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from surgery.dataset_spec import MAX_CHOICES, Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, shown
 from surgery.labels import MAX_LABEL_LENGTH, LabelError, read_label
-from surgery.spec import MAX_CHOICES, Columns, Problem
+from surgery.terms import Problem
 
 Kind = Literal["string", "strings"]
 

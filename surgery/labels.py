@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from surgery.errors import Fault
 from surgery.files import shown
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 MAX_CLASSES = 1_000
 MAX_LABEL_LENGTH = 256

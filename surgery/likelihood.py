@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 
 IGNORED = -100  # the label of a token that has none
 
@@ -74,9 +74,7 @@ def _probabilities(logits: Tensor) -> Tensor:
     return torch.softmax(logits.to(wide), dim=-1)
 
 
-def draw_noise(
-    rows: list[int], draws: int, seed: int, problem: Problem, tokens: int = 1
-) -> Tensor:
+def draw_noise(rows: list[int], draws: int, seed: int, problem: Problem, tokens: int = 1) -> Tensor:
     """(N, draws, tokens) numbers that decide each draw: a function of seed and row alone.
 
     Uniform for classes, normal for regression; so neither batches nor processes change a draw.
@@ -92,9 +90,7 @@ def draw_noise(
     return found
 
 
-def _sampled(
-    logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor
-) -> Iterator[Tensor]:
+def _sampled(logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor) -> Iterator[Tensor]:
     scale = noise.shape[1] ** -0.5
     if problem is Problem.REGRESSION:
         for drawn in noise.unbind(1):

@@ -39,7 +39,7 @@ from surgery.errors import ModelUnsupported
 from surgery.headers import read_header
 from surgery.models import ModelSource, download
 from surgery.sources import Sources
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 # Every route by which a config can name code, kernels or other weights to load.
 DROPPED_KEYS = {
@@ -274,9 +274,9 @@ def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[
         own = dict(module.named_parameters(prefix=path, recurse=False))
         if own and own.keys() <= wanted:
             # Loading marks modules as initialised, which would make this a no-op.
-            module._is_hf_initialized = False  # type: ignore[assignment]  # noqa: SLF001
+            module._is_hf_initialized = False  # noqa: SLF001
             for parameter in own.values():
-                parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # noqa: SLF001
+                parameter._is_hf_initialized = False  # noqa: SLF001
             model._init_weights(module)  # type: ignore[operator]  # noqa: SLF001
     return sorted(wanted)
 

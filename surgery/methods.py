@@ -14,21 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from surgery.accumulators import Means
 from surgery.architecture import Block, model_inputs
 from surgery.data import Batch
 from surgery.errors import ModelUnsupported, ScoresNotFinite
 from surgery.passes import prepared
 from surgery.scores import Matrix, Scores, from_samples
-from surgery.spec import Method
+from surgery.sums import Means
+from surgery.terms import Method
 from surgery.units import Unit, units_of
 
 Uses = list[tuple[Tensor, Tensor]]  # what went into a block and came out, a pair a use
 NORMAL_IQR = 1.349  # inter-quartile range of a normal distribution of unit variance
 
 
-def gradient_scores(means: Means, units: Sequence[Unit], samples: int) -> dict[Method, Scores]:
-    """Scores of the mean gradient ḡ over ``samples`` samples, all from one pass.
+def gradient_scores(
+    halves: tuple[Means, Means], units: Sequence[Unit], sizes: tuple[int, int]
+) -> dict[Method, Scores]:
+    """Scores of the mean gradient ḡ over two halves of the samples, ``sizes`` of them in each.
 
     - ``gradient_norm``: √(Σ_p ‖ḡ_p‖²).
     - ``relative_gradient_norm``: mean over the unit's tensors of ‖ḡ_p‖/‖θ_p‖ (Lee et al.,
@@ -37,33 +39,32 @@ def gradient_scores(means: Means, units: Sequence[Unit], samples: int) -> dict[M
       alone scores 0.
     - ``snip``: Σ_j |ḡ_j θ_j| (Lee et al., "SNIP", ICLR 2019).
 
-    ``halves`` are the same formulas for the mean over each half of the samples; None for one
-    sample. Sums are float64, of one tensor after the other. Raises ScoresNotFinite.
+    The ``halves`` of the scores are the same formulas for the mean over each half. Sums are
+    float64, of one tensor after the other. Raises ScoresNotFinite.
     """
-    odd = samples // 2
-    sizes = (samples, samples - odd, odd)
-    table = np.array([_gradient_measures(means, unit, sizes) for unit in units])
+    counts = (sum(sizes), *sizes)
+    table = np.array([_gradient_measures(halves, unit, counts) for unit in units])
     if not np.isfinite(table).all():
         raise ScoresNotFinite
     methods = (Method.GRADIENT_NORM, Method.RELATIVE_GRADIENT_NORM, Method.SNIP)
     found = {}
     for place, method in enumerate(methods):
         whole, first, second = table[:, :, place].T
-        found[method] = Scores(list(units), whole, halves=(first, second) if odd else None)
+        found[method] = Scores(list(units), whole, halves=(first, second))
     return found
 
 
-def _gradient_measures(means: Means, unit: Unit, sizes: Sequence[int]) -> Matrix:
+def _gradient_measures(halves: tuple[Means, Means], unit: Unit, counts: Sequence[int]) -> Matrix:
     """Rows: whole, first and second half; columns: the three methods."""
     found = np.zeros((3, 3))
     ratios = 0
     for name in unit.members:
-        first, second = (half[name] for half in means.halves)
-        weights = means.scored[name].detach()
+        first, second = (half.sums[name] for half in halves)
+        weights = halves[0].scored[name].detach()
         size = float(torch.linalg.vector_norm(weights, dtype=torch.float64))
         ratios += size > 0
         for row, parts in enumerate(((first, second), (first,), (second,))):
-            mean = torch.stack(parts).sum(0, dtype=torch.float64) / max(1, sizes[row])
+            mean = torch.stack(parts).sum(0, dtype=torch.float64) / counts[row]
             norm = float(mean.norm())
             found[row] += norm**2, norm / size if size else 0.0, float((mean * weights).abs().sum())
     found[:, 0] **= 0.5

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from surgery.spec import Problem
 from surgery.tasks import ENTITY_METRICS
+from surgery.terms import Problem
 
 Array = np.ndarray[Any, Any]
 

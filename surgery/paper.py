@@ -10,23 +10,24 @@ ranking, and scoring the validation split leaks it into the selection: the defau
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surgery.accumulators import Diagonal
 from surgery.data import BATCH_TOKENS, Batch, TaskData
-from surgery.errors import SurgeryError
-from surgery.fisher import collect, feed, plan_for, scored_parameters
+from surgery.errors import MethodUndefined
+from surgery.fisher import FisherScores, collect, feed, plan_for, require_finite, scored_parameters
 from surgery.loading import LoadedModel
 from surgery.passes import Objective
 from surgery.probe import Plan
 from surgery.progress import Reporter
-from surgery.scores import Scores, fisher_units
-from surgery.spec import Aggregate, Problem
+from surgery.scores import Scores, frobenius_of_halves
+from surgery.sums import Diagonal
+from surgery.terms import Problem
 from surgery.units import units_of
 
 ROWS = 100
@@ -38,7 +39,10 @@ class RawLogit(Objective):
     """The gradient of the label's own logit; of the output, for a regression."""
 
     def directions(
-        self, logits: Tensor, batch: Batch, samples: Sequence[int]  # noqa: ARG002
+        self,
+        logits: Tensor,
+        batch: Batch,
+        samples: Sequence[int],  # noqa: ARG002
     ) -> Iterator[Tensor]:
         """One direction a row."""
         if self.problem is Problem.REGRESSION:
@@ -48,29 +52,50 @@ class RawLogit(Objective):
 
 
 def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple[Scores, Plan]:
-    """Score the layers as the released code does. Raises SurgeryError for other problems."""
+    """Score the layers as the released code does. Raises MethodUndefined for other problems."""
     if data.problem not in {Problem.CLASSIFICATION, Problem.REGRESSION}:
-        raise SurgeryError(
+        raise MethodUndefined(
             f"paper_compat scores sequences; it is not defined for {data.problem}. Use fisher"
         )
     objective = RawLogit(data.problem)
-    batches = list(padded_batches(loaded, data))
     units = units_of(loaded.model, loaded.blocks)
-    plan = plan_for(loaded.model, units, batches[0], objective)
+    total = min(ROWS, len(data.validation))
+    plan: Plan | None = None
+    halves, done = [], 0
+
+    def tell(before: int, rows: int) -> None:
+        report.step(before + rows, total, "samples")
+
+    for rows in (range(0, total, 2), range(1, total, 2)):
+        batches = list(padded_batches(loaded, data, rows))
+        plan = plan or plan_for(loaded.model, units, batches[0], objective)
+        found, diagonal = _half(loaded, batches, objective, plan, partial(tell, done))
+        diagonal.park()
+        halves.append(replace(found, sums=diagonal.sums))
+        done += len(rows)
+    assert plan is not None
+    return frobenius_of_halves(*halves), plan
+
+
+def _half(
+    loaded: LoadedModel,
+    batches: Sequence[Batch],
+    objective: RawLogit,
+    plan: Plan,
+    on_batch: Callable[[int], None],
+) -> tuple[FisherScores, Diagonal]:
     diagonal = Diagonal(scored_parameters(loaded.model, plan))
-    total = sum(len(batch["labels"]) for batch in batches)
-    numbers = feed(
-        loaded.model, diagonal, batches, objective, plan,
-        lambda done: report.step(done, total, "samples"),
-    )  # fmt: skip
-    return fisher_units(collect(diagonal, numbers, objective, plan), Aggregate.FROBENIUS), plan
+    numbers = feed(loaded.model, diagonal, batches, objective, plan, on_batch)
+    found = collect(diagonal, numbers, objective, plan)
+    require_finite(found)
+    return found, diagonal
 
 
-def padded_batches(loaded: LoadedModel, data: TaskData) -> Iterator[Batch]:
-    """The first validation rows, each padded to the maximum, padding attended to."""
+def padded_batches(loaded: LoadedModel, data: TaskData, rows: Sequence[int]) -> Iterator[Batch]:
+    """Some validation rows, each padded to the maximum, padding attended to."""
     device = next(loaded.model.parameters()).device
     length = longest_input(loaded)
-    table = data.validation.select(range(min(ROWS, len(data.validation))))
+    table = data.validation.select(rows)
     for chunk in table.iter(batch_size=max(1, BATCH_TOKENS // length)):
         texts = [chunk[name] for name in ("text", "text_pair") if name in chunk]
         tokens = loaded.tokenizer(

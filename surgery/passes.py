@@ -14,7 +14,7 @@ from surgery.architecture import model_inputs
 from surgery.data import Batch
 from surgery.hooks import GradientHooks
 from surgery.likelihood import directions, draw_noise
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ def score_one_by_one(
             gradients = torch.autograd.grad(
                 logits, scored, direction, retain_graph=True, allow_unused=True
             )
-            for name, gradient in zip(accumulator.scored, gradients, strict=True):
-                if gradient is not None:  # a parameter this input does not reach has no gradient
-                    accumulator.add_gradient(name, row, gradient)
+            # A parameter this input does not reach has no gradient.
+            found = zip(accumulator.scored, gradients, strict=True)
+            for name, gradient in ((n, g) for n, g in found if g is not None):
+                accumulator.add_gradient(name, row, gradient)
 
 
 def without_padding(batch: Batch, row: int) -> Batch:

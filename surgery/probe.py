@@ -1,4 +1,4 @@
-"""Which path a model takes: two samples of unequal length are scored both ways before all others."""
+"""Which path a model takes: two samples of unequal length are scored both ways beforehand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from surgery.errors import ScoresNotFinite
 from surgery.hooks import UnsupportedModule
 from surgery.likelihood import IGNORED
 from surgery.passes import Objective, score_batch, score_one_by_one
-from surgery.spec import Fisher
+from surgery.terms import Fisher
 from surgery.units import Unit
 
 Path = Literal["batched", "one_sample", "mixed"]
@@ -54,9 +54,7 @@ class Plan:
             self.warnings.append(f"some batches were scored one sample at a time: {reason}")
 
 
-def make_plan(
-    model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective
-) -> Plan:
+def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
     """Decide the path, and leave out groups beside the blocks that only the slow path could score.
 
     Beside the structural guards, a module that mixes rows, or padding that leaks, shows when both

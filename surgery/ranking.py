@@ -21,8 +21,9 @@ from surgery.report import method_table, ranked_result
 from surgery.results import AdaptiveReport, AdaptiveRound, HeadReport, HeadSpread, RankingResult
 from surgery.sample import Sample
 from surgery.scores import Matrix, Scores, average, from_samples
-from surgery.scoring import HEADLESS, Scorer, ranked_only
-from surgery.spec import Method, RankingOptions
+from surgery.scoring import HEADLESS, WITHOUT_DATA, Scorer, ranked_only
+from surgery.spec import RankingOptions
+from surgery.terms import Method
 from surgery.uncertainty import (
     CERTAIN,
     kendall_tau,
@@ -164,7 +165,8 @@ class Ranking:
         main = Method.FISHER if options.method is Method.ALL else options.method
         with self._timed("bootstrap"):
             scored = scores[main].per_sample
-            samples = len(scorer.sample) if scored is None else len(scored)
+            rows = 0 if main in WITHOUT_DATA else len(scorer.sample)
+            samples = rows if scored is None else len(scored)
             result = ranked_result(scores[main], scorer.units, options, samples)
             if options.method is Method.ALL:
                 result.methods = method_table(scores, options)
@@ -207,7 +209,7 @@ class Ranking:
             found.append(
                 "the head is untrained: the ranking depends on the inputs and hardly on the labels"
             )
-        if samples < self.options.samples and self.adaptive is None:
+        if 0 < samples < self.options.samples and self.adaptive is None:
             found.append(f"the train split has {samples} rows; each was scored once")
         if head and len(labels) > 1 and head.warmup_epochs and head.warmup_rows < 10 * len(labels):
             found.append("fewer than ten warm-up rows a class")

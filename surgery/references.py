@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from surgery.columns import check_columns
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.files import FileFormat, count_rows, format_of, shown
 from surgery.hub_data import describe, download
 from surgery.ingest import REPORT, ingest_tables
 from surgery.schema import DatasetReport
 from surgery.sources import Sources, file_digest, mirror_path
-from surgery.spec import Columns, HubDataset, Problem, nearest
+from surgery.spec import nearest
 from surgery.survey import Part, Table
 from surgery.tasks import TASKS, Task, metrics_for
+from surgery.terms import Problem
 
 # Part of every fingerprint: raise it when the stored form of the same files changes.
 _FORM = 1

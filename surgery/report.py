@@ -14,7 +14,8 @@ from surgery.results import (
     Stability,
 )
 from surgery.scores import Scores
-from surgery.spec import Method, RankingOptions
+from surgery.spec import RankingOptions
+from surgery.terms import Method
 from surgery.uncertainty import (
     Resamples,
     intervals,

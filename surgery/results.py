@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from surgery.spec import Aggregate, Granularity, Precision
+from surgery.terms import Aggregate, Granularity, Precision
 
 
 class LayerInfo(BaseModel):
@@ -25,7 +25,10 @@ class LayerScore(BaseModel):
     index: int = Field(description="Of the block.")
     score: float
     share: float = Field(description="Of the sum over all; a negative score counts as none.")
-    ci: tuple[float, float] | None = Field(description="95 % bootstrap interval of the score.")
+    ci: tuple[float, float] | None = Field(
+        description="95 % bootstrap interval of the score; null where no sample has a score of its "
+        "own, or where a few rows carry all of it."
+    )
     p_top_k: dict[str, float] | None = Field(description="Probability to be among the top k.")
     parameters: int
     unbiased: float | None = Field(
@@ -137,7 +140,9 @@ class RankingResult(BaseModel):
     fisher: str | None = Field(description="For methods fisher and all.")
     granularity: Granularity = Granularity.LAYER
     precision: Precision = Precision.FP32
-    samples: int = Field(description="Rows that were scored, each once.")
+    samples: int = Field(
+        description="Rows that were scored, each once; 0 for a method that reads none."
+    )
     path: Literal["batched", "one_sample", "mixed"] | None = Field(
         description="`batched`: all rows of a batch at once; `one_sample`: the exact slow path; "
         "`mixed`: some batches each; null where no gradient is taken."

@@ -38,11 +38,15 @@ class Sample:
         """The same rows, all of them this process's own."""
         return replace(self, share=Share())
 
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Two disjoint halves of the samples; rows are in random order, numbers take turns."""
+        numbers = list(range(len(self)))
+        return numbers[::2], numbers[1::2]
+
     def batches(self, rows: Sequence[int] | None = None) -> Iterator[Batch]:
         """This process's batches of all samples or of some, on the device, longest first.
 
-        ``sample`` holds their numbers, the even ones first: the halves of an elementwise pass are
-        then slices of the batch.
+        ``sample`` holds their numbers.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         groups = batches_by_length(
@@ -50,7 +54,7 @@ class Sample:
             self.share.most_rows(len(chosen)),
         )  # fmt: skip
         for group in self.share.own(groups):
-            numbers = sorted(chosen[group].tolist(), key=lambda number: number % 2)
+            numbers = chosen[group].tolist()
             batch = self.encoded.batch(numbers)
             moved = {name: _move(tensor, self.device) for name, tensor in batch.items()}
             yield moved | {"sample": torch.tensor(numbers)}

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from surgery.dataset_spec import Columns
 from surgery.files import shown
-from surgery.spec import Columns, Problem
+from surgery.terms import Problem
 
 # What a label is counted in; the place of the right choice is no class.
 _NOUNS = {Problem.CLASSIFICATION: "row", Problem.TOKEN_CLASSIFICATION: "word"}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from surgery.fisher import FisherScores
-from surgery.spec import Aggregate
+from surgery.terms import Aggregate
 from surgery.units import Unit
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
@@ -84,30 +83,33 @@ def fisher_units(found: FisherScores, aggregate: Aggregate) -> Scores:
 
 
 def _frobenius(found: FisherScores) -> Scores:
-    """Σ_p ‖D_p‖_F, and beside it Σ_p √⟨D_p¹, D_p²⟩ over two halves, which noise does not raise."""
-    assert found.halves is not None
-    first, second = found.halves
+    """Σ_p ‖D_p‖_F over the tensors of each unit."""
+    assert found.sums is not None
     total = len(found.numbers)
-    odd = sum(number % 2 for number in found.numbers)
-    sizes = (total - odd, odd)
-    columns: dict[str, list[float]] = {"whole": [], "one": [], "two": [], "cross": []}
-    for unit in found.units:
-        sums = torch.zeros(4, dtype=torch.float64)
-        for name in unit.members:
-            one, two = first[name], second[name]
-            cross = (one.double() * two.double()).sum().clamp_min(0)
-            sums += torch.stack(
-                [
-                    (one + two).double().norm() / total,
-                    one.double().norm() / max(1, sizes[0]),
-                    two.double().norm() / max(1, sizes[1]),
-                    cross.sqrt() / max(1.0, (sizes[0] * sizes[1]) ** 0.5),
-                ]
-            ).cpu()
-        for column, value in zip(columns.values(), sums.tolist(), strict=True):
-            column.append(value)
-    arrays = {name: np.array(values) for name, values in columns.items()}
-    both = min(sizes) > 0
-    halves = (arrays["one"], arrays["two"]) if both else None
-    unbiased = arrays["cross"] if both else None
-    return Scores(found.units, arrays["whole"], halves=halves, unbiased=unbiased)
+    norms = {name: float(values.double().norm()) / total for name, values in found.sums.items()}
+    return Scores(found.units, _by_unit(found.units, norms))
+
+
+def frobenius_of_halves(first: FisherScores, second: FisherScores) -> Scores:
+    """The same of two disjoint halves of the samples together, with the scores of each.
+
+    Beside it Σ_p √⟨D_p¹, D_p²⟩: the noise of the two halves is independent, so that it does not
+    raise this as it raises a norm. One tensor of each half is held at a time.
+    """
+    if not second.numbers:  # one sample
+        return _frobenius(first)
+    assert first.sums is not None and second.sums is not None  # noqa: PT018
+    one, two = len(first.numbers), len(second.numbers)
+    parts: list[dict[str, float]] = [{}, {}, {}, {}]
+    for name, upper in first.sums.items():
+        a, b = upper.double(), second.sums[name].double()
+        cross = float((a * b).sum().clamp_min(0)) / (one * two)
+        values = (float((a + b).norm()) / (one + two), float(a.norm()) / one, float(b.norm()) / two)
+        for part, value in zip(parts, (*values, cross**0.5), strict=True):
+            part[name] = value
+    whole, upper_half, lower_half, unbiased = (_by_unit(first.units, part) for part in parts)
+    return Scores(first.units, whole, halves=(upper_half, lower_half), unbiased=unbiased)
+
+
+def _by_unit(units: Sequence[Unit], values: Mapping[str, float]) -> Matrix:
+    return np.array([sum(values[name] for name in unit.members) for unit in units])

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from surgery.accumulators import Diagonal, Means, Several, Traces
+from surgery.accumulators import Accumulator, Several, Traces
 from surgery.data import Batch
-from surgery.fisher import FisherScores, collect, feed, plan_for, scored_parameters
+from surgery.errors import MethodUndefined
+from surgery.fisher import (
+    FisherScores,
+    collect,
+    feed,
+    plan_for,
+    require_finite,
+    scored_parameters,
+)
 from surgery.loading import LoadedModel
 from surgery.methods import by_position, cls_similarity, gradient_scores, weight_snr
 from surgery.parallel import add_up, gather_rows
@@ -19,16 +28,20 @@ from surgery.passes import Objective
 from surgery.probe import Path, Plan
 from surgery.progress import Reporter
 from surgery.sample import Sample
-from surgery.scores import Scores, fisher_units
-from surgery.spec import Aggregate, Fisher, Method, Precision, Problem, RankingOptions
+from surgery.scores import Scores, fisher_units, frobenius_of_halves
+from surgery.spec import RankingOptions
+from surgery.sums import Diagonal, Means, Sums
 from surgery.tangent import tangent_scores
+from surgery.terms import Aggregate, Fisher, Method, Precision, Problem
 from surgery.units import groups_of, units_of
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 HALF_SCALE = 1024.0  # lifts gradients of 1e-6, lost in fp16 otherwise; 64 is still representable
 GRADIENT_METHODS = (Method.GRADIENT_NORM, Method.RELATIVE_GRADIENT_NORM, Method.SNIP)
 POSITIONS = (Method.LAST, Method.FIRST, Method.RANDOM)
-HEADLESS = (Method.WEIGHT_SNR, Method.CLS_SIMILARITY, *POSITIONS)
+Parkable = TypeVar("Parkable", bound=Sums)
+WITHOUT_DATA = (Method.WEIGHT_SNR, *POSITIONS)
+HEADLESS = (Method.CLS_SIMILARITY, *WITHOUT_DATA)
 
 
 @dataclass
@@ -87,7 +100,10 @@ class Scorer:
             found = self._together()
         else:
             found = {Method.FISHER: self.fisher(), **self.gradients()}
-        found[Method.TANGENT] = self.tangent()
+        try:
+            found[Method.TANGENT] = self.tangent()
+        except MethodUndefined as error:
+            self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
         return found | {method: self.headless(method) for method in HEADLESS}
 
     def fisher(
@@ -101,25 +117,76 @@ class Scorer:
         """
 
         def score() -> Scores:
-            scored = scored_parameters(self.model, self.plan)
-            accumulator = self._fisher_accumulator(scored)
             made = None if batches is None else batches()
-            numbers = self._pass(accumulator, self.objective, made, rows)
-            return self._fisher_scores(accumulator, numbers, shared=batches is None)
+            parts = [self._fisher_accumulator()]
+            numbers = self._pass(parts, self.objective, made, rows)
+            return self._fisher_scores(parts[0], numbers, shared=batches is None)
 
+        if self.options.aggregate is Aggregate.FROBENIUS and batches is None and rows is None:
+            return self.sample.scored(lambda: self._by_halves(fisher=True)[Method.FISHER])
         return self.sample.scored(score)
 
-    def _fisher_accumulator(self, scored: dict[str, nn.Parameter]) -> Traces | Diagonal:
+    def gradients(self) -> dict[Method, Scores]:
+        """The scores of the mean gradient, at the dataset's labels."""
+        return self.sample.scored(lambda: self._by_halves(means=True))
+
+    def _together(self) -> dict[Method, Scores]:
+        """Fisher and gradient scores from the same pass."""
+        return self.sample.scored(lambda: self._by_halves(fisher=True, means=True))
+
+    def _by_halves(self, *, fisher: bool = False, means: bool = False) -> dict[Method, Scores]:
+        """Score one half of the samples, put its sums out of the way, and score the other.
+
+        So memory holds one sum of the parameters' size, as a training step holds one gradient.
+        """
+        objective = self.objective if fisher else self._labelled
+        found: list[FisherScores] = []
+        gradients: list[Means] = []
+        seen = 0
+        for rows in self.sample.halves():
+            own = [self._fisher_accumulator()] if fisher else []
+            mean = [Means(scored_parameters(self.model, self.plan))] if means else []
+            numbers = self._pass([*own, *mean], objective, None, rows, seen)
+            seen += len(numbers)
+            for part in mean:
+                part.scale(1 / objective.scale)
+                self._add_up(part.sums)
+                gradients.append(_parked(part))
+            found += [self._half(part, numbers) for part in own]
+        scores = {Method.FISHER: _of_halves(found, self.options.aggregate)} if fisher else {}
+        if means:
+            sizes = tuple(len(rows) for rows in self.sample.halves())
+            scores |= gradient_scores(
+                (gradients[0], gradients[1]), self.ranked, (sizes[0], sizes[1])
+            )
+        return scores
+
+    def _half(self, accumulator: Traces | Diagonal, numbers: list[int]) -> FisherScores:
+        found = self._collected(accumulator, numbers)
+        if isinstance(accumulator, Diagonal):
+            return replace(found, sums=_parked(accumulator).sums)
+        return found
+
+    def _fisher_accumulator(self) -> Traces | Diagonal:
+        scored = scored_parameters(self.model, self.plan)
         if self.options.aggregate is Aggregate.FROBENIUS:
             return Diagonal(scored)
         return Traces(scored, self.plan.columns, grams=self.objective.grams)
 
+    def _collected(self, accumulator: Traces | Diagonal, numbers: list[int]) -> FisherScores:
+        """What this process and the others found; refused only then, by all of them alike."""
+        found = self._added_up(collect(accumulator, numbers, self.objective, self.plan))
+        require_finite(found)
+        return found
+
     def _fisher_scores(
         self, accumulator: Traces | Diagonal, numbers: list[int], *, shared: bool
     ) -> Scores:
-        found = collect(accumulator, numbers, self.objective, self.plan)
         if shared:
-            found = self._added_up(found)
+            found = self._collected(accumulator, numbers)
+        else:
+            found = collect(accumulator, numbers, self.objective, self.plan)
+            require_finite(found)
         return fisher_units(found, self.options.aggregate)
 
     def _added_up(self, found: FisherScores) -> FisherScores:
@@ -130,49 +197,20 @@ class Scorer:
         mine = torch.zeros(total)
         mine[found.numbers] = 1
         numbers = add_up(mine, share).nonzero().flatten().tolist()
-        per_sample, halves = found.per_sample, found.halves
-        if per_sample is not None:
-            per_sample = gather_rows(per_sample, found.numbers, total, share)[numbers]
-        if halves is not None:
-            for half in halves:
-                for values in half.values():
-                    add_up(values, share)
-        return FisherScores(
-            numbers, found.path, found.units, per_sample, halves, warnings=found.warnings
-        )
+        if found.per_sample is not None:
+            rows = gather_rows(found.per_sample, found.numbers, total, share)[numbers]
+            return replace(found, numbers=numbers, per_sample=rows)
+        assert found.sums is not None
+        self._add_up(found.sums)
+        return replace(found, numbers=numbers)
 
-    def gradients(self) -> dict[Method, Scores]:
-        """The scores of the mean gradient, at the dataset's labels."""
-
-        def score() -> dict[Method, Scores]:
-            means = Means(scored_parameters(self.model, self.plan))
-            self._pass(means, self._labelled, None, None)
-            return self._gradient_scores(means)
-
-        return self.sample.scored(score)
+    def _add_up(self, sums: Mapping[str, Tensor]) -> None:
+        for total in sums.values():
+            add_up(total, self.sample.share)
 
     @property
     def _labelled(self) -> Objective:
         return Objective(self.problem, scale=self.objective.scale)
-
-    def _gradient_scores(self, means: Means) -> dict[Method, Scores]:
-        for half in means.halves:
-            for values in half.values():
-                values.div_(self.objective.scale)
-                add_up(values, self.sample.share)
-        return gradient_scores(means, self.ranked, len(self.sample))
-
-    def _together(self) -> dict[Method, Scores]:
-        """Fisher and gradient scores from the same pass."""
-
-        def score() -> dict[Method, Scores]:
-            scored = scored_parameters(self.model, self.plan)
-            fisher, means = self._fisher_accumulator(scored), Means(scored)
-            numbers = self._pass(Several([fisher, means]), self.objective, None, None)
-            found = self._fisher_scores(fisher, numbers, shared=True)
-            return {Method.FISHER: found, **self._gradient_scores(means)}
-
-        return self.sample.scored(score)
 
     def tangent(self) -> Scores:
         """Every process scores the whole sample: the kernels need all pairs."""
@@ -199,21 +237,26 @@ class Scorer:
 
     @property
     def plan(self) -> Plan:
-        """Found once: it depends on the architecture, not on head or labels."""
+        """Found once, on the same rows in every process; neither head nor labels change it."""
         if self._plan is None:
-            first = next(iter(self.sample.batches()))
+            first = next(iter(self.sample.whole().batches()))
             self._plan = plan_for(self.model, self.units, first, self.objective)
         return self._plan
 
     def _pass(
         self,
-        accumulator: Traces | Diagonal | Means | Several,
+        parts: Sequence[Accumulator],
         objective: Objective,
         batches: Iterable[Batch] | None,
         rows: Sequence[int] | None,
+        seen: int = 0,
     ) -> list[int]:
         source = self.sample.batches(rows) if batches is None else batches
-        numbers = feed(self.model, accumulator, source, objective, self.plan, self._tell)
+        accumulator = parts[0] if len(parts) == 1 else Several(parts)
+        numbers = feed(
+            self.model, accumulator, source, objective, self.plan,
+            lambda done: self._tell(seen + done),
+        )  # fmt: skip
         self.path = self.plan.path
         self._warn(self.plan.warnings)
         return numbers
@@ -229,3 +272,18 @@ class Scorer:
 def ranked_only(scores: Scores) -> Scores:
     """Without the groups beside the layers."""
     return scores.only([place for place, unit in enumerate(scores.units) if unit.ranked])
+
+
+def _of_halves(found: Sequence[FisherScores], aggregate: Aggregate) -> Scores:
+    first, second = found
+    if first.per_sample is None or second.per_sample is None:
+        return frobenius_of_halves(first, second)
+    numbers = first.numbers + second.numbers
+    order = torch.tensor(numbers).argsort()
+    rows = torch.cat([first.per_sample, second.per_sample])[order]
+    return fisher_units(replace(first, numbers=sorted(numbers), per_sample=rows), aggregate)
+
+
+def _parked(sums: Parkable) -> Parkable:
+    sums.park()
+    return sums

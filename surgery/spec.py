@@ -5,16 +5,14 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-# A dot is always followed by something else: no name is "..", and none leaves its folder.
-_WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
-MODEL_PATTERN = rf"^{_WORD}(?:/{_WORD})?(?:@{_WORD})?$"
-HUB_DATASET_PATTERN = rf"^{_WORD}(?:/{_WORD})?$"
-NAME_PATTERN = rf"^{_WORD}$"
+from surgery.dataset_spec import WORD, DatasetRef, Strict
+from surgery.terms import Aggregate, Fisher, Granularity, Method, Policy, Precision
+
+MODEL_PATTERN = rf"^{WORD}(?:/{WORD})?(?:@{WORD})?$"
 
 ModelId = Annotated[
     str,
@@ -24,222 +22,8 @@ ModelId = Annotated[
         examples=["google-bert/bert-base-cased"],
     ),
 ]
-ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-PartName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=96)]
-MAX_CHOICES = 64
-LabelNames = Annotated[
-    list[Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]],
-    Field(
-        min_length=2,
-        max_length=1000,
-        description="Class or tag names in index order, where the data hold indices.",
-    ),
-]
 
 
-class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt option must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", use_enum_values=False, ser_json_inf_nan="null")
-
-
-class Problem(StrEnum):
-    """What is predicted from a row."""
-
-    CLASSIFICATION = "classification"
-    REGRESSION = "regression"
-    MULTIPLE_CHOICE = "multiple_choice"
-    TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105  # no password
-
-
-class Aggregate(StrEnum):
-    """How the diagonal of a layer's Fisher information becomes one number."""
-
-    TRACE = "trace"
-    """Its sum: the mean over samples of the squared gradient norm. Cheapest; exact intervals."""
-    MEAN = "mean"
-    """The trace over the number of parameters: layers of different sizes on one scale."""
-    FROBENIUS = "frobenius"
-    """The norm of the diagonal, summed over tensors: the released code of the paper."""
-
-
-class Method(StrEnum):
-    """What a layer's score measures."""
-
-    FISHER = "fisher"
-    """The diagonal of the Fisher information: mean squared per-sample gradients."""
-    GRADIENT_NORM = "gradient_norm"
-    """‖ḡ‖ of the mean gradient."""
-    RELATIVE_GRADIENT_NORM = "relative_gradient_norm"
-    """Mean over tensors of ‖ḡ_p‖/‖θ_p‖ (Lee et al., "Surgical Fine-Tuning", ICLR 2023)."""
-    SNIP = "snip"
-    """Σ|ḡ·θ| (Lee et al., "SNIP", ICLR 2019)."""
-    WEIGHT_SNR = "weight_snr"
-    """Singular values above the noise edge over those below (Spectrum, 2024); uses no data."""
-    CLS_SIMILARITY = "cls_similarity"
-    """How far a layer turns the first token's state: 1 − cosine. One forward pass."""
-    TANGENT = "tangent"
-    """How well the layer's tangent kernel predicts what the head leaves unexplained."""
-    LAST = "last"
-    """Upper layers first."""
-    FIRST = "first"
-    """Lower layers first."""
-    RANDOM = "random"
-    """A seeded order: what any method has to beat."""
-    PAPER_COMPAT = "paper_compat"
-    """The computation of the paper's released code, for comparison only."""
-    ALL = "all"
-    """Rank by `fisher`, and tabulate every other method beside it."""
-
-
-class Granularity(StrEnum):
-    """What is ranked."""
-
-    LAYER = "layer"
-    """Transformer blocks."""
-    SUBLAYER = "sublayer"
-    """Attention and feed-forward part of each block, each with its norms."""
-    TENSOR = "tensor"
-    """Single parameter tensors of the blocks."""
-
-
-class Fisher(StrEnum):
-    """Which labels the squared gradients are taken at. Cost in backward passes a batch."""
-
-    EMPIRICAL = "empirical"
-    """The dataset's labels: one pass."""
-    SAMPLED = "sampled"
-    """Labels drawn from the model's own prediction: one pass a draw."""
-    EXACT = "exact"
-    """The expectation over the model's prediction: one pass for two classes and for regression,
-    C − 1 for C classes, as many a labelled token for token classification."""
-
-
-class Precision(StrEnum):
-    """Number format of weights and activations while scoring; sums are always float32 or wider."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Policy(StrEnum):
-    """Which layers train."""
-
-    TOP_K = "top_k"
-    FIRST_K = "first_k"
-    LAST_K = "last_k"
-    RANDOM_K = "random_k"
-    LAYERS = "layers"
-    ALL = "all"
-    HEAD_ONLY = "head_only"
-
-
-_PARTS = {
-    Problem.CLASSIFICATION: ("text", "text_pair", "label"),
-    Problem.REGRESSION: ("text", "text_pair", "label"),
-    Problem.MULTIPLE_CHOICE: ("text", "text_pair", "choices", "label"),
-    Problem.TOKEN_CLASSIFICATION: ("tokens", "label"),
-}
-_NEEDED = {
-    Problem.CLASSIFICATION: "text",
-    Problem.REGRESSION: "text",
-    Problem.MULTIPLE_CHOICE: "choices",
-    Problem.TOKEN_CLASSIFICATION: "tokens",
-}
-
-
-class Columns(Strict):
-    """Which column of a table plays which part."""
-
-    text: ColumnName | None = Field(
-        None, description="The text, the first text of a pair, or the context of a choice."
-    )
-    text_pair: ColumnName | None = Field(
-        None, description="The second text of a pair, or the question about the context."
-    )
-    choices: (
-        ColumnName | Annotated[list[ColumnName], Field(min_length=2, max_length=MAX_CHOICES)] | None
-    ) = Field(
-        None,
-        description="For multiple choice: the column of lists, or one column for each choice.",
-    )
-    tokens: ColumnName | None = Field(
-        None, description="For token classification: the column of lists of words."
-    )
-    label: ColumnName | None = Field(
-        None,
-        description="The class, the number to predict, the right choice (its index from 0, or "
-        "its text), or the list of tags.",
-    )
-
-    @model_validator(mode="after")
-    def _choices_differ(self) -> Columns:
-        if isinstance(self.choices, list) and len(set(self.choices)) < len(self.choices):
-            raise ValueError("choices names a column twice")
-        return self
-
-    def named(self) -> list[tuple[str, str]]:
-        """Each named column after its place in this object, as in ("choices/0", "ending0")."""
-        found = []
-        for part, names in self.model_dump(exclude_none=True).items():
-            if isinstance(names, list):
-                found += [(f"{part}/{place}", name) for place, name in enumerate(names)]
-            else:
-                found.append((part, names))
-        return found
-
-    def misplaced(self, problem: Problem) -> str | None:
-        """A part that is named and means nothing to the problem."""
-        parts = self.model_dump(exclude_none=True)
-        return next((part for part in parts if part not in _PARTS[problem]), None)
-
-
-def check_label_names(names: list[str], problem: Problem) -> None:
-    """Raise ValueError unless the names are distinct and the problem has classes to name."""
-    if problem not in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}:
-        raise ValueError(f"labels mean nothing to problem {problem.value}; leave them out")
-    if len(set(names)) < len(names):
-        raise ValueError("two of the labels are equal; give each class a name of its own")
-
-
-class HubDataset(Strict):
-    """A dataset on the Hugging Face Hub, or in the mirror under the same id."""
-
-    hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN, max_length=200)] = Field(
-        description="Dataset id on the Hub.", examples=["nyu-mll/glue"]
-    )
-    config: PartName | None = None
-    revision: PartName | None = None
-    train: PartName = "train"
-    validation: PartName = "validation"
-    columns: Columns = Columns(text="text", label="label")
-    problem: Problem = Problem.CLASSIFICATION
-    labels: LabelNames | None = None
-
-    @model_validator(mode="after")
-    def _columns_named(self) -> HubDataset:
-        needed = _NEEDED[self.problem]
-        if getattr(self.columns, needed) is None or self.columns.label is None:
-            raise ValueError(
-                f"columns.{needed} and columns.label must both be named for a Hub dataset"
-                f" of problem {self.problem.value}"
-            )
-        misplaced = self.columns.misplaced(self.problem)
-        if misplaced is not None:
-            raise ValueError(f"columns.{misplaced} means nothing to problem {self.problem.value}")
-        if self.labels is not None:
-            check_label_names(self.labels, self.problem)
-        return self
-
-
-DatasetRef = Annotated[
-    Annotated[str, StringConstraints(min_length=1, max_length=120)] | HubDataset,
-    Field(
-        description="A preset (`glue/cola`), an upload's id (`ds_…`), or a Hub reference.",
-        examples=["glue/cola"],
-    ),
-]
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
@@ -346,7 +130,7 @@ class Submission(Strict):
     model: ModelId
     dataset: DatasetRef
     name: Annotated[str, StringConstraints(max_length=200)] | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = {}  # noqa: RUF012  # pydantic copies it
     priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
 
 
@@ -430,6 +214,11 @@ class FinetuneSpec(Submission):
     selection: SelectionSpec
     training: TrainingSpec = TrainingSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
+    track_ranking: bool = Field(
+        False,
+        description="Score 128 training rows at the start and at every evaluation, to see whether "
+        "the ranking of the layers stays the same while they train.",
+    )
 
 
 def nearest(word: str, known: list[str]) -> str | None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from surgery.arrow import content_hash, repeated_rows
+from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows, shown
 from surgery.holdout import hold_out
 from surgery.inputs import CellError, Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
-from surgery.spec import Columns, Problem
+from surgery.terms import Problem
 
 MAX_FAULTS = 100
 _STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}

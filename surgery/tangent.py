@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from surgery.accumulators import wide
 from surgery.architecture import model_inputs
 from surgery.data import Batch
-from surgery.errors import ModelUnsupported, ScoresNotFinite, SurgeryError
+from surgery.errors import MethodUndefined, ModelUnsupported, ScoresNotFinite
 from surgery.fisher import feed, plan_for
 from surgery.likelihood import likelihood_slope
 from surgery.methods import linear_weights
@@ -26,7 +26,7 @@ from surgery.passes import Objective, prepared, without_padding
 from surgery.probe import Path, Plan
 from surgery.scores import Matrix, Scores, from_samples
 from surgery.sketches import SketchAccumulator, sketch_numbers
-from surgery.spec import Problem
+from surgery.terms import Problem
 from surgery.units import Unit
 
 FOLDS = 5
@@ -35,12 +35,6 @@ MAX_SAMPLES = 2000  # a kernel has N² numbers
 MAX_OUTPUTS = 8  # of more outputs, so many directions are drawn
 BUDGET = 2**30  # bytes of sketches held at once
 MOST = 0.9  # of the parameters: below that share the result says what the kernel leaves out
-
-
-class TangentUndefined(SurgeryError):
-    """Method tangent is not defined for this request; use another method."""
-
-    code = "tangent_undefined"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +84,7 @@ def tangent_scores(
     and warnings. Cost: one forward and C backward passes, 8 for more than 8 outputs. Memory: N²
     numbers a unit, and sketches, N · 48² numbers for each Linear and direction, of ``budget`` bytes
     at most (but those of one unit and direction); where all together take more, the batches run
-    through the model several times. Raises TangentUndefined for token classification and for fewer
+    through the model several times. Raises MethodUndefined for token classification and for fewer
     than 10 or more than 2,000 samples, ModelUnsupported for a unit without a Linear,
     ScoresNotFinite.
     """
@@ -113,17 +107,17 @@ def tangent_scores(
 
 def _require_defined(problem: Problem, samples: int) -> None:
     if problem is Problem.TOKEN_CLASSIFICATION:
-        raise TangentUndefined(
+        raise MethodUndefined(
             "method tangent compares samples by the gradients of the same outputs, and a text with "
             "tags has outputs for each of its words; use another method for token classification"
         )
     if samples < MIN_SAMPLES:
-        raise TangentUndefined(
+        raise MethodUndefined(
             f"method tangent cross-validates over {FOLDS} folds and needs {MIN_SAMPLES} samples at "
             f"least, not {samples}; score more rows or use another method"
         )
     if samples > MAX_SAMPLES:
-        raise TangentUndefined(
+        raise MethodUndefined(
             f"tangent takes at most {MAX_SAMPLES:,} samples, as its memory grows with their "
             f"square; set samples to {MAX_SAMPLES} or less, not {samples:,}"
         )
@@ -240,7 +234,7 @@ def cross_validated(kernels: Tensor, residuals: Tensor, seed: int) -> tuple[Matr
     if not np.isfinite(ridge) or not bool(torch.isfinite(total).all()):
         raise ScoresNotFinite
     if ridge == 0 or not bool(total.any()):
-        raise TangentUndefined(
+        raise MethodUndefined(
             "the outputs do not change with the weights of the layers, or leave nothing "
             "unexplained; use another method, or another head"
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surgery.spec import Columns, Problem
+from surgery.dataset_spec import Columns
+from surgery.terms import Problem
 
 GLUE = "nyu-mll/glue"
 SUPER_GLUE = "aps/super_glue"

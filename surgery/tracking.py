@@ -43,9 +43,7 @@ class RankingTracker:
         encoded = encode(data.train, loaded.tokenizer, training.max_length, rows)
         device = next(loaded.model.parameters()).device
         with prepared(loaded.model):
-            self._scorer = Scorer(
-                loaded, Sample(encoded, device), data.problem, options, Quiet()
-            )
+            self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
             self._first = self._first_scores(data, training) if loaded.new else self._score()
 
     def _first_scores(self, data: TaskData, training: TrainingSpec) -> Scores:

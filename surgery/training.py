@@ -27,8 +27,9 @@ from surgery.memory import peak_bytes, reset_peak
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.results import EpochReport, FinetuneResult, LayerInfo
 from surgery.selection import freeze_all_but, frozen_digests
-from surgery.spec import FinetuneSpec, Problem, TrainingSpec
+from surgery.spec import FinetuneSpec, TrainingSpec
 from surgery.state import Progress, load_state, save_state
+from surgery.terms import Problem
 from surgery.tracking import RankingTracker
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from surgery.architecture import Block, encoder_of, head_parameters
-from surgery.spec import Granularity
+from surgery.terms import Granularity
 
 ATTENTION = re.compile(r"att|(^|\.)sa_|fourier", re.IGNORECASE)  # FNet mixes tokens by Fourier
 EMBEDDING = re.compile(r"emb", re.IGNORECASE)
@@ -81,6 +81,4 @@ def groups_of(model: nn.Module, blocks: Sequence[Block]) -> list[Unit]:
 
 
 def _unit(name: str, index: int | None, held: Sequence[tuple[str, nn.Parameter]]) -> Unit:
-    return Unit(
-        name, index, tuple(name for name, _ in held), sum(p.numel() for _, p in held)
-    )
+    return Unit(name, index, tuple(name for name, _ in held), sum(p.numel() for _, p in held))

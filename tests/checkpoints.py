@@ -15,7 +15,7 @@ from surgery.data import TaskData
 from surgery.loading import LoadedModel, load_model
 from surgery.models import local_model
 from surgery.sources import Sources
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 TEXTS = ["a b c d e f g h", "a", "b d f h", "o n m l k j", "c a", "e e e"]
 SECONDS = ["b c", "d e f g", "h", "a a a", "k l m n o", "f"]

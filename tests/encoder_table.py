@@ -28,7 +28,7 @@ from surgery.architecture import find_blocks
 from surgery.fisher import FisherScores, fisher_scores
 from surgery.passes import Objective
 from surgery.scores import fisher_units
-from surgery.spec import Aggregate, Fisher, Granularity, Problem
+from surgery.terms import Aggregate, Fisher, Granularity, Problem
 from surgery.units import Unit, groups_of, units_of
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "encoders.md"
@@ -115,7 +115,13 @@ def batches_of(case: Case) -> list[dict[str, Tensor]]:
     labels = HEADS[case.head][1]
     more = 4 if case.problem is Problem.MULTIPLE_CHOICE else 0  # Longformer's have three separators
     return [
-        padded_batch([n + more for n in lengths], labels=labels, seed=seed, kind=case.encoder, problem=case.problem)
+        padded_batch(
+            [n + more for n in lengths],
+            labels=labels,
+            seed=seed,
+            kind=case.encoder,
+            problem=case.problem,
+        )
         for seed, lengths in enumerate(LENGTHS)
     ]
 
@@ -133,15 +139,13 @@ def measure(case: Case, fisher: Fisher) -> Measured:
         found = fisher_scores(model, units, batches, objective)
         errors += [_trace_error(found, twin, aggregate) for aggregate in ("trace", "mean")]
         path = found.path
-        why = next((w for w in found.warnings if not w.split()[0] in {"other", "pooler"}), "")
+        why = next((w for w in found.warnings if w.split()[0] not in {"other", "pooler"}), "")
         whole = fisher_scores(model, units, batches, objective, elementwise=True)
         errors.append(_frobenius_error(whole, twin))
     return Measured(path, max(errors), why)
 
 
-def _trace_error(
-    found: FisherScores, twin: Sequence[dict[str, Tensor]], aggregate: str
-) -> float:
+def _trace_error(found: FisherScores, twin: Sequence[dict[str, Tensor]], aggregate: str) -> float:
     assert found.per_sample is not None
     expected = torch.stack(
         [torch.stack([_total(sample, unit) for unit in found.units]) for sample in twin]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from surgery.loading import HEADS
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,

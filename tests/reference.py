@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 
 
 def squared_gradients(
@@ -33,23 +33,21 @@ def squared_gradients(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(within in name)
     scored = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    singles = [alone(batch, row) for batch in batches for row in range(len(batch["labels"]))]
     found = []
-    for batch in batches:
-        for row in range(len(batch["labels"])):
-            single = alone(batch, row)
-            labels = single.pop("labels")[0]
-            taken = inspect.signature(model.forward).parameters
-            logits = model(**{n: t for n, t in single.items() if n in taken}).logits[0]
-            draw = np.random.default_rng((seed, len(found)))
-            squares = {name: torch.zeros_like(p) for name, p in scored.items()}
-            for weight, value in likelihoods(logits, labels, problem, fisher, draws, draw):
-                gradients = torch.autograd.grad(
-                    value, list(scored.values()), retain_graph=True, allow_unused=True
-                )
-                for name, gradient in zip(scored, gradients, strict=True):
-                    if gradient is not None:
-                        squares[name] += weight * gradient**2
-            found.append(squares)
+    for number, single in enumerate(singles):
+        labels = single.pop("labels")[0]
+        taken = inspect.signature(model.forward).parameters
+        logits = model(**{n: t for n, t in single.items() if n in taken}).logits[0]
+        draw = np.random.default_rng((seed, number))
+        squares = {name: torch.zeros_like(p) for name, p in scored.items()}
+        for weight, value in likelihoods(logits, labels, problem, fisher, draws, draw):
+            gradients = torch.autograd.grad(
+                value, list(scored.values()), retain_graph=True, allow_unused=True
+            )
+            for name, gradient in zip(scored, gradients, strict=True):
+                squares[name] += 0 if gradient is None else weight * gradient**2
+        found.append(squares)
     return found
 
 

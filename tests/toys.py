@@ -19,8 +19,9 @@ from surgery.loading import LoadedModel
 from surgery.models import ModelSource
 from surgery.ranking import rank_layers
 from surgery.results import LayerScore, RankingResult, Stability
-from surgery.spec import Problem, RankingOptions
+from surgery.spec import RankingOptions
 from surgery.tasks import metrics_for
+from surgery.terms import Problem
 
 SOURCE = ModelSource("toy", "mirror", None, "sha256:0", {"model_type": "bert"}, ())
 QUICK: dict[str, Any] = {"model_prior": False, "bootstrap": 200}

@@ -13,6 +13,7 @@ import transformers
 
 from surgery import __version__
 from surgery.data import TaskData, open_data
+from surgery.dataset_spec import HubDataset
 from surgery.errors import ModelNotFound
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, resolve_model
@@ -24,8 +25,9 @@ from surgery.results import LayerInfo, RankingResult
 from surgery.schema import DatasetReport
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import FinetuneSpec, HubDataset, Policy, RankingOptions, RankingSpec
+from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec
 from surgery.tasks import metrics_for
+from surgery.terms import Policy
 from surgery.training import finetune
 
 Json = dict[str, Any]

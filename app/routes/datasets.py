@@ -20,11 +20,12 @@ from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
 from app.routes.examples import DATASET, DATASETS, answers
 from app.tables import TERMINAL, Dataset, Job
 from app.views import DatasetView, dataset_view
+from surgery.dataset_spec import Columns, LabelNames, Strict
 from surgery.files import format_of
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
-from surgery.spec import Columns, LabelNames, Problem, Strict
+from surgery.terms import Problem
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from app.errors import NotFound
 from app.routes.examples import TASK, TASKS_PAGE, answers
-from surgery.spec import Columns, nearest
+from surgery.dataset_spec import Columns
+from surgery.spec import nearest
 from surgery.tasks import TASKS, Task
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])

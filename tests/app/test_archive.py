@@ -26,7 +26,7 @@ from surgery.architecture import model_inputs
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
 from surgery.folder import read_manifest
 from surgery.loading import LoadedModel
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 AUTO = {
     Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,

@@ -17,8 +17,9 @@ from app.routes.examples import (
 )
 from app.submit import MAX_KERNEL, MIN_KERNEL
 from surgery.results import FinetuneResult, RankingResult
-from surgery.spec import FinetuneSpec, Method, RankingOptions, RankingSpec
+from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec
 from surgery.tangent import MAX_SAMPLES, MIN_SAMPLES
+from surgery.terms import Method
 
 NEW_HEAD: Json = {"init": "new"}
 WRONG: dict[str, tuple[Json, str, tuple[str, ...]]] = {

@@ -14,7 +14,7 @@ from services import Running
 from transformers import AlbertConfig, AlbertModel
 
 from surgery.results import FinetuneResult, RankingResult
-from surgery.spec import Method
+from surgery.terms import Method
 
 SAMPLES = 16
 SMALL: Json = {

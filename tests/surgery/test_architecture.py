@@ -17,7 +17,7 @@ from surgery.architecture import (
 )
 from surgery.errors import ModelUnsupported
 from surgery.headers import layers_of
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 STACKS = {
     "distilbert": [f"transformer.layer.{index}" for index in range(3)],

@@ -27,7 +27,7 @@ from surgery.errors import SelectionMismatch, UnsafeWeights
 from surgery.loading import LoadedModel
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
 from surgery.selection import freeze_all_but, layers_of_model
-from surgery.spec import Problem
+from surgery.terms import Problem
 from surgery.training import loss_of
 
 AUTO = {

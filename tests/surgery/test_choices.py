@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tables import Rows, ingested, lines, refused, stored
 
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid
 from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources
-from surgery.spec import Columns, HubDataset, Problem
+from surgery.terms import Problem
 
 
 def asked(count: int = 20, **changes: Any) -> Rows:

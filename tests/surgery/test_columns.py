@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from surgery.columns import settle_columns
+from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid
-from surgery.spec import Columns
 
 
 @pytest.mark.parametrize(

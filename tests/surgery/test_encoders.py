@@ -19,7 +19,7 @@ from surgery.errors import ModelUnsupported
 from surgery.loading import LoadedModel, renew_head
 from surgery.models import ENCODERS, inspect_model, local_model
 from surgery.selection import freeze_all_but, layers_of_model
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 # Its blocks halve the tokens by averaging neighbours: the last token of a row is averaged with the
 # padding after it, and where the halves fall depends on the padded length.

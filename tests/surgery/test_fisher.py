@@ -15,7 +15,7 @@ from surgery.architecture import Block, find_blocks
 from surgery.errors import ScoresNotFinite
 from surgery.fisher import FisherScores, fisher_scores
 from surgery.passes import Objective
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 from surgery.units import units_of
 
 LENGTHS = ([11, 4, 7], [9, 9], [3, 12, 5, 6])
@@ -88,17 +88,6 @@ def test_traces_are_the_sums_of_the_diagonal(model_type: str) -> None:
         sums[place] += values.sum()
     torch.testing.assert_close(matrix.mean(0), sums, rtol=1e-9, atol=0)
     torch.testing.assert_close(matrix.sum(), 9 * sums.sum(), rtol=1e-9, atol=0)
-
-
-def test_halves_take_the_samples_in_turn() -> None:
-    scores = engine(model_of("bert"), batches_of(2), elementwise=True)
-    squares = squared_gradients(model_of("bert"), batches_of(2))
-    assert scores.halves is not None
-    for start, half in enumerate(scores.halves):
-        expected = mean_squares(squares[start::2])
-        for name, values in half.items():
-            expected_sum = expected[name] * len(squares[start::2])
-            torch.testing.assert_close(values, expected_sum, rtol=1e-9, atol=1e-20)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "modernbert", "deberta"])

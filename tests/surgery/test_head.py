@@ -16,7 +16,7 @@ from surgery.architecture import encoder_of, head_parameters, model_inputs
 from surgery.data import Batch, Encoded, batches_by_length
 from surgery.head import WARMUP_BATCH, Warmup, _features
 from surgery.progress import Quiet
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 KINDS = [*CONFIGS, "modernbert mean", "xlnet mean"]
 CASES = [

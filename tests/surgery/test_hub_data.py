@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.references import DatasetSource, materialise, resolve_dataset
 from surgery.sources import Sources
-from surgery.spec import Columns, HubDataset, Problem
+from surgery.terms import Problem
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

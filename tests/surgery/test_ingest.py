@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Limits
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
-from surgery.spec import Columns, Problem
+from surgery.terms import Problem
 
 CSV = "text,label\n" + "".join(f"row {n},{'good' if n % 2 else 'bad'}\n" for n in range(20))
 

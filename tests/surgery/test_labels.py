@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from surgery.labels import LabelColumn, LabelError, read_label
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 
 def column_of(values: list[Any], problem: Problem | None = None) -> LabelColumn:

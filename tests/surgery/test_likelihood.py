@@ -18,7 +18,7 @@ from surgery.likelihood import (
     likelihood_slope,
     log_likelihood,
 )
-from surgery.spec import Fisher, Problem
+from surgery.terms import Fisher, Problem
 
 LOGITS = st.lists(st.floats(-2000, 2000), min_size=2, max_size=6)
 TAGS = torch.tensor([[IGNORED, 1, 0, IGNORED], [2, 2, IGNORED, IGNORED], [IGNORED] * 4])

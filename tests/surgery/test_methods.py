@@ -9,7 +9,6 @@ from encoders import CONFIGS, LEFT_PADDED, NO_CHOICES, UNMASKED, padded_batch, t
 from reference_methods import mean_gradient, single_rows, spectrum_ratio, turned_states
 from torch import Tensor, nn
 
-from surgery.accumulators import Means
 from surgery.architecture import Block, find_blocks
 from surgery.errors import ModelUnsupported, ScoresNotFinite
 from surgery.fisher import feed, plan_for, scored_parameters
@@ -23,7 +22,8 @@ from surgery.methods import (
 )
 from surgery.passes import Objective
 from surgery.scores import Scores
-from surgery.spec import Granularity, Method, Problem
+from surgery.sums import Means
+from surgery.terms import Granularity, Method, Problem
 from surgery.units import Unit, units_of
 
 Batches = list[dict[str, Tensor]]
@@ -42,9 +42,13 @@ def gradients(
 ) -> dict[Method, Scores]:
     objective = Objective(problem)
     plan = plan_for(model, units, batches[0], objective)
-    means = Means(scored_parameters(model, plan))
-    numbers = feed(model, means, batches, objective, plan)
-    return gradient_scores(means, units, len(numbers))
+    halves, sizes = [], []
+    for side in (0, 1):
+        rows = [row for place, row in enumerate(single_rows(batches)) if place % 2 == side]
+        means = Means(scored_parameters(model, plan))
+        sizes.append(len(feed(model, means, rows, objective, plan)))
+        halves.append(means)
+    return gradient_scores((halves[0], halves[1]), units, (sizes[0], sizes[1]))
 
 
 def formulas(model: nn.Module, units: list[Unit], mean: dict[str, Tensor]) -> dict[Method, list]:
@@ -101,20 +105,14 @@ def test_a_tensor_of_zeros_has_no_part_in_the_relative_norm() -> None:
     assert found == pytest.approx(ratios[others].mean(), rel=1e-12)
 
 
-def test_one_sample_has_no_halves() -> None:
-    model = tiny("bert")
-    units = units_of(model, find_blocks(model))
-    found = gradients(model, units, [padded_batch([5])], Problem.CLASSIFICATION)
-    assert all(scores.halves is None for scores in found.values())
-
-
 def test_gradients_that_are_not_numbers() -> None:
     model = tiny("bert")
     units = units_of(model, find_blocks(model))
-    means = Means({name: p for name, p in model.named_parameters() if name in units[1].members})
-    means.halves[1][units[1].members[0]].view(-1)[0] = float("nan")
+    scored = {name: p for name, p in model.named_parameters() if name in units[1].members}
+    first, second = Means(scored), Means(scored)
+    second.sums[units[1].members[0]].view(-1)[0] = float("nan")
     with pytest.raises(ScoresNotFinite):
-        gradient_scores(means, units[1:2], 4)
+        gradient_scores((first, second), units[1:2], (2, 2))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

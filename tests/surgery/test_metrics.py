@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surgery.metrics import entities, entity_scores, measure
-from surgery.spec import Problem
+from surgery.terms import Problem
 
 TAGS = ["O", "B-LOC", "B-PER", "I-LOC", "I-PER"]
 

@@ -16,7 +16,8 @@ from surgery.loading import LoadedModel
 from surgery.paper import longest_input, padded_batches
 from surgery.ranking import rank_layers
 from surgery.results import RankingResult
-from surgery.spec import Method, Problem, RankingOptions
+from surgery.spec import RankingOptions
+from surgery.terms import Method, Problem
 
 
 def paper(loaded: LoadedModel, data: TaskData) -> RankingResult:
@@ -85,7 +86,7 @@ def test_batches_are_padded_to_the_maximum_and_padding_is_attended_to() -> None:
     loaded = toy_model()
     loaded.tokenizer.model_max_length = 20
     assert longest_input(loaded) == 20
-    [batch] = padded_batches(loaded, toy_data(4))
+    [batch] = padded_batches(loaded, toy_data(4), range(12))
     assert batch["input_ids"].shape == (12, 20)
     assert bool(batch["attention_mask"].all())
     assert (batch["input_ids"] == loaded.tokenizer.pad_token_id).any()

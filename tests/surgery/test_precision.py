@@ -10,7 +10,7 @@ import torch
 from checkpoints import loaded_from
 from toys import by_index, rank, sentences, toy_model
 
-from surgery.accumulators import Diagonal, Means, Traces
+from surgery.accumulators import Traces
 from surgery.architecture import find_blocks
 from surgery.data import TaskData
 from surgery.errors import ScoresNotFinite
@@ -19,7 +19,9 @@ from surgery.loading import LoadedModel
 from surgery.passes import Objective
 from surgery.ranking import rank_layers
 from surgery.results import RankingResult
-from surgery.spec import Method, Precision, Problem, RankingOptions
+from surgery.spec import RankingOptions
+from surgery.sums import Diagonal, Means
+from surgery.terms import Method, Precision, Problem
 from surgery.uncertainty import kendall_tau
 from surgery.units import units_of
 
@@ -82,8 +84,8 @@ def test_sums_are_kept_in_float32_or_wider(dtype: torch.dtype) -> None:
     assert traces.matrix().dtype is torch.float64
     assert traces.matrix().sum() == 1500 * 6 / 4
     for part, each in ((diagonal, 0.25), (means, 0.5)):
-        assert part.halves[0]["p"].dtype is torch.float32
-        assert torch.equal(part.halves[0]["p"], torch.full((2, 3), 1500 * each))
+        assert part.sums["p"].dtype is torch.float32
+        assert torch.equal(part.sums["p"], torch.full((2, 3), 1500 * each))
 
 
 @pytest.mark.parametrize("elementwise", [False, True])

@@ -16,7 +16,8 @@ from surgery.progress import Quiet
 from surgery.ranking import Ranking, rank_layers
 from surgery.results import ModelPrior, RankingResult
 from surgery.scoring import ranked_only
-from surgery.spec import Problem, RankingOptions
+from surgery.spec import RankingOptions
+from surgery.terms import Problem
 from surgery.uncertainty import kendall_tau, top_k_overlap
 
 

@@ -20,7 +20,8 @@ from surgery.ranking import Ranking, rank_layers
 from surgery.sample import Sample
 from surgery.scores import Scores
 from surgery.scoring import Scorer, ranked_only
-from surgery.spec import Aggregate, Fisher, Granularity, Method, RankingOptions
+from surgery.spec import RankingOptions
+from surgery.terms import Aggregate, Fisher, Granularity, Method
 from surgery.units import groups_of
 
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources, file_digest, mirror_path
-from surgery.spec import Columns, HubDataset
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 COLA = [{"sentence": f"s {n}", "label": n % 2, "idx": n} for n in range(6)]

@@ -16,8 +16,9 @@ from surgery.fisher import FisherScores, fisher_scores
 from surgery.passes import Objective
 from surgery.report import ranked_result
 from surgery.results import LayerScore, RankingResult, Stability
-from surgery.scores import Scores, average, fisher_units, from_samples
-from surgery.spec import Aggregate, Problem, RankingOptions
+from surgery.scores import Scores, average, fisher_units, frobenius_of_halves, from_samples
+from surgery.spec import RankingOptions
+from surgery.terms import Aggregate, Problem
 from surgery.units import Unit, units_of
 
 SIZES = (12, 12, 48, 12)  # parameters of each block
@@ -141,22 +142,29 @@ def test_same_seed_same_result() -> None:
     assert ranked(values, seed=4) != ranked(values, seed=5)
 
 
-def frobenius_of(lengths: list[list[int]]) -> tuple[Scores, FisherScores]:
+def frobenius_of(lengths: list[int]) -> FisherScores:
     model = tiny("bert")
-    batches = [padded_batch(some, seed=seed) for seed, some in enumerate(lengths)]
-    found = fisher_scores(
-        model, units_of(model, find_blocks(model)), batches, Objective(Problem.CLASSIFICATION),
-        elementwise=True,
+    return fisher_scores(
+        model, units_of(model, find_blocks(model)), [padded_batch(lengths, seed=len(lengths))],
+        Objective(Problem.CLASSIFICATION), elementwise=True,
     )  # fmt: skip
-    return fisher_units(found, Aggregate.FROBENIUS), found
 
 
-def test_frobenius_has_a_tau_and_no_intervals() -> None:
-    scores, found = frobenius_of([[9, 4, 7], [5, 8, 6]])
+def test_frobenius_of_halves_has_a_tau_and_no_intervals() -> None:
+    first, second = frobenius_of([9, 4, 7]), frobenius_of([5, 8])
+    scores = frobenius_of_halves(first, second)
     options = RankingOptions(aggregate=Aggregate.FROBENIUS)
-    result = ranked_result(scores, found.units, options, 6)
-    totals = [sum(float(found.diagonal[n].norm()) for n in unit.members) for unit in found.units]
+    result = ranked_result(scores, first.units, options, 5)
+    assert first.sums is not None
+    assert second.sums is not None
+    totals = [
+        sum(float((first.sums[n] + second.sums[n]).norm()) / 5 for n in unit.members)
+        for unit in first.units
+    ]
     assert [layer.score for layer in result.layers] == pytest.approx(sorted(totals, reverse=True))
+    assert scores.halves is not None
+    assert scores.halves[0] == pytest.approx(fisher_units(first, Aggregate.FROBENIUS).values)
+    assert scores.halves[1] == pytest.approx(fisher_units(second, Aggregate.FROBENIUS).values)
     assert all(layer.ci is None and layer.p_top_k is None for layer in result.layers)
     stability = result.stability
     assert (stability.rank_confidence, stability.ambiguous_k) == (None, None)
@@ -164,10 +172,10 @@ def test_frobenius_has_a_tau_and_no_intervals() -> None:
     assert everything_is_finite(result.layers, stability)
 
 
-def test_frobenius_of_one_sample_has_no_tau() -> None:
-    scores, found = frobenius_of([[6]])
+def test_frobenius_of_one_pass_has_no_tau() -> None:
+    found = frobenius_of([6, 5])
     options = RankingOptions(aggregate=Aggregate.FROBENIUS)
-    result = ranked_result(scores, found.units, options, 1)
+    result = ranked_result(fisher_units(found, Aggregate.FROBENIUS), found.units, options, 2)
     assert result.stability.split_half_kendall_tau is None
     assert all(layer.unbiased is None for layer in result.layers)
 
@@ -177,10 +185,13 @@ def test_frobenius_of_few_samples_is_too_large_and_its_unbiased_twin_is_not() ->
     generator = torch.Generator().manual_seed(0)
     units = [Unit("layer.0", 0, ("p",), 200_000)]
     squares = torch.randn(8, 200_000, generator=generator, dtype=torch.float64).square()
-    halves = ({"p": squares[::2].sum(0)}, {"p": squares[1::2].sum(0)})
-    scores = fisher_units(
-        FisherScores(list(range(8)), "batched", units, halves=halves), "frobenius"
-    )
+    scores = frobenius_of_halves(
+        *(
+            FisherScores([side, side + 2, side + 4, side + 6], "batched", units,
+                         sums={"p": squares[side::2].sum(0)})
+            for side in (0, 1)
+        )
+    )  # fmt: skip
     truth = 200_000**0.5
     assert scores.values[0] == pytest.approx(truth * (1 + 2 / 8) ** 0.5, rel=0.01)
     assert scores.unbiased is not None

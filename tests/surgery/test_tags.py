@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from tables import Rows, ingested, lines, refused, stored
 
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.files import Limits
 from surgery.ingest import ingest
 from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources
-from surgery.spec import Columns, HubDataset, Problem
+from surgery.terms import Problem
 
 
 def tagged(count: int = 20, **changes: Any) -> Rows:

@@ -12,22 +12,21 @@ from reference_methods import jacobian_kernel, output_jacobian, ridge_scores, si
 from torch import Tensor, nn
 
 from surgery.architecture import find_blocks
-from surgery.errors import ModelUnsupported, ScoresNotFinite
+from surgery.errors import MethodUndefined, ModelUnsupported, ScoresNotFinite
 from surgery.fisher import feed, plan_for
 from surgery.methods import linear_weights
 from surgery.passes import Objective
 from surgery.sketches import SketchAccumulator, projections
-from surgery.spec import Granularity, Problem
 from surgery.tangent import (
     FOLDS,
     OutputDirections,
-    TangentUndefined,
     cross_validated,
     output_vectors,
     plan_passes,
     tangent_kernels,
     tangent_scores,
 )
+from surgery.terms import Granularity, Problem
 from surgery.units import Unit, units_of
 
 Batches = list[dict[str, Tensor]]
@@ -376,7 +375,7 @@ def test_token_classification_has_no_kernel() -> None:
     problem = Problem.TOKEN_CLASSIFICATION
     model = tiny("bert", labels=3, problem=problem)
     batches = batches_of("bert", problem, 3)
-    with pytest.raises(TangentUndefined, match="each of its words"):
+    with pytest.raises(MethodUndefined, match="each of its words"):
         tangent_scores(model, layers_of(model), batches, problem, seed=0)
 
 
@@ -385,7 +384,7 @@ def test_token_classification_has_no_kernel() -> None:
 )
 def test_number_of_samples(count: int, words: str) -> None:
     model = tiny("bert")
-    with pytest.raises(TangentUndefined, match=words):
+    with pytest.raises(MethodUndefined, match=words):
         tangent_scores(
             model, layers_of(model), [padded_batch([3] * count)], Problem.CLASSIFICATION, seed=0
         )
@@ -401,7 +400,7 @@ def test_units_without_a_linear() -> None:
 def test_outputs_that_do_not_change() -> None:
     model = tiny("bert")
     model.classifier.weight.data.zero_()
-    with pytest.raises(TangentUndefined, match="do not change"):
+    with pytest.raises(MethodUndefined, match="do not change"):
         tangent_scores(
             model, layers_of(model), [padded_batch([5] * 10)], Problem.CLASSIFICATION, seed=0
         )

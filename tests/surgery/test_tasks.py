@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from surgery.spec import HUB_DATASET_PATTERN, HubDataset, Problem
+from surgery.dataset_spec import HUB_DATASET_PATTERN, HubDataset
 from surgery.tasks import TASKS, Task, metrics_for
+from surgery.terms import Problem
 
 KNOWN_METRICS = {"matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman"}
 NAMELESS = {Problem.REGRESSION, Problem.MULTIPLE_CHOICE}

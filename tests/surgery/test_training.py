@@ -24,8 +24,9 @@ from surgery.progress import Quiet
 from surgery.results import FinetuneResult
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import FinetuneSpec, Problem, TrainingSpec
+from surgery.spec import FinetuneSpec, TrainingSpec
 from surgery.tasks import metrics_for
+from surgery.terms import Problem
 from surgery.training import finetune, loss_of
 
 KINDS = ["bert", "roberta", "distilbert", "deberta", "deberta-v2", "modernbert", "xlnet"]

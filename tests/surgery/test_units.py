@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from surgery.architecture import find_blocks
-from surgery.spec import Granularity, Problem
+from surgery.terms import Granularity, Problem
 from surgery.units import GROUPS, Unit, groups_of, units_of
 
 
