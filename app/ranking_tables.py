@@ -146,7 +146,7 @@ def _computed(result: Json) -> str:
     parts = ["fisher" if result["method"] == "all" else result["method"]]
     parts += [result["aggregate"]] if result["aggregate"] else []
     parts += [f"{result['fisher']} labels"] if result["fisher"] else []
-    parts += [f"{result['samples']} samples"]
+    parts += [f"{result['samples']} samples" if result["samples"] else "no row read"]
     parts += [result["path"].replace("_", " ")] if result["path"] else []
     parts += [result["precision"]] if result["precision"] != "fp32" else []
     parts += [f"{result['processes']} processes"] if result["processes"] > 1 else []

@@ -67,6 +67,8 @@ class Scorer:
             self.problem, self.options.fisher, self.options.draws, self.options.seed, scale
         )
         self.sample.fit_to_memory(model)
+        if self.options.precision is Precision.FP16 and self.sample.device.type == "cpu":
+            self._warn(["fp16 is slow on a CPU, where nothing multiplies it; bf16 or fp32 is not"])
 
     @property
     def model(self) -> nn.Module:

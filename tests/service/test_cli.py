@@ -75,7 +75,7 @@ def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_
             ("--no-prior", "--fisher", "sampled", "--draws", 2, "--precision", "bf16"),
             ("sampled labels", "bf16"),
         ),
-        (("--method", "last"), ("last, 16 samples", "half of the layers")),
+        (("--method", "last"), ("last, no row read", "half of the layers")),
         (("--method", "paper_compat"), ("paper_compat, ", "warning", "validation rows")),
     ],
     ids=str,
