@@ -1,7 +1,7 @@
 """A tour of the service on this machine, in minutes: ``python -m worker.demo``.
 
 Starts the embedded service with a real six-layer encoder, uploads a generated dataset, ranks the
-layers, fine-tunes four selections and shows which one learned.
+layers, fine-tunes five selections and shows which one learned.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from worker.demo_view import (
     FIRST,
     FISHER,
     LAST,
+    TANGENT,
     Arm,
     arms_progress,
     arms_table,
@@ -111,11 +112,11 @@ def run_demo(folder: Path, rows: int) -> None:
         head(f"1. Upload {rows} generated sentences: does the verb agree with its subject?")
         dataset = client.upload(*files)
         say(f"{dataset['id']}: {' and '.join(str(path) for path in files)}")
-        head(f"2. Rank the layers of {MODEL} by Fisher information")
+        head(f"2. Rank the layers of {MODEL} by Fisher information, other methods beside it")
         ranking = rank(client, dataset["id"])
         show_ranking(ranking)
-        head("3. Fine-tune four selections, the same settings for each")
-        jobs = tune(client, dataset["id"], ranking["id"])
+        head("3. Fine-tune five selections, the same settings for each")
+        jobs = tune(client, dataset["id"], ranking)
         arms = [finished_arm(client, name, job) for name, job in jobs.items()]
         console.print(arms_table(arms, next(iter(jobs.values()))["result"]["primary_metric"]))
         held_out = jobs[ALL]["resolved"]["dataset"]["rows"]["validation"]
@@ -208,7 +209,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def rank(client: Client, dataset: str) -> Json:
     """The finished ranking."""
-    body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES}
+    body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all"}
     bar, seen = progress_bar()
     with bar:
         return succeeded(client.wait(client.submit("rankings", body), seen))
@@ -222,10 +223,12 @@ def succeeded(job: Json) -> Json:
     return job
 
 
-def tune(client: Client, dataset: str, ranking: str) -> dict[str, Json]:
+def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
     """All arms queued at once; the finished jobs by arm."""
+    orders = {entry["method"]: entry["order"] for entry in ranking["result"]["methods"]["methods"]}
     selections: dict[str, Json] = {
-        FISHER: {"policy": "top_k", "k": 2, "ranking": ranking},
+        FISHER: {"policy": "top_k", "k": 2, "ranking": ranking["id"]},
+        TANGENT: {"policy": "layers", "layers": orders["tangent"][:2]},
         FIRST: {"policy": "first_k", "k": 2},
         LAST: {"policy": "last_k", "k": 2},
         ALL: {"policy": "all"},

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 Json = dict[str, Any]
-FISHER, FIRST, LAST, ALL = "Fisher's top 2", "first 2", "last 2", "all"
+FISHER, TANGENT = "Fisher's top 2", "tangent's top 2"
+FIRST, LAST, ALL = "first 2", "last 2", "all"
 CHANCE = 0.5  # two classes of equal size
 FAR_FROM_NOISE = 2.0  # standard errors between two arms that are said to differ
 
@@ -39,7 +40,7 @@ def arms_progress(
 ) -> tuple[Progress, Callable[[str, Mapping[str, Any]], None]]:
     """A bar an arm, and what to call with an arm's name and every state of its job."""
     bars = Progress(
-        TextColumn("{task.fields[arm]:<14}"), TextColumn("{task.description:<9}"), BarColumn(24),
+        TextColumn("{task.fields[arm]:<15}"), TextColumn("{task.description:<9}"), BarColumn(24),
         TaskProgressColumn(), TextColumn("{task.fields[steps]}"), TimeElapsedColumn(),
         console=console,
     )  # fmt: skip
@@ -92,14 +93,16 @@ def best_arm(arms: Sequence[Arm]) -> Arm:
 
 
 def conclusions(arms: Sequence[Arm], rows: int) -> list[str]:
-    """What the numbers of the four arms say, measured on so many validation rows."""
+    """What the numbers of the arms say, measured on so many validation rows."""
     by_name = {arm.name: arm for arm in arms}
     fisher, first, last = by_name[FISHER], by_name[FIRST], by_name[LAST]
     error = math.sqrt(CHANCE * (1 - CHANCE) / rows)  # largest at one half
     return [
         f"Chance is {CHANCE:.3f}; on {rows} validation rows one standard error is {error:.3f}.",
         _fisher_against_first(fisher, first, rows) + _same_layers(fisher, last),
-        _small_against_all(best_arm([fisher, first, last]), by_name[ALL], rows),
+        _tangent_against_fisher(by_name[TANGENT], fisher, rows)
+        + _same_layers(by_name[TANGENT], first),
+        _small_against_all(best_arm([fisher, by_name[TANGENT], first, last]), by_name[ALL], rows),
         _why_compare(fisher, first, rows),
     ]
 
@@ -116,9 +119,20 @@ def _fisher_against_first(fisher: Arm, first: Arm, rows: int) -> str:
     return f"Fisher's top 2 {verb} the first 2 layers by {abs(difference):.3f}: {numbers}{near}."
 
 
-def _same_layers(fisher: Arm, last: Arm) -> str:
-    return " They are the last 2 layers: those two arms are one run." * (
-        fisher.layers == last.layers
+def _tangent_against_fisher(tangent: Arm, fisher: Arm, rows: int) -> str:
+    numbers = f"{tangent.metric:.3f} against {fisher.metric:.3f}"
+    start = "The tangent-kernel score, which asks what a layer could learn, "
+    if tangent.layers == fisher.layers:
+        return f"{start}prefers the same two layers."
+    if _is_noise(tangent.metric, fisher.metric, rows):
+        return f"{start}prefers two others, no better or worse than noise: {numbers}."
+    verb = "better" if tangent.metric > fisher.metric else "worse"
+    return f"{start}prefers two others, and they do {verb}: {numbers}."
+
+
+def _same_layers(chosen: Arm, plain: Arm) -> str:
+    return f" They are the {plain.name} layers: those two arms are one run." * (
+        chosen.layers == plain.layers
     )
 
 
