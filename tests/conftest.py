@@ -10,6 +10,7 @@ import os
 
 # Before torch is imported: the tests' services share the cores with the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
