@@ -22,7 +22,10 @@ from surgery.terms import Problem
 HASH_BYTES = 16
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
-_TYPES: dict[Kind, Any] = {"string": pa.string(), "strings": pa.list_(pa.string())}
+_TYPES: dict[Kind, Any] = {
+    "string": pa.string(), "strings": pa.list_(pa.string()),
+    "integer": pa.int64(), "number": pa.float64(),
+}  # fmt: skip
 _LABEL_TYPES: dict[Problem, Any] = {
     Problem.REGRESSION: pa.float64(),
     Problem.TOKEN_CLASSIFICATION: pa.list_(pa.int64()),
@@ -62,8 +65,9 @@ class SplitWriter:
     def add(self, content: Content, value: object) -> None:
         """Write one row."""
         label = self._count(value)
-        self.digest.update(content.framed + repr(label).encode() + b"\n")
-        self._held.append((*content.cells, label))
+        told = repr((*content.extras, label) if content.extras else label)
+        self.digest.update(content.framed + told.encode() + b"\n")
+        self._held.append((*content.cells, *content.extras, label))
         self._bytes += len(content.framed)
         self.rows += 1
         if len(self._held) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:

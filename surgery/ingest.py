@@ -114,7 +114,8 @@ def _start(
     for table in tables[1:]:
         file, _, row = table.first()
         check_columns(row, used, file)
-    inputs = inputs_for(problem, used, first, questions)
+    form = tables[0].format
+    inputs = inputs_for(problem, used, first, questions, form.extras if form else ())
     if labels is not None:
         _check_labels(list(labels), problem or Problem.CLASSIFICATION)
     if isinstance(inputs, ChoiceInputs):

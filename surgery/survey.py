@@ -12,6 +12,7 @@ from surgery.arrow import content_hash, repeated_rows
 from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows, shown
+from surgery.formats import Format
 from surgery.holdout import hold_out
 from surgery.inputs import CellError, Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
@@ -32,22 +33,41 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """One split: its files, read one after the other."""
+    """One split: its files, read one after the other, and the format its rows are put in."""
 
     parts: tuple[Part, ...]
     limits: Limits = LIMITS
+    format: Format | None = None
 
     def rows(
         self, columns: Sequence[str] | None = None, on_fault: FaultSink | None = None
     ) -> Iterator[tuple[str, int, Row]]:
-        """Yield ``(file, row in it, values)``."""
+        """Yield ``(file, row in it, values)``; with a format, each row that it makes of one.
+
+        A row that does not suit the format goes to ``on_fault``; DatasetInvalid without it.
+        """
         for part in self.parts:
             rows = read_rows(
-                part.path, part.file_format,
-                limits=self.limits, name=part.name, columns=columns, on_fault=on_fault,
+                part.path, part.file_format, limits=self.limits, name=part.name,
+                columns=self.format.raw if self.format else columns, on_fault=on_fault,
             )  # fmt: skip
             for number, row in rows:
-                yield part.name, number, row
+                for made in self._formatted(part.name, number, row, on_fault):
+                    yield part.name, number, made
+
+    def _formatted(
+        self, file: str, number: int, row: Row, on_fault: FaultSink | None
+    ) -> Sequence[Row]:
+        if self.format is None:
+            return [row]
+        try:
+            return self.format.rows(row)
+        except CellError as bad:
+            fault = Fault(str(bad), file=file, row=number, column=shown(bad.column))
+            if on_fault is None:
+                raise DatasetInvalid(f"{file}, row {number}: {bad}", [fault]) from None
+            on_fault(fault)
+            return []
 
     def first(self) -> tuple[str, int, Row]:
         """The first row that can be read; DatasetInvalid with the faults if none can."""

@@ -6,7 +6,10 @@ from surgery.dataset_spec import HUB_DATASET_PATTERN, HubDataset
 from surgery.tasks import TASKS, Task, metrics_for
 from surgery.terms import Problem
 
-KNOWN_METRICS = {"matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman"}
+KNOWN_METRICS = {
+    "matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman",
+    "f1a", "exact_match", "gender_parity",
+}  # fmt: skip
 NAMELESS = {Problem.REGRESSION, Problem.MULTIPLE_CHOICE}
 
 
@@ -20,6 +23,12 @@ def test_every_preset_is_complete(task: Task) -> None:
     assert task.columns.misplaced(task.problem) is None
     assert len(set(task.labels)) == len(task.labels)
     assert task.text != task.text_pair != task.label
+    if task.train_on:
+        assert set(task.sizes) == {task.validation}
+        assert TASKS[task.train_on].labels == task.labels
+    else:
+        assert set(task.sizes) == {"train", "validation"}
+    assert (task.format is None) or {task.text, task.label} <= set(task.format.raw)
 
 
 def test_presets_follow_the_benchmark() -> None:
@@ -32,6 +41,21 @@ def test_presets_follow_the_benchmark() -> None:
     matched, mismatched = TASKS["glue/mnli"], TASKS["glue/mnli_mismatched"]
     assert (matched.train, matched.hub) == (mismatched.train, mismatched.hub)
     assert matched.validation != mismatched.validation
+    assert (matched.sizes["validation"], mismatched.sizes["validation"]) == (9_815, 9_832)
+    assert TASKS["super_glue/multirc"].metrics == ("f1a", "exact_match")
+    assert TASKS["super_glue/record"].metrics == ("f1", "exact_match")
+
+
+def test_no_task_of_the_benchmarks_is_left_out() -> None:
+    glue = "ax cola mnli mnli_mismatched mrpc qnli qqp rte sst2 stsb wnli"
+    super_glue = "axb axg boolq cb copa multirc record rte wic wsc"
+    assert sorted(TASKS) == [
+        *(f"glue/{name}" for name in glue.split()),
+        *(f"super_glue/{name}" for name in super_glue.split()),
+    ]
+    assert [name for name, task in TASKS.items() if task.train_on] == [
+        "glue/ax", "super_glue/axb", "super_glue/axg",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
