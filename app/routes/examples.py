@@ -213,9 +213,14 @@ MODEL: Json = {
 TASK: Json = {
     "name": "glue/cola", "title": "Corpus of Linguistic Acceptability", "hub": "nyu-mll/glue",
     "config": "cola", "train": "train", "validation": "validation",
-    "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "sizes": {"train": 8551, "validation": 1043},
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"}, "raw_columns": None,
     "problem": "classification", "labels": ["unacceptable", "acceptable"],
-    "metrics": ["matthews_correlation"],
+    "metrics": ["matthews_correlation"], "evaluation_only": False, "train_on": None,
+    "example": {
+        "raw": {"sentence": "The kettle whistle loudly.", "label": 0},
+        "formatted": [{"text": "The kettle whistle loudly.", "label": 0}],
+    },
 }  # fmt: skip
 TASKS_PAGE: Json = {"data": [TASK]}
 DATASET: Json = {

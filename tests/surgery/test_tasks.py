@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from surgery.dataset_spec import HUB_DATASET_PATTERN, HubDataset
+from surgery.task_examples import raw_example, read_example
 from surgery.tasks import TASKS, Task, metrics_for
 from surgery.terms import Problem
 
@@ -29,6 +30,17 @@ def test_every_preset_is_complete(task: Task) -> None:
     else:
         assert set(task.sizes) == {"train", "validation"}
     assert (task.format is None) or {task.text, task.label} <= set(task.format.raw)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_preset_has_an_example_that_is_read_as_its_rows_are(task: Task) -> None:
+    raw = raw_example(task)
+    needed = task.format.raw if task.format else [name for _, name in task.columns.named()]
+    assert set(needed) <= set(raw)
+    for row in read_example(task):
+        assert {"text", "label"} <= set(row)
+        if task.labels:
+            assert row["label"] in range(len(task.labels))
 
 
 def test_presets_follow_the_benchmark() -> None:
