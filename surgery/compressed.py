@@ -83,7 +83,7 @@ class _Unpacked(io.RawIOBase):
         if kind == "gzip":
             self._stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))
         else:
-            window = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+            window = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
             self._stream = cast("IO[bytes]", zstd.ZstdFile(file, "rb", options=window))
 
     def readable(self) -> bool:
