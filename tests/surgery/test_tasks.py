@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from surgery.dataset_spec import HUB_DATASET_PATTERN, HubDataset
@@ -7,6 +9,7 @@ from surgery.task_examples import raw_example, read_example
 from surgery.tasks import TASKS, Task, metrics_for
 from surgery.terms import Problem
 
+DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
 KNOWN_METRICS = {
     "matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman",
     "f1a", "exact_match", "gender_parity",
@@ -56,6 +59,18 @@ def test_presets_follow_the_benchmark() -> None:
     assert (matched.sizes["validation"], mismatched.sizes["validation"]) == (9_815, 9_832)
     assert TASKS["super_glue/multirc"].metrics == ("f1a", "exact_match")
     assert TASKS["super_glue/record"].metrics == ("f1", "exact_match")
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_the_table_of_presets_is_up_to_date(task: Task) -> None:
+    lines = DOCS.read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"| `{task.name}` | `{task.config}` |")]
+    assert " / ".join(f"{size:,}" for size in task.sizes.values()) in line
+    assert f"| {', '.join(task.metrics)} |" in line
+    if task.labels:
+        assert f"| {', '.join(task.labels)} |" in line
+    names = task.format.raw if task.format else [name for _, name in task.columns.named()]
+    assert f"| {', '.join(f'`{name}`' for name in names)} |" in line
 
 
 def test_no_task_of_the_benchmarks_is_left_out() -> None:
