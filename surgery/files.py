@@ -135,6 +135,8 @@ def shown(text: str) -> str:
 
 def check_header(source: Source, names: list[str]) -> None:
     """Raise DatasetInvalid unless the column names are few, present and distinct."""
+    if not names:
+        raise source.invalid("there are no columns; name one for the text and one for the label")
     if len(names) > source.limits.max_columns:
         raise source.invalid(
             f"{len(names):,} columns; at most {source.limits.max_columns:,} are read"
@@ -212,15 +214,16 @@ def _lines(source: Source, file: BufferedReader) -> Iterator[bytes]:
 
 
 def _jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    source.row = 1
+    source.row, unchecked = 1, True
     for line in lines_of(source):
         if not line.strip():
             continue
         if source.row == 1 and line.lstrip().startswith(b"["):
             raise source.invalid("the file is a JSON array; write one object a line instead")
         found = _json_object(source, line)
-        if source.row == 1 and not isinstance(found, Fault):
+        if unchecked and not isinstance(found, Fault):
             check_header(source, list(found))
+            unchecked = False
         yield source.row, found
         source.row += 1
 
@@ -236,6 +239,8 @@ def _json_object(source: Source, line: bytes) -> Row | Fault:
     if not isinstance(value, dict):
         kind = type(value).__name__
         return source.fault(f"the line is a JSON {kind}; each line must be an object")
+    if not value:
+        return source.fault("the line is an empty object; fill it in or leave the line out")
     if len(value) > source.limits.max_columns:
         return source.fault(
             f"{len(value):,} columns; at most {source.limits.max_columns:,} are read"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from surgery.arrow import content_hash
@@ -172,11 +172,12 @@ class Survey:
         """The labelling; raises every fault found."""
         self.faults.raise_any()
         if self.rows["train"] < 2:
-            self.faults.add(Fault("train has fewer than 2 rows; nothing can be learned from it"))
+            detail = "train has fewer than 2 rows; nothing can be learned from it"
+            self.faults.add(Fault(detail, file=self.places.files[0]))
             self.faults.raise_any()
         labelling = self.labels.settle()
         for fault in self.labels.faults(labelling, str(self.columns.label)):
-            self.faults.add(fault)
+            self.faults.add(replace(fault, file=fault.file or self.places.files[0]))
         hidden = self.labels.not_number_count - len(self.labels.not_numbers)
         if labelling.problem is Problem.REGRESSION:
             self.faults.count += hidden
@@ -188,4 +189,8 @@ class Survey:
         if not split:
             return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
         strata = self.labels.codes if labelling.problem in _STRATIFIED else None
-        return hold_out(repeated_rows(self.hashes), strata, seed)
+        try:
+            return hold_out(repeated_rows(self.hashes), strata, seed)
+        except DatasetInvalid as short:
+            fault = Fault(short.detail, file=self.places.files[0])
+            raise DatasetInvalid(short.detail, [fault]) from None

@@ -153,6 +153,7 @@ def test_quotes_in_tsv(tmp_path: Path, content: str, texts: list[str]) -> None:
         ("jsonl", b'{"a": "\\u0000"}\n', "NUL", 1, "a"),
         ("jsonl", b'{"a": "\\ud800"}\n', "UTF-8", 1, "a"),
         ("jsonl", b'{"": 1}\n', "no name", 1, None),
+        ("jsonl", b"{}\n", "empty object", 1, None),
         ("jsonl", b'{"a":' * 100_000, "too deep", 1, None),
         ("jsonl", b'{"a": ' + b"9" * 5000 + b"}", "huge number", 1, None),
         ("parquet", b"PAR1 nothing PAR1", "not readable as Parquet", None, None),
@@ -178,6 +179,18 @@ def test_faulty_rows_are_collected_and_the_others_read(tmp_path: Path) -> None:
     assert rows == [(2, {"a": "1", "b": "2"}), (5, {"a": "5", "b": "6"})]
     assert [(fault.row, fault.column) for fault in faults] == [(1, None), (3, None), (4, "b")]
     assert count_rows(path, "csv") == 5
+
+
+def test_a_parquet_without_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [1, 2]}).select([]), path)
+    assert "no columns" in fault_of(path, "parquet").detail
+
+
+def test_the_first_row_that_can_be_read_names_the_columns(tmp_path: Path) -> None:
+    path = written(tmp_path, '7\n{"": 1}\n')
+    with pytest.raises(DatasetInvalid, match="row 2: column 1 has no name"):
+        rows_of(path, "jsonl", on_fault=lambda _: None)
 
 
 def test_the_caps(tmp_path: Path) -> None:
