@@ -161,10 +161,10 @@ def _no_rows_hint(file_format: FileFormat) -> str:
 
 def _cell_fault(source: Source, row: Row) -> Fault | None:
     for column, value in row.items():
-        # A list counts as one cell: its strings together are within the cap.
-        entries = value if isinstance(value, list) else [value]
-        text = "".join(entry for entry in entries if isinstance(entry, str))
-        bad = _string_fault(text, source.limits.max_cell_bytes)
+        text = value
+        if isinstance(value, list):  # counts as one cell: its strings together are within the cap
+            text = "".join(entry for entry in value if isinstance(entry, str))
+        bad = isinstance(text, str) and _string_fault(text, source.limits.max_cell_bytes)
         if bad:
             return source.fault(f"the cell {bad}", shown(column))
     return None

@@ -179,7 +179,7 @@ def _report(
 ) -> DatasetReport:
     regression = labelling.problem is Problem.REGRESSION
     values = survey.labels.values if regression else survey.labels.codes
-    repeats = find_repeats(survey.hashes, mask, values)
+    repeats = find_repeats(survey.hashes, survey.repeated, mask, values)
     report = DatasetReport(
         problem=labelling.problem,
         columns=survey.columns,

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from surgery.arrow import content_hash
@@ -128,6 +129,11 @@ class Survey:
         """The columns to read."""
         return [name for _, name in self.columns.named()]
 
+    @cached_property
+    def repeated(self) -> bytearray:
+        """One byte a row read: 1 where another has the same content."""
+        return repeated_rows(self.hashes)
+
     def read(self, split: str, table: Table) -> None:
         """Check every row of a split; what is wrong goes to ``faults``.
 
@@ -190,7 +196,7 @@ class Survey:
             return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
         strata = self.labels.codes if labelling.problem in _STRATIFIED else None
         try:
-            return hold_out(repeated_rows(self.hashes), strata, seed)
+            return hold_out(self.repeated, strata, seed)
         except DatasetInvalid as short:
             fault = Fault(short.detail, file=self.places.files[0])
             raise DatasetInvalid(short.detail, [fault]) from None

@@ -12,7 +12,7 @@ from tables import Rows, ingested
 
 from surgery.dataset_spec import Columns
 from surgery.findings import LONG_WORDS
-from surgery.repeats import find_repeats, repeated_values
+from surgery.repeats import find_repeats, repeated_rows, repeated_values
 from surgery.schema import DatasetReport, Duplicates, Finding
 from surgery.terms import Problem
 
@@ -65,8 +65,10 @@ def test_repeats_are_those_of_a_plain_search(seed: int) -> None:
     keys = [chance.randrange(60) for _ in range(200)]
     side = [chance.random() < 0.3 for _ in keys]
     labels = [chance.randrange(2) for _ in keys]
-    hashes = bytearray(b"".join(key.to_bytes(16, "big") for key in keys))
-    found = find_repeats(hashes, bytes(side), array("i", labels))
+    hashes = bytearray(b"".join(bytes([key % 7]) * 8 + key.to_bytes(8, "big") for key in keys))
+    repeated = repeated_rows(hashes)
+    assert list(repeated) == [keys.count(key) > 1 for key in keys]
+    found = find_repeats(hashes, repeated, bytes(side), array("i", labels))
     within, across, conflicting = [], [], []
     for key in dict.fromkeys(keys):
         own = [n for n, other in enumerate(keys) if other == key]
