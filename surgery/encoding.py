@@ -83,15 +83,14 @@ def token_chunks(table: Dataset, tokenizer: Any, max_length: int) -> Iterator[To
         texts = _texts(chunk, spaced=spaced)
         for first, last in _pieces(texts, form.choices):
             own = texts[first * form.choices : last * form.choices]
-            found, whole = _encodings(tokenizer, own, max_length, words=form.tagged)
-            lengths = np.fromiter(map(len, found), np.int64, len(found))
+            columns, whole = _columns(tokenizer, own, max_length, words=form.tagged)
             labels = chunk["label"][first:last]
             yield TokenChunk(
-                ids=_flat([row.ids for row in found], np.int32),
-                types=_flat([row.type_ids for row in found], np.int8) if typed else None,
-                lengths=lengths,
+                ids=_flat(columns["ids"], np.int32),
+                types=_flat(columns["type_ids"], np.int8) if typed else None,
+                lengths=np.fromiter(map(len, columns["ids"]), np.int64, len(own)),
                 whole=whole,
-                labels=_tags(found, labels) if form.tagged else np.asarray(labels),
+                labels=_tags(columns["word_ids"], labels) if form.tagged else np.asarray(labels),
             )
 
 
@@ -137,27 +136,53 @@ def _unlimited(tokenizer: Any) -> Iterator[Any]:
             backend.no_truncation()
 
 
-def _encodings(
+def _columns(
     tokenizer: Any, texts: Sequence[Text], max_length: int, *, words: bool
-) -> tuple[list[Any], np.ndarray[Any, np.dtype[np.int32]]]:
-    """One encoding a text, cut, and how many tokens each has uncut.
+) -> tuple[dict[str, list[Any]], np.ndarray[Any, np.dtype[np.int32]]]:
+    """Lists of a text's ids, types and (where it is words) their numbers; its uncut length.
 
-    What is too long is encoded twice: the first pass counts, the second lets the tokenizer itself
-    decide which tokens of a pair go. Cutting is the slow part of it, so where every row is cut the
-    two take about one and a half times as long as the second alone.
+    The tokenizer's own cut would hide the length, and costs up to as much as tokenising: it keeps
+    what it cuts off, for pairs in every combination.
     """
+    names = ("ids", "type_ids", "word_ids") if words else ("ids", "type_ids")
     with _unlimited(tokenizer) as backend:
         # The fast way keeps no places in the text, and with them no numbers of words.
         run = backend.encode_batch if words else backend.encode_batch_fast
-        found: list[Any] = run(texts, is_pretokenized=words)
-        whole = np.fromiter(map(len, found), np.int32, len(found))
-        places = np.flatnonzero(whole > max_length).tolist()
-        if places:
-            backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
-            cut = run([texts[place] for place in places], is_pretokenized=words)
-            for place, encoding in zip(places, cut, strict=True):
-                found[place] = encoding
-    return found, whole
+        found = run(texts, is_pretokenized=words)
+    whole = np.fromiter(map(len, found), np.int32, len(found))
+    columns = {name: [getattr(row, name) for row in found] for name in names}
+    left = tokenizer.truncation_side == "left"
+    for place in np.flatnonzero(whole > max_length).tolist():
+        kept = _kept(found[place].sequence_ids, max_length, left=left)
+        for column in columns.values():
+            column[place] = [column[place][at] for at in kept]
+    return columns, whole
+
+
+def _kept(sequences: list[int | None], max_length: int, *, left: bool) -> list[int]:
+    """Where the tokens that stay are: the special ones, and of each text as many as it may have.
+
+    ``sequences`` says of each token to which text it belongs; None marks the special ones.
+    """
+    numbers = np.array([-1 if number is None else number for number in sequences])
+    owners = [np.flatnonzero(numbers == text) for text in (0, 1)]
+    stay = numbers < 0
+    room = max(0, max_length - int(stay.sum()))
+    for own, share in zip(owners, _shares(len(owners[0]), len(owners[1]), room), strict=True):
+        stay[own[len(own) - share :] if left else own[:share]] = True
+    return np.flatnonzero(stay).tolist()
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens left of the texts of a pair by ``longest_first``, as the tokenizers library cuts.
+
+    The longer text gives way until it is as long as the other; then they have half each.
+    """
+    short = min(first, second)
+    long = max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    return (short, long) if first <= second else (long, short)
 
 
 def _flat(rows: Sequence[list[int]], kind: type[Any]) -> np.ndarray[Any, Any]:
@@ -214,10 +239,9 @@ def _loses_spaces(tokenizer: Any) -> bool:
     return bool(words != text and spaced == text)
 
 
-def _tags(encodings: Sequence[Any], tags: Sequence[list[int]]) -> np.ndarray[Any, Any]:
+def _tags(words: Sequence[list[int | None]], tags: Sequence[list[int]]) -> np.ndarray[Any, Any]:
     """The tags of some rows, one a token, shape (T,)."""
-    rows = zip(encodings, tags, strict=True)
-    return np.concatenate([_at_first_tokens(row.word_ids, own) for row, own in rows])
+    return np.concatenate(list(map(_at_first_tokens, words, tags)))
 
 
 def _at_first_tokens(words: list[int | None], tags: list[int]) -> np.ndarray[Any, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, product
+from string import ascii_lowercase
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from encoded_rows import ROWS, same
@@ -31,11 +33,31 @@ def test_tokens_are_those_of_the_tokenizer_as_users_call_it(kind: str, model_typ
         assert found.types.tolist() == list(chain(*cut["token_type_ids"]))
 
 
-def test_rows_are_cut_on_the_side_the_tokenizer_says() -> None:
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlnet", "mpnet", "albert"])
+def test_pairs_of_all_lengths_are_cut_as_the_tokenizer_cuts(model_type: str, side: str) -> None:
+    tokenizer = tokenizer_of(model_type)
+    tokenizer.truncation_side = side
+    texts = [" ".join(ascii_lowercase[:count]) for count in range(10)]
+    firsts, seconds = zip(*product(texts, texts[:8]), strict=True)
+    table = Dataset.from_dict(
+        {"text": firsts, "text_pair": seconds, "label": [0] * len(firsts)}
+    )  # fmt: skip
+    for length in range(4, 15):
+        for columns in (["text"], ["text", "text_pair"]):
+            given = [list(table[name]) for name in columns]
+            expected = tokenizer(*given, truncation=True, max_length=length)
+            found = encode(table.select_columns([*columns, "label"]), tokenizer, length)
+            rows = np.split(found.ids, found.offsets[1:-1])
+            assert [row.tolist() for row in rows] == expected["input_ids"]
+
+
+def test_words_are_cut_with_their_tags() -> None:
     tokenizer = tokenizer_of("bert")
-    tokenizer.truncation_side = "left"
-    found = encode(Dataset.from_list(ROWS["text"]), tokenizer, 4)
-    assert found.ids[:4].tolist() == tokenizer("e f")["input_ids"]
+    for side, tags in (("right", [1, 2]), ("left", [5, 6])):
+        tokenizer.truncation_side = side
+        found = encode(Dataset.from_list(ROWS["tags"][:1]), tokenizer, 4)
+        assert found.targets.tolist() == tags
 
 
 def test_long_rows_are_tokenised_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
