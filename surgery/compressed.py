@@ -22,10 +22,10 @@ _WINDOW_LOG = 27
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _FOREIGN = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
-    b"BZh": "compressed with bzip2",
+    b"BZh91AY&SY": "compressed with bzip2",
     b"\xfd7zXZ\x00": "compressed with xz",
-    b"PAR1": "Parquet; let its name end in .parquet",
-    b"%PDF": "a PDF",
+    b"PAR1\x15": "Parquet; let its name end in .parquet",
+    b"%PDF-": "a PDF",
 }
 _CORRUPT = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
@@ -48,7 +48,7 @@ def open_text(path: Path, name: str, max_bytes: int) -> io.BufferedReader:
     """
     file = path.open("rb")
     try:
-        start = file.read(6)
+        start = file.read(10)
         file.seek(0)
         found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
         _refuse_foreign(start)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import bz2
+import lzma
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -144,7 +146,9 @@ def test_quotes_in_tsv(tmp_path: Path, content: str, texts: list[str]) -> None:
         ("tsv", b"a\tb\n1\t2\n1\t2\t3\n", "has 3 fields, header has 2", 2, None),
         ("csv", b"PK\x03\x04\x00", "Excel workbook", None, None),
         ("jsonl", b"PK\x03\x04\x00", "Excel workbook", None, None),
-        ("csv", b"PAR1\x00", ".parquet", None, None),
+        ("csv", b"PAR1\x15\x04", ".parquet", None, None),
+        ("csv", bz2.compress(b"a,b\n1,2\n"), "bzip2", None, None),
+        ("csv", lzma.compress(b"a,b\n1,2\n"), "xz", None, None),
         ("jsonl", b'{"a": 1}\n{"a": \n', "not JSON", 2, None),
         ("jsonl", b'{"a": 1}\n7\n', "must be an object", 2, None),
         ("jsonl", b'{"a": 1}\n[1]\n', "must be an object", 2, None),
@@ -170,6 +174,11 @@ def test_what_is_wrong_is_named_with_its_row(
     fault = fault_of(written(tmp_path, content), file_format, name="train.x")
     assert detail in fault.detail
     assert (fault.file, fault.row, fault.column) == ("train.x", row, column)
+
+
+def test_a_column_called_as_a_format_begins_is_a_column(tmp_path: Path) -> None:
+    for name in ("PAR1", "BZh", "PK", "%PDF"):
+        assert rows_of(written(tmp_path, f"{name},b\n1,2\n"), "csv") == [(1, {name: "1", "b": "2"})]
 
 
 def test_faulty_rows_are_collected_and_the_others_read(tmp_path: Path) -> None:
