@@ -196,6 +196,8 @@ def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
     Jobs that are over stay, with their results.
     """
     with service.database.write() as session:
+        # A submission holds this row until its job is there to be seen.
+        session.execute(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
         users = session.scalars(
             select(Job.id)
             .where(Job.dataset == row.id, Job.status.not_in(TERMINAL))

@@ -22,7 +22,10 @@ from problems import Json, problem, upload
 from app import jobs
 from app.deps import Service
 from app.routes import datasets
+from app.submit import prepare_ranking, submit
 from app.tables import Kind
+from surgery.errors import DatasetNotFound
+from surgery.spec import RankingSpec
 
 
 def rows(word: str, count: int = 20) -> list[Json]:
@@ -172,6 +175,16 @@ def test_a_dataset_in_use_is_kept_and_named_jobs_release_it(api: TestClient) -> 
     again = api.post("/v1/rankings", json={"model": TINY, "dataset": body["id"]})
     assert "GET /v1/datasets" in problem(again, 422, "dataset_not_found")["detail"]
     assert upload(api, as_csv(rows("used"))).status_code == 201
+
+
+def test_a_dataset_deleted_while_a_job_is_submitted_is_missed_at_once(api: TestClient) -> None:
+    body = upload(api, as_csv(rows("gone"))).json()
+    service = service_of(api)
+    prepared = prepare_ranking(service, RankingSpec(model=TINY, dataset=body["id"]))
+    assert api.delete(f"/v1/datasets/{body['id']}").status_code == 204
+    with pytest.raises(DatasetNotFound, match="deleted meanwhile"):
+        submit(service, prepared.job, None, {})
+    problem(api.get(f"/v1/jobs/{prepared.job.id}"), 404, "not_found")
 
 
 RESULT: Json = {
