@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app.db import db_now
 from app.deps import Service
@@ -91,6 +92,16 @@ def resolve_dataset_field(service: Service, reference: str | HubDataset) -> dict
         "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
         "rows": source.rows, "problem": source.problem.value, "metrics": list(source.metrics),
     }  # fmt: skip
+
+
+def _hold_dataset(session: Session, job: Job) -> None:
+    """Keep an upload from being deleted before its job is inserted, or find that it was."""
+    if "path" in job.resolved["dataset"]:
+        row = session.scalar(
+            select(Dataset).where(Dataset.id == job.dataset).with_for_update(read=True)
+        )
+        if row is None:
+            raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
 
 
 def _uploaded(service: Service, dataset_id: str) -> dict[str, Any]:
@@ -238,6 +249,7 @@ def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) ->
                         IdempotencyKey.created_at < db_now(-KEY_LIFETIME.total_seconds())
                     )
                 )
+            _hold_dataset(session, job)
             enqueue(session, job)
             if key is not None:
                 row = IdempotencyKey(key=key, request_sha256=fingerprint, job_id=job.id)

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from surgery.architecture import find_blocks
-from surgery.data import Batch, batches_by_length, encode
+from surgery.data import Batch, batches_by_length
+from surgery.encoding import encode
 
 COLA = "datasets/nyu-mll/glue/cola/train.jsonl"
 WORDS = """the a this every some old new quiet bright river house teacher engine garden letter

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
 
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, Source, check_header, lines_of, shown
+
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 
 
 class _Feed:
@@ -47,10 +48,7 @@ def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str]
         except StopIteration:
             return
         except csv.Error as error:
-            yield source.fault(
-                f"the row is malformed ({error}); a cell with quotes or line breaks is quoted, "
-                "and quotes within it are doubled"
-            )
+            yield source.fault(_malformed(error))
             continue
         if record:
             yield record
@@ -64,15 +62,38 @@ def _table(source: Source, delimiter: str, quoting: int) -> Iterator[tuple[int, 
     if isinstance(header, Fault):
         raise source.invalid(f"the header: {header.detail}")
     check_header(source, header)
-    if len(header) == 1 and any(other in header[0] for other in ";\t|,"):
-        raise source.invalid(
-            f"the header {shown(header[0])!r} is one column: this format separates columns by "
-            f"{'commas' if delimiter == ',' else 'tabs'}"
-        )
+    _check_separator(source, header, delimiter)
     source.row = 1
     for record in records:
         yield source.row, _as_row(source, header, record)
         source.row += 1
+
+
+def _malformed(error: csv.Error) -> str:
+    if "new-line character" in str(error):
+        return (
+            "a carriage return stands alone outside of quotes; save the file with the line endings "
+            "of Unix or Windows"
+        )
+    return (
+        f"the row is malformed ({error}); a cell with quotes or line breaks is quoted, and quotes "
+        "within it are doubled"
+    )
+
+
+def _check_separator(source: Source, header: list[str], delimiter: str) -> None:
+    """Refuse a header that another separator cuts into columns."""
+    others = {mark: name for mark, name in _SEPARATORS.items() if mark != delimiter}
+    suspects = others if len(header) == 1 else {"\t": "tabs"} if delimiter == "," else {}
+    for cell in header:
+        found = next((mark for mark in suspects if mark in cell), None)
+        if found is None:
+            continue
+        remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(found, "write it as CSV")
+        raise source.invalid(
+            f"the header {shown(cell)!r} seems separated by {suspects[found]}, where this format "
+            f"separates columns by {_SEPARATORS[delimiter]}; {remedy}"
+        )
 
 
 def _as_row(source: Source, header: list[str], record: list[str] | Fault) -> Row | Fault:
@@ -96,7 +117,7 @@ def read_tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
     throughout and joins no lines that are whole rows by themselves.
     """
     quoting = csv.QUOTE_NONE
-    if _has_quote(source.path):
+    if _has_quote(source):
         plain, plain_rows = _shape(source, csv.QUOTE_NONE)
         quoted, quoted_rows = _shape(source, csv.QUOTE_MINIMAL)
         if quoted and (not plain or quoted_rows == plain_rows):
@@ -104,9 +125,11 @@ def read_tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
     yield from _table(source, "\t", quoting)
 
 
-def _has_quote(path: Path) -> bool:
-    with path.open("rb") as file:
-        return any(b'"' in chunk for chunk in iter(lambda: file.read(1 << 20), b""))
+def _has_quote(source: Source) -> bool:
+    try:
+        return any(b'"' in line for line in lines_of(source))
+    except DatasetInvalid:  # reading the rows says which row it is
+        return False
 
 
 def _shape(source: Source, quoting: int) -> tuple[bool, int]:

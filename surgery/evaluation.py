@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 
 from surgery.architecture import model_inputs
@@ -18,17 +20,30 @@ from surgery.metrics import measure
 def evaluate(
     model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device
 ) -> dict[str, float | None]:
-    """The dataset's metrics of a model on encoded rows; None where one is undefined.
+    """The dataset's metrics of a model on its validation rows; None where one is undefined.
 
-    Raises TrainingDiverged where the model's outputs are not finite.
+    ``encoded`` is ``data.validation``, whole. Raises TrainingDiverged where the model's outputs are
+    not finite.
     """
     logits = predict(model, encoded, device)
     if not np.isfinite(logits).all():
         raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
     offsets = encoded.tag_offsets if encoded.tagged else None
+    groups, earnings = _groups(data.validation, data.metrics)
     return measure(
-        logits, encoded.targets, data.problem, data.metrics, tags=data.labels, offsets=offsets
-    )
+        logits, encoded.targets, data.problem, data.metrics, tags=data.labels, offsets=offsets,
+        groups=groups, earnings=earnings,
+    )  # fmt: skip
+
+
+def _groups(
+    table: Dataset, metrics: Sequence[str]
+) -> tuple[np.ndarray[Any, Any] | None, dict[str, np.ndarray[Any, Any]]]:
+    """The group of each row and what choosing it earns, where a table holds them."""
+    if "group" not in table.column_names:
+        return None, {}
+    earned = [name for name in metrics if name in table.column_names]
+    return np.asarray(table["group"]), {name: np.asarray(table[name]) for name in earned}
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 A *row* is a data row, counted from 1: the header is no row, blank lines are no rows, and a
 quoted cell with line breaks stays inside one row. Text is UTF-8, with or without a byte-order
-mark. Whatever the bytes, the only error is DatasetInvalid, and memory stays near one row (one
-row group's page for Parquet).
+mark, plain or compressed. Whatever the bytes, the only error is DatasetInvalid, and memory stays
+near one row (one row group's page for Parquet; the window of a compressed file).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Literal
 
+from surgery.compressed import SUFFIXES, UnreadableFile, open_text, plain_name
 from surgery.errors import DatasetInvalid, Fault
 
 FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -35,6 +37,8 @@ class Limits:
     max_line_bytes: int = 4_000_000
     max_text_bytes: int = 8_000_000_000
     """Of all rows of a split: a small Parquet file can hold any amount."""
+    max_unpacked_bytes: int = 8_000_000_000
+    """Of a compressed file."""
 
 
 LIMITS = Limits()
@@ -62,14 +66,15 @@ class Source:
 
 
 def format_of(filename: str) -> FileFormat:
-    """The format a file's suffix names; DatasetInvalid for any other."""
-    suffix = PurePath(filename).suffix.lower()
-    if suffix in _FORMATS:
-        return _FORMATS[suffix]
-    allowed = ", ".join(_FORMATS)
+    """The format a file's suffix names, apart from a compression; DatasetInvalid for any other."""
+    plain = plain_name(filename)
+    found = _FORMATS.get(PurePath(plain).suffix.lower())
+    if found is not None and not (found == "parquet" and plain != filename):
+        return found
     detail = (
         f"{shown(filename)!r} is no data file this service reads: its name must end in one of "
-        f"{allowed}; archives and compressed files are not unpacked"
+        f"{', '.join(_FORMATS)}; text may be compressed, with {' or '.join(SUFFIXES)} after that. "
+        "Parquet is compressed in itself, and archives are not unpacked"
     )
     raise DatasetInvalid(detail, [Fault(detail, file=shown(filename))])
 
@@ -130,6 +135,8 @@ def shown(text: str) -> str:
 
 def check_header(source: Source, names: list[str]) -> None:
     """Raise DatasetInvalid unless the column names are few, present and distinct."""
+    if not names:
+        raise source.invalid("there are no columns; name one for the text and one for the label")
     if len(names) > source.limits.max_columns:
         raise source.invalid(
             f"{len(names):,} columns; at most {source.limits.max_columns:,} are read"
@@ -140,8 +147,8 @@ def check_header(source: Source, names: list[str]) -> None:
             raise source.invalid(f"the name of column {position} {bad}")
         if not name.strip():
             raise source.invalid(
-                f"column {position} has no name; name it, or leave it out "
-                "(pandas writes such a column unless told index=False)"
+                f"column {position} has no name; name it, or leave it out (pandas writes such a "
+                "column unless told index=False). A file without a header needs one first"
             )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -154,10 +161,10 @@ def _no_rows_hint(file_format: FileFormat) -> str:
 
 def _cell_fault(source: Source, row: Row) -> Fault | None:
     for column, value in row.items():
-        # A list counts as one cell: its strings together are within the cap.
-        entries = value if isinstance(value, list) else [value]
-        text = "".join(entry for entry in entries if isinstance(entry, str))
-        bad = _string_fault(text, source.limits.max_cell_bytes)
+        text = value
+        if isinstance(value, list):  # counts as one cell: its strings together are within the cap
+            text = "".join(entry for entry in value if isinstance(entry, str))
+        bad = isinstance(text, str) and _string_fault(text, source.limits.max_cell_bytes)
         if bad:
             return source.fault(f"the cell {bad}", shown(column))
     return None
@@ -165,46 +172,66 @@ def _cell_fault(source: Source, row: Row) -> Fault | None:
 
 def _string_fault(value: str, max_bytes: int) -> str | None:
     if "\0" in value:
-        return "holds a NUL character: is the file binary, or UTF-16? save it as UTF-8"
+        return "holds a NUL character: is the file binary, or UTF-16? save it as UTF-8 text"
     try:
         size = len(value) if value.isascii() else len(value.encode())
-    except UnicodeEncodeError:
-        return "is not valid UTF-8; save the file with the encoding UTF-8"
+    except UnicodeEncodeError as error:
+        return f"is not valid UTF-8{_byte(value[error.start])}; save the file with that encoding"
     return f"is {size:,} bytes long, over the limit of {max_bytes:,}" if size > max_bytes else None
 
 
+def _byte(surrogate: str) -> str:
+    """The byte that decoding with surrogateescape kept, and what Latin-1 takes it for."""
+    code = ord(surrogate) - 0xDC00
+    if not 0x80 <= code <= 0xFF:
+        return ""
+    latin = f", {chr(code)!r} in Latin-1" if chr(code).isprintable() else ""
+    return f" (byte 0x{code:02x}{latin})"
+
+
 def lines_of(source: Source) -> Iterator[bytes]:
-    """The lines of a file, none ever read beyond the cap."""
+    """The lines of a file, unpacked, none ever read beyond the cap."""
+    try:
+        file = open_text(source.path, source.name, source.limits.max_unpacked_bytes)
+    except UnreadableFile as bad:
+        source.row = None
+        raise source.invalid(str(bad)) from None
+    with file:
+        try:
+            yield from _lines(source, file)
+        except UnreadableFile as bad:
+            raise source.invalid(str(bad)) from None
+
+
+def _lines(source: Source, file: BufferedReader) -> Iterator[bytes]:
     cap = source.limits.max_line_bytes
-    with source.path.open("rb") as file:
-        start = file.read(3)
-        if start != b"\xef\xbb\xbf":  # Excel's byte-order mark
-            file.seek(0)
-        while line := file.readline(cap + 1):
-            if len(line) > cap:
-                raise source.invalid(f"a line is longer than {cap:,} bytes; shorten its text")
-            yield line
+    line = file.readline(cap + 1).removeprefix(b"\xef\xbb\xbf")  # Excel's byte-order mark
+    while line:
+        if len(line) > cap:
+            raise source.invalid(f"a line is longer than {cap:,} bytes; shorten its text")
+        yield line
+        line = file.readline(cap + 1)
 
 
 def _jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    source.row = 1
+    source.row, unchecked = 1, True
     for line in lines_of(source):
         if not line.strip():
             continue
         if source.row == 1 and line.lstrip().startswith(b"["):
             raise source.invalid("the file is a JSON array; write one object a line instead")
         found = _json_object(source, line)
-        if source.row == 1 and not isinstance(found, Fault):
+        if unchecked and not isinstance(found, Fault):
             check_header(source, list(found))
+            unchecked = False
         yield source.row, found
         source.row += 1
 
 
 def _json_object(source: Source, line: bytes) -> Row | Fault:
     try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return source.fault("the line is not valid UTF-8; save the file with the encoding UTF-8")
+        # Bad bytes become lone surrogates, so that the cell check can name their column.
+        value = json.loads(line.decode(errors="surrogateescape"))
     except json.JSONDecodeError as error:
         return source.fault(f"the line is not JSON: {error.msg} at character {error.colno}")
     except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
@@ -212,6 +239,8 @@ def _json_object(source: Source, line: bytes) -> Row | Fault:
     if not isinstance(value, dict):
         kind = type(value).__name__
         return source.fault(f"the line is a JSON {kind}; each line must be an object")
+    if not value:
+        return source.fault("the line is an empty object; fill it in or leave the line out")
     if len(value) > source.limits.max_columns:
         return source.fault(
             f"{len(value):,} columns; at most {source.limits.max_columns:,} are read"

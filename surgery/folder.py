@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ def complete_folder(target: Path) -> Iterator[Path]:
     The manifest lists size and SHA-256 of every file. After a crash at any point ``target`` either
     is not there or is complete.
     """
-    building = target.with_name(f".building-{target.name}-{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
+    # Not the process id: containers that share a volume have the same ones.
+    building = target.with_name(f".building-{target.name}-{secrets.token_hex(8)}")
     building.mkdir(parents=True)
     try:
         yield building

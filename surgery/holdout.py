@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from surgery.errors import DatasetInvalid, Fault
 
 
-def hold_out(repeated: bytes, strata: Sequence[int] | None, seed: int) -> bytearray:
+def hold_out(repeated: bytes | bytearray, strata: Sequence[int] | None, seed: int) -> bytearray:
     """One byte a row, 1 for the tenth (at least one row) that becomes validation.
 
     The tenth is drawn with the seed, from each stratum (class) in proportion. Rows whose text
@@ -34,7 +34,7 @@ def hold_out(repeated: bytes, strata: Sequence[int] | None, seed: int) -> bytear
     return mask
 
 
-def _eligible(repeated: bytes, strata: Sequence[int] | None) -> dict[int, array[int]]:
+def _eligible(repeated: bytes | bytearray, strata: Sequence[int] | None) -> dict[int, array[int]]:
     """The rows of each stratum that may go; never all rows of one."""
     found: dict[int, array[int]] = {}
     sizes: dict[int, int] = {}

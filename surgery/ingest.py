@@ -1,7 +1,8 @@
 """Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
 
 Each file is read twice: once to check every row and learn the labels, once to write. Between the
-two a row is 32 bytes (a hash of its content, its label), so memory does not grow with the texts.
+two a row is 36 bytes (a hash of its content, its label, its number), so memory does not grow with
+the texts.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import json
 import os
 import secrets
 import shutil
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from surgery.arrow import SplitWriter, count_duplicates
+from surgery.arrow import SplitWriter
 from surgery.columns import check_columns, settle_columns
 from surgery.dataset_spec import Columns, check_label_names
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FileFormat, Limits
+from surgery.findings import find
 from surgery.inputs import ChoiceInputs, inputs_for
 from surgery.labels import LabelColumn, Labelling, TagColumn
-from surgery.schema import WORD_BINS, DatasetReport, TextLengths, warnings_of
+from surgery.places import Ids, find_id_column
+from surgery.repeats import find_repeats
+from surgery.schema import WORD_BINS, DatasetReport, TextLengths
 from surgery.survey import Part, Survey, Table
 from surgery.terms import Problem
 
@@ -109,18 +112,20 @@ def _start(
     if problem is Problem.TOKEN_CLASSIFICATION:
         _refuse_flat_files(tables)
     first = tables[0].first()
-    file, _, row = first
-    used, problem, guessed = settle_columns(row, columns, problem, file)
+    file, _, row_of_train = first
+    used, problem, guessed = settle_columns(row_of_train, columns, problem, file)
     for table in tables[1:]:
         file, _, row = table.first()
         check_columns(row, used, file)
-    inputs = inputs_for(problem, used, first, questions)
+    form = tables[0].format
+    inputs = inputs_for(problem, used, first, questions, form.extras if form else ())
     if labels is not None:
         _check_labels(list(labels), problem or Problem.CLASSIFICATION)
     if isinstance(inputs, ChoiceInputs):
         labels = [str(place) for place in range(inputs.count)]
     kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
-    return Survey(used, inputs, kind(problem, labels)), guessed
+    ids = Ids(find_id_column(row_of_train, {name for _, name in used.named()}))
+    return Survey(used, inputs, kind(problem, labels), ids=ids), guessed
 
 
 def _refuse_flat_files(tables: list[Table]) -> None:
@@ -174,6 +179,7 @@ def _report(
 ) -> DatasetReport:
     regression = labelling.problem is Problem.REGRESSION
     values = survey.labels.values if regression else survey.labels.codes
+    repeats = find_repeats(survey.hashes, survey.repeated, mask, values)
     report = DatasetReport(
         problem=labelling.problem,
         columns=survey.columns,
@@ -186,21 +192,28 @@ def _report(
         label_range={split: (writer.low, writer.high) for split, writer in writers.items()}
         if regression
         else None,
-        text_lengths=_histogram(survey.words, mask),
-        duplicates=count_duplicates(survey.hashes, mask, values),
+        text_lengths=_lengths(survey, mask),
+        duplicates=repeats.counts,
         warnings=[],
         fingerprint=_fingerprint(labelling, writers),
     )
-    report.warnings = warnings_of(report, survey.half_empty)
+    report.findings = find(report, survey, repeats, mask)
+    report.warnings = [finding.detail for finding in report.findings]
     return report
 
 
-def _histogram(words: array[int], mask: bytearray) -> TextLengths:
+def _lengths(survey: Survey, mask: bytearray) -> TextLengths:
     counts = [0] * len(WORD_BINS)
-    for length, side in zip(words, mask, strict=True):
+    for words, side in zip(survey.words, mask, strict=True):
         if not side:
-            counts[bisect_right(WORD_BINS, length) - 1] += 1
-    return TextLengths(bins=list(WORD_BINS), train=counts)
+            counts[bisect_right(WORD_BINS, words) - 1] += 1
+    longest = max(survey.words)
+    return TextLengths(
+        bins=list(WORD_BINS),
+        train=counts,
+        longest=longest,
+        longest_at=survey.places.at(survey.words.index(longest)),
+    )
 
 
 def _fingerprint(labelling: Labelling, writers: dict[str, SplitWriter]) -> str:

@@ -12,7 +12,7 @@ from surgery.files import Row, shown
 from surgery.labels import MAX_LABEL_LENGTH, LabelError, read_label
 from surgery.terms import Problem
 
-Kind = Literal["string", "strings"]
+Kind = Literal["string", "strings", "integer", "number"]
 
 
 class CellError(ValueError):
@@ -27,6 +27,7 @@ class CellError(ValueError):
 class Content:
     """The cells of a row as they are stored, and bytes that differ wherever the cells do.
 
+    ``extras`` are stored too, for the metrics alone: rows of equal texts are equal without them.
     ``words`` counts what the model reads at once: a pair together, a text with its longest choice.
     """
 
@@ -35,6 +36,7 @@ class Content:
     words: int
     half_empty: bool = False
     """One text of a pair is empty."""
+    extras: tuple[int | float, ...] = ()
 
 
 class Inputs(Protocol):
@@ -62,14 +64,15 @@ def _optional(text: str | None) -> bytes:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """One text or a pair of texts."""
+    """One text or a pair of texts, and the ``extras`` that a format made beside them."""
 
     columns: Columns
+    extras: tuple[tuple[str, Kind], ...] = ()
 
     @property
     def fields(self) -> tuple[tuple[str, Kind], ...]:
-        """``text``, and ``text_pair`` where there is a pair."""
-        return (("text", "string"), *_pair_field(self.columns))
+        """``text``, ``text_pair`` where there is a pair, and the extras."""
+        return (("text", "string"), *_pair_field(self.columns), *self.extras)
 
     def read(self, values: Row) -> Content:
         """Missing texts are ""; a row in which neither has a word is refused."""
@@ -81,7 +84,8 @@ class TextInputs:
         half = pair is not None and not (text.strip() and pair.strip())
         cells = (text,) if pair is None else (text, pair)
         words = len(text.split()) + len((pair or "").split())
-        return Content(cells, frame(text.encode(), _optional(pair)), words, half)
+        extras: tuple[Any, ...] = tuple(values[name] for name, _ in self.extras)
+        return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras)
 
     def label(self, values: Row, content: Content) -> object:  # noqa: ARG002  # no part of it
         """The cell as it is."""
@@ -182,7 +186,7 @@ class TokenInputs:
 
 def inputs_for(
     problem: Problem | None, columns: Columns, first: tuple[str, int, Row],
-    questions: Mapping[str, str] | None = None,
+    questions: Mapping[str, str] | None = None, extras: tuple[tuple[str, Kind], ...] = (),
 ) -> Inputs:  # fmt: skip
     """How to read the rows; ``first`` (file, row, values) says how many choices there are.
 
@@ -191,7 +195,7 @@ def inputs_for(
     if problem is Problem.TOKEN_CLASSIFICATION:
         return TokenInputs(columns)
     if problem is not Problem.MULTIPLE_CHOICE:
-        return TextInputs(columns)
+        return TextInputs(columns, extras)
     file, row, values = first
     try:
         count = len(choices_of(values, columns))

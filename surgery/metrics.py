@@ -1,10 +1,14 @@
-"""The official metrics of the benchmarks, from scikit-learn and scipy; entities as conlleval."""
+"""The official metrics of the benchmarks, from scikit-learn and scipy.
+
+Entities are counted as conlleval does, questions of several rows as SuperGLUE's evaluation does.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,7 @@ def _correlation(measure: Callable[[Array, Array], Any]) -> Callable[[Array, Arr
 METRICS: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": lambda labels, predicted: float(accuracy_score(labels, predicted)),
     "f1": lambda labels, predicted: float(f1_score(labels, predicted, zero_division=0)),
+    "f1a": lambda labels, predicted: float(f1_score(labels, predicted, zero_division=0)),
     "macro_f1": lambda labels, predicted: float(
         f1_score(labels, predicted, average="macro", zero_division=0)
     ),
@@ -47,11 +52,16 @@ def measure(
     *,
     tags: Sequence[str] = (),
     offsets: Array | None = None,
+    groups: Array | None = None,
+    earnings: Mapping[str, Array] = MappingProxyType({}),
 ) -> dict[str, float | None]:
     """Metrics of logits (N, C) or (N, 1) against labels (N,); None where one is undefined.
 
     For token classification N counts words, ``tags`` names the classes, and row i's words are
     ``offsets[i]`` to ``offsets[i + 1]``: no entity goes on from one row to the next.
+
+    Rows of equal ``groups`` (N,) belong to one question. ``earnings`` say by metric what choosing a
+    row as the answer to its question earns, (N,); that metric is the mean of it over questions.
     """
     predicted = logits[:, 0] if problem is Problem.REGRESSION else logits.argmax(1)
     values = {name: METRICS[name](labels, predicted) for name in names if name in METRICS}
@@ -62,7 +72,41 @@ def measure(
             [[tags[i] for i in flat[a:b]] for a, b in rows] for flat in (labels, predicted)
         )
         values |= entity_scores(told, found)
+    if groups is not None:
+        values |= group_scores(labels, predicted, groups)
+        values |= {name: chosen_credit(logits, groups, earned) for name, earned in earnings.items()}
     return {name: value if math.isfinite(value := values[name]) else None for name in names}
+
+
+def group_scores(labels: Array, predicted: Array, groups: Array) -> dict[str, float]:
+    """Shares of groups in which every row is right, and in which all predictions are equal.
+
+    The first is the exact match of MultiRC (Khashabi et al., 2018), the second the gender parity
+    of Winogender pairs (Rudinger et al., 2018).
+    """
+    order, starts = _grouped(groups)
+    right = np.logical_and.reduceat((labels == predicted)[order], starts)
+    said = predicted[order]
+    alike = np.maximum.reduceat(said, starts) == np.minimum.reduceat(said, starts)
+    return {"exact_match": float(right.mean()), "gender_parity": float(alike.mean())}
+
+
+def chosen_credit(logits: Array, groups: Array, earned: Array) -> float:
+    """Mean over groups of what the row likeliest to be of class 1 earns; logits (N, 2).
+
+    Of rows equally likely the first counts. So ReCoRD's queries are answered (Zhang et al., 2018).
+    """
+    order, starts = _grouped(groups)
+    margins = (logits[:, 1] - logits[:, 0])[order]
+    ends = np.append(starts[1:], len(order))
+    chosen = [a + int(margins[a:b].argmax()) for a, b in zip(starts, ends, strict=True)]
+    return float(earned[order][chosen].mean())
+
+
+def _grouped(groups: Array) -> tuple[Array, Array]:
+    """Rows in order of their groups, and where each group begins among them."""
+    order = np.argsort(groups, kind="stable")
+    return order, np.unique(groups[order], return_index=True)[1]
 
 
 def entity_scores(

@@ -10,8 +10,9 @@ from itertools import combinations
 
 import numpy as np
 
-from surgery.data import TaskData, choose_rows, encode
+from surgery.data import TaskData, choose_rows
 from surgery.head import Warmup
+from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel, renew_head
 from surgery.paper import ROWS, paper_scores
 from surgery.parallel import present_share, same_weights
@@ -24,6 +25,7 @@ from surgery.scores import Matrix, Scores, average, from_samples
 from surgery.scoring import HEADLESS, WITHOUT_DATA, Scorer, ranked_only
 from surgery.spec import RankingOptions
 from surgery.terms import Method
+from surgery.token_cache import encode_split
 from surgery.uncertainty import (
     CERTAIN,
     kendall_tau,
@@ -86,9 +88,10 @@ class Ranking:
     def _open(self) -> None:
         options, loaded = self.options, self.loaded
         rows = choose_rows(len(self.data.train), options.samples, options.seed)
-        encoded = encode(self.data.train, loaded.tokenizer, options.max_length, rows)
+        encoded = encode_split(self.data, "train", loaded.tokenizer, options.max_length, rows)
         device = next(loaded.model.parameters()).device
         sample = Sample(encoded, device, options.batch_size, present_share())
+        self.lengths = token_lengths(encoded, loaded, options.max_length)
         self.scorer = Scorer(loaded, sample, self.data.problem, options, self.report)
         self.warmup: Warmup | None = None
 
@@ -123,7 +126,9 @@ class Ranking:
         if self.warmup is None:
             options = self.options
             rows = choose_rows(len(self.data.train), options.head.warmup_samples, options.seed + 1)
-            encoded = encode(self.data.train, self.loaded.tokenizer, options.max_length, rows)
+            encoded = encode_split(
+                self.data, "train", self.loaded.tokenizer, options.max_length, rows
+            )
             head = list(self.loaded.head.values())
             self.warmup = Warmup(self.loaded.model, head, encoded, self.data.problem, self.report)
         return self.warmup
@@ -179,6 +184,9 @@ class Ranking:
         result.path, result.head, result.adaptive = scorer.path, self.head, self.adaptive
         result.processes = scorer.sample.share.world
         result.warnings = scorer.warnings + self._head_warnings(samples)
+        if samples:
+            result.lengths = self.lengths
+            result.warnings += truncation_warnings(self.lengths, options.max_length)
         result.seconds = self.seconds
         return result
 

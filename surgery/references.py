@@ -18,27 +18,28 @@ from typing import Literal, get_args
 
 from surgery.columns import check_columns
 from surgery.dataset_spec import Columns, HubDataset
-from surgery.errors import DatasetInvalid, DatasetNotFound
-from surgery.files import FileFormat, count_rows, format_of, shown
+from surgery.errors import DatasetInvalid, DatasetNotFound, Fault
+from surgery.files import FileFormat, Row, count_rows, format_of
+from surgery.formats import Format
 from surgery.hub_data import describe, download
 from surgery.ingest import REPORT, ingest_tables
 from surgery.schema import DatasetReport
 from surgery.sources import Sources, file_digest, mirror_path
-from surgery.spec import nearest
 from surgery.survey import Part, Table
-from surgery.tasks import TASKS, Task, metrics_for
+from surgery.tasks import metrics_for
 from surgery.terms import Problem
+from surgery.wanted import NAMED, Wanted, preset, referred
 
 # Part of every fingerprint: raise it when the stored form of the same files changes.
 _FORM = 1
 _SPLITS = ("train", "validation")
-_NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}  # problems whose labels have names
 
 
 @dataclass(frozen=True)
 class DatasetSource:
     """A dataset found: enough to load it later, on another machine with the same mirrors.
 
+    ``rows`` are None where only reading the data tells them.
     ``files`` holds the mirror's files and ``remote`` the Hub's, by train and validation.
     ``labels`` and ``metrics`` are empty where only reading the data tells the classes; take
     ``metrics_for(report.problem, report.labels)`` then.
@@ -59,25 +60,18 @@ class DatasetSource:
     labels: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
+    format: Format | None = None
     remote: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    id: str
-    reference: HubDataset
-    labels: tuple[str, ...] | None = None
-    metrics: tuple[str, ...] = ()
-    questions: tuple[tuple[str, str], ...] = ()
 
 
 def resolve_dataset(reference: str | HubDataset, sources: Sources) -> DatasetSource:
     """Find a preset or a Hub dataset, without loading it.
 
     A reference with a revision goes to the Hub at once: a mirror holds no revisions. Raises
-    DatasetNotFound, DatasetInvalid (columns that do not exist) or UpstreamUnavailable.
+    DatasetNotFound, DatasetInvalid (columns that do not exist, a preset that is for evaluation
+    only) or UpstreamUnavailable.
     """
-    wanted = _preset(reference) if isinstance(reference, str) else _referred(reference)
+    wanted = preset(reference) if isinstance(reference, str) else referred(reference)
     found = None if wanted.reference.revision else _in_mirror(wanted, sources)
     if found is not None:
         return found
@@ -103,39 +97,6 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     return folder, DatasetReport.model_validate_json(text)
 
 
-def _preset(name: str) -> _Wanted:
-    task = TASKS.get(name)
-    if task is None:
-        near = nearest(name, list(TASKS))
-        hint = f"; did you mean {near!r}?" if near else ";"
-        raise DatasetNotFound(
-            f"no dataset is called {shown(name)!r}{hint} GET /v1/tasks lists the presets; "
-            'a dataset of the Hub is written {"hub": "owner/name", "columns": …}'
-        )
-    return _Wanted(
-        task.name, _as_reference(task), task.labels or None, task.metrics, task.questions
-    )
-
-
-def _as_reference(task: Task) -> HubDataset:
-    return HubDataset(
-        hub=task.hub,
-        config=task.config,
-        train=task.train,
-        validation=task.validation,
-        columns=task.columns,
-        problem=task.problem,
-    )
-
-
-def _referred(reference: HubDataset) -> _Wanted:
-    name = f"{reference.hub}/{reference.config}" if reference.config else reference.hub
-    labels = tuple(reference.labels) if reference.labels else None
-    known = labels is not None or reference.problem not in _NAMED
-    metrics = metrics_for(reference.problem, labels or ()) if known else ()
-    return _Wanted(name, reference, labels, metrics)
-
-
 def _places(reference: HubDataset, split: str) -> list[tuple[str, ...]]:
     folder = ("datasets", *reference.hub.split("/"))
     folder += (reference.config,) if reference.config else ()
@@ -143,7 +104,7 @@ def _places(reference: HubDataset, split: str) -> list[tuple[str, ...]]:
     return [(*folder, f"{split}.{kind}") for kind in order]
 
 
-def _in_mirror(wanted: _Wanted, sources: Sources) -> DatasetSource | None:
+def _in_mirror(wanted: Wanted, sources: Sources) -> DatasetSource | None:
     reference = wanted.reference
     files: dict[str, Path] = {}
     for role, split in zip(_SPLITS, (reference.train, reference.validation), strict=True):
@@ -154,28 +115,43 @@ def _in_mirror(wanted: _Wanted, sources: Sources) -> DatasetSource | None:
         files[role] = path
     for role, path in files.items():
         table = Table((Part(path, format_of(path.name), path.name),))
-        check_columns(
-            table.first()[-1], reference.columns, f"{role} ({path.name})", "/dataset/columns"
-        )
+        name, row = f"{role} ({path.name})", table.first()[-1]
+        if wanted.format is not None:
+            _check_raw(wanted.format, row, name)
+            continue
+        check_columns(row, reference.columns, name, "/dataset/columns")
     source = _source(wanted, "mirror", files=files)
-    return replace(
-        source,
-        fingerprint=_mirror_fingerprint(source),
-        rows={role: _count(path) for role, path in files.items()},
-    )
+    source = replace(source, fingerprint=_mirror_fingerprint(source))
+    if not _keeps_count(wanted):
+        return source
+    return replace(source, rows={role: _count(path) for role, path in files.items()})
 
 
-def _on_hub(wanted: _Wanted, sources: Sources) -> DatasetSource:
+def _keeps_count(wanted: Wanted) -> bool:
+    return wanted.format is None or not wanted.format.expands
+
+
+def _check_raw(form: Format, row: Row, name: str) -> None:
+    missing = [column for column in form.raw if column not in row]
+    if missing:
+        detail = (
+            f"{name} has no column {missing[0]!r}, of which the preset builds its texts; put the "
+            "benchmark's own rows there"
+        )
+        raise DatasetInvalid(detail, [Fault(detail, "/dataset", name, column=missing[0])])
+
+
+def _on_hub(wanted: Wanted, sources: Sources) -> DatasetSource:
     reference = wanted.reference
     found = describe(reference, sources)
     labels, metrics = wanted.labels, wanted.metrics
-    if labels is None and found.labels and reference.problem in _NAMED:
+    if labels is None and found.labels and reference.problem in NAMED:
         labels = found.labels
         metrics = metrics_for(reference.problem, labels)
     source = replace(
         _source(replace(wanted, labels=labels, metrics=metrics), "hub"),
         revision=found.revision,
-        rows=found.rows,
+        rows=found.rows if _keeps_count(wanted) else dict.fromkeys(_SPLITS),
         remote=found.files,
     )
     content = {"hub": source.hub, "revision": found.revision, "files": found.files}
@@ -183,7 +159,7 @@ def _on_hub(wanted: _Wanted, sources: Sources) -> DatasetSource:
 
 
 def _source(
-    wanted: _Wanted, origin: Literal["mirror", "hub"], files: dict[str, Path] | None = None
+    wanted: Wanted, origin: Literal["mirror", "hub"], files: dict[str, Path] | None = None
 ) -> DatasetSource:
     reference = wanted.reference
     return DatasetSource(
@@ -202,6 +178,7 @@ def _source(
         labels=wanted.labels,
         metrics=wanted.metrics,
         questions=wanted.questions,
+        format=wanted.format,
     )
 
 
@@ -220,6 +197,8 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
         "labels": source.labels,
         "questions": source.questions,
     }
+    if source.format is not None:
+        whole["format"] = [source.format.name, source.format.version]
     canonical = json.dumps(whole, sort_keys=True).encode()
     return "sha256:" + hashlib.sha256(canonical).hexdigest()
 
@@ -234,7 +213,7 @@ def _counted(real: str, size: int, modified: int) -> int:  # noqa: ARG001  # par
     return count_rows(Path(real), format_of(real))
 
 
-def _offline(wanted: _Wanted) -> str:
+def _offline(wanted: Wanted) -> str:
     reference = wanted.reference
     if reference.revision:
         return (
@@ -274,11 +253,12 @@ def _part(path: Path) -> Part:
 
 
 def _ingest(source: DatasetSource, parts: Mapping[str, tuple[Part, ...]], folder: Path) -> None:
+    form = source.format
     ingest_tables(
-        Table(parts["train"]),
-        Table(parts["validation"]),
+        Table(parts["train"], format=form),
+        Table(parts["validation"], format=form),
         folder,
-        columns=source.columns,
+        columns=form.columns if form else source.columns,
         problem=source.problem,
         labels=source.labels,
         questions=dict(source.questions),

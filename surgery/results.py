@@ -132,6 +132,23 @@ class MethodTable(BaseModel):
     kendall_tau: dict[str, dict[str, float | None]]
 
 
+class TokenLengths(BaseModel):
+    """How long the training rows are before they are cut; of choices, the longest counts."""
+
+    unit: Literal["tokens"] = "tokens"
+    rows: int = Field(
+        description="Rows counted: a ranking's sample, or all of train in a fine-tune."
+    )
+    bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
+    counts: list[int] = Field(description="Rows in each bin.")
+    longest: int
+    truncated: float = Field(description="Share of rows that the job's `max_length` cut.")
+    suggested_max_length: int = Field(
+        description="The smallest of 32, 64, 128, … that cuts at most 1 % of the rows, or the "
+        "largest that the model takes."
+    )
+
+
 class RankingResult(BaseModel):
     """The layers of an encoder in order of their score."""
 
@@ -157,6 +174,11 @@ class RankingResult(BaseModel):
     adaptive: AdaptiveReport | None = None
     methods: MethodTable | None = None
     processes: int = Field(1, description="That shared the scoring.")
+    lengths: TokenLengths | None = Field(
+        None,
+        description="Null where no row is read, and for `paper_compat`, which cuts nothing "
+        "by `max_length`.",
+    )
     warnings: list[str]
     seconds: dict[str, float]
 
@@ -195,6 +217,7 @@ class FinetuneResult(BaseModel):
     frozen_verified: bool
     peak_memory_bytes: int
     samples_per_second: float | None
+    lengths: TokenLengths | None = None
     seconds: dict[str, float]
     warnings: list[str]
 

@@ -23,6 +23,11 @@ class Sources:
     token: str | None = field(default=None, repr=False)
     endpoint: str | None = None
 
+    @property
+    def tokens(self) -> Path:
+        """Where tokenised splits are kept."""
+        return self.cache / "tokens"
+
 
 def mirror_path(sources: Sources, *parts: str) -> Path | None:
     """The first mirror's file or folder of that name, links resolved; None where there is none.

@@ -5,10 +5,11 @@ Importing this module imports neither torch nor datasets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from surgery.dataset_spec import Columns
+from surgery.formats import FORMATS, Format
 from surgery.terms import Problem
 
 GLUE = "nyu-mll/glue"
@@ -23,6 +24,9 @@ class Task:
     ``labels`` are the official names in index order, empty for regression and multiple choice.
     ``metrics`` are the official ones; the first decides which checkpoint is best. ``questions``
     pairs each value of a multiple choice's question column with the question it stands for.
+    ``sizes`` are rows of the official splits as published. With a ``format``, what a model reads
+    is built of several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A task
+    with ``train_on`` has no train split: it tests models trained on that other task.
     """
 
     name: str
@@ -39,6 +43,9 @@ class Task:
     validation: str = "validation"
     choices: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    format: Format | None = None
+    train_on: str | None = None
 
     @property
     def columns(self) -> Columns:
@@ -49,8 +56,13 @@ class Task:
         )  # fmt: skip
 
 
+def _sizes(train: int, validation: int) -> dict[str, int]:
+    return {"train": train, "validation": validation}
+
+
 _ENTAILMENT = ("entailment", "not_entailment")
 _MNLI = ("entailment", "neutral", "contradiction")
+_TRUTH = ("False", "True")
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
 # As the benchmark's own baselines ask, in the words of the original task (Roemmele et al., 2011).
@@ -63,61 +75,107 @@ _GLUE = (
     Task(
         "glue/cola", "Corpus of Linguistic Acceptability", GLUE, "cola", "sentence", None,
         ("unacceptable", "acceptable"), ("matthews_correlation",),
+        sizes=_sizes(8_551, 1_043),
     ),
     Task(
         "glue/sst2", "Stanford Sentiment Treebank", GLUE, "sst2", "sentence", None,
         ("negative", "positive"), ("accuracy",),
+        sizes=_sizes(67_349, 872),
     ),
     Task(
         "glue/mrpc", "Microsoft Research Paraphrase Corpus", GLUE, "mrpc", *_PAIR,
         ("not_equivalent", "equivalent"), ("accuracy", "f1"),
+        sizes=_sizes(3_668, 408),
     ),
     Task(
         "glue/qqp", "Quora Question Pairs", GLUE, "qqp", "question1", "question2",
         ("not_duplicate", "duplicate"), ("accuracy", "f1"),
+        sizes=_sizes(363_846, 40_430),
     ),
     Task(
         "glue/stsb", "Semantic Textual Similarity Benchmark", GLUE, "stsb", *_PAIR,
         (), ("pearson", "spearman"), problem=Problem.REGRESSION,
+        sizes=_sizes(5_749, 1_500),
     ),
     Task(
         "glue/mnli", "Multi-Genre Natural Language Inference, matched", GLUE, "mnli", *_NLI,
         _MNLI, ("accuracy",), validation="validation_matched",
+        sizes=_sizes(392_702, 9_815),
     ),
     Task(
         "glue/mnli_mismatched", "Multi-Genre Natural Language Inference, mismatched", GLUE, "mnli",
         *_NLI, _MNLI, ("accuracy",), validation="validation_mismatched",
+        sizes=_sizes(392_702, 9_832),
     ),
     Task(
         "glue/qnli", "Question Natural Language Inference", GLUE, "qnli", "question", "sentence",
         _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(104_743, 5_463),
     ),
     Task(
         "glue/rte", "Recognizing Textual Entailment", GLUE, "rte", *_PAIR,
         _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(2_490, 277),
     ),
     Task(
         "glue/wnli", "Winograd Natural Language Inference", GLUE, "wnli", *_PAIR,
         ("not_entailment", "entailment"), ("accuracy",),
+        sizes=_sizes(635, 71),
+    ),
+    Task(
+        "glue/ax", "GLUE diagnostics", GLUE, "ax", *_NLI, _MNLI, ("matthews_correlation",),
+        validation="test", sizes={"test": 1_104}, train_on="glue/mnli",
     ),
 )  # fmt: skip
 _SUPER_GLUE = (
     Task(
         "super_glue/boolq", "Boolean Questions", SUPER_GLUE, "boolq", "question", "passage",
-        ("False", "True"), ("accuracy",),
+        _TRUTH, ("accuracy",),
+        sizes=_sizes(9_427, 3_270),
     ),
     Task(
         "super_glue/cb", "CommitmentBank", SUPER_GLUE, "cb", *_NLI,
         ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"),
+        sizes=_sizes(250, 56),
     ),
     Task(
         "super_glue/copa", "Choice of Plausible Alternatives", SUPER_GLUE, "copa", "premise",
         "question", (), ("accuracy",), problem=Problem.MULTIPLE_CHOICE,
         choices=("choice1", "choice2"), questions=_COPA_QUESTIONS,
+        sizes=_sizes(400, 100),
     ),
     Task(
         "super_glue/rte", "Recognizing Textual Entailment", SUPER_GLUE, "rte", *_NLI,
         _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(2_490, 277),
+    ),
+    Task(
+        "super_glue/wic", "Words in Context", SUPER_GLUE, "wic", *_PAIR, _TRUTH, ("accuracy",),
+        sizes=_sizes(5_428, 638), format=FORMATS["wic"],
+    ),
+    Task(
+        "super_glue/wsc", "Winograd Schema Challenge", SUPER_GLUE, "wsc", "text", None, _TRUTH,
+        ("accuracy",), sizes=_sizes(554, 104), format=FORMATS["wsc"],
+    ),
+    Task(
+        "super_glue/multirc", "Multi-Sentence Reading Comprehension", SUPER_GLUE, "multirc",
+        "paragraph", "question", _TRUTH, ("f1a", "exact_match"),
+        sizes=_sizes(27_243, 4_848), format=FORMATS["multirc"],
+    ),
+    Task(
+        "super_glue/record", "Reading Comprehension with Commonsense Reasoning", SUPER_GLUE,
+        "record", "passage", "query", _TRUTH, ("f1", "exact_match"), label="answers",
+        sizes=_sizes(100_730, 10_000), format=FORMATS["record"],
+    ),
+    Task(
+        "super_glue/axb", "Broadcoverage Diagnostics", SUPER_GLUE, "axb", *_PAIR, _ENTAILMENT,
+        ("matthews_correlation",), validation="test", sizes={"test": 1_104},
+        train_on="super_glue/rte",
+    ),
+    Task(
+        "super_glue/axg", "Winogender Schema Diagnostics", SUPER_GLUE, "axg", *_NLI, _ENTAILMENT,
+        ("accuracy", "gender_parity"), validation="test", sizes={"test": 356},
+        train_on="super_glue/rte",
     ),
 )  # fmt: skip
 

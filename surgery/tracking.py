@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from surgery.data import TaskData, choose_rows, encode
+from surgery.data import TaskData, choose_rows
 from surgery.head import Warmup
 from surgery.loading import LoadedModel
 from surgery.passes import prepared
@@ -20,6 +20,7 @@ from surgery.sample import Sample
 from surgery.scores import Scores
 from surgery.scoring import Scorer, ranked_only
 from surgery.spec import RankingOptions, TrainingSpec
+from surgery.token_cache import encode_split
 from surgery.uncertainty import kendall_tau, top_k_overlap
 
 TRACKED_SAMPLES = 128  # rows scored at each evaluation: a pass costs about as much as 3 steps
@@ -40,7 +41,7 @@ class RankingTracker:
             model_prior=False,
         )  # fmt: skip
         rows = choose_rows(len(data.train), TRACKED_SAMPLES, training.seed)
-        encoded = encode(data.train, loaded.tokenizer, training.max_length, rows)
+        encoded = encode_split(data, "train", loaded.tokenizer, training.max_length, rows)
         device = next(loaded.model.parameters()).device
         with prepared(loaded.model):
             self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
@@ -50,7 +51,7 @@ class RankingTracker:
         head = self._loaded.head
         kept = {name: parameter.detach().clone() for name, parameter in head.items()}
         rows = choose_rows(len(data.train), WARMUP_SAMPLES, training.seed + 1)
-        encoded = encode(data.train, self._loaded.tokenizer, training.max_length, rows)
+        encoded = encode_split(data, "train", self._loaded.tokenizer, training.max_length, rows)
         warmup = Warmup(self._loaded.model, list(head.values()), encoded, data.problem, Quiet())
         warmup.run(epochs=1, seed=training.seed)
         found = self._score()

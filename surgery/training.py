@@ -18,9 +18,10 @@ from transformers import get_scheduler
 
 from surgery.architecture import model_inputs
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
-from surgery.data import Batch, TaskData, encode
+from surgery.data import Batch, TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import evaluate
+from surgery.lengths import token_lengths, truncation_warnings
 from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel
 from surgery.memory import peak_bytes, reset_peak
@@ -30,6 +31,7 @@ from surgery.selection import freeze_all_but, frozen_digests
 from surgery.spec import FinetuneSpec, TrainingSpec
 from surgery.state import Progress, load_state, save_state
 from surgery.terms import Problem
+from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
@@ -93,8 +95,10 @@ class Finetune:
     def __post_init__(self) -> None:
         training = self.spec.training
         self.report.phase("tokenize")
-        self.train = encode(self.data.train, self.loaded.tokenizer, training.max_length)
-        self.validation = encode(self.data.validation, self.loaded.tokenizer, training.max_length)
+        tokenizer, length = self.loaded.tokenizer, training.max_length
+        self.train = encode_split(self.data, "train", tokenizer, length)
+        self.validation = encode_split(self.data, "validation", tokenizer, length)
+        self.lengths = token_lengths(self.train, self.loaded, length)
         self.tracker = self._track() if self.spec.track_ranking else None
         self.trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
         self.digests = frozen_digests(self.loaded.model)
@@ -257,8 +261,9 @@ class Finetune:
             frozen_verified=True,
             peak_memory_bytes=peak_bytes(),
             samples_per_second=round(rows / spent, 2) if spent else None,
+            lengths=self.lengths,
             seconds={"train": round(spent, 3), "total": round(seconds, 3)},
-            warnings=[],
+            warnings=truncation_warnings(self.lengths, self.spec.training.max_length),
         )  # fmt: skip
 
 

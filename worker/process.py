@@ -132,8 +132,9 @@ def _environment(settings: Settings) -> dict[str, str]:
     return kept
 
 
-def remove_old_scratch(folder: Path, age_seconds: float) -> None:
-    """What attempts of dead workers left on this machine."""
+def remove_older(folder: Path, age_seconds: float) -> None:
+    """The folders in a folder that were not touched for so long; other workers may do the same."""
     for path in folder.glob("*"):
-        if time.time() - path.stat().st_mtime > age_seconds:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > age_seconds:
+                shutil.rmtree(path, ignore_errors=True)

@@ -81,14 +81,16 @@ def _data(message: Json, sources: Sources) -> TaskData:
     if message["dataset_folder"]:
         folder = Path(message["dataset_folder"])
         report = DatasetReport.model_validate_json((folder / "report.json").read_text())
-        return open_data(folder, report, metrics_for(report.problem, report.labels))
+        metrics = metrics_for(report.problem, report.labels)
+        return open_data(folder, report, metrics, sources.tokens)
     reference = message["spec"]["dataset"]
     if isinstance(reference, dict):
         pinned = {"revision": message["resolved"]["dataset"]["revision"]}
         reference = HubDataset.model_validate({**reference, **pinned})
     source = resolve_dataset(reference, sources)
     folder, report = materialise(source, sources)
-    return open_data(folder, report, source.metrics or metrics_for(report.problem, report.labels))
+    metrics = source.metrics or metrics_for(report.problem, report.labels)
+    return open_data(folder, report, metrics, sources.tokens)
 
 
 def run_ranking(message: Json, report: JobReporter) -> tuple[Json, Json]:

@@ -17,11 +17,12 @@ from app.runs import referenced_paths
 from app.settings import Settings
 from app.storage import Storage
 from app.tables import Job
-from worker.process import remove_old_scratch
+from worker.process import remove_older
 
 log = logging.getLogger("surgeon.sweeper")
 GARBAGE_EVERY_SECONDS = 3600.0
 GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
+TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read them
 
 
 class Sweeper:
@@ -65,10 +66,11 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Folders of attempts whose row was never written, and scratch of dead workers."""
+        """Folders of attempts whose row was never written, scratch of dead workers, old tokens."""
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
                 log.info("removing %s: no row names it", path)
                 self._storage.delete(path)
-        remove_old_scratch(self._scratch, GARBAGE_AGE_SECONDS)
+        remove_older(self._scratch, GARBAGE_AGE_SECONDS)
+        remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Response, UploadFile
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 
 from app.db import db_now
 from app.deps import DatasetDep, Service, ServiceDep
@@ -21,7 +24,7 @@ from app.routes.examples import DATASET, DATASETS, answers
 from app.tables import TERMINAL, Dataset, Job
 from app.views import DatasetView, dataset_view
 from surgery.dataset_spec import Columns, LabelNames, Strict
-from surgery.files import format_of
+from surgery.files import LIMITS, format_of
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
@@ -43,13 +46,16 @@ class UploadSpec(Strict):
     "",
     summary="Upload a dataset",
     status_code=201,
-    responses=answers(DATASET, 413, 422, status=201)
+    responses=answers(DATASET, 409, 413, 422, status=201)
     | {200: {"model": DatasetView, "description": "The same rows were uploaded before."}},
 )
 def create_dataset(
     service: ServiceDep,
     response: Response,
-    train: Annotated[UploadFile, File(description="CSV, TSV, JSON Lines or Parquet.")],
+    train: Annotated[
+        UploadFile,
+        File(description="CSV, TSV, JSON Lines (each also as .gz or .zst) or Parquet."),
+    ],
     validation: Annotated[
         UploadFile | None, File(description="Without one, a seeded tenth of train is set aside.")
     ] = None,
@@ -61,11 +67,14 @@ def create_dataset(
         ),
     ] = "{}",
 ) -> DatasetView:
-    """Every row is checked; with errors nothing is kept and the first 100 are answered."""
+    """Every row is checked; with errors nothing is kept and the first 100 are answered.
+
+    A dataset is its content: equal rows, from whatever files, answer 200 with the dataset there is.
+    """
     wanted = _parse_spec(spec)
     service.settings.data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=service.settings.data_dir) as scratch:
-        report = _ingest(Path(scratch), train, validation, wanted)
+        report = _ingest(service, Path(scratch), train, validation, wanted)
         row, new = _store(service, Path(scratch) / "data", report)
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/datasets/{row.id}"
@@ -84,7 +93,11 @@ def _parse_spec(text: str) -> UploadSpec:
 
 
 def _ingest(
-    scratch: Path, train: UploadFile, validation: UploadFile | None, spec: UploadSpec
+    service: Service,
+    scratch: Path,
+    train: UploadFile,
+    validation: UploadFile | None,
+    spec: UploadSpec,
 ) -> DatasetReport:
     """Copy the parts to names of our own, then check and convert them."""
     files: dict[str, Any] = {"train": train, "validation": validation}
@@ -102,6 +115,7 @@ def _ingest(
         columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
         train_name=train.filename or "train",
         validation_name=(validation and validation.filename) or "validation",
+        limits=replace(LIMITS, max_unpacked_bytes=service.settings.upload_max_bytes),
     )  # fmt: skip
 
 
@@ -111,22 +125,40 @@ def _store(service: Service, folder: Path, report: DatasetReport) -> tuple[Datas
     if known is not None:
         return known, False
     identifier = new_id("ds")
-    sealed = folder.with_name("sealed")
-    with complete_folder(sealed) as building:
-        for path in folder.iterdir():
-            path.rename(building / path.name)
     row = Dataset(
         id=identifier, fingerprint=report.fingerprint, report=report.model_dump(mode="json"),
         path=f"datasets/{identifier}",
     )  # fmt: skip
     row.created_at = db_now()
-    service.storage.put_folder(sealed, row.path)
+    service.storage.put_folder(_sealed(folder), row.path)
+    try:
+        _insert(service, row)
+    except IntegrityError:  # the unique fingerprint: an equal upload was faster
+        service.storage.delete(row.path)
+        known = _by_fingerprint(service, report.fingerprint)
+        if known is None:  # and is deleted again
+            raise Conflict("an equal dataset was deleted meanwhile; send it again") from None
+        return known, False
+    except BaseException:
+        service.storage.delete(row.path)
+        raise
+    return row, True
+
+
+def _sealed(folder: Path) -> Path:
+    """The files as a complete folder."""
+    sealed = folder.with_name("sealed")
+    with complete_folder(sealed) as building:
+        for path in folder.iterdir():
+            path.rename(building / path.name)
+    return sealed
+
+
+def _insert(service: Service, row: Dataset) -> None:
     with service.database.write() as session:
-        # The writer lane, or the unique fingerprint on Postgres, settles two equal uploads.
         session.add(row)
         session.flush()
         session.refresh(row)
-    return row, True
 
 
 def _by_fingerprint(service: Service, fingerprint: str) -> Dataset | None:
@@ -159,12 +191,24 @@ def get_dataset(row: DatasetDep) -> DatasetView:
     responses={code: value for code, value in answers({}, 404, 409).items() if code != 200},
 )  # fmt: skip
 def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
-    """Frees its bytes. Refused while a job that uses it is queued or running."""
+    """Frees its bytes. Refused while a job that uses it is queued or running.
+
+    Jobs that are over stay, with their results.
+    """
     with service.database.write() as session:
+        # A submission holds this row until its job is there to be seen.
+        session.execute(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
         users = session.scalars(
-            select(Job.id).where(Job.dataset == row.id, Job.status.not_in(TERMINAL)).limit(10)
+            select(Job.id)
+            .where(Job.dataset == row.id, Job.status.not_in(TERMINAL))
+            .order_by(Job.id)
         ).all()
         if users:
-            raise Conflict(f"in use by {', '.join(users)}; cancel them or wait")
-        session.delete(session.merge(row))
+            raise Conflict(_in_use(users), errors=[{"detail": f"{job} uses it"} for job in users])
+        session.execute(delete(Dataset).where(Dataset.id == row.id))
     service.storage.delete(row.path)
+
+
+def _in_use(jobs: Sequence[str]) -> str:
+    more = f" and {len(jobs) - 10:,} more" if len(jobs) > 10 else ""
+    return f"in use by {', '.join(jobs[:10])}{more}; cancel them or wait"

@@ -213,9 +213,14 @@ MODEL: Json = {
 TASK: Json = {
     "name": "glue/cola", "title": "Corpus of Linguistic Acceptability", "hub": "nyu-mll/glue",
     "config": "cola", "train": "train", "validation": "validation",
-    "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "sizes": {"train": 8551, "validation": 1043},
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"}, "raw_columns": None,
     "problem": "classification", "labels": ["unacceptable", "acceptable"],
-    "metrics": ["matthews_correlation"],
+    "metrics": ["matthews_correlation"], "evaluation_only": False, "train_on": None,
+    "example": {
+        "raw": {"sentence": "The kettle whistle loudly.", "label": 0},
+        "formatted": [{"text": "The kettle whistle loudly.", "label": 0}],
+    },
 }  # fmt: skip
 TASKS_PAGE: Json = {"data": [TASK]}
 DATASET: Json = {
@@ -226,9 +231,29 @@ DATASET: Json = {
     "rows": {"train": 900, "validation": 100},
     "label_counts": {"train": {"bad": 450, "good": 450}, "validation": {"bad": 50, "good": 50}},
     "label_range": None,
-    "text_lengths": {"unit": "words", "bins": [0, 8, 16], "train": [310, 520, 70]},
-    "duplicates": {"within_train": 2, "train_and_validation": 0, "conflicting_labels": 0},
-    "warnings": [], "fingerprint": FINGERPRINT,
+    "text_lengths": {
+        "unit": "words", "bins": [0, 8, 16], "train": [310, 520, 70], "longest": 41,
+        "longest_at": {"file": "train.csv.gz", "row": 372},
+    },
+    "duplicates": {"within_train": 1, "train_and_validation": 0, "conflicting_labels": 0},
+    "warnings": [
+        "rows of train that repeat an earlier row's text: 1; first: train.csv.gz row 118 (as row 7)"
+    ],
+    "findings": [
+        {
+            "code": "repeated_texts",
+            "detail": "rows of train that repeat an earlier row's text: 1; "
+            "first: train.csv.gz row 118 (as row 7)",
+            "count": 1,
+            "examples": [
+                {
+                    "file": "train.csv.gz", "row": 118,
+                    "same_as": {"file": "train.csv.gz", "row": 7},
+                }
+            ],
+        }
+    ],
+    "fingerprint": FINGERPRINT,
 }  # fmt: skip
 DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
 CHECKPOINT: Json = {

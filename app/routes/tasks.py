@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.errors import NotFound
 from app.routes.examples import TASK, TASKS_PAGE, answers
 from surgery.dataset_spec import Columns
 from surgery.spec import nearest
+from surgery.task_examples import raw_example, read_example
 from surgery.tasks import TASKS, Task
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+
+class TaskExample(BaseModel):
+    """An invented row, and what is stored of it."""
+
+    raw: dict[str, Any] = Field(description="In the shape of the benchmark's own rows.")
+    formatted: list[dict[str, Any]] = Field(
+        description="The texts a model reads, the label, and what the metrics need beside them; "
+        "several rows where a raw row becomes several."
+    )
 
 
 class TaskView(BaseModel):
@@ -23,12 +34,23 @@ class TaskView(BaseModel):
     title: str
     hub: str
     config: str
-    train: str
-    validation: str
+    train: str | None = Field(description="The split to train on; null if for evaluation only.")
+    validation: str = Field(description="The split that is measured.")
+    sizes: dict[str, int] = Field(
+        description="Rows of the official splits as published (ReCoRD: queries)."
+    )
     columns: Columns
+    raw_columns: list[str] | None = Field(
+        description="The columns that the texts are built of; null where columns hold them."
+    )
     problem: str
     labels: list[str]
-    metrics: list[str]
+    metrics: list[str] = Field(description="The official ones; the first picks the best epoch.")
+    evaluation_only: bool
+    train_on: str | None = Field(
+        description="For evaluation only: the preset with the same labels to train on."
+    )
+    example: TaskExample
 
 
 class TaskList(BaseModel):
@@ -39,16 +61,19 @@ class TaskList(BaseModel):
 
 def _view(task: Task) -> TaskView:
     return TaskView(
-        name=task.name, title=task.title, hub=task.hub, config=task.config, train=task.train,
-        validation=task.validation, problem=task.problem, labels=list(task.labels),
-        metrics=list(task.metrics),
-        columns=task.columns,
+        name=task.name, title=task.title, hub=task.hub, config=task.config,
+        train=None if task.train_on else task.train, validation=task.validation,
+        sizes=dict(task.sizes), problem=task.problem, labels=list(task.labels),
+        metrics=list(task.metrics), columns=task.columns,
+        raw_columns=list(task.format.raw) if task.format else None,
+        evaluation_only=task.train_on is not None, train_on=task.train_on,
+        example=TaskExample(raw=raw_example(task), formatted=read_example(task)),
     )  # fmt: skip
 
 
 @router.get("", summary="List the presets", responses=answers(TASKS_PAGE))
 def get_tasks() -> TaskList:
-    """Each name can stand as `dataset` in a ranking or a fine-tune."""
+    """Each name can stand as `dataset` in a ranking or a fine-tune, unless `evaluation_only`."""
     return TaskList(data=[_view(task) for task in TASKS.values()])
 
 

@@ -11,7 +11,8 @@ from services import Running
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from surgery.checkpoint import load
-from surgery.data import encode, open_data
+from surgery.data import open_data
+from surgery.encoding import encode
 from surgery.evaluation import predict
 from surgery.metrics import measure
 from surgery.references import materialise, resolve_dataset

@@ -22,7 +22,8 @@ from surgery import apply_delta, load
 from surgery.architecture import model_inputs
 from surgery.card import HEADS, full_documents
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
-from surgery.data import Batch, encode
+from surgery.data import Batch
+from surgery.encoding import encode
 from surgery.errors import SelectionMismatch, UnsafeWeights
 from surgery.loading import LoadedModel
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge

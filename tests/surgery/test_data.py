@@ -10,7 +10,8 @@ import pytest
 from datasets import Dataset
 from transformers import BertTokenizer, RobertaTokenizer
 
-from surgery.data import BATCH_TOKENS, Encoded, batches_by_length, encode
+from surgery.data import BATCH_TOKENS, Encoded, batches_by_length
+from surgery.encoding import encode
 from surgery.likelihood import IGNORED
 
 PAD, CLS, SEP = 0, 2, 3

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from surgery.architecture import encoder_of, head_parameters, model_inputs, part_of
-from surgery.data import Batch, encode
+from surgery.data import Batch
+from surgery.encoding import encode
 from surgery.errors import ModelUnsupported
 from surgery.loading import LoadedModel, renew_head
 from surgery.models import ENCODERS, inspect_model, local_model

@@ -126,6 +126,7 @@ def rows(count: int, kind: str = "bert", problem: Problem = Problem.CLASSIFICATI
         types=None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         labels=labels.get(problem, classes),
+        whole=np.asarray(lengths, dtype=np.int32),
         pad_id=0,
         pad_left=kind.split(maxsplit=1)[0] in LEFT_PADDED,
         pad_to=32 if kind in UNMASKED else None,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -9,12 +10,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
+from preset_rows import varied
 
 from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.references import DatasetSource, materialise, resolve_dataset
 from surgery.sources import Sources
+from surgery.tasks import TASKS
 from surgery.terms import Problem
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -95,6 +101,34 @@ def test_a_hub_dataset_is_pinned_and_loaded(hub: FakeHub, online: Sources) -> No
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     hub.status = 500
     assert materialise(found, online) == (folder, report)
+
+
+def test_texts_are_built_of_the_hubs_parquet(
+    hub: FakeHub, online: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ReCoRD as the Hub holds it: lists, structs, no label; a row becomes several."""
+    monkeypatch.setitem(
+        TASKS, "super_glue/record", replace(TASKS["super_glue/record"], hub="me/own")
+    )
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(varied("super_glue/record", 4)), sink)
+    split = [{"split": part, "path": f"record/{part}-*"} for part in ("train", "validation")]
+    hub.card = {
+        "configs": [{"config_name": "record", "data_files": split}],
+        "dataset_info": [{
+            "config_name": "record", "splits": [{"name": "train", "num_examples": 4}],
+        }],
+    }  # fmt: skip
+    hub.files = {
+        f"record/{part}-00000-of-00001.parquet": sink.getvalue() for part in ("train", "validation")
+    }
+    found = resolve_dataset("super_glue/record", online)
+    assert (found.origin, found.revision, found.id) == ("hub", SHA, "super_glue/record")
+    assert found.rows == {"train": None, "validation": None}, "the card counts queries"
+    folder, report = materialise(found, online)
+    assert report.rows == {"train": 12, "validation": 12}
+    rows = Dataset.from_file(str(folder / "train.arrow"))
+    assert (rows["label"][:3], rows["f1"][:3]) == ([0, 0, 1], [0.0, 2 / 3, 1.0])
 
 
 def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) -> None:

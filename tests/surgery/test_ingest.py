@@ -102,7 +102,9 @@ def test_pairs_and_numbers(tmp_path: Path) -> None:
     assert report.label_counts is None
     assert report.label_range is not None
     assert report.label_range["train"][1] <= 2.75
-    assert report.warnings == ["rows of train with one text of the pair empty: 1"]
+    assert report.warnings == [
+        "rows of train with one text of the pair empty: 1; first: train row 4"
+    ]
     assert stored(tmp_path / "out", "train")[0] == {
         "text": "a 0", "text_pair": "b", "label": 0.0,
     }  # fmt: skip
@@ -256,7 +258,7 @@ def test_unbalanced_and_single_classes_are_warned_of(tmp_path: Path) -> None:
     train = "text,label\n" + "".join(f"a{n},x\n" for n in range(40)) + "b,y\n"
     report = ingested(tmp_path, train)
     assert "unbalanced: 'x' has 36" in report.warnings[0]
-    assert report.warnings[1] == "one row of train only: 'y'"
+    assert report.warnings[1] == "one row of train only: 'y'; first: train row 41"
     assert report.label_counts is not None
     assert report.label_counts["validation"] == {"x": 4, "y": 0}
 

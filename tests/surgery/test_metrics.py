@@ -61,6 +61,42 @@ def test_a_choice_is_right_where_its_logit_is_the_largest() -> None:
     assert found == {"accuracy": 0.5}
 
 
+def test_multirc_counts_answers_together_and_questions_whole() -> None:
+    # Three questions, their answers not next to each other; the last row is the one mistake.
+    groups = np.array([5, 9, 5, 2, 9, 2])
+    labels = np.array([1, 0, 0, 1, 1, 1])
+    predicted = np.array([1, 0, 0, 1, 1, 0])
+    found = measure(
+        np.eye(2)[predicted], labels, Problem.CLASSIFICATION, ("f1a", "exact_match"), groups=groups
+    )
+    # Three right of three said and of four told: 2 x 3 / (3 + 4). Groups 5 and 9 are all right.
+    assert found == {"f1a": 6 / 7, "exact_match": 2 / 3}
+
+
+def test_record_is_graded_by_the_entity_of_the_highest_score() -> None:
+    groups = np.array([1, 1, 0, 0, 0])
+    # Of group 1 the second row wins by its margin, not by its logit; of group 0 the first of two.
+    logits = np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -5.0]])
+    labels = np.array([1, 0, 1, 0, 0])
+    earnings = {
+        "f1": np.array([1.0, 0.5, 1.0, 0.0, 0.0]), "exact_match": np.array([1.0, 0, 1.0, 0, 0]),
+    }  # fmt: skip
+    found = measure(
+        logits, labels, Problem.CLASSIFICATION, ("f1", "exact_match"),
+        groups=groups, earnings=earnings,
+    )  # fmt: skip
+    assert found == {"f1": 0.75, "exact_match": 0.5}
+
+
+def test_gender_parity_asks_only_for_equal_predictions() -> None:
+    logits = np.eye(2)[[1, 1, 0, 1, 0, 0]]
+    found = measure(
+        logits, np.array([1, 1, 0, 0, 1, 1]), Problem.CLASSIFICATION,
+        ("accuracy", "gender_parity"), groups=np.array([0, 0, 1, 1, 2, 2]),
+    )  # fmt: skip
+    assert found == {"accuracy": 0.5, "gender_parity": 2 / 3}
+
+
 def test_an_undefined_correlation_is_none() -> None:
     flat = np.ones((4, 1))
     assert measure(flat, np.arange(4.0), Problem.REGRESSION, ("pearson",)) == {"pearson": None}

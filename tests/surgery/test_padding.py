@@ -13,7 +13,7 @@ from tokenizers_of import tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
 from surgery.architecture import model_inputs
-from surgery.data import encode
+from surgery.encoding import encode
 from surgery.errors import ModelUnsupported
 
 

@@ -94,6 +94,15 @@ def test_an_unknown_name_gets_the_nearest(sources: Sources) -> None:
         resolve_dataset("http://169.254.169.254/\0", sources)
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("glue/ax", "glue/mnli"), ("super_glue/axb", "super_glue/rte"),
+                        ("super_glue/axg", "super_glue/rte")],
+)  # fmt: skip
+def test_a_diagnostic_says_what_to_train_on(sources: Sources, name: str, other: str) -> None:
+    with pytest.raises(DatasetInvalid, match=rf"evaluation only.* Name {other} as"):
+        resolve_dataset(name, sources)
+
+
 def test_offline_says_where_the_file_would_be(sources: Sources) -> None:
     with pytest.raises(DatasetNotFound) as caught:
         resolve_dataset("glue/mnli", sources)

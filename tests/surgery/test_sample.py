@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from toys import toy_data, toy_model
 
-from surgery.data import Batch, encode
+from surgery.data import Batch
+from surgery.encoding import encode
 from surgery.errors import OutOfMemory, SurgeryError
 from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel

@@ -41,7 +41,7 @@ def test_words_and_tags_are_stored_as_lists(tmp_path: Path) -> None:
     }  # fmt: skip
     assert report.text_lengths.train[0] == 20
     assert stored(tmp_path / "out")[2] == {"tokens": ["from", "New2", "York"], "label": [0, 2, 4]}
-    assert report.warnings[0] == "one word of train only: 'B-ORG', 'I-ORG'"
+    assert report.warnings[0] == "one word of train only: 'B-ORG', 'I-ORG'; first: train row 3"
 
 
 def test_tags_of_parquet_and_of_json_lines_are_one_dataset(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from surgery.dataset_spec import HUB_DATASET_PATTERN, HubDataset
+from surgery.task_examples import raw_example, read_example
 from surgery.tasks import TASKS, Task, metrics_for
 from surgery.terms import Problem
 
-KNOWN_METRICS = {"matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman"}
+DOCS = Path(__file__).parents[2] / "docs" / "tasks.md"
+KNOWN_METRICS = {
+    "matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman",
+    "f1a", "exact_match", "gender_parity",
+}  # fmt: skip
 NAMELESS = {Problem.REGRESSION, Problem.MULTIPLE_CHOICE}
 
 
@@ -20,6 +27,23 @@ def test_every_preset_is_complete(task: Task) -> None:
     assert task.columns.misplaced(task.problem) is None
     assert len(set(task.labels)) == len(task.labels)
     assert task.text != task.text_pair != task.label
+    if task.train_on:
+        assert set(task.sizes) == {task.validation}
+        assert TASKS[task.train_on].labels == task.labels
+    else:
+        assert set(task.sizes) == {"train", "validation"}
+    assert (task.format is None) or {task.text, task.label} <= set(task.format.raw)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_every_preset_has_an_example_that_is_read_as_its_rows_are(task: Task) -> None:
+    raw = raw_example(task)
+    needed = task.format.raw if task.format else [name for _, name in task.columns.named()]
+    assert set(needed) <= set(raw)
+    for row in read_example(task):
+        assert {"text", "label"} <= set(row)
+        if task.labels:
+            assert row["label"] in range(len(task.labels))
 
 
 def test_presets_follow_the_benchmark() -> None:
@@ -32,6 +56,33 @@ def test_presets_follow_the_benchmark() -> None:
     matched, mismatched = TASKS["glue/mnli"], TASKS["glue/mnli_mismatched"]
     assert (matched.train, matched.hub) == (mismatched.train, mismatched.hub)
     assert matched.validation != mismatched.validation
+    assert (matched.sizes["validation"], mismatched.sizes["validation"]) == (9_815, 9_832)
+    assert TASKS["super_glue/multirc"].metrics == ("f1a", "exact_match")
+    assert TASKS["super_glue/record"].metrics == ("f1", "exact_match")
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_the_table_of_presets_is_up_to_date(task: Task) -> None:
+    lines = DOCS.read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"| `{task.name}` | `{task.config}` |")]
+    assert " / ".join(f"{size:,}" for size in task.sizes.values()) in line
+    assert f"| {', '.join(task.metrics)} |" in line
+    if task.labels:
+        assert f"| {', '.join(task.labels)} |" in line
+    names = task.format.raw if task.format else [name for _, name in task.columns.named()]
+    assert f"| {', '.join(f'`{name}`' for name in names)} |" in line
+
+
+def test_no_task_of_the_benchmarks_is_left_out() -> None:
+    glue = "ax cola mnli mnli_mismatched mrpc qnli qqp rte sst2 stsb wnli"
+    super_glue = "axb axg boolq cb copa multirc record rte wic wsc"
+    assert sorted(TASKS) == [
+        *(f"glue/{name}" for name in glue.split()),
+        *(f"super_glue/{name}" for name in super_glue.split()),
+    ]
+    assert [name for name, task in TASKS.items() if task.train_on] == [
+        "glue/ax", "super_glue/axb", "super_glue/axg",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

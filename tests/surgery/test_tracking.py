@@ -13,7 +13,8 @@ from models import TINY, TINY_LAYERS
 from torch import Tensor
 from toys import sentences
 
-from surgery.data import TaskData, choose_rows, encode
+from surgery.data import TaskData, choose_rows
+from surgery.encoding import encode
 from surgery.head import Warmup
 from surgery.loading import LoadedModel
 from surgery.progress import Quiet, Stopped

@@ -14,7 +14,8 @@ from models import TINY
 from tables import Rows, ingested
 
 from surgery.architecture import model_inputs
-from surgery.data import Encoded, TaskData, encode, open_data
+from surgery.data import Encoded, TaskData, open_data
+from surgery.encoding import encode
 from surgery.evaluation import evaluate, predict
 from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel, load_model

@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 from toys import sentences
 
 from surgery import uncertainty
-from surgery.data import encode
+from surgery.encoding import encode
 from surgery.head import Warmup
 from surgery.loading import load_model
 from surgery.models import local_model

@@ -1,0 +1,69 @@
+"""What a request calls its dataset: a preset by its name, or a dataset of the Hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from surgery.dataset_spec import HubDataset
+from surgery.errors import DatasetInvalid, DatasetNotFound
+from surgery.files import shown
+from surgery.formats import Format
+from surgery.spec import nearest
+from surgery.tasks import TASKS, Task, metrics_for
+from surgery.terms import Problem
+
+# Problems whose labels have names.
+NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A dataset asked for: where it lies, and what is known of it before any file is read."""
+
+    id: str
+    reference: HubDataset
+    labels: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
+    format: Format | None = None
+
+
+def preset(name: str) -> Wanted:
+    """A preset by its name; DatasetNotFound, or DatasetInvalid where it is for evaluation only."""
+    task = TASKS.get(name)
+    if task is None:
+        near = nearest(name, list(TASKS))
+        hint = f"; did you mean {near!r}?" if near else ";"
+        raise DatasetNotFound(
+            f"no dataset is called {shown(name)!r}{hint} GET /v1/tasks lists the presets; "
+            'a dataset of the Hub is written {"hub": "owner/name", "columns": …}'
+        )
+    if task.train_on:
+        raise DatasetInvalid(
+            f"{name} is for evaluation only: it has no train split. Name {task.train_on} as the "
+            "dataset, which has the same labels"
+        )
+    return Wanted(
+        task.name, _as_reference(task), task.labels or None, task.metrics, task.questions,
+        task.format,
+    )  # fmt: skip
+
+
+def _as_reference(task: Task) -> HubDataset:
+    return HubDataset(
+        hub=task.hub,
+        config=task.config,
+        train=task.train,
+        validation=task.validation,
+        columns=task.columns,
+        problem=task.problem,
+    )
+
+
+def referred(reference: HubDataset) -> Wanted:
+    """A dataset of the Hub as a request describes it."""
+    name = f"{reference.hub}/{reference.config}" if reference.config else reference.hub
+    labels = tuple(reference.labels) if reference.labels else None
+    known = labels is not None or reference.problem not in NAMED
+    metrics = metrics_for(reference.problem, labels or ()) if known else ()
+    return Wanted(name, reference, labels, metrics)
