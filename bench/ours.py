@@ -40,7 +40,9 @@ def exact(case: Case, plan: Plan) -> Tensor:
 
 def frobenius(case: Case, plan: Plan) -> dict[str, Tensor]:
     """The whole diagonal: the mean squared gradient of each scored parameter, in its shape."""
-    return _scores(case, plan, EMPIRICAL, elementwise=True).diagonal
+    scores = _scores(case, plan, EMPIRICAL, elementwise=True)
+    assert scores.sums is not None
+    return {name: total.div_(len(scores.numbers)) for name, total in scores.sums.items()}
 
 
 def _matrix(scores: FisherScores) -> Tensor:

@@ -71,7 +71,7 @@ class Sums(Accumulator):
 
     def scale(self, factor: float) -> None:
         """Multiply all sums, in place."""
-        for tensor in self._tensors.values():
+        for tensor in self._tensors.values() if factor != 1 else ():
             tensor.mul_(factor)
 
     def begin(self, samples: Sequence[int]) -> None:
