@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,36 +59,37 @@ def find_repeats(
     positions = pc.indices_nonzero(_bytes_column(repeated))
     content = _hash_column(hashes).take(positions)
     side, label = (c.take(positions) for c in (_bytes_column(validation), _column(labels)))
-    table = pa.table({"hash": content, "validation": side, "label": label})
-    # In one thread the groups come in the order of their first rows.
-    groups = table.group_by("hash", use_threads=False).aggregate(
-        [("validation", "sum"), ("validation", "count"), ("label", "min"), ("label", "max")]
-    )
+    groups = _groups(content, side, label)
     held_out = groups["validation_sum"].cast(pa.int64())
     trained = pc.subtract(groups["validation_count"], held_out)
     both = pc.and_(pc.greater(trained, 0), pc.greater(held_out, 0))
     conflict = pc.not_equal(groups["label_min"], groups["label_max"])
-    counts = Duplicates(
-        within_train=_sum(pc.max_element_wise(pc.subtract(trained, 1), 0)),
-        train_and_validation=_sum(held_out.filter(both)),
-        conflicting_labels=_sum(conflict.cast(pa.int64())),
-    )
     in_train = pc.equal(side, 0)
 
-    def first(kind: Any) -> list[Any]:
-        """Where the first contents of a kind stand, as masks over the repeated rows."""
+    def first(kind: Any, pair: Callable[[Any], Pair]) -> list[Pair]:
+        """The pair of rows of the first contents of a kind, found among those of each content."""
         chosen = groups["hash"].filter(kind).slice(0, EXAMPLES)
-        return [pc.equal(content, value) for value in chosen]
+        pairs = [pair(pc.equal(content, value)) for value in chosen]
+        return [(positions[row].as_py(), positions[earlier].as_py()) for row, earlier in pairs]
 
-    def placed(pair: Pair) -> Pair:
-        return positions[pair[0]].as_py(), positions[pair[1]].as_py()
+    return Repeats(
+        Duplicates(
+            within_train=_sum(pc.max_element_wise(pc.subtract(trained, 1), 0)),
+            train_and_validation=_sum(held_out.filter(both)),
+            conflicting_labels=_sum(conflict.cast(pa.int64())),
+        ),
+        within_train=first(pc.greater(trained, 1), lambda own: _latter(pc.and_(own, in_train))),
+        across=first(both, lambda own: _across(own, in_train)),
+        conflicting=first(conflict, lambda own: _other_label(own, label)),
+    )
 
-    within = [_latter(pc.and_(own, in_train)) for own in first(pc.greater(trained, 1))]
-    across = [
-        (_first(pc.and_not(own, in_train)), _first(pc.and_(own, in_train))) for own in first(both)
-    ]
-    conflicting = [_other_label(own, label) for own in first(conflict)]
-    return Repeats(counts, *(list(map(placed, pairs)) for pairs in (within, across, conflicting)))
+
+def _groups(content: Any, side: Any, label: Any) -> Any:
+    """Rows of one content each; in one thread they come in the order of their first rows."""
+    table = pa.table({"hash": content, "validation": side, "label": label})
+    return table.group_by("hash", use_threads=False).aggregate(
+        [("validation", "sum"), ("validation", "count"), ("label", "min"), ("label", "max")]
+    )
 
 
 def repeated_values(values: array[int]) -> tuple[int, list[Pair]]:
@@ -120,6 +122,10 @@ def _latter(mask: Any) -> Pair:
 
 def _first(mask: Any) -> int:
     return int(pc.index(mask, True).as_py())
+
+
+def _across(mask: Any, in_train: Any) -> Pair:
+    return _first(pc.and_not(mask, in_train)), _first(pc.and_(mask, in_train))
 
 
 def _other_label(mask: Any, label: Any) -> Pair:

@@ -104,6 +104,11 @@ FINETUNE_BODIES: Json = {
 }
 TOP: Json = {"1": 1.0, "2": 1.0}
 SAME_TOP: Json = {"kendall_tau": 1.0, "top_k_overlap": TOP}
+LENGTHS: Json = {
+    "unit": "tokens", "rows": 256, "longest": 38, "truncated": 0.0, "suggested_max_length": 32,
+    "bins": [0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193],
+    "counts": [63, 164, 28, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+}  # fmt: skip
 RANKING_RESULT: Json = {
     "method": "fisher", "aggregate": "trace", "fisher": "empirical", "granularity": "layer",
     "precision": "fp32", "samples": 256, "path": "batched",
@@ -128,7 +133,7 @@ RANKING_RESULT: Json = {
         "note": "agreement with the ranking of the same model on shuffled labels: most of this "
         "ranking is the model's own, little is about the task",
     },
-    "adaptive": None, "methods": None, "processes": 1, "warnings": [],
+    "adaptive": None, "methods": None, "processes": 1, "lengths": LENGTHS, "warnings": [],
     "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02, "prior": 2.9},
 }  # fmt: skip
 EPOCH: Json = {
@@ -143,6 +148,7 @@ FINETUNE_RESULT: Json = {
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
     "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
     "frozen_verified": True, "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
+    "lengths": {**LENGTHS, "rows": 8551, "counts": [2112, 5468, 927, 44, *[0] * 8]},
     "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
 }  # fmt: skip
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +184,16 @@ def test_without_a_cache_or_a_fingerprint_nothing_is_written(tmp_path: Path) -> 
         assert same(found, encode(data.train, tokenizer, LENGTH))
     encode_split(data, "train", tokenizer, LENGTH, [0])  # some rows are no reason to write all
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_use_marks_a_split_as_used(tmp_path: Path) -> None:
+    tokenizer, data = tokenizer_of("bert"), data_of(ROWS["text"], tmp_path)
+    for rows in (None, [0]):
+        encode_split(data, "train", tokenizer, LENGTH)
+        (folder,) = tmp_path.iterdir()
+        os.utime(folder, (0, 0))
+        encode_split(data, "train", tokenizer, LENGTH, rows)
+        assert time.time() - folder.stat().st_mtime < 60
 
 
 def _write_at_once(folder: Path, barrier: Any, answers: Any) -> None:

@@ -1,0 +1,29 @@
+"""What the sweeper removes from a machine's disk."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from app.db import Database
+from app.settings import Settings
+from app.storage import Storage
+from worker.sweeper import Sweeper
+
+DAY = 24 * 3600
+
+
+def test_tokens_nobody_read_for_a_month_go(database: Database, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    tokens = settings.sources.tokens
+    for name, days in {"used": 29, "unused": 31, ".building-left-by-a-crash": 31}.items():
+        folder = tokens / name
+        folder.mkdir(parents=True)
+        (folder / "ids.npy").write_bytes(b"")
+        os.utime(folder, (time.time() - days * DAY,) * 2)
+    storage = Storage(settings.resolved_artifacts_url)
+    sweeper = Sweeper(settings, database, storage, tmp_path / "scratch", None)
+    for _ in range(2):  # the second finds nothing more to do
+        sweeper.collect_garbage()
+        assert [path.name for path in tokens.iterdir()] == ["used"]
