@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Self
 from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vecdot
 
-# Rows of a Gram matrix computed at once, by its size: nearly half of a symmetric one is skipped.
-# Measured on two cores: smaller products run slower, larger ones skip less.
-GRAM_ROWS = {64: 16, 256: 32}
-MOST_GRAM_ROWS = 64
+# Rows of a Gram matrix computed at once: nearly half of a symmetric one is skipped. Measured on two
+# cores: more and smaller products run slower, larger ones skip less.
+GRAM_ROWS = 64
+FEW_ROWS = 32  # where there are no more tokens than GRAM_ROWS
 GRAM_COST = 0.75  # of a number of a Gram matrix, against one of a formed gradient
 CHUNK_NUMBERS = 4_000_000  # of formed gradients held at once: 16 MB in float32
 
@@ -25,8 +27,7 @@ class Gram:
 
     def __init__(self, states: Tensor) -> None:
         tokens = states.shape[1]
-        sizes = (rows for longest, rows in GRAM_ROWS.items() if tokens <= longest)
-        size = next(sizes, MOST_GRAM_ROWS)
+        size = FEW_ROWS if tokens <= GRAM_ROWS else GRAM_ROWS
         self.starts = range(0, tokens, size)
         self.scale: Tensor | float = 1.0
         if states.dtype is torch.float16:  # squares of states would leave its range
@@ -35,16 +36,17 @@ class Gram:
             self.scale = largest.float().square()
         self.blocks = [states[:, s : s + size] @ states[:, : s + size].mT for s in self.starts]
 
-    def dot(self, other: Gram) -> Tensor:
-        """Sum of the elementwise product of two Gram matrices, (N,)."""
-        # What lies left of the diagonal blocks stands for its mirror image too.
-        parts = []
-        for start, ours, theirs in zip(self.starts, self.blocks, other.blocks, strict=True):
-            product = wide(ours) * wide(theirs)
-            parts.append(product.sum((1, 2)))
-            if start:
-                parts.append(product[:, :, :start].sum((1, 2)))
-        return torch.stack(parts).sum(0) * self.scale * other.scale
+    def doubled(self) -> Self:
+        """With what lies left of the diagonal blocks twice: it stands for its mirror image too."""
+        for start, block in zip(self.starts, self.blocks, strict=True):
+            block[:, :, :start] *= 2
+        return self
+
+    def dot(self, doubled: Gram) -> Tensor:
+        """Sum of the elementwise product with a ``doubled`` Gram matrix, (N,)."""
+        pairs = zip(self.blocks, doubled.blocks, strict=True)
+        parts = [vecdot(wide(a).flatten(1), wide(b).flatten(1)) for a, b in pairs]
+        return torch.stack(parts).sum(0) * self.scale * doubled.scale
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class Traces(Accumulator):
         if not self._prefers_grams(inputs.shape[1], inputs.shape[2], outputs):
             return inputs
         if self._last is None or self._last[0]() is not inputs:
-            self._last = (ref(inputs), Gram(inputs.detach()))
+            self._last = (ref(inputs), Gram(inputs.detach()).doubled())
         return self._last[1]
 
     def _prefers_grams(self, tokens: int, width: int, outputs: int) -> bool:

@@ -34,7 +34,7 @@ def expected_of(model: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
 def test_both_forms_of_the_trace(
     lengths: list[int], kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever form is cheaper; a Gram matrix of 38 tokens comes in four blocks."""
+    """Whichever form is cheaper; a Gram matrix of 38 tokens comes in two blocks."""
     monkeypatch.setattr(accumulators, "GRAM_COST", 0 if kept == "gram" else 1e9)
     monkeypatch.setattr(accumulators, "CHUNK_NUMBERS", 1000)  # two samples of 16 x 24 at once
     model, batch = tiny("roberta"), padded_batch(lengths, seed=3)
@@ -49,7 +49,7 @@ def test_gram_matrices(tokens: int) -> None:
     first, second = torch.randn(2, 3, tokens, 5, generator=generator, dtype=torch.float64)
     whole = [rows @ rows.mT for rows in (first, second)]
     grams = [accumulators.Gram(rows) for rows in (first, second)]
-    torch.testing.assert_close(grams[0].dot(grams[1]), (whole[0] * whole[1]).sum((1, 2)))
+    torch.testing.assert_close(grams[0].dot(grams[1].doubled()), (whole[0] * whole[1]).sum((1, 2)))
 
 
 def traces_of(weights: list[tuple[int, int]]) -> accumulators.Traces:
