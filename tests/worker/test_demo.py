@@ -153,7 +153,9 @@ def test_progress_follows_each_job() -> None:
 
 
 def test_the_curl_lines_repeat_what_was_sent() -> None:
-    ranking = {"id": "rk_1", "spec": {"model": "m", "dataset": "ds_1", "samples": 256, "seed": 0}}
+    ranking = {"id": "rk_1", "spec": {
+        "model": "m", "dataset": "ds_1", "samples": 256, "method": "all", "seed": 0,
+    }}  # fmt: skip
     selection = {"policy": "first_k", "k": 2, "ranking": None, "include": []}
     tuned = {"id": "ft_1", "spec": {
         "model": "m", "dataset": "ds_1", "selection": selection, "training": {"epochs": 3},
