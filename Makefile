@@ -14,7 +14,7 @@ help:
 	@echo "make test   every test, on its own Postgres and Redis (about 6 minutes)"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
-	@echo "make bench  the speed claims, measured (20-40 minutes; ARGS=--quick: less of all)"
+	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
 $(VENV)/%.stamp: pyproject.toml constraints.txt
@@ -44,7 +44,7 @@ check: $(VENV)/worker,test,dev.stamp
 bench: bench-fisher
 bench-fisher: $(VENV)/worker,demo,bench.stamp
 	@$(PIP) --no-deps backpack-for-pytorch curvlinops-for-pytorch nngeometry
-	@echo "==> the Fisher engine against plain training, its limit and other libraries, 20-40 minutes"
+	@echo "==> the Fisher engine against plain training, its limit and other libraries, about an hour"
 	@$(BIN)/python -m bench.fisher $(ARGS)
 
 format: $(VENV)/worker,test,dev.stamp
