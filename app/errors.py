@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from surgery import dataset_spec, spec
+from surgery import dataset_spec, finetune_spec, selection_spec, spec, training_spec
 from surgery.errors import MAX_FAULTS, SurgeryError
 
 log = logging.getLogger("surgeon.api")
@@ -96,7 +96,8 @@ TITLES = {
 FIELD_NAMES = sorted(
     {
         name
-        for kind in (*vars(spec).values(), *vars(dataset_spec).values())
+        for module in (dataset_spec, finetune_spec, selection_spec, spec, training_spec)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, dataset_spec.Strict)
         for name in kind.model_fields
     }

@@ -24,11 +24,12 @@ from app.tables import Dataset, IdempotencyKey, Job, Kind, Status
 from surgery import __version__
 from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetNotFound, Fault, SelectionMismatch, SurgeryError
+from surgery.finetune_spec import FinetuneSpec
 from surgery.models import inspect_model, resolve_model
 from surgery.policies import check_ranking, choose_layers
 from surgery.references import resolve_dataset
 from surgery.results import ModelInfo, RankingResult
-from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec, Submission
+from surgery.spec import RankingOptions, RankingSpec, Submission
 from surgery.terms import Method, Policy, Problem
 
 KEY_LIFETIME = timedelta(hours=24)

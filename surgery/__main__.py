@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from surgery.data import TaskData, open_data
 from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
 from surgery.files import format_of
+from surgery.finetune_spec import FinetuneSpec
 from surgery.ingest import ingest
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, local_model, resolve_model
@@ -38,11 +39,13 @@ from surgery.ranking import rank_layers
 from surgery.references import materialise, resolve_dataset
 from surgery.results import RankingResult
 from surgery.selection import layers_of_model
+from surgery.selection_spec import SelectionSpec
 from surgery.sources import Sources
-from surgery.spec import CheckpointSpec, FinetuneSpec, RankingOptions, SelectionSpec, TrainingSpec
+from surgery.spec import RankingOptions
 from surgery.tasks import metrics_for
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 from surgery.training import finetune
+from surgery.training_spec import CheckpointSpec, TrainingSpec
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)

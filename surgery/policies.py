@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from surgery.errors import Fault, SelectionEmpty, SelectionMismatch
 from surgery.results import LayerInfo, RankingResult
-from surgery.spec import SelectionSpec, nearest
+from surgery.selection_spec import SelectionSpec
+from surgery.spec import nearest
 from surgery.terms import Granularity, Policy
 
 Format = Literal["json", "regex", "peft", "axolotl"]

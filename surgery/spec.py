@@ -1,6 +1,6 @@
-"""The shapes of requests and results, defined once for the API, the worker and the library.
+"""What every request carries, and how a ranking is asked for. Torch-free.
 
-Importing this module does not import torch.
+Each shape is defined once, for the API, the worker and the library.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from surgery.dataset_spec import WORD, DatasetRef, Strict
-from surgery.terms import Aggregate, Fisher, Granularity, Method, Policy, Precision
+from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
 MODEL_PATTERN = rf"^{WORD}(?:/{WORD})?(?:@{WORD})?$"
 
@@ -139,85 +139,6 @@ class RankingSpec(Submission, RankingOptions):
 
     cache: Literal["use", "bypass"] = Field(
         "use", description="`use` answers a repeated ranking from the stored result."
-    )
-
-
-class SelectionSpec(Strict):
-    """Which layers train. The head always does."""
-
-    policy: Policy = Policy.TOP_K
-    k: int | None = Field(None, ge=1, le=10_000, description="How many, for the *_k policies.")
-    ranking: Annotated[str, StringConstraints(max_length=64)] | RankingOptions | None = Field(
-        None,
-        description="For top_k: a ranking's id, options of one to compute first, or nothing for "
-        "the default ranking of the same model and dataset.",
-    )
-    layers: list[str | int] | None = Field(
-        None, max_length=10_000, description="Names or indices, for `layers`."
-    )
-    seed: int = Field(0, ge=0, lt=2**31, description="For random_k.")
-    include: list[Literal["embeddings", "pooler"]] = Field(
-        [], description="What else trains beside the layers and the head."
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> SelectionSpec:
-        counted = self.policy.value.endswith("_k")
-        if counted and self.k is None:
-            raise ValueError(f"policy {self.policy.value} needs k, the number of layers to train")
-        if not counted and self.k is not None:
-            raise ValueError(f"k means nothing to policy {self.policy.value}; leave it out")
-        if (self.policy is Policy.LAYERS) != (self.layers is not None):
-            raise ValueError("layers goes with policy layers, and is needed there")
-        if self.layers == []:
-            raise ValueError("layers is empty: name a layer, or use policy head_only")
-        if self.ranking is not None and self.policy is not Policy.TOP_K:
-            raise ValueError(f"ranking means nothing to policy {self.policy.value}; leave it out")
-        given = self.ranking
-        if isinstance(given, RankingOptions) and given.granularity is not Granularity.LAYER:
-            raise ValueError("a selection is of whole layers: leave the ranking's granularity out")
-        return self
-
-
-class TrainingSpec(Strict):
-    """The optimisation: AdamW on the trained tensors."""
-
-    epochs: int = Field(3, ge=1, le=1000)
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    learning_rate: float = Field(5e-5, gt=0, le=1, allow_inf_nan=False)
-    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False)
-    warmup_ratio: float = Field(
-        0.06,
-        ge=0,
-        lt=1,
-        description="Share of the steps over which the rate rises.",
-    )
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(32, ge=1, le=4096)
-    max_length: int = Field(128, ge=4, le=8192)
-    seed: int = Field(0, ge=0, lt=2**31)
-
-
-class CheckpointSpec(Strict):
-    """What is kept of a run."""
-
-    keep: Literal["best", "last", "best_and_last", "all"] = "best_and_last"
-    form: Literal["delta", "full"] = Field(
-        "delta", description="`delta` holds what was trained; `full` is a transformers folder."
-    )
-
-
-class FinetuneSpec(Submission):
-    """Fine-tune a model on a dataset, training only the selected layers and the head."""
-
-    selection: SelectionSpec
-    training: TrainingSpec = TrainingSpec()
-    checkpoints: CheckpointSpec = CheckpointSpec()
-    track_ranking: bool = Field(
-        False,
-        description="Score 128 training rows at the start and at every evaluation, to see whether "
-        "the ranking of the layers stays the same while they train.",
     )
 
 

@@ -85,13 +85,34 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class TrainingPrecision(StrEnum):
+    """Number format of the matrix products while training; weights and moments stay float32."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    """float32 with products rounded to 10 bits of mantissa, on GPUs that have it."""
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 class Policy(StrEnum):
     """Which layers train."""
 
     TOP_K = "top_k"
+    """The k of highest score."""
+    TOP_SHARE = "top_share"
+    """The fewest, best first, that hold a share of the total score."""
+    MAX_PARAMETERS = "max_parameters"
+    """Down the ranking, all that still fits into a number of parameters."""
+    BOTTOM_K = "bottom_k"
+    """The k of lowest score: what the score has to beat."""
     FIRST_K = "first_k"
     LAST_K = "last_k"
     RANDOM_K = "random_k"
     LAYERS = "layers"
     ALL = "all"
     HEAD_ONLY = "head_only"
+
+
+RANKED = (Policy.TOP_K, Policy.TOP_SHARE, Policy.MAX_PARAMETERS, Policy.BOTTOM_K)
+"""The policies that go by the scores of a ranking."""

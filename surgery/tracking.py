@@ -19,8 +19,9 @@ from surgery.results import RankingTrack
 from surgery.sample import Sample
 from surgery.scores import Scores
 from surgery.scoring import Scorer, ranked_only
-from surgery.spec import RankingOptions, TrainingSpec
+from surgery.spec import RankingOptions
 from surgery.token_cache import encode_split
+from surgery.training_spec import TrainingSpec
 from surgery.uncertainty import kendall_tau, top_k_overlap
 
 TRACKED_SAMPLES = 128  # rows scored at each evaluation: a pass costs about as much as 3 steps

@@ -21,6 +21,7 @@ from surgery.checkpoint import CheckpointRecord, write_checkpoint
 from surgery.data import Batch, TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import evaluate
+from surgery.finetune_spec import FinetuneSpec
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel
@@ -28,11 +29,11 @@ from surgery.memory import peak_bytes, reset_peak
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.results import EpochReport, FinetuneResult, LayerInfo
 from surgery.selection import freeze_all_but, frozen_digests
-from surgery.spec import FinetuneSpec, TrainingSpec
 from surgery.state import Progress, load_state, save_state
 from surgery.terms import Problem
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
+from surgery.training_spec import TrainingSpec
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
 STATE_SECONDS = 300.0  # at most this much training is lost to a crash

@@ -15,6 +15,7 @@ from surgery import __version__
 from surgery.data import TaskData, open_data
 from surgery.dataset_spec import HubDataset
 from surgery.errors import ModelNotFound
+from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, resolve_model
 from surgery.policies import choose_layers
@@ -25,7 +26,7 @@ from surgery.results import LayerInfo, RankingResult
 from surgery.schema import DatasetReport
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec
+from surgery.spec import RankingOptions, RankingSpec
 from surgery.tasks import metrics_for
 from surgery.terms import Policy
 from surgery.training import finetune

@@ -15,7 +15,7 @@ from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submissi
 from app.submit import prepare_finetune
 from app.tables import Job, Kind
 from app.views import JobView
-from surgery.spec import FinetuneSpec
+from surgery.finetune_spec import FinetuneSpec
 
 router = APIRouter(prefix="/v1/finetunes", tags=["fine-tunes"])
 

@@ -17,7 +17,8 @@ from app.tables import Job, Kind, Status
 from app.views import JobView
 from surgery.policies import Format, choose_layers, require_layers, selection_view
 from surgery.results import LayerInfo, RankingResult
-from surgery.spec import RankingSpec, SelectionSpec
+from surgery.selection_spec import SelectionSpec
+from surgery.spec import RankingSpec
 from surgery.terms import Policy
 
 router = APIRouter(prefix="/v1/rankings", tags=["rankings"])

@@ -16,8 +16,9 @@ from app.routes.examples import (
     RANKING_RESULT,
 )
 from app.submit import MAX_KERNEL, MIN_KERNEL
+from surgery.finetune_spec import FinetuneSpec
 from surgery.results import FinetuneResult, RankingResult
-from surgery.spec import FinetuneSpec, RankingOptions, RankingSpec
+from surgery.spec import RankingOptions, RankingSpec
 from surgery.tangent import MAX_SAMPLES, MIN_SAMPLES
 from surgery.terms import Method
 
@@ -60,13 +61,6 @@ def test_options_that_do_not_go_together_are_refused(case: str, api: TestClient)
     says(answer, f"/selection/ranking{pointer}", *words)
     assert len(answer["errors"]) == 1
     assert api.get("/v1/jobs").json()["data"] == []
-
-
-def test_a_finetune_is_not_told_to_rank_parts_of_layers(api: TestClient) -> None:
-    selection = {"policy": "top_k", "k": 1, "ranking": {"granularity": "tensor"}}
-    body = {"model": TINY, "dataset": "glue/rte", "selection": selection}
-    answer = problem(api.post("/v1/finetunes", json=body), 422, "invalid")
-    says(answer, "/selection", "whole layers", "granularity")
 
 
 def test_the_limits_of_the_kernels_are_those_of_the_computation() -> None:

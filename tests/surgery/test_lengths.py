@@ -13,15 +13,17 @@ from toys import QUICK, rank, toy_data, toy_model
 
 from surgery.data import Encoded, TaskData
 from surgery.encoding import encode
+from surgery.finetune_spec import FinetuneSpec
 from surgery.lengths import TOKEN_BINS, token_lengths, truncation_warnings
 from surgery.progress import Quiet
 from surgery.ranking import rank_layers
 from surgery.results import FinetuneResult
 from surgery.selection import layers_of_model
-from surgery.spec import FinetuneSpec, RankingOptions, TrainingSpec
+from surgery.spec import RankingOptions
 from surgery.terms import Method
 from surgery.token_cache import encode_split
 from surgery.training import finetune
+from surgery.training_spec import TrainingSpec
 
 
 def rows_of(*tokens: int, choices: int = 1) -> Encoded:

@@ -13,6 +13,7 @@ from preset_rows import SHAPES, put, varied
 from surgery.data import TaskData, open_data
 from surgery.encoding import encode
 from surgery.evaluation import predict
+from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import local_model
 from surgery.progress import Quiet
@@ -21,7 +22,7 @@ from surgery.references import materialise, resolve_dataset
 from surgery.results import FinetuneResult
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import FinetuneSpec, RankingOptions
+from surgery.spec import RankingOptions
 from surgery.tasks import TASKS
 from surgery.training import finetune
 

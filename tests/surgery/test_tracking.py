@@ -15,6 +15,7 @@ from toys import sentences
 
 from surgery.data import TaskData, choose_rows
 from surgery.encoding import encode
+from surgery.finetune_spec import FinetuneSpec
 from surgery.head import Warmup
 from surgery.loading import LoadedModel
 from surgery.progress import Quiet, Stopped
@@ -23,9 +24,10 @@ from surgery.results import FinetuneResult
 from surgery.sample import Sample
 from surgery.scoring import Scorer, ranked_only
 from surgery.selection import layers_of_model
-from surgery.spec import FinetuneSpec, RankingOptions, TrainingSpec
+from surgery.spec import RankingOptions
 from surgery.tracking import TRACKED_SAMPLES, WARMUP_SAMPLES, RankingTracker
 from surgery.training import finetune
+from surgery.training_spec import TrainingSpec
 from surgery.uncertainty import kendall_tau, top_k_overlap
 
 TRAINING = TrainingSpec(epochs=2, learning_rate=3e-3, batch_size=16, max_length=24, seed=3)

@@ -17,6 +17,7 @@ from surgery.architecture import model_inputs
 from surgery.data import Encoded, TaskData, open_data
 from surgery.encoding import encode
 from surgery.evaluation import evaluate, predict
+from surgery.finetune_spec import FinetuneSpec
 from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel, load_model
 from surgery.metrics import entity_scores
@@ -25,10 +26,10 @@ from surgery.progress import Quiet
 from surgery.results import FinetuneResult
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
-from surgery.spec import FinetuneSpec, TrainingSpec
 from surgery.tasks import metrics_for
 from surgery.terms import Problem
 from surgery.training import finetune, loss_of
+from surgery.training_spec import TrainingSpec
 
 KINDS = ["bert", "roberta", "distilbert", "deberta", "deberta-v2", "modernbert", "xlnet"]
 CPU = torch.device("cpu")

@@ -1,0 +1,87 @@
+"""How a request says which parts of a model train. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from surgery.dataset_spec import Strict
+from surgery.spec import RankingOptions
+from surgery.terms import RANKED, Granularity, Policy
+
+_NEEDS = {
+    **dict.fromkeys((p for p in Policy if p.value.endswith("_k")), "k"),
+    Policy.TOP_SHARE: "share",
+    Policy.MAX_PARAMETERS: "max_parameters",
+    Policy.LAYERS: "layers",
+}
+_MEANING = {
+    "k": "the number of layers to train",
+    "share": "the share of the total score to cover",
+    "max_parameters": "the most parameters to train beside the head",
+    "layers": "their names or indices",
+}
+
+
+class SelectionSpec(Strict):
+    """Which layers, or finer parts of them, train. The head always does."""
+
+    policy: Policy = Policy.TOP_K
+    k: int | None = Field(None, ge=1, le=10_000, description="How many, for the *_k policies.")
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="For top_share: train the fewest, best first, whose scores add up to this "
+        "share of the total.",
+    )
+    max_parameters: int | None = Field(
+        None,
+        ge=1,
+        description="For max_parameters: go down the ranking and train all that still fits into "
+        "so many parameters.",
+    )
+    ranking: Annotated[str, StringConstraints(max_length=64)] | RankingOptions | None = Field(
+        None,
+        description="For the policies that go by scores: a ranking's id, options of one to compute "
+        "first, or nothing for the default ranking of the same model and dataset.",
+    )
+    granularity: Granularity | None = Field(
+        None, description="What is chosen. Default: what the ranking ranks, else whole layers."
+    )
+    layers: list[str | int] | None = Field(
+        None,
+        max_length=10_000,
+        description="Names or indices, for `layers`; finer parts have names only.",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="For random_k.")
+    include: list[Literal["embeddings", "pooler"]] = Field(
+        [], description="What else trains beside the layers and the head."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> SelectionSpec:
+        needed = _NEEDS.get(self.policy)
+        for name, meaning in _MEANING.items():
+            given = getattr(self, name) is not None
+            if name == needed and not given:
+                raise ValueError(f"policy {self.policy.value} needs {name}, {meaning}")
+            if name != needed and given:
+                raise ValueError(
+                    f"{name} means nothing to policy {self.policy.value}; leave it out"
+                )
+        if self.layers == []:
+            raise ValueError("layers is empty: name a layer, or use policy head_only")
+        if self.ranking is not None and self.policy not in RANKED:
+            raise ValueError(f"ranking means nothing to policy {self.policy.value}; leave it out")
+        if self.granularity is not None and self.policy in {Policy.ALL, Policy.HEAD_ONLY}:
+            raise ValueError(
+                f"granularity means nothing to policy {self.policy.value}; leave it out"
+            )
+        given_options = self.ranking
+        if isinstance(given_options, RankingOptions) and self.granularity not in {
+            None, given_options.granularity,
+        }:  # fmt: skip
+            raise ValueError("granularity differs from the ranking's; leave one of them out")
+        return self

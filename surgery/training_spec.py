@@ -1,0 +1,141 @@
+"""How a request says how a model is trained and what is kept of it. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from surgery.dataset_spec import Strict
+from surgery.terms import TrainingPrecision
+
+
+class TrainingSpec(Strict):
+    """The optimisation: AdamW on the trained tensors."""
+
+    epochs: int = Field(3, ge=1, le=1000)
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    learning_rate: float = Field(5e-5, gt=0, le=1, allow_inf_nan=False)
+    layer_learning_rate_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Each layer learns at this times the rate of the one above it, trained or not; "
+        "the topmost and the head at `learning_rate`.",
+    )
+    layer_learning_rates: Literal["fisher"] | None = Field(
+        None,
+        description="`fisher`: each trained layer learns in proportion to its score in the "
+        "selection's ranking, the best one and the head at `learning_rate`.",
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False)
+    warmup_ratio: float = Field(
+        0.06, ge=0, lt=1, description="Share of the steps over which the rate rises."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="The same as a number of steps, fewer than the run has."
+    )
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(32, ge=1, le=4096, description="Rows forward and backward at once.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=4096, description="Batches an optimizer step."
+    )
+    out_of_memory: Literal["fail", "halve"] = Field(
+        "halve",
+        description="When a batch does not fit in memory: `halve` starts once again with half the "
+        "`batch_size` and twice the `gradient_accumulation_steps`, the same optimisation; `fail` "
+        "ends the job.",
+    )
+    max_length: int = Field(128, ge=4, le=8192)
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of the target spread over all classes."
+    )
+    class_weights: Literal["balanced"] | Annotated[list[float], Field(max_length=1000)] | None = (
+        Field(
+            None,
+            description="Weight of each class in the loss, in the order of the labels; `balanced`: "
+            "in inverse proportion to how often it occurs in train.",
+        )
+    )
+    precision: TrainingPrecision = TrainingPrecision.FP32
+    deterministic: bool = Field(
+        False, description="Use only algorithms that give the same bits each time, where slower."
+    )
+    evaluate_every_steps: int | None = Field(
+        None, ge=1, description="Evaluate after so many optimizer steps. Default: each epoch."
+    )
+    metric: Annotated[str, StringConstraints(max_length=80)] | None = Field(
+        None, description="The metric that the best checkpoint is chosen by. Default: the task's."
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, le=1000, description="Stop after so many evaluations without a better metric."
+    )
+    early_stopping_threshold: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="By how much better counts as better."
+    )
+    prefix_cache: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="Where the states below the lowest trained layer are kept between epochs: "
+        "`auto` in memory within a budget, then in a file, else they are computed again.",
+    )
+    prefix_cache_dtype: Literal["fp32", "bf16"] = Field(
+        "fp32", description="How they are kept; bf16 takes half the room and rounds."
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSpec:
+        if self.layer_learning_rates and self.layer_learning_rate_decay:
+            raise ValueError(
+                "layer_learning_rates and layer_learning_rate_decay both set the layers' rates; "
+                "leave one of them out"
+            )
+        if self.early_stopping_threshold and self.early_stopping_patience is None:
+            raise ValueError("early_stopping_threshold goes with early_stopping_patience")
+        if self.warmup_steps is not None and "warmup_ratio" in self.model_fields_set:
+            raise ValueError("warmup_steps and warmup_ratio are the same thing; leave one out")
+        if isinstance(self.class_weights, list) and not all(
+            0 < weight < float("inf") for weight in self.class_weights
+        ):
+            raise ValueError("class_weights are positive and finite")
+        return self
+
+
+class AdapterSpec(Strict):
+    """What trains in place of layers: a peer of selective fine-tuning. The head trains too."""
+
+    type: Literal["lora", "bitfit"] = Field(
+        description="`lora`: low-rank updates of every linear map of the blocks (Hu et al., ICLR "
+        "2022; PEFT). `bitfit`: the biases (Ben Zaken et al., ACL 2022)."
+    )
+    rank: int = Field(8, ge=1, le=1024, description="For lora.")
+    alpha: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="For lora; default: twice the rank."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="For lora.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AdapterSpec:
+        given = self.model_fields_set & {"rank", "alpha", "dropout"}
+        if self.type == "bitfit" and given:
+            raise ValueError(f"{min(given)} means nothing to bitfit; leave it out")
+        return self
+
+
+class CheckpointSpec(Strict):
+    """What is kept of a run."""
+
+    keep: Literal["best", "last", "best_and_last", "all"] | Annotated[int, Field(ge=1, le=1000)] = (
+        Field(
+            "best_and_last",
+            description="Which checkpoints stay; a number keeps the best and that many of the "
+            "newest. Pinned ones always stay.",
+        )
+    )
+    form: Literal["delta", "full"] = Field(
+        "delta", description="`delta` holds what was trained; `full` is a transformers folder."
+    )
+    onnx: bool = Field(
+        False, description="Also export the model to ONNX, checked against torch on real rows."
+    )
