@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
+from invented import write_tasks
 from services import Running, embedded, production
 
 from app.main import create_app
 from app.settings import Settings
-from surgery.tasks import TASKS, Task
 
 
 @pytest.fixture(scope="session")
@@ -26,28 +25,6 @@ def mirrors(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     own = tmp_path_factory.mktemp("data")
     write_tasks(own)
     return os.pathsep.join(part for part in (str(mirror), given, str(own)) if part)
-
-
-WORDS = "the a old new red cat dog house tree runs sleeps sees was is near under big"
-
-
-def write_tasks(folder: Path) -> None:
-    """GLUE-shaped files of invented rows."""
-    chance = random.Random(0)
-    for task in (TASKS[name] for name in ("glue/cola", "glue/rte", "glue/stsb")):
-        target = folder / "datasets" / task.hub / task.config
-        target.mkdir(parents=True)
-        for split, count in ((task.train, 400), (task.validation, 80)):
-            rows = [json.dumps(invented_row(task, index, chance)) for index in range(count)]
-            (target / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
-
-
-def invented_row(task: Task, index: int, chance: random.Random) -> dict[str, object]:
-    """Nine random words a text."""
-    texts = [column for column in (task.text, task.text_pair) if column]
-    row: dict[str, object] = {text: " ".join(chance.choices(WORDS.split(), k=9)) for text in texts}
-    row[task.label] = index % 2 if task.labels else round(chance.uniform(0, 5), 3)
-    return row
 
 
 @pytest.fixture(scope="module")
