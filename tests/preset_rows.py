@@ -60,7 +60,7 @@ def put(folder: Path, name: str, rows: list[Raw], kind: str = "jsonl", held: int
     task = TASKS[name]
     place = folder / "mirror/datasets" / task.hub / task.config
     place.mkdir(parents=True, exist_ok=True)
-    for split, kept in (("train", rows[held:]), ("validation", rows[:held])):
+    for split, kept in ((task.train, rows[held:]), (task.validation, rows[:held])):
         path = place / f"{split}.{kind}"
         if kind == "parquet":
             pq.write_table(pa.Table.from_pylist(kept), path)
