@@ -7,23 +7,18 @@ point it at any URL or at a path of this machine, and it unpacks archives.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from surgery.dataset_spec import HubDataset
-from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, UpstreamUnavailable
-from surgery.files import shown
+from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
+from surgery.hub_splits import choose_config, split_files
 from surgery.sources import Sources
-from surgery.spec import nearest
 
 MAX_DOWNLOAD_BYTES = 20 << 30
-_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")  # the first that a split has is read
-_ALIASES = {"validation": ("valid", "val", "dev"), "test": ("eval",)}
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,9 @@ def describe(reference: HubDataset, sources: Sources) -> HubFiles:
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     _refuse_code(reference.hub, sizes)
     card = info.card_data.to_dict() if info.card_data else {}
-    config = _config(reference, _listed(card.get("configs")))
+    config = choose_config(reference, _listed(card.get("configs")))
     files = {
-        role: _files_of(reference, split, config, list(sizes))
+        role: split_files(reference, split, config, list(sizes))
         for role, split in (("train", reference.train), ("validation", reference.validation))
     }
     total = sum(sizes[name] for names in files.values() for name in names)
@@ -142,81 +137,6 @@ def _refuse_code(hub: str, sizes: Mapping[str, int]) -> None:
         )
 
 
-def _config(reference: HubDataset, configs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The card's entry for the reference; None where the card has no entries."""
-    named = {str(entry.get("config_name", "default")): entry for entry in configs}
-    if not named:
-        return None
-    if reference.config in named:
-        return named[reference.config]
-    known = ", ".join(shown(name) for name in list(named)[:20])
-    if reference.config is not None:
-        near = nearest(reference.config, list(named))
-        hint = f" (did you mean {shown(near)!r}?)" if near else ""
-        raise DatasetNotFound(
-            f"{reference.hub} has no config {reference.config!r}{hint}. It has: {known}",
-            [Fault("no such config", "/dataset/config")],
-        )
-    default = [name for name, entry in named.items() if entry.get("default")] or ["default"]
-    if default[0] in named or len(named) == 1:
-        return named.get(default[0]) or next(iter(named.values()))
-    raise DatasetNotFound(
-        f"{reference.hub} has several configs; name one in dataset.config: {known}",
-        [Fault("config is needed", "/dataset/config")],
-    )
-
-
-def _files_of(
-    reference: HubDataset, split: str, config: dict[str, Any] | None, names: list[str]
-) -> tuple[str, ...]:
-    """The files of a split, all of one format, in order of their names."""
-    patterns = [] if config is None else _patterns(config.get("data_files"), split)
-    if patterns:
-        found = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
-    else:
-        folder = (config or {}).get("data_dir") or reference.config
-        found = _by_convention(split, str(folder) if folder else None, names)
-    found = [name for name in found if ".." not in PurePosixPath(name).parts and name[0] != "/"]
-    for suffix in _SUFFIXES:
-        chosen = tuple(sorted(name for name in found if name.endswith(suffix)))
-        if chosen:
-            return chosen
-    raise DatasetNotFound(
-        f"{reference.hub} has no csv, tsv, jsonl or parquet file of the split {split!r}; "
-        "name its splits in dataset.train and dataset.validation, or upload the files",
-        [Fault("no such split", "/dataset")],
-    )
-
-
-def _patterns(data_files: object, split: str) -> list[str]:
-    """The card's patterns for a split: a string, a list of them, or entries with split and path."""
-    if isinstance(data_files, str):
-        return [data_files] if split == "train" else []
-    if isinstance(data_files, Mapping):
-        return _strings(data_files.get(split))
-    if not isinstance(data_files, list):
-        return []
-    entries = [entry for entry in data_files if isinstance(entry, Mapping)]
-    paths = [_strings(entry.get("path")) for entry in entries if entry.get("split") == split]
-    return [path for found in paths for path in found]
-
-
-def _by_convention(split: str, folder: str | None, names: list[str]) -> list[str]:
-    """Files called after the split, as `data/train-00000-of-00001.parquet` or `dev.jsonl`."""
-    places = {f"{folder}/", f"{folder}/{split}/", f"data/{folder}/"} if folder else {"", "data/"}
-    places |= {f"{place}{split}/" for place in places}
-    words = "|".join(re.escape(word) for word in (split, *_ALIASES.get(split, ())))
-    called = re.compile(rf"({words})([-_.].*)?", re.IGNORECASE)
-    found = []
-    for name in names:
-        place, _, file = name.rpartition("/")
-        place = f"{place}/" if place else ""
-        inside = place.endswith(f"{split}/")
-        if place in places and (inside or called.fullmatch(file)):
-            found.append(name)
-    return found
-
-
 def _facts(card: Mapping[str, Any], config: str | None) -> dict[str, Any]:
     """The card's `dataset_info` of one config."""
     entries = _listed(card.get("dataset_info"))
@@ -250,8 +170,3 @@ def _class_names(facts: Mapping[str, Any], column: str) -> tuple[str, ...] | Non
 def _listed(value: object) -> list[dict[str, Any]]:
     entries = value if isinstance(value, list) else [value]
     return [entry for entry in entries if isinstance(entry, dict)]
-
-
-def _strings(value: object) -> list[str]:
-    entries = value if isinstance(value, list) else [value]
-    return [entry for entry in entries if isinstance(entry, str)]

@@ -1,33 +1,32 @@
 """Resolve what a request calls its dataset to files, a revision and a fingerprint, and load it.
 
-A preset or a Hub id is looked up in the mirrors first, then on the Hub. In a mirror the files are
-``datasets/<hub id>[/<config>]/<split>.jsonl`` (or .csv, .tsv, .parquet), one a split.
+A preset or a Hub id is looked up in the mirrors first, then on the Hub.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Literal, get_args
+from pathlib import Path, PurePath
+from typing import Literal
 
 from surgery.columns import check_columns
-from surgery.dataset_spec import Columns, HubDataset
+from surgery.compressed import plain_name
+from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault
 from surgery.files import FileFormat, Row, count_rows, format_of
 from surgery.formats import Format
 from surgery.hub_data import describe, download
 from surgery.ingest import REPORT, ingest_tables
+from surgery.mirror_splits import mirrored_splits, missing_from_mirror
 from surgery.schema import DatasetReport
-from surgery.sources import Sources, file_digest, mirror_path
+from surgery.sources import Sources, file_digest
 from surgery.survey import Part, Table
 from surgery.tasks import metrics_for
-from surgery.terms import Problem
 from surgery.wanted import NAMED, Wanted, preset, referred
 
 # Part of every fingerprint: raise it when the stored form of the same files changes.
@@ -35,8 +34,8 @@ _FORM = 1
 _SPLITS = ("train", "validation")
 
 
-@dataclass(frozen=True)
-class DatasetSource:
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource(Wanted):
     """A dataset found: enough to load it later, on another machine with the same mirrors.
 
     ``rows`` are None where only reading the data tells them.
@@ -45,22 +44,11 @@ class DatasetSource:
     ``metrics_for(report.problem, report.labels)`` then.
     """
 
-    id: str
     origin: Literal["mirror", "hub"]
-    revision: str | None
-    fingerprint: str
-    rows: dict[str, int | None]
-    files: dict[str, Path]
-    hub: str
-    config: str | None
-    train: str
-    validation: str
-    columns: Columns
-    problem: Problem
-    labels: tuple[str, ...] | None = None
-    metrics: tuple[str, ...] = ()
-    questions: tuple[tuple[str, str], ...] = ()
-    format: Format | None = None
+    revision: str | None = None
+    fingerprint: str = ""
+    rows: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(_SPLITS))
+    files: dict[str, Path] = field(default_factory=dict)
     remote: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -76,7 +64,7 @@ def resolve_dataset(reference: str | HubDataset, sources: Sources) -> DatasetSou
     if found is not None:
         return found
     if sources.offline:
-        raise DatasetNotFound(_offline(wanted))
+        raise DatasetNotFound(_offline(wanted, sources))
     return _on_hub(wanted, sources)
 
 
@@ -97,30 +85,18 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     return folder, DatasetReport.model_validate_json(text)
 
 
-def _places(reference: HubDataset, split: str) -> list[tuple[str, ...]]:
-    folder = ("datasets", *reference.hub.split("/"))
-    folder += (reference.config,) if reference.config else ()
-    order = ("jsonl", *(kind for kind in get_args(FileFormat) if kind != "jsonl"))
-    return [(*folder, f"{split}.{kind}") for kind in order]
-
-
 def _in_mirror(wanted: Wanted, sources: Sources) -> DatasetSource | None:
-    reference = wanted.reference
-    files: dict[str, Path] = {}
-    for role, split in zip(_SPLITS, (reference.train, reference.validation), strict=True):
-        found = (mirror_path(sources, *place) for place in _places(reference, split))
-        path = next((path for path in found if path is not None and path.is_file()), None)
-        if path is None:
-            return None
-        files[role] = path
+    files = mirrored_splits(wanted.reference, sources)
+    if files is None:
+        return None
     for role, path in files.items():
         table = Table((Part(path, format_of(path.name), path.name),))
         name, row = f"{role} ({path.name})", table.first()[-1]
         if wanted.format is not None:
             _check_raw(wanted.format, row, name)
             continue
-        check_columns(row, reference.columns, name, "/dataset/columns")
-    source = _source(wanted, "mirror", files=files)
+        check_columns(row, wanted.reference.columns, name, "/dataset/columns")
+    source = DatasetSource(**vars(wanted), origin="mirror", files=files)
     source = replace(source, fingerprint=_mirror_fingerprint(source))
     if not _keeps_count(wanted):
         return source
@@ -148,38 +124,15 @@ def _on_hub(wanted: Wanted, sources: Sources) -> DatasetSource:
     if labels is None and found.labels and reference.problem in NAMED:
         labels = found.labels
         metrics = metrics_for(reference.problem, labels)
-    source = replace(
-        _source(replace(wanted, labels=labels, metrics=metrics), "hub"),
+    source = DatasetSource(
+        **vars(replace(wanted, labels=labels, metrics=metrics)),
+        origin="hub",
         revision=found.revision,
         rows=found.rows if _keeps_count(wanted) else dict.fromkeys(_SPLITS),
         remote=found.files,
     )
-    content = {"hub": source.hub, "revision": found.revision, "files": found.files}
+    content = {"hub": reference.hub, "revision": found.revision, "files": found.files}
     return replace(source, fingerprint=_fingerprint(source, content))
-
-
-def _source(
-    wanted: Wanted, origin: Literal["mirror", "hub"], files: dict[str, Path] | None = None
-) -> DatasetSource:
-    reference = wanted.reference
-    return DatasetSource(
-        id=wanted.id,
-        origin=origin,
-        revision=None,
-        fingerprint="",
-        rows=dict.fromkeys(_SPLITS),
-        files=files or {},
-        hub=reference.hub,
-        config=reference.config,
-        train=reference.train,
-        validation=reference.validation,
-        columns=reference.columns,
-        problem=reference.problem,
-        labels=wanted.labels,
-        metrics=wanted.metrics,
-        questions=wanted.questions,
-        format=wanted.format,
-    )
 
 
 def _mirror_fingerprint(source: DatasetSource) -> str:
@@ -192,7 +145,7 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
     whole = {
         **content,
         "form": _FORM,
-        "columns": source.columns.model_dump(),
+        "columns": source.reference.columns.model_dump(),
         "problem": source.problem,
         "labels": source.labels,
         "questions": source.questions,
@@ -205,25 +158,23 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
 
 def _count(path: Path) -> int:
     state = path.stat()
-    return _counted(os.path.realpath(path), state.st_size, state.st_mtime_ns)
+    return _counted(path, format_of(path.name), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _counted(real: str, size: int, modified: int) -> int:  # noqa: ARG001  # part of the cache's key
-    return count_rows(Path(real), format_of(real))
+def _counted(path: Path, kind: FileFormat, size: int, modified: int) -> int:  # noqa: ARG001  # the key
+    return count_rows(path, kind)
 
 
-def _offline(wanted: Wanted) -> str:
+def _offline(wanted: Wanted, sources: Sources) -> str:
     reference = wanted.reference
     if reference.revision:
         return (
             f"{wanted.id} is asked for at revision {reference.revision!r}, and this service is "
             "offline: its mirror holds no revisions, so leave revision out"
         )
-    places = ["/".join(_places(reference, s)[0]) for s in (reference.train, reference.validation)]
-    return (
-        f"{wanted.id} is not in the mirror and this service is offline; put "
-        f"{' and '.join(places)} in the mirror directory (SURGEON_MIRROR_DIR)"
+    return f"{wanted.id} is not in the mirror and this service is offline; " + missing_from_mirror(
+        reference, sources
     )
 
 
@@ -240,7 +191,9 @@ def _load(source: DatasetSource, sources: Sources, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as scratch:
         fetched = {
-            role: download(source.hub, str(source.revision), names, Path(scratch), sources)
+            role: download(
+                source.reference.hub, str(source.revision), names, Path(scratch), sources
+            )
             for role, names in source.remote.items()
         }
         _ingest(source, {role: tuple(map(_part, paths)) for role, paths in fetched.items()}, folder)
@@ -248,7 +201,8 @@ def _load(source: DatasetSource, sources: Sources, folder: Path) -> None:
 
 def _part(path: Path) -> Part:
     # On the Hub, JSON Lines often go by the name of .json.
-    kind: FileFormat = "jsonl" if path.suffix == ".json" else format_of(path.name)
+    suffix = PurePath(plain_name(path.name)).suffix
+    kind: FileFormat = "jsonl" if suffix == ".json" else format_of(path.name)
     return Part(path, kind, path.name)
 
 
@@ -258,7 +212,7 @@ def _ingest(source: DatasetSource, parts: Mapping[str, tuple[Part, ...]], folder
         Table(parts["train"], format=form),
         Table(parts["validation"], format=form),
         folder,
-        columns=form.columns if form else source.columns,
+        columns=form.columns if form else source.reference.columns,
         problem=source.problem,
         labels=source.labels,
         questions=dict(source.questions),

@@ -30,20 +30,24 @@ class Sources:
 
 
 def mirror_path(sources: Sources, *parts: str) -> Path | None:
-    """The first mirror's file or folder of that name, links resolved; None where there is none.
+    """The first mirror's file or folder of that name, links resolved; None where there is none."""
+    found = (path_in_mirror(mirror, *parts) for mirror in sources.mirrors)
+    path = next((path for path in found if path is not None), None)
+    return path and Path(os.path.realpath(path))
 
-    Each part is one name, never a path. A link that leads out of its mirror is refused: a
+
+def path_in_mirror(mirror: Path, *parts: str) -> Path | None:
+    """A mirror's file or folder of that name; None where there is none.
+
+    Each part is one name, never a path. A link that leads out of its mirror counts as none: a
     mirror must not open the rest of the disk.
     """
     if any(part in {"", ".", ".."} or set(part) & set("/\\\0") for part in parts):
         return None
-    for mirror in sources.mirrors:
-        root = os.path.realpath(mirror)
-        path = os.path.realpath(Path(root, *parts))
-        if os.path.lexists(Path(root, *parts)):
-            inside = Path(path).is_relative_to(root) and Path(path).exists()
-            return Path(path) if inside else None
-    return None
+    root = Path(os.path.realpath(mirror))
+    path = Path(root, *parts)
+    real = Path(os.path.realpath(path))
+    return path if real.is_relative_to(root) and real.exists() else None
 
 
 def file_digest(path: Path) -> str:

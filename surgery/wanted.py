@@ -9,14 +9,14 @@ from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.files import shown
 from surgery.formats import Format
 from surgery.spec import nearest
-from surgery.tasks import TASKS, Task, metrics_for
+from surgery.tasks import TASKS, metrics_for
 from surgery.terms import Problem
 
 # Problems whose labels have names.
 NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """A dataset asked for: where it lies, and what is known of it before any file is read."""
 
@@ -26,6 +26,11 @@ class Wanted:
     metrics: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
     format: Format | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """What is to be predicted."""
+        return self.reference.problem
 
 
 def preset(name: str) -> Wanted:
@@ -44,20 +49,14 @@ def preset(name: str) -> Wanted:
             "dataset, which has the same labels"
         )
     return Wanted(
-        task.name, _as_reference(task), task.labels or None, task.metrics, task.questions,
-        task.format,
+        id=task.name,
+        reference=HubDataset(
+            hub=task.hub, config=task.config, train=task.train, validation=task.validation,
+            columns=task.columns, problem=task.problem,
+        ),
+        labels=task.labels or None, metrics=task.metrics, questions=task.questions,
+        format=task.format,
     )  # fmt: skip
-
-
-def _as_reference(task: Task) -> HubDataset:
-    return HubDataset(
-        hub=task.hub,
-        config=task.config,
-        train=task.train,
-        validation=task.validation,
-        columns=task.columns,
-        problem=task.problem,
-    )
 
 
 def referred(reference: HubDataset) -> Wanted:
@@ -66,4 +65,4 @@ def referred(reference: HubDataset) -> Wanted:
     labels = tuple(reference.labels) if reference.labels else None
     known = labels is not None or reference.problem not in NAMED
     metrics = metrics_for(reference.problem, labels or ()) if known else ()
-    return Wanted(name, reference, labels, metrics)
+    return Wanted(id=name, reference=reference, labels=labels, metrics=metrics)

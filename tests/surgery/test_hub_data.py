@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from backports import zstd
 from datasets import Dataset
 from preset_rows import varied
 
@@ -192,6 +194,55 @@ def test_a_card_cannot_point_elsewhere(hub: FakeHub, online: Sources, path: str)
         resolve_dataset(OWN, online)
 
 
+def test_compressed_files_are_read(hub: FakeHub, online: Sources) -> None:
+    hub.files = {f"data/train-{n}.json.gz": gzip.compress(TRAIN) for n in range(2)}
+    hub.files |= {"data/train.parquet.gz": b"", "dev.jsonl.zst": zstd.compress(TRAIN)}
+    found = resolve_dataset(OWN, online)
+    assert found.remote["train"] == ("data/train-0.json.gz", "data/train-1.json.gz")
+    assert materialise(found, online)[1].rows == {"train": 4, "validation": 2}
+
+
+def test_a_bomb_is_refused_on_loading(hub: FakeHub, online: Sources) -> None:
+    hub.files = {"train.csv.gz": gzip.compress(b"text,label\n" + b"x,1\n" * 8_000_000)}
+    hub.files["validation.jsonl"] = TRAIN
+    with pytest.raises(DatasetInvalid, match="200 times its size"):
+        materialise(resolve_dataset(OWN, online), online)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train.jsonl", "train.jsonl.gz"],
+        ["train.csv.gz", "train.csv.zst"],
+        ["train.jsonl", "data/train.jsonl"],
+        ["train.jsonl", "train_extra.jsonl"],
+        ["train/1.jsonl", "data/train/1.jsonl"],
+    ],
+)
+def test_two_files_that_may_be_the_split_are_refused(
+    hub: FakeHub, online: Sources, names: list[str]
+) -> None:
+    hub.files = dict.fromkeys([*names, "validation.jsonl"], TRAIN)
+    with pytest.raises(DatasetInvalid, match="either may be its split 'train'") as caught:
+        resolve_dataset(OWN, online)
+    assert all(name in caught.value.detail for name in names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002-4b2a2bb19c6e7bd3.jsonl", "train-00001-of-00002-c0ffee0123456789.jsonl"],
+        ["data/train/a.jsonl", "data/train/b.jsonl.gz"],
+        ["train_1.jsonl.gz", "train_2.jsonl"],
+    ],
+)  # fmt: skip
+def test_parts_of_one_split_are_read_together(
+    hub: FakeHub, online: Sources, names: list[str]
+) -> None:
+    hub.files = dict.fromkeys([*names, "validation.jsonl", "train.csv"], TRAIN)
+    assert resolve_dataset(OWN, online).remote["train"] == tuple(names)
+
+
 def test_a_dataset_with_a_script_is_refused(hub: FakeHub, online: Sources) -> None:
     hub.files = {"own.py": b"canary", "train.jsonl": TRAIN, "validation.jsonl": TRAIN}
     with pytest.raises(DatasetInvalid, match="no code of a dataset is run"):
@@ -232,9 +283,7 @@ def test_a_hub_out_of_reach_may_be_tried_again(online: Sources) -> None:
 
 def test_a_hub_dataset_needs_the_hub_to_load(tmp_path: Path) -> None:
     source = DatasetSource(
-        id="me/own", origin="hub", revision=SHA, fingerprint="sha256:00", rows={}, files={},
-        hub="me/own", config=None, train="train", validation="validation",
-        columns=Columns(text="text", label="label"), problem=Problem.CLASSIFICATION,
-    )  # fmt: skip
+        id="me/own", reference=OWN, origin="hub", revision=SHA, fingerprint="sha256:00"
+    )
     with pytest.raises(DatasetNotFound, match="offline"):
         materialise(source, Sources((), tmp_path, offline=True))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from backports import zstd
 
 from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
@@ -139,6 +141,73 @@ def test_other_formats_and_later_mirrors(sources: Sources, tmp_path: Path) -> No
     found = resolve_dataset(HubDataset(hub="me/own"), both)
     assert found.rows == {"train": 3, "validation": 1}
     assert materialise(found, both)[1].labels == ["0", "1"]
+
+
+OWN = HubDataset(hub="me/own")
+LINES = b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n'
+
+
+def own_folder(mirror: Path) -> Path:
+    folder = mirror / "datasets" / "me" / "own"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_compressed_splits_are_read(sources: Sources, mirror: Path) -> None:
+    folder = own_folder(mirror)
+    (folder / "train.jsonl.gz").write_bytes(gzip.compress(LINES))
+    (folder / "validation.csv.zst").write_bytes(zstd.compress(b"text,label\nc,1\n"))
+    found = resolve_dataset(OWN, sources)
+    assert found.rows == {"train": 2, "validation": 1}
+    assert materialise(found, sources)[1].rows == found.rows
+
+
+def test_a_bomb_in_the_mirror_is_refused_before_it_is_unpacked(
+    sources: Sources, mirror: Path
+) -> None:
+    folder = own_folder(mirror)
+    bomb = gzip.compress(LINES + b'{"text": "%s", "label": 1}\n' % (b"x" * 999_000) * 40)
+    (folder / "train.jsonl.gz").write_bytes(bomb)
+    (folder / "validation.jsonl").write_bytes(LINES)
+    with pytest.raises(DatasetInvalid, match="200 times its size") as caught:
+        resolve_dataset(OWN, sources)
+    assert caught.value.faults[0].file == "train.jsonl.gz"
+
+
+@pytest.mark.parametrize("second", ["train.jsonl.gz", "train.csv", "train.parquet"])
+def test_two_files_of_one_split_are_refused(sources: Sources, mirror: Path, second: str) -> None:
+    folder = own_folder(mirror)
+    for name in ("train.jsonl", second, "validation.jsonl"):
+        (folder / name).write_bytes(LINES)
+    with pytest.raises(DatasetInvalid, match=rf"own holds train\.jsonl, {second}, and each is"):
+        resolve_dataset(OWN, sources)
+
+
+def test_a_dataset_is_taken_from_the_first_mirror_that_has_it_whole(
+    sources: Sources, mirror: Path, tmp_path: Path
+) -> None:
+    """Halves of two mirrors may be of two versions of the data."""
+    mirrors = [tmp_path / name for name in ("half", "first", "last")]
+    for place, root in enumerate(mirrors):
+        (own_folder(root) / "train.csv").write_text("text,label\n" + "a,1\n" * (place + 2))
+    for root in mirrors[1:]:
+        (own_folder(root) / "validation.jsonl").write_bytes(LINES)
+    found = resolve_dataset(OWN, replace(sources, mirrors=tuple(mirrors)))
+    assert {path.parent for path in found.files.values()} == {own_folder(mirrors[1])}
+    assert found.rows["train"] == 3
+    with pytest.raises(DatasetNotFound, match=r"own/validation\.jsonl .* folder holds train\.csv"):
+        resolve_dataset(OWN, replace(sources, mirrors=(mirrors[0],)))
+
+
+def test_a_link_may_name_a_file_without_a_suffix(sources: Sources, mirror: Path) -> None:
+    """As the Hub's own cache keeps files: blobs called by their hashes."""
+    folder = own_folder(mirror)
+    (mirror / "blob").write_bytes(gzip.compress(LINES))
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl.gz").symlink_to(mirror / "blob")
+    found = resolve_dataset(OWN, sources)
+    assert found.rows == {"train": 2, "validation": 2}
+    assert materialise(found, sources)[1].labels == ["0", "1"]
 
 
 def test_a_link_out_of_the_mirror_is_refused(
