@@ -11,6 +11,17 @@ import typer
 from rich.progress import DownloadColumn, Progress
 
 from app import terminal
+from app.cli_upload import (
+    Columns,
+    Dataset,
+    Labels,
+    ProblemName,
+    SplitSeed,
+    Validation,
+    dataset_of,
+    described,
+    uploaded,
+)
 from app.client import ApiError, Client, Unreachable
 from app.main import NotMigrated
 from app.serve import Refused
@@ -19,12 +30,8 @@ from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 Json = dict[str, Any]
 Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
-Data = Annotated[
-    str, typer.Argument(help="A preset (glue/cola), a dataset id, or a file to upload.")
-]
-Validation = Annotated[Path | None, typer.Option(help="Validation file, with a file as DATASET.")]
 HOME = "http://127.0.0.1:8000"
 
 
@@ -36,24 +43,6 @@ def failing_plainly() -> Iterator[None]:
     except (ApiError, Unreachable, Refused, NotMigrated) as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
-
-
-def _dataset(client: Client, given: str, validation: Path | None) -> str:
-    """A file is uploaded and named by its id; anything else is the service's to know."""
-    path = Path(given)
-    if not path.is_file():
-        if validation is not None:
-            raise typer.BadParameter("--validation goes with a file as DATASET")
-        return given
-    uploaded = client.upload(path, validation)
-    rows = uploaded["rows"]
-    terminal.errors.print(
-        f"uploaded {path.name} as {uploaded['id']}: {rows['train']:,} training and "
-        f"{rows['validation']:,} validation rows", highlight=False,
-    )  # fmt: skip
-    for warning in uploaded["warnings"]:
-        terminal.errors.print(f"warning: {warning}", highlight=False, markup=False)
-    return str(uploaded["id"])
 
 
 def _follow(client: Client, job: Json, *, as_json: bool) -> None:
@@ -70,7 +59,8 @@ def _follow(client: Client, job: Json, *, as_json: bool) -> None:
 
 
 def rank(
-    model: Model, dataset: Data, validation: Validation = None,
+    model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
+    problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
     method: Annotated[Method, typer.Option(help="What a score measures.")] = Method.FISHER,
     aggregate: Annotated[Aggregate, typer.Option(help="For fisher.")] = Aggregate.TRACE,
     granularity: Annotated[Granularity, typer.Option(help="What is ranked.")] = Granularity.LAYER,
@@ -96,8 +86,9 @@ def rank(
         "model_prior": not no_prior, "cache": "bypass" if fresh else "use",
         "head": {"init": "new" if head_seeds > 1 else "auto"},
     }  # fmt: skip
+    data = described(validation, columns, problem, labels, split_seed)
     with failing_plainly(), Client(url, key) as client:
-        what = {"model": model, "dataset": _dataset(client, dataset, validation)}
+        what = {"model": model, "dataset": dataset_of(client, dataset, data)}
         _follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
@@ -119,7 +110,8 @@ def _selection(counts: dict[str, int | None], layers: str | None, whole: dict[st
 
 
 def tune(  # one option a line of --help
-    model: Model, dataset: Data, validation: Validation = None,
+    model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
+    problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Best layers of a ranking.")] = None,
     first_k: Annotated[int | None, typer.Option(min=1)] = None,
     last_k: Annotated[int | None, typer.Option(min=1)] = None,
@@ -144,9 +136,10 @@ def tune(  # one option a line of --help
     selection = _selection(counts, layers, {"all": all_layers, "head_only": head_only})
     if ranking is not None:
         selection["ranking"] = ranking
+    data = described(validation, columns, problem, labels, split_seed)
     with failing_plainly(), Client(url, key) as client:
         body = {
-            "model": model, "dataset": _dataset(client, dataset, validation),
+            "model": model, "dataset": dataset_of(client, dataset, data),
             "selection": selection, "checkpoints": {"form": form}, "track_ranking": track_ranking,
             "training": {
                 "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
@@ -154,6 +147,22 @@ def tune(  # one option a line of --help
             },
         }  # fmt: skip
         _follow(client, client.submit("finetunes", body), as_json=as_json)
+
+
+def upload(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", exists=True, dir_okay=False)],
+    validation: Validation = None, columns: Columns = None, problem: ProblemName = None,
+    labels: Labels = None, split_seed: SplitSeed = 0,
+    url: Url = HOME, key: Key = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Check a dataset and keep it; its id is printed, for DATASET of the other commands."""
+    data = described(validation, columns, problem, labels, split_seed)
+    with failing_plainly(), Client(url, key) as client:
+        found = uploaded(client, train, data)
+    if as_json:
+        terminal.show_json(found)
+    else:
+        terminal.console.out(found["id"], highlight=False)
 
 
 def jobs(
@@ -222,4 +231,4 @@ def download(
     terminal.console.out(str(folder.resolve()), highlight=False)
 
 
-client_commands = (rank, tune, jobs, watch, cancel, download)
+client_commands = (rank, tune, upload, jobs, watch, cancel, download)

@@ -6,12 +6,14 @@ import contextlib
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx2
+
+from surgery.faults import fault_line
 
 Json = dict[str, Any]
 POLL_SECONDS = 0.25
@@ -26,15 +28,8 @@ class ApiError(Exception):
         lines = [
             f"{problem.get('title', 'Error')} ({problem.get('code')}): {problem.get('detail')}"
         ]
-        lines += [_fault_line(fault, problem.get("detail")) for fault in problem.get("errors", [])]
+        lines += [fault_line(fault, problem.get("detail")) for fault in problem.get("errors", [])]
         super().__init__("\n".join(lines))
-
-
-def _fault_line(fault: Mapping[str, Any], said: str | None) -> str:
-    place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
-    place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
-    where = ", ".join(place)
-    return f"  at {where}" if fault.get("detail") == said else f"  {where}: {fault.get('detail')}"
 
 
 class Unreachable(Exception):

@@ -3,8 +3,9 @@
 python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] [--method fisher] …
 python -m surgery tune MODEL TRAIN OUT --top-k 2 [--epochs 3] …
 
-MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, or a
-preset such as glue/cola. Results are JSON on standard output, progress goes to standard error.
+MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, a
+preset such as glue/cola, or a dataset of the Hub as JSON, {"hub": "owner/name", "columns": …}.
+Results are JSON on standard output, progress goes to standard error.
 
 Under torchrun, rank shares the samples among the processes; the first one prints:
 torchrun --nproc-per-node 2 -m surgery rank MODEL TRAIN …
@@ -25,24 +26,22 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
-from surgery.data import TaskData, open_data
+from surgery.command_data import add_data_options, read_data, sources_for
+from surgery.data import TaskData
 from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
-from surgery.files import format_of
+from surgery.faults import fault_line, validation_faults
 from surgery.finetune_spec import FinetuneSpec
-from surgery.ingest import ingest
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, local_model, resolve_model
 from surgery.parallel import Share, present_share
 from surgery.policies import choose_layers
 from surgery.progress import Quiet
 from surgery.ranking import rank_layers
-from surgery.references import materialise, resolve_dataset
 from surgery.results import RankingResult
 from surgery.selection import layers_of_model
 from surgery.selection_spec import SelectionSpec
 from surgery.sources import Sources
 from surgery.spec import RankingOptions
-from surgery.tasks import metrics_for
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 from surgery.training import finetune
 from surgery.training_spec import CheckpointSpec, TrainingSpec
@@ -68,30 +67,8 @@ class Lines(Quiet):
         sys.stderr.write(f"step {step} epoch {epoch:.2f} {shown}\n")
 
 
-def _sources(cache: Path) -> Sources:
-    mirrors = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
-    offline = os.environ.get("SURGEON_OFFLINE", "").lower() in {"1", "true"}
-    return Sources(tuple(Path(part) for part in mirrors if part), cache=cache, offline=offline)
-
-
 def _model(name: str, sources: Sources) -> ModelSource:
     return local_model(Path(name)) if Path(name).is_dir() else resolve_model(name, sources)
-
-
-def _data(given: argparse.Namespace, sources: Sources, scratch: Path) -> TaskData:
-    train = Path(given.train)
-    if not train.is_file():
-        source = resolve_dataset(given.train, sources)
-        folder, report = materialise(source, sources)
-        metrics = source.metrics or metrics_for(report.problem, report.labels)
-        return open_data(folder, report, metrics)
-    report = ingest(
-        train, given.validation, scratch / "data",
-        train_format=format_of(train.name), train_name=train.name,
-        validation_format=format_of(given.validation.name) if given.validation else None,
-        validation_name=given.validation.name if given.validation else "validation",
-    )  # fmt: skip
-    return open_data(scratch / "data", report, metrics_for(report.problem, report.labels))
 
 
 @contextmanager
@@ -168,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
     for command in (rank, tune):
+        add_data_options(command)
         _add_ranking_options(command)
     rank.add_argument("--granularity", choices=[*Granularity], default="layer")
     rank.add_argument(
@@ -181,7 +159,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_ranking_options(command: argparse.ArgumentParser) -> None:
     """For tune: of the ranking behind --top-k."""
-    command.add_argument("--validation", type=Path, help="a file, where TRAIN is one")
     command.add_argument("--method", choices=[*Method], default="fisher")
     command.add_argument("--aggregate", choices=[*Aggregate], default="trace")
     command.add_argument("--fisher", choices=[*Fisher], default="empirical")
@@ -207,9 +184,19 @@ def _add_tuning_options(tune: argparse.ArgumentParser) -> None:
 def _told(error: Exception, share: Share) -> str:
     """Nothing where the first process says the same."""
     if share.rank == 0:
-        return f"{error}\n"
+        return _lines(error)
     alone = isinstance(error, OWN_ERRORS)
     return f"process {share.rank} of {share.world}: {error}\n" if alone else ""
+
+
+def _lines(error: Exception) -> str:
+    """What is wrong, and where: as the service says it."""
+    if isinstance(error, ValidationError):
+        faults = validation_faults(list(error.errors()))
+        return "".join(f"{fault['pointer']}: {fault['detail']}\n" for fault in faults)
+    faults = [fault.as_dict() for fault in getattr(error, "faults", [])]
+    lines = [str(error), *(fault_line(fault, str(error)) for fault in faults)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
@@ -217,9 +204,9 @@ def main() -> int:
     given = _parser().parse_args()
     run = {"rank": _rank, "tune": _tune}[given.command]
     with tempfile.TemporaryDirectory(prefix="surgery-") as scratch, _processes() as share:
-        sources = _sources(Path(scratch) / "cache")
         try:
-            result = run(given, sources, _data(given, sources, Path(scratch)))
+            sources = sources_for(given, Path(scratch))
+            result = run(given, sources, read_data(given, sources, Path(scratch)))
         except (SurgeryError, ValidationError) as error:
             sys.stderr.write(_told(error, share))
             return 1

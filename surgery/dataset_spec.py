@@ -99,6 +99,15 @@ def check_label_names(names: list[str], problem: Problem) -> None:
         raise ValueError("two of the labels are equal; give each class a name of its own")
 
 
+class UploadSpec(Strict):
+    """What an upload says about itself; the rest is inferred."""
+
+    columns: Columns | None = None
+    problem: Problem | None = None
+    labels: LabelNames | None = None
+    seed: int = Field(0, description="Of what is set aside where there is no validation file.")
+
+
 class HubDataset(Strict):
     """A dataset on the Hugging Face Hub, or in the mirror under the same id."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,29 +18,21 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db import db_now
 from app.deps import DatasetDep, Service, ServiceDep
-from app.errors import Conflict, Unprocessable, validation_faults
+from app.errors import Conflict, Unprocessable
 from app.ids import new_id
 from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
 from app.routes.examples import DATASET, DATASETS, answers
 from app.tables import TERMINAL, Dataset, Job
 from app.views import DatasetView, dataset_view
-from surgery.dataset_spec import Columns, LabelNames, Strict
+from surgery.dataset_spec import UploadSpec
+from surgery.errors import SurgeryError
+from surgery.faults import validation_faults
 from surgery.files import LIMITS, format_of
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
-from surgery.terms import Problem
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
-
-
-class UploadSpec(Strict):
-    """What an upload says about itself; the rest is inferred."""
-
-    columns: Columns | None = None
-    problem: Problem | None = None
-    labels: LabelNames | None = None
-    seed: int = 0
 
 
 @router.post(
@@ -109,14 +102,28 @@ def _ingest(
         with paths[role].open("wb") as target:
             shutil.copyfileobj(upload.file, target)
     formats = {role: format_of(path.name) for role, path in paths.items()}
-    return ingest(
-        paths["train"], paths.get("validation"), scratch / "data",
-        train_format=formats["train"], validation_format=formats.get("validation"),
-        columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
-        train_name=train.filename or "train",
-        validation_name=(validation and validation.filename) or "validation",
-        limits=replace(LIMITS, max_unpacked_bytes=service.settings.upload_max_bytes),
-    )  # fmt: skip
+    with _pointing_into_spec():
+        return ingest(
+            paths["train"], paths.get("validation"), scratch / "data",
+            train_format=formats["train"], validation_format=formats.get("validation"),
+            columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
+            train_name=train.filename or "train",
+            validation_name=(validation and validation.filename) or "validation",
+            limits=replace(LIMITS, max_unpacked_bytes=service.settings.upload_max_bytes),
+        )  # fmt: skip
+
+
+@contextmanager
+def _pointing_into_spec() -> Iterator[None]:
+    """Say of columns and labels that they are fields of the form field spec."""
+    try:
+        yield
+    except SurgeryError as error:
+        error.faults = [
+            replace(fault, pointer=f"/spec{fault.pointer}") if fault.pointer else fault
+            for fault in error.faults
+        ]
+        raise
 
 
 def _store(service: Service, folder: Path, report: DatasetReport) -> tuple[Dataset, bool]:

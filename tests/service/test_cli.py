@@ -98,6 +98,23 @@ def test_rank_shows_what_was_asked_for_in_80_columns(
     assert places == [str(place + 1) for place in range(len(places))]
 
 
+def test_upload_says_what_it_took_the_columns_for(
+    embedded_service: Running, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("one,two,kind\n" + "".join(f"a {i},b {i},{i % 2}\n" for i in range(20)))
+    options = ("--columns", "text=two,label=kind", "--labels", "no,yes", "--split-seed", 3)
+    done = surgeon(embedded_service, "upload", path, *options)
+    assert done.exit_code == 0, done.output
+    stored = embedded_service.client.call("GET", f"/v1/datasets/{done.stdout.strip()}")
+    assert (stored["labels"], stored["columns"]["text"]) == (["no", "yes"], "two")
+    assert stored["inferred"] == ["problem", "validation"]
+    told = " ".join(done.stderr.split())
+    assert "classification of text two, label kind; inferred: problem, validation" in told
+    again = surgeon(embedded_service, "upload", path, *options[:-1], 4, "--json")
+    assert json.loads(again.stdout)["id"] != stored["id"], "another tenth is set aside"
+
+
 def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
     options = ("--last-k", 1, "--epochs", 2, "--track-ranking")
     done = surgeon(embedded_service, "tune", TINY, csv, *options)
@@ -112,6 +129,16 @@ def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, c
         (("tune", TINY, csv, "--top-k", 9), 1, "4 layers"),
         (("rank", TINY, csv, "--draws", 3), 1, "/draws: draws goes with fisher sampled"),
         (("rank", TINY, csv, "--precision", "int8"), 2, "bf16"),
+        (("upload", csv, "--columns", "text=txt"), 1, "/spec/columns/text, train.csv, column txt"),
+        (("upload", csv, "--columns", "txet=text"), 1, "/spec/columns/txet: unknown field; did"),
+        (("upload", csv, "--problem", "multiple_choice"), 1, "columns.choices"),
+        (("upload", csv, "--labels", "one,one"), 1, "two of the labels are equal"),
+        (("upload", csv, "--columns", "text"), 2, "is no part=column"),
+        (("upload", "v.csv"), 2, "v.csv"),
+        (("upload", csv, "--validation", "v.csv"), 2, "no file v.csv"),
+        (("rank", TINY, "glue/rte", "--problem", "regression"), 2, "go with a file"),
+        (("rank", TINY, "trian.csv"), 2, "there is no file trian.csv"),
+        (("rank", TINY, '{"hub": "me/no", "columns": {}}'), 1, "columns.text and columns.label"),
         (("tune", TINY, csv), 2, "exactly one of"),
         (("tune", TINY, csv, "--all", "--top-k", 1), 2, "exactly one of"),
         (("watch", "ft_nope"), 1, "no job"),

@@ -1,0 +1,96 @@
+"""The options of the command line that describe a dataset of one's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app import terminal
+from app.client import Client
+from surgery.errors import SurgeryError
+from surgery.terms import Problem
+from surgery.upload_options import (
+    COLUMNS_HELP,
+    LABELS_HELP,
+    SPLIT_SEED_HELP,
+    reference_of,
+    upload_spec,
+)
+
+Json = dict[str, Any]
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="A preset (glue/cola), a dataset's id, a file to upload, or a Hub reference in JSON."
+    ),
+]
+# The rest goes with a file.
+Validation = Annotated[Path | None, typer.Option(help="Validation file.")]
+Columns = Annotated[str | None, typer.Option(metavar="PART=COLUMN,…", help=COLUMNS_HELP)]
+ProblemName = Annotated[Problem | None, typer.Option(help="Inferred where left out.")]
+Labels = Annotated[str | None, typer.Option(metavar="NAME,…", help=LABELS_HELP)]
+SplitSeed = Annotated[int, typer.Option(help=SPLIT_SEED_HELP)]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the options say of a file."""
+
+    validation: Path | None
+    spec: Json
+
+
+def described(
+    validation: Path | None,
+    columns: str | None,
+    problem: Problem | None,
+    labels: str | None,
+    split_seed: int,
+) -> Described:
+    """The options, taken apart; typer.BadParameter where one cannot be."""
+    if validation is not None and not validation.is_file():
+        raise typer.BadParameter(f"--validation: there is no file {validation}")
+    try:
+        return Described(validation, upload_spec(columns, problem, labels, split_seed))
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def dataset_of(client: Client, given: str, described: Described) -> str | Json:
+    """A file is uploaded and named by its id; anything else is the service's to know."""
+    path = Path(given)
+    if path.is_file():
+        return str(uploaded(client, path, described)["id"])
+    if described.validation is not None or described.spec:
+        raise typer.BadParameter(
+            "--validation, --columns, --problem, --labels and --split-seed go with a file as "
+            f"DATASET, and there is no file {given}"
+        )
+    try:
+        return reference_of(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def uploaded(client: Client, path: Path, described: Described) -> Json:
+    """Upload a file; say on standard error what it was taken for."""
+    found = client.upload(path, described.validation, json.dumps(described.spec))
+    rows, columns = found["rows"], found["columns"]
+    parts = ", ".join(f"{part} {_named(name)}" for part, name in columns.items() if name)
+    inferred = f"; inferred: {', '.join(found['inferred'])}" if found["inferred"] else ""
+    terminal.errors.print(
+        f"uploaded {path.name} as {found['id']}: {rows['train']:,} training and "
+        f"{rows['validation']:,} validation rows", highlight=False, markup=False,
+    )  # fmt: skip
+    terminal.errors.print(f"{found['problem']} of {parts}{inferred}", highlight=False, markup=False)
+    for warning in found["warnings"]:
+        terminal.errors.print(f"warning: {warning}", highlight=False, markup=False)
+    return found
+
+
+def _named(column: str | list[str]) -> str:
+    return column if isinstance(column, str) else ", ".join(column)
