@@ -104,6 +104,12 @@ class MethodUndefined(SurgeryError):
     code = "method_undefined"
 
 
+class TrainingInvalid(SurgeryError):
+    """The training options do not fit the dataset or the device."""
+
+    code = "training_invalid"
+
+
 class ScoresNotFinite(SurgeryError):
     """Gradients overflowed or the model's weights hold NaN; the scores mean nothing."""
 
@@ -134,7 +140,7 @@ ERRORS: dict[str, type[SurgeryError]] = {
     error.code: error
     for error in (
         ModelNotFound, ModelGated, ModelUnsupported, UnsafeWeights, DatasetNotFound, DatasetInvalid,
-        SelectionEmpty, SelectionMismatch, MethodUndefined, ScoresNotFinite, TrainingDiverged,
-        OutOfMemory, UpstreamUnavailable,
+        SelectionEmpty, SelectionMismatch, MethodUndefined, TrainingInvalid, ScoresNotFinite,
+        TrainingDiverged, OutOfMemory, UpstreamUnavailable,
     )
 }  # fmt: skip

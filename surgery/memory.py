@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 from pathlib import Path
 
 import torch
+
+CGROUP = Path("/sys/fs/cgroup")  # version 2: the limits of a container
 
 
 def reset_peak() -> None:
@@ -32,3 +35,28 @@ def peak_bytes() -> int:
         return int(found[1]) * 1024
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that a computation may still take: of the GPU, else of the machine or container."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")), re.MULTILINE)
+    if found is None:  # no Linux: half of the machine
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = int(found[1]) * 1024
+    limit, used = _text(CGROUP / "memory.max").strip(), _text(CGROUP / "memory.current")
+    if not limit.isdigit() or not used:
+        return free
+    # What files are cached in counts as used, yet makes way.
+    cached = re.search(r"^inactive_file (\d+)$", _text(CGROUP / "memory.stat"), re.MULTILINE)
+    own = int(used) - (int(cached[1]) if cached else 0)
+    return max(0, min(free, int(limit) - own))
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; nothing where there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

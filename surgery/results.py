@@ -199,6 +199,29 @@ class EpochReport(BaseModel):
     ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
 
 
+class PrefixReport(BaseModel):
+    """What became of the layers below the lowest trained one, whose work need not be repeated."""
+
+    mode: Literal["memory", "disk", "recompute", "none"] = Field(
+        description="Where their output was kept; `recompute`: nowhere, every step computed it "
+        "again; `none`: there are no such layers."
+    )
+    reason: str
+    layers: int = Field(description="How many runs of a layer a forward pass has there.")
+    share: float = Field(
+        description="Of all runs of a layer in a forward pass: what each step is spared in modes "
+        "`memory` and `disk`."
+    )
+    rows: int = Field(0, description="Rows of train and validation whose states are kept.")
+    states: int = Field(
+        0, description="Vectors kept: one a token, or one a text where the head reads no other."
+    )
+    bytes: int = 0
+    dtype: str | None = None
+    reused: bool = Field(False, description="An earlier job had computed all of them.")
+    seconds: float = Field(0.0, description="Spent on computing or fetching the states.")
+
+
 class FinetuneResult(BaseModel):
     """What a fine-tune trained and reached."""
 
