@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from app.db import Database, db_now
 from app.ids import new_id
 from app.jobs import Json, Lease, holding, record_event, store_finished_ranking
+from app.retention import unfinished_users
 from app.tables import Checkpoint, Job, Kind, Metric, Status
 
 
@@ -49,49 +50,36 @@ def record(database: Database, lease: Lease, kind: str, data: Json) -> None:
 def commit_checkpoint(
     database: Database, lease: Lease, path: str, files: Json, entry: Mapping[str, Any]
 ) -> tuple[str, str | None]:
-    """Add the row that makes a stored checkpoint exist. Raises Fenced.
+    """Write the row that makes a stored checkpoint exist. Raises Fenced.
 
     Returns its id, and the path of an earlier attempt's checkpoint of the same step that it
-    replaces, whose files may go.
+    replaces, whose files may go. Such a checkpoint keeps its id, and stays pinned if it was.
     """
     with database.write() as session:
         holding(session, lease)
-        same_step = (Checkpoint.job_id == lease.job_id, Checkpoint.step == entry["step"])
-        old = session.scalar(select(Checkpoint).where(*same_step))
-        replaced = old.path if old else None
-        if old:
-            session.delete(old)
-            session.flush()
         if entry["is_best"]:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
             )
-        row = Checkpoint(
-            id=new_id("ck"), job_id=lease.job_id, lease_epoch=lease.epoch, path=path, files=files,
-            bytes=sum(file["bytes"] for file in files.values()),
-            step=entry["step"], epoch=entry["epoch"], form=entry["form"],
-            is_best=entry["is_best"], metrics=entry["metrics"],
-        )  # fmt: skip
+        row = session.scalar(
+            select(Checkpoint)
+            .where(Checkpoint.job_id == lease.job_id, Checkpoint.step == entry["step"])
+            .with_for_update()
+        )
+        if row is None:
+            row = Checkpoint(id=new_id("ck"), job_id=lease.job_id, step=entry["step"], path=path)
+            session.add(row)
+        # A job that continues from it may be reading the old files: they are left to the sweeper.
+        free = row.path != path and not unfinished_users(session, row.id)
+        replaced = row.path if free else None
+        row.lease_epoch, row.path, row.files = lease.epoch, path, files
+        row.bytes = sum(file["bytes"] for file in files.values())
+        for name in ("epoch", "form", "is_best", "metrics"):
+            setattr(row, name, entry[name])
         row.created_at = db_now()
-        session.add(row)
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
         return row.id, replaced
-
-
-def prune_checkpoints(database: Database, lease: Lease, keep: str) -> list[str]:
-    """Drop the rows a run does not keep; the paths whose files may go. Raises Fenced."""
-    with database.write() as session:
-        holding(session, lease)
-        query = select(Checkpoint).where(Checkpoint.job_id == lease.job_id)
-        rows = session.scalars(query.order_by(Checkpoint.step)).all()
-        if keep == "all" or not rows:
-            return []
-        last = rows[-1] if "last" in keep else None
-        dropped = [row for row in rows if row is not last and not ("best" in keep and row.is_best)]
-        for row in dropped:
-            session.delete(row)
-        return [row.path for row in dropped]
 
 
 def referenced_paths(database: Database) -> set[str]:

@@ -6,7 +6,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -128,9 +138,10 @@ class Checkpoint(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
     lease_epoch: Mapped[int] = mapped_column(Integer)
     step: Mapped[int] = mapped_column(Integer)
-    epoch: Mapped[int] = mapped_column(Integer)
+    epoch: Mapped[float]
     form: Mapped[str] = mapped_column(String(20))
     is_best: Mapped[bool]
+    pinned: Mapped[bool] = mapped_column(default=False, server_default=false())
     metrics: Mapped[dict[str, Any]]
     files: Mapped[dict[str, Any]]  # file name → bytes and sha256
     bytes: Mapped[int] = mapped_column(BigInteger)

@@ -187,9 +187,10 @@ class CheckpointView(BaseModel):
     id: str
     job: str
     step: int
-    epoch: int
+    epoch: float = Field(description="Passes over the training rows so far.")
     form: Literal["delta", "full"]
     is_best: bool
+    pinned: bool = Field(description="Whether it stays whatever its job keeps.")
     metrics: dict[str, float | None]
     bytes: int
     files: list[FileView]
@@ -202,7 +203,8 @@ def checkpoint_view(row: Checkpoint) -> CheckpointView:
     own = f"/v1/checkpoints/{row.id}"
     return CheckpointView(
         id=row.id, job=row.job_id, step=row.step, epoch=row.epoch, form=row.form,
-        is_best=row.is_best, metrics=row.metrics, bytes=row.bytes, created_at=row.created_at,
+        is_best=row.is_best, pinned=row.pinned, metrics=row.metrics, bytes=row.bytes,
+        created_at=row.created_at,
         files=[
             FileView(name=name, **entry, href=f"{own}/files/{name}")
             for name, entry in row.files.items()

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import jobs, runs
 from app.db import Database
 from app.jobs import Lease
+from app.retention import prune_checkpoints
 from app.settings import Settings
 from app.storage import Storage
 from app.submit import ranking_digest
@@ -139,7 +140,7 @@ class Attempt:
             lambda: runs.commit_checkpoint(self.database, self.lease, key, files, message["record"])
         )
         keep = self.job.spec["checkpoints"]["keep"]
-        dropped = self._write(lambda: runs.prune_checkpoints(self.database, self.lease, keep))
+        dropped = self._write(lambda: prune_checkpoints(self.database, self.lease, keep))
         for path in (*([replaced] if replaced else []), *dropped):
             self.storage.delete(path)
 

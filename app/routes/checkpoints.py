@@ -11,9 +11,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel
 
+from app import retention
 from app.archive import Member, tar_size, tar_stream
 from app.deps import CheckpointDep, JobDep, Service, ServiceDep
 from app.errors import Conflict, NotFound, Unprocessable
+from app.retention import set_pinned
 from app.routes.examples import CHECKPOINT, CHECKPOINTS, answers
 from app.runs import checkpoints_of
 from app.tables import Checkpoint, Job
@@ -50,6 +52,40 @@ def get_checkpoints(job: JobDep, service: ServiceDep) -> CheckpointList:
 def get_checkpoint(row: CheckpointDep) -> CheckpointView:
     """Its metrics and its files with their SHA-256."""
     return checkpoint_view(row)
+
+
+@router.post(
+    "/checkpoints/{checkpoint_id}/pin", summary="Pin a checkpoint",
+    responses=answers({**CHECKPOINT, "pinned": True}, 404),
+)  # fmt: skip
+def pin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
+    """Whatever its job keeps, a pinned checkpoint stays, and it cannot be deleted.
+
+    A checkpoint that is pinned already stays so.
+    """
+    return checkpoint_view(set_pinned(service.database, row.id, pinned=True))
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}/pin", summary="Let a pinned checkpoint go",
+    responses=answers(CHECKPOINT, 404),
+)  # fmt: skip
+def unpin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
+    """Its job drops it at the next evaluation if `checkpoints.keep` says so."""
+    return checkpoint_view(set_pinned(service.database, row.id, pinned=False))
+
+
+@router.delete(
+    "/checkpoints/{checkpoint_id}", summary="Delete a checkpoint", status_code=204,
+    responses={code: value for code, value in answers({}, 404, 409).items() if code != 200},
+)  # fmt: skip
+def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
+    """Frees its bytes; its job's history keeps its id and its metrics.
+
+    Refused while it is pinned, while its own job is not over, and while another job continues from
+    it. A second time it is not found.
+    """
+    service.storage.delete(retention.delete_checkpoint(service.database, row.id))
 
 
 @router.get(

@@ -263,8 +263,8 @@ DATASET: Json = {
 }  # fmt: skip
 DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
 CHECKPOINT: Json = {
-    "id": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "job": FINETUNE["id"], "step": 536, "epoch": 2,
-    "form": "delta", "is_best": True, "metrics": {"matthews_correlation": 0.31},
+    "id": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "job": FINETUNE["id"], "step": 536, "epoch": 2.0,
+    "form": "delta", "is_best": True, "pinned": False, "metrics": {"matthews_correlation": 0.31},
     "bytes": 14912345,
     "files": [
         {

@@ -5,27 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
-from checkpoints import LABELS, loaded_from, task
+from checkpoints import loaded_from, task
 from checkpoints import write_checkpoint as write_base
 from encoders import padded_batch
 from fastapi.testclient import TestClient
+from stored import stored
 
-from app import jobs, runs
-from app.ids import new_id
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, Kind
 from surgery.architecture import model_inputs
-from surgery.checkpoint import CheckpointRecord, write_checkpoint
-from surgery.folder import read_manifest
-from surgery.loading import LoadedModel
 from surgery.terms import Problem
 
 AUTO = {
@@ -35,37 +28,6 @@ AUTO = {
     Problem.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,
 }
 CASES = [("bert", problem) for problem in Problem] + [("nomic_bert", Problem.TOKEN_CLASSIFICATION)]
-
-
-def stored(api: TestClient, loaded: LoadedModel, problem: Problem, folder: Path) -> str:
-    """A delta with another head, kept as a worker keeps it; the checkpoint's id."""
-    with torch.no_grad():
-        for parameter in loaded.head.values():
-            parameter.add_(0.5)
-    record = CheckpointRecord(
-        layers=[], included=[], problem=problem.value, labels=LABELS[problem], metrics={},
-        epoch=1, step=1,
-    )  # fmt: skip
-    write_checkpoint(folder, loaded, list(loaded.head), "delta", record)
-    service: Any = api.app.state.service  # type: ignore[attr-defined]
-    source = loaded.source
-    job = Job(
-        id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
-        digest="x", max_attempts=1,
-        resolved={"model": {
-            "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
-        }},
-    )  # fmt: skip
-    with service.database.write() as session:
-        jobs.enqueue(session, job)
-    claimed = jobs.claim(service.database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
-    assert claimed is not None
-    files = read_manifest(folder)
-    service.storage.put_folder(folder, "jobs/one/checkpoint-1")
-    entry = {"step": 1, "epoch": 1, "form": "delta", "is_best": True, "metrics": {}}
-    return runs.commit_checkpoint(
-        service.database, claimed[0], "jobs/one/checkpoint-1", files, entry
-    )[0]
 
 
 def unpacked(api: TestClient, checkpoint: str, form: str, target: Path) -> set[str]:
@@ -85,7 +47,7 @@ def test_a_delta_is_downloaded_whole(kind: str, problem: Problem, tmp_path: Path
     loaded = loaded_from(base, task(problem))
     settings = Settings(data_dir=tmp_path / "data", mirror_dir=str(mirror), offline=True)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
-        checkpoint = stored(api, loaded, problem, tmp_path / "ck")
+        checkpoint = stored(api, loaded, problem, tmp_path / "ck").id
         delta = unpacked(api, checkpoint, "delta", tmp_path / "delta")
         full = unpacked(api, checkpoint, "full", tmp_path / "full")
     assert full == delta - {"delta.safetensors"} | {"model.safetensors"}

@@ -10,6 +10,7 @@ from app import jobs, runs
 from app.db import Database, db_now
 from app.ids import new_id
 from app.jobs import Fenced, Lease
+from app.retention import prune_checkpoints
 from app.tables import Job, JobEvent, Kind, Status
 
 LEASE = timedelta(seconds=60)
@@ -84,7 +85,7 @@ def test_an_expired_lease_fences_every_write(database: Database) -> None:
         lambda: runs.record_metrics(database, lease, 1, 0.1, {"loss": 1.0}),
         lambda: runs.commit_state(database, lease, "p", 1),
         lambda: runs.resolve_further(database, lease, {}),
-        lambda: runs.prune_checkpoints(database, lease, "best"),
+        lambda: prune_checkpoints(database, lease, "best"),
     ]
     for write in writes:
         with pytest.raises(Fenced):
@@ -207,10 +208,10 @@ def test_checkpoints_are_replaced_by_step_and_pruned(database: Database) -> None
     assert commit("a2", 1, best=True) == "a"
     commit("b", 2, best=False)
     commit("c", 3, best=False)
-    assert runs.prune_checkpoints(database, lease, "best_and_last") == ["b"]
+    assert prune_checkpoints(database, lease, "best_and_last") == ["b"]
     commit("d", 4, best=True)
-    assert runs.prune_checkpoints(database, lease, "all") == []
-    assert sorted(runs.prune_checkpoints(database, lease, "best")) == ["a2", "c"]
+    assert prune_checkpoints(database, lease, "all") == []
+    assert sorted(prune_checkpoints(database, lease, "best")) == ["a2", "c"]
     kept = runs.checkpoints_of(database, lease.job_id)
     assert [(row.path, row.is_best, row.bytes) for row in kept] == [("d", True, 2)]
     assert runs.referenced_paths(database) == {"d"}

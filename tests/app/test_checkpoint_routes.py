@@ -1,0 +1,77 @@
+"""Pin, delete and download a checkpoint over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from checkpoints import loaded_from, task
+from checkpoints import write_checkpoint as write_base
+from fastapi.testclient import TestClient
+from stored import Stored, stored
+
+from app import jobs
+from app.main import create_app
+from app.settings import Settings
+from surgery.loading import LoadedModel
+from surgery.terms import Problem
+
+
+@dataclass
+class Place:
+    """A service with one checkpoint of a fine-tune that runs."""
+
+    api: TestClient
+    loaded: LoadedModel
+    kept: Stored
+    artifacts: Path
+
+    @property
+    def path(self) -> str:
+        return f"/v1/checkpoints/{self.kept.id}"
+
+    def finish(self) -> None:
+        service = self.api.app.state.service  # type: ignore[attr-defined]
+        jobs.finish(service.database, self.kept.lease, {}, {})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    mirror = tmp_path / "mirror"
+    loaded = loaded_from(write_base(mirror / "models" / "tiny", "bert"), task())
+    settings = Settings(data_dir=tmp_path / "data", mirror_dir=str(mirror), offline=True)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
+        kept = stored(api, loaded, Problem.CLASSIFICATION, tmp_path / "ck")
+        yield Place(api, loaded, kept, tmp_path / "data" / "artifacts")
+
+
+def test_pin_and_let_go(place: Place) -> None:
+    assert place.api.get(place.path).json()["pinned"] is False
+    for _ in range(2):
+        answer = place.api.post(f"{place.path}/pin")
+        assert (answer.status_code, answer.json()["pinned"]) == (200, True)
+    assert place.api.get(place.path).json()["pinned"] is True
+    place.finish()
+    refused = place.api.delete(place.path)
+    assert refused.status_code == 409
+    assert "/pin lets it go" in refused.json()["detail"]
+    answer = place.api.delete(f"{place.path}/pin")
+    assert (answer.status_code, answer.json()["pinned"]) == (200, False)
+    assert place.api.post("/v1/checkpoints/ck_none/pin").status_code == 404
+
+
+def test_deleting_frees_the_bytes(place: Place) -> None:
+    refused = place.api.delete(place.path)
+    assert refused.status_code == 409
+    assert "cancel it or wait" in refused.json()["detail"]
+    place.finish()
+    assert list(place.artifacts.rglob("delta.safetensors"))
+    assert place.api.delete(place.path).status_code == 204
+    assert not list(place.artifacts.rglob("delta.safetensors"))
+    for path in (place.path, f"{place.path}/files/delta.safetensors", f"{place.path}/archive"):
+        assert place.api.get(path).status_code == 404
+    assert place.api.delete(place.path).status_code == 404
+    history = place.api.get(f"/v1/jobs/{place.kept.lease.job_id}/events").json()["data"]
+    assert history[-1]["type"] == "checkpoint_deleted"

@@ -1,0 +1,63 @@
+"""Checkpoints in a service without workers, kept as a worker keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from checkpoints import LABELS
+from fastapi.testclient import TestClient
+
+from app import jobs, runs
+from app.ids import new_id
+from app.tables import Job, Kind
+from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.folder import read_manifest
+from surgery.loading import LoadedModel
+from surgery.terms import Problem
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A running fine-tune and its checkpoint."""
+
+    lease: jobs.Lease
+    id: str
+
+
+def stored(
+    api: TestClient, loaded: LoadedModel, problem: Problem, folder: Path, form: Any = "delta"
+) -> Stored:
+    """A checkpoint with another head than the model's."""
+    with torch.no_grad():
+        for parameter in loaded.head.values():
+            parameter.add_(0.5)
+    record = CheckpointRecord(
+        layers=[], included=[], problem=problem.value, labels=LABELS[problem], metrics={},
+        epoch=1, step=1,
+    )  # fmt: skip
+    write_checkpoint(folder, loaded, list(loaded.head), form, record)
+    service: Any = api.app.state.service  # type: ignore[attr-defined]
+    job = _job(loaded, problem)
+    with service.database.write() as session:
+        jobs.enqueue(session, job)
+    claimed = jobs.claim(service.database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    assert claimed is not None
+    files, key = read_manifest(folder), f"jobs/{job.id}/1/checkpoint-1"
+    service.storage.put_folder(folder, key)
+    entry = {"step": 1, "epoch": 1, "form": form, "is_best": True, "metrics": {}}
+    row, _ = runs.commit_checkpoint(service.database, claimed[0], key, files, entry)
+    return Stored(claimed[0], row)
+
+
+def _job(loaded: LoadedModel, problem: Problem) -> Job:
+    source = loaded.source
+    model = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint}
+    return Job(
+        id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
+        digest="x", max_attempts=1,
+        resolved={"model": model, "dataset": {"problem": problem.value}, "labels": LABELS[problem]},
+    )  # fmt: skip
