@@ -10,7 +10,7 @@ from typing import Any, Literal
 from surgery.merge import RECORD
 from surgery.terms import Problem
 
-Form = Literal["delta", "full"]
+Form = Literal["delta", "full", "adapter"]
 
 CARD_FILE = "README.md"
 
@@ -57,9 +57,9 @@ pipeline_tag: {pipeline_tag}
 tags: [layer-surgeon, surgical-fine-tuning]
 ---
 
-# {name}, fine-tuned on {layers}
+# {name}, fine-tuned {how}
 
-Trained with Layer Surgeon {version}: only the layers above, the head{included} changed; every
+Trained with Layer Surgeon {version}: only {changed}, the head{included} changed; every
 other tensor has the values of the base model's (revision {revision}, {fingerprint}).
 
 | metric | value |
@@ -93,6 +93,25 @@ tokenizer = AutoTokenizer.from_pretrained("<this folder>")
 
 or `surgery.load("<folder of the base model>", "<this folder>")`, which checks every name."""
 
+ADAPTER_RECIPE = """This folder is an adapter of PEFT's: `adapter_model.safetensors` holds the
+low-rank matrices and the head. Load it with PEFT:
+
+```python
+from peft import PeftModel
+from transformers import AutoConfig, AutoTokenizer, {auto_class}
+
+config = AutoConfig.from_pretrained("<this folder>")
+base = {auto_class}.from_pretrained(
+    {base}, config=config, ignore_mismatched_sizes=True
+)
+model = PeftModel.from_pretrained(base, "<this folder>").eval()
+tokenizer = AutoTokenizer.from_pretrained("<this folder>")
+```
+
+or `surgery.load("<folder of the base model>", "<this folder>")`, which adds the updates to the
+weights: its `save_pretrained` writes a plain transformers folder."""
+RECIPES = {"full": FULL_RECIPE, "delta": DELTA_RECIPE, "adapter": ADAPTER_RECIPE}
+
 
 def format_of(form: Form) -> str:
     """The record's ``format``: what the folder holds, and the version of the record."""
@@ -112,18 +131,19 @@ def full_documents(record: Mapping[str, Any]) -> dict[str, str]:
 def card(record: Mapping[str, Any]) -> str:
     """A model card in Markdown: what was trained, how well it does and how to load it."""
     base, head = record["base"], HEADS[Problem(record["problem"])]
-    full = record["format"] == format_of("full")
+    form, adapter = record["format"].split("/")[1], record.get("adapter")
     pinned = json.dumps(base["id"])
     if base["revision"]:
         pinned += f", revision={json.dumps(base['revision'])}"
-    recipe = (FULL_RECIPE if full else DELTA_RECIPE).format(auto_class=head.auto_class, base=pinned)
+    recipe = RECIPES[form].format(auto_class=head.auto_class, base=pinned)
     return CARD.format(
         base=json.dumps(base["id"]),  # any name of a folder is YAML when quoted
         name=base["id"],
         pipeline_tag=head.pipeline_tag,
         revision=base["revision"] or "of the mirror",
         fingerprint=base["fingerprint"],
-        layers=", ".join(record["layers"]) or "the head alone",
+        how=_how(record),
+        changed=_CHANGED[adapter["type"]] if adapter else "the layers above",
         included="".join(f", the {part}" for part in record["included"]),
         version=record["versions"]["surgery"],
         metrics="\n".join(
@@ -133,3 +153,13 @@ def card(record: Mapping[str, Any]) -> str:
         recipe=recipe,
         use=head.use,
     )
+
+
+_CHANGED = {"lora": "the low-rank updates of the blocks' linear maps", "bitfit": "the biases"}
+
+
+def _how(record: Mapping[str, Any]) -> str:
+    adapter = record.get("adapter")
+    if adapter is None:
+        return "on " + (", ".join(record["layers"]) or "the head alone")
+    return f"by LoRA of rank {adapter['rank']}" if adapter["type"] == "lora" else "by BitFit"

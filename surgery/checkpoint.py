@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from surgery import __version__
+from surgery.adapter_checkpoint import kept_name, merge_adapter, write_adapter
+from surgery.adapters import merged_state, unadapted_state
 from surgery.card import Form, documents, format_of
 from surgery.errors import SelectionMismatch
 from surgery.folder import complete_folder
 from surgery.loading import HEADS, LoadedModel, head_class
-from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
+from surgery.merge import ADAPTER_FILE, DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
 from surgery.models import WEIGHTS
 from surgery.origins import BaseWeights, find_origins
 from surgery.terms import Problem
@@ -35,30 +37,38 @@ class CheckpointRecord:
     metrics: Mapping[str, float | None]
     epoch: int
     step: int
+    adapter: Mapping[str, Any] | None = None
 
 
 def write_checkpoint(
     target: Path, loaded: LoadedModel, trained: Sequence[str], form: Form, record: CheckpointRecord
 ) -> None:
-    """Write a checkpoint folder, whole or not at all."""
+    """Write a checkpoint folder, whole or not at all. Form ``adapter`` is for LoRA alone."""
     with complete_folder(target) as folder:
-        state = loaded.model.state_dict()
+        adapter = form == "adapter"
+        state = unadapted_state(loaded.model) if adapter else merged_state(loaded.model)
         apart = {*trained, *loaded.new}
-        frozen = find_origins(loaded, [name for name in state if name not in apart])
+        frozen = find_origins(loaded, {n: t for n, t in state.items() if n not in apart})
         config: Any = loaded.model.config
         config.architectures = [type(loaded.model).__name__]
         config.save_pretrained(folder)
         _save_tokenizer(loaded.tokenizer, folder)
-        if form == "full":
-            tensors, name = dict(state), WEIGHTS_FILE
+        if form == "adapter":
+            write_adapter(folder, loaded, Problem(record.problem), frozen)
+        elif form == "full":
+            _save(state, folder / WEIGHTS_FILE)
         else:
             # Whatever the base does not hold travels in the delta.
-            tensors, name = {n: t for n, t in state.items() if n not in frozen}, DELTA
-        kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        save_file(kept, folder / name, metadata={"format": "pt"})
-        entries = _entries(loaded, form, record, sorted(trained), frozen)
+            _save({n: t for n, t in state.items() if n not in frozen}, folder / DELTA)
+        names = sorted({kept_name(name, form) for name in trained})
+        entries = _entries(loaded, form, record, names, frozen)
         for file, text in documents(entries).items():
             (folder / file).write_text(text)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(kept, path, metadata={"format": "pt"})
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -91,6 +101,7 @@ def _entries(
         "epoch": record.epoch,
         "step": record.step,
         "trained": trained,
+        "adapter": record.adapter,
         "frozen": {name: origin.key for name, origin in frozen.items()},
         "rows": {name: origin.rows for name, origin in frozen.items() if origin.rows},
         "versions": {"surgery": __version__, "torch": torch.__version__},
@@ -105,6 +116,10 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
     """
     folder = Path(delta)
     _check_head(model, folder)
+    if (folder / ADAPTER_FILE).exists():
+        raise SelectionMismatch(
+            f"{folder} is an adapter, not a delta; use surgery.load, or PEFT's from_pretrained"
+        )
     tensors = load_file(folder / DELTA)
     state = model.state_dict()
     wrong = [n for n, t in tensors.items() if n not in state or state[n].shape != t.shape]
@@ -130,10 +145,11 @@ def _check_head(model: nn.Module, folder: Path) -> None:
 
 
 def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
-    """The fine-tuned model in eval mode, from its base's folder and a delta or full folder.
+    """The fine-tuned model in eval mode, from its base's folder and that of any checkpoint.
 
-    Raises SelectionMismatch when the folder is no checkpoint of this package, or ``base`` does not
-    hold what the delta was trained on.
+    LoRA's updates are added to the weights: what comes back is the plain model. Raises
+    SelectionMismatch when the folder is no checkpoint of this package, or ``base`` does not hold
+    what was trained on.
     """
     folder = Path(checkpoint)
     record = _read_record(folder)
@@ -150,7 +166,8 @@ def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
         raise SelectionMismatch(f"{base} is not the base of this delta: it has no {missing[0]}")
     tensors = {name: held.read(origin) for name, origin in frozen.items()}
     model.load_state_dict(tensors, strict=False)
-    return apply_delta(model, folder).eval()
+    apply = merge_adapter if (folder / ADAPTER_FILE).exists() else apply_delta
+    return apply(model, folder).eval()
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from surgery.folder import CHUNK
 from surgery.headers import TensorHeader, read_header
 
 DELTA = "delta.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"  # these two names are PEFT's
+ADAPTER_FILE = "adapter_model.safetensors"
 RECORD = "surgery.json"
 WEIGHTS_FILE = "model.safetensors"
 

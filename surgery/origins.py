@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +56,16 @@ class BaseWeights:
         return rows
 
 
-def find_origins(loaded: LoadedModel, names: Iterable[str]) -> dict[str, Origin]:
-    """Tensor of the model → its origin in the base, for all of ``names`` that the base holds.
+def find_origins(loaded: LoadedModel, tensors: Mapping[str, Tensor]) -> dict[str, Origin]:
+    """Tensor of the model → its origin in the base, for all of ``tensors`` that the base holds.
 
     A name alone proves nothing, so what stands there is compared: after a cast to the model's
     type, value for value.
     """
     held = BaseWeights(loaded.snapshot / file for file in loaded.source.weights)
-    state = loaded.model.state_dict()
     found = {}
-    for name in names:
-        tensor = state[name].cpu()
+    for name, placed in tensors.items():
+        tensor = placed.cpu()
         for origin in _candidates(name, tensor, loaded):
             if origin in held and torch.equal(held.read(origin).to(tensor.dtype), tensor):
                 found[name] = origin
