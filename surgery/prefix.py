@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,17 +19,21 @@ import torch
 from surgery.data import Batch, Encoded, batches_by_length
 from surgery.errors import Fault, TrainingInvalid
 from surgery.loading import LoadedModel
-from surgery.memory import available_bytes
 from surgery.prefix_check import Check
+from surgery.prefix_key import prefix_key, split_key
 from surgery.prefix_replay import StandIns, prefix_states, quiet_prefix
 from surgery.prefix_states import Layout, States
+from surgery.prefix_store import Kept, Place, Room, Store, Wanted
 from surgery.prefix_trace import CannotReplay, Cut, find_cut, form_of
 from surgery.progress import Reporter
 from surgery.results import PrefixReport
 from surgery.training_spec import TrainingSpec
 
 Context = Callable[[], AbstractContextManager[Any]]
-MEMORY_SHARE = 0.25  # of what is free when a run starts; the rest is for the run, and for others
+Mode = Literal["memory", "disk", "recompute", "none"]
+PLACES: dict[str, tuple[Place, ...]] = {
+    "auto": ("memory", "disk"), "memory": ("memory",), "disk": ("disk",),
+}  # fmt: skip
 TRACED_ROWS = 3
 CHECKED_ROWS = 4
 
@@ -80,118 +84,122 @@ def open_prefix(
     training: TrainingSpec,
     report: Reporter,
     *,
+    digests: Mapping[str, str],
     passes: float = 1.0,
-    memory_bytes: int | None = None,
+    room: Room | None = None,
 ) -> Prefix:
     """Find the frozen prefix of a model whose ``requires_grad`` are set, and store its states.
 
-    ``passes`` is how often the run goes through ``train``. Raises TrainingInvalid where
-    ``prefix_cache`` asks for a place that the states do not fit in, and Stopped.
+    ``digests`` are `selection.frozen_digests` of the model; ``passes`` is how often the run goes
+    through ``train``. Raises TrainingInvalid where ``prefix_cache`` asks for a place that the
+    states do not fit in, and Stopped.
     """
-    return _Opening(loaded, splits, training, report, passes, memory_bytes).open()
+    opening = _Opening(loaded, splits, training, report, digests, passes, room or Room())
+    was_training = loaded.model.training
+    loaded.model.eval()
+    try:
+        return opening.open()
+    finally:
+        loaded.model.train(was_training)
 
 
+@dataclass
 class _Opening:
-    """Decides where a prefix's states are kept, and puts them there."""
+    """Decides what becomes of a prefix."""
 
-    def __init__(
-        self, loaded: LoadedModel, splits: Mapping[str, Split], training: TrainingSpec,
-        report: Reporter, passes: float, memory_bytes: int | None,
-    ) -> None:  # fmt: skip
-        self._loaded, self._splits, self._training = loaded, splits, training
-        self._report, self._passes, self._memory_bytes = report, passes, memory_bytes
-        self._model = loaded.model
-        self._device = next(loaded.model.parameters()).device
+    loaded: LoadedModel
+    splits: Mapping[str, Split]
+    training: TrainingSpec
+    report: Reporter
+    digests: Mapping[str, str]
+    passes: float
+    room: Room
+
+    def __post_init__(self) -> None:
+        self.model = self.loaded.model
+        self.device = next(self.model.parameters()).device
 
     def open(self) -> Prefix:
-        was_training = self._model.training
-        self._model.eval()
-        try:
-            return self._open()
-        finally:
-            self._model.train(was_training)
-
-    def _open(self) -> Prefix:
-        encoded, context = self._splits["train"].encoded, self._splits["train"].context
-        rows = _spread(encoded, TRACED_ROWS)
-        batch = self._batch(encoded, rows)
-        with context():
-            self._cut = find_cut(self._model, self._loaded.blocks, batch)
-        if self._cut.reason is not None:
-            return self._without("none", self._cut.reason)
-        if self._training.prefix_cache == "off":
+        train = self.splits["train"]
+        batch = self._batch(train.encoded, _spread(train.encoded, TRACED_ROWS))
+        with train.context():
+            self.cut = find_cut(self.model, self.loaded.blocks, batch)
+        if self.cut.reason is not None:
+            return self._without("none", self.cut.reason)
+        if self.training.prefix_cache == "off":
             return self._without("recompute", "prefix_cache is off")
         try:
-            self._form = form_of(self._cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
-            with context():
-                some = encoded.select(_spread(encoded, CHECKED_ROWS))
-                check = Check(self._model, self._cut, self._form, some, self._kept)
-                self._stand_ins, self._first_only = check.fitting()
+            self.form = form_of(self.cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
+            with train.context():
+                some = train.encoded.select(_spread(train.encoded, CHECKED_ROWS))
+                check = Check(self.model, self.cut, self.form, some, self._dtype)
+                self.stand_ins, self.first_only = check.fitting()
+            return self._kept()
         except CannotReplay as cannot:
             return self._refused(str(cannot))
-        return self._stored()
 
     def _batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
-        return {name: tensor.to(self._device) for name, tensor in encoded.batch(rows).items()}
+        return {name: tensor.to(self.device) for name, tensor in encoded.batch(rows).items()}
 
     @property
-    def _kept(self) -> torch.dtype:
+    def _dtype(self) -> torch.dtype:
         """What states are stored in: as computed, or bf16."""
-        return torch.bfloat16 if self._training.prefix_cache_dtype == "bf16" else self._form.dtype
+        if self.training.prefix_cache_dtype == "bf16":
+            return torch.bfloat16
+        return torch.promote_types(self.form.dtype, torch.float32)
 
-    def _stored(self) -> Prefix:
-        layouts = {
-            name: Layout(split.encoded, first_only=self._first_only)
-            for name, split in self._splits.items()
-        }
-        size = sum(layout.states + 1 for layout in layouts.values())
-        size *= self._form.width * self._kept.itemsize
-        room = self._memory_bytes
-        if room is None:
-            room = int(MEMORY_SHARE * available_bytes(self._device))
-        if size > room:
-            return self._refused(f"the states take {_told(size)}, more than the {_told(room)} left")
-        if self._training.prefix_cache == "auto" and self._passes < 1:
-            return self._without("recompute", "the run is over before it has seen each row once")
-        self._report.phase("prefix")
+    def _kept(self) -> Prefix:
         began = time.perf_counter()
-        states = {name: self._filled(name, layout) for name, layout in layouts.items()}
-        return Prefix(
-            self._loaded,
-            self._cut,
-            PrefixReport(
-                mode="memory",
-                reason=f"{_told(size)} of the {_told(room)} that it may take",
-                layers=len(self._cut.runs),
-                share=round(len(self._cut.runs) / self._cut.total, 4),
-                rows=sum(len(split.encoded) for split in self._splits.values()),
-                states=sum(layout.states for layout in layouts.values()),
-                bytes=size,
-                dtype=str(self._kept).removeprefix("torch."),
-                seconds=round(time.perf_counter() - began, 3),
-            ),
-            self._stand_ins,
-            states,
-        )
+        store = Store(self._wanted(), self.room, self.device, self._fill)
+        places = PLACES[self.training.prefix_cache]
+        for place in places:
+            found = store.found(place)
+            if found is not None:
+                return self._with(found, store, began)
+        if self.training.prefix_cache == "auto" and self.passes < 1:
+            return self._without("recompute", "the run is over before it has seen each row once")
+        self.report.phase("prefix")
+        refusals = []
+        for place in places:
+            try:
+                return self._with(store.keep(place), store, began)
+            except CannotReplay as cannot:
+                refusals.append(str(cannot))
+        raise CannotReplay("; ".join(refusals))
 
-    def _filled(self, name: str, layout: Layout) -> States:
-        flat = torch.zeros(
-            layout.states + 1, self._form.width, dtype=self._kept, device=self._device
-        )
-        states = States(layout, flat)
-        split = self._splits[name]
+    def _wanted(self) -> dict[str, Wanted]:
+        key = prefix_key(self.loaded, self.cut, self.digests, self.training, self._dtype)
+        wanted = {}
+        for name, split in self.splits.items():
+            layout = Layout(split.encoded, first_only=self.first_only)
+            own = split_key(key, split.encoded, layout)
+            wanted[name] = Wanted(own, layout, self.form.width, self._dtype)
+        return wanted
+
+    def _fill(self, name: str, states: States) -> None:
+        """Batches of like length, the same ones whatever the run: the states are the same bits."""
+        split = self.splits[name]
         total, done = len(split.encoded), 0
         for rows in batches_by_length(split.encoded.lengths, None):
             with split.context():
                 batch = self._batch(split.encoded, rows)
-                states.put(rows, prefix_states(self._model, self._cut, self._form, batch))
+                states.put(rows, prefix_states(self.model, self.cut, self.form, batch))
             done += len(rows)
-            self._report.step(done, total, "rows")
-        return states
+            self.report.step(done, total, "rows")
+
+    def _with(self, kept: Kept, store: Store, began: float) -> Prefix:
+        report = self._reported(kept.place, kept.reason)
+        report.rows = sum(len(split.encoded) for split in self.splits.values())
+        report.states = sum(states.layout.states for states in kept.states.values())
+        report.bytes = store.bytes
+        report.dtype = str(self._dtype).removeprefix("torch.")
+        report.reused = kept.reused
+        report.seconds = round(time.perf_counter() - began, 3)
+        return Prefix(self.loaded, self.cut, report, self.stand_ins, kept.states)
 
     def _refused(self, why: str) -> Prefix:
         """The states cannot be kept: an error where that was asked for."""
-        asked = self._training.prefix_cache
+        asked = self.training.prefix_cache
         if asked == "auto":
             return self._without("recompute", why)
         raise TrainingInvalid(
@@ -199,12 +207,14 @@ class _Opening:
             [Fault(why, pointer="/training/prefix_cache")],
         )
 
-    def _without(self, mode: Any, reason: str) -> Prefix:
-        report = PrefixReport(
-            mode=mode, reason=reason, layers=len(self._cut.runs),
-            share=round(len(self._cut.runs) / self._cut.total, 4),
-        )  # fmt: skip
-        return Prefix(self._loaded, self._cut, report)
+    def _without(self, mode: Mode, reason: str) -> Prefix:
+        return Prefix(self.loaded, self.cut, self._reported(mode, reason))
+
+    def _reported(self, mode: Mode, reason: str) -> PrefixReport:
+        runs = len(self.cut.runs)
+        return PrefixReport(
+            mode=mode, reason=reason, layers=runs, share=round(runs / self.cut.total, 4)
+        )
 
 
 def _spread(encoded: Encoded, count: int) -> list[int]:
@@ -212,7 +222,3 @@ def _spread(encoded: Encoded, count: int) -> list[int]:
     order = np.argsort(-encoded.lengths, kind="stable")
     places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
     return [int(order[place]) for place in dict.fromkeys(places.tolist())]
-
-
-def _told(size: float) -> str:
-    return f"{size / 2**20:,.1f} MiB"

@@ -19,14 +19,15 @@ from surgery.architecture import encoder_of, model_inputs, part_of
 from surgery.data import Encoded, TaskData
 from surgery.loading import LoadedModel
 from surgery.prefix import Prefix, Split, open_prefix
-from surgery.progress import Quiet
-from surgery.selection import freeze_all_but, layers_of_model
+from surgery.prefix_store import Room
+from surgery.progress import Quiet, Reporter
+from surgery.selection import freeze_all_but, frozen_digests, layers_of_model
 from surgery.terms import Problem
 from surgery.token_cache import encode_split
 from surgery.training_spec import TrainingSpec
 
 LENGTH = 16
-HELD = 1 << 30  # bytes, more than any toy's states
+ROOM = Room(memory_bytes=1 << 30)  # more than any toy's states take
 HEADS = (
     Problem.CLASSIFICATION, Problem.REGRESSION, Problem.TOKEN_CLASSIFICATION,
     Problem.MULTIPLE_CHOICE,
@@ -77,12 +78,16 @@ def frozen_below(
 
 
 def opened(
-    loaded: LoadedModel, splits: dict[str, Split], *, memory_bytes: int = HELD, **training: Any
-) -> Prefix:
+    loaded: LoadedModel, splits: dict[str, Split], *, room: Room = ROOM, passes: float = 1.0,
+    report: Reporter | None = None, **training: Any,
+) -> Prefix:  # fmt: skip
     """The prefix of a toy, as a run opens it."""
     options = TrainingSpec(max_length=LENGTH, **training)
+    digests = frozen_digests(loaded.model)
     with StayDouble():
-        return open_prefix(loaded, splits, options, Quiet(), memory_bytes=memory_bytes)
+        return open_prefix(
+            loaded, splits, options, report or Quiet(), digests=digests, passes=passes, room=room
+        )
 
 
 def logits_of(loaded: LoadedModel, encoded: Encoded, rows: Sequence[int]) -> Tensor:

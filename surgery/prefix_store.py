@@ -1,0 +1,166 @@
+"""Where the states of a frozen prefix are kept: in memory, in files, or found there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from surgery.memory import available_bytes
+from surgery.prefix_files import make_room, read_states, write_states
+from surgery.prefix_states import Layout, States
+from surgery.prefix_trace import CannotReplay
+
+MEMORY_SHARE = 0.25  # of what is free when a run starts; the rest is for the run, and for others
+
+Place = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much room there is for states: ``folder`` may be written, None where there is none.
+
+    Default: a quarter of the memory (of the GPU where the model is on one) and of the disk that are
+    free when a run starts.
+    """
+
+    folder: Path | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The states of one split, under their key."""
+
+    key: str
+    layout: Layout
+    width: int
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the flat states, the zero row included."""
+        return self.layout.states + 1, self.width
+
+    @property
+    def bytes(self) -> int:
+        """What they take."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The states of every split, where they are and since when."""
+
+    place: Place
+    states: dict[str, States]
+    reason: str
+    reused: bool = False
+
+
+Fill = Callable[[str, States], None]
+
+# The states of the last run that held some, by key: the next run in this process may want them.
+_held: dict[str, Tensor] = {}
+
+
+def release_held() -> None:
+    """Give the memory back that states of an earlier run take."""
+    _held.clear()
+
+
+class Store:
+    """Finds the wanted states or has them computed: ``fill`` computes those of one split."""
+
+    def __init__(
+        self, wanted: Mapping[str, Wanted], room: Room, device: torch.device, fill: Fill
+    ) -> None:
+        self._wanted, self._room, self._device, self._fill = wanted, room, device, fill
+        self.bytes = sum(each.bytes for each in wanted.values())
+        keys = {each.key for each in wanted.values()}
+        for key in [key for key in _held if key not in keys]:
+            del _held[key]
+
+    def found(self, place: Place) -> Kept | None:
+        """All of them, where an earlier run left them in that place."""
+        flat = {name: self._find(place, each) for name, each in self._wanted.items()}
+        states = {
+            name: States(self._wanted[name].layout, each)
+            for name, each in flat.items()
+            if each is not None
+        }
+        if len(states) < len(flat):
+            return None
+        return Kept(place, states, f"an earlier run left them {_WHERE[place]}", reused=True)
+
+    def _find(self, place: Place, wanted: Wanted) -> Tensor | None:
+        if place == "memory":
+            return _held.get(wanted.key)
+        folder = self._room.folder
+        return None if folder is None else read_states(folder / wanted.key, wanted.dtype)
+
+    def keep(self, place: Place) -> Kept:
+        """Compute and keep them. Raises CannotReplay where they do not fit."""
+        return self._in_memory() if place == "memory" else self._on_disk()
+
+    def _in_memory(self) -> Kept:
+        room = self._room.memory_bytes
+        if room is None:
+            taken = sum(each.nbytes for each in _held.values())
+            room = int(MEMORY_SHARE * (available_bytes(self._device) + taken))
+        self._fits(room, "of memory")
+        states = {name: self._filled(name, each) for name, each in self._wanted.items()}
+        _held.update({each.key: states[name].flat for name, each in self._wanted.items()})
+        return Kept("memory", states, f"{told(self.bytes)} of the {told(room)} they may take")
+
+    def _filled(self, name: str, wanted: Wanted) -> States:
+        if wanted.key in _held:
+            return States(wanted.layout, _held[wanted.key])
+        flat = torch.zeros(wanted.shape, dtype=wanted.dtype, device=self._device)
+        states = States(wanted.layout, flat)
+        self._fill(name, states)
+        return states
+
+    def _on_disk(self) -> Kept:
+        folder = self._room.folder
+        if folder is None:
+            raise CannotReplay("this run has no folder to keep them in")
+        keys = {each.key for each in self._wanted.values()}
+        try:
+            room = make_room(folder, self.bytes, self._room.disk_bytes, keys)
+            self._fits(room, "on disk")
+            states = {name: self._written(folder, name) for name in self._wanted}
+        except OSError as error:
+            raise CannotReplay(f"{folder} cannot be written: {error}") from error
+        return Kept("disk", states, f"{told(self.bytes)} of the {told(room)} they may take")
+
+    def _written(self, folder: Path, name: str) -> States:
+        wanted = self._wanted[name]
+        path = folder / wanted.key
+        flat = read_states(path, wanted.dtype)
+        if flat is None:
+            flat = write_states(
+                path, wanted.shape, wanted.dtype,
+                lambda flat: self._fill(name, States(wanted.layout, flat)),
+            )  # fmt: skip
+        return States(wanted.layout, flat)
+
+    def _fits(self, room: int, where: str) -> None:
+        if self.bytes > room:
+            raise CannotReplay(
+                f"the states take {told(self.bytes)}, more than the {told(room)} {where} that they "
+                "may take"
+            )
+
+
+_WHERE = {"memory": "in memory", "disk": "on disk"}
+
+
+def told(size: float) -> str:
+    """A size in words."""
+    return f"{size / 2**20:,.1f} MiB"
