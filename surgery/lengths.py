@@ -8,7 +8,7 @@ import numpy as np
 
 from surgery.data import Encoded
 from surgery.loading import LoadedModel
-from surgery.results import TokenLengths
+from surgery.results import SplitLengths, TokenLengths
 
 # A bin ends where a usual max_length does: whoever is in a later one is cut by it.
 TOKEN_BINS = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193)
@@ -17,21 +17,35 @@ MAY_BE_CUT = 0.01  # share of rows that a suggested maximum may cut
 WORTH_A_WARNING = 0.05
 
 
-def token_lengths(encoded: Encoded, loaded: LoadedModel, max_length: int) -> TokenLengths:
+def token_lengths(
+    train: Encoded, loaded: LoadedModel, max_length: int, validation: Encoded | None = None
+) -> TokenLengths:
     """What ``max_length`` cuts of the rows, from their lengths before the cut.
 
     A row of choices is as long as its longest one, for each choice is cut by itself.
     """
-    longest = encoded.whole.reshape(-1, encoded.choices).max(1)
-    counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
+    splits = [_longest(rows) for rows in (train, validation) if rows is not None]
+    most = _most_tokens(loaded)
+    of_train, *of_validation = (_lengths(longest, max_length) for longest in splits)
     return TokenLengths(
-        rows=len(longest),
+        **vars(of_train),
         bins=list(TOKEN_BINS),
-        counts=counts.tolist(),
-        longest=int(longest.max()),
-        truncated=_cut(longest, max_length),
-        suggested_max_length=_suggested(longest, _most_tokens(loaded)),
+        suggested_max_length=max(_suggested(longest, most) for longest in splits),
+        validation=next(iter(of_validation), None),
     )
+
+
+def _longest(encoded: Encoded) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = encoded.whole.reshape(-1, encoded.choices).max(1)
+    return found
+
+
+def _lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
+    counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
+    return SplitLengths(
+        rows=len(longest), counts=counts.tolist(), longest=int(longest.max()),
+        truncated=_cut(longest, max_length),
+    )  # fmt: skip
 
 
 def _cut(longest: np.ndarray[Any, Any], limit: int) -> float:
@@ -52,13 +66,14 @@ def _most_tokens(loaded: LoadedModel) -> int:
 
 
 def truncation_warnings(lengths: TokenLengths, max_length: int) -> list[str]:
-    """One where more rows are cut than one would overlook."""
-    if lengths.truncated <= WORTH_A_WARNING:
-        return []
+    """One for each split of which more rows are cut than one would overlook."""
     suggested, more = lengths.suggested_max_length, "the model takes no more"
     if suggested > max_length:
         more = f"max_length {suggested} is suggested"
-    longest = f"the longest has {lengths.longest:,} tokens; {more}"
+    splits = {"training": lengths, "validation": lengths.validation}
     return [
-        f"max_length {max_length} cut {lengths.truncated:.0%} of {lengths.rows:,} rows; {longest}"
+        f"max_length {max_length} cut {split.truncated:.0%} of {split.rows:,} {name} rows; the "
+        f"longest has {split.longest:,} tokens; {more}"
+        for name, split in splits.items()
+        if split is not None and split.truncated > WORTH_A_WARNING
     ]

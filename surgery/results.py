@@ -132,20 +132,28 @@ class MethodTable(BaseModel):
     kendall_tau: dict[str, dict[str, float | None]]
 
 
-class TokenLengths(BaseModel):
-    """How long the training rows are before they are cut; of choices, the longest counts."""
+class SplitLengths(BaseModel):
+    """How long the rows of a split are before they are cut; of choices, the longest counts."""
 
-    unit: Literal["tokens"] = "tokens"
     rows: int = Field(
-        description="Rows counted: a ranking's sample, or all of train in a fine-tune."
+        description="Rows counted: a ranking's sample, or all of the split in a fine-tune."
     )
-    bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     counts: list[int] = Field(description="Rows in each bin.")
     longest: int
     truncated: float = Field(description="Share of rows that the job's `max_length` cut.")
+
+
+class TokenLengths(SplitLengths):
+    """How long the training rows are and, in a fine-tune, those of validation."""
+
+    unit: Literal["tokens"] = "tokens"
+    bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     suggested_max_length: int = Field(
-        description="The smallest of 32, 64, 128, … that cuts at most 1 % of the rows, or the "
-        "largest that the model takes."
+        description="The smallest of 32, 64, 128, … that cuts at most 1 % of the rows of each "
+        "split, or the largest that the model takes."
+    )
+    validation: SplitLengths | None = Field(
+        None, description="Of a fine-tune; a ranking reads no validation rows."
     )
 
 

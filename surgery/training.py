@@ -99,7 +99,7 @@ class Finetune:
         tokenizer, length = self.loaded.tokenizer, training.max_length
         self.train = encode_split(self.data, "train", tokenizer, length)
         self.validation = encode_split(self.data, "validation", tokenizer, length)
-        self.lengths = token_lengths(self.train, self.loaded, length)
+        self.lengths = token_lengths(self.train, self.loaded, length, self.validation)
         self.tracker = self._track() if self.spec.track_ranking else None
         self.trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
         self.digests = frozen_digests(self.loaded.model)

@@ -148,7 +148,12 @@ FINETUNE_RESULT: Json = {
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
     "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
     "frozen_verified": True, "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
-    "lengths": {**LENGTHS, "rows": 8551, "counts": [2112, 5468, 927, 44, *[0] * 8]},
+    "lengths": {
+        **LENGTHS, "rows": 8551, "counts": [2112, 5468, 927, 44, *[0] * 8],
+        "validation": {
+            "rows": 1043, "longest": 34, "truncated": 0.0, "counts": [255, 681, 105, 2, *[0] * 8],
+        },
+    },
     "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
 }  # fmt: skip
 

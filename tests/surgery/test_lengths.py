@@ -84,23 +84,41 @@ def test_a_warning_says_what_to_do() -> None:
     many = token_lengths(rows_of(*[10] * 94, *[40] * 6), loaded, 32)
     (warning,) = truncation_warnings(many, 32)
     assert warning == (
-        "max_length 32 cut 6% of 100 rows; the longest has 40 tokens; max_length 64 is suggested"
+        "max_length 32 cut 6% of 100 training rows; the longest has 40 tokens; max_length 64 is "
+        "suggested"
     )
     beyond = token_lengths(rows_of(100), loaded, 64)
     (warning,) = truncation_warnings(beyond, 64)
     assert warning.endswith("the longest has 100 tokens; the model takes no more")
 
 
-def _long(data: TaskData, most: int) -> int:
+def test_the_rows_of_validation_are_told_apart() -> None:
+    """A maximum chosen by the training rows may cut those that measure."""
+    loaded = toy_model()
+    loaded.model.config.max_position_embeddings = 128
+    short, long = rows_of(*[10] * 100), rows_of(*[10] * 8, 40, 70)
+    found = token_lengths(short, loaded, 32, long)
+    assert (found.rows, found.longest, found.truncated) == (100, 10, 0.0)
+    assert found.validation is not None
+    assert (found.validation.rows, found.validation.longest) == (10, 70)
+    assert (found.validation.truncated, found.suggested_max_length) == (0.2, 128)
+    assert sum(found.validation.counts) == 10
+    (warning,) = truncation_warnings(found, 32)
+    assert warning.startswith("max_length 32 cut 20% of 10 validation rows; the longest has 70")
+    assert len(truncation_warnings(token_lengths(long, loaded, 32, long), 32)) == 2
+    assert token_lengths(long, loaded, 32).validation is None
+
+
+def _long(table: Dataset, most: int) -> int:
     """Rows of more than so many tokens: a letter each, and two of the tokenizer's."""
-    return sum(len(text.split()) + 2 > most for text in data.train["text"])
+    return sum(len(text.split()) + 2 > most for text in table["text"])
 
 
 def test_a_ranking_tells_the_lengths_of_its_sample() -> None:
     result = rank(rows=40, max_length=8)
     assert result.lengths is not None
     assert result.lengths.rows == sum(result.lengths.counts) == 40
-    assert result.lengths.truncated == _long(toy_data(40), 8) / 40 > 0.05
+    assert result.lengths.truncated == _long(toy_data(40).train, 8) / 40 > 0.05
     assert any(warning.startswith("max_length 8 cut") for warning in result.warnings)
     wide = rank(rows=40, max_length=32)
     assert wide.lengths is not None
@@ -137,8 +155,11 @@ def test_a_finetune_tells_the_lengths_of_train_and_reuses_its_tokens(
     first = tuned(data, tmp_path / "one", 8)
     assert first.lengths is not None
     assert first.lengths.rows == 40
-    assert first.lengths.truncated == _long(data, 8) / 40
-    assert [warning[:16] for warning in first.warnings] == ["max_length 8 cut"]
+    assert first.lengths.truncated == _long(data.train, 8) / 40
+    assert first.lengths.validation is not None
+    rows = len(data.validation)
+    assert first.lengths.validation.truncated == _long(data.validation, 8) / rows > 0
+    assert [warning[:16] for warning in first.warnings] == ["max_length 8 cut"] * 2
     tokens = sorted((tmp_path / "t").iterdir())
     assert len(tokens) == 2, "train and validation"
     written = [path.stat().st_ino for path in tokens]

@@ -68,7 +68,7 @@ def test_rows_that_are_all_cut_at_the_same_length_are_scored_batched(kind: str) 
     result = rank_layers(toy_model(kind), replace(data, train=long), options)
     assert result.path == "batched"
     (warning,) = result.warnings
-    assert warning.startswith("max_length 18 cut 100% of 12 rows")
+    assert warning.startswith("max_length 18 cut 100% of 12 training rows")
 
 
 @pytest.mark.parametrize("granularity", Granularity)
