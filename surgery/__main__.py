@@ -34,7 +34,7 @@ from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, local_model, resolve_model
 from surgery.parallel import Share, present_share
-from surgery.policies import choose_layers
+from surgery.policies import choose_layers, granularity_of
 from surgery.progress import Quiet
 from surgery.ranking import rank_layers
 from surgery.results import RankingResult
@@ -120,7 +120,9 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
     ranking = _rank(given, sources, data) if selection.policy == "top_k" else None
     loaded = _load(given, sources, data, "auto")
-    layers = choose_layers(selection, layers_of_model(loaded), ranking)
+    layers = choose_layers(
+        selection, layers_of_model(loaded, granularity_of(selection, ranking)), ranking
+    )
     spec = FinetuneSpec(
         model="local", dataset="local", selection=selection, track_ranking=given.track_ranking,
         checkpoints=CheckpointSpec(form=given.form),

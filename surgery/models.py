@@ -20,10 +20,13 @@ from surgery.errors import (
     UnsafeWeights,
     UpstreamUnavailable,
 )
-from surgery.headers import FLOATS, encoder_sizes, layers_of, read_header
+from surgery.headers import FLOATS, encoder_sizes, read_header
+from surgery.parts import parts_of
 from surgery.results import ModelInfo
 from surgery.sources import Sources, file_digest, mirror_path
 from surgery.spec import MODEL_PATTERN
+from surgery.tensor_names import sizes_in_model
+from surgery.terms import Granularity
 
 # model_type → the name under which its task model holds the encoder.
 ENCODERS = {
@@ -45,8 +48,6 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
-# Checkpoints of these types name tensors otherwise than the model that is made of them.
-RENAMED = {"nomic_bert": {"encoder.layers.": "layers.", "emb_ln.": "embeddings.LayerNorm."}}
 WEIGHTS = re.compile(r"^model(-\d{5}-of-\d{5})?\.safetensors$")
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -55,6 +56,7 @@ TOKENIZER_FILES = (
 VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model",
                 "sentencepiece.bpe.model"}  # fmt: skip
 MAX_CONFIG_BYTES = 1_000_000
+FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
         architecture=architectures[0],
         hidden_size=hidden,
         parameters=sum(sizes.values()),
-        layers=layers_of(sizes, source.prefix),
+        layers=parts_of(sizes, source.prefix, Granularity.LAYER),
+        parts={each: parts_of(sizes, source.prefix, each) for each in FINER},
         groups=_groups(encoder_sizes(sizes, source.prefix)),
         source="mirror" if source.directory else "hub",
     )
@@ -237,16 +240,7 @@ def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
             for name, tensor in header.items()
             if tensor.dtype in FLOATS
         }
-    return {_renamed(name, source): size for name, size in sizes.items()}
-
-
-def _renamed(name: str, source: ModelSource) -> str:
-    start = f"{source.prefix}." if name.startswith(f"{source.prefix}.") else ""
-    short = name.removeprefix(start)
-    for old, new in RENAMED.get(source.config["model_type"], {}).items():
-        if short.startswith(old):
-            return f"{start}{new}{short.removeprefix(old)}"
-    return name
+    return sizes_in_model(sizes, source.prefix, source.config["model_type"])
 
 
 def _hub_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:

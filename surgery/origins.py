@@ -13,21 +13,7 @@ from torch import Tensor
 from surgery.headers import strip_prefix
 from surgery.loading import LoadedModel
 from surgery.merge import Origin
-from surgery.models import RENAMED
-
-# Old checkpoints write gamma and beta for a LayerNorm.
-LEGACY = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-# Part of a name in the model → in its checkpoint, beside what RENAMED says of the beginnings.
-SAVED_AS = {
-    "nomic_bert": {
-        "self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12",
-        "down_proj": "fc2", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
-    }
-}  # fmt: skip
-# Tensors whose rows stand one below the other, in this order, in one tensor of the checkpoint.
-FUSED = {
-    "nomic_bert": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn.Wqkv"),
-}
+from surgery.tensor_names import FUSED, LEGACY, RENAMED, SAVED_AS
 
 
 class BaseWeights:

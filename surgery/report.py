@@ -15,7 +15,7 @@ from surgery.results import (
 )
 from surgery.scores import Scores
 from surgery.spec import RankingOptions
-from surgery.terms import Method
+from surgery.terms import ORDER_ONLY, Method
 from surgery.uncertainty import (
     Resamples,
     intervals,
@@ -27,8 +27,6 @@ from surgery.uncertainty import (
     top_k_probabilities,
 )
 from surgery.units import Unit
-
-ORDERED_ONLY = {Method.FIRST, Method.LAST, Method.RANDOM}
 
 
 def ranked_result(
@@ -87,7 +85,7 @@ def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore
 
 def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Method) -> RecommendedK:
     """The smallest k whose layers hold half of the total score, and how sure that set is."""
-    if method in ORDERED_ONLY:
+    if method in ORDER_ONLY:
         half = (len(layers) + 1) // 2
         reason = f"half of the layers: {method} orders, it does not weigh"
         return RecommendedK(k=half, reason=reason)

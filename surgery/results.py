@@ -10,10 +10,10 @@ from surgery.terms import Aggregate, Granularity, Precision
 
 
 class LayerInfo(BaseModel):
-    """One block of the encoder."""
+    """One block of the encoder, or at a finer granularity one part of it."""
 
     name: str
-    index: int
+    index: int = Field(description="Of the block.")
     parameters: int
 
 
@@ -264,5 +264,12 @@ class ModelInfo(BaseModel):
     hidden_size: int | None
     parameters: int = Field(description="Of the checkpoint, heads included.")
     layers: list[LayerInfo]
+    parts: dict[Granularity, list[LayerInfo]] = Field(
+        {}, description="The parts of the layers, bottom to top, with `granularity`."
+    )
     groups: dict[str, int] = Field(description="Parameters beside the layers: embeddings, pooler.")
     source: Literal["mirror", "hub"]
+
+    def at(self, granularity: Granularity) -> list[LayerInfo]:
+        """The layers or the parts that a selection of this granularity chooses among."""
+        return self.layers if granularity is Granularity.LAYER else self.parts[granularity]

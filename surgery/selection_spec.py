@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -17,7 +17,7 @@ _NEEDS = {
     Policy.LAYERS: "layers",
 }
 _MEANING = {
-    "k": "the number of layers to train",
+    "k": "how many to train",
     "share": "the share of the total score to cover",
     "max_parameters": "the most parameters to train beside the head",
     "layers": "their names or indices",
@@ -40,7 +40,7 @@ class SelectionSpec(Strict):
         None,
         ge=1,
         description="For max_parameters: go down the ranking and train all that still fits into "
-        "so many parameters.",
+        "so many parameters, those of `include` among them and the head's not.",
     )
     ranking: Annotated[str, StringConstraints(max_length=64)] | RankingOptions | None = Field(
         None,
@@ -48,7 +48,9 @@ class SelectionSpec(Strict):
         "first, or nothing for the default ranking of the same model and dataset.",
     )
     granularity: Granularity | None = Field(
-        None, description="What is chosen. Default: what the ranking ranks, else whole layers."
+        None,
+        description="What is chosen: layers, their attention and feed-forward parts, or single "
+        "tensors. Default: what the ranking ranks, else layers.",
     )
     layers: list[str | int] | None = Field(
         None,
@@ -59,6 +61,19 @@ class SelectionSpec(Strict):
     include: list[Literal["embeddings", "pooler"]] = Field(
         [], description="What else trains beside the layers and the head."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ranking_of_the_same(cls, values: Any) -> Any:
+        """Options that leave the granularity open are of a ranking of the selection's."""
+        given = values.get("ranking") if isinstance(values, dict) else None
+        if isinstance(given, RankingOptions):
+            given = given.model_dump(exclude_unset=True)
+        if not isinstance(given, dict) or given.get("granularity") is not None:
+            return values
+        if values.get("granularity") not in [*Granularity]:
+            return values
+        return {**values, "ranking": {**given, "granularity": values["granularity"]}}
 
     @model_validator(mode="after")
     def _complete(self) -> SelectionSpec:

@@ -116,3 +116,6 @@ class Policy(StrEnum):
 
 RANKED = (Policy.TOP_K, Policy.TOP_SHARE, Policy.MAX_PARAMETERS, Policy.BOTTOM_K)
 """The policies that go by the scores of a ranking."""
+
+ORDER_ONLY = (Method.FIRST, Method.LAST, Method.RANDOM)
+"""The methods whose scores order and do not weigh."""

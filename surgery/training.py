@@ -27,13 +27,14 @@ from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel
 from surgery.memory import peak_bytes, reset_peak
 from surgery.progress import Quiet, Reporter, Stopped
-from surgery.results import EpochReport, FinetuneResult, LayerInfo
+from surgery.results import EpochReport, FinetuneResult
 from surgery.selection import freeze_all_but, frozen_digests
 from surgery.state import Progress, load_state, save_state
 from surgery.terms import Problem
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
 from surgery.training_spec import TrainingSpec
+from surgery.units import Unit
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
 STATE_SECONDS = 300.0  # at most this much training is lost to a crash
@@ -89,7 +90,7 @@ class Finetune:
     loaded: LoadedModel
     data: TaskData
     spec: FinetuneSpec
-    layers: Sequence[LayerInfo]
+    layers: Sequence[Unit]
     report: Reporter
     progress: Progress = field(default_factory=Progress)
 
@@ -272,7 +273,7 @@ def finetune(
     loaded: LoadedModel,
     data: TaskData,
     spec: FinetuneSpec,
-    layers: Sequence[LayerInfo],
+    layers: Sequence[Unit],
     report: Reporter | None = None,
     resume: Path | None = None,
 ) -> FinetuneResult:

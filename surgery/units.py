@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from surgery.architecture import Block, encoder_of, head_parameters
+from surgery.parts import SUBLAYERS, part_of_block
 from surgery.terms import Granularity
 
-ATTENTION = re.compile(r"att|(^|\.)sa_|fourier", re.IGNORECASE)  # FNet mixes tokens by Fourier
 EMBEDDING = re.compile(r"emb", re.IGNORECASE)
 GROUPS = ("embeddings", "pooler", "head", "other")
 
@@ -44,19 +44,13 @@ def units_of(
     for block in blocks:
         parts: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
         for inner, parameter in block.module.named_parameters():
-            parts[_part(inner, granularity)].append((names[id(parameter)], parameter))
-        for part, held in parts.items():
+            part = part_of_block(inner, granularity)
+            parts[part].append((names[id(parameter)], parameter))
+        sublayers = granularity is Granularity.SUBLAYER
+        for part in filter(parts.__contains__, SUBLAYERS) if sublayers else parts:
             name = f"{block.name}.{part}" if part else block.name
-            units.append(_unit(name, block.index, held))
+            units.append(_unit(name, block.index, parts[part]))
     return units
-
-
-def _part(inner: str, granularity: Granularity) -> str:
-    if granularity is Granularity.LAYER:
-        return ""
-    if granularity is Granularity.TENSOR:
-        return inner
-    return "attention" if ATTENTION.search(inner.partition(".")[0]) else "feed_forward"
 
 
 def groups_of(model: nn.Module, blocks: Sequence[Block]) -> list[Unit]:

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs, runs
+from app.checks import ranking_digest
 from app.db import Database
 from app.jobs import Lease
 from app.retention import prune_checkpoints
 from app.settings import Settings
 from app.storage import Storage
-from app.submit import ranking_digest
 from app.tables import Job
 from surgery.folder import read_manifest
 from surgery.spec import RankingOptions
@@ -114,7 +114,7 @@ class Attempt:
             self._heart.tell(self._phase, None)
         elif kind == "progress":
             self._heart.tell(self._phase, message)
-        elif kind in {"metric", "checkpoint", "state", "ranking"}:
+        elif kind in {"metric", "checkpoint", "state", "ranking", "selected"}:
             getattr(self, f"_store_{kind}")(message)
         elif kind == "gone":
             return self._crashed()
@@ -165,8 +165,11 @@ class Attempt:
         self._write(
             lambda: runs.keep_ranking(self.database, self.lease, digest, spec, message["result"])
         )
-        layers = {"layers": message["layers"]}
-        self._write(lambda: runs.resolve_further(self.database, self.lease, layers))
+        self._store_selected(message["selected"])
+
+    def _store_selected(self, message: Json) -> None:
+        """What trains, as only the child could know it; the next attempt trains the same."""
+        self._write(lambda: runs.resolve_further(self.database, self.lease, message))
 
     def _ended(self, kind: str, message: Json) -> Outcome:
         if kind == "result":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,18 +18,24 @@ from surgery.errors import ModelNotFound
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, resolve_model
-from surgery.policies import choose_layers
+from surgery.policies import choose_layers, granularity_of, ranking_options, resolved_choice
 from surgery.progress import Reporter
 from surgery.ranking import rank_layers
 from surgery.references import materialise, resolve_dataset
-from surgery.results import LayerInfo, RankingResult
+from surgery.results import RankingResult
 from surgery.schema import DatasetReport
-from surgery.selection import layers_of_model
+from surgery.selection import (
+    included_parameters,
+    layers_of_model,
+    named_layers,
+    trained_parameters,
+)
 from surgery.sources import Sources
 from surgery.spec import RankingOptions, RankingSpec
 from surgery.tasks import metrics_for
-from surgery.terms import Policy
+from surgery.terms import Granularity
 from surgery.training import finetune
+from surgery.units import Unit
 
 Json = dict[str, Any]
 
@@ -127,15 +133,16 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
     report.phase("load")
     began = time.perf_counter()
     data = _data(message, sources)
-    names = message["resolved"].get("layers")
-    if names is None:
-        names = _rank_first(message, sources, data, spec, report)
+    chosen = message["resolved"]
+    if "layers" not in chosen:
+        chosen = _rank_first(message, sources, data, spec, report)
         report.phase("load")
     # A model of its own: the ranking warmed up its head.
     loaded = load_model(
         _model(message, sources), sources, data, seed=spec.training.seed, device=device()
     )
-    layers = _layers(loaded, names)
+    layers = named_layers(loaded, chosen["layers"], Granularity(chosen["granularity"]))
+    _tell_selected(loaded, layers, spec, report)
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
     result = finetune(loaded, data, spec, layers, report, resume)
@@ -145,27 +152,31 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
 
 def _rank_first(
     message: Json, sources: Sources, data: TaskData, spec: FinetuneSpec, report: JobReporter
-) -> list[str]:
+) -> Json:
     """Compute the ranking, hand it over to be kept, and choose by it."""
-    given = spec.selection.ranking
-    options = given if isinstance(given, RankingOptions) else RankingOptions()
+    selection, options = spec.selection, ranking_options(spec.selection)
     loaded = _load(message, sources, data, options)
     result: RankingResult = rank_layers(loaded, data, options, report)
-    assert spec.selection.policy is Policy.TOP_K
-    chosen = choose_layers(spec.selection, layers_of_model(loaded), result)
-    names = [layer.name for layer in chosen]
+    granularity = granularity_of(selection, result)
+    included = sum(p.numel() for p in included_parameters(loaded, selection.include))
+    chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
+    selected = resolved_choice(chosen, granularity, result, included)
     report.tell(
         "ranking",
         options=options.model_dump(mode="json"),
         result=result.model_dump(mode="json"),
-        layers=names,
+        selected=selected,
     )
-    return names
+    return selected
 
 
-def _layers(loaded: LoadedModel, names: list[str]) -> list[LayerInfo]:
-    by_name = {layer.name: layer for layer in layers_of_model(loaded)}
-    return [by_name[name] for name in names]
+def _tell_selected(
+    loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
+) -> None:
+    """How much trains, the head among it, before the first step."""
+    if spec.adapter is None:
+        trained = trained_parameters(loaded, layers, spec.selection.include)
+        report.tell("selected", trainable_parameters=sum(p.numel() for p in trained.values()))
 
 
 RUNNERS: dict[str, Callable[[Json, JobReporter], tuple[Json, Json]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from app.deps import ServiceDep
 from app.errors import NotFound
@@ -12,6 +12,7 @@ from app.routes.examples import MODEL, answers
 from surgery.errors import ModelNotFound
 from surgery.models import inspect_model, resolve_model
 from surgery.results import ModelInfo
+from surgery.terms import Granularity
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -24,10 +25,16 @@ def get_model(
     model_id: Annotated[
         str, Path(max_length=300, description="`owner/name`, with an optional `@revision`.")
     ],
+    granularity: Annotated[
+        Granularity,
+        Query(description="Also list the parts that a selection chooses among."),
+    ] = Granularity.LAYER,
 ) -> ModelInfo:
     """Architecture, layer names and sizes. No weight is read and no code of the model runs."""
     sources = service.settings.sources
     try:
-        return inspect_model(resolve_model(model_id, sources), sources)
+        info = inspect_model(resolve_model(model_id, sources), sources)
     except ModelNotFound as error:
         raise NotFound(error.detail) from error
+    asked = {kind: parts for kind, parts in info.parts.items() if kind is granularity}
+    return info.model_copy(update={"parts": asked})

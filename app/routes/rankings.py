@@ -15,9 +15,11 @@ from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submissi
 from app.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from app.views import JobView
-from surgery.policies import Format, choose_layers, require_layers, selection_view
-from surgery.results import LayerInfo, RankingResult
+from surgery.parts import ranked_parts
+from surgery.policies import choose_layers
+from surgery.results import RankingResult
 from surgery.selection_spec import SelectionSpec
+from surgery.selection_view import Format, selection_view
 from surgery.spec import RankingSpec
 from surgery.terms import Policy
 
@@ -63,8 +65,7 @@ def create_ranking(
 
     How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
     rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
-    how much of it remains on shuffled labels. `granularity` ranks parts of layers; a selection
-    needs whole ones.
+    how much of it remains on shuffled labels. `granularity` ranks parts of layers.
     """
     prepared = prepare_ranking(service, spec)
     return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
@@ -94,25 +95,34 @@ def get_selection(
     job: RankingDep,
     policy: Policy = Policy.TOP_K,
     k: Annotated[int | None, Query(ge=1, description="For the *_k policies.")] = None,
+    share: Annotated[
+        float | None, Query(gt=0, le=1, description="For top_share: of the total score.")
+    ] = None,
+    max_parameters: Annotated[int | None, Query(ge=1, description="For max_parameters.")] = None,
     seed: Annotated[int, Query(ge=0, description="For random_k.")] = 0,
     form: Annotated[
         Format, Query(alias="format", description="For PEFT, Axolotl, or as a regular expression.")
     ] = "json",
 ) -> dict[str, Any]:
-    """A pure view of a ranking of layers; nothing is stored. The default k is `recommended_k`."""
+    """A pure view of a ranking, of its granularity; nothing is stored.
+
+    The default k is `recommended_k`. `regex` matches the names of exactly the chosen parameters,
+    whatever the task model's prefix; `axolotl` has one such expression for each; `peft` can name
+    whole layers only. `trainable_parameters` are those chosen, `total_parameters` the checkpoint's.
+    """
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
     result = RankingResult.model_validate(job.result)
-    require_layers(result)
     if policy is Policy.TOP_K and k is None:
         k = result.recommended_k.k
-    selection = SelectionSpec(policy=policy, k=k, seed=seed)
-    layers = [
-        LayerInfo(name=layer.name, index=layer.index, parameters=layer.parameters)
-        for layer in sorted(result.layers, key=lambda layer: layer.index)
-    ]
-    chosen = choose_layers(selection, layers, result)
+    selection = SelectionSpec(
+        policy=policy, k=k, share=share, max_parameters=max_parameters, seed=seed
+    )
+    chosen = choose_layers(selection, ranked_parts(result), result)
     return {
-        "ranking": job.id, "model": job.model, "policy": policy, "k": k, "format": form,
-        "selection": selection_view(chosen, form),
+        "ranking": job.id, "model": job.model, "granularity": result.granularity,
+        "policy": policy, "k": k, "share": share, "max_parameters": max_parameters, "format": form,
+        "selection": selection_view(chosen, form, result.granularity),
+        "trainable_parameters": sum(layer.parameters for layer in chosen),
+        "total_parameters": job.resolved["model"].get("parameters"),
     }  # fmt: skip

@@ -9,13 +9,13 @@ from fastapi.testclient import TestClient
 from models import TINY
 from problems import Json, problem, says
 
+from app.checks import MAX_KERNEL, MIN_KERNEL
 from app.routes.examples import (
     FINETUNE_BODIES,
     FINETUNE_RESULT,
     RANKING_BODIES,
     RANKING_RESULT,
 )
-from app.submit import MAX_KERNEL, MIN_KERNEL
 from surgery.finetune_spec import FinetuneSpec
 from surgery.results import FinetuneResult, RankingResult
 from surgery.spec import RankingOptions, RankingSpec

@@ -209,21 +209,6 @@ def test_a_model_of_one_shared_block(embedded_service: Running) -> None:
     assert tuned["trained_layers"] == [layer["name"]]
 
 
-def test_a_selection_is_of_whole_layers(embedded_service: Running) -> None:
-    job = embedded_service.run("rankings", {**PLAIN, "granularity": "sublayer"})
-    http = embedded_service.client._http
-    for policy in ("top_k", "first_k", "all"):
-        query = f"?policy={policy}" + ("&k=1" if policy == "first_k" else "")
-        answer = http.get(f"/v1/rankings/{job['id']}/selection{query}")
-        body = problem(answer, 422, "selection_mismatch")
-        assert "whole layers" in body["detail"]
-    selection = {"policy": "top_k", "k": 1, "ranking": job["id"]}
-    tune = {"model": TINY, "dataset": "glue/rte", "selection": selection}
-    for query in ("", "?validate_only=true"):
-        answer = http.post(f"/v1/finetunes{query}", json=tune)
-        says(problem(answer, 422, "selection_mismatch"), "/selection/ranking", "sublayer")
-
-
 def test_any_method_may_choose_the_layers_and_the_ranking_is_tracked(
     embedded_service: Running,
 ) -> None:

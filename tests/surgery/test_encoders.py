@@ -20,7 +20,7 @@ from surgery.errors import ModelUnsupported
 from surgery.loading import LoadedModel, renew_head
 from surgery.models import ENCODERS, inspect_model, local_model
 from surgery.selection import freeze_all_but, layers_of_model
-from surgery.terms import Problem
+from surgery.terms import Granularity, Problem
 
 # Its blocks halve the tokens by averaging neighbours: the last token of a row is averaged with the
 # padding after it, and where the halves fall depends on the padded length.
@@ -69,7 +69,10 @@ def test_headers_tell_what_is_loaded(kind: str, head: Problem | None, tmp_path: 
     source = local_model(folder)
     info = inspect_model(source, offline(folder))
     loaded = loaded_from(folder, task())
-    assert info.layers == layers_of_model(loaded)
+    for granularity in Granularity:
+        units = [(u.name, u.index, u.parameters) for u in layers_of_model(loaded, granularity)]
+        told = info.at(granularity)
+        assert [(part.name, part.index, part.parameters) for part in told] == units
     assert info.hidden_size == 16
     assert ENCODERS[info.model_type] == loaded.model.base_model_prefix
     for part, size in info.groups.items():
