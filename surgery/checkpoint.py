@@ -35,7 +35,7 @@ class CheckpointRecord:
     problem: str
     labels: Sequence[str]
     metrics: Mapping[str, float | None]
-    epoch: int
+    epoch: float
     step: int
     adapter: Mapping[str, Any] | None = None
 

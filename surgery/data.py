@@ -135,6 +135,13 @@ class Encoded(RowForm):
         choices = self.choices
         return [row * choices + own for row in rows for own in range(choices)]
 
+    def labels_of(self, rows: Sequence[int]) -> Tensor:
+        """The labels of some rows, (N,), or the tags of all their tokens one after the other."""
+        if not self.tagged:
+            return torch.from_numpy(self.labels[list(rows)])
+        spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in self._sequences(rows)]
+        return torch.from_numpy(np.concatenate([self.labels[span] for span in spans]))
+
     def batch(self, rows: Sequence[int]) -> Batch:
         """Rows as tensors (N, T), padded to their own longest or to ``pad_to``; labels (N,).
 

@@ -60,3 +60,10 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def in_use(device: torch.device) -> str:
+    """How full the memory is that a computation on this device uses, in words."""
+    own = torch.cuda.memory_allocated(device) if device.type == "cuda" else peak_bytes()
+    free = available_bytes(device)
+    return f"{own / 2**30:.2f} GiB of this job's own, {free / 2**30:.2f} GiB free"

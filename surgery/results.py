@@ -200,9 +200,9 @@ class RankingTrack(Agreement):
 class EpochReport(BaseModel):
     """What one evaluation measured."""
 
-    epoch: int
+    epoch: float = Field(description="Epochs done; inside one with `evaluate_every_steps`.")
     step: int
-    train_loss: float | None
+    train_loss: float | None = Field(description="Mean since the evaluation before.")
     metrics: dict[str, float | None]
     ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
 
@@ -238,9 +238,10 @@ class FinetuneResult(BaseModel):
     ranking: str | None = Field(None, description="The ranking behind the selection.")
     trainable_parameters: int
     total_parameters: int
-    primary_metric: str
+    primary_metric: str = Field(description="The best evaluation is the one where it is highest.")
     best: EpochReport
-    epochs: list[EpochReport]
+    epochs: list[EpochReport] = Field(description="Each evaluation.")
+    stopped_early: bool = False
     best_checkpoint: str | None = None
     ranking_at_start: dict[str, float] | None = Field(
         None, description="Scores by layer before the first step, with `track_ranking`."
@@ -249,6 +250,7 @@ class FinetuneResult(BaseModel):
     peak_memory_bytes: int
     samples_per_second: float | None
     lengths: TokenLengths | None = None
+    processes: int = Field(1, description="That shared each step.")
     seconds: dict[str, float]
     warnings: list[str]
 

@@ -4,83 +4,39 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import get_scheduler
 
-from surgery.architecture import model_inputs
+from surgery.batching import Rows, epoch_steps
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
-from surgery.data import Batch, TaskData
+from surgery.data import TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import evaluate
 from surgery.finetune_spec import FinetuneSpec
 from surgery.lengths import token_lengths, truncation_warnings
-from surgery.likelihood import IGNORED
 from surgery.loading import LoadedModel
+from surgery.losses import loss_for
 from surgery.memory import peak_bytes, reset_peak
+from surgery.numerics import Numerics
+from surgery.optimisation import make_optimizer, make_schedule, rate_factors
+from surgery.parallel import add_up, present_share
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.results import EpochReport, FinetuneResult
 from surgery.selection import freeze_all_but, frozen_digests
-from surgery.state import Progress, load_state, save_state
-from surgery.terms import Problem
+from surgery.state import Moving, Progress, load_state, save_state
+from surgery.stepper import Stepper, halving_warnings
+from surgery.stopping import best_report, stops_early
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
-from surgery.training_spec import TrainingSpec
+from surgery.training_checks import check_training, total_steps
 from surgery.units import Unit
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
 STATE_SECONDS = 300.0  # at most this much training is lost to a crash
-LENGTH_GROUP = 50  # batches whose rows are sorted by length together, as transformers groups them
-
-
-def epoch_batches(
-    lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: int
-) -> list[list[int]]:
-    """All rows once, in an order of seed and epoch alone, rows of like length together."""
-    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(lengths), generator=generator).numpy()
-    size = training.batch_size
-    batches = []
-    for start in range(0, len(order), size * LENGTH_GROUP):
-        group = order[start : start + size * LENGTH_GROUP]
-        group = group[np.argsort(-lengths[group], kind="stable")]
-        batches += [group[at : at + size].tolist() for at in range(0, len(group), size)]
-    shuffled = torch.randperm(len(batches), generator=generator).tolist()
-    return [batches[index] for index in shuffled]
-
-
-def loss_of(model: nn.Module, batch: Batch, problem: Problem) -> Tensor:
-    """Mean cross-entropy (over the tagged tokens), or mean squared error.
-
-    What transformers' own heads use, but for a batch without a tagged token, whose loss is zero.
-    """
-    logits = model(**model_inputs(model, batch)).logits.float()
-    if problem is Problem.REGRESSION:
-        return F.mse_loss(logits.squeeze(-1), batch["labels"].float())
-    labels = batch["labels"]
-    if problem is Problem.TOKEN_CLASSIFICATION:
-        total = F.cross_entropy(logits.mT, labels, ignore_index=IGNORED, reduction="sum")
-        return total / (labels != IGNORED).sum().clamp_min(1)
-    return F.cross_entropy(logits, labels)
-
-
-def make_optimizer(trained: dict[str, nn.Parameter], training: TrainingSpec) -> torch.optim.AdamW:
-    """AdamW over the trained tensors only; biases and norms are not decayed."""
-    decayed = [p for p in trained.values() if p.dim() > 1]
-    others = [p for p in trained.values() if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=training.learning_rate)
+GO_ON, SAVE, DRAIN, CANCEL = range(4)
 
 
 @dataclass
@@ -92,78 +48,108 @@ class Finetune:
     spec: FinetuneSpec
     layers: Sequence[Unit]
     report: Reporter
+    scores: Mapping[str, float] | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        training = self.spec.training
+        training = self.training = self.spec.training
+        self.share = present_share()
+        device = next(self.loaded.model.parameters()).device
+        self.numerics = Numerics(training, device)
         self.report.phase("tokenize")
         tokenizer, length = self.loaded.tokenizer, training.max_length
         self.train = encode_split(self.data, "train", tokenizer, length)
         self.validation = encode_split(self.data, "validation", tokenizer, length)
         self.lengths = token_lengths(self.train, self.loaded, length, self.validation)
-        self.tracker = self._track() if self.spec.track_ranking else None
-        self.trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
-        self.digests = frozen_digests(self.loaded.model)
-        per_epoch = math.ceil(len(self.train) / training.batch_size)
-        self.total_steps = min(
-            training.max_steps or per_epoch * training.epochs, per_epoch * training.epochs
-        )
-        optimizer = make_optimizer(self.trained, training)
-        # accelerate places the model; one process, so batches need no sharding.
-        self.accelerator = Accelerator()
-        self.model, self.optimizer = self.accelerator.prepare(self.loaded.model, optimizer)
-        self.scheduler = get_scheduler(
-            training.schedule, optimizer,
-            num_warmup_steps=int(training.warmup_ratio * self.total_steps),
-            num_training_steps=self.total_steps,
+        world, rows, classes = self.share.world, len(self.train), len(self.data.labels)
+        check_training(
+            training, self.data.problem, self.data.metrics, classes=classes, rows=rows,
+            processes=world,
         )  # fmt: skip
-        torch.manual_seed(training.seed)
+        self.total_steps = total_steps(training, rows, world)
+        self.metric = training.metric or self.data.metrics[0]
+        self.tracker = self._track() if self.spec.track_ranking else None
+        self.moving = self._moving()
+        self.digests = frozen_digests(self.loaded.model)
+        loss = loss_for(training, self.data.problem, classes, self.train)
+        self.stepper = Stepper(
+            self.loaded.model, self.moving, self.train, loss, training, numerics=self.numerics,
+            share=self.share,
+        )  # fmt: skip
+        torch.manual_seed(training.seed + self.share.rank)
 
     def _track(self) -> RankingTracker:
         """The ranking at the start: a resumed run finds the same, from the same weights."""
         self.report.phase("rank")
-        return RankingTracker(self.loaded, self.data, self.spec.training)
+        return RankingTracker(self.loaded, self.data, self.training)
+
+    def _moving(self) -> Moving:
+        trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
+        factors = rate_factors(self.loaded, trained, self.training, self.scores)
+        optimizer = make_optimizer(trained, self.training, factors)
+        schedule = make_schedule(optimizer, self.training, self.total_steps)
+        return Moving(trained, optimizer, schedule, self.numerics.scaler)
 
     def restore(self, folder: Path) -> None:
         """Go on exactly where the saved state was."""
-        self.progress = load_state(folder, self.trained, self.optimizer.optimizer, self.scheduler)
+        self.progress = load_state(folder, self.moving, self.stepper.device, self.share)
+        self.stepper.halvings = self.progress.halvings
 
     def run(self) -> None:
-        """Train to the last step, evaluating after each epoch."""
+        """Train to the last step, evaluating after each epoch or so many steps."""
         self._state_saved = time.monotonic()
-        while self.progress.step < self.total_steps:
+        self._plan: tuple[int, list[list[Rows]]] | None = None
+        with self.numerics.settings():
             self.report.phase("train")
-            self.model.train()
-            for batch in self._remaining_batches():
-                self._step(batch)
-                if self.progress.step >= self.total_steps:
-                    break
-            self._finish_epoch()
+            self.stepper.model.train()
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                if self._over():
+                    return
+                self._step()
+                self._stop_or_save()
 
-    def _remaining_batches(self) -> Iterator[list[int]]:
-        batches = epoch_batches(self.train.lengths, self.spec.training, self.progress.epoch)
-        yield from batches[self.progress.batch :]
+    def _over(self) -> bool:
+        done = self.progress.step >= self.total_steps
+        return done or stops_early(self.progress.reports, self.metric, self.training)
 
-    def _step(self, rows: list[int]) -> None:
-        began = time.perf_counter()
-        batch = {
-            name: tensor.to(self.accelerator.device)
-            for name, tensor in self.train.batch(rows).items()
-        }
-        loss = loss_of(self.model, batch, self.data.problem)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.trained.values(), self.spec.training.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
+    def _evaluation_due(self) -> bool:
         progress = self.progress
-        progress.add_loss(loss.detach(), len(rows))
+        if progress.step == (progress.reports[-1].step if progress.reports else 0):
+            return False
+        every = self.training.evaluate_every_steps
+        due = progress.batch == 0 if every is None else progress.step % every == 0
+        return due or progress.step == self.total_steps
+
+    def _steps(self) -> list[list[Rows]]:
+        """The batches of each step of the present epoch."""
+        epoch = self.progress.epoch
+        if self._plan is None or self._plan[0] != epoch:
+            steps = epoch_steps(self.train.lengths, self.training, epoch, self.share.world)
+            self._plan = epoch, steps
+        return self._plan[1]
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        progress, steps = self.progress, self._steps()
+        batches = steps[progress.batch]
+        progress.add_loss(self.stepper.step(batches), sum(map(len, batches)))
+        progress.halvings = self.stepper.halvings
         progress.step += 1
         progress.batch += 1
+        if progress.batch == len(steps):
+            progress.epoch, progress.batch = progress.epoch + 1, 0
         progress.train_seconds += time.perf_counter() - began
         if progress.step % LOG_EVERY == 0:
             self._log()
-        self._stop_or_save()
+
+    def _epochs(self) -> float:
+        """How many epochs are done, parts of one included."""
+        progress = self.progress
+        if progress.batch == 0:
+            return float(progress.epoch)
+        return progress.epoch + progress.batch / len(self._steps())
 
     def _log(self) -> None:
         value = self.progress.recent_loss()
@@ -171,36 +157,42 @@ class Finetune:
             raise TrainingDiverged(
                 f"the loss is not finite at step {self.progress.step}; lower training.learning_rate"
             )
-        rate = float(self.scheduler.get_last_lr()[0])
-        epochs = self.progress.epoch + self.progress.batch * self.spec.training.batch_size / len(
-            self.train
+        rate = max(float(rate) for rate in self.moving.schedule.get_last_lr())
+        self.report.metric(
+            self.progress.step, self._epochs(), {"train_loss": value, "learning_rate": rate}
         )
-        self.report.metric(self.progress.step, epochs, {"train_loss": value, "learning_rate": rate})
 
     def _stop_or_save(self) -> None:
+        """Hear what the reporter wants; all processes do the same."""
+        wanted = GO_ON
+        if time.monotonic() - self._state_saved > STATE_SECONDS:
+            wanted = SAVE
         try:
             self.report.step(self.progress.step, self.total_steps, "steps")
         except Stopped as stop:
-            if stop.resumable:
-                self._save_state()
-            raise
-        if time.monotonic() - self._state_saved > STATE_SECONDS:
+            wanted = DRAIN if stop.resumable else CANCEL
+        if self.share.world > 1:
+            told = torch.tensor(wanted if self.share.rank == 0 else GO_ON)
+            wanted = int(add_up(told, self.share))
+        if wanted in {SAVE, DRAIN}:
             self._save_state()
+        if wanted in {DRAIN, CANCEL}:
+            raise Stopped(resumable=wanted == DRAIN)
 
     def _save_state(self) -> None:
-        folder = self.report.new_folder(f"state-{self.progress.step}")
-        save_state(folder, self.progress, self.trained, self.optimizer.optimizer, self.scheduler)
-        self.report.state(folder, self.progress.step)
+        first = self.share.rank == 0
+        folder = self.report.new_folder(f"state-{self.progress.step}") if first else Path()
+        save_state(folder, self.progress, self.moving, self.stepper.device, self.share)
+        if first:
+            self.report.state(folder, self.progress.step)
         self._state_saved = time.monotonic()
 
-    def _finish_epoch(self) -> None:
+    def _evaluate(self) -> None:
         self.report.phase("evaluate")
         progress = self.progress
-        values = evaluate(self.model, self.validation, self.data, self.accelerator.device)
-        progress.epoch += 1
-        progress.batch = 0
+        values = evaluate(self.loaded.model, self.validation, self.data, self.stepper.device)
         entry = EpochReport(
-            epoch=progress.epoch,
+            epoch=self._epochs(),
             step=progress.step,
             train_loss=progress.epoch_loss(),
             metrics=values,
@@ -210,10 +202,13 @@ class Finetune:
         told = {f"validation_{name}": value for name, value in values.items()}
         if entry.ranking is not None:
             told["ranking_kendall_tau"] = entry.ranking.kendall_tau
-        self.report.metric(progress.step, progress.epoch, told)
-        self._save_checkpoint(entry)
-        if progress.step < self.total_steps:
+        self.report.metric(progress.step, entry.epoch, told)
+        if self.share.rank == 0:
+            self._save_checkpoint(entry)
+        if not self._over():
             self._save_state()
+            self.report.phase("train")
+            self.stepper.model.train()
 
     def _save_checkpoint(self, entry: EpochReport) -> None:
         self.report.phase("save")
@@ -228,7 +223,7 @@ class Finetune:
             step=entry.step,
         )
         form = self.spec.checkpoints.form
-        write_checkpoint(folder, self.loaded, list(self.trained), form, record)
+        write_checkpoint(folder, self.loaded, list(self.moving.trained), form, record)
         self.report.checkpoint(
             folder,
             {
@@ -238,34 +233,35 @@ class Finetune:
         )  # fmt: skip
 
     def _best(self) -> EpochReport:
-        """The epoch with the highest primary metric; the earlier one where two are equal."""
-        name = self.data.metrics[0]
-        values = [report.metrics[name] for report in self.progress.reports]
-        ranked = [-math.inf if value is None else value for value in values]
-        return self.progress.reports[int(np.argmax(ranked))]
+        return best_report(self.progress.reports, self.metric)
 
     def result(self, seconds: float) -> FinetuneResult:
         """What was reached, after proving that nothing frozen moved."""
         changed = [n for n, d in frozen_digests(self.loaded.model).items() if self.digests[n] != d]
         if changed:
             raise AssertionError(f"frozen tensors changed: {changed[:3]}")
-        rows = self.progress.rows
-        spent = self.progress.train_seconds
+        progress = self.progress
+        spent = progress.train_seconds
         return FinetuneResult(
             trained_layers=[layer.name for layer in self.layers],
             included=list(self.spec.selection.include),
-            trainable_parameters=sum(p.numel() for p in self.trained.values()),
+            trainable_parameters=sum(p.numel() for p in self.moving.trained.values()),
             total_parameters=sum(p.numel() for p in self.loaded.model.parameters()),
-            primary_metric=self.data.metrics[0],
+            primary_metric=self.metric,
             best=self._best(),
-            epochs=self.progress.reports,
+            epochs=progress.reports,
+            stopped_early=progress.step < self.total_steps,
             ranking_at_start=self.tracker.at_start if self.tracker else None,
             frozen_verified=True,
             peak_memory_bytes=peak_bytes(),
-            samples_per_second=round(rows / spent, 2) if spent else None,
+            samples_per_second=round(progress.rows / spent, 2) if spent else None,
             lengths=self.lengths,
+            processes=self.share.world,
             seconds={"train": round(spent, 3), "total": round(seconds, 3)},
-            warnings=truncation_warnings(self.lengths, self.spec.training.max_length),
+            warnings=[
+                *truncation_warnings(self.lengths, self.training.max_length),
+                *halving_warnings(self.training, progress.halvings),
+            ],
         )  # fmt: skip
 
 
@@ -276,16 +272,19 @@ def finetune(
     layers: Sequence[Unit],
     report: Reporter | None = None,
     resume: Path | None = None,
+    scores: Mapping[str, float] | None = None,
 ) -> FinetuneResult:
-    """Train the given layers and the head; evaluate and keep a checkpoint after each epoch.
+    """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
 
     ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
-    the same weights as an uninterrupted one. Raises TrainingDiverged when the loss is not finite,
-    Stopped when the reporter asks for it.
+    the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
+    go by. In a group of processes (torchrun, accelerate launch) each computes a part of every step.
+    Raises TrainingInvalid where the options do not fit, TrainingDiverged when the loss is not
+    finite, OutOfMemory, and Stopped when the reporter asks for it.
     """
     reset_peak()
     began = time.perf_counter()
-    run = Finetune(loaded, data, spec, layers, report or Quiet())
+    run = Finetune(loaded, data, spec, layers, report or Quiet(), scores)
     if resume is not None:
         run.restore(resume)
     run.run()

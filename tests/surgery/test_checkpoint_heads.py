@@ -26,10 +26,10 @@ from surgery.data import Batch
 from surgery.encoding import encode
 from surgery.errors import SelectionMismatch, UnsafeWeights
 from surgery.loading import LoadedModel
+from surgery.losses import Loss
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
 from surgery.selection import freeze_all_but, layers_of_model
 from surgery.terms import Problem
-from surgery.training import loss_of
 
 AUTO = {
     Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,
@@ -92,7 +92,8 @@ def trained(base: Path, problem: Problem) -> Trained:
     parameters = freeze_all_but(loaded, layers_of_model(loaded)[-1:], [])
     batch = encode(data.train, loaded.tokenizer, 16).batch([0, 1, 2, 3])
     before = logits_of(loaded.model, batch)
-    loss_of(loaded.model, batch, problem).backward()
+    logits = loaded.model(**model_inputs(loaded.model, batch)).logits
+    Loss(problem).total(logits, batch["labels"]).backward()
     torch.optim.Adam(parameters.values(), lr=0.05).step()
     after = logits_of(loaded.model, batch)
     assert (after - before).abs().max() > 1e-3
