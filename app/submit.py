@@ -27,6 +27,9 @@ from surgery.models import inspect_model, resolve_model
 from surgery.references import resolve_dataset
 from surgery.results import ModelInfo
 from surgery.spec import RankingSpec, Submission
+from surgery.tasks import metrics_for
+from surgery.terms import Problem
+from surgery.training_checks import check_training
 
 KEY_LIFETIME = timedelta(hours=24)
 
@@ -81,6 +84,8 @@ def _uploaded(service: Service, dataset_id: str) -> dict[str, Any]:
     return {
         "id": row.id, "revision": None, "fingerprint": row.fingerprint,
         "rows": row.report["rows"], "problem": row.report["problem"], "path": row.path,
+        "metrics": list(metrics_for(Problem(row.report["problem"]), row.report["labels"])),
+        "classes": len(row.report["labels"]),
     }  # fmt: skip
 
 
@@ -102,6 +107,11 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune and pin what it will train, where that is known already."""
     info, model = resolve_model_field(service, spec.model)
     dataset = resolve_dataset_field(service, spec.dataset)
+    check_training(
+        spec.training, Problem(dataset["problem"]), dataset["metrics"],
+        classes=dataset.get("classes"), rows=(dataset["rows"] or {}).get("train"),
+        processes=spec.processes,
+    )  # fmt: skip
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)
     prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import torch
@@ -12,15 +12,15 @@ from transformers import get_scheduler
 from surgery.architecture import block_of_parameter
 from surgery.errors import Fault, TrainingInvalid
 from surgery.loading import LoadedModel
-from surgery.terms import Granularity
 from surgery.training_checks import warmup_steps
 from surgery.training_spec import TrainingSpec
-from surgery.units import units_of
+from surgery.units import Unit
 
 
 def rate_factors(
     loaded: LoadedModel,
     trained: Mapping[str, nn.Parameter],
+    units: Sequence[Unit],
     training: TrainingSpec,
     scores: Mapping[str, float] | None,
 ) -> dict[str, float]:
@@ -29,11 +29,11 @@ def rate_factors(
     With ``layer_learning_rate_decay`` δ a tensor of block l of L learns at δ^(L−1−l), and the
     embeddings at δ^L (Howard and Ruder, ACL 2018; Clark et al., ICLR 2020). With
     ``layer_learning_rates`` fisher it learns at its unit's score over the highest of the trained
-    ones (as Lee et al., ICLR 2023, do with relative gradient norms). ``scores`` is by unit name.
+    ones (as Lee et al., ICLR 2023, do with relative gradient norms). ``units`` are those that train, ``scores`` by their names.
     Raises TrainingInvalid where no trained unit has a score above zero.
     """
     if training.layer_learning_rates == "fisher":
-        return _by_score(loaded, trained, scores or {})
+        return _by_score(trained, units, scores or {})
     decay = training.layer_learning_rate_decay
     if decay is None:
         return dict.fromkeys(trained, 1.0)
@@ -44,15 +44,13 @@ def rate_factors(
 
 
 def _by_score(
-    loaded: LoadedModel, trained: Mapping[str, nn.Parameter], scores: Mapping[str, float]
+    trained: Mapping[str, nn.Parameter], units: Sequence[Unit], scores: Mapping[str, float]
 ) -> dict[str, float]:
     own = {
         member: scores[unit.name]
-        for granularity in Granularity
-        for unit in units_of(loaded.model, loaded.blocks, granularity)
+        for unit in units
         if unit.name in scores
         for member in unit.members
-        if member in trained
     }
     highest = max(own.values(), default=0.0)
     if highest <= 0:

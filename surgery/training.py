@@ -85,7 +85,7 @@ class Finetune:
 
     def _moving(self) -> Moving:
         trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
-        factors = rate_factors(self.loaded, trained, self.training, self.scores)
+        factors = rate_factors(self.loaded, trained, self.layers, self.training, self.scores)
         optimizer = make_optimizer(trained, self.training, factors)
         schedule = make_schedule(optimizer, self.training, self.total_steps)
         return Moving(trained, optimizer, schedule, self.numerics.scaler)

@@ -180,7 +180,10 @@ class Attempt:
             if state:
                 self.storage.delete(state["path"])
         elif kind == "error":
-            self._write(lambda: jobs.fail(self.database, self.lease, message["problem"]))
+            problem = message["problem"]
+            if problem["code"] == "internal":
+                problem = problem | {"log": self.child.last_lines()}
+            self._write(lambda: jobs.fail(self.database, self.lease, problem))
         elif message["resumable"]:
             self._write(lambda: jobs.release(self.database, self.lease))
             return Outcome.STOPPED
@@ -253,7 +256,7 @@ class Attempt:
             "detail": self.child.how_it_ended(),
             "retriable": True,
             "errors": [],
-            "log": list(self.child.log_tail),
+            "log": self.child.last_lines(),
         }
         if self._stop_reason == "drain":
             self._write(lambda: jobs.release(self.database, self.lease))

@@ -20,6 +20,7 @@ from typing import IO, Any
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.worker")
+LOG_SECONDS = 0.2  # for the log to catch up
 LOG_LINES = 50  # kept for the error of a job whose process died
 # What a job's process may know of the environment: no database, no broker, no keys.
 PASSED_ON = (
@@ -102,6 +103,11 @@ class ChildProcess:
                 with contextlib.suppress(OSError):
                     stream.close()
 
+    def last_lines(self) -> list[str]:
+        """What it printed last; the log is another pipe than the messages, and may come later."""
+        time.sleep(LOG_SECONDS)
+        return list(self.log_tail)
+
     def how_it_ended(self) -> str:
         """In words, for the job's error."""
         code = self._process.wait()
@@ -124,6 +130,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONUNBUFFERED": "1",
+        # Deterministic runs need it, and it is read once, at the first product on a GPU.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     }
     if settings.offline:
         kept["HF_HUB_OFFLINE"] = "1"
