@@ -24,10 +24,10 @@ from surgery.data import Batch
 from surgery.encoding import encode
 from surgery.errors import SelectionMismatch
 from surgery.loading import LoadedModel
+from surgery.losses import Loss
 from surgery.merge import ADAPTER_FILE, RECORD
 from surgery.selection import frozen_digests
 from surgery.terms import Problem
-from surgery.training import loss_of
 from surgery.training_spec import AdapterSpec
 
 LORA = AdapterSpec(type="lora", rank=2, alpha=8)
@@ -48,7 +48,8 @@ def step(loaded: LoadedModel, batch: Batch, problem: Problem, trained: dict[str,
     optimizer = torch.optim.Adam(trained.values(), lr=0.05)
     for _ in range(2):
         optimizer.zero_grad()
-        loss_of(loaded.model, batch, problem).backward()
+        logits = loaded.model(**model_inputs(loaded.model, batch)).logits
+        Loss(problem).total(logits, batch["labels"]).backward()
         optimizer.step()
 
 
