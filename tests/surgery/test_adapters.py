@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from surgery import apply_delta, load
 from surgery.adapters import is_bias, merged_state, train_adapter, unadapted_state
+from surgery.architecture import model_inputs
 from surgery.checkpoint import CheckpointRecord, write_checkpoint
 from surgery.data import Batch
 from surgery.encoding import encode
