@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.db import db_now
 from app.deps import DatasetDep, Service, ServiceDep
-from app.errors import Conflict, Unprocessable
+from app.errors import Conflict, NotFound, Unprocessable
 from app.ids import new_id
 from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
 from app.routes.examples import DATASET, DATASETS, answers
@@ -204,7 +204,9 @@ def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
     """
     with service.database.write() as session:
         # A submission holds this row until its job is there to be seen.
-        session.execute(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
+        held = session.scalar(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
+        if held is None:  # another deletion was first, and it removes the bytes
+            raise NotFound(f"no dataset {row.id!r}; GET /v1/datasets lists them")
         users = session.scalars(
             select(Job.id)
             .where(Job.dataset == row.id, Job.status.not_in(TERMINAL))
