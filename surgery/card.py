@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from surgery.card_data import card_data
 from surgery.merge import RECORD
 from surgery.terms import Problem
 
@@ -51,16 +52,13 @@ HEADS = {
     ),
 }
 CARD = """---
-base_model: {base}
-library_name: transformers
-pipeline_tag: {pipeline_tag}
-tags: [layer-surgeon, surgical-fine-tuning]
+{data}
 ---
 
 # {name}, fine-tuned {how}
 
 Trained with Layer Surgeon {version}: only {changed}, the head{included} changed; every
-other tensor has the values of the base model's (revision {revision}, {fingerprint}).
+other tensor has the values of {others}.
 
 | metric | value |
 |---|--:|
@@ -137,11 +135,9 @@ def card(record: Mapping[str, Any]) -> str:
         pinned += f", revision={json.dumps(base['revision'])}"
     recipe = RECIPES[form].format(auto_class=head.auto_class, base=pinned)
     return CARD.format(
-        base=json.dumps(base["id"]),  # any name of a folder is YAML when quoted
+        data=card_data(record, head.pipeline_tag),
         name=base["id"],
-        pipeline_tag=head.pipeline_tag,
-        revision=base["revision"] or "of the mirror",
-        fingerprint=base["fingerprint"],
+        others=_others(record),
         how=_how(record),
         changed=_CHANGED[adapter["type"]] if adapter else "the layers above",
         included="".join(f", the {part}" for part in record["included"]),
@@ -163,3 +159,13 @@ def _how(record: Mapping[str, Any]) -> str:
     if adapter is None:
         return "on " + (", ".join(record["layers"]) or "the head alone")
     return f"by LoRA of rank {adapter['rank']}" if adapter["type"] == "lora" else "by BitFit"
+
+
+def _others(record: Mapping[str, Any]) -> str:
+    """Where the values of all that did not train come from."""
+    base = record["base"]
+    version = f"(revision {base['revision'] or 'of the mirror'}, {base['fingerprint']})"
+    if record["parent"] is None:
+        return f"the base model's {version}"
+    parent = f"checkpoint {record['parent']}, which this run went on from and whose base is"
+    return f"{parent}\n{base['id']} {version}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,15 @@ from transformers import AutoConfig
 from surgery import __version__
 from surgery.adapter_checkpoint import kept_name, merge_adapter, write_adapter
 from surgery.adapters import merged_state, unadapted_state
-from surgery.card import Form, documents, format_of
-from surgery.errors import SelectionMismatch
-from surgery.folder import complete_folder
+from surgery.card import CARD_FILE, Form, documents, format_of
+from surgery.errors import CheckpointMismatch
+from surgery.folder import check_intact, complete_folder
 from surgery.loading import HEADS, LoadedModel, head_class
 from surgery.merge import ADAPTER_FILE, DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
 from surgery.models import WEIGHTS
-from surgery.origins import BaseWeights, find_origins
+from surgery.origins import BaseWeights, digest_of, find_origins, weights_of
+from surgery.record import CheckpointRecord
 from surgery.terms import Problem
-
-
-@dataclass(frozen=True)
-class CheckpointRecord:
-    """What a checkpoint says about itself, kept in ``surgery.json``."""
-
-    layers: Sequence[str]
-    included: Sequence[str]
-    problem: str
-    labels: Sequence[str]
-    metrics: Mapping[str, float | None]
-    epoch: float
-    step: int
-    adapter: Mapping[str, Any] | None = None
 
 
 def write_checkpoint(
@@ -93,17 +80,11 @@ def _entries(
         "base": {
             "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
         },
-        "layers": list(record.layers),
-        "included": list(record.included),
-        "problem": record.problem,
-        "labels": list(record.labels),
-        "metrics": dict(record.metrics),
-        "epoch": record.epoch,
-        "step": record.step,
+        **asdict(record),
         "trained": trained,
-        "adapter": record.adapter,
         "frozen": {name: origin.key for name, origin in frozen.items()},
         "rows": {name: origin.rows for name, origin in frozen.items() if origin.rows},
+        "frozen_sha256": digest_of(weights_of(loaded), frozen.values()),
         "versions": {"surgery": __version__, "torch": torch.__version__},
     }  # fmt: skip
 
@@ -111,20 +92,20 @@ def _entries(
 def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
     """Copy a delta's tensors into a task model, in place.
 
-    Raises SelectionMismatch when the model has the head of another problem, has no such tensor or
+    Raises CheckpointMismatch when the model has the head of another problem, has no such tensor or
     another shape; nothing is changed then.
     """
     folder = Path(delta)
     _check_head(model, folder)
     if (folder / ADAPTER_FILE).exists():
-        raise SelectionMismatch(
+        raise CheckpointMismatch(
             f"{folder} is an adapter, not a delta; use surgery.load, or PEFT's from_pretrained"
         )
     tensors = load_file(folder / DELTA)
     state = model.state_dict()
     wrong = [n for n, t in tensors.items() if n not in state or state[n].shape != t.shape]
     if wrong:
-        raise SelectionMismatch(
+        raise CheckpointMismatch(
             f"the delta does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
         )
     with torch.no_grad():
@@ -136,10 +117,10 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
 def _check_head(model: nn.Module, folder: Path) -> None:
     """The heads of two problems may have tensors of the same names and shapes."""
     config = _read_config(folder)
-    kind = head_class(config, Problem(_read_record(folder)["problem"]))
+    kind = head_class(config, Problem(read_record(folder)["problem"]))
     heads: set[Any] = {m[type(config)] for m in HEADS.values() if type(config) in m}
     if type(model) in heads - {kind}:
-        raise SelectionMismatch(
+        raise CheckpointMismatch(
             f"the delta is of a {kind.__name__}, the model is a {type(model).__name__}"
         )
 
@@ -147,33 +128,44 @@ def _check_head(model: nn.Module, folder: Path) -> None:
 def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
     """The fine-tuned model in eval mode, from its base's folder and that of any checkpoint.
 
-    LoRA's updates are added to the weights: what comes back is the plain model. Raises
-    SelectionMismatch when the folder is no checkpoint of this package, or ``base`` does not hold
-    what was trained on.
+    LoRA's updates are added to the weights: what comes back is the plain model. A folder unpacked
+    from a downloaded archive will do. Raises CheckpointMismatch when the folder is no checkpoint of
+    this package, or ``base`` does not hold what was trained on, and CheckpointDamaged when a file
+    is not what the folder's manifest says.
     """
     folder = Path(checkpoint)
-    record = _read_record(folder)
+    record = read_record(folder)
+    check_intact(folder, but=CARD_FILE)
     config = _read_config(folder)
     model: nn.Module = head_class(config, Problem(record["problem"]))(config)
     if (folder / WEIGHTS_FILE).exists():
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return model.eval()
-    files = sorted(path for path in Path(base).iterdir() if WEIGHTS.match(path.name))
-    held = BaseWeights(files)
-    frozen = origins_of(record)
-    missing = [origin.key for origin in frozen.values() if origin not in held]
-    if missing:
-        raise SelectionMismatch(f"{base} is not the base of this delta: it has no {missing[0]}")
-    tensors = {name: held.read(origin) for name, origin in frozen.items()}
-    model.load_state_dict(tensors, strict=False)
+    model.load_state_dict(_frozen_tensors(Path(base), record), strict=False)
     apply = merge_adapter if (folder / ADAPTER_FILE).exists() else apply_delta
     return apply(model, folder).eval()
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def _frozen_tensors(base: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What stayed as it was, from a base that is proved to be the one trained on."""
+    files = tuple(sorted(path for path in base.iterdir() if WEIGHTS.match(path.name)))
+    held, frozen, meant = BaseWeights(files), origins_of(record), record["base"]
+    missing = [origin.key for origin in frozen.values() if origin not in held]
+    if missing:
+        raise CheckpointMismatch(f"{base} is not the base of this delta: it has no {missing[0]}")
+    if digest_of(files, frozen.values()) != record["frozen_sha256"]:
+        raise CheckpointMismatch(
+            f"{base} is not the base of this delta: its tensors have other values than those of "
+            f"{meant['id']} (revision {meant['revision'] or 'of the mirror'}) that were trained on"
+        )
+    return {name: held.read(origin) for name, origin in frozen.items()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says about itself. Raises CheckpointMismatch where it is none of ours."""
     path = folder / RECORD
     if not path.is_file():
-        raise SelectionMismatch(
+        raise CheckpointMismatch(
             f"{folder} has no {RECORD}, so it is no checkpoint of Layer Surgeon; name the whole "
             "folder that a fine-tune left, or load this one with transformers alone"
         )

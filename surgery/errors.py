@@ -98,6 +98,31 @@ class SelectionMismatch(SurgeryError):
     code = "selection_mismatch"
 
 
+class CheckpointMismatch(SelectionMismatch):
+    """The checkpoint does not belong to this model or dataset."""
+
+    code = "checkpoint_mismatch"
+
+
+class CheckpointDamaged(SurgeryError):
+    """A file of the checkpoint is not what was written; download it again."""
+
+    code = "checkpoint_damaged"
+
+
+class ExportFailed(SurgeryError):
+    """The model cannot be exported to ONNX; leave checkpoints.onnx out."""
+
+    code = "export_failed"
+
+
+class StorageFailed(SurgeryError):
+    """Files could not be written; free some room and submit again."""
+
+    code = "storage_failed"
+    retriable = True
+
+
 class MethodUndefined(SurgeryError):
     """The ranking method is not defined for this request; use another method."""
 
@@ -140,7 +165,8 @@ ERRORS: dict[str, type[SurgeryError]] = {
     error.code: error
     for error in (
         ModelNotFound, ModelGated, ModelUnsupported, UnsafeWeights, DatasetNotFound, DatasetInvalid,
-        SelectionEmpty, SelectionMismatch, MethodUndefined, TrainingInvalid, ScoresNotFinite,
+        SelectionEmpty, SelectionMismatch, CheckpointMismatch, CheckpointDamaged, ExportFailed,
+        StorageFailed, MethodUndefined, TrainingInvalid, ScoresNotFinite,
         TrainingDiverged, OutOfMemory, UpstreamUnavailable,
     )
 }  # fmt: skip

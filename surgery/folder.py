@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from surgery.errors import CheckpointDamaged
+
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
 
@@ -71,6 +73,25 @@ def is_intact(folder: Path) -> bool:
         return all(_describe(folder / name) == entry for name, entry in files.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def check_intact(folder: Path, but: str = "") -> None:
+    """Compare the files with the manifest, where there is one; ``but`` one may have been edited.
+
+    Raises CheckpointDamaged, naming a file that is missing or differs.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    for name, entry in read_manifest(folder).items():
+        path = folder / name
+        if name == but:
+            continue
+        if not path.is_file():
+            raise CheckpointDamaged(f"{folder} lacks {name}; download the checkpoint again")
+        if _describe(path) != entry:
+            raise CheckpointDamaged(
+                f"{path} is damaged: size or SHA-256 differ from {MANIFEST}; download it again"
+            )
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,34 @@ class BaseWeights:
         return rows
 
 
+def weights_of(loaded: LoadedModel) -> tuple[Path, ...]:
+    """The weight files that a model was made of."""
+    return tuple(loaded.snapshot / file for file in loaded.source.weights)
+
+
+def digest_of(files: Iterable[Path], origins: Iterable[Origin]) -> str:
+    """SHA-256 of what stands at some origins: the same however the base is cut into files."""
+    states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return _digest(tuple(states), tuple(sorted(set(origins), key=str)))
+
+
+@lru_cache(maxsize=4)  # every checkpoint of a run asks for the same
+def _digest(files: tuple[tuple[Path, int, int], ...], origins: tuple[Origin, ...]) -> str:
+    held, digest = BaseWeights(path for path, _, _ in files), hashlib.sha256()
+    for origin in origins:
+        tensor = held.read(origin)
+        digest.update(f"{origin.key} {origin.rows} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def find_origins(loaded: LoadedModel, tensors: Mapping[str, Tensor]) -> dict[str, Origin]:
     """Tensor of the model → its origin in the base, for all of ``tensors`` that the base holds.
 
     A name alone proves nothing, so what stands there is compared: after a cast to the model's
     type, value for value.
     """
-    held = BaseWeights(loaded.snapshot / file for file in loaded.source.weights)
+    held = BaseWeights(weights_of(loaded))
     found = {}
     for name, placed in tensors.items():
         tensor = placed.cpu()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from surgery.batching import Rows, epoch_steps
-from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.checkpoint import write_checkpoint
 from surgery.data import TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import evaluate
@@ -24,6 +24,7 @@ from surgery.numerics import Numerics
 from surgery.optimisation import make_optimizer, make_schedule, rate_factors
 from surgery.parallel import add_up, present_share
 from surgery.progress import Quiet, Reporter, Stopped
+from surgery.record import record_of
 from surgery.results import EpochReport, FinetuneResult
 from surgery.selection import freeze_all_but, frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
@@ -213,15 +214,7 @@ class Finetune:
     def _save_checkpoint(self, entry: EpochReport) -> None:
         self.report.phase("save")
         folder = self.report.new_folder(f"checkpoint-{entry.step}")
-        record = CheckpointRecord(
-            layers=[layer.name for layer in self.layers],
-            included=list(self.spec.selection.include),
-            problem=self.data.problem.value,
-            labels=self.data.labels,
-            metrics=entry.metrics,
-            epoch=entry.epoch,
-            step=entry.step,
-        )
+        record = record_of(self.spec, self.data, self.layers, entry)
         form = self.spec.checkpoints.form
         write_checkpoint(folder, self.loaded, list(self.moving.trained), form, record)
         self.report.checkpoint(

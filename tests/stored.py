@@ -14,9 +14,10 @@ from fastapi.testclient import TestClient
 from app import jobs, runs
 from app.ids import new_id
 from app.tables import Job, Kind
-from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.checkpoint import write_checkpoint
 from surgery.folder import read_manifest
 from surgery.loading import LoadedModel
+from surgery.record import CheckpointRecord
 from surgery.terms import Problem
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ import transformers
 from checkpoints import LABELS, loaded_from, task
 from checkpoints import write_checkpoint as write_base
 from encoders import CONFIGS, NO_CHOICES, tiny
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from surgery import apply_delta, load
 from surgery.architecture import model_inputs
 from surgery.card import HEADS, full_documents
-from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.checkpoint import write_checkpoint
 from surgery.data import Batch
 from surgery.encoding import encode
-from surgery.errors import SelectionMismatch, UnsafeWeights
+from surgery.errors import CheckpointDamaged, CheckpointMismatch, UnsafeWeights
+from surgery.folder import MANIFEST
 from surgery.loading import LoadedModel
 from surgery.losses import Loss
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
+from surgery.record import CheckpointRecord
 from surgery.selection import freeze_all_but, layers_of_model
 from surgery.terms import Problem
 
@@ -63,12 +66,15 @@ class Trained:
     before: Tensor
     logits: Tensor
     problem: Problem
+    dataset: dict[str, Any] = field(default_factory=dict)
+    parent: str | None = None
 
     def write(self, folder: Path, form: Any) -> Path:
         record = CheckpointRecord(
             layers=[block.name for block in self.loaded.blocks[-1:]], included=[],
             problem=self.problem.value, labels=LABELS[self.problem],
-            metrics={"accuracy": 0.5, "pearson": None}, epoch=1, step=1,
+            metrics={"accuracy": 0.5, "pearson": None}, epoch=1.5, step=1,
+            dataset=self.dataset, parent=self.parent,
         )  # fmt: skip
         write_checkpoint(folder, self.loaded, self.names, form, record)
         return folder
@@ -108,7 +114,7 @@ def merged(trained: Trained, delta: Path, target: Path) -> Path:
     (target / WEIGHTS_FILE).write_bytes(b"".join(chunks))
     assert (target / WEIGHTS_FILE).stat().st_size == weights.size
     for file in delta.iterdir():
-        if file.name != DELTA:
+        if file.name not in {DELTA, MANIFEST}:
             (target / file.name).write_bytes(file.read_bytes())
     for name, text in full_documents(json.loads((delta / RECORD).read_text())).items():
         (target / name).write_text(text)
@@ -161,7 +167,6 @@ def test_the_recipe_of_the_card_works(
     run = trained(write_base(tmp_path / "base", "bert", head, labels=5), problem)
     folder = run.write(tmp_path / "ck", form)
     text = (folder / "README.md").read_text()
-    assert f"pipeline_tag: {TAGS[problem]}\n" in text
     assert "| accuracy | 0.5000 |\n| pearson | undefined |" in text
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = code.replace("<this folder>", str(folder)).replace('"base"', repr(str(run.base)))
@@ -170,6 +175,42 @@ def test_the_recipe_of_the_card_works(
     run.gives(names["model"].eval())
     own = encode(task(problem).train, names["tokenizer"], 16).batch([0, 1, 2, 3])
     assert torch.equal(own["input_ids"], run.batch["input_ids"])
+
+
+def metadata(folder: Path) -> Any:
+    """The card's, as the Hub's own library reads it; parsing refuses what it could not show."""
+    return ModelCard((folder / "README.md").read_text()).data
+
+
+@pytest.mark.parametrize("problem", Problem)
+def test_the_card_is_one_the_hub_understands(problem: Problem, tmp_path: Path) -> None:
+    run = trained(write_base(tmp_path / "base", "bert"), problem)
+    run.dataset = {
+        "name": "glue/cola", "hub": "nyu-mll/glue", "config": "cola", "revision": None,
+        "split": "validation",
+    }  # fmt: skip
+    data = metadata(run.write(tmp_path / "ck", "delta"))
+    assert (data.base_model, data.pipeline_tag) == ("base", TAGS[problem])
+    assert data.datasets == ["nyu-mll/glue"]
+    assert data.tags == ["layer-surgeon", "surgical-fine-tuning"]
+    [result] = data.eval_results  # an undefined metric has no entry
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.5)
+    assert (result.task_type, result.dataset_config) == (TAGS[problem], "cola")
+
+
+def test_a_card_without_metrics_or_dataset(tmp_path: Path) -> None:
+    run = trained(write_base(tmp_path / "base", "bert"), Problem.CLASSIFICATION)
+    record = CheckpointRecord(
+        layers=[], included=["pooler"], problem="classification", labels=["no", "yes"],
+        metrics={}, epoch=1, step=1, parent="ck_before",
+    )  # fmt: skip
+    write_checkpoint(tmp_path / "ck", run.loaded, run.names, "delta", record)
+    data = metadata(tmp_path / "ck")
+    assert (data.datasets, data.eval_results) == (None, None)
+    text = (tmp_path / "ck" / "README.md").read_text()
+    assert "fine-tuned on the head alone" in text
+    assert "the head, the pooler changed" in text
+    assert "has the values of checkpoint ck_before" in text
 
 
 def test_the_merged_folder_has_the_card_and_record_of_a_full_one(tmp_path: Path) -> None:
@@ -230,11 +271,11 @@ def test_a_delta_goes_into_a_model_of_the_same_head_alone(tmp_path: Path) -> Non
     # One score a row: tensors of the same names and shapes.
     other = tiny("bert", labels=1, problem=Problem.REGRESSION, dtype=torch.float32)
     state = {name: tensor.clone() for name, tensor in other.state_dict().items()}
-    with pytest.raises(SelectionMismatch, match=r"BertForMultipleChoice.*BertForSequence"):
+    with pytest.raises(CheckpointMismatch, match=r"BertForMultipleChoice.*BertForSequence"):
         apply_delta(other, delta)
     assert all(torch.equal(state[name], own) for name, own in other.state_dict().items())
     shorter = nn.Sequential()
-    with pytest.raises(SelectionMismatch, match=r"does not fit"):
+    with pytest.raises(CheckpointMismatch, match=r"does not fit"):
         apply_delta(shorter, delta)
 
 
@@ -247,12 +288,42 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     save_file(cut, other / WEIGHTS_FILE)
-    with pytest.raises(SelectionMismatch, match=re.escape(fused)):
+    with pytest.raises(CheckpointMismatch, match=re.escape(fused)):
         load(other, delta)
     with pytest.raises(UnsafeWeights, match=r"Wqkv.weight of the base model has no rows 16 to 32"):
         merge(delta, [other / WEIGHTS_FILE])
     (delta / RECORD).unlink()
-    with pytest.raises(SelectionMismatch, match=RECORD):
+    with pytest.raises(CheckpointMismatch, match=RECORD):
+        load(run.base, delta)
+
+
+def test_a_base_of_the_same_shape_and_other_values_is_refused(tmp_path: Path) -> None:
+    run = trained(write_base(tmp_path / "base", "bert"), Problem.CLASSIFICATION)
+    delta = run.write(tmp_path / "delta", "delta")
+    weights = load_file(run.base / WEIGHTS_FILE)
+    halves = [dict(list(weights.items())[part::2]) for part in (0, 1)]
+    for number, half in enumerate(halves, 1):
+        save_file(half, tmp_path / "base" / f"model-0000{number}-of-00002.safetensors")
+    (run.base / WEIGHTS_FILE).unlink()
+    run.gives(load(run.base, delta))  # however it is cut into files
+    name = next(name for name in halves[0] if "embeddings" in name)
+    halves[0][name] = halves[0][name] * 2
+    save_file(halves[0], tmp_path / "base" / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"other values than those of base \(revision"):
+        load(run.base, delta)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = trained(write_base(tmp_path / "base", "bert"), Problem.CLASSIFICATION)
+    delta = run.write(tmp_path / "delta", "delta")
+    (delta / "README.md").write_text("# My own words")
+    run.gives(load(run.base, delta))
+    raw = (delta / DELTA).read_bytes()
+    (delta / DELTA).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(CheckpointDamaged, match=r"delta.safetensors is damaged.*download it again"):
+        load(run.base, delta)
+    (delta / DELTA).unlink()
+    with pytest.raises(CheckpointDamaged, match=r"lacks delta.safetensors"):
         load(run.base, delta)
 
 
