@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from surgery import apply_delta, load
 from surgery.adapters import is_bias, merged_state, train_adapter, unadapted_state
 from surgery.architecture import model_inputs
-from surgery.checkpoint import CheckpointRecord, write_checkpoint
+from surgery.checkpoint import write_checkpoint
 from surgery.data import Batch
 from surgery.encoding import encode
 from surgery.errors import SelectionMismatch
 from surgery.loading import LoadedModel
 from surgery.losses import Loss
 from surgery.merge import ADAPTER_FILE, RECORD
+from surgery.record import CheckpointRecord
 from surgery.selection import frozen_digests
 from surgery.terms import Problem
 from surgery.training_spec import AdapterSpec
