@@ -30,13 +30,13 @@ class Loss:
     weights: Tensor | None = None
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The weighted sum of the losses of a batch's rows (or tagged tokens), in float32."""
-        logits = logits.float()
+        """The weighted sum of the losses of a batch's rows (or tagged tokens), float32 or wider."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.problem is Problem.REGRESSION:
-            return F.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+            return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype), reduction="sum")
         if self.problem is Problem.TOKEN_CLASSIFICATION:
             logits = logits.mT
-        weights = None if self.weights is None else self.weights.to(logits.device)
+        weights = None if self.weights is None else self.weights.to(logits)
         return F.cross_entropy(
             logits, labels, weights, ignore_index=IGNORED, reduction="sum",
             label_smoothing=self.smoothing,

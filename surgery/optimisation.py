@@ -30,7 +30,8 @@ def rate_factors(
     embeddings at δ^L (Howard and Ruder, ACL 2018; Clark et al., ICLR 2020). With
     ``layer_learning_rates`` fisher it learns at its unit's score over the highest of the trained
     ones (as Lee et al., ICLR 2023, do with relative gradient norms). ``units`` are those
-    that train, ``scores`` are by their names. Raises TrainingInvalid where no trained unit has a score above zero.
+    that train, ``scores`` are by their names. Raises TrainingInvalid where no trained unit has a
+    score above zero.
     """
     if training.layer_learning_rates == "fisher":
         return _by_score(trained, units, scores or {})

@@ -1,0 +1,307 @@
+"""The training loop against its slow twin, and what interrupts it: ends, memory, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_training
+import torch
+from checkpoints import loaded_from
+from models import TINY
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+from toys import sentences
+
+from surgery.data import TaskData
+from surgery.encoding import encode
+from surgery.errors import OutOfMemory, TrainingInvalid
+from surgery.finetune_spec import FinetuneSpec
+from surgery.loading import LoadedModel
+from surgery.losses import Loss, balanced_weights
+from surgery.optimisation import rate_factors
+from surgery.progress import Quiet, Stopped
+from surgery.results import EpochReport, FinetuneResult
+from surgery.selection import freeze_all_but, layers_of_model
+from surgery.stepper import Stepper
+from surgery.stopping import best_report, stops_early
+from surgery.training import finetune
+from surgery.training_checks import total_steps, warmup_steps
+from surgery.training_spec import TrainingSpec
+
+TRAINED = (1, 3)
+BASE: dict[str, Any] = {
+    "epochs": 2, "learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> TaskData:
+    return sentences(48)
+
+
+@pytest.fixture
+def loaded(mirror: Path, data: TaskData) -> LoadedModel:
+    return fresh(mirror, data)
+
+
+def fresh(mirror: Path, data: TaskData, *, dropout: bool = False) -> LoadedModel:
+    """The same start each time; in float64 and without dropout, runs of other batches agree."""
+    loaded = loaded_from(mirror / "models" / TINY, data)
+    if not dropout:
+        loaded.model.double()
+        for module in loaded.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    return loaded
+
+
+def spec_of(**training: Any) -> FinetuneSpec:
+    return FinetuneSpec.model_validate(
+        {"model": "m", "dataset": "d", "selection": {"policy": "top_k", "k": len(TRAINED)},
+         "training": {**BASE, **training}}
+    )  # fmt: skip
+
+
+def tuned(
+    loaded: LoadedModel,
+    data: TaskData,
+    out: Path,
+    *,
+    report: Quiet | None = None,
+    resume: Path | None = None,
+    scores: Mapping[str, float] | None = None,
+    **training: Any,
+) -> FinetuneResult:
+    layers = [layers_of_model(loaded)[index] for index in TRAINED]
+    report = report or Quiet(out)
+    return finetune(loaded, data, spec_of(**training), layers, report, resume, scores)
+
+
+def weights(loaded: LoadedModel) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in loaded.model.state_dict().items()}
+
+
+def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    return max(float((value - second[name]).abs().max()) for name, value in first.items())
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulated": {"batch_size": 4, "gradient_accumulation_steps": 3},
+    "cosine": {"schedule": "cosine", "warmup_steps": 3},
+    "constant": {"schedule": "constant", "warmup_ratio": 0.5, "weight_decay": 0.3},
+    "clipped": {"max_grad_norm": 0.01},
+    "smoothed and weighted": {"label_smoothing": 0.2, "class_weights": [3.0, 0.5]},
+    "decayed rates": {"layer_learning_rate_decay": 0.5},
+    "rates by score": {"layer_learning_rates": "fisher"},
+}
+SCORES = {"encoder.layer.1": 4.0, "encoder.layer.3": 1.0}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loop_is_the_obvious_one(
+    case: str, mirror: Path, data: TaskData, tmp_path: Path
+) -> None:
+    training = TrainingSpec(**{**BASE, **CASES[case]})
+    theirs, ours = fresh(mirror, data), fresh(mirror, data)
+    layers = [layers_of_model(theirs)[index] for index in TRAINED]
+    trained = freeze_all_but(theirs, layers, [])
+    encoded = encode(data.train, theirs.tokenizer, 24)
+    given = training.class_weights
+    steps = total_steps(training, len(encoded))
+    losses = reference_training.train(
+        theirs.model, trained, encoded, training, warmup=warmup_steps(training, steps),
+        factors=rate_factors(theirs, trained, layers, training, SCORES),
+        weights=torch.tensor(given) if isinstance(given, list) else None,
+    )  # fmt: skip
+    assert len(losses) == steps
+    result = tuned(ours, data, tmp_path, scores=SCORES, **CASES[case])
+    assert distance(weights(theirs), weights(ours)) < 1e-8
+    half = len(losses) // 2
+    assert result.epochs[0].train_loss == pytest.approx(sum(losses[:half]) / half, rel=0.1)
+
+
+def test_a_steps_loss_is_that_of_all_its_rows(data: TaskData, loaded: LoadedModel) -> None:
+    """Batches of unequal size and weight add up to the mean over the step, not of the means."""
+    encoded = encode(data.train, loaded.tokenizer, 24)
+    rows, weighted = [0, 1, 2, 3, 4], torch.tensor([3.0, 0.5])
+    expected = reference_training.step_loss(loaded.model, encoded, rows, 0.1, weighted)
+    loss = Loss(data.problem, 0.1, weighted)
+    total = sum(
+        float(loss.total(loaded.model(**_inputs(batch)).logits, batch["labels"]))
+        for batch in (encoded.batch(rows[:1]), encoded.batch(rows[1:]))
+    )
+    assert total / loss.weight(encoded.labels_of(rows)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    targets = torch.tensor([0, 0, 0, 1, 2, 2]).numpy()
+    theirs = compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    assert balanced_weights(targets, 4)[:3] == pytest.approx(list(theirs * 3 / 4))
+    assert balanced_weights(targets, 4)[3] == 1.0
+
+
+class Watched(Quiet):
+    """Notes the evaluations and states; asks for an end after so many steps."""
+
+    def __init__(self, out: Path, stop_at: int | None = None) -> None:
+        super().__init__(out)
+        self.evaluated: list[int] = []
+        self.saved: Path | None = None
+        self._stop_at = stop_at
+
+    def metric(self, step: int, _epoch: float, values: Mapping[str, float | None]) -> None:
+        if any(name.startswith("validation_") for name in values):
+            self.evaluated.append(step)
+
+    def step(self, done: int, _total: int | None, unit: str) -> None:
+        if unit == "steps" and done == self._stop_at:
+            raise Stopped(resumable=True)
+
+    def state(self, directory: Path, _step: int) -> None:
+        self.saved = directory
+
+
+EVERY_3: dict[str, Any] = {
+    "evaluate_every_steps": 3, "gradient_accumulation_steps": 2, "batch_size": 4, "epochs": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [EVERY_3, {}], ids=["by steps", "by epochs"])
+def test_a_run_resumes_at_any_step_to_the_same_weights(
+    options: dict[str, Any], mirror: Path, data: TaskData, tmp_path: Path
+) -> None:
+    whole = fresh(mirror, data, dropout=True)
+    watched = Watched(tmp_path / "whole")
+    expected = tuned(whole, data, tmp_path, report=watched, **options)
+    assert watched.evaluated == [entry.step for entry in expected.epochs]
+    steps = watched.evaluated[-1]
+    if options:
+        assert watched.evaluated == [*range(3, steps, 3), steps]
+        assert expected.epochs[0].epoch == pytest.approx(3 * 8 / len(data.train), abs=0.1)
+    for stop in range(1, steps):
+        cut = Watched(tmp_path / str(stop), stop_at=stop)
+        with pytest.raises(Stopped):
+            tuned(fresh(mirror, data, dropout=True), data, tmp_path, report=cut, **options)
+        loaded = fresh(mirror, data, dropout=True)
+        report = Watched(tmp_path / f"{stop}-on")
+        result = tuned(loaded, data, tmp_path, report=report, resume=cut.saved, **options)
+        assert distance(weights(whole), weights(loaded)) == 0.0, stop
+        assert result.epochs == expected.epochs, stop
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(
+    mirror: Path, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy, tight = fresh(mirror, data), fresh(mirror, data)
+    expected = tuned(roomy, data, tmp_path / "roomy")
+    whole = Stepper._loss_of
+
+    def cramped(stepper: Stepper, rows: list[int]) -> Tensor:
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(stepper, rows)
+
+    monkeypatch.setattr(Stepper, "_loss_of", cramped)
+    result = tuned(tight, data, tmp_path / "tight")
+    assert distance(weights(roomy), weights(tight)) < 1e-12
+    assert result.best.metrics == expected.best.metrics
+    assert "batch_size 2 and gradient_accumulation_steps 4" in result.warnings[0]
+    with pytest.raises(OutOfMemory, match=r"8 rows .* GiB .* try batch_size 4"):
+        tuned(fresh(mirror, data), data, tmp_path / "fail", out_of_memory="fail")
+
+
+def test_a_single_row_that_does_not_fit_ends_the_run(
+    loaded: LoadedModel, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(stepper: Stepper, rows: list[int]) -> Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Stepper, "_loss_of", full)
+    with pytest.raises(OutOfMemory, match=r"a batch of 1 rows .* lower max_length"):
+        tuned(loaded, data, tmp_path)
+
+
+def evaluation(step: int, value: float | None) -> EpochReport:
+    return EpochReport(epoch=step, step=step, train_loss=None, metrics={"accuracy": value})
+
+
+def test_patience_runs_out_at_evaluations_that_are_not_better() -> None:
+    patient = TrainingSpec(early_stopping_patience=2, early_stopping_threshold=0.1)
+    values = [0.5, 0.55, 0.7, None, 0.75]
+    ends = [
+        stops_early([evaluation(*pair) for pair in enumerate(values[:count])], "accuracy", patient)
+        for count in range(1, 6)
+    ]
+    assert ends == [False, False, False, False, True]
+    reports = [evaluation(step, value) for step, value in enumerate(values)]
+    assert best_report(reports, "accuracy").step == 4
+    assert not stops_early(reports, "accuracy", TrainingSpec())
+
+
+def test_a_run_stops_early(loaded: LoadedModel, data: TaskData, tmp_path: Path) -> None:
+    result = tuned(
+        loaded, data, tmp_path, epochs=50, learning_rate=1e-12, early_stopping_patience=3
+    )
+    assert result.stopped_early
+    assert len(result.epochs) == 4
+    assert result.best == result.epochs[0]
+
+
+def test_half_precision_stays_near(mirror: Path, data: TaskData, tmp_path: Path) -> None:
+    found = [fresh(mirror, data) for _ in range(2)]
+    for loaded, precision in zip(found, ["fp32", "bf16"], strict=True):
+        loaded.model.float()
+        tuned(loaded, data, tmp_path / precision, precision=precision)
+    assert 0 < distance(*map(weights, found)) < 0.05
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_a_format_of_gpus_is_refused_without_one(
+    precision: str, loaded: LoadedModel, data: TaskData, tmp_path: Path
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(TrainingInvalid, match="needs a GPU"):
+        tuned(loaded, data, tmp_path, precision=precision)
+
+
+def test_the_process_gets_its_settings_back(
+    loaded: LoadedModel, data: TaskData, tmp_path: Path
+) -> None:
+    seen = []
+
+    class Looks(Quiet):
+        def step(self, *_: object) -> None:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    tuned(loaded, data, tmp_path, report=Looks(tmp_path), deterministic=True, epochs=1)
+    assert all(seen)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer", "words"),
+    [
+        ({"warmup_steps": 10}, "warmup_steps", "the run has 10"),
+        ({"metric": "acuracy"}, "metric", "did you mean 'accuracy'"),
+        ({"class_weights": [1.0, 2.0, 3.0]}, "class_weights", "2 classes"),
+        ({"evaluate_every_steps": 11}, "evaluate_every_steps", "10 steps"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    options: dict[str, Any], pointer: str, words: str, loaded: LoadedModel, data: TaskData,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    assert len(data.train) == 40
+    with pytest.raises(TrainingInvalid, match=words) as refused:
+        tuned(loaded, data, tmp_path, **options)
+    assert refused.value.faults[0].pointer == f"/training/{pointer}"
