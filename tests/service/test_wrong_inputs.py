@@ -80,8 +80,34 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
     "selection missing": ({"selection": None}, "invalid", "/selection", ()),
     "rate of zero": ({"training": {"learning_rate": 0}}, "invalid", "/training/learning_rate", ()),
     "no epochs": ({"training": {"epochs": 0}}, "invalid", "/training/epochs", ()),
-    "warm-up longer than the run": (
+    "warm-up of the whole run": (
         {"training": {"warmup_ratio": 1.0}}, "invalid", "/training/warmup_ratio", (),
+    ),
+    "warm-up longer than the run": (
+        {"training": {"warmup_steps": 900}}, "training_invalid", "/training/warmup_steps", ("39",),
+    ),
+    "two warm-ups": (
+        {"training": {"warmup_steps": 2, "warmup_ratio": 0.1}},
+        "invalid", "/training/warmup_steps", ("leave one out",),
+    ),
+    "metric of another task": (
+        {"training": {"metric": "matthews"}}, "training_invalid", "/training/metric", ("accuracy",),
+    ),
+    "rates by a score that is not there": (
+        {"training": {"layer_learning_rates": "fisher"}, "selection": {"policy": "all"}},
+        "invalid", "/training/layer_learning_rates", ("has none",),
+    ),
+    "two rules for rates": (
+        {"training": {"layer_learning_rates": "fisher", "layer_learning_rate_decay": 0.9}},
+        "invalid", "/training/layer_learning_rates", ("leave one of them out",),
+    ),
+    "evaluations after the end": (
+        {"training": {"evaluate_every_steps": 40}},
+        "training_invalid", "/training/evaluate_every_steps", ("39 steps",),
+    ),
+    "threshold without patience": (
+        {"training": {"early_stopping_threshold": 0.1}},
+        "invalid", "/training/early_stopping_threshold", ("early_stopping_patience",),
     ),
 }  # fmt: skip
 
