@@ -129,6 +129,13 @@ def checkpoints_of(database: Database, job_id: str) -> Sequence[Checkpoint]:
         return session.scalars(query).all()
 
 
+def checkpoint_path(database: Database, checkpoint_id: str) -> str | None:
+    """Where a checkpoint's files are now."""
+    with database.read() as session:
+        row = session.get(Checkpoint, checkpoint_id)
+    return row.path if row else None
+
+
 def ranking_of(database: Database, job_id: str) -> str | None:
     """The ranking behind a fine-tune's selection."""
     with database.read() as session:

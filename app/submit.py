@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.checks import check_method, digest_of, pointing, ranking_digest
+from app.continuation import hold_checkpoint, resolve_continuation
 from app.db import db_now
 from app.deps import Service
 from app.errors import Unprocessable
@@ -61,6 +62,7 @@ def resolve_dataset_field(service: Service, reference: str | HubDataset) -> dict
     return {
         "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
         "rows": source.rows, "problem": source.problem.value, "metrics": list(source.metrics),
+        **({"labels": list(source.labels)} if source.labels else {}),
     }  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def _uploaded(service: Service, dataset_id: str) -> dict[str, Any]:
         "id": row.id, "revision": None, "fingerprint": row.fingerprint,
         "rows": row.report["rows"], "problem": row.report["problem"], "path": row.path,
         "metrics": list(metrics_for(Problem(row.report["problem"]), row.report["labels"])),
-        "classes": len(row.report["labels"]),
+        "classes": len(row.report["labels"]), "labels": row.report["labels"],
     }  # fmt: skip
 
 
@@ -114,6 +116,7 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     )  # fmt: skip
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)
+    resolved |= resolve_continuation(service, spec, model, dataset)
     prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}
     shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
     resolved["digest"] = digest_of({**shape, **prints, "version": __version__})
@@ -153,6 +156,7 @@ def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) ->
                     )
                 )
             _hold_dataset(session, job)
+            hold_checkpoint(session, job)
             enqueue(session, job)
             if key is not None:
                 row = IdempotencyKey(key=key, request_sha256=fingerprint, job_id=job.id)

@@ -98,12 +98,24 @@ class Attempt:
             "scratch": str(self.scratch),
             "dataset_folder": str(folder) if folder else None,
             "state_folder": str(resume) if resume else None,
+            "continue_folder": self._continued(cache),
             "sources": {
                 "mirrors": [str(path) for path in sources.mirrors],
                 "cache": str(sources.cache),
                 "offline": sources.offline,
             },
         }
+
+    def _continued(self, cache: Path) -> str | None:
+        """The checkpoint the job begins with, held from its submission on. Raises OSError."""
+        wanted = self.job.spec.get("continue_from")
+        if wanted is None:
+            return None
+        path = self._write(lambda: runs.checkpoint_path(self.database, wanted))
+        folder = self.storage.fetch_folder(path, cache) if path else None
+        if folder is None:
+            raise OSError(f"the stored files of checkpoint {wanted} are damaged")
+        return str(folder)
 
     # What the child says.
 

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from surgery import __version__
+from surgery.continuation import begin_with
 from surgery.data import TaskData, open_data
 from surgery.dataset_spec import HubDataset
 from surgery.errors import ModelNotFound
@@ -141,6 +142,8 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
     loaded = load_model(
         _model(message, sources), sources, data, seed=spec.training.seed, device=device()
     )
+    if message["continue_folder"]:
+        begin_with(loaded, data, Path(message["continue_folder"]))
     layers = named_layers(loaded, chosen["layers"], Granularity(chosen["granularity"]))
     _tell_selected(loaded, layers, spec, report)
     loading = time.perf_counter() - began

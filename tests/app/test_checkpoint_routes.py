@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 from checkpoints import loaded_from, task
 from checkpoints import write_checkpoint as write_base
@@ -75,3 +77,51 @@ def test_deleting_frees_the_bytes(place: Place) -> None:
     assert place.api.delete(place.path).status_code == 404
     history = place.api.get(f"/v1/jobs/{place.kept.lease.job_id}/events").json()["data"]
     assert history[-1]["type"] == "checkpoint_deleted"
+
+
+def rows(labels: tuple[str, str]) -> str:
+    return "text,label\n" + "".join(f"words {i} of a row,{labels[i % 2]}\n" for i in range(20))
+
+
+def submitted(
+    place: Place, labels: tuple[str, str] = ("no", "yes"), **more: Any
+) -> httpx2.Response:
+    """A fine-tune of the same model that begins with the checkpoint."""
+    files = {"train": ("t.csv", rows(labels).encode())}
+    dataset = place.api.post("/v1/datasets", files=files).json()["id"]
+    body = {
+        "model": "tiny", "dataset": dataset, "continue_from": place.kept.id,
+        "selection": {"policy": "layers", "layers": [0]}, **more,
+    }  # fmt: skip
+    return place.api.post("/v1/finetunes", json=body)
+
+
+def test_a_job_that_continues_from_a_checkpoint_holds_it(place: Place) -> None:
+    place.finish()
+    job = submitted(place)
+    assert job.status_code == 202, job.text
+    begins = {"checkpoint": place.kept.id, "job": place.kept.lease.job_id, "step": 1}
+    assert job.json()["resolved"]["continue_from"] == begins
+    refused = place.api.delete(place.path)
+    assert refused.status_code == 409
+    assert job.json()["id"] in refused.json()["errors"][0]["detail"]
+    place.api.post(f"/v1/jobs/{job.json()['id']}/cancel")
+    assert place.api.delete(place.path).status_code == 204
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_at_submit(place: Place, tmp_path: Path) -> None:
+    write_base(tmp_path / "mirror" / "models" / "away", "bert", Problem.CLASSIFICATION)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"continue_from": "ck_none"}, "no checkpoint 'ck_none'"),
+        ({"labels": ("bad", "good")}, "the checkpoint's labels are 'no', 'yes'"),
+        ({"labels": ("0.5", "1.5")}, "the checkpoint's head is for classification"),
+        ({"model": "away"}, "name that model, or leave continue_from out"),
+    ]
+    for change, said in cases:
+        answer = submitted(place, **change)
+        assert answer.status_code == 422, answer.text
+        [fault] = answer.json()["errors"]
+        assert fault["pointer"] == "/continue_from"
+        assert said in fault["detail"]
+    lora = submitted(place, adapter={"type": "lora"}, selection={"policy": "head_only"})
+    assert "leave continue_from or the adapter out" in lora.json()["detail"]
