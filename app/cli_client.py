@@ -25,6 +25,8 @@ from app.cli_upload import (
 from app.client import ApiError, Client, Unreachable
 from app.main import NotMigrated
 from app.serve import Refused
+from surgery.errors import SurgeryError
+from surgery.selection_options import selection_from
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
 Json = dict[str, Any]
@@ -92,34 +94,30 @@ def rank(
         _follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
-def _selection(counts: dict[str, int | None], layers: str | None, whole: dict[str, bool]) -> Json:
-    """Exactly one of the options that choose layers."""
-    given: list[Json] = [{"policy": p, "k": k} for p, k in counts.items() if k is not None]
-    given += [{"policy": policy} for policy, wanted in whole.items() if wanted]
-    if layers is not None:
-        names = [
-            int(part) if part.strip().isdigit() else part.strip() for part in layers.split(",")
-        ]
-        given.append({"policy": "layers", "layers": names})
-    if len(given) != 1:
-        raise typer.BadParameter(
-            "choose layers with exactly one of --top-k, --first-k, --last-k, --random-k, --layers, "
-            "--all, --head-only"
-        )
-    return given[0]
-
-
 def tune(  # one option a line of --help
     model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
     problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Best layers of a ranking.")] = None,
-    first_k: Annotated[int | None, typer.Option(min=1)] = None,
-    last_k: Annotated[int | None, typer.Option(min=1)] = None,
-    random_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="The best of a ranking.")] = None,
+    top_share: Annotated[
+        float | None, typer.Option(help="The fewest that hold this share of the total score.")
+    ] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(min=1, help="Down the ranking, all that fits, beside the head.")
+    ] = None,
+    bottom_k: Annotated[int | None, typer.Option(min=1, help="The worst of a ranking.")] = None,
+    first_k: Annotated[int | None, typer.Option(min=1, help="The lowest.")] = None,
+    last_k: Annotated[int | None, typer.Option(min=1, help="The highest.")] = None,
+    random_k: Annotated[int | None, typer.Option(min=1, help="Drawn by --seed.")] = None,
     layers: Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")] = None,
-    all_layers: Annotated[bool, typer.Option("--all")] = False,
-    head_only: Annotated[bool, typer.Option("--head-only")] = False,
-    ranking: Annotated[str | None, typer.Option(help="A ranking's id, for --top-k.")] = None,
+    all_layers: Annotated[bool, typer.Option("--all", help="Every layer.")] = False,
+    head_only: Annotated[bool, typer.Option("--head-only", help="No layer.")] = False,
+    granularity: Annotated[
+        Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
+    ] = None,
+    include: Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")] = None,
+    ranking: Annotated[
+        str | None, typer.Option(help="A ranking's id, where scores choose.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     learning_rate: Annotated[float, typer.Option()] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
@@ -132,8 +130,16 @@ def tune(  # one option a line of --help
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Fine-tune chosen layers of MODEL and the head on DATASET."""
-    counts = {"top_k": top_k, "first_k": first_k, "last_k": last_k, "random_k": random_k}
-    selection = _selection(counts, layers, {"all": all_layers, "head_only": head_only})
+    policies: Json = {
+        "top_k": top_k, "top_share": top_share, "max_parameters": max_parameters,
+        "bottom_k": bottom_k, "first_k": first_k, "last_k": last_k, "random_k": random_k,
+        "layers": layers, "all": all_layers, "head_only": head_only,
+    }  # fmt: skip
+    beside = {"granularity": granularity, "include": include, "seed": seed}
+    try:
+        selection = selection_from(policies | beside)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error
     if ranking is not None:
         selection["ranking"] = ranking
     data = described(validation, columns, problem, labels, split_seed)

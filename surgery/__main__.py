@@ -1,7 +1,7 @@
 """Rank and tune on local files, without the service.
 
 python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] [--method fisher] …
-python -m surgery tune MODEL TRAIN OUT --top-k 2 [--epochs 3] …
+python -m surgery tune MODEL TRAIN OUT --top-k 2 [--granularity sublayer] [--epochs 3] …
 
 MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, a
 preset such as glue/cola, or a dataset of the Hub as JSON, {"hub": "owner/name", "columns": …}.
@@ -38,11 +38,12 @@ from surgery.policies import choose_layers, granularity_of
 from surgery.progress import Quiet
 from surgery.ranking import rank_layers
 from surgery.results import RankingResult
-from surgery.selection import layers_of_model
+from surgery.selection import included_parameters, layers_of_model
+from surgery.selection_options import selection_from
 from surgery.selection_spec import SelectionSpec
 from surgery.sources import Sources
 from surgery.spec import RankingOptions
-from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
+from surgery.terms import RANKED, Aggregate, Fisher, Granularity, Method, Policy, Precision
 from surgery.training import finetune
 from surgery.training_spec import CheckpointSpec, TrainingSpec
 
@@ -104,25 +105,17 @@ def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> Rankin
     return rank_layers(_load(given, sources, data, head), data, options, report)
 
 
-def _selection(given: argparse.Namespace) -> SelectionSpec:
-    counts = {p: getattr(given, p) for p in ("top_k", "first_k", "last_k", "random_k")}
-    chosen = {policy: k for policy, k in counts.items() if k is not None}
-    if len(chosen) > 1:
-        raise SurgeryError("choose layers with one option only")
-    policy, k = next(iter(chosen.items()), ("all", None))
-    return SelectionSpec.model_validate({"policy": policy, "k": k})
-
-
 def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     if present_share().world > 1:
         raise SurgeryError("tune runs in one process; start it without torchrun")
-    selection = _selection(given)
+    selection = SelectionSpec.model_validate(selection_from(vars(given), Policy.ALL))
+    given.granularity = granularity_of(selection)
     given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
-    ranking = _rank(given, sources, data) if selection.policy == "top_k" else None
+    ranking = _rank(given, sources, data) if selection.policy in RANKED else None
     loaded = _load(given, sources, data, "auto")
-    layers = choose_layers(
-        selection, layers_of_model(loaded, granularity_of(selection, ranking)), ranking
-    )
+    included = sum(p.numel() for p in included_parameters(loaded, selection.include))
+    parts = layers_of_model(loaded, given.granularity)
+    layers = choose_layers(selection, parts, ranking, included)
     spec = FinetuneSpec(
         model="local", dataset="local", selection=selection, track_ranking=given.track_ranking,
         checkpoints=CheckpointSpec(form=given.form),
@@ -154,13 +147,13 @@ def _parser() -> argparse.ArgumentParser:
         "--no-prior", dest="model_prior", action="store_false",
         help="do not also rank on shuffled labels and tokens",
     )  # fmt: skip
-    tune.set_defaults(granularity="layer")
+    _add_selection_options(tune)
     _add_tuning_options(tune)
     return parser
 
 
 def _add_ranking_options(command: argparse.ArgumentParser) -> None:
-    """For tune: of the ranking behind --top-k."""
+    """For tune: of the ranking behind the policies that go by scores."""
     command.add_argument("--method", choices=[*Method], default="fisher")
     command.add_argument("--aggregate", choices=[*Aggregate], default="trace")
     command.add_argument("--fisher", choices=[*Fisher], default="empirical")
@@ -173,9 +166,29 @@ def _add_ranking_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0)
 
 
+def _add_selection_options(tune: argparse.ArgumentParser) -> None:
+    """One for each policy, and what goes with them; without any, every layer trains."""
+    for policy, meaning in (
+        ("top-k", "the best of the ranking"), ("bottom-k", "the worst of the ranking"),
+        ("first-k", "the lowest"), ("last-k", "the highest"), ("random-k", "drawn by --seed"),
+    ):  # fmt: skip
+        tune.add_argument(f"--{policy}", type=int, metavar="K", help=meaning)
+    tune.add_argument(
+        "--top-share", type=float, metavar="SHARE",
+        help="the fewest of the ranking that hold this share of the total score",
+    )  # fmt: skip
+    tune.add_argument(
+        "--max-parameters", type=int, metavar="N",
+        help="down the ranking, all that still fits into so many parameters beside the head",
+    )  # fmt: skip
+    tune.add_argument("--layers", metavar="A,B", help="names, or indices of whole layers")
+    tune.add_argument("--all", action="store_true", help="every layer, as without an option")
+    tune.add_argument("--head-only", action="store_true")
+    tune.add_argument("--granularity", choices=[*Granularity], help="default: layer")
+    tune.add_argument("--include", metavar="PART,…", help="embeddings, pooler: train them too")
+
+
 def _add_tuning_options(tune: argparse.ArgumentParser) -> None:
-    for policy in ("top-k", "first-k", "last-k", "random-k"):
-        tune.add_argument(f"--{policy}", type=int, help="default: every layer trains")
     tune.add_argument("--epochs", type=int, default=3)
     tune.add_argument("--learning-rate", type=float, default=5e-5)
     tune.add_argument("--batch-size", type=int, default=32)

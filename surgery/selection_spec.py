@@ -10,7 +10,7 @@ from surgery.dataset_spec import Strict
 from surgery.spec import RankingOptions
 from surgery.terms import RANKED, Granularity, Policy
 
-_NEEDS = {
+NEEDS = {
     **dict.fromkeys((p for p in Policy if p.value.endswith("_k")), "k"),
     Policy.TOP_SHARE: "share",
     Policy.MAX_PARAMETERS: "max_parameters",
@@ -77,7 +77,7 @@ class SelectionSpec(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> SelectionSpec:
-        needed = _NEEDS.get(self.policy)
+        needed = NEEDS.get(self.policy)
         for name, meaning in _MEANING.items():
             given = getattr(self, name) is not None
             if name == needed and not given:

@@ -7,101 +7,12 @@ from typing import Any
 from fastapi import Body
 
 from app.errors import TITLES, Problem
+from app.routes.request_examples import FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
 
 Json = dict[str, Any]
-MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 FINGERPRINT = "sha256:6d0c0d2f…"
 LAYER: Json = {"name": "encoder.layer.5", "index": 5, "parameters": 1774464}
 
-RANKING_BODIES: Json = {
-    "shortest": {
-        "summary": "A preset, with every default",
-        "value": {"model": MODEL_ID, "dataset": "glue/cola"},
-    },
-    "hub": {
-        "summary": "A dataset of the Hub, the paper's aggregate",
-        "value": {
-            "model": "google-bert/bert-base-cased",
-            "dataset": {
-                "hub": "cornell-movie-review-data/rotten_tomatoes",
-                "columns": {"text": "text", "label": "label"},
-            },
-            "aggregate": "frobenius",
-            "samples": 512,
-        },
-    },
-    "how sure of the rows": {
-        "summary": "How sure is it? Score rows until the top layers are certain",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "glue/rte",
-            "adaptive": True,
-            "samples": 2048,
-            "fisher": "exact",
-        },
-    },
-    "how sure of the head": {
-        "summary": "How sure is it? Average over new heads and report their spread",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "glue/rte",
-            "head": {"init": "new", "warmup_epochs": 2},
-            "head_seeds": 4,
-        },
-    },
-    "every method": {
-        "summary": "Rank by Fisher information, every other method beside it",
-        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "all", "samples": 256},
-    },
-    "can it learn": {
-        "summary": "Which layer can learn the task: the tangent kernels",
-        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "tangent", "samples": 512},
-    },
-    "fine-grained": {
-        "summary": "Attention and feed-forward parts, per parameter, in bfloat16",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "super_glue/copa",
-            "granularity": "sublayer",
-            "aggregate": "mean",
-            "precision": "bf16",
-            "model_prior": False,
-        },
-    },
-    "as published": {
-        "summary": "The computation of the paper's released code, for comparison",
-        "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "paper_compat"},
-    },
-}
-FINETUNE_BODIES: Json = {
-    "top two": {
-        "summary": "The two best layers, ranked first if need be",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "glue/cola",
-            "selection": {"policy": "top_k", "k": 2},
-            "training": {"epochs": 3, "learning_rate": 1e-4},
-        },
-    },
-    "by name": {
-        "summary": "Layers by name, as a whole transformers folder",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
-            "selection": {"policy": "layers", "layers": ["encoder.layer.1", 4]},
-            "checkpoints": {"keep": "best", "form": "full"},
-        },
-    },
-    "tracked": {
-        "summary": "The best layer by another method; does the ranking stay as it was?",
-        "value": {
-            "model": MODEL_ID,
-            "dataset": "glue/rte",
-            "selection": {"policy": "top_k", "k": 1, "ranking": {"method": "tangent"}},
-            "track_ranking": True,
-        },
-    },
-}
 TOP: Json = {"1": 1.0, "2": 1.0}
 SAME_TOP: Json = {"kendall_tau": 1.0, "top_k_overlap": TOP}
 LENGTHS: Json = {
@@ -213,12 +124,20 @@ METRICS: Json = {
     "has_more": False,
 }
 SELECTION: Json = {
-    "ranking": RANKING["id"], "model": MODEL_ID, "policy": "top_k", "k": 2, "format": "peft",
+    "ranking": RANKING["id"], "model": MODEL_ID, "granularity": "layer",
+    "policy": "top_k", "k": 2, "share": None, "max_parameters": None, "format": "peft",
     "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "trainable_parameters": 3548928, "total_parameters": 22713216,
 }  # fmt: skip
 MODEL: Json = {
     "id": MODEL_ID, "revision": None, "fingerprint": FINGERPRINT, "model_type": "bert",
     "architecture": "BertModel", "hidden_size": 384, "parameters": 22713216, "layers": [LAYER],
+    "parts": {
+        "sublayer": [
+            {"name": "encoder.layer.5.attention", "index": 5, "parameters": 592128},
+            {"name": "encoder.layer.5.feed_forward", "index": 5, "parameters": 1182336},
+        ]
+    },
     "groups": {"embeddings": 11919360, "pooler": 147840}, "source": "mirror",
 }  # fmt: skip
 TASK: Json = {

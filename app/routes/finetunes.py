@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.deps import JobDep, ServiceDep, require_json
 from app.errors import NotFound
 from app.pages import Cursor, Limit, Page
-from app.routes.examples import FINETUNE, FINETUNE_BODIES, JOBS, answers, body_examples
+from app.routes.examples import FINETUNE, JOBS, answers, body_examples
 from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.request_examples import FINETUNE_BODIES
 from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
 from app.submit import prepare_finetune
 from app.tables import Job, Kind
@@ -42,9 +43,21 @@ def create_finetune(
     service: ServiceDep, spec: Body,
     validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
 ) -> Response:  # fmt: skip
-    """Queue a fine-tune. With top_k and no ranking named, the default ranking is computed first.
+    """Queue a fine-tune of what `selection` names, and of the head.
 
-    A ranking of layers by any method will do. `track_ranking` scores the layers by Fisher
+    `selection.policy`:
+
+    - `top_k`, `bottom_k`: the k of highest, of lowest score; `top_share`: the fewest, best first,
+      that hold a `share` of the total score; `max_parameters`: down the ranking, all that still
+      fits. They go by `ranking`: an id, options, or nothing; what is not there yet is computed as
+      the job's first phase and kept
+    - `first_k`, `last_k`, `random_k`: by place; `layers`: by name; `all`; `head_only`
+
+    `granularity` chooses among layers, their attention and feed-forward parts, or single tensors.
+    `resolved` has the names, their scores and the number of parameters that train.
+    A selection that matches nothing is refused; nothing else ever trains in its place.
+
+    A ranking by any method will do. `track_ranking` scores the layers by Fisher
     information again at every evaluation and says whether their order stayed what it was.
     """
     prepared = prepare_finetune(service, spec)

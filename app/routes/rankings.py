@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from app.deps import JobDep, ServiceDep, require_json
 from app.errors import Conflict, NotFound
 from app.pages import Cursor, Limit, Page
-from app.routes.examples import JOBS, RANKING, RANKING_BODIES, SELECTION, answers, body_examples
+from app.routes.examples import JOBS, RANKING, SELECTION, answers, body_examples
 from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.request_examples import RANKING_BODIES
 from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
 from app.submit import prepare_ranking
 from app.tables import Job, Kind, Status
