@@ -124,7 +124,8 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
             max_length=given.max_length, seed=given.seed,
         ),
     )  # fmt: skip
-    return finetune(loaded, data, spec, layers, Lines(given.out))
+    scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
+    return finetune(loaded, data, spec, layers, Lines(given.out), scores=scores)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.dataset_spec import Strict
 from surgery.spec import RankingOptions
-from surgery.terms import RANKED, Granularity, Policy
+from surgery.terms import ORDER_ONLY, RANKED, Granularity, Policy
 
 NEEDS = {
     **dict.fromkeys((p for p in Policy if p.value.endswith("_k")), "k"),
@@ -94,9 +94,18 @@ class SelectionSpec(Strict):
             raise ValueError(
                 f"granularity means nothing to policy {self.policy.value}; leave it out"
             )
-        given_options = self.ranking
-        if isinstance(given_options, RankingOptions) and self.granularity not in {
-            None, given_options.granularity,
-        }:  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_ranking(self) -> SelectionSpec:
+        options = self.ranking
+        if not isinstance(options, RankingOptions):
+            return self
+        if self.granularity not in {None, options.granularity}:
             raise ValueError("granularity differs from the ranking's; leave one of them out")
+        if self.policy is Policy.TOP_SHARE and options.method in ORDER_ONLY:
+            raise ValueError(
+                f"policy top_share adds up scores, and method {options.method} gives an order "
+                "only; use top_k"
+            )
         return self

@@ -148,7 +148,7 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
     _tell_selected(loaded, layers, spec, report)
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
-    result = finetune(loaded, data, spec, layers, report, resume)
+    result = finetune(loaded, data, spec, layers, report, resume, chosen.get("scores"))
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return result.model_dump(mode="json"), _learned(data)
 

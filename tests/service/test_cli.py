@@ -123,6 +123,22 @@ def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
     assert "ranking at the start: encoder.layer." in " ".join(done.stdout.split())
 
 
+def test_tune_takes_every_selection(embedded_service: Running, csv: Path) -> None:
+    for options, policy, count in (
+        (("--top-share", 0.01, "--granularity", "tensor"), "top_share", 1),
+        (("--max-parameters", 600, "--granularity", "sublayer"), "max_parameters", None),
+        (("--layers", "0,encoder.layer.2", "--include", "pooler"), "layers", 2),
+    ):
+        done = surgeon(embedded_service, "tune", TINY, csv, "--epochs", 1, "--json", *options)
+        assert done.exit_code in {0, 1}, done.output
+        if policy == "max_parameters":  # the smallest sublayer holds more
+            assert "no sublayer fits into 600 parameters" in " ".join(done.output.split())
+            continue
+        job = json.loads(done.stdout)
+        assert job["spec"]["selection"]["policy"] == policy
+        assert len(job["result"]["trained_layers"]) == count
+
+
 def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
     for arguments, code, words in (
         (("rank", "no/such", csv), 1, "/model"),

@@ -121,7 +121,8 @@ def test_the_ranking_of_the_granularity_is_computed_first(
         "policy": "top_share", "share": 0.3, "granularity": kind, "ranking": options,
         "include": ["embeddings"],
     }  # fmt: skip
-    body = {"model": TINY, "dataset": dataset, "selection": selection, "training": TRAINING}
+    training = {**TRAINING, "layer_learning_rates": "fisher"}
+    body = {"model": TINY, "dataset": dataset, "selection": selection, "training": training}
     dry = embedded_service.client._http.post("/v1/finetunes?validate_only=true", json=body).json()
     assert dry["resolved"]["granularity"] == kind
     assert "layers" not in dry["resolved"]

@@ -69,6 +69,66 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         {"selection": {"policy": "layers", "layers": [4]}},
         "selection_mismatch", "/selection/layers/0", ("4",),
     ),
+    "share missing": ({"selection": {"policy": "top_share"}}, "invalid", "/selection/policy", ("needs share",)),
+    "share above one": ({"selection": {"policy": "top_share", "share": 1.5}}, "invalid", "/selection/share", ("1",)),
+    "share of a mere order": (
+        {"selection": {"policy": "top_share", "share": 0.5, "ranking": {"method": "last"}}},
+        "invalid", "/selection/policy", ("top_k",),
+    ),
+    "budget missing": (
+        {"selection": {"policy": "max_parameters"}}, "invalid", "/selection/policy", ("max_parameters",),
+    ),
+    "budget that nothing fits": (
+        {"selection": {"policy": "max_parameters", "max_parameters": 100}},
+        "selection_empty", "/selection/max_parameters", ("at least 2,",),
+    ),
+    "budget that embeddings take": (
+        {"selection": {"policy": "max_parameters", "max_parameters": 9000, "include": ["embeddings"]}},
+        "selection_empty", "/selection/max_parameters", ("at least 49",),
+    ),
+    "more tensors than there are": (
+        {"selection": {"policy": "last_k", "k": 65, "granularity": "tensor"}},
+        "selection_mismatch", "/selection/k", ("at most 64",),
+    ),
+    "more of a ranking than there are": (
+        {"selection": {"policy": "bottom_k", "k": 9, "granularity": "sublayer"}},
+        "selection_mismatch", "/selection/k", ("at most 8",),
+    ),
+    "a part by index": (
+        {"selection": {"policy": "layers", "layers": [0], "granularity": "sublayer"}},
+        "selection_mismatch", "/selection/layers/0", ("names only",),
+    ),
+    "a layer among parts": (
+        {"selection": {"policy": "layers", "layers": ["encoder.layer.1"], "granularity": "sublayer"}},
+        "selection_mismatch", "/selection/layers/0", ("no sublayer",),
+    ),
+    "unknown granularity": (
+        {"selection": {"policy": "top_k", "k": 1, "granularity": "head"}},
+        "invalid", "/selection/granularity", ("tensor",),
+    ),
+    "granularity of the head": (
+        {"selection": {"policy": "head_only", "granularity": "tensor"}},
+        "invalid", "/selection/granularity", ("leave it out",),
+    ),
+    "granularity unlike the ranking's": (
+        {
+            "selection": {
+                "policy": "top_k", "k": 1, "granularity": "tensor", "ranking": {"granularity": "layer"},
+            }
+        },
+        "invalid", "/selection/granularity", ("differs from the ranking's",),
+    ),
+    "method of whole layers": (
+        {
+            "selection": {
+                "policy": "top_k", "k": 1, "granularity": "tensor", "ranking": {"method": "tangent"},
+            }
+        },
+        "invalid", "/selection/ranking/method", ("scores whole layers",),
+    ),
+    "a part the model lacks": (
+        {"selection": {"policy": "all", "include": ["head"]}}, "invalid", "/selection/include/0", (),
+    ),
     "no layer": ({"selection": {"policy": "layers", "layers": []}}, "invalid", "/selection/layers", ("head_only",)),
     "k missing": ({"selection": {"policy": "top_k"}}, "invalid", "/selection/policy", ("needs k",)),
     "k for all": ({"selection": {"policy": "all", "k": 1}}, "invalid", "/selection/k", ("leave it out",)),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from surgery.__main__ import main
+from surgery.merge import RECORD
 
 
 @pytest.fixture
@@ -110,6 +111,33 @@ def test_tune_writes_a_folder_transformers_loads(mirror: Path, csv: Path, tmp_pa
     changed = {name for name, tensor in before.items() if not tensor.equal(after[name])}
     assert changed
     assert all(name.startswith(f"{trained}.") for name in changed)
+
+
+def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, here: Here) -> None:
+    small = ("--samples", 8, "--epochs", 1, "--max-length", 16, "--form", "delta")
+    for options, count in (
+        (("--max-parameters", 40, "--granularity", "tensor"), 2),
+        (("--bottom-k", 1, "--granularity", "sublayer", "--include", "pooler"), 1),
+        (("--layers", "0,encoder.layer.2"), 2),
+        (("--head-only",), 0),
+    ):
+        out = tmp_path / str(options[0])
+        code, told = here("tune", mirror / "models" / TINY, csv, out, *small, *options)
+        assert code == 0, told
+        (folder,) = out.glob("checkpoint-*")
+        record = json.loads((folder / RECORD).read_text())
+        assert len(record["layers"]) == count
+        assert record["included"] == (["pooler"] if "--include" in options else [])
+    for options, words in (
+        (("--top-k", 1, "--all"), "exactly one of"),
+        (("--top-k", 0), "/k: "),
+        (("--layers", "0", "--granularity", "tensor"), "finer parts have names only"),
+        (("--max-parameters", 1), "at least 2,"),
+        (("--top-k", 1, "--granularity", "tensor", "--method", "tangent"), "scores whole layers"),
+    ):
+        code, told = here("tune", mirror / "models" / TINY, csv, tmp_path / "no", *small, *options)
+        assert code == 1
+        assert words in told
 
 
 def test_the_dataset_is_described_by_options(mirror: Path, tmp_path: Path, here: Here) -> None:
