@@ -34,6 +34,24 @@ Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The servi
 Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="The best of a ranking.")]
+TopShare = Annotated[
+    float | None, typer.Option(help="The fewest that hold this share of the total score.")
+]
+MaxParameters = Annotated[
+    int | None, typer.Option(min=1, help="Down the ranking, all that fits, beside the head.")
+]
+BottomK = Annotated[int | None, typer.Option(min=1, help="The worst of a ranking.")]
+FirstK = Annotated[int | None, typer.Option(min=1, help="The lowest.")]
+LastK = Annotated[int | None, typer.Option(min=1, help="The highest.")]
+RandomK = Annotated[int | None, typer.Option(min=1, help="Drawn by --seed.")]
+Layers = Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")]
+AllLayers = Annotated[bool, typer.Option("--all", help="Every layer.")]
+HeadOnly = Annotated[bool, typer.Option("--head-only", help="No layer.")]
+Chosen = Annotated[
+    Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
+]
+Include = Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")]
 HOME = "http://127.0.0.1:8000"
 
 
@@ -94,30 +112,22 @@ def rank(
         _follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
+def _selection(given: Json, ranking: str | None) -> Json:
+    try:
+        selection = selection_from(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error
+    return selection if ranking is None else {**selection, "ranking": ranking}
+
+
 def tune(  # one option a line of --help
     model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
     problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
-    top_k: Annotated[int | None, typer.Option(min=1, help="The best of a ranking.")] = None,
-    top_share: Annotated[
-        float | None, typer.Option(help="The fewest that hold this share of the total score.")
-    ] = None,
-    max_parameters: Annotated[
-        int | None, typer.Option(min=1, help="Down the ranking, all that fits, beside the head.")
-    ] = None,
-    bottom_k: Annotated[int | None, typer.Option(min=1, help="The worst of a ranking.")] = None,
-    first_k: Annotated[int | None, typer.Option(min=1, help="The lowest.")] = None,
-    last_k: Annotated[int | None, typer.Option(min=1, help="The highest.")] = None,
-    random_k: Annotated[int | None, typer.Option(min=1, help="Drawn by --seed.")] = None,
-    layers: Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")] = None,
-    all_layers: Annotated[bool, typer.Option("--all", help="Every layer.")] = False,
-    head_only: Annotated[bool, typer.Option("--head-only", help="No layer.")] = False,
-    granularity: Annotated[
-        Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
-    ] = None,
-    include: Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")] = None,
-    ranking: Annotated[
-        str | None, typer.Option(help="A ranking's id, where scores choose.")
-    ] = None,
+    top_k: TopK = None, top_share: TopShare = None, max_parameters: MaxParameters = None,
+    bottom_k: BottomK = None, first_k: FirstK = None, last_k: LastK = None,
+    random_k: RandomK = None, layers: Layers = None, all_layers: AllLayers = False,
+    head_only: HeadOnly = False, granularity: Chosen = None, include: Include = None,
+    ranking: Annotated[str | None, typer.Option(help="Its id, for scores to choose by.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     learning_rate: Annotated[float, typer.Option()] = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
@@ -130,18 +140,12 @@ def tune(  # one option a line of --help
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Fine-tune chosen layers of MODEL and the head on DATASET."""
-    policies: Json = {
+    selection = _selection({
         "top_k": top_k, "top_share": top_share, "max_parameters": max_parameters,
         "bottom_k": bottom_k, "first_k": first_k, "last_k": last_k, "random_k": random_k,
-        "layers": layers, "all": all_layers, "head_only": head_only,
-    }  # fmt: skip
-    beside = {"granularity": granularity, "include": include, "seed": seed}
-    try:
-        selection = selection_from(policies | beside)
-    except SurgeryError as error:
-        raise typer.BadParameter(str(error)) from error
-    if ranking is not None:
-        selection["ranking"] = ranking
+        "layers": layers, "all": all_layers, "head_only": head_only, "granularity": granularity,
+        "include": include, "seed": seed,
+    }, ranking)  # fmt: skip
     data = described(validation, columns, problem, labels, split_seed)
     with failing_plainly(), Client(url, key) as client:
         body = {
