@@ -17,6 +17,7 @@ from app.deps import Service
 from app.errors import Unprocessable
 from app.ids import new_id
 from app.jobs import enqueue
+from app.measured import resolve_also_evaluate
 from app.runs import stored_ranking
 from app.selections import resolve_selection
 from app.tables import Dataset, IdempotencyKey, Job, Kind
@@ -117,9 +118,11 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)
     resolved |= resolve_continuation(service, spec, model, dataset)
+    also = resolve_also_evaluate(service, spec, dataset)
     prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}
     shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
-    resolved["digest"] = digest_of({**shape, **prints, "version": __version__})
+    resolved |= also
+    resolved["digest"] = digest_of({**shape, **prints, **also, "version": __version__})
     return Prepared(_job(service, Kind.FINETUNE, "ft", spec, resolved, info))
 
 

@@ -25,7 +25,8 @@ class TaskData:
     """A dataset as jobs use it: two memory-mapped tables and what their labels mean.
 
     ``tokens`` is a folder where whole tokenised splits are kept under the dataset's
-    ``fingerprint``; without either, rows are tokenised when they are needed, in memory.
+    ``fingerprint``; without either, rows are tokenised when they are needed, in memory. ``also``
+    are other data on which the model is measured beside ``validation``.
     """
 
     train: Dataset
@@ -35,6 +36,7 @@ class TaskData:
     metrics: tuple[str, ...]
     fingerprint: str | None = None
     tokens: Path | None = None
+    also: tuple[EvaluationSet, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -170,6 +172,20 @@ class Encoded(RowForm):
             arrays = {k: v.reshape(len(rows), self.choices, longest) for k, v in arrays.items()}
         arrays["labels"] = tags if self.tagged else self.labels[list(rows)]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Tokenised validation rows of other data, with the labels in an order of their own.
+
+    ``outputs`` says which of the model's outputs is each of ``data.labels``; None where outputs are
+    no labels.
+    """
+
+    name: str
+    data: TaskData
+    encoded: Encoded
+    outputs: list[int] | None
 
 
 def choose_rows(count: int, samples: int, seed: int) -> list[int]:

@@ -18,16 +18,20 @@ from surgery.metrics import measure
 
 
 def evaluate(
-    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device
-) -> dict[str, float | None]:
+    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
+    outputs: Sequence[int] | None = None,
+) -> dict[str, float | None]:  # fmt: skip
     """The dataset's metrics of a model on its validation rows; None where one is undefined.
 
-    ``encoded`` is ``data.validation``, whole. Raises TrainingDiverged where the model's outputs are
-    not finite.
+    ``encoded`` is ``data.validation``, whole. ``outputs`` says which of the model's outputs is each
+    of the dataset's labels, where their order is another. Raises TrainingDiverged where the model's
+    outputs are not finite.
     """
     logits = predict(model, encoded, device)
     if not np.isfinite(logits).all():
         raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    if outputs is not None:
+        logits = logits[:, list(outputs)]
     offsets = encoded.tag_offsets if encoded.tagged else None
     groups, earnings = _groups(data.validation, data.metrics)
     return measure(

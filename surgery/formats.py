@@ -96,6 +96,16 @@ def record(row: Row) -> list[Row]:
     ]  # fmt: skip
 
 
+def axg(row: Row) -> list[Row]:
+    """The premise; the hypothesis. Rows ``2 i`` and ``2 i + 1`` are a pair."""
+    return [
+        {
+            "text": _text(row, "premise"), "text_pair": _text(row, "hypothesis"),
+            "label": row.get("label"), "group": _index(row.get("idx"), "idx") // 2,
+        }
+    ]  # fmt: skip
+
+
 def answer_f1(given: str, gold: str) -> float:
     """F1 of the words two answers share, as the evaluations of SQuAD and ReCoRD count them."""
     said, told = _plain(given).split(), _plain(gold).split()
@@ -191,5 +201,6 @@ FORMATS = {
             "record", 1, ("passage", "query", "entities", "answers", "idx"), record,
             extras=(*_GROUP, ("f1", "number"), ("exact_match", "number")), expands=True,
         ),
+        Format("axg", 1, ("premise", "hypothesis", "idx", "label"), axg, extras=_GROUP),
     )
 }  # fmt: skip

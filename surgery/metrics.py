@@ -82,13 +82,15 @@ def group_scores(labels: Array, predicted: Array, groups: Array) -> dict[str, fl
     """Shares of groups in which every row is right, and in which all predictions are equal.
 
     The first is the exact match of MultiRC (Khashabi et al., 2018), the second the gender parity
-    of Winogender pairs (Rudinger et al., 2018).
+    of Winogender pairs (Rudinger et al., 2018), NaN where not every group is a pair.
     """
     order, starts = _grouped(groups)
     right = np.logical_and.reduceat((labels == predicted)[order], starts)
     said = predicted[order]
     alike = np.maximum.reduceat(said, starts) == np.minimum.reduceat(said, starts)
-    return {"exact_match": float(right.mean()), "gender_parity": float(alike.mean())}
+    pairs = bool((np.diff(starts, append=len(order)) == 2).all())
+    parity = float(alike.mean()) if pairs else math.nan
+    return {"exact_match": float(right.mean()), "gender_parity": parity}
 
 
 def chosen_credit(logits: Array, groups: Array, earned: Array) -> float:

@@ -27,7 +27,7 @@ from surgery.schema import DatasetReport
 from surgery.sources import Sources, file_digest
 from surgery.survey import Part, Table
 from surgery.tasks import metrics_for
-from surgery.wanted import NAMED, Wanted, preset, referred
+from surgery.wanted import NAMED, Wanted, measured_preset, preset, referred
 
 # Part of every fingerprint: raise it when the stored form of the same files changes.
 _FORM = 1
@@ -59,7 +59,20 @@ def resolve_dataset(reference: str | HubDataset, sources: Sources) -> DatasetSou
     DatasetNotFound, DatasetInvalid (columns that do not exist, a preset that is for evaluation
     only) or UpstreamUnavailable.
     """
-    wanted = preset(reference) if isinstance(reference, str) else referred(reference)
+    return _resolve(
+        preset(reference) if isinstance(reference, str) else referred(reference), sources
+    )
+
+
+def resolve_measured(name: str, sources: Sources, revision: str | None = None) -> DatasetSource:
+    """Find the measured split of a preset, for evaluation only ones as well.
+
+    Both splits of what is found are that one. Raises as `resolve_dataset` does.
+    """
+    return _resolve(measured_preset(name, revision), sources)
+
+
+def _resolve(wanted: Wanted, sources: Sources) -> DatasetSource:
     found = None if wanted.reference.revision else _in_mirror(wanted, sources)
     if found is not None:
         return found

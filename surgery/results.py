@@ -204,6 +204,9 @@ class EpochReport(BaseModel):
     step: int
     train_loss: float | None = Field(description="Mean since the evaluation before.")
     metrics: dict[str, float | None]
+    also: dict[str, dict[str, float | None]] = Field(
+        {}, description="The official metrics of each preset of `also_evaluate`."
+    )
     ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
 
 

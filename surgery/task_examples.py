@@ -74,10 +74,13 @@ _RAW: dict[str, Row] = {
         "entities": ["Ida Berg", "Lund Choir"], "answers": ["Lund Choir"],
         "idx": {"passage": 0, "query": 0},
     },
+    "super_glue/axg": {
+        "premise": "The baker thanked the farmer because she had brought eggs.",
+        "hypothesis": "The farmer had brought eggs.", "idx": 7, "label": 0,
+    },
 }  # fmt: skip
 _SAME_SHAPE = {
     "glue/mnli_mismatched": "glue/mnli", "glue/ax": "glue/mnli", "super_glue/axb": "glue/rte",
-    "super_glue/axg": "super_glue/rte",
 }  # fmt: skip
 
 

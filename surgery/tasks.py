@@ -26,7 +26,8 @@ class Task:
     pairs each value of a multiple choice's question column with the question it stands for.
     ``sizes`` are rows of the official splits as published. With a ``format``, what a model reads
     is built of several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A task
-    with ``train_on`` has no train split: it tests models trained on that other task.
+    with ``train_on`` has no train split: it tests models trained on that other task. Of a task that
+    is ``hidden`` the Hub's copy has no labels.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     sizes: Mapping[str, int] = field(default_factory=dict)
     format: Format | None = None
     train_on: str | None = None
+    hidden: bool = False
 
     @property
     def columns(self) -> Columns:
@@ -124,7 +126,7 @@ _GLUE = (
     ),
     Task(
         "glue/ax", "GLUE diagnostics", GLUE, "ax", *_NLI, _MNLI, ("matthews_correlation",),
-        validation="test", sizes={"test": 1_104}, train_on="glue/mnli",
+        validation="test", sizes={"test": 1_104}, train_on="glue/mnli", hidden=True,
     ),
 )  # fmt: skip
 _SUPER_GLUE = (
@@ -175,7 +177,7 @@ _SUPER_GLUE = (
     Task(
         "super_glue/axg", "Winogender Schema Diagnostics", SUPER_GLUE, "axg", *_NLI, _ENTAILMENT,
         ("accuracy", "gender_parity"), validation="test", sizes={"test": 356},
-        train_on="super_glue/rte",
+        format=FORMATS["axg"], train_on="super_glue/rte",
     ),
 )  # fmt: skip
 

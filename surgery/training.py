@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from surgery.also import evaluate_also, named_metrics
 from surgery.batching import Rows, epoch_steps
 from surgery.checkpoint import write_checkpoint
 from surgery.data import TaskData
@@ -197,10 +198,12 @@ class Finetune:
             step=progress.step,
             train_loss=progress.epoch_loss(),
             metrics=values,
+            also=evaluate_also(self.loaded.model, self.data.also, self.stepper.device),
             ranking=self.tracker.now() if self.tracker else None,
         )
         progress.reports.append(entry)
         told = {f"validation_{name}": value for name, value in values.items()}
+        told |= named_metrics(entry.also)
         if entry.ranking is not None:
             told["ranking_kendall_tau"] = entry.ranking.kendall_tau
         self.report.metric(progress.step, entry.epoch, told)

@@ -9,7 +9,7 @@ from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.files import shown
 from surgery.formats import Format
 from surgery.spec import nearest
-from surgery.tasks import TASKS, metrics_for
+from surgery.tasks import TASKS, Task, metrics_for
 from surgery.terms import Problem
 
 # Problems whose labels have names.
@@ -35,6 +35,26 @@ class Wanted:
 
 def preset(name: str) -> Wanted:
     """A preset by its name; DatasetNotFound, or DatasetInvalid where it is for evaluation only."""
+    task = _task(name)
+    if task.train_on:
+        raise DatasetInvalid(
+            f"{name} is for evaluation only: it has no train split. Name {task.train_on} as the "
+            "dataset, which has the same labels, and this one in also_evaluate of a fine-tune"
+        )
+    return _wanted(task, task.train)
+
+
+def measured_preset(name: str, revision: str | None = None) -> Wanted:
+    """A preset to measure on alone: the measured split stands in the place of train as well.
+
+    No row of train has to be there, and none is read. DatasetNotFound where there is no such
+    preset.
+    """
+    task = _task(name)
+    return _wanted(task, task.validation, revision)
+
+
+def _task(name: str) -> Task:
     task = TASKS.get(name)
     if task is None:
         near = nearest(name, list(TASKS))
@@ -43,16 +63,15 @@ def preset(name: str) -> Wanted:
             f"no dataset is called {shown(name)!r}{hint} GET /v1/tasks lists the presets; "
             'a dataset of the Hub is written {"hub": "owner/name", "columns": …}'
         )
-    if task.train_on:
-        raise DatasetInvalid(
-            f"{name} is for evaluation only: it has no train split. Name {task.train_on} as the "
-            "dataset, which has the same labels"
-        )
+    return task
+
+
+def _wanted(task: Task, train: str, revision: str | None = None) -> Wanted:
     return Wanted(
         id=task.name,
         reference=HubDataset(
-            hub=task.hub, config=task.config, train=task.train, validation=task.validation,
-            columns=task.columns, problem=task.problem,
+            hub=task.hub, config=task.config, revision=revision, train=train,
+            validation=task.validation, columns=task.columns, problem=task.problem,
         ),
         labels=task.labels or None, metrics=task.metrics, questions=task.questions,
         format=task.format,

@@ -58,12 +58,18 @@ def varied(name: str, count: int) -> list[Raw]:
 def put(folder: Path, name: str, rows: list[Raw], kind: str = "jsonl", held: int = 2) -> Sources:
     """A mirror with the rows as a preset's files, the first ``held`` as validation."""
     task = TASKS[name]
-    place = folder / "mirror/datasets" / task.hub / task.config
-    place.mkdir(parents=True, exist_ok=True)
-    for split, kept in ((task.train, rows[held:]), (task.validation, rows[:held])):
-        path = place / f"{split}.{kind}"
-        if kind == "parquet":
-            pq.write_table(pa.Table.from_pylist(kept), path)
-        else:
-            path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    put_split(folder / "mirror", name, task.train, rows[held:], kind)
+    put_split(folder / "mirror", name, task.validation, rows[:held], kind)
     return Sources((folder / "mirror",), cache=folder / "cache", offline=True)
+
+
+def put_split(mirror: Path, name: str, split: str, rows: list[Raw], kind: str = "jsonl") -> None:
+    """One split of a preset in a mirror."""
+    task = TASKS[name]
+    place = mirror / "datasets" / task.hub / task.config
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"{split}.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))

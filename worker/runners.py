@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,17 +13,18 @@ import torch
 import transformers
 
 from surgery import __version__
+from surgery.also import open_evaluation_sets
 from surgery.continuation import begin_with
-from surgery.data import TaskData, open_data
+from surgery.data import EvaluationSet, TaskData, open_data
 from surgery.dataset_spec import HubDataset
-from surgery.errors import ModelNotFound
+from surgery.errors import DatasetInvalid, ModelNotFound
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, resolve_model
 from surgery.policies import choose_layers, granularity_of, ranking_options, resolved_choice
 from surgery.progress import Reporter
 from surgery.ranking import rank_layers
-from surgery.references import materialise, resolve_dataset
+from surgery.references import materialise, resolve_dataset, resolve_measured
 from surgery.results import RankingResult
 from surgery.schema import DatasetReport
 from surgery.selection import (
@@ -146,11 +148,29 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
         begin_with(loaded, data, Path(message["continue_folder"]))
     layers = named_layers(loaded, chosen["layers"], Granularity(chosen["granularity"]))
     _tell_selected(loaded, layers, spec, report)
+    data = replace(data, also=_also(message, sources, data, loaded, spec))
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
     result = finetune(loaded, data, spec, layers, report, resume, chosen.get("scores"))
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return result.model_dump(mode="json"), _learned(data)
+
+
+def _also(
+    message: Json, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
+) -> tuple[EvaluationSet, ...]:
+    """Exactly the presets to measure on that were resolved when the job was submitted."""
+    found = []
+    for pinned in message["resolved"].get("also_evaluate", []):
+        source = resolve_measured(pinned["id"], sources, pinned["revision"])
+        if source.fingerprint != pinned["fingerprint"]:
+            raise DatasetInvalid(
+                f"{source.id} changed since the job was submitted, or this worker's mirror holds "
+                "another copy; submit again"
+            )
+        found.append(source)
+    length = spec.training.max_length
+    return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
 
 
 def _rank_first(
