@@ -1,4 +1,4 @@
-"""Invented rows in the shapes of WiC's, WSC's, MultiRC's and ReCoRD's data."""
+"""Invented rows in the shapes of WiC's, WSC's, MultiRC's, ReCoRD's and AX-g's data."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ RECORD: Raw = {
     "entities": ["Ida Berg", "Lund", "the Lund Choir"],
     "entity_spans": {"text": ["Ida Berg"], "start": [6], "end": [14]},
     "answers": ["the Lund Choir"], "idx": {"passage": 2, "query": 5},
+}  # fmt: skip
+AXG: Raw = {
+    "premise": "The cook paid the waiter before he left.", "hypothesis": "The waiter left.",
+    "idx": 7, "label": 1,
 }  # fmt: skip
 SHAPES: dict[str, tuple[Raw, str]] = {
     "super_glue/wic": (WIC, "label"), "super_glue/wsc": (WSC, "label"),

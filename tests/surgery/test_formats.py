@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from preset_rows import MULTIRC, RECORD, SHAPES, WIC, WSC, Raw, put, varied
+from preset_rows import AXG, MULTIRC, RECORD, SHAPES, WIC, WSC, Raw, put, varied
 
 from surgery import wanted
 from surgery.errors import DatasetInvalid
-from surgery.formats import FORMATS, answer_f1, multirc, record, wic, wsc
+from surgery.formats import FORMATS, answer_f1, axg, multirc, record, wic, wsc
 from surgery.inputs import CellError
 from surgery.references import materialise, resolve_dataset
 from surgery.tasks import TASKS
@@ -76,6 +76,12 @@ def test_record_is_a_row_a_candidate() -> None:
     ]  # fmt: skip
 
 
+def test_winogender_rows_are_pairs_by_their_index() -> None:
+    texts = {"text": "The cook paid the waiter before he left.", "text_pair": "The waiter left."}
+    assert axg(AXG) == [{**texts, "label": 1, "group": 3}]
+    assert [axg({**AXG, "idx": index})[0]["group"] for index in (0, 1, 2, 6, 8)] == [0, 0, 1, 3, 4]
+
+
 def test_record_counts_the_best_of_several_answers_by_their_plain_words() -> None:
     rows = record({**RECORD, "entities": ["lund choir!", "Lund"], "answers": ["A Lund", "Choir"]})
     assert [(row["label"], row["f1"], row["exact_match"]) for row in rows] == [
@@ -97,6 +103,8 @@ def test_record_counts_the_best_of_several_answers_by_their_plain_words() -> Non
         ("wsc", {**WSC, "span2_index": "6"}, "span2_index", "an index is an integer"),
         ("multirc", {**MULTIRC, "idx": 4}, "idx", "paragraph and question"),
         ("multirc", {**MULTIRC, "idx": {"paragraph": 1, "question": -1}}, "idx", "from 0"),
+        ("axg", {**AXG, "idx": None}, "idx", "an index is an integer"),
+        ("axg", {**AXG, "hypothesis": ""}, "hypothesis", "missing or empty"),
         ("record", {**RECORD, "query": "Later sang."}, "query", "no @placeholder"),
         ("record", {**RECORD, "answers": []}, "answers", "hidden answers"),
         ("record", {**RECORD, "entities": [1]}, "entities", "no list of strings"),

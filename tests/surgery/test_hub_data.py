@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 from datasets import Dataset
+from nli_rows import nli_rows
 from preset_rows import varied
 
 from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
-from surgery.references import DatasetSource, materialise, resolve_dataset
+from surgery.evaluation_sets import find_evaluation_sets
+from surgery.references import DatasetSource, materialise, resolve_dataset, resolve_measured
 from surgery.sources import Sources
 from surgery.tasks import TASKS
 from surgery.terms import Problem
@@ -131,6 +133,32 @@ def test_texts_are_built_of_the_hubs_parquet(
     assert report.rows == {"train": 12, "validation": 12}
     rows = Dataset.from_file(str(folder / "train.arrow"))
     assert (rows["label"][:3], rows["f1"][:3]) == ([0, 0, 1], [0.0, 2 / 3, 1.0])
+
+
+def test_a_diagnostic_is_one_file_of_the_hub(
+    hub: FakeHub, online: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preset without a train split; the copy of another has no labels."""
+    for name in ("super_glue/axg", "glue/ax"):
+        monkeypatch.setitem(TASKS, name, replace(TASKS[name], hub="me/own"))
+    lines = "".join(json.dumps(row) + "\n" for row in nli_rows("super_glue/axg", 6, seed=0))
+    hub.files = {"axg/test.jsonl": lines.encode(), "ax/test.jsonl": b"{}"}
+    labels = ["not_entailment", "entailment"]
+    [found] = find_evaluation_sets(
+        ["super_glue/axg"], "ds_1", Problem.CLASSIFICATION, labels, online
+    )
+    assert (found.origin, found.revision) == ("hub", SHA)
+    folder, report = materialise(found, online)
+    assert report.rows["validation"] == 6
+    table = Dataset.from_file(str(folder / "validation.arrow"))
+    assert table["group"][:] == [0, 0, 1, 1, 2, 2]
+    again = resolve_measured("super_glue/axg", online, SHA)
+    assert (again.fingerprint, again.revision) == (found.fingerprint, SHA)
+    with pytest.raises(DatasetInvalid, match="put a copy that has them in the mirror") as caught:
+        find_evaluation_sets(
+            ["glue/ax"], "ds_1", Problem.CLASSIFICATION, TASKS["glue/ax"].labels, online
+        )
+    assert caught.value.faults[0].pointer == "/also_evaluate/0"
 
 
 def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) -> None:

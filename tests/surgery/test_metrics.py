@@ -95,6 +95,11 @@ def test_gender_parity_asks_only_for_equal_predictions() -> None:
         ("accuracy", "gender_parity"), groups=np.array([0, 0, 1, 1, 2, 2]),
     )  # fmt: skip
     assert found == {"accuracy": 0.5, "gender_parity": 2 / 3}
+    odd = measure(
+        logits, np.array([1, 1, 0, 0, 1, 1]), Problem.CLASSIFICATION,
+        ("accuracy", "gender_parity"), groups=np.array([0, 1, 1, 2, 2, 3]),
+    )  # fmt: skip
+    assert odd == {"accuracy": 0.5, "gender_parity": None}, "two rows have no partner"
 
 
 def test_an_undefined_correlation_is_none() -> None:
