@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -55,6 +56,13 @@ class Storage:
         with self._files.open(self._path(key), "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+    def names(self, key: str) -> list[str]:
+        """The files of a complete folder; none where there is no such folder."""
+        path = f"{self._path(key)}/{MANIFEST}"
+        if not self._files.exists(path):
+            return []
+        return list(json.loads(self._files.cat_file(path))["files"])
 
     def delete(self, key: str) -> None:
         """Remove a folder; none is no error."""

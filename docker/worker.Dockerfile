@@ -9,6 +9,7 @@
 # are on an index of their own: PyTorch's installation page names it, or use your own mirror.
 #
 # For artifacts in an object store add its fsspec package: --build-arg STORAGE_PACKAGE=s3fs
+# For trackers beside TensorBoard: --build-arg WORKER_EXTRAS=worker,mlflow,wandb
 
 FROM python:3.11.15-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -36,9 +37,10 @@ COPY app app
 COPY worker worker
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 ARG STORAGE_PACKAGE=""
+ARG WORKER_EXTRAS="worker"
 RUN set -- /wheels/*.whl && \
     python -m pip --python /opt/venv/bin/python install --constraint constraints.txt \
-        "$1[worker]" ${STORAGE_PACKAGE:+"${STORAGE_PACKAGE}"} && \
+        "$1[${WORKER_EXTRAS}]" ${STORAGE_PACKAGE:+"${STORAGE_PACKAGE}"} && \
     /opt/venv/bin/python -c "import sys, torch; built = 'cuda' if torch.version.cuda else 'cpu'; sys.exit(built != '${TORCH_VARIANT}' and 'torch is built for ' + built)"
 
 FROM python:3.11.15-slim-bookworm

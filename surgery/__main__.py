@@ -44,6 +44,7 @@ from surgery.selection_spec import SelectionSpec
 from surgery.sources import Sources
 from surgery.spec import RankingOptions
 from surgery.terms import RANKED, Aggregate, Fisher, Granularity, Method, Policy, Precision
+from surgery.tracked import tracked
 from surgery.training import finetune
 from surgery.training_spec import CheckpointSpec, TrainingSpec
 
@@ -125,7 +126,10 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
         ),
     )  # fmt: skip
     scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
-    return finetune(loaded, data, spec, layers, Lines(given.out), scores=scores)
+    with tracked(Lines(given.out), given.out.resolve().name, spec) as reporter:
+        result = finetune(loaded, data, spec, layers, reporter, scores=scores)
+    result.warnings += reporter.warnings
+    return result
 
 
 def _parser() -> argparse.ArgumentParser:

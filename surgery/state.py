@@ -146,6 +146,11 @@ def load_state(folder: Path, moving: Moving, device: torch.device, share: Share)
     return progress
 
 
+def saved_step(folder: Path) -> int:
+    """The step that a saved state is of."""
+    return int(json.loads((folder / ENTRIES).read_text())["step"])
+
+
 def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

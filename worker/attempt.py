@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import jobs, runs
 from app.checks import ranking_digest
 from app.db import Database
+from app.event_files import event_files_key
 from app.jobs import Lease
 from app.retention import prune_checkpoints
 from app.settings import Settings
@@ -126,7 +127,7 @@ class Attempt:
             self._heart.tell(self._phase, None)
         elif kind == "progress":
             self._heart.tell(self._phase, message)
-        elif kind in {"metric", "checkpoint", "state", "ranking", "selected"}:
+        elif kind in {"metric", "checkpoint", "state", "ranking", "selected", "log"}:
             getattr(self, f"_store_{kind}")(message)
         elif kind == "gone":
             return self._crashed()
@@ -155,6 +156,12 @@ class Attempt:
         dropped = self._write(lambda: prune_checkpoints(self.database, self.lease, keep))
         for path in (*([replaced] if replaced else []), *dropped):
             self.storage.delete(path)
+
+    def _store_log(self, message: Json) -> None:
+        """TensorBoard's files of this attempt, under a key that no other attempt writes."""
+        self.storage.put_folder(
+            Path(message["path"]), event_files_key(self.job.id, self.lease.epoch)
+        )
 
     def _store_state(self, message: Json) -> None:
         folder = Path(message["path"])

@@ -29,6 +29,13 @@ PASSED_ON = (
     "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "HF_ENDPOINT",
     "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE",
 )  # fmt: skip
+# What trackers go by: their addresses and credentials, which stay in that process.
+TRACKERS = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
+    "WANDB_ENTITY", "WANDB_BASE_URL", "WANDB_DIR",
+)  # fmt: skip
 
 
 class ChildProcess:
@@ -119,7 +126,7 @@ class ChildProcess:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    kept = {name: os.environ[name] for name in (*PASSED_ON, *TRACKERS) if name in os.environ}
     kept |= {
         "HF_HOME": str(settings.sources.cache / "huggingface"),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -35,8 +35,10 @@ from surgery.selection import (
 )
 from surgery.sources import Sources
 from surgery.spec import RankingOptions, RankingSpec
+from surgery.state import saved_step
 from surgery.tasks import metrics_for
 from surgery.terms import Granularity
+from surgery.tracked import tracked
 from surgery.training import finetune
 from surgery.units import Unit
 
@@ -151,7 +153,12 @@ def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
     data = replace(data, also=_also(message, sources, data, loaded, spec))
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
-    result = finetune(loaded, data, spec, layers, report, resume, chosen.get("scores"))
+    with tracked(
+        report, message["id"], spec, resumed_at=saved_step(resume) if resume else None,
+        keep=lambda folder: report.tell("log", path=str(folder)),
+    ) as reporter:  # fmt: skip
+        result = finetune(loaded, data, spec, layers, reporter, resume, chosen.get("scores"))
+    result.warnings += reporter.warnings
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return result.model_dump(mode="json"), _learned(data)
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import jobs as machine
+from app.archive import Member, tar_size, tar_stream
 from app.deps import JobDep, Service, ServiceDep
 from app.errors import NotFound
+from app.event_files import event_files
 from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
 from app.routes.examples import EVENTS, JOB, JOBS, METRICS, answers
 from app.tables import Job, JobEvent, Kind, Metric, Status
 from app.views import EventView, JobView, MetricView, job_views
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 StatusFilter = Annotated[Status | None, Query(description="Only jobs that stand here.")]
 Filter = Annotated[str | None, Query(max_length=300)]
 
@@ -117,3 +123,34 @@ def get_metrics(
     data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(start + limit)) if more else None
     return Page(data=data, next_cursor=following, has_more=more)
+
+
+@router.get(
+    "/{job_id}/tensorboard",
+    summary="Download a fine-tune's TensorBoard log",
+    response_class=Response,
+    responses={**answers({}, 404), 200: {"content": TAR, "description": "The archive."}},
+)
+def get_tensorboard(job: JobDep, service: ServiceDep) -> Response:
+    """A tar archive of event files: unpack it and run `tensorboard --logdir` on the folder.
+
+    They hold what `metrics` lists. While the job runs, as of its last checkpoint.
+    """
+    members = [
+        Member(f"{job.id}/{name}", len(content), partial(_once, content))
+        for name, content in event_files(service.storage, job)
+    ]
+    if not members:
+        raise NotFound(
+            f"{job.id} has no TensorBoard log; a fine-tune has one from its first checkpoint"
+        )
+    headers = {
+        "Content-Length": str(tar_size(members)),
+        "Content-Disposition": f'attachment; filename="{job.id}-tensorboard.tar"',
+    }
+    stream = tar_stream(members, job.updated_at.timestamp())
+    return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
+
+
+def _once(content: bytes) -> Iterator[bytes]:
+    yield content

@@ -1,0 +1,24 @@
+"""TensorBoard's event files of a job: those of every attempt, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.storage import Storage
+from app.tables import Job
+
+
+def event_files_key(job_id: str, epoch: int) -> str:
+    """Where one attempt's files are stored. A lease's epoch is one attempt's alone."""
+    return f"logs/{job_id}/{epoch}"
+
+
+def event_files(storage: Storage, job: Job) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file, oldest attempt first.
+
+    Read whole, some 60 bytes a number, for a running job's are replaced by longer ones.
+    """
+    for epoch in range(1, job.lease_epoch + 1):
+        key = event_files_key(job.id, epoch)
+        for name in storage.names(key):
+            yield name, b"".join(storage.chunks(f"{key}/{name}"))
