@@ -22,6 +22,7 @@ from app.runs import stored_ranking
 from app.selections import resolve_selection
 from app.tables import Dataset, IdempotencyKey, Job, Kind
 from surgery import __version__
+from surgery.adapter_checks import check_adapter
 from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetNotFound
 from surgery.finetune_spec import FinetuneSpec
@@ -117,6 +118,8 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     )  # fmt: skip
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)
+    if spec.adapter is not None:
+        check_adapter(spec.adapter, info)
     resolved |= resolve_continuation(service, spec, model, dataset)
     also = resolve_also_evaluate(service, spec, dataset)
     prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}

@@ -188,7 +188,9 @@ class CheckpointView(BaseModel):
     job: str
     step: int
     epoch: float = Field(description="Passes over the training rows so far.")
-    form: Literal["delta", "full"]
+    form: Literal["delta", "full", "adapter"] = Field(
+        description="`adapter`: LoRA, as PEFT reads it."
+    )
     is_best: bool
     pinned: bool = Field(description="Whether it stays whatever its job keeps.")
     metrics: dict[str, float | None]

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from surgery.adapter_checks import is_bias, no_biases
 from surgery.errors import Fault, SelectionMismatch
+from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel
+from surgery.selection import freeze_all_but, trained_parameters
 from surgery.training_spec import AdapterSpec
+from surgery.units import Unit
 
 ADAPTER = "default"  # PEFT's own name for the only one
+
+
+def make_trainable(
+    loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec
+) -> dict[str, nn.Parameter]:
+    """Make exactly what a request trains trainable, in place; return it by name.
+
+    Raises SelectionMismatch where the model has no such part.
+    """
+    if spec.adapter is None:
+        return freeze_all_but(loaded, layers, spec.selection.include)
+    return train_adapter(loaded, spec.adapter, spec.training.seed)
+
+
+def count_trainable(loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec) -> int:
+    """How many numbers `make_trainable` would make trainable; the model stays as it is."""
+    adapter = spec.adapter
+    if adapter is None:
+        trained = trained_parameters(loaded, layers, spec.selection.include)
+        return sum(parameter.numel() for parameter in trained.values())
+    own = sum(parameter.numel() for parameter in loaded.head.values())
+    if adapter.type == "lora":
+        linear = _linear_maps(loaded).values()
+        return own + sum(adapter.rank * (one.in_features + one.out_features) for one in linear)
+    biases = loaded.head | _own_tensors(loaded, adapter)
+    return sum(parameter.numel() for parameter in biases.values())
 
 
 def train_adapter(loaded: LoadedModel, adapter: AdapterSpec, seed: int) -> dict[str, nn.Parameter]:
@@ -29,7 +59,10 @@ def train_adapter(loaded: LoadedModel, adapter: AdapterSpec, seed: int) -> dict[
     wanted = {id(parameter) for parameter in chosen.values()}
     for parameter in loaded.model.parameters():
         parameter.requires_grad_(id(parameter) in wanted)
-    return {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
+    if trained.keys() != chosen.keys():
+        raise AssertionError("the trainable parameters are not the adapter's")
+    return trained
 
 
 def _own_tensors(loaded: LoadedModel, adapter: AdapterSpec) -> dict[str, nn.Parameter]:
@@ -40,18 +73,8 @@ def _own_tensors(loaded: LoadedModel, adapter: AdapterSpec) -> dict[str, nn.Para
     biases = {name: parameter for name, parameter in named.items() if is_bias(name)}
     inside = {id(p) for block in loaded.blocks for p in block.module.parameters()}
     if not any(id(bias) in inside for bias in biases.values()):
-        raise SelectionMismatch(
-            f"the blocks of {loaded.source.id} have no biases; use adapter type lora, or a "
-            "selection of layers",
-            [Fault("the model has no biases", pointer="/adapter/type")],
-        )
+        raise no_biases(loaded.source.id)
     return biases
-
-
-def is_bias(name: str) -> bool:
-    """Whether a tensor is a bias by its name: ``bias``, and DeBERTa's ``q_bias`` and the like."""
-    own = name.rpartition(".")[2]
-    return own == "bias" or own.endswith("_bias")
 
 
 def _inject(loaded: LoadedModel, adapter: AdapterSpec, seed: int) -> None:

@@ -38,6 +38,8 @@ class Trained(Strict):
             raise ValueError(
                 "selection does not go with an adapter, which trains in place of layers"
             )
+        if self.adapter is not None and self.selection.include:
+            raise ValueError("selection.include does not go with an adapter; leave it out")
         return self
 
 
@@ -67,6 +69,22 @@ class FinetuneSpec(Trained, Submission):
     processes: int = Field(
         1, ge=1, le=64, description="Train on so many devices of one machine at once."
     )
+
+    @model_validator(mode="after")
+    def _fits_lora(self) -> FinetuneSpec:
+        if self.adapter is None or self.adapter.type != "lora":
+            return self
+        if self.track_ranking:
+            raise ValueError(
+                "track_ranking scores layers as they were loaded, and lora changes what they "
+                "hold; leave it out"
+            )
+        if self.continue_from and self.checkpoints.form == "delta":
+            raise ValueError(
+                "an adapter of a continued model would not fit the model named here; set "
+                "checkpoints.form to full with continue_from"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates_need_scores(self) -> FinetuneSpec:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from surgery.card import Form
 from surgery.data import TaskData
 from surgery.dataset_spec import HubDataset
 from surgery.finetune_spec import FinetuneSpec
@@ -74,3 +75,9 @@ def _dataset(reference: str | HubDataset) -> dict[str, Any]:
         "name": reference, "hub": task.hub, "config": task.config, "revision": None,
         "split": task.validation,
     }  # fmt: skip
+
+
+def kept_form(spec: FinetuneSpec) -> Form:
+    """In which form a run's checkpoints are kept: LoRA's delta is PEFT's folder."""
+    lora = spec.adapter is not None and spec.adapter.type == "lora"
+    return "adapter" if lora and spec.checkpoints.form == "delta" else spec.checkpoints.form

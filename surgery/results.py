@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from surgery.terms import Aggregate, Granularity, Precision
+from surgery.training_spec import AdapterSpec
 
 
 class LayerInfo(BaseModel):
@@ -238,6 +239,7 @@ class FinetuneResult(BaseModel):
 
     trained_layers: list[str]
     included: list[str]
+    adapter: AdapterSpec | None = Field(None, description="What trained in place of layers.")
     ranking: str | None = Field(None, description="The ranking behind the selection.")
     trainable_parameters: int
     total_parameters: int

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from surgery.adapters import make_trainable
 from surgery.also import evaluate_also, named_metrics
 from surgery.batching import Rows, epoch_steps
 from surgery.checkpoint import write_checkpoint
@@ -25,9 +26,9 @@ from surgery.numerics import Numerics
 from surgery.optimisation import make_optimizer, make_schedule, rate_factors
 from surgery.parallel import add_up, present_share
 from surgery.progress import Quiet, Reporter, Stopped
-from surgery.record import record_of
+from surgery.record import kept_form, record_of
 from surgery.results import EpochReport, FinetuneResult
-from surgery.selection import freeze_all_but, frozen_digests
+from surgery.selection import frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
 from surgery.stepper import Stepper, halving_warnings
 from surgery.stopping import best_report, stops_early
@@ -86,7 +87,7 @@ class Finetune:
         return RankingTracker(self.loaded, self.data, self.training)
 
     def _moving(self) -> Moving:
-        trained = freeze_all_but(self.loaded, self.layers, self.spec.selection.include)
+        trained = make_trainable(self.loaded, self.layers, self.spec)
         factors = rate_factors(self.loaded, trained, self.layers, self.training, self.scores)
         optimizer = make_optimizer(trained, self.training, factors)
         schedule = make_schedule(optimizer, self.training, self.total_steps)
@@ -218,7 +219,7 @@ class Finetune:
         self.report.phase("save")
         folder = self.report.new_folder(f"checkpoint-{entry.step}")
         record = record_of(self.spec, self.data, self.layers, entry)
-        form = self.spec.checkpoints.form
+        form = kept_form(self.spec)
         write_checkpoint(folder, self.loaded, list(self.moving.trained), form, record)
         self.report.checkpoint(
             folder,
@@ -241,6 +242,7 @@ class Finetune:
         return FinetuneResult(
             trained_layers=[layer.name for layer in self.layers],
             included=list(self.spec.selection.include),
+            adapter=self.spec.adapter,
             trainable_parameters=sum(p.numel() for p in self.moving.trained.values()),
             total_parameters=sum(p.numel() for p in self.loaded.model.parameters()),
             primary_metric=self.metric,

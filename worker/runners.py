@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from surgery import __version__
+from surgery.adapters import count_trainable
 from surgery.also import open_evaluation_sets
 from surgery.continuation import begin_with
 from surgery.data import EvaluationSet, TaskData, open_data
@@ -31,7 +32,6 @@ from surgery.selection import (
     included_parameters,
     layers_of_model,
     named_layers,
-    trained_parameters,
 )
 from surgery.sources import Sources
 from surgery.spec import RankingOptions, RankingSpec
@@ -204,9 +204,7 @@ def _tell_selected(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
 ) -> None:
     """How much trains, the head among it, before the first step."""
-    if spec.adapter is None:
-        trained = trained_parameters(loaded, layers, spec.selection.include)
-        report.tell("selected", trainable_parameters=sum(p.numel() for p in trained.values()))
+    report.tell("selected", trainable_parameters=count_trainable(loaded, layers, spec))
 
 
 RUNNERS: dict[str, Callable[[Json, JobReporter], tuple[Json, Json]]] = {

@@ -141,10 +141,7 @@ def get_archive(
     ] = None,
 ) -> Response:
     """Streamed. `full` of a delta is put together from the base model on the way."""
-    if form == "delta" and row.form == "full":
-        raise Conflict(
-            f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it"
-        )
+    _check_form(row, form)
     members = [_stored(service, row, name) for name in sorted(row.files)]
     if form == "full" and row.form == "delta":
         whole = _merged(service, row)
@@ -157,6 +154,19 @@ def get_archive(
     }
     stream = tar_stream(members, row.created_at.timestamp())
     return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
+
+
+def _check_form(row: Checkpoint, form: str | None) -> None:
+    if form == "delta" and row.form == "full":
+        raise Conflict(
+            f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it"
+        )
+    if form is not None and row.form == "adapter":
+        raise Conflict(
+            f"checkpoint {row.id} is a LoRA adapter: download it without form, then surgery.load("
+            "base, folder).save_pretrained(target) makes a full folder of it; or train with "
+            "checkpoints.form full"
+        )
 
 
 def _stored(service: Service, row: Checkpoint, name: str) -> Member:

@@ -18,7 +18,8 @@ from test_checkpoint_heads import AUTO, logits_of
 from torch import Tensor, nn
 
 from surgery import apply_delta, load
-from surgery.adapters import is_bias, merged_state, train_adapter, unadapted_state
+from surgery.adapter_checks import is_bias
+from surgery.adapters import merged_state, train_adapter, unadapted_state
 from surgery.architecture import model_inputs
 from surgery.checkpoint import write_checkpoint
 from surgery.data import Batch
