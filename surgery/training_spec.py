@@ -93,7 +93,8 @@ class TrainingSpec(Strict):
             )
         if self.early_stopping_threshold and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
-        if self.warmup_steps is not None and "warmup_ratio" in self.model_fields_set:
+        ratio = type(self).model_fields["warmup_ratio"].default  # as a stored request names it
+        if self.warmup_steps is not None and self.warmup_ratio != ratio:
             raise ValueError("warmup_steps and warmup_ratio are the same thing; leave one out")
         if isinstance(self.class_weights, list) and not all(
             0 < weight < float("inf") for weight in self.class_weights
@@ -117,9 +118,12 @@ class AdapterSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> AdapterSpec:
-        given = self.model_fields_set & {"rank", "alpha", "dropout"}
-        if self.type == "bitfit" and given:
-            raise ValueError(f"{min(given)} means nothing to bitfit; leave it out")
+        if self.type == "lora":
+            return self
+        # A stored request names every field, so the defaults pass.
+        for name in ("rank", "alpha", "dropout"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} means nothing to bitfit; leave it out")
         return self
 
 
