@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from surgery.adapters import ADAPTER, unadapted_state
 from surgery.card import Form
-from surgery.errors import ModelUnsupported, SelectionMismatch
+from surgery.errors import CheckpointMismatch, ModelUnsupported
 from surgery.loading import LoadedModel
 from surgery.merge import ADAPTER_CONFIG, ADAPTER_FILE
 from surgery.terms import Problem
@@ -100,7 +100,7 @@ def _outermost(model: nn.Module, path: str, head: set[int]) -> str:
 def merge_adapter(model: nn.Module, folder: Path) -> nn.Module:
     """Add an adapter to the weights of its base, W + (α/r)·B·A, and copy its head, in place.
 
-    Raises SelectionMismatch where the model has no such tensors; nothing is changed then.
+    Raises CheckpointMismatch where the model has no such tensors; nothing is changed then.
     """
     settings = json.loads((folder / ADAPTER_CONFIG).read_text())
     scale = settings["lora_alpha"] / settings["r"]
@@ -109,7 +109,7 @@ def merge_adapter(model: nn.Module, folder: Path) -> nn.Module:
     changed = _merged(state, {n.removeprefix(PREFIX): t for n, t in tensors.items()}, scale)
     wrong = [n for n, t in changed.items() if n not in state or state[n].shape != t.shape]
     if wrong:
-        raise SelectionMismatch(
+        raise CheckpointMismatch(
             f"the adapter does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
         )
     for name, tensor in changed.items():

@@ -24,7 +24,7 @@ from surgery.architecture import model_inputs
 from surgery.checkpoint import write_checkpoint
 from surgery.data import Batch
 from surgery.encoding import encode
-from surgery.errors import SelectionMismatch
+from surgery.errors import CheckpointMismatch, SelectionMismatch
 from surgery.loading import LoadedModel
 from surgery.losses import Loss
 from surgery.merge import ADAPTER_FILE, RECORD
@@ -184,8 +184,8 @@ def test_an_adapter_is_not_put_on_as_a_delta_nor_on_another_base(tmp_path: Path)
     folder = tmp_path / "adapter"
     record = record_of(LORA, Problem.CLASSIFICATION)
     write_checkpoint(folder, loaded, list(trained), "adapter", record)
-    with pytest.raises(SelectionMismatch, match=r"use surgery\.load"):
+    with pytest.raises(CheckpointMismatch, match=r"use surgery\.load"):
         apply_delta(tiny("bert", dtype=torch.float32), folder)
     other = write_base(tmp_path / "other", "distilbert")
-    with pytest.raises(SelectionMismatch, match="not the base"):
+    with pytest.raises(CheckpointMismatch, match="not the base"):
         load(other, folder)
