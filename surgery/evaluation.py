@@ -15,11 +15,12 @@ from surgery.data import Encoded, TaskData, batches_by_length
 from surgery.errors import TrainingDiverged
 from surgery.likelihood import IGNORED
 from surgery.metrics import measure
+from surgery.prefix_replay import Replay, run_whole
 
 
 def evaluate(
     model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
-    outputs: Sequence[int] | None = None,
+    outputs: Sequence[int] | None = None, replay: Replay = run_whole,
 ) -> dict[str, float | None]:  # fmt: skip
     """The dataset's metrics of a model on its validation rows; None where one is undefined.
 
@@ -27,7 +28,7 @@ def evaluate(
     of the dataset's labels, where their order is another. Raises TrainingDiverged where the model's
     outputs are not finite.
     """
-    logits = predict(model, encoded, device)
+    logits = predict(model, encoded, device, replay)
     if not np.isfinite(logits).all():
         raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
     if outputs is not None:
@@ -51,8 +52,12 @@ def _groups(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, encoded: Encoded, device: torch.device) -> np.ndarray[Any, Any]:
+def predict(
+    model: nn.Module, encoded: Encoded, device: torch.device, replay: Replay = run_whole
+) -> np.ndarray[Any, Any]:
     """Logits of every row in order, (N, C), in eval mode; compare them with ``encoded.targets``.
+
+    ``replay`` is what the forward pass of some rows is run in.
 
     Of tagged rows, those of the tagged tokens, (M, C): row i's are
     ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``.
@@ -64,7 +69,8 @@ def predict(model: nn.Module, encoded: Encoded, device: torch.device) -> np.ndar
     parts: list[Tensor] = []
     for rows in batches_by_length(encoded.lengths, None):
         batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
-        logits = model(**model_inputs(model, batch)).logits
+        with replay(rows):
+            logits = model(**model_inputs(model, batch)).logits
         parts.append(
             (logits[batch["labels"] != IGNORED] if encoded.tagged else logits).float().cpu()
         )

@@ -60,6 +60,11 @@ def add_up(tensor: Tensor, share: Share) -> Tensor:
     return tensor
 
 
+def first_says(value: int, share: Share) -> int:
+    """The number of the first process, to all; every process asks at once."""
+    return int(add_up(torch.tensor(value if share.rank == 0 else 0), share))
+
+
 def gather_rows(rows: Tensor, numbers: list[int], total: int, share: Share) -> Tensor:
     """A matrix (total, U) of every process's rows, each at its number; all get it whole."""
     whole = torch.zeros(total, rows.shape[1], dtype=rows.dtype)

@@ -28,7 +28,7 @@ def prefix_key(
 ) -> str:
     """One for each model, values of its frozen tensors, end of the prefix and number format.
 
-    ``digests`` are those of all frozen parameters by name; those above the prefix do not count.
+    ``digests`` are `selection.frozen_digests`; parameters above the prefix do not count.
     """
     inside = {id(module) for module in cut.blocks}
     above = {
@@ -37,11 +37,8 @@ def prefix_key(
         if id(block.module) not in inside
         for parameter in block.module.parameters()
     }
-    frozen = [
-        (name, digests[name])
-        for name, parameter in loaded.model.named_parameters()
-        if name in digests and id(parameter) not in above
-    ]
+    elsewhere = {name for name, p in loaded.model.named_parameters() if id(p) in above}
+    frozen = sorted((name, value) for name, value in digests.items() if name not in elsewhere)
     device = next(loaded.model.parameters()).device
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     computed = [kind, training.precision.value, torch.__version__, transformers.__version__]

@@ -8,7 +8,7 @@ the model's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,10 +21,17 @@ from surgery.prefix_states import States
 from surgery.prefix_trace import Cut, Embedded, Form, is_ids
 
 Forward = Callable[..., Any]
+Replay = Callable[[Sequence[int]], AbstractContextManager[None]]
+"""What a forward pass of some rows is run in."""
 
 
 class _Reached(Exception):
     """The prefix is done; what comes after it is not needed."""
+
+
+def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
+    """Replay nothing."""
+    return nullcontext()
 
 
 @contextmanager

@@ -255,6 +255,9 @@ class FinetuneResult(BaseModel):
     peak_memory_bytes: int
     samples_per_second: float | None
     lengths: TokenLengths | None = None
+    prefix: PrefixReport | None = Field(
+        None, description="What became of the layers below the lowest trained one."
+    )
     processes: int = Field(1, description="That shared each step.")
     seconds: dict[str, float]
     warnings: list[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -129,3 +129,10 @@ def frozen_digests(model: nn.Module) -> dict[str, str]:
         ).hexdigest()
         for name, tensor in _frozen(model)
     }
+
+
+def check_frozen(model: nn.Module, digests: Mapping[str, str]) -> None:
+    """Prove that the frozen parameters are what they were when their digests were taken."""
+    changed = [name for name, now in frozen_digests(model).items() if digests[name] != now]
+    if changed:
+        raise AssertionError(f"frozen tensors changed: {changed[:3]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -17,6 +17,8 @@ from surgery.losses import Loss
 from surgery.memory import in_use
 from surgery.numerics import Numerics
 from surgery.parallel import Share, add_up
+from surgery.prefix_replay import Replay, run_whole
+from surgery.prefix_store import release_held
 from surgery.sample import is_out_of_memory
 from surgery.state import Moving, random_state, set_random_state
 from surgery.training_spec import TrainingSpec
@@ -25,7 +27,7 @@ from surgery.training_spec import TrainingSpec
 class Stepper:
     """Moves the trained tensors of a model by one step at a time.
 
-    ``before`` is told the rows of each batch before its forward pass. ``halvings`` counts how often
+    ``replay`` is what the forward pass of some rows is run in. ``halvings`` counts how often
     batches were halved because memory ran out; the steps stay the same.
     """
 
@@ -39,16 +41,15 @@ class Stepper:
         *,
         numerics: Numerics,
         share: Share,
-        before: Callable[[Rows], None] | None = None,
     ) -> None:
         # accelerate places the model and, for several processes, adds their gradients up.
         self.accelerator = Accelerator()
         self.model = self.accelerator.prepare_model(model)
         self.device = self.accelerator.device
         self.halvings = 0
+        self.replay: Replay = run_whole
         self._moving, self._encoded, self._loss = moving, encoded, loss
         self._training, self._numerics, self._share = training, numerics, share
-        self._before = before
 
     def step(self, batches: Sequence[Rows]) -> Tensor:
         """Move by the gradient of the mean loss over all rows of the batches; that loss.
@@ -91,10 +92,8 @@ class Stepper:
         return total
 
     def _loss_of(self, rows: Rows) -> Tensor:
-        if self._before is not None:
-            self._before(rows)
         batch = on_device(self._encoded.batch(rows), self.device)
-        with self._numerics.autocast():
+        with self.replay(rows), self._numerics.autocast():
             logits = self.model(**model_inputs(self.accelerator.unwrap_model(self.model), batch))
         return self._loss.total(logits.logits, batch["labels"])
 
@@ -113,6 +112,7 @@ class Stepper:
         if size == 1 or not allowed:
             raise OutOfMemory(self._advice(size)) from error
         self.halvings += 1
+        release_held()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,17 +25,19 @@ from surgery.losses import loss_for
 from surgery.memory import peak_bytes, reset_peak
 from surgery.numerics import Numerics
 from surgery.optimisation import make_optimizer, make_schedule, rate_factors
-from surgery.parallel import add_up, present_share
+from surgery.parallel import first_says, present_share
+from surgery.prefix import Prefix, Split, open_prefix
+from surgery.prefix_store import Room
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.record import kept_form, record_of
 from surgery.results import EpochReport, FinetuneResult
-from surgery.selection import frozen_digests
+from surgery.selection import check_frozen, frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
 from surgery.stepper import Stepper, halving_warnings
-from surgery.stopping import best_report, stops_early
+from surgery.stopping import best_report, evaluation_due, stops_early
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
-from surgery.training_checks import check_training, total_steps
+from surgery.training_checks import check_training, steps_per_epoch, total_steps
 from surgery.units import Unit
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
@@ -52,6 +55,7 @@ class Finetune:
     layers: Sequence[Unit]
     report: Reporter
     scores: Mapping[str, float] | None = None
+    room: Room | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -103,27 +107,36 @@ class Finetune:
         self._state_saved = time.monotonic()
         self._plan: tuple[int, list[list[Rows]]] | None = None
         with self.numerics.settings():
-            self.report.phase("train")
-            self.stepper.model.train()
-            while True:
-                if self._evaluation_due():
-                    self._evaluate()
-                if self._over():
-                    return
-                self._step()
-                self._stop_or_save()
+            self.prefix = self._open_prefix()
+            self.stepper.replay = partial(self.prefix.replay, "train")
+            with self.prefix.installed():
+                self._train()
+
+    def _open_prefix(self) -> Prefix:
+        """What lies below the lowest trained layer, ready to be replayed."""
+        train = Split(self.train, self.numerics.autocast)
+        passes = self.total_steps / steps_per_epoch(
+            self.training, len(self.train), self.share.world
+        )
+        return open_prefix(
+            self.loaded, {"train": train, "validation": Split(self.validation)}, self.training,
+            self.report, digests=self.digests, passes=passes, room=self.room,
+        )  # fmt: skip
+
+    def _train(self) -> None:
+        self.report.phase("train")
+        self.stepper.model.train()
+        while True:
+            if evaluation_due(self.progress, self.training, self.total_steps):
+                self._evaluate()
+            if self._over():
+                return
+            self._step()
+            self._stop_or_save()
 
     def _over(self) -> bool:
         done = self.progress.step >= self.total_steps
         return done or stops_early(self.progress.reports, self.metric, self.training)
-
-    def _evaluation_due(self) -> bool:
-        progress = self.progress
-        if progress.step == (progress.reports[-1].step if progress.reports else 0):
-            return False
-        every = self.training.evaluate_every_steps
-        due = progress.batch == 0 if every is None else progress.step % every == 0
-        return due or progress.step == self.total_steps
 
     def _steps(self) -> list[list[Rows]]:
         """The batches of each step of the present epoch."""
@@ -174,9 +187,7 @@ class Finetune:
             self.report.step(self.progress.step, self.total_steps, "steps")
         except Stopped as stop:
             wanted = DRAIN if stop.resumable else CANCEL
-        if self.share.world > 1:
-            told = torch.tensor(wanted if self.share.rank == 0 else GO_ON)
-            wanted = int(add_up(told, self.share))
+        wanted = first_says(wanted, self.share)
         if wanted in {SAVE, DRAIN}:
             self._save_state()
         if wanted in {DRAIN, CANCEL}:
@@ -193,7 +204,9 @@ class Finetune:
     def _evaluate(self) -> None:
         self.report.phase("evaluate")
         progress = self.progress
-        values = evaluate(self.loaded.model, self.validation, self.data, self.stepper.device)
+        model, device = self.loaded.model, self.stepper.device
+        replay = partial(self.prefix.replay, "validation")
+        values = evaluate(model, self.validation, self.data, device, replay=replay)
         entry = EpochReport(
             epoch=self._epochs(),
             step=progress.step,
@@ -225,18 +238,13 @@ class Finetune:
             folder,
             {
                 "epoch": entry.epoch, "step": entry.step, "form": form, "metrics": entry.metrics,
-                "is_best": self._best() is entry,
+                "is_best": best_report(self.progress.reports, self.metric) is entry,
             },
         )  # fmt: skip
 
-    def _best(self) -> EpochReport:
-        return best_report(self.progress.reports, self.metric)
-
     def result(self, seconds: float) -> FinetuneResult:
         """What was reached, after proving that nothing frozen moved."""
-        changed = [n for n, d in frozen_digests(self.loaded.model).items() if self.digests[n] != d]
-        if changed:
-            raise AssertionError(f"frozen tensors changed: {changed[:3]}")
+        check_frozen(self.loaded.model, self.digests)
         progress = self.progress
         spent = progress.train_seconds
         return FinetuneResult(
@@ -246,7 +254,7 @@ class Finetune:
             trainable_parameters=sum(p.numel() for p in self.moving.trained.values()),
             total_parameters=sum(p.numel() for p in self.loaded.model.parameters()),
             primary_metric=self.metric,
-            best=self._best(),
+            best=best_report(self.progress.reports, self.metric),
             epochs=progress.reports,
             stopped_early=progress.step < self.total_steps,
             ranking_at_start=self.tracker.at_start if self.tracker else None,
@@ -254,6 +262,7 @@ class Finetune:
             peak_memory_bytes=peak_bytes(),
             samples_per_second=round(progress.rows / spent, 2) if spent else None,
             lengths=self.lengths,
+            prefix=self.prefix.report,
             processes=self.share.world,
             seconds={"train": round(spent, 3), "total": round(seconds, 3)},
             warnings=[
@@ -271,18 +280,20 @@ def finetune(
     report: Reporter | None = None,
     resume: Path | None = None,
     scores: Mapping[str, float] | None = None,
+    room: Room | None = None,
 ) -> FinetuneResult:
     """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
 
     ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
     the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
-    go by. In a group of processes (torchrun, accelerate launch) each computes a part of every step.
+    go by; ``room`` is what the frozen prefix may take. In a group of processes (torchrun,
+    accelerate launch) each computes a part of every step.
     Raises TrainingInvalid where the options do not fit, TrainingDiverged when the loss is not
     finite, OutOfMemory, and Stopped when the reporter asks for it.
     """
     reset_peak()
     began = time.perf_counter()
-    run = Finetune(loaded, data, spec, layers, report or Quiet(), scores)
+    run = Finetune(loaded, data, spec, layers, report or Quiet(), scores, room)
     if resume is not None:
         run.restore(resume)
     run.run()
