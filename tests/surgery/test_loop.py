@@ -132,10 +132,12 @@ def test_a_steps_loss_is_that_of_all_its_rows(data: TaskData, loaded: LoadedMode
     expected = reference_training.step_loss(loaded.model, encoded, rows, 0.1, weighted)
     loss = Loss(data.problem, 0.1, weighted)
     total = sum(
-        float(loss.total(loaded.model(**_inputs(batch)).logits, batch["labels"]))
+        float(loss.total(loaded.model(**_inputs(batch)).logits, batch["labels"]).detach())
         for batch in (encoded.batch(rows[:1]), encoded.batch(rows[1:]))
     )
-    assert total / loss.weight(encoded.labels_of(rows)) == pytest.approx(float(expected), rel=1e-6)
+    assert total / loss.weight(encoded.labels_of(rows)) == pytest.approx(
+        float(expected.detach()), rel=1e-6
+    )
 
 
 def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
