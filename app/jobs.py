@@ -1,4 +1,4 @@
-"""The job state machine: the only code that changes a job's status.
+"""The job state machine: with its moves in ``app.transitions``, all that changes a job's status.
 
     queued ──claim──▶ running ──finish──▶ succeeded
        ▲                 │ ├────fail────▶ failed      (also: reap or crash at the last attempt)
@@ -9,82 +9,31 @@
 A claim is a lease. Its epoch grows by one at every claim and fences every later write: a worker
 that was given up for dead finds no row to change. The database's clock alone decides. Each function
 is one transaction and tells its caller whether it took place.
+
+A comparison is running from the start and no worker holds it: whatever ends one of its children
+takes the next step of the comparison in the same transaction. Its row is locked before its
+children's, by everyone, so that two ends never wait for each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
-from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
-from app.tables import TERMINAL, Job, JobEvent, Kind, Status
-
-Json = dict[str, Any]
-
-
-class Fenced(Exception):
-    """The lease is lost: another epoch owns the job, or it is over. Nothing was written."""
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to work on a job, until it expires or is lost."""
-
-    job_id: str
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Renewal:
-    """What a heartbeat brings back."""
-
-    cancel_requested: bool
-
-
-def held(lease: Lease) -> ColumnElement[bool]:
-    """The one condition under which a worker may write."""
-    return and_(
-        Job.id == lease.job_id,
-        Job.lease_epoch == lease.epoch,
-        Job.status == Status.RUNNING,
-        Job.lease_expires_at > db_now(),
-    )
-
-
-def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Json) -> None:
-    """Add to a job's history, in the caller's transaction."""
-    event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
-    event.at = db_now()
-    session.add(event)
-
-
-def _status(session: Session, job_id: str, epoch: int, status: Status, **data: Any) -> None:
-    record_event(session, job_id, epoch, "status", {"status": status.value, **data})
-
-
-def enqueue(session: Session, job: Job) -> Job:
-    """Insert a queued job, in the caller's transaction."""
-    job.status = Status.QUEUED
-    job.created_at = job.queued_at = job.updated_at = db_now()
-    session.add(job)
-    session.flush()
-    _status(session, job.id, 0, Status.QUEUED)
-    session.refresh(job)
-    return job
-
-
-def store_finished_ranking(session: Session, job: Job) -> Job:
-    """Insert a ranking that a fine-tune computed, already succeeded."""
-    enqueue(session, job)
-    job.status = Status.SUCCEEDED
-    job.started_at = job.finished_at = db_now()
-    _status(session, job.id, 0, Status.SUCCEEDED)
-    return job
+from app.leases import Fenced, Json, Lease, Renewal, ending, held, holding, lock_comparison
+from app.tables import TERMINAL, Job, Kind, Status
+from app.transitions import (
+    ask_to_stop,
+    cancel_children,
+    charge,
+    end,
+    move_on,
+    record_status,
+    requeue,
+)
 
 
 def claim(
@@ -115,7 +64,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
-        _status(session, job.id, job.lease_epoch, Status.RUNNING, worker=owner)
+        record_status(session, job.id, job.lease_epoch, Status.RUNNING, worker=owner)
         return Lease(job.id, job.lease_epoch), job
 
 
@@ -126,6 +75,7 @@ def _ready(kinds: Sequence[Kind]) -> CTE:
         .where(
             Job.status == Status.QUEUED,
             Job.kind.in_(kinds),
+            Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
@@ -157,34 +107,26 @@ def renew(
         return Renewal(bool(wanted))
 
 
-def holding(session: Session, lease: Lease) -> Job:
-    """The job's row, locked, if the lease still holds. Raises Fenced."""
-    job = session.scalar(select(Job).where(held(lease)).with_for_update())
-    if job is None:
-        raise Fenced
-    return job
-
-
-def _end(session: Session, job: Job, status: Status, **values: Any) -> None:
-    """Leave ``running`` for good; the caller holds the row."""
-    for name, value in values.items():
-        setattr(job, name, value)
-    job.status = status
-    job.lease_expires_at = None
-    job.state = None  # its files are garbage now
-    job.finished_at = job.updated_at = db_now()
-    job.phase = None
-    error = (values.get("error") or {}).get("code")
-    _status(session, job.id, job.lease_epoch, status, **({"code": error} if error else {}))
+def advance(database: Database) -> None:
+    """Take any step of a comparison that was left untaken."""
+    running = and_(Job.kind == Kind.COMPARISON, Job.status == Status.RUNNING)
+    with database.read() as session:
+        ids = session.scalars(select(Job.id).where(running)).all()
+    for job_id in ids:
+        with database.write() as session:
+            query = select(Job).where(Job.id == job_id, running)
+            comparison = session.scalar(query.with_for_update(skip_locked=True))
+            if comparison is not None:
+                move_on(session, comparison)
 
 
 def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Json | None:
     """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
+        job = ending(session, lease)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
-        _end(
+        end(
             session, job, Status.SUCCEEDED,
             result=result, resolved={**job.resolved, **resolved}, progress=full,
         )  # fmt: skip
@@ -194,56 +136,40 @@ def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Js
 def fail(database: Database, lease: Lease, error: Json) -> None:
     """Store an error and fail for good. Raises Fenced."""
     with database.write() as session:
-        _end(session, holding(session, lease), Status.FAILED, error=error)
+        end(session, ending(session, lease), Status.FAILED, error=error)
 
 
 def end_cancelled(database: Database, lease: Lease) -> None:
     """The worker stopped because it was asked to. Raises Fenced."""
     with database.write() as session:
-        _end(session, holding(session, lease), Status.CANCELLED)
+        end(session, ending(session, lease), Status.CANCELLED)
 
 
 def release(database: Database, lease: Lease) -> None:
     """Give a job back unharmed: the worker is leaving. Nothing is charged. Raises Fenced."""
     with database.write() as session:
-        _requeue(session, holding(session, lease), None, "drained")
+        requeue(session, holding(session, lease), None, "drained")
 
 
 def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
     """The attempt died: queue it again with backoff, or fail at the last attempt. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
-        return _charge(session, job, error, backoff)
+        job = ending(session, lease)
+        return charge(session, job, error, backoff)
 
 
-def _charge(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
-    job.crashes += 1
-    if job.cancel_requested:
-        _end(session, job, Status.CANCELLED)
-    elif job.crashes >= job.max_attempts:
-        _end(session, job, Status.FAILED, error=error)
-    else:
-        delay = backoff * 2 ** (job.crashes - 1)
-        _requeue(session, job, delay, str(error.get("code", "worker_lost")))
-        job.error = error  # what the last attempt died of stays visible until the next one begins
-    return Status(job.status)
-
-
-def _requeue(session: Session, job: Job, delay: timedelta | None, reason: str) -> None:
-    job.status = Status.QUEUED
-    job.lease_expires_at = job.rung_at = None
-    job.phase = None  # queued_at stays: a job given back keeps its place
-    job.updated_at = db_now()
-    job.not_before = db_now(delay.total_seconds()) if delay else None
-    _status(session, job.id, job.lease_epoch, Status.QUEUED, reason=reason)
+def _expired() -> ColumnElement[bool]:
+    return and_(Job.status == Status.RUNNING, Job.lease_expires_at <= db_now())
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:
-    """Take back every job whose lease has run out; their ids."""
-    expired = and_(Job.status == Status.RUNNING, Job.lease_expires_at <= db_now())
+    """Take back every job whose lease has run out, each in a transaction; their ids."""
     with database.read() as session:
-        if session.scalar(select(Job.id).where(expired).limit(1)) is None:
-            return []
+        ids = session.scalars(select(Job.id).where(_expired())).all()
+    return [job_id for job_id in ids if _take_back(database, job_id, backoff)]
+
+
+def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
     lost = {
         "type": "about:blank",
         "title": "Worker lost",
@@ -252,39 +178,31 @@ def reap(database: Database, backoff: timedelta) -> list[str]:
         "retriable": True,
     }
     with database.write() as session:
-        rows = session.scalars(select(Job).where(expired).with_for_update(skip_locked=True)).all()
-        for job in rows:
-            _charge(session, job, lost, backoff)
-        return [job.id for job in rows]
+        lock_comparison(session, job_id)
+        query = select(Job).where(Job.id == job_id, _expired())
+        job = session.scalar(query.with_for_update(skip_locked=True))
+        if job is not None:
+            charge(session, job, lost, backoff)
+        return job is not None
 
 
 def cancel(database: Database, job_id: str) -> Job | None:
-    """Ask a job to stop: at once when queued, within a step when running; else no effect."""
+    """Ask a job to stop: at once when queued, within a step when running; else no effect.
+
+    A comparison's children are all asked, and it ends with the last of them.
+    """
     with database.write() as session:
+        lock_comparison(session, job_id)
         job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
         if job is None or job.status in TERMINAL:
             return job
         if job.status == Status.QUEUED:
             job.cancel_requested = True
-            _end(session, job, Status.CANCELLED)
+            end(session, job, Status.CANCELLED)
         elif not job.cancel_requested:
-            job.cancel_requested = True
-            job.updated_at = db_now()
-            record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
+            ask_to_stop(session, job)
+            if job.kind == Kind.COMPARISON:
+                cancel_children(session, job)
         session.flush()
         session.refresh(job)
         return job
-
-
-def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
-    """Queued jobs that nobody rang for lately, marked as rung now."""
-    waiting = and_(
-        Job.status == Status.QUEUED,
-        or_(Job.rung_at.is_(None), Job.rung_at < db_now(-seconds)),
-        Job.queued_at < db_now(-seconds),
-    )
-    with database.write() as session:
-        rows = session.scalars(select(Job).where(waiting).limit(100)).all()
-        for job in rows:
-            job.rung_at = db_now()
-        return rows

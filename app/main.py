@@ -12,7 +12,17 @@ from app.deps import Service, require_key
 from app.errors import install_handlers
 from app.middleware import RequestMiddleware
 from app.queue import make_ring
-from app.routes import checkpoints, datasets, finetunes, health, jobs, models, rankings, tasks
+from app.routes import (
+    checkpoints,
+    comparisons,
+    datasets,
+    finetunes,
+    health,
+    jobs,
+    models,
+    rankings,
+    tasks,
+)
 from app.settings import Settings, settings_from_environment
 from app.storage import Storage
 from surgery import __version__
@@ -68,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         any_host=bool(settings.api_key_hashes),
     )  # fmt: skip
     guarded = [Depends(require_key)]
-    for module in (models, tasks, datasets, rankings, finetunes, jobs, checkpoints):
+    for module in (models, tasks, datasets, rankings, finetunes, comparisons, jobs, checkpoints):
         app.include_router(module.router, dependencies=guarded)
     app.include_router(health.router)
     return app

@@ -7,15 +7,17 @@ may find nothing. So messages are acknowledged early and no result is kept.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from sqlalchemy import and_, or_, select
 
+from app.db import Database, db_now
 from app.settings import Settings
-from app.tables import Job, Kind
+from app.tables import WORKED, Job, Kind, Status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"
@@ -37,7 +39,7 @@ def make_celery(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         task_publish_retry=False,  # a submission does not wait for a broker that is down
-        task_queues=[Queue(queue_name(kind)) for kind in Kind],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(queue_name(kind)) for kind in WORKED],  # type: ignore[no-untyped-call]
         task_default_queue=queue_name(Kind.RANKING),
         worker_prefetch_multiplier=1,
         worker_concurrency=1,
@@ -78,3 +80,18 @@ def ring_bell(celery: Celery, kind: str) -> bool:
         log.warning("could not ring for a %s, workers will find it by themselves: %s", kind, error)
         return False
     return True
+
+
+def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
+    """Queued jobs that nobody rang for lately, marked as rung now."""
+    waiting = and_(
+        Job.status == Status.QUEUED,
+        or_(Job.rung_at.is_(None), Job.rung_at < db_now(-seconds)),
+        Job.queued_at < db_now(-seconds),
+        Job.waits_for.is_(None),
+    )
+    with database.write() as session:
+        rows = session.scalars(select(Job).where(waiting).limit(100)).all()
+        for job in rows:
+            job.rung_at = db_now()
+        return rows

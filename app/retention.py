@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.jobs import Lease, holding, record_event
+from app.leases import Lease, holding, record_event
 from app.tables import TERMINAL, Checkpoint, Job
 
 Keep = str | int  # as CheckpointSpec.keep has it

@@ -11,9 +11,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.db import Database, db_now
 from app.ids import new_id
-from app.jobs import Json, Lease, holding, record_event, store_finished_ranking
+from app.leases import Json, Lease, holding, record_event
 from app.retention import unfinished_users
 from app.tables import Checkpoint, Job, Kind, Metric, Status
+from app.transitions import store_finished_ranking
 
 
 def record_metrics(
@@ -141,6 +142,16 @@ def ranking_of(database: Database, job_id: str) -> str | None:
     with database.read() as session:
         job = session.get(Job, job_id)
     return job.resolved.get("ranking") if job else None
+
+
+def waited_for(database: Database, job: Job) -> Json | None:
+    """The result of the ranking that a fine-tune waited for, and has to choose its layers by."""
+    ranking_id = job.resolved.get("ranking")
+    if ranking_id is None or "layers" in job.resolved:
+        return None
+    with database.read() as session:
+        ranking = session.get(Job, ranking_id)
+    return ranking.result if ranking else None
 
 
 def stored_ranking(database: Database, digest: str) -> Job | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,11 +17,11 @@ from app.db import db_now
 from app.deps import Service
 from app.errors import Unprocessable
 from app.ids import new_id
-from app.jobs import enqueue
 from app.measured import resolve_also_evaluate
 from app.runs import stored_ranking
 from app.selections import resolve_selection
 from app.tables import Dataset, IdempotencyKey, Job, Kind
+from app.transitions import enqueue, enqueue_comparison
 from surgery import __version__
 from surgery.adapter_checks import check_adapter
 from surgery.dataset_spec import HubDataset
@@ -33,6 +34,7 @@ from surgery.spec import RankingSpec, Submission
 from surgery.tasks import metrics_for
 from surgery.terms import Problem
 from surgery.training_checks import check_training
+from surgery.training_spec import TrainingSpec
 
 KEY_LIFETIME = timedelta(hours=24)
 
@@ -43,6 +45,16 @@ class Prepared:
 
     job: Job
     cached: bool = False
+    children: Sequence[Job] = ()  # of a comparison, in the order they are to run
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a request is about: a model and a dataset, and how a job remembers them."""
+
+    info: ModelInfo
+    model: dict[str, Any]
+    dataset: dict[str, Any]
 
 
 def resolve_model_field(service: Service, model_id: str) -> tuple[ModelInfo, dict[str, Any]]:
@@ -104,18 +116,33 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
         if known is not None:
             return Prepared(known, cached=True)
     resolved = {"model": model, "dataset": dataset, "digest": digest}
-    return Prepared(_job(service, Kind.RANKING, "rk", spec, resolved, info))
+    return Prepared(new_job(service, Kind.RANKING, "rk", spec, resolved, info))
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune and pin what it will train, where that is known already."""
+    return Prepared(finetune_job(service, spec, resolve_subject(service, spec)))
+
+
+def resolve_subject(service: Service, spec: Submission) -> Subject:
+    """Find the model and the dataset of a request."""
     info, model = resolve_model_field(service, spec.model)
-    dataset = resolve_dataset_field(service, spec.dataset)
+    return Subject(info, model, resolve_dataset_field(service, spec.dataset))
+
+
+def check_training_field(training: TrainingSpec, dataset: dict[str, Any], processes: int) -> None:
+    """Refuse options of training that do not fit the dataset."""
     check_training(
-        spec.training, Problem(dataset["problem"]), dataset["metrics"],
+        training, Problem(dataset["problem"]), dataset["metrics"],
         classes=dataset.get("classes"), rows=(dataset["rows"] or {}).get("train"),
-        processes=spec.processes,
+        processes=processes,
     )  # fmt: skip
+
+
+def finetune_job(service: Service, spec: FinetuneSpec, subject: Subject) -> Job:
+    """The job of a fine-tune of this subject, checked."""
+    info, model, dataset = subject.info, dict(subject.model), subject.dataset
+    check_training_field(spec.training, dataset, spec.processes)
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)
     if spec.adapter is not None:
@@ -126,10 +153,10 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
     resolved |= also
     resolved["digest"] = digest_of({**shape, **prints, **also, "version": __version__})
-    return Prepared(_job(service, Kind.FINETUNE, "ft", spec, resolved, info))
+    return new_job(service, Kind.FINETUNE, "ft", spec, resolved, info)
 
 
-def _job(
+def new_job(
     service: Service,
     kind: Kind,
     prefix: str,
@@ -137,6 +164,7 @@ def _job(
     resolved: dict[str, Any],
     info: ModelInfo,
 ) -> Job:
+    """A row for a checked submission, not inserted yet."""
     dataset = resolved["dataset"]
     resolved["model"] |= {"layers": len(info.layers), "parameters": info.parameters}
     return Job(
@@ -147,11 +175,15 @@ def _job(
     )  # fmt: skip
 
 
-def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) -> tuple[Job, bool]:
-    """Insert a job once. With an idempotency key seen before, the job it made; second value True.
+def submit(
+    service: Service, prepared: Prepared, key: str | None, body: dict[str, Any]
+) -> tuple[Job, bool]:
+    """Insert a job, and its children, once; the job and whether it was there already.
 
+    That is the job which the same idempotency key made before.
     Raises Unprocessable when the key was used with another body.
     """
+    job, children = prepared.job, prepared.children
     fingerprint = digest_of({"kind": job.kind, **body}).removeprefix("sha256:")
     try:
         with service.database.write() as session:
@@ -163,7 +195,10 @@ def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) ->
                 )
             _hold_dataset(session, job)
             hold_checkpoint(session, job)
-            enqueue(session, job)
+            if children:
+                enqueue_comparison(session, job, children)
+            else:
+                enqueue(session, job)
             if key is not None:
                 row = IdempotencyKey(key=key, request_sha256=fingerprint, job_id=job.id)
                 row.created_at = db_now()
@@ -171,7 +206,8 @@ def submit(service: Service, job: Job, key: str | None, body: dict[str, Any]) ->
                 session.flush()
     except IntegrityError:
         return _replayed(service, str(key), fingerprint), True
-    service.ring(job)
+    for waiting in children or [job]:
+        service.ring(waiting)
     return job, False
 
 

@@ -1,4 +1,4 @@
-"""The rows. Only ``app.jobs`` changes a job's status."""
+"""The rows. Only ``app.jobs`` and ``app.transitions`` change a job's status."""
 
 from __future__ import annotations
 
@@ -41,10 +41,15 @@ TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
 class Kind(StrEnum):
-    """What a job does; each kind has a queue of its own name."""
+    """What a job does."""
 
     RANKING = "ranking"
     FINETUNE = "finetune"
+    COMPARISON = "comparison"  # runs through its children, no worker holds it
+
+
+WORKED = (Kind.RANKING, Kind.FINETUNE)
+"""What workers claim; each kind has a queue of its own name."""
 
 
 class Base(DeclarativeBase):
@@ -62,6 +67,7 @@ class Job(Base):
         Index("jobs_lease", "status", "lease_expires_at"),
         Index("jobs_digest", "digest"),
         Index("jobs_list", "created_at", "id"),
+        Index("jobs_parent", "parent"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -73,6 +79,7 @@ class Job(Base):
     dataset: Mapped[str] = mapped_column(String(300), index=True)
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking; not claimed before
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))

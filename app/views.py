@@ -13,7 +13,8 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, Status
+from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, Kind, Status
+from surgery.comparison_results import ComparisonResult
 from surgery.results import FinetuneResult, RankingResult
 from surgery.schema import DatasetReport
 
@@ -51,10 +52,9 @@ class ResultShapes:
     def __get_pydantic_json_schema__(
         cls, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """A ranking's or a fine-tune's."""
-        shapes = [
-            handler(kind.__pydantic_core_schema__) for kind in (RankingResult, FinetuneResult)
-        ]
+        """A ranking's, a fine-tune's or a comparison's."""
+        kinds = (RankingResult, FinetuneResult, ComparisonResult)
+        shapes = [handler(kind.__pydantic_core_schema__) for kind in kinds]
         return {"anyOf": [*shapes, {"type": "null"}]}
 
 
@@ -90,7 +90,7 @@ class JobView(BaseModel):
     links: dict[str, str]
 
 
-COLLECTION = {"ranking": "rankings", "finetune": "finetunes"}
+COLLECTION = {"ranking": "rankings", "finetune": "finetunes", "comparison": "comparisons"}
 
 
 def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
@@ -101,18 +101,13 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
             **{name: getattr(job, name) for name in _SAME},
             metadata=job.labels,
             terminal=job.status in TERMINAL,
-            progress=ProgressView(**job.progress) if job.progress else None,
+            progress=_progress(session, job),
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
             attempt=min(job.crashes + 1, job.max_attempts),
             resolved=_shown(job.resolved),
             cached=cached,
             transitions=transitions[job.id],
-            links={
-                "self": f"/v1/{COLLECTION[job.kind]}/{job.id}",
-                "events": f"/v1/jobs/{job.id}/events",
-                "metrics": f"/v1/jobs/{job.id}/metrics",
-                "checkpoints": f"/v1/jobs/{job.id}/checkpoints",
-            },
+            links=_links(job),
         )
         for job in jobs
     ]
@@ -123,6 +118,30 @@ _SAME = (
     "error", "spec", "result", "parent", "created_at", "queued_at", "started_at", "finished_at",
     "updated_at", "heartbeat_at",
 )  # fmt: skip
+
+
+def _links(job: Job) -> dict[str, str]:
+    links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
+    if job.kind == Kind.COMPARISON:
+        return {**links, "children": f"/v1/jobs?parent={job.id}"}
+    names = ("metrics", "checkpoints")
+    return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
+
+
+def _progress(session: Session, job: Job) -> ProgressView | None:
+    """As the worker told it; of a running comparison, by how many of its children are over."""
+    if job.kind != Kind.COMPARISON or job.status in TERMINAL:
+        return ProgressView(**job.progress) if job.progress else None
+    over = Job.status.in_(TERMINAL)
+    counted = (func.count(), func.count().filter(over), func.max(Job.finished_at).filter(over))
+    total, done, last = session.execute(select(*counted).where(Job.parent == job.id)).one()
+    eta = None
+    if last is not None and job.started_at is not None:
+        eta = round((last - job.started_at).total_seconds() / done * (total - done), 1)
+    return ProgressView(
+        percent=round(100 * done / total, 1), step=done, total_steps=total, unit="runs",
+        eta_seconds=eta,
+    )  # fmt: skip
 
 
 def _shown(resolved: Json) -> Json:

@@ -209,6 +209,11 @@ class EpochReport(BaseModel):
         {}, description="The official metrics of each preset of `also_evaluate`."
     )
     ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
+    noise: float | None = Field(
+        None,
+        description="Standard error of the primary metric due to the choice of the validation "
+        "rows, by a bootstrap over them.",
+    )
 
 
 class PrefixReport(BaseModel):

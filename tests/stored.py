@@ -13,7 +13,9 @@ from fastapi.testclient import TestClient
 
 from app import jobs, runs
 from app.ids import new_id
+from app.leases import Lease
 from app.tables import Job, Kind
+from app.transitions import enqueue
 from surgery.checkpoint import write_checkpoint
 from surgery.folder import read_manifest
 from surgery.loading import LoadedModel
@@ -25,7 +27,7 @@ from surgery.terms import Problem
 class Stored:
     """A running fine-tune and its checkpoint."""
 
-    lease: jobs.Lease
+    lease: Lease
     id: str
 
 
@@ -44,7 +46,7 @@ def stored(
     service: Any = api.app.state.service  # type: ignore[attr-defined]
     job = _job(loaded, problem)
     with service.database.write() as session:
-        jobs.enqueue(session, job)
+        enqueue(session, job)
     claimed = jobs.claim(service.database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     files, key = read_manifest(folder), f"jobs/{job.id}/1/checkpoint-1"

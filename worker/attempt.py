@@ -17,7 +17,7 @@ from app import jobs, runs
 from app.checks import ranking_digest
 from app.db import Database
 from app.event_files import event_files_key
-from app.jobs import Lease
+from app.leases import Lease
 from app.retention import prune_checkpoints
 from app.settings import Settings
 from app.storage import Storage
@@ -100,6 +100,7 @@ class Attempt:
             "dataset_folder": str(folder) if folder else None,
             "state_folder": str(resume) if resume else None,
             "continue_folder": self._continued(cache),
+            "ranking": self._write(lambda: runs.waited_for(self.database, self.job)),
             "sources": {
                 "mirrors": [str(path) for path in sources.mirrors],
                 "cache": str(sources.cache),

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.db import Database
-from app.jobs import Fenced, Lease
+from app.leases import Fenced, Lease
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.worker")

@@ -18,7 +18,7 @@ from app.main import NotMigrated, open_database
 from app.queue import RING, make_celery, queue_name, ring_bell
 from app.settings import Settings, settings_from_environment
 from app.storage import Storage
-from app.tables import Job, Kind
+from app.tables import WORKED, Job, Kind
 from worker.attempt import Parts
 from worker.child import PR_SET_PDEATHSIG
 from worker.supervisor import Supervisor
@@ -101,12 +101,12 @@ def stop_with_parent(parent: int) -> None:
 def main() -> None:
     """``python -m worker.main [--queues ranking,finetune] [--parent PID]``."""
     parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
-    parser.add_argument("--queues", default=",".join(Kind), help="kinds of job to serve")
+    parser.add_argument("--queues", default=",".join(WORKED), help="kinds of job to serve")
     parser.add_argument("--parent", type=int, help="stop when this process dies")
     given = parser.parse_args()
-    unknown = set(given.queues.split(",")) - set(Kind)
+    unknown = set(given.queues.split(",")) - set(WORKED)
     if unknown:
-        parser.error(f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(Kind)}")
+        parser.error(f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(WORKED)}")
     settings = settings_from_environment()
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("surgeon").setLevel(settings.log_level)

@@ -183,14 +183,21 @@ def _also(
 def _rank_first(
     message: Json, sources: Sources, data: TaskData, spec: FinetuneSpec, report: JobReporter
 ) -> Json:
-    """Compute the ranking, hand it over to be kept, and choose by it."""
+    """Choose by the ranking that was waited for, else by one computed now and handed over."""
     selection, options = spec.selection, ranking_options(spec.selection)
     loaded = _load(message, sources, data, options)
-    result: RankingResult = rank_layers(loaded, data, options, report)
+    given = message["ranking"]
+    if given is None:
+        result = rank_layers(loaded, data, options, report)
+    else:
+        result = RankingResult.model_validate(given)
     granularity = granularity_of(selection, result)
     included = sum(p.numel() for p in included_parameters(loaded, selection.include))
     chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
     selected = resolved_choice(chosen, granularity, result, included)
+    if given is not None:
+        report.tell("selected", **selected)
+        return selected
     report.tell(
         "ranking",
         options=options.model_dump(mode="json"),

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
-from app.jobs import Fenced, Lease
+from app.leases import Fenced, Lease
 from app.tables import Job, Kind
 from worker.attempt import Attempt, Outcome, Parts
 from worker.process import ChildProcess

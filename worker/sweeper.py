@@ -1,4 +1,4 @@
-"""Takes back jobs of lost workers, rings for those that wait, removes what no row names."""
+"""Takes back jobs of lost workers, takes steps left untaken, rings, removes what no row names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import jobs
 from app.db import Database
+from app.queue import unrung
 from app.runs import referenced_paths
 from app.settings import Settings
 from app.storage import Storage
@@ -58,8 +59,9 @@ class Sweeper:
         """Once."""
         for job_id in jobs.reap(self._database, self._settings.retry_backoff):
             log.warning("%s: its worker is lost; taken back", job_id)
+        jobs.advance(self._database)
         if self._ring is not None:
-            for job in jobs.unrung(self._database):
+            for job in unrung(self._database):
                 self._ring(job)
         if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
             self._collected = time.monotonic()

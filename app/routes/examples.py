@@ -69,7 +69,8 @@ FINETUNE_RESULT: Json = {
 }  # fmt: skip
 
 
-def _job(identifier: str, kind: str, path: str, spec: Json, result: Json | None) -> Json:
+def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json | None) -> Json:
+    """A job as it is answered."""
     moment = "2026-11-23T10:00:00Z"
     return {
         "id": identifier, "kind": kind, "name": None, "metadata": {"team": "search"},
@@ -93,11 +94,11 @@ def _job(identifier: str, kind: str, path: str, spec: Json, result: Json | None)
     }  # fmt: skip
 
 
-RANKING = _job(
+RANKING = job_example(
     "rk_01kasz3v7d9q6m8x2c4n5b7t1w", "ranking", "rankings",
     RANKING_BODIES["shortest"]["value"], RANKING_RESULT,
 )  # fmt: skip
-FINETUNE = _job(
+FINETUNE = job_example(
     "ft_01kaszb2e8r5t6y7u9i0p3a4s5", "finetune", "finetunes",
     FINETUNE_BODIES["top two"]["value"], FINETUNE_RESULT,
 )  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 
 from app.deps import JobDep, ServiceDep, require_json
 from app.errors import NotFound
-from app.pages import Cursor, Limit, Page
+from app.pages import Page
 from app.routes.examples import FINETUNE, JOBS, answers, body_examples
-from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.jobs import ListingDep, get_job, list_jobs
 from app.routes.request_examples import FINETUNE_BODIES
 from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
 from app.submit import prepare_finetune
@@ -65,12 +65,9 @@ def create_finetune(
 
 
 @router.get("", summary="List fine-tunes", responses=answers(JOBS))
-def get_finetunes(
-    service: ServiceDep, request: Request, status: StatusFilter = None, model: Filter = None,
-    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
-) -> Page[JobView]:  # fmt: skip
+def get_finetunes(service: ServiceDep, asked: ListingDep) -> Page[JobView]:
     """Newest first."""
-    return list_jobs(service, request, Kind.FINETUNE, status, model, dataset, limit, cursor)
+    return list_jobs(service, asked, Kind.FINETUNE)
 
 
 @router.get("/{job_id}", summary="Get a fine-tune", responses=answers(FINETUNE, 404))

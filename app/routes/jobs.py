@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,28 +26,56 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 StatusFilter = Annotated[Status | None, Query(description="Only jobs that stand here.")]
 Filter = Annotated[str | None, Query(max_length=300)]
+ParentFilter = Annotated[
+    str | None, Query(max_length=64, description="Only the children of this comparison.")
+]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which jobs of a list, and from where on."""
+
+    wanted: dict[Any, Any]  # column → value
+    metadata: dict[str, str]
+    limit: int
+    cursor: str | None
+
+
+def listing(
+    request: Request, status: StatusFilter = None, model: Filter = None, dataset: Filter = None,
+    limit: Limit = 50, cursor: Cursor = None,
+) -> Listing:  # fmt: skip
+    """What every list of jobs can be asked for."""
+    given = request.query_params.items()
+    metadata = {
+        name[9:-1]: value
+        for name, value in given
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    wanted = {Job.status: status, Job.model: model, Job.dataset: dataset}
+    return Listing(wanted, metadata, limit, cursor)
+
+
+ListingDep = Annotated[Listing, Depends(listing)]
 
 
 def list_jobs(
-    service: Service, request: Request, kind: Kind | None, status: Status | None,
-    model: str | None, dataset: str | None, limit: int, cursor: str | None,
-) -> Page[JobView]:  # fmt: skip
+    service: Service, asked: Listing, kind: Kind | None, parent: str | None = None
+) -> Page[JobView]:
     """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit + 1)
-    wanted = {Job.kind: kind, Job.status: status, Job.model: model, Job.dataset: dataset}
-    for column, value in wanted.items():
+    query = select(Job).order_by(Job.id.desc()).limit(asked.limit + 1)
+    for column, value in {**asked.wanted, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
-    for name, value in request.query_params.items():
-        if name.startswith("metadata[") and name.endswith("]"):
-            query = query.where(Job.labels[name[9:-1]].as_string() == value)
+    for name, value in asked.metadata.items():
+        query = query.where(Job.labels[name].as_string() == value)
     if kind is None:
         # Ids of different kinds do not sort by time together: the moment does.
         query = query.order_by(None).order_by(Job.created_at.desc(), Job.id.desc())
     with service.database.read() as session:
-        if cursor is not None:
-            query = _after(session, query, kind, decode_cursor(cursor))
-        rows, more = cut(session.scalars(query).all(), limit)
+        if asked.cursor is not None:
+            query = _after(session, query, kind, decode_cursor(asked.cursor))
+        rows, more = cut(session.scalars(query).all(), asked.limit)
         views = job_views(session, rows)
     following = encode_cursor(rows[-1].id) if more else None
     return Page(data=views, next_cursor=following, has_more=more)
@@ -64,11 +93,10 @@ def _after(session: Session, query, kind: Kind | None, last: str):  # type: igno
 
 @router.get("", summary="List jobs", responses=answers(JOBS))
 def get_jobs(
-    service: ServiceDep, request: Request, kind: Kind | None = None, status: StatusFilter = None,
-    model: Filter = None, dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
-) -> Page[JobView]:  # fmt: skip
+    service: ServiceDep, asked: ListingDep, kind: Kind | None = None, parent: ParentFilter = None
+) -> Page[JobView]:
     """All jobs, newest first. `metadata[key]=value` filters by your own labels."""
-    return list_jobs(service, request, kind, status, model, dataset, limit, cursor)
+    return list_jobs(service, asked, kind, parent)
 
 
 @router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
@@ -80,7 +108,10 @@ def get_job(job: JobDep, service: ServiceDep) -> JobView:
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
 def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """A queued job ends at once, a running one within a step; a finished one stays as it is."""
+    """A queued job ends at once, a running one within a step; a finished one stays as it is.
+
+    A comparison's children are all cancelled, and it ends with the last of them.
+    """
     row = machine.cancel(service.database, job.id)
     assert row is not None
     with service.database.read() as session:

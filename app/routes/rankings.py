@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from app.deps import JobDep, ServiceDep, require_json
 from app.errors import Conflict, NotFound
-from app.pages import Cursor, Limit, Page
+from app.pages import Page
 from app.routes.examples import JOBS, RANKING, SELECTION, answers, body_examples
-from app.routes.jobs import Filter, StatusFilter, get_job, list_jobs
+from app.routes.jobs import ListingDep, get_job, list_jobs
 from app.routes.request_examples import RANKING_BODIES
 from app.routes.submissions import IdempotencyKey, ValidateOnly, answer_submission
 from app.submit import prepare_ranking
@@ -73,12 +73,9 @@ def create_ranking(
 
 
 @router.get("", summary="List rankings", responses=answers(JOBS))
-def get_rankings(
-    service: ServiceDep, request: Request, status: StatusFilter = None, model: Filter = None,
-    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
-) -> Page[JobView]:  # fmt: skip
+def get_rankings(service: ServiceDep, asked: ListingDep) -> Page[JobView]:
     """Newest first."""
-    return list_jobs(service, request, Kind.RANKING, status, model, dataset, limit, cursor)
+    return list_jobs(service, asked, Kind.RANKING)
 
 
 @router.get("/{job_id}", summary="Get a ranking", responses=answers(RANKING, 404))

@@ -33,7 +33,7 @@ def answer_submission(
         return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
     job, replayed = prepared.job, False
     if not prepared.cached:
-        job, replayed = submit(service, job, key, spec.model_dump(mode="json"))
+        job, replayed = submit(service, prepared, key, spec.model_dump(mode="json"))
     with service.database.read() as session:
         view = job_views(session, [job], cached=prepared.cached)[0]
     headers = {"Location": view.links["self"]}

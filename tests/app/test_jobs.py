@@ -9,12 +9,14 @@ import pytest
 from app import jobs, runs
 from app.db import Database, db_now
 from app.ids import new_id
-from app.jobs import Fenced, Lease
+from app.leases import Fenced, Lease
+from app.queue import unrung
 from app.retention import prune_checkpoints
-from app.tables import Job, JobEvent, Kind, Status
+from app.tables import WORKED, Job, JobEvent, Kind, Status
+from app.transitions import enqueue
 
 LEASE = timedelta(seconds=60)
-KINDS = list(Kind)
+KINDS = list(WORKED)
 ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
 
@@ -23,7 +25,7 @@ def submit(database: Database, kind: Kind = Kind.RANKING, **values: object) -> s
     fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
     job = Job(id=new_id("rk"), kind=kind, spec={}, resolved={}, **{**fields, **values})
     with database.write() as session:
-        jobs.enqueue(session, job)
+        enqueue(session, job)
     return job.id
 
 
@@ -179,9 +181,9 @@ def test_reaping_leaves_live_leases_alone(database: Database) -> None:
 
 def test_only_jobs_that_waited_unheard_are_rung_again(database: Database) -> None:
     job_id = submit(database)
-    assert list(jobs.unrung(database)) == []
-    assert [job.id for job in jobs.unrung(database, -1)] == [job_id]
-    assert list(jobs.unrung(database)) == []
+    assert list(unrung(database)) == []
+    assert [job.id for job in unrung(database, -1)] == [job_id]
+    assert list(unrung(database)) == []
 
 
 def test_metrics_of_a_repeated_step_are_replaced(database: Database) -> None:

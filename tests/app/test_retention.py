@@ -12,9 +12,10 @@ from app import jobs, runs
 from app.db import Database
 from app.errors import Conflict, NotFound
 from app.ids import new_id
-from app.jobs import Lease
+from app.leases import Lease
 from app.retention import delete_checkpoint, prune_checkpoints, set_pinned
 from app.tables import Checkpoint, Job, JobEvent, Kind
+from app.transitions import enqueue
 
 
 def submit(database: Database, **spec: Any) -> str:
@@ -23,7 +24,7 @@ def submit(database: Database, **spec: Any) -> str:
         dataset="d", digest="x", max_attempts=3,
     )  # fmt: skip
     with database.write() as session:
-        jobs.enqueue(session, job)
+        enqueue(session, job)
     return job.id
 
 

@@ -1,0 +1,129 @@
+"""The shapes of a comparison's result. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from surgery.intervals import mean_interval
+from surgery.terms import Policy
+
+
+class ArmPlan(BaseModel):
+    """One way to train, as a comparison will carry it out."""
+
+    name: str
+    policy: Policy
+    adapter: str | None = None
+    layers: list[str] | None = Field(
+        None, description="What trains; null where a ranking has to be computed first."
+    )
+    single: bool = Field(False, description="Whether single_layers made it.")
+
+
+class SeedMean(BaseModel):
+    """A mean over seeds."""
+
+    mean: float
+    ci: tuple[float, float] | None = Field(
+        description="95 % t interval over the seeds; null for one seed."
+    )
+    seeds: int = Field(description="Runs it is the mean of.")
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self | None:
+        """Of one value a seed; None for no value."""
+        if not values:
+            return None
+        return cls(mean=fmean(values), ci=mean_interval(values), seeds=len(values))
+
+
+class RunReport(BaseModel):
+    """One arm with one seed."""
+
+    job: str = Field(description="The fine-tune.")
+    seed: int
+    status: str
+    metric: float | None = Field(description="The primary metric at the best evaluation.")
+    checkpoint: str | None = Field(description="The best one.")
+    error: dict[str, Any] | None = Field(None, description="Why there is no metric.")
+
+
+class ArmReport(BaseModel):
+    """What one way to train reached, and at what cost. Costs are means over the runs."""
+
+    name: str
+    trained_layers: list[str] | None = Field(description="Null where no run succeeded.")
+    metric: SeedMean | None
+    difference: SeedMean | None = Field(
+        description="To `reference`, paired by seed; null for the reference itself."
+    )
+    verdict: Literal["better", "worse", "within noise"] | None = Field(
+        description="`better` or `worse` than the reference where the interval of the difference "
+        "leaves out zero and the difference is larger than `noise`; with one seed, where it is "
+        "larger than twice `noise`. Null for the reference, and where it cannot be told."
+    )
+    trainable_parameters: int | None
+    seconds: dict[str, float]
+    samples_per_second: float | None
+    peak_memory_bytes: int | None = Field(description="The highest of the runs.")
+    checkpoint_bytes: int | None = Field(description="Of a best checkpoint.")
+    runs: list[RunReport]
+
+
+class LayerGain(BaseModel):
+    """What training one layer alone gained."""
+
+    layer: str
+    arm: str
+    gain: SeedMean | None = Field(description="Null where no run succeeded.")
+
+
+class MethodAgreement(BaseModel):
+    """How well one scoring method foretold the gains of the layers."""
+
+    method: str
+    spearman: float | None
+    spearman_ci: tuple[float, float] | None = Field(
+        description="95 % percentile interval over resamples of the seeds; null for fewer than "
+        "three. It does not tell of other models or datasets."
+    )
+    kendall: float | None
+    regret: dict[str, float] = Field(
+        description="By k: how much more the best layer gained than the best of the method's top k."
+    )
+
+
+class SingleLayers(BaseModel):
+    """Scores of layers beside what tuning each alone gained."""
+
+    ranking: str | None = Field(description="The ranking by every method; null where it failed.")
+    baseline: str | None = Field(
+        description="The arm whose mean metric is subtracted: the first of policy head_only; "
+        "null where there is none and a gain is the metric itself."
+    )
+    layers: list[LayerGain]
+    methods: list[MethodAgreement] = Field(description="Best agreement first.")
+
+
+class ComparisonResult(BaseModel):
+    """Several ways to train on the same data and seeds, side by side."""
+
+    primary_metric: str
+    reference: str = Field(
+        description="The arm the others are compared with: the first of policy all that "
+        "succeeded, else the first arm that did."
+    )
+    noise: float | None = Field(
+        description="One standard error of the primary metric due to the choice of the validation "
+        "rows; null where it is not known."
+    )
+    arms: list[ArmReport]
+    failures: list[RunReport] = Field(description="The runs without a result.")
+    single_layers: SingleLayers | None = None
+    runs: int
+    seconds: float = Field(description="Sum over the runs' own.")
+    warnings: list[str]

@@ -1,0 +1,92 @@
+"""Do scores of layers foretell what tuning each layer alone gains? Torch-free."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from surgery.comparison_results import ArmPlan, LayerGain, MethodAgreement, SeedMean, SingleLayers
+from surgery.intervals import Interval, kendall, spearman
+from surgery.results import MethodScores, RankingResult
+from surgery.terms import Policy
+
+RESAMPLES = 1000
+REGRET_AT = (1, 2)
+MIN_SEEDS = 3  # fewer have no resamples worth an interval
+Metrics = Mapping[str, Mapping[int, float]]  # by arm, then by seed
+
+
+def single_layers(
+    arms: Sequence[ArmPlan], metrics: Metrics, ranking: tuple[str, RankingResult] | None
+) -> SingleLayers:
+    """Gains by layer, and each method's agreement with them.
+
+    A gain is the metric of the arm that trains the layer alone, less the mean metric of the arm
+    that trains the head only, where there is one.
+    """
+    layers = {arm.name: (arm.layers or [""])[0] for arm in arms if arm.single}
+    heads = [arm.name for arm in arms if _is_head(arm) and metrics[arm.name]]
+    baseline = heads[0] if heads else None
+    less = fmean(metrics[baseline].values()) if baseline else 0.0
+    gains = {
+        layer: {seed: metric - less for seed, metric in metrics[arm].items()}
+        for arm, layer in layers.items()
+    }
+    shown = [
+        LayerGain(layer=layer, arm=arm, gain=SeedMean.of(list(gains[layer].values())))
+        for arm, layer in layers.items()
+    ]
+    measured = {layer: seeds for layer, seeds in gains.items() if seeds}
+    table = ranking[1].methods if ranking else None
+    found = [agreement(entry, measured) for entry in (table.methods if table else [])]
+    found.sort(key=lambda entry: -2.0 if entry.spearman is None else -entry.spearman)
+    return SingleLayers(
+        ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found
+    )
+
+
+def _is_head(arm: ArmPlan) -> bool:
+    return arm.policy is Policy.HEAD_ONLY and arm.adapter is None
+
+
+def agreement(entry: MethodScores, gains: Mapping[str, Mapping[int, float]]) -> MethodAgreement:
+    """One method's scores beside the gains by layer and seed."""
+    layers = list(gains)
+    scores = [entry.scores[layer] for layer in layers]
+    means = [fmean(gains[layer].values()) for layer in layers]
+    return MethodAgreement(
+        method=entry.method,
+        spearman=spearman(scores, means),
+        spearman_ci=spearman_interval(scores, [gains[layer] for layer in layers]),
+        kendall=kendall(scores, means),
+        regret=regret(entry.order, dict(zip(layers, means, strict=True))),
+    )
+
+
+def regret(order: Sequence[str], gains: Mapping[str, float]) -> dict[str, float]:
+    """By k, the best gain of all less the best among the first k that were measured."""
+    known = [gains[layer] for layer in order if layer in gains]
+    if not known:
+        return {}
+    return {str(k): max(known) - max(known[:k]) for k in REGRET_AT if k <= len(known)}
+
+
+def spearman_interval(
+    scores: Sequence[float], gains: Sequence[Mapping[int, float]]
+) -> Interval | None:
+    """95 % percentile interval over resamples of the seeds that every layer has."""
+    seeds = sorted(set.intersection(*(set(own) for own in gains))) if gains else []
+    if len(seeds) < MIN_SEEDS:
+        return None
+    source = random.Random(0)  # noqa: S311
+    drawn = [tuple(sorted(source.choices(seeds, k=len(seeds)))) for _ in range(RESAMPLES)]
+    by_draw = {
+        seeds_drawn: spearman(scores, [fmean(own[seed] for seed in seeds_drawn) for own in gains])
+        for seeds_drawn in set(drawn)  # few seeds have few distinct draws
+    }
+    values = sorted(value for draw in drawn if (value := by_draw[draw]) is not None)
+    if not values:
+        return None
+    last = len(values) - 1
+    return values[round(0.025 * last)], values[round(0.975 * last)]
