@@ -3,6 +3,7 @@
     python -m bench.ingest            2 GB
     python -m bench.ingest --quick    100 MB
     python -m bench.ingest --megabytes 500 --gzip
+    python -m bench.ingest --megabytes 200 --short    10 million rows, as many as are taken
 
 The rows are invented and seeded. Exits with 1 where the peak is over --limit-mb.
 """
@@ -20,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from surgery.files import LIMITS
 from surgery.ingest import ingest
 
 WORDS = ("the", "of", "and", "to", "in", "film", "that", "it", "was", "acting", "on", "are", "plot")
@@ -27,7 +29,7 @@ ROW_WORDS = (20, 200)  # fewest and most of a row, as film reviews and news have
 BATCH_ROWS = 2_000
 
 
-def write_rows(path: Path, size: int, *, packed: bool) -> int:
+def write_rows(path: Path, size: int, *, packed: bool, short: bool = False) -> int:
     """Write a CSV of at least ``size`` bytes before compression; how many bytes it has."""
     chance = random.Random(0)
     texts = [
@@ -37,13 +39,21 @@ def write_rows(path: Path, size: int, *, packed: bool) -> int:
     taken, number = len(header), 0
     with gzip.open(path, "wb", 1) if packed else path.open("wb") as file:
         file.write(header)
-        while taken < size:
-            rows = [_row(number + own, text) for own, text in enumerate(texts)]
+        while taken < size and not (short and number >= LIMITS.max_rows):
+            rows = [
+                _short_row(number + own) if short else _row(number + own, text)
+                for own, text in enumerate(texts)
+            ]
             batch = "".join(rows).encode()
             file.write(batch)
             taken += len(batch)
             number += BATCH_ROWS
     return taken
+
+
+def _short_row(number: int) -> str:
+    """A word that the next row or the last one has too: every row counts among the repeated."""
+    return f"{number},w{number // 2:x},{'good' if number % 4 < 2 else 'bad'}\n"
 
 
 def _row(number: int, text: str) -> str:
@@ -71,6 +81,9 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=2000, help="size of the CSV (2000)")
     parser.add_argument("--quick", action="store_true", help="100 MB")
     parser.add_argument("--gzip", action="store_true", help="send it compressed")
+    parser.add_argument(
+        "--short", action="store_true", help="rows of one word, each twice; 10 million at most"
+    )
     parser.add_argument("--limit-mb", type=int, default=500, help="of peak memory (500)")
     parser.add_argument(
         "--folder", type=Path, help="where to write (the system's temporary folder)"
@@ -83,7 +96,7 @@ def main() -> int:
     megabytes = 100 if given.quick else given.megabytes
     with tempfile.TemporaryDirectory(prefix="bench-ingest-", dir=given.folder) as folder:
         path = Path(folder) / ("train.csv.gz" if given.gzip else "train.csv")
-        size = write_rows(path, megabytes * 1_000_000, packed=given.gzip)
+        size = write_rows(path, megabytes * 1_000_000, packed=given.gzip, short=given.short)
         command = [sys.executable, "-m", "bench.ingest", "--validate", str(path)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from surgery.files import shown
@@ -115,10 +115,15 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
     train, validation = report.label_counts["train"], report.label_counts["validation"]
     noun = _NOUNS[report.problem]
 
-    def places(names: Iterable[str], split: str) -> Iterable[Place]:
-        found = [_first_of(survey, mask, name, split) for name in names]
-        # Tags of several names may first stand in the same row.
-        return {str(place): place for place in found if place is not None}.values()
+    def places(names: Iterable[str], split: str) -> Iterator[Place]:
+        """Looked for only as far as they are shown: each name is another search."""
+        seen = set()
+        for name in names:
+            place = _first_of(survey, mask, name, split)
+            # Tags of several names may first stand in the same row.
+            if place is not None and str(place) not in seen:
+                seen.add(str(place))
+                yield place
 
     kinds: tuple[tuple[FindingCode, str, Callable[[str], bool], str | None], ...] = (
         ("single_row_classes", f"one {noun} of train only",
@@ -175,10 +180,9 @@ def _repeated_ids(survey: Survey) -> list[Finding]:
     """Within each file's split alone: ids commonly start anew in the next."""
     found, start = [], 0
     for split in ("train", "validation"):
-        own = survey.ids.hashes[start : start + survey.rows[split]]
-        count, pairs = repeated_values(own) if own else (0, [])
+        count, pairs = repeated_values(survey.ids.hashes, start, start + survey.rows[split])
         if count:
-            examples = _pairs(survey, [(start + row, start + earlier) for row, earlier in pairs])
+            examples = _pairs(survey, pairs)
             detail = (
                 f"rows of the {split} file whose {shown(str(survey.ids.column))!r} an earlier row "
                 f"has too: {count:,}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import repeat
 
 from surgery.errors import DatasetInvalid, Fault
 
 
-def hold_out(repeated: bytes | bytearray, strata: Sequence[int] | None, seed: int) -> bytearray:
+def hold_out(repeated: bytes | bytearray, strata: Iterable[int] | None, seed: int) -> bytearray:
     """One byte a row, 1 for the tenth (at least one row) that becomes validation.
 
     The tenth is drawn with the seed, from each stratum (class) in proportion. Rows whose text
@@ -34,15 +35,15 @@ def hold_out(repeated: bytes | bytearray, strata: Sequence[int] | None, seed: in
     return mask
 
 
-def _eligible(repeated: bytes | bytearray, strata: Sequence[int] | None) -> dict[int, array[int]]:
+def _eligible(repeated: bytes | bytearray, strata: Iterable[int] | None) -> dict[int, array[int]]:
     """The rows of each stratum that may go; never all rows of one."""
     found: dict[int, array[int]] = {}
     sizes: dict[int, int] = {}
-    for row, twice in enumerate(repeated):
-        code = 0 if strata is None else strata[row]
+    codes = repeat(0, len(repeated)) if strata is None else strata
+    for row, (twice, code) in enumerate(zip(repeated, codes, strict=True)):
         sizes[code] = sizes.get(code, 0) + 1
         if not twice:
-            found.setdefault(code, array("q")).append(row)
+            found.setdefault(code, array("i")).append(row)
     for code, members in found.items():
         if len(members) == sizes[code]:
             members.pop(0)

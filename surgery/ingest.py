@@ -1,8 +1,8 @@
 """Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
 
 Each file is read twice: once to check every row and learn the labels, once to write. Between the
-two a row is 36 bytes (a hash of its content, its label, its number), so memory does not grow with
-the texts.
+two a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and some
+6 in memory.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -207,12 +208,12 @@ def _lengths(survey: Survey, mask: bytearray) -> TextLengths:
     for words, side in zip(survey.words, mask, strict=True):
         if not side:
             counts[bisect_right(WORD_BINS, words) - 1] += 1
-    longest = max(survey.words)
+    place, longest = max(enumerate(survey.words), key=itemgetter(1))
     return TextLengths(
         bins=list(WORD_BINS),
         train=counts,
         longest=longest,
-        longest_at=survey.places.at(survey.words.index(longest)),
+        longest_at=survey.places.at(place),
     )
 
 

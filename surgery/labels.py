@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from surgery.errors import Fault
 from surgery.files import shown
+from surgery.spool import Spool
 from surgery.terms import Problem
 
 MAX_CLASSES = 1_000
@@ -98,7 +98,7 @@ def _read_text(name: str) -> tuple[str, float | None]:
 
 @dataclass
 class LabelColumn:
-    """Every label of both splits, 12 bytes a row, until the problem can be settled.
+    """Every label of both splits, 12 bytes a row on disk, until the problem can be settled.
 
     ``codes`` number the classes in order of appearance (of the index, where ``names`` are given);
     ``values`` are the numbers, NaN where a label is none.
@@ -106,8 +106,8 @@ class LabelColumn:
 
     problem: Problem | None = None
     names: Sequence[str] | None = None
-    codes: array[int] = field(default_factory=lambda: array("i"))
-    values: array[float] = field(default_factory=lambda: array("d"))
+    codes: Spool = field(default_factory=lambda: Spool("i"))
+    values: Spool = field(default_factory=lambda: Spool("d"))
     seen: dict[str, int] = field(default_factory=dict)
     first: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
     """Where a class first occurs: (split, code) -> (file, row)."""
@@ -206,7 +206,7 @@ class LabelColumn:
 class TagColumn(LabelColumn):
     """Every tag of both splits; ``codes`` hold a hash of each row's tags, 8 bytes."""
 
-    codes: array[int] = field(default_factory=lambda: array("q"))
+    codes: Spool = field(default_factory=lambda: Spool("q"))
 
     def add(self, value: object, split: str, file: str, row: int) -> None:
         """Take the list of a row's tags; LabelError if one of them is none."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from surgery.schema import Place
+from surgery.spool import Spool
 
 ID_COLUMNS = ("id", "idx", "guid", "uid", "index")
 
 
 @dataclass
 class Places:
-    """File and number of each row, by its position among all rows read; 4 bytes a row."""
+    """File and number of each row, by its position among all rows read; 4 bytes a row on disk."""
 
-    rows: array[int] = field(default_factory=lambda: array("i"))
+    rows: Spool = field(default_factory=lambda: Spool("i"))
     starts: list[int] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 
@@ -35,10 +35,10 @@ class Places:
 
 @dataclass
 class Ids:
-    """A hash of each row's id, 8 bytes a row, where a column is called as ids are."""
+    """A hash of each row's id, 8 bytes a row on disk, where a column is called as ids are."""
 
     column: str | None = None
-    hashes: array[int] = field(default_factory=lambda: array("q"))
+    hashes: Spool = field(default_factory=lambda: Spool("q"))
 
     def add(self, values: Mapping[str, object]) -> None:
         """The next row's; a missing one is like no other."""

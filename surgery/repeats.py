@@ -1,22 +1,37 @@
-"""Rows that occur more than once: how many, and which are the first."""
+"""Rows that occur more than once: how many, and which are the first.
+
+Rows are grouped by a hash of their content, a share of the hashes at a time, and equal ones are
+folded into one entry as they come: memory does not grow with the rows, nor with how often one
+repeats.
+"""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from surgery.schema import EXAMPLES, Duplicates
+from surgery.spool import Spool
 
+AT_ONCE = 1 << 18  # rows of a share of the hashes, about
+NONE = np.iinfo(np.int32).max  # no such row
 HASH_BYTES = 16
-_CODE_TYPES: dict[str, Any] = {"d": pa.float64(), "i": pa.int32(), "q": pa.int64()}
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 Pair = tuple[int, int]
 """The position of a row, and of the earlier one that it is like."""
+
+Column = np.ndarray[Any, Any]
+Groups = dict[str, Column]
+"""Rows of one content, or what is known of them together, in the order of their first rows.
+
+``high`` and ``low`` are the content's hash; ``train`` and ``held`` count rows; ``first`` is a
+position and ``label`` that row's; ``other`` is the first row of another label; ``train_1``,
+``train_2`` and ``held_1`` are the first rows of train and of validation.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,128 +44,185 @@ class Repeats:
     conflicting: list[Pair]
 
 
-def repeated_rows(hashes: bytearray) -> bytearray:
-    """One byte a row: 1 where another row has the same content.
-
-    Sorts half of each hash, which takes a third of the memory of a hash table of them all.
-    """
-    halves = array("q")
-    halves.extend(memoryview(hashes).cast("q")[::2])
-    candidates = _repeated_positions(halves)
-    content = _hash_column(hashes).take(candidates)
-    counts = pc.value_counts(content)
-    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    mask = bytearray(len(halves))
-    for position in _integers(candidates.filter(pc.is_in(content, value_set=twice))):
-        mask[position] = 1
+def repeated_rows(hashes: Spool) -> bytearray:
+    """One byte a row: 1 where another row has the same content."""
+    mask = bytearray(len(hashes))
+    marks = np.frombuffer(mask, np.uint8)
+    shares = _shares(len(hashes))
+    for share in range(shares):
+        rows = (_groups(own, at, 0, 0) for at, own in _of_share(hashes, share, shares))
+        found = _folded(rows)
+        keys = _hashes(found)[found["train"] > 1]
+        for at, own in _of_share(hashes, share, shares):
+            marks[at[_among(own, keys)]] = 1
     return mask
 
 
 def find_repeats(
-    hashes: bytearray,
-    repeated: bytearray,
-    validation: bytes | bytearray,
-    labels: array[float] | array[int],
+    hashes: Spool, repeated: bytearray, validation: bytes | bytearray, labels: Spool
 ) -> Repeats:
     """Count equal contents among the ``repeated`` rows, as `repeated_rows` gives them.
 
     ``validation`` has one byte a row, 1 for the rows of validation.
     """
-    positions = pc.indices_nonzero(_bytes_column(repeated))
-    content = _hash_column(hashes).take(positions)
-    side, label = (c.take(positions) for c in (_bytes_column(validation), _column(labels)))
-    groups = _groups(content, side, label)
-    held_out = groups["validation_sum"].cast(pa.int64())
-    trained = pc.subtract(groups["validation_count"], held_out)
-    both = pc.and_(pc.greater(trained, 0), pc.greater(held_out, 0))
-    conflict = pc.not_equal(groups["label_min"], groups["label_max"])
-    in_train = pc.equal(side, 0)
-
-    def first(kind: Any, pair: Callable[[Any], Pair]) -> list[Pair]:
-        """The pair of rows of the first contents of a kind, found among those of each content."""
-        chosen = groups["hash"].filter(kind).slice(0, EXAMPLES)
-        pairs = [pair(pc.equal(content, value)) for value in chosen]
-        return [(positions[row].as_py(), positions[earlier].as_py()) for row, earlier in pairs]
-
+    side, keep = (np.frombuffer(mask, np.uint8) for mask in (validation, repeated))
+    shares = _shares(int(np.count_nonzero(keep)))
+    within, across, conflict = _First("train_2", "train_1"), _First("held_1", "train_1"), _First(
+        "other", "first"
+    )  # fmt: skip
+    for share in range(shares):
+        rows = (
+            _groups(own, at, side[at], label)
+            for at, own, label in _kept(hashes, labels, keep, share, shares)
+        )
+        found = _folded(rows)
+        trained, held = found["train"], found["held"]
+        within.take(found, trained > 1, int(np.maximum(trained - 1, 0).sum()))
+        both = (trained > 0) & (held > 0)
+        across.take(found, both, int(held[both].sum()))
+        contradicted = found["other"] < NONE
+        conflict.take(found, contradicted, int(contradicted.sum()))
     return Repeats(
         Duplicates(
-            within_train=_sum(pc.max_element_wise(pc.subtract(trained, 1), 0)),
-            train_and_validation=_sum(held_out.filter(both)),
-            conflicting_labels=_sum(conflict.cast(pa.int64())),
+            within_train=within.count,
+            train_and_validation=across.count,
+            conflicting_labels=conflict.count,
         ),
-        within_train=first(pc.greater(trained, 1), lambda own: _latter(pc.and_(own, in_train))),
-        across=first(both, lambda own: _across(own, in_train)),
-        conflicting=first(conflict, lambda own: _other_label(own, label)),
+        within.pairs, across.pairs, conflict.pairs,
+    )  # fmt: skip
+
+
+def repeated_values(
+    values: Spool, start: int = 0, stop: int | None = None
+) -> tuple[int, list[Pair]]:
+    """How many rows repeat an earlier row's value, and the first that do, counted from 0."""
+    stop = len(values) if stop is None else stop
+    found = _First("train_2", "train_1")
+    shares = _shares(stop - start)
+    for share in range(shares):
+        groups = _folded(_value_groups(values, start, stop, share, shares))
+        again = groups["train"] - 1
+        found.take(groups, again > 0, int(again.sum()))
+    return found.count, found.pairs
+
+
+def _value_groups(
+    values: Spool, start: int, stop: int, share: int, shares: int
+) -> Iterator[Groups]:
+    done = start
+    for chunk in values.chunks(start, stop):
+        own = np.flatnonzero((chunk & (shares - 1)) == share)
+        keys = np.stack([chunk[own], np.zeros_like(chunk[own])], axis=1)
+        yield _groups(keys, done + own, 0, 0)
+        done += len(chunk)
+
+
+class _First:
+    """A count, and the pairs of the first groups of one kind."""
+
+    def __init__(self, row: str, earlier: str) -> None:
+        self.count = 0
+        self._names = (row, earlier)
+        self._found: list[tuple[int, Pair]] = []
+
+    def take(self, groups: Groups, kind: Column, count: int) -> None:
+        """The groups of another share of the hashes."""
+        self.count += count
+        places = np.flatnonzero(kind)
+        places = places[np.argsort(groups["first"][places])[:EXAMPLES]]
+        row, earlier = (groups[name][places].tolist() for name in self._names)
+        first = groups["first"][places].tolist()
+        self._found += zip(first, zip(row, earlier, strict=True), strict=True)
+        self._found = sorted(self._found)[:EXAMPLES]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """In the order of the groups' first rows."""
+        return [pair for _, pair in self._found]
+
+
+def _shares(rows: int) -> int:
+    """Into how many the hashes are divided, a power of two."""
+    return 1 << max(0, (rows - 1) // AT_ONCE).bit_length()
+
+
+def _of_share(hashes: Spool, share: int, shares: int) -> Iterator[tuple[Column, Column]]:
+    """Positions and hashes of one share, (N,) and (N, 2), a chunk at a time."""
+    done = 0
+    for chunk in hashes.chunks():
+        own = np.flatnonzero((chunk[:, 0] & (shares - 1)) == share)
+        yield done + own, chunk[own]
+        done += len(chunk)
+
+
+def _kept(
+    hashes: Spool, labels: Spool, keep: Column, share: int, shares: int
+) -> Iterator[tuple[Column, Column, Column]]:
+    """As ``_of_share``, of the rows to keep, with their labels."""
+    done = 0
+    for chunk, label in zip(hashes.chunks(), labels.chunks(), strict=True):
+        wanted = keep[done : done + len(chunk)] & ((chunk[:, 0] & (shares - 1)) == share)
+        own = np.flatnonzero(wanted)
+        yield done + own, chunk[own], label[own]
+        done += len(chunk)
+
+
+def _groups(hashes: Column, positions: Column, side: Column | int, label: Column | int) -> Groups:
+    """Each row as a group of its own."""
+    count = len(positions)
+    held = np.broadcast_to(np.asarray(side, np.int32), count)
+    at, none = positions.astype(np.int32), np.full(count, NONE, np.int32)
+    return {
+        "high": hashes[:, 0], "low": hashes[:, 1], "train": 1 - held, "held": held, "first": at,
+        "label": np.broadcast_to(label, count), "other": none,
+        "train_1": np.where(held, none, at), "train_2": none, "held_1": np.where(held, at, none),
+    }  # fmt: skip
+
+
+def _folded(rows: Iterable[Groups]) -> Groups:
+    """All groups of some rows, those of one content folded whenever many have come."""
+    pending = [_groups(np.empty((0, 2), np.int64), np.empty(0, np.int32), 0, 0)]
+    size = 0
+    for found in rows:
+        pending.append(found)
+        size += len(found["first"])
+        if size >= 2 * AT_ONCE:
+            pending = [_fold(pending)]
+            size = len(pending[0]["first"])
+    return _fold(pending)
+
+
+def _fold(parts: list[Groups]) -> Groups:
+    """Groups of one content made one; earlier rows come in earlier parts."""
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not len(whole["first"]):
+        return whole
+    order = np.lexsort((whole["low"], whole["high"]))  # stable: the first row stays first
+    whole = {name: column[order] for name, column in whole.items()}
+    new = np.ones(len(order), bool)
+    new[1:] = (whole["high"][1:] != whole["high"][:-1]) | (whole["low"][1:] != whole["low"][:-1])
+    starts, group = np.flatnonzero(new), np.cumsum(new) - 1
+    found = {name: whole[name][starts] for name in ("high", "low", "first", "label")}
+    found |= {name: np.add.reduceat(whole[name], starts) for name in ("train", "held")}
+    found |= {name: np.minimum.reduceat(whole[name], starts) for name in ("train_1", "held_1")}
+    second = np.where(
+        whole["train_1"] == found["train_1"][group], whole["train_2"], whole["train_1"]
     )
+    other = np.where(whole["label"] != found["label"][group], whole["first"], whole["other"])
+    found["train_2"] = np.minimum.reduceat(second, starts)
+    found["other"] = np.minimum.reduceat(other, starts)
+    return found
 
 
-def _groups(content: Any, side: Any, label: Any) -> Any:
-    """Rows of one content each; in one thread they come in the order of their first rows."""
-    table = pa.table({"hash": content, "validation": side, "label": label})
-    return table.group_by("hash", use_threads=False).aggregate(
-        [("validation", "sum"), ("validation", "count"), ("label", "min"), ("label", "max")]
-    )
+def _hashes(groups: Groups) -> Column:
+    return np.stack([groups["high"], groups["low"]], axis=1)
 
 
-def repeated_values(values: array[int]) -> tuple[int, list[Pair]]:
-    """How many rows repeat an earlier row's value, and the first that do."""
-    positions = _repeated_positions(values)
-    column = _column(values).take(positions)
-    table = pa.table({"value": column})
-    groups = table.group_by("value", use_threads=False).aggregate([])["value"]
-    pairs = [_latter(pc.equal(column, value)) for value in groups.slice(0, EXAMPLES)]
-    placed = [(positions[row].as_py(), positions[earlier].as_py()) for row, earlier in pairs]
-    return len(column) - len(groups), placed
-
-
-def _repeated_positions(values: array[int]) -> Any:
-    """Where values stand that occur more than once, in ascending order."""
-    column = _column(values)
-    order = pc.sort_indices(column)
-    ordered = column.take(order)
-    same = pc.equal(ordered.slice(1), ordered.slice(0, len(ordered) - 1))
-    del ordered
-    both = pa.concat_arrays([order.slice(1).filter(same), order.slice(0, len(same)).filter(same)])
-    found = pc.unique(both)
-    return found.take(pc.sort_indices(found))
-
-
-def _latter(mask: Any) -> Pair:
-    first, second = pc.indices_nonzero(mask).slice(0, 2).to_pylist()
-    return second, first
-
-
-def _first(mask: Any) -> int:
-    return int(pc.index(mask, True).as_py())
-
-
-def _across(mask: Any, in_train: Any) -> Pair:
-    return _first(pc.and_not(mask, in_train)), _first(pc.and_(mask, in_train))
-
-
-def _other_label(mask: Any, label: Any) -> Pair:
-    first = _first(mask)
-    return _first(pc.and_(mask, pc.not_equal(label, label[first]))), first
-
-
-def _column(values: array[float] | array[int]) -> Any:
-    kind = _CODE_TYPES[values.typecode]
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-
-
-def _bytes_column(values: bytes | bytearray) -> Any:
-    return pa.Array.from_buffers(pa.uint8(), len(values), [None, pa.py_buffer(values)])
-
-
-def _integers(column: Any) -> memoryview:
-    """The values of an array of uint64, without a Python object for each."""
-    return memoryview(column.buffers()[1] or b"").cast("Q")[: len(column)]
-
-
-def _hash_column(hashes: bytearray) -> Any:
-    count = len(hashes) // HASH_BYTES
-    return pa.Array.from_buffers(pa.binary(HASH_BYTES), count, [None, pa.py_buffer(hashes)])
-
-
-def _sum(column: Any) -> int:
-    return int(pc.sum(column).as_py() or 0)
+def _among(hashes: Column, keys: Column) -> Column:
+    """Which of the hashes, (N, 2), are among the keys, (K, 2) in ascending order: bool (N,)."""
+    start, stop = (np.searchsorted(keys[:, 0], hashes[:, 0], side) for side in _SIDES)
+    found = np.zeros(len(hashes), bool)
+    for step in range(int((stop - start).max(initial=0))):  # once, but for keys alike by half
+        inside = np.flatnonzero(start + step < stop)
+        found[inside] |= keys[start[inside] + step, 1] == hashes[inside, 1]
+    return found

@@ -1,4 +1,4 @@
-"""The first reading of a dataset: every row checked, faults collected, 36 bytes a row kept."""
+"""The first reading of a dataset: every row checked, faults collected, 36 bytes a row spooled."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from surgery.inputs import CellError, Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
 from surgery.places import Ids, Places
 from surgery.repeats import repeated_rows
+from surgery.spool import Spool
 from surgery.terms import Problem
 
 MAX_FAULTS = 100
@@ -110,19 +111,19 @@ class Faults:
 
 @dataclass
 class Survey:
-    """The first reading: every row checked, 36 bytes of each kept, 44 where it has an id."""
+    """The first reading: every row checked, 36 bytes of each spooled, 44 where it has an id."""
 
     columns: Columns
     inputs: Inputs
     labels: LabelColumn
     faults: Faults = field(default_factory=Faults)
-    hashes: bytearray = field(default_factory=bytearray)
+    hashes: Spool = field(default_factory=lambda: Spool("q", width=2))
     rows: Counter[str] = field(default_factory=Counter)
     half_empty: array[int] = field(default_factory=lambda: array("i"))
     """The positions of pairs with one text empty."""
     places: Places = field(default_factory=Places)
     ids: Ids = field(default_factory=Ids)
-    words: array[int] = field(default_factory=lambda: array("i"))
+    words: Spool = field(default_factory=lambda: Spool("i"))
 
     @property
     def wanted(self) -> list[str]:
@@ -161,7 +162,7 @@ class Survey:
             if size > table.limits.max_text_bytes:
                 detail = f"over {table.limits.max_text_bytes:,} bytes of text; send a sample of it"
                 raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, row=row)])
-            self.hashes += content_hash(content)
+            self.hashes.append_bytes(content_hash(content))
             self.words.append(content.words)
             if content.half_empty:
                 self.half_empty.append(len(self.places.rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from surgery.dataset_spec import Columns
 from surgery.findings import LONG_WORDS
 from surgery.repeats import find_repeats, repeated_rows, repeated_values
 from surgery.schema import DatasetReport, Duplicates, Finding
+from surgery.spool import Spool
 from surgery.terms import Problem
 
 
@@ -60,15 +60,25 @@ def test_repeated_leaking_and_contradicting_texts_are_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_repeats_are_those_of_a_plain_search(seed: int) -> None:
+@pytest.mark.parametrize("small", [False, True], ids=["at once", "in shares and chunks"])
+def test_repeats_are_those_of_a_plain_search(
+    seed: int, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if small:
+        monkeypatch.setattr("surgery.repeats.AT_ONCE", 16)
+        monkeypatch.setattr("surgery.spool.CHUNK_ROWS", 8)
     chance = random.Random(seed)
     keys = [chance.randrange(60) for _ in range(200)]
     side = [chance.random() < 0.3 for _ in keys]
     labels = [chance.randrange(2) for _ in keys]
-    hashes = bytearray(b"".join(bytes([key % 7]) * 8 + key.to_bytes(8, "big") for key in keys))
+    hashes, coded, values = Spool("q", width=2), Spool("i"), Spool("q")
+    for key, label in zip(keys, labels, strict=True):
+        hashes.append_bytes(bytes([key % 7]) * 8 + key.to_bytes(8, "big"))
+        coded.append(label)
+        values.append(key)
     repeated = repeated_rows(hashes)
     assert list(repeated) == [keys.count(key) > 1 for key in keys]
-    found = find_repeats(hashes, repeated, bytes(side), array("i", labels))
+    found = find_repeats(hashes, repeated, bytes(side), coded)
     within, across, conflicting = [], [], []
     for key in dict.fromkeys(keys):
         own = [n for n, other in enumerate(keys) if other == key]
@@ -82,7 +92,7 @@ def test_repeats_are_those_of_a_plain_search(seed: int) -> None:
     assert found.across == across[:5]
     assert found.conflicting == conflicting[:5]
     assert found.counts.conflicting_labels == len(conflicting)
-    count, pairs = repeated_values(array("q", keys))
+    count, pairs = repeated_values(values, 0, len(keys))
     assert count == len(keys) - len(set(keys))
     assert all(keys[a] == keys[b] and a > b for a, b in pairs)
 
