@@ -15,6 +15,7 @@ from surgery.data import Encoded, TaskData, batches_by_length
 from surgery.errors import TrainingDiverged
 from surgery.likelihood import IGNORED
 from surgery.metrics import measure
+from surgery.parallel import Share, gather_rows, present_share
 from surgery.prefix_replay import Replay, run_whole
 
 
@@ -60,14 +61,19 @@ def predict(
     ``replay`` is what the forward pass of some rows is run in.
 
     Of tagged rows, those of the tagged tokens, (M, C): row i's are
-    ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``.
+    ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``. In a group of processes each runs
+    a part and all get the whole.
     """
     training = model.training
     model.eval()
     offsets = encoded.tag_offsets if encoded.tagged else np.arange(len(encoded) + 1)
     places: list[np.ndarray[Any, Any]] = []
     parts: list[Tensor] = []
-    for rows in batches_by_length(encoded.lengths, None):
+    groups = list(batches_by_length(encoded.lengths, None))
+    share = present_share()
+    if len(groups) < share.world:
+        share = Share()  # every process does all
+    for rows in share.own(groups):
         batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
         with replay(rows):
             logits = model(**model_inputs(model, batch)).logits
@@ -76,5 +82,5 @@ def predict(
         )
         places += [np.arange(offsets[row], offsets[row + 1]) for row in rows]
     model.train(training)
-    found = torch.cat(parts)
-    return found[np.argsort(np.concatenate(places))].numpy()
+    numbers = np.concatenate(places).tolist()
+    return gather_rows(torch.cat(parts), numbers, len(encoded.targets), share).numpy()

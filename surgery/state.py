@@ -85,9 +85,9 @@ def random_state(device: torch.device) -> Tensor:
 def set_random_state(state: Tensor, device: torch.device) -> None:
     """Draw what was to be drawn when ``state`` was taken."""
     size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size])
+    torch.set_rng_state(state[:size].clone())  # it reads a view from the start of its storage
     if device.type == "cuda" and len(state) > size:
-        torch.cuda.set_rng_state(state[size:], device)
+        torch.cuda.set_rng_state(state[size:].clone(), device)
 
 
 def save_state(

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from surgery.adapters import make_trainable
 from surgery.also import evaluate_also, named_metrics
@@ -65,8 +66,9 @@ class Finetune:
         self.numerics = Numerics(training, device)
         self.report.phase("tokenize")
         tokenizer, length = self.loaded.tokenizer, training.max_length
-        self.train = encode_split(self.data, "train", tokenizer, length)
-        self.validation = encode_split(self.data, "validation", tokenizer, length)
+        with PartialState().main_process_first():  # the others find its tokens on disk
+            self.train = encode_split(self.data, "train", tokenizer, length)
+            self.validation = encode_split(self.data, "validation", tokenizer, length)
         self.lengths = token_lengths(self.train, self.loaded, length, self.validation)
         world, rows, classes = self.share.world, len(self.train), len(self.data.labels)
         check_training(

@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from surgery.errors import OutOfMemory, SurgeryError
-from surgery.progress import Stopped
+from surgery.progress import Reporter, Stopped
 
 Json = dict[str, Any]
 PROGRESS_SECONDS = 0.25  # between two reports of a step
@@ -43,6 +43,16 @@ class Channel:
             self._stream.flush()
 
 
+class JobReporter(Reporter, Protocol):
+    """A reporter that also carries a runner's own messages."""
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """A message to the supervisor."""
+
+    def check(self) -> None:
+        """Raise Stopped when the job should end."""
+
+
 class ChannelReporter:
     """Reports a run to the supervisor, and stops it when the supervisor says so."""
 
@@ -61,10 +71,7 @@ class ChannelReporter:
 
     def step(self, done: int, total: int | None, unit: str) -> None:
         """Told a few times a second; raises Stopped."""
-        if self._stop.is_set():
-            raise Stopped(resumable=False)
-        if self._drain.is_set():
-            raise Stopped(resumable=True)
+        self.check()
         now = time.monotonic()
         if now - self._sent < PROGRESS_SECONDS and done != total:
             return
@@ -78,6 +85,13 @@ class ChannelReporter:
             unit=unit,
             eta_seconds=round(spent / done * (total - done), 1) if total and done else None,
         )
+
+    def check(self) -> None:
+        """Raise Stopped when the supervisor asked for it."""
+        if self._stop.is_set():
+            raise Stopped(resumable=False)
+        if self._drain.is_set():
+            raise Stopped(resumable=True)
 
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Numbers for the metrics table."""
@@ -117,9 +131,9 @@ class Child:
         self._work: queue.SimpleQueue[Json] = queue.SimpleQueue()
         self._stop, self._drain = threading.Event(), threading.Event()
 
-    def listen(self) -> None:
-        """Until the supervisor closes the pipe, which ends the process at once."""
-        for line in sys.stdin:
+    def listen(self, orders: TextIO) -> None:
+        """Until the other side closes the pipe, which ends the process at once."""
+        for line in orders:
             message = json.loads(line)
             kind = message["type"]
             if kind == "run":
@@ -139,9 +153,10 @@ class Child:
             message = self._work.get()
             self._stop.clear()
             self._drain.clear()
-            self._run(runners.RUNNERS[message["kind"]], message)
+            self.run(runners.RUNNERS[message["kind"]], message)
 
-    def _run(self, runner: Any, message: Json) -> None:
+    def run(self, runner: Callable[[Json, JobReporter], tuple[Json, Json]], message: Json) -> None:
+        """Run one job and say how it ended."""
         report = ChannelReporter(self._channel, Path(message["scratch"]), self._stop, self._drain)
         try:
             result, resolved = runner(message, report)
@@ -183,7 +198,7 @@ def main() -> None:
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     child = Child(channel)
-    threading.Thread(target=child.listen, daemon=True).start()
+    threading.Thread(target=child.listen, args=(sys.stdin,), daemon=True).start()
     child.serve()
 
 

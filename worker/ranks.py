@@ -1,0 +1,178 @@
+"""One fine-tune on several devices of this machine, by accelerate's launcher.
+
+The job's process starts the launcher and passes messages on; the launcher starts one process a
+device (``python -m worker.ranks``), of which the first one speaks for all. Two named pipes carry
+JSON lines: ``up`` what it reports, ``down`` that it should stop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from surgery.errors import Fault, SurgeryError, TrainingInvalid
+from surgery.progress import Quiet, Stopped
+from worker.child import Channel, Child, JobReporter, die_with_parent
+
+Json = dict[str, Any]
+UP, DOWN, ORDER = "up", "down", "order.json"
+LOOK_SECONDS = 0.5  # between two looks whether the job should stop
+
+
+class RanksFailed(SurgeryError):
+    """A process of several ended."""
+
+    code = "internal"
+
+    def __init__(self, problem: Json | None = None) -> None:
+        super().__init__("one of the job's processes ended without a word")
+        self._problem = problem
+
+    def as_problem(self) -> Json:
+        """What the process itself said, if it did."""
+        return self._problem or super().as_problem()
+
+
+def check_devices(processes: int) -> None:
+    """Raise TrainingInvalid where there are fewer GPUs than processes; cores are shared."""
+    found = torch.cuda.device_count()
+    if torch.cuda.is_available() and processes > found:
+        raise TrainingInvalid(
+            f"{processes} processes need as many GPUs, and this worker has {found}",
+            [Fault(f"at most {found}", pointer="/processes")],
+        )
+
+
+def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Json]:
+    """Run a fine-tune that many times at once; its result and what it adds to ``resolved``.
+
+    Raises Stopped, or RanksFailed with the problem that a process met.
+    """
+    check_devices(processes)
+    folder = Path(message["scratch"]) / "ranks"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ORDER).write_text(json.dumps(message))
+    for name in (UP, DOWN):
+        os.mkfifo(folder / name)
+    # Opened both ways, a pipe waits for nobody: a process that never comes cannot hang the job.
+    up, down = (os.open(folder / name, os.O_RDWR | os.O_NONBLOCK) for name in (UP, DOWN))
+    running = subprocess.Popen(_command(folder, processes), stdin=subprocess.DEVNULL)
+    try:
+        return _followed(running, up, down, report)
+    except RanksFailed:
+        raise RanksFailed(_own_error(folder)) from None
+    finally:
+        running.kill()
+        running.wait()
+        os.close(up)
+        os.close(down)
+
+
+def _command(folder: Path, processes: int) -> list[str]:
+    # Its launcher for several GPUs is torchrun, which serves cores as well; its own for CPUs
+    # needs MPI.
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+        "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
+        "--dynamo_backend", "no", "--main_process_port", "0", "--module", "worker.ranks",
+        str(folder),
+    ]  # fmt: skip
+
+
+def _followed(
+    running: subprocess.Popen[bytes], up: int, down: int, report: JobReporter
+) -> tuple[Json, Json]:
+    told = False
+    for message in _messages(running, up):
+        if message is None:
+            told = told or _pass_on_stop(report, down)
+            continue
+        kind = message.pop("type")
+        if kind == "result":
+            return message["result"], message["resolved"]
+        if kind == "stopped":
+            raise Stopped(resumable=message["resumable"])
+        if kind == "error":
+            raise RanksFailed(message["problem"])
+        report.tell(kind, **message)
+        told = told or _pass_on_stop(report, down)
+    raise RanksFailed
+
+
+def _messages(running: subprocess.Popen[bytes], up: int) -> Iterator[Json | None]:
+    """What the first process says, None now and then; ends when the launcher has."""
+    rest = b""
+    while True:
+        ended = running.poll() is not None
+        if select.select([up], [], [], 0 if ended else LOOK_SECONDS)[0]:
+            *lines, rest = (rest + os.read(up, 65536)).split(b"\n")
+            yield from map(json.loads, lines)
+        elif ended:
+            return
+        yield None
+
+
+def _pass_on_stop(report: JobReporter, down: int) -> bool:
+    try:
+        report.check()
+    except Stopped as stop:
+        line = json.dumps({"type": "drain" if stop.resumable else "cancel"})
+        os.write(down, line.encode() + b"\n")
+        return True
+    return False
+
+
+def _own_error(folder: Path) -> Json | None:
+    """What a process wrote down that only it has met, such as a GPU without room."""
+    for path in sorted(folder.glob("error-*.json")):
+        problem: Json = json.loads(path.read_text())
+        return problem
+    return None
+
+
+def main() -> None:
+    """One of the processes: train, and speak if it is the first."""
+    from worker.tuning import train
+
+    die_with_parent(os.getppid())
+    folder = Path(sys.argv[1])
+    message = json.loads((folder / ORDER).read_text())
+    rank = PartialState(cpu=not torch.cuda.is_available()).process_index
+    if rank == 0:
+        with (folder / UP).open("w", encoding="utf-8") as stream:
+            child = Child(Channel(stream))
+            orders = (folder / DOWN).open(encoding="utf-8")
+            threading.Thread(target=child.listen, args=(orders,), daemon=True).start()
+            child.run(train, message)
+        return
+    try:
+        train(message, Silent(folder / str(rank)))
+    except Stopped:
+        return
+    except SurgeryError as error:
+        (folder / f"error-{rank}.json").write_text(json.dumps(error.as_problem()))
+        raise
+
+
+class Silent(Quiet):
+    """Of the processes that say nothing."""
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """Nobody listens."""
+
+    def check(self) -> None:
+        """The first process hears it and tells all."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A fine-tune: ranked first where the selection needs it, then trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from surgery.adapters import count_trainable
+from surgery.also import open_evaluation_sets
+from surgery.continuation import begin_with
+from surgery.data import EvaluationSet, TaskData
+from surgery.errors import DatasetInvalid
+from surgery.finetune_spec import FinetuneSpec
+from surgery.loading import LoadedModel, load_model
+from surgery.policies import choose_layers, granularity_of, ranking_options, resolved_choice
+from surgery.ranking import rank_layers
+from surgery.references import resolve_measured
+from surgery.results import RankingResult
+from surgery.selection import included_parameters, layers_of_model, named_layers
+from surgery.sources import Sources
+from surgery.state import saved_step
+from surgery.terms import Granularity
+from surgery.tracked import tracked
+from surgery.training import finetune
+from surgery.units import Unit
+from worker.child import JobReporter
+from worker.opening import data_of, device, learned, load_to_rank, model_of, sources_of
+from worker.ranks import launch
+
+Json = dict[str, Any]
+
+
+def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
+    """Rank first where the selection needs it, then train."""
+    spec = FinetuneSpec.model_validate(message["spec"])
+    if "layers" not in message["resolved"]:
+        chosen = _rank_first(message, spec, report)
+        message = message | {"resolved": message["resolved"] | chosen}
+    if spec.processes > 1:
+        return launch(message, spec.processes, report)
+    return train(message, report)
+
+
+def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
+    """Train what was chosen; in a group of processes, each a part of every step."""
+    spec = FinetuneSpec.model_validate(message["spec"])
+    chosen, sources = message["resolved"], sources_of(message)
+    report.phase("load")
+    began = time.perf_counter()
+    data = data_of(message, sources)
+    # A model of its own: a ranking warms up its head.
+    loaded = load_model(
+        model_of(message, sources), sources, data, seed=spec.training.seed, device=device()
+    )
+    if message["continue_folder"]:
+        begin_with(loaded, data, Path(message["continue_folder"]))
+    layers = named_layers(loaded, chosen["layers"], Granularity(chosen["granularity"]))
+    _tell_selected(loaded, layers, spec, report)
+    data = replace(data, also=_also(message, sources, data, loaded, spec))
+    loading = time.perf_counter() - began
+    resume = Path(message["state_folder"]) if message["state_folder"] else None
+    with _tracked(message, spec, resume, report) as reporter:
+        result = finetune(loaded, data, spec, layers, reporter, resume, chosen.get("scores"))
+    result.warnings += getattr(reporter, "warnings", [])
+    result.seconds = {"load": round(loading, 3), **result.seconds}
+    return result.model_dump(mode="json"), learned(data)
+
+
+def _tracked(message: Json, spec: FinetuneSpec, resume: Path | None, report: JobReporter) -> Any:
+    """The reporter with trackers; of several processes, the first one's."""
+    if not PartialState().is_main_process:
+        return nullcontext(report)
+    return tracked(
+        report, message["id"], spec, resumed_at=saved_step(resume) if resume else None,
+        keep=lambda folder: report.tell("log", path=str(folder)),
+    )  # fmt: skip
+
+
+def _also(
+    message: Json, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
+) -> tuple[EvaluationSet, ...]:
+    """Exactly the presets to measure on that were resolved when the job was submitted."""
+    found = []
+    for pinned in message["resolved"].get("also_evaluate", []):
+        source = resolve_measured(pinned["id"], sources, pinned["revision"])
+        if source.fingerprint != pinned["fingerprint"]:
+            raise DatasetInvalid(
+                f"{source.id} changed since the job was submitted, or this worker's mirror holds "
+                "another copy; submit again"
+            )
+        found.append(source)
+    length = spec.training.max_length
+    return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
+
+
+def _rank_first(message: Json, spec: FinetuneSpec, report: JobReporter) -> Json:
+    """Choose by the ranking that was waited for, else by one computed now and handed over."""
+    report.phase("load")
+    sources = sources_of(message)
+    data = data_of(message, sources)
+    selection, options = spec.selection, ranking_options(spec.selection)
+    loaded = load_to_rank(message, sources, data, options)
+    given = message["ranking"]
+    if given is None:
+        result = rank_layers(loaded, data, options, report)
+    else:
+        result = RankingResult.model_validate(given)
+    granularity = granularity_of(selection, result)
+    included = sum(p.numel() for p in included_parameters(loaded, selection.include))
+    chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
+    selected = resolved_choice(chosen, granularity, result, included)
+    if given is not None:
+        report.tell("selected", **selected)
+        return selected
+    report.tell(
+        "ranking",
+        options=options.model_dump(mode="json"),
+        result=result.model_dump(mode="json"),
+        selected=selected,
+    )
+    return selected
+
+
+def _tell_selected(
+    loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
+) -> None:
+    """How much trains, the head among it, before the first step."""
+    report.tell("selected", trainable_parameters=count_trainable(loaded, layers, spec))
