@@ -77,7 +77,10 @@ class Finetune:
         )  # fmt: skip
         self.total_steps = total_steps(training, rows, world)
         self.metric = training.metric or self.data.metrics[0]
-        self.tracker = self._track() if self.spec.track_ranking else None
+        self.tracker: RankingTracker | None = None
+        if self.spec.track_ranking:  # a resumed run finds the same, from the same weights
+            self.report.phase("rank")
+            self.tracker = RankingTracker(self.loaded, self.data, training)
         self.moving = self._moving()
         self.digests = frozen_digests(self.loaded.model)
         loss = loss_for(training, self.data.problem, classes, self.train)
@@ -86,11 +89,6 @@ class Finetune:
             share=self.share,
         )  # fmt: skip
         torch.manual_seed(training.seed + self.share.rank)
-
-    def _track(self) -> RankingTracker:
-        """The ranking at the start: a resumed run finds the same, from the same weights."""
-        self.report.phase("rank")
-        return RankingTracker(self.loaded, self.data, self.training)
 
     def _moving(self) -> Moving:
         trained = make_trainable(self.loaded, self.layers, self.spec)
