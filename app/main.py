@@ -16,6 +16,7 @@ from app.routes import (
     checkpoints,
     comparisons,
     datasets,
+    estimates,
     finetunes,
     health,
     jobs,
@@ -78,7 +79,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         any_host=bool(settings.api_key_hashes),
     )  # fmt: skip
     guarded = [Depends(require_key)]
-    for module in (models, tasks, datasets, rankings, finetunes, comparisons, jobs, checkpoints):
+    for module in (
+        models, tasks, datasets, rankings, finetunes, comparisons, estimates, jobs, checkpoints,
+    ):  # fmt: skip
         app.include_router(module.router, dependencies=guarded)
     app.include_router(health.router)
     return app

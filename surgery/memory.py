@@ -37,6 +37,17 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def resident_bytes(device: torch.device) -> int | None:
+    """What the process holds now where its own memory is the device's; 0 on a GPU.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return 0
+    found = re.search(r"VmRSS:\s+(\d+) kB", _text(Path("/proc/self/status")))
+    return int(found[1]) * 1024 if found else None
+
+
 def available_bytes(device: torch.device) -> int:
     """Bytes that a computation may still take: of the GPU, else of the machine or container."""
     if device.type == "cuda":

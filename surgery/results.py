@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from surgery.terms import Aggregate, Granularity, Precision
+from surgery.throughput_result import Throughput
 from surgery.training_spec import AdapterSpec
 
 
@@ -264,6 +265,7 @@ class FinetuneResult(BaseModel):
         None, description="What became of the layers below the lowest trained one."
     )
     processes: int = Field(1, description="That shared each step.")
+    throughput: Throughput | None = None
     seconds: dict[str, float]
     warnings: list[str]
 

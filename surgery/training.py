@@ -36,6 +36,7 @@ from surgery.selection import check_frozen, frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
 from surgery.stepper import Stepper, halving_warnings
 from surgery.stopping import best_report, evaluation_due, stops_early
+from surgery.throughput import Meter
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
 from surgery.training_checks import check_training, steps_per_epoch, total_steps
@@ -61,6 +62,7 @@ class Finetune:
 
     def __post_init__(self) -> None:
         training = self.training = self.spec.training
+        self.meter = Meter(self.loaded, training.precision)
         self.share = present_share()
         device = next(self.loaded.model.parameters()).device
         self.numerics = Numerics(training, device)
@@ -115,12 +117,11 @@ class Finetune:
     def _open_prefix(self) -> Prefix:
         """What lies below the lowest trained layer, ready to be replayed."""
         train = Split(self.train, self.numerics.autocast)
-        passes = self.total_steps / steps_per_epoch(
-            self.training, len(self.train), self.share.world
-        )
+        whole = steps_per_epoch(self.training, len(self.train), self.share.world)
         return open_prefix(
             self.loaded, {"train": train, "validation": Split(self.validation)}, self.training,
-            self.report, digests=self.digests, passes=passes, room=self.room,
+            self.report, digests=self.digests,
+            passes=self.total_steps / whole, room=self.room,
         )  # fmt: skip
 
     def _train(self) -> None:
@@ -264,11 +265,10 @@ class Finetune:
             lengths=self.lengths,
             prefix=self.prefix.report,
             processes=self.share.world,
+            throughput=self.meter.measured(self.train, progress, self.prefix.report),
             seconds={"train": round(spent, 3), "total": round(seconds, 3)},
-            warnings=[
-                *truncation_warnings(self.lengths, self.training.max_length),
-                *halving_warnings(self.training, progress.halvings),
-            ],
+            warnings=truncation_warnings(self.lengths, self.training.max_length)
+            + halving_warnings(self.training, progress.halvings),
         )  # fmt: skip
 
 

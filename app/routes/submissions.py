@@ -8,8 +8,10 @@ from fastapi import Header, Query
 from fastapi.responses import JSONResponse
 
 from app.deps import Service
+from app.estimates import estimate, question_of
 from app.submit import Prepared, submit
 from app.views import job_views
+from surgery.finetune_spec import FinetuneSpec
 from surgery.spec import Submission
 
 ValidateOnly = Annotated[
@@ -30,6 +32,8 @@ def answer_submission(
         resolved = {**prepared.job.resolved}
         resolved["dataset"] = {k: v for k, v in resolved["dataset"].items() if k != "path"}
         body = {"valid": True, "cached": prepared.cached, "resolved": resolved}
+        if isinstance(spec, FinetuneSpec):
+            body["estimate"] = estimate(service, question_of(spec)).model_dump(mode="json")
         return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
     job, replayed = prepared.job, False
     if not prepared.cached:

@@ -1,0 +1,209 @@
+"""From a question to estimates: what the service knows of the model, the data and its workers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.checks import pointing
+from app.deps import Service
+from app.rates import measured_rate, row_lengths
+from app.selections import resolve_selection
+from app.submit import resolve_dataset_field
+from app.tables import Dataset
+from surgery.adapter_sizes import adapter_trained
+from surgery.encoder_shape import (
+    EncoderShape,
+    encoder_shape,
+    has_pooler,
+    head_parameters,
+    total_parameters,
+)
+from surgery.errors import SelectionMismatch
+from surgery.estimate import Data, memory, outputs_of, seconds
+from surgery.estimate_spec import Estimate, EstimateRow, EstimateSpec, Position
+from surgery.finetune_spec import FinetuneSpec
+from surgery.headers import encoder_sizes
+from surgery.models import inspect_model, resolve_model, tensor_sizes
+from surgery.results import LayerInfo, ModelInfo
+from surgery.selection_spec import SelectionSpec
+from surgery.terms import Granularity, Policy, Problem
+from surgery.training_checks import check_training, total_steps
+from surgery.work import Trained
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question, with all that is the same in each of its rows."""
+
+    spec: EstimateSpec
+    info: ModelInfo
+    shape: EncoderShape
+    tensors: dict[str, int]  # of the encoder as the task model has it
+    head: int | None
+    total: int | None
+    data: Data
+    rate: float | None
+
+    def row(
+        self, trained: Trained | None, policy: str, k: int | None, position: Position
+    ) -> EstimateRow:
+        """What one fine-tune would take."""
+        training, data = self.spec.training, self.data
+        found: Json = dict.fromkeys(EstimateRow.model_fields)
+        found |= {"k": k, "policy": policy, "position": position}
+        if data.train is not None:
+            found["steps"] = total_steps(training, data.train)
+        if self.total is not None:
+            found["weights_bytes"] = 4 * self.total
+        if trained is None or self.total is None:
+            return EstimateRow(**found)
+        held = memory(self.shape, self.total, trained, data, training)
+        lowest = trained.lowest(self.shape)
+        found |= {
+            "lowest_layer": lowest if lowest < len(self.shape.blocks) else None,
+            "trainable_parameters": trained.parameters, "gradient_bytes": held.gradients,
+            "optimizer_bytes": held.moments, "activation_bytes": held.activations,
+            "prefix_cache_bytes": held.cache, "peak_memory_bytes": held.peak,
+            "checkpoint_bytes": None if policy == "lora" else held.gradients,
+        }  # fmt: skip
+        if self.rate is not None:
+            found["seconds"] = seconds(self.shape, trained, data, training, self.rate)
+        return EstimateRow(**found)
+
+
+def estimate(service: Service, spec: EstimateSpec) -> Estimate:
+    """Answer a question, after the checks of a submission. Raises what a submission raises."""
+    sources = service.settings.sources
+    with pointing("/model"):
+        source = resolve_model(spec.model, sources)
+        info = inspect_model(source, sources)
+        sizes = tensor_sizes(source, sources)
+    dataset = resolve_dataset_field(service, spec.dataset)
+    problem, rows = Problem(dataset["problem"]), dataset["rows"] or {}
+    check_training(
+        spec.training, problem, dataset["metrics"], classes=dataset.get("classes"),
+        rows=rows.get("train"),
+    )  # fmt: skip
+    pinned = {
+        "model": {"id": source.id, "fingerprint": source.fingerprint}, "dataset": dataset,
+    }  # fmt: skip
+    outputs, choices = _outputs(problem, dataset.get("labels") or [])
+    lengths, row = row_lengths(
+        service.database, **pinned, words=_words(service, dataset),
+        limit=spec.training.max_length, choices=choices,
+    )  # fmt: skip
+    rate, process = measured_rate(service.database, source.fingerprint, spec.training.precision)
+    shape = encoder_shape(source.config, sizes, source.prefix, info.layers)
+    asked = Asked(
+        spec=spec, info=info, shape=shape,
+        tensors=_of_encoder(encoder_sizes(sizes, source.prefix), shape, problem),
+        head=None if outputs is None else head_parameters(shape, problem, outputs),
+        total=None if outputs is None else total_parameters(shape, problem, outputs),
+        data=Data(rows.get("train"), rows.get("validation"), row, lengths.longest, choices),
+        rate=rate.operations_per_second if rate else None,
+    )  # fmt: skip
+    return Estimate(
+        model=source.id, dataset=dataset["id"], layers=len(info.layers), lengths=lengths,
+        total_parameters=asked.total, throughput=rate, process_bytes=process,
+        rows=list(_rows(service, asked, pinned)),
+    )  # fmt: skip
+
+
+def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
+    """How many numbers the head puts out, None where only the data tell, and choices of a row."""
+    if problem is Problem.MULTIPLE_CHOICE:
+        return 1, len(labels) or 2  # the one preset has two; an upload's labels are its choices
+    if problem is Problem.REGRESSION or labels:
+        return outputs_of(problem, len(labels)), 1
+    return None, 1
+
+
+def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) -> dict[str, int]:
+    """The tensors of the checkpoint that the task model has below its head."""
+    pooler = has_pooler(shape, problem)
+    return {name: n for name, n in sizes.items() if pooler or not name.startswith("pooler.")}
+
+
+def question_of(spec: FinetuneSpec) -> EstimateSpec:
+    """What this very fine-tune would take."""
+    return EstimateSpec(
+        model=spec.model, dataset=spec.dataset, training=spec.training, adapter=spec.adapter,
+        selection=None if spec.adapter else spec.selection,
+    )  # fmt: skip
+
+
+def _words(service: Service, dataset: Json) -> Json | None:
+    """The histogram of an upload's words."""
+    if "path" not in dataset:
+        return None
+    with service.database.read() as session:
+        row = session.get(Dataset, dataset["id"])
+    return row.report["text_lengths"] if row else None
+
+
+def _rows(service: Service, asked: Asked, pinned: Json) -> Iterator[EstimateRow]:
+    spec = asked.spec
+    if spec.adapter is not None:
+        trained = None
+        if asked.head is not None:
+            trained = adapter_trained(asked.tensors, asked.info.layers, spec.adapter, asked.head)
+        yield asked.row(trained, spec.adapter.type, None, "exact")
+        return
+    for place, selection in enumerate(_selections(spec, asked.info)):
+        with _of_list(spec, place):
+            resolved = resolve_selection(service, selection, asked.info, pinned)
+        granularity = Granularity(resolved["granularity"])
+        parts = asked.info.at(granularity)
+        if "layers" in resolved:
+            names = set(resolved["layers"])
+            chosen = [part for part in parts if part.name in names]
+            yield _row(asked, selection, chosen, "exact")
+        elif selection.k is None:
+            # How many a ranking's scores will choose is not known before it is there.
+            yield asked.row(None, selection.policy, None, "lowest")
+        else:
+            k = selection.k
+            yield _row(asked, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
+            yield _row(asked, selection, parts[-k:], "highest")
+
+
+@contextmanager
+def _of_list(spec: EstimateSpec, place: int) -> Iterator[None]:
+    """Point to the entry of the list where the selection's number came from there."""
+    try:
+        yield
+    except SelectionMismatch as error:
+        if spec.k is not None:
+            error.faults = [
+                replace(fault, pointer=f"/k/{place}") if fault.pointer == "/selection/k" else fault
+                for fault in error.faults
+            ]
+        raise
+
+
+def _selections(spec: EstimateSpec, info: ModelInfo) -> list[SelectionSpec]:
+    base = spec.selection or SelectionSpec(policy=Policy.TOP_K, k=1)
+    if spec.k is None and spec.selection is not None:
+        return [base]
+    counts = spec.k or range(1, len(info.layers) + 1)
+    return [base.model_copy(update={"k": k}) for k in counts]
+
+
+def _row(
+    asked: Asked, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
+) -> EstimateRow:
+    trained = None
+    if asked.head is not None:
+        blocks: dict[int, int] = defaultdict(int)
+        for part in chosen:
+            blocks[part.index] += part.parameters
+        included = set(selection.include)
+        beside = asked.head + sum(asked.info.groups[part] for part in included)
+        trained = Trained(dict(blocks), beside, below="embeddings" in included)
+    return asked.row(trained, selection.policy, len(chosen), position)

@@ -1,0 +1,138 @@
+"""What a fine-tune will take, from sizes alone: parameters, memory, steps, seconds. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from surgery.activations import kept_by_block
+from surgery.encoder_shape import EncoderShape
+from surgery.estimate_spec import EstimatedSeconds
+from surgery.terms import Problem
+from surgery.training_checks import steps_per_epoch, total_steps
+from surgery.training_spec import TrainingSpec
+from surgery.work import RowLength, Trained, forward_work, suffix_work
+
+FLOAT = 4  # bytes; weights, gradients and moments are float32 in every precision
+MOMENTS = 2  # of AdamW, a parameter
+STATE_BYTES = {"fp32": 4, "bf16": 2}
+PASS_TOKENS = 4096  # of a batch without gradients; see surgery.data.BATCH_TOKENS
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset as far as it is known: ``row`` is None where its tokens are not.
+
+    ``longest`` is a sequence's length after the cut, at most; ``choices`` the sequences of a row.
+    """
+
+    train: int | None
+    validation: int | None
+    row: RowLength | None
+    longest: int
+    choices: int = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, None where there is no formula."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int | None
+    cache: int | None
+
+    @property
+    def peak(self) -> int | None:
+        """All at once."""
+        if self.activations is None or self.cache is None:
+            return None
+        return self.weights + self.gradients + self.moments + self.activations + self.cache
+
+
+def memory(
+    shape: EncoderShape, total: int, trained: Trained, data: Data, training: TrainingSpec
+) -> Memory:
+    """Bytes that training holds; ``total`` are the parameters of the model with its head."""
+    return Memory(
+        weights=FLOAT * total,
+        gradients=FLOAT * trained.parameters,
+        moments=FLOAT * MOMENTS * trained.parameters,
+        activations=_activations(shape, trained, data, training),
+        cache=_cache(shape, trained, data, training),
+    )
+
+
+def _activations(
+    shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec
+) -> int | None:
+    """Of the largest batch, training or not."""
+    rows = min(training.batch_size, data.train or training.batch_size)
+    tokens = rows * data.choices * data.longest
+    kept = 0
+    for index in range(trained.lowest(shape), len(shape.blocks)):
+        keeps = bool(trained.blocks.get(index)) and trained.keeps_inputs
+        own = kept_by_block(shape, data.longest, trained=keeps)
+        if own is None:
+            return None
+        kept += own
+    passing = kept_by_block(shape, data.longest, trained=True)
+    if passing is None:
+        return None
+    whole_pass = max(PASS_TOKENS, data.longest)
+    # A pass without gradients holds what one block works on, a step that beside what it keeps.
+    return FLOAT * max(tokens * (shape.runs * kept + passing), whole_pass * passing)
+
+
+def caches_prefix(
+    shape: EncoderShape, trained: Trained, training: TrainingSpec, rows: int | None
+) -> bool:
+    """Whether there is a frozen prefix whose states are kept, where they have room."""
+    if training.prefix_cache == "off" or trained.lowest(shape) == 0:
+        return False
+    # `auto` keeps none for a run that does not see each row of train once.
+    short = rows is not None and total_steps(training, rows) < steps_per_epoch(training, rows)
+    return not (short and training.prefix_cache == "auto")
+
+
+def _cache(shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec) -> int | None:
+    if not caches_prefix(shape, trained, training, data.train):
+        return 0
+    if data.row is None or data.train is None or data.validation is None or shape.hidden is None:
+        return None
+    tokens = data.row.tokens * (data.train + data.validation)
+    return math.ceil(tokens * shape.hidden * STATE_BYTES[training.prefix_cache_dtype])
+
+
+def seconds(
+    shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec, rate: float
+) -> EstimatedSeconds | None:
+    """How long training and evaluation take at ``rate`` operations a second.
+
+    None where rows or tokens are not known.
+    """
+    if data.row is None or data.train is None or data.validation is None:
+        return None
+    cached = caches_prefix(shape, trained, training, data.train)
+    lowest = trained.lowest(shape)
+    prefix = forward_work(shape, data.row, 0, lowest)
+    step = suffix_work(shape, data.row, trained) + (0 if cached else prefix)
+    measure = forward_work(shape, data.row, lowest if cached else 0) * data.validation
+    steps, whole = total_steps(training, data.train), steps_per_epoch(training, data.train)
+    epochs, every = steps / whole, training.evaluate_every_steps
+    evaluations = math.ceil(steps / every if every else epochs)
+    fill = prefix * (data.train + data.validation) if cached else 0.0
+    total = fill + step * data.train * epochs + measure * evaluations
+    later = step * data.train + measure * evaluations / max(1.0, epochs)
+    first = fill + later if epochs > 1 else total
+    return EstimatedSeconds(
+        first_epoch=first / rate,
+        later_epoch=later / rate if epochs > 1 else None,
+        total=total / rate,
+    )
+
+
+def outputs_of(problem: Problem, labels: int) -> int:
+    """How many numbers the head puts out: one a class, or one."""
+    return labels if problem in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION} else 1
