@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     retry_backoff: Seconds = timedelta(seconds=2)  # doubled at each crash
     max_attempts: int = Field(3, ge=1)
     jobs_per_child: int = Field(50, ge=1, description="A worker process is replaced after so many.")
+    prefix_memory_bytes: int | None = Field(
+        None, ge=0, description="A job's frozen prefix may take; absent: a quarter of what is free."
+    )
+    prefix_disk_bytes: int | None = Field(
+        None, ge=0, description="All kept prefixes may take; absent: a quarter of the free disk."
+    )
     log_level: str = "INFO"
 
     @model_validator(mode="before")

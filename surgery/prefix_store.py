@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surgery.memory import available_bytes
+from surgery.parallel import present_share
 from surgery.prefix_files import make_room, read_states, write_states
 from surgery.prefix_states import Layout, States
 from surgery.prefix_trace import CannotReplay
@@ -113,6 +114,8 @@ class Store:
         if room is None:
             taken = sum(each.nbytes for each in _held.values())
             room = int(MEMORY_SHARE * (available_bytes(self._device) + taken))
+        if self._device.type == "cpu":  # processes of one run each keep their own
+            room //= present_share().world
         self._fits(room, "of memory")
         states = {name: self._filled(name, each) for name, each in self._wanted.items()}
         _held.update({each.key: states[name].flat for name, each in self._wanted.items()})

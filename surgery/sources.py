@@ -28,6 +28,11 @@ class Sources:
         """Where tokenised splits are kept."""
         return self.cache / "tokens"
 
+    @property
+    def prefixes(self) -> Path:
+        """Where the states of frozen prefixes are kept."""
+        return self.cache / "prefixes"
+
 
 def mirror_path(sources: Sources, *parts: str) -> Path | None:
     """The first mirror's file or folder of that name, links resolved; None where there is none."""

@@ -106,6 +106,11 @@ class Attempt:
                 "cache": str(sources.cache),
                 "offline": sources.offline,
             },
+            "room": {
+                "folder": str(sources.prefixes),
+                "memory_bytes": self.settings.prefix_memory_bytes,
+                "disk_bytes": self.settings.prefix_disk_bytes,
+            },
         }
 
     def _continued(self, cache: Path) -> str | None:

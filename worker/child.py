@@ -171,9 +171,11 @@ class Child:
 
 
 def _unexpected(error: Exception, message: Json) -> Json:
-    from surgery.sample import is_out_of_memory  # imports torch
+    from surgery.prefix_store import release_held  # imports torch
+    from surgery.sample import is_out_of_memory
 
     if is_out_of_memory(error):
+        release_held()
         options = message["spec"].get("training") or message["spec"]
         size = options.get("batch_size")
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"

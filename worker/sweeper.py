@@ -24,6 +24,7 @@ log = logging.getLogger("surgeon.sweeper")
 GARBAGE_EVERY_SECONDS = 3600.0
 GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
 TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read them
+PREFIXES_AGE_SECONDS = 7 * 24 * 3600.0  # the same; they take far more room
 
 
 class Sweeper:
@@ -68,7 +69,7 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Folders of attempts whose row was never written, scratch of dead workers, old tokens."""
+        """Folders of attempts whose row was never written, scratch of dead workers, old caches."""
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
@@ -76,3 +77,4 @@ class Sweeper:
                 self._storage.delete(path)
         remove_older(self._scratch, GARBAGE_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
+        remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)

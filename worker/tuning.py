@@ -19,6 +19,7 @@ from surgery.errors import DatasetInvalid
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.policies import choose_layers, granularity_of, ranking_options, resolved_choice
+from surgery.prefix_store import Room
 from surgery.ranking import rank_layers
 from surgery.references import resolve_measured
 from surgery.results import RankingResult
@@ -66,10 +67,18 @@ def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
     with _tracked(message, spec, resume, report) as reporter:
-        result = finetune(loaded, data, spec, layers, reporter, resume, chosen.get("scores"))
+        result = finetune(
+            loaded, data, spec, layers, reporter, resume, chosen.get("scores"), _room(message)
+        )
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return result.model_dump(mode="json"), learned(data)
+
+
+def _room(message: Json) -> Room:
+    """What the operator lets a frozen prefix take."""
+    given = message["room"]
+    return Room(Path(given["folder"]), given["memory_bytes"], given["disk_bytes"])
 
 
 def _tracked(message: Json, spec: FinetuneSpec, resume: Path | None, report: JobReporter) -> Any:

@@ -14,6 +14,18 @@ from worker.sweeper import Sweeper
 DAY = 24 * 3600
 
 
+def test_prefixes_nobody_read_for_a_week_go(database: Database, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    for name, days in {"used": 6, "unused": 8, ".building-left-by-a-crash": 8}.items():
+        folder = settings.sources.prefixes / name
+        folder.mkdir(parents=True)
+        (folder / "states.npy").write_bytes(b"")
+        os.utime(folder, (time.time() - days * DAY,) * 2)
+    storage = Storage(settings.resolved_artifacts_url)
+    Sweeper(settings, database, storage, tmp_path / "scratch", None).collect_garbage()
+    assert [path.name for path in settings.sources.prefixes.iterdir()] == ["used"]
+
+
 def test_tokens_nobody_read_for_a_month_go(database: Database, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     tokens = settings.sources.tokens
