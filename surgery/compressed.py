@@ -24,7 +24,6 @@ _FOREIGN = {
     b"PK\x03\x04": "a ZIP archive or an Excel workbook",
     b"BZh91AY&SY": "compressed with bzip2",
     b"\xfd7zXZ\x00": "compressed with xz",
-    b"PAR1\x15": "Parquet; let its name end in .parquet",
     b"%PDF-": "a PDF",
 }
 _CORRUPT = (OSError, EOFError, zlib.error, zstd.ZstdError)
@@ -70,6 +69,8 @@ def _refuse_foreign(start: bytes) -> None:
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
             raise UnreadableFile(f"the file is {kind}; send csv, tsv or jsonl, plain, gz or zst")
+    if start.startswith(b"PAR1\x15"):
+        raise UnreadableFile("the file is Parquet; let its name end in .parquet")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableFile("the file is UTF-16; save it with the encoding UTF-8")
 

@@ -101,7 +101,10 @@ def _as_row(source: Source, header: list[str], record: list[str] | Fault) -> Row
         return record
     if len(record) != len(header):
         many = "1 field" if len(record) == 1 else f"{len(record):,} fields"
-        return source.fault(f"has {many}, header has {len(header):,}")
+        remedy = "fill in the others"
+        if len(record) > len(header):
+            remedy = "quote a cell that holds the separator"
+        return source.fault(f"has {many}, header has {len(header):,}; {remedy}")
     return dict(zip(header, record, strict=True))
 
 

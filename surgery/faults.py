@@ -17,6 +17,12 @@ FIELD_NAMES = sorted(
     }
 )
 
+_LETTERS = "letters, digits, '_', '-' and single dots; paths and URLs are not read"
+_NAMES = {
+    dataset_spec.HUB_DATASET_PATTERN: f"must be owner/name or name, each of {_LETTERS}",
+    dataset_spec.NAME_PATTERN: f"must be one name, of {_LETTERS}",
+}
+
 
 def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]:
     """Pydantic's errors as JSON Pointers, a misspelt field with the nearest known name."""
@@ -34,6 +40,8 @@ def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]
         if error["type"] == "extra_forbidden":
             near = spec.nearest(steps[-1], FIELD_NAMES) if steps else None
             detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
+        if error["type"] == "string_pattern_mismatch":
+            detail = _NAMES.get(error["ctx"]["pattern"], detail)
         faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
     return list(faults.values())
 

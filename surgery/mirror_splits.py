@@ -13,7 +13,7 @@ from surgery.compressed import SUFFIXES
 from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import shown
-from surgery.sources import Sources, mirror_path, path_in_mirror
+from surgery.sources import Sources, path_in_mirror
 
 _TEXT = ("jsonl", "csv", "tsv")
 _ENDINGS = (
@@ -65,9 +65,13 @@ def missing_from_mirror(reference: HubDataset, sources: Sources) -> str:
         f"put {' and '.join(wanted)} (or .csv, .tsv, these also as .gz or .zst, or .parquet) in "
         "the mirror directory (SURGEON_MIRROR_DIR)"
     )
-    there = mirror_path(sources, *folder)
-    names = sorted(path.name for path in there.iterdir()) if there and there.is_dir() else []
-    return f"{advice}; that folder holds {_listed(names)}" if names else advice
+    folders = (path_in_mirror(mirror, *folder) for mirror in sources.mirrors)
+    held = [
+        f"mirror {number} holds {_listed(sorted(path.name for path in found.iterdir()))} there"
+        for number, found in enumerate(folders, 1)
+        if found is not None and found.is_dir()
+    ]
+    return "; ".join([advice, *held])
 
 
 def _listed(names: Sequence[str]) -> str:

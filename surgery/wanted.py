@@ -61,7 +61,8 @@ def _task(name: str) -> Task:
         hint = f"; did you mean {near!r}?" if near else ";"
         raise DatasetNotFound(
             f"no dataset is called {shown(name)!r}{hint} GET /v1/tasks lists the presets; "
-            'a dataset of the Hub is written {"hub": "owner/name", "columns": …}'
+            'a dataset of the Hub is written {"hub": "owner/name", "columns": …}, and a file is '
+            "uploaded first, with POST /v1/datasets"
         )
     return task
 

@@ -27,6 +27,15 @@ RANKINGS: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         {"dataset": {"hub": "no/such", "columns": {"text": "a", "label": "b"}}},
         "dataset_not_found", "/dataset", ("offline", "SURGEON_MIRROR_DIR"),
     ),
+    "path as a Hub dataset": (
+        {"dataset": {"hub": "../../etc"}}, "invalid", "/dataset/hub", ("owner/name", "paths"),
+    ),
+    "path as a split": (
+        {"dataset": {"hub": "me/own", "train": "../x"}}, "invalid", "/dataset/train", ("one name",),
+    ),
+    "file as a dataset": (
+        {"dataset": "train.csv"}, "dataset_not_found", "/dataset", ("POST /v1/datasets",),
+    ),
     "column that is not there": (
         {
             "dataset": {
@@ -209,7 +218,7 @@ UPLOADS: dict[str, tuple[str | bytes, str, tuple[str, ...], int | None]] = {
     "empty label": (ROWS + "x,\n", "t.csv", ("label",), 11),
     "huge cell": (ROWS + "x" * 10_000_000 + ",1\n", "t.csv", ("4,000,000",), 11),
     "large cell": (ROWS + "x" * 2_000_000 + ",1\n", "t.csv", ("1,000,000",), 11),
-    "ragged row": (ROWS + "x\n", "t.csv", ("field",), 11),
+    "ragged row": (ROWS + "x\n", "t.csv", ("1 field", "fill in"), 11),
     "no UTF-8": (ROWS.encode() + b"\xff\xfe,1\n", "t.csv", ("UTF-8",), 11),
     "NUL byte": (ROWS.encode() + b"a\x00b,1\n", "t.csv", ("NUL",), 11),
     "unknown format": ("x", "t.xlsx", ("csv", "parquet"), None),

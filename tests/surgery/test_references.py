@@ -195,7 +195,9 @@ def test_a_dataset_is_taken_from_the_first_mirror_that_has_it_whole(
     found = resolve_dataset(OWN, replace(sources, mirrors=tuple(mirrors)))
     assert {path.parent for path in found.files.values()} == {own_folder(mirrors[1])}
     assert found.rows["train"] == 3
-    with pytest.raises(DatasetNotFound, match=r"own/validation\.jsonl .* folder holds train\.csv"):
+    with pytest.raises(
+        DatasetNotFound, match=r"own/validation\.jsonl .* mirror 1 holds train\.csv there"
+    ):
         resolve_dataset(OWN, replace(sources, mirrors=(mirrors[0],)))
 
 
