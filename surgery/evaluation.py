@@ -14,16 +14,27 @@ from surgery.architecture import model_inputs
 from surgery.data import Encoded, TaskData, batches_by_length
 from surgery.errors import TrainingDiverged
 from surgery.likelihood import IGNORED
-from surgery.metrics import measure
+from surgery.noise import Measured
 from surgery.parallel import Share, gather_rows, present_share
 from surgery.prefix_replay import Replay, run_whole
 
 
 def evaluate(
     model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
-    outputs: Sequence[int] | None = None, replay: Replay = run_whole,
+    outputs: Sequence[int] | None = None,
 ) -> dict[str, float | None]:  # fmt: skip
     """The dataset's metrics of a model on its validation rows; None where one is undefined.
+
+    Takes and raises what ``measured`` does.
+    """
+    return measured(model, encoded, data, device, outputs).metrics(data.metrics)
+
+
+def measured(
+    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
+    outputs: Sequence[int] | None = None, replay: Replay = run_whole,
+) -> Measured:  # fmt: skip
+    """What a model says of the validation rows, beside what is true.
 
     ``encoded`` is ``data.validation``, whole. ``outputs`` says which of the model's outputs is each
     of the dataset's labels, where their order is another. Raises TrainingDiverged where the model's
@@ -34,12 +45,11 @@ def evaluate(
         raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
     if outputs is not None:
         logits = logits[:, list(outputs)]
-    offsets = encoded.tag_offsets if encoded.tagged else None
     groups, earnings = _groups(data.validation, data.metrics)
-    return measure(
-        logits, encoded.targets, data.problem, data.metrics, tags=data.labels, offsets=offsets,
-        groups=groups, earnings=earnings,
-    )  # fmt: skip
+    offsets = encoded.tag_offsets if encoded.tagged else None
+    return Measured(
+        logits, encoded.targets, data.problem, tuple(data.labels), offsets, groups, earnings
+    )
 
 
 def _groups(

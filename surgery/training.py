@@ -18,7 +18,7 @@ from surgery.batching import Rows, epoch_steps
 from surgery.checkpoint import write_checkpoint
 from surgery.data import TaskData
 from surgery.errors import TrainingDiverged
-from surgery.evaluation import evaluate
+from surgery.evaluation import measured
 from surgery.finetune_spec import FinetuneSpec
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel
@@ -117,11 +117,10 @@ class Finetune:
     def _open_prefix(self) -> Prefix:
         """What lies below the lowest trained layer, ready to be replayed."""
         train = Split(self.train, self.numerics.autocast)
-        whole = steps_per_epoch(self.training, len(self.train), self.share.world)
+        per_epoch = steps_per_epoch(self.training, len(self.train), self.share.world)
         return open_prefix(
             self.loaded, {"train": train, "validation": Split(self.validation)}, self.training,
-            self.report, digests=self.digests,
-            passes=self.total_steps / whole, room=self.room,
+            self.report, digests=self.digests, passes=self.total_steps / per_epoch, room=self.room,
         )  # fmt: skip
 
     def _train(self) -> None:
@@ -164,9 +163,8 @@ class Finetune:
     def _epochs(self) -> float:
         """How many epochs are done, parts of one included."""
         progress = self.progress
-        if progress.batch == 0:
-            return float(progress.epoch)
-        return progress.epoch + progress.batch / len(self._steps())
+        part = progress.batch / len(self._steps()) if progress.batch else 0.0
+        return progress.epoch + part
 
     def _log(self) -> None:
         value = self.progress.recent_loss()
@@ -207,18 +205,19 @@ class Finetune:
         progress = self.progress
         model, device = self.loaded.model, self.stepper.device
         replay = partial(self.prefix.replay, "validation")
-        values = evaluate(model, self.validation, self.data, device, replay=replay)
+        found = measured(model, self.validation, self.data, device, replay=replay)
         entry = EpochReport(
             epoch=self._epochs(),
             step=progress.step,
             train_loss=progress.epoch_loss(),
-            metrics=values,
-            also=evaluate_also(self.loaded.model, self.data.also, self.stepper.device),
+            metrics=found.metrics(self.data.metrics),
+            also=evaluate_also(model, self.data.also, device),
             ranking=self.tracker.now() if self.tracker else None,
         )
         progress.reports.append(entry)
-        told = {f"validation_{name}": value for name, value in values.items()}
-        told |= named_metrics(entry.also)
+        if best_report(progress.reports, self.metric) is entry:
+            entry.noise = found.noise(self.metric)
+        told = {f"validation_{n}": v for n, v in entry.metrics.items()} | named_metrics(entry.also)
         if entry.ranking is not None:
             told["ranking_kendall_tau"] = entry.ranking.kendall_tau
         self.report.metric(progress.step, entry.epoch, told)

@@ -58,6 +58,7 @@ def test_two_ways_with_two_seeds_to_the_table(service: Running) -> None:
     assert (result["primary_metric"], result["reference"], result["failures"]) == (
         "accuracy", "all", [],
     )  # fmt: skip
+    assert 0 < result["noise"] < 0.1
     top, whole = result["arms"]
     assert [run["seed"] for run in top["runs"]] == [0, 1]
     assert len(top["trained_layers"]) == 1
