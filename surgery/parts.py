@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import takewhile
@@ -82,16 +83,16 @@ def in_module_order(names: Iterable[str]) -> list[str]:
 
     Names that no known block has come last, by alphabet.
     """
-    given = sorted(names)
-    if set(given) <= set(SUBLAYERS):
-        return given
-    known = max(_PLACES, key=lambda places: sum(_module(name) in places for name in given))
+    modules = {name: _module(name) for name in names}
+    if modules.keys() <= set(SUBLAYERS):
+        return sorted(modules)
+    known = max(_PLACES, key=lambda places: sum(m in places for m in modules.values()))
 
     def place(name: str) -> tuple[int, str, bool]:
-        module = _module(name)
+        module = modules[name]
         return known.get(module, len(known)), module, not name.endswith(".weight")
 
-    return sorted(given, key=place)
+    return sorted(modules, key=place)
 
 
 def _module(name: str) -> str:
@@ -107,19 +108,18 @@ def parts_of(sizes: dict[str, int], prefix: str, granularity: Granularity) -> li
     layers = layers_of(sizes, prefix)
     if granularity is Granularity.LAYER:
         return layers
-    inside = encoder_sizes(sizes, prefix)
-    found = []
-    for layer in layers:
-        start = f"{layer.name}."
-        held: dict[str, int] = defaultdict(int)
-        for name, size in inside.items():
-            if name.startswith(start):
-                held[part_of_block(name.removeprefix(start), granularity)] += size
-        found += [
-            LayerInfo(name=start + part, index=layer.index, parameters=held[part])
-            for part in in_module_order(held)
-        ]
-    return found
+    starts = sorted(f"{layer.name}." for layer in layers)
+    held: dict[str, dict[str, int]] = {start: defaultdict(int) for start in starts}
+    for name, size in encoder_sizes(sizes, prefix).items():
+        start = starts[bisect(starts, name) - 1]  # no layer is inside another
+        if name.startswith(start):
+            held[start][part_of_block(name.removeprefix(start), granularity)] += size
+    return [
+        LayerInfo(name=f"{layer.name}.{part}", index=layer.index, parameters=parts[part])
+        for layer in layers
+        for parts in [held[f"{layer.name}."]]
+        for part in in_module_order(parts)
+    ]
 
 
 def ranked_parts(ranking: RankingResult) -> list[LayerInfo]:

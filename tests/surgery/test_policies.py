@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from encoders import CONFIGS, tiny
+from peft import LoraConfig, inject_adapter_in_model
 from pydantic import ValidationError
 
 from surgery.architecture import encoder_of, find_blocks
@@ -236,6 +237,18 @@ def test_peft_names_layers_of_one_list_only() -> None:
     for form in ("regex", "peft", "axolotl"):
         with pytest.raises(SelectionEmpty):
             selection_view([], form)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("bert", ["query", "dense"]), ("funnel", ["q_head"])]
+)
+def test_peft_adapts_the_chosen_layers(kind: str, targets: list[str]) -> None:
+    model, parts, _ = infos(kind, Granularity.LAYER)
+    view = selection_view(parts[1:2], "peft")
+    adapted = inject_adapter_in_model(LoraConfig(target_modules=targets, **view), model)
+    names = [name for name, _ in adapted.named_parameters() if "lora_" in name]
+    assert names
+    assert all(f".{parts[1].name}." in name for name in names)
 
 
 @pytest.mark.parametrize("granularity", Granularity)
