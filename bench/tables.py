@@ -32,7 +32,8 @@ class Target:
         return self.median >= self.target if self.at_least else self.median <= self.target
 
 
-def _table(title: str, columns: Sequence[str], left: int = 1) -> Table:
+def plain_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
+    """Without lines but the one below the head; the first ``left`` columns are text."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place < left else "right", no_wrap=True)
@@ -55,7 +56,7 @@ def case_table(case: Case, found: Sequence[Measured]) -> Table:
         "method", "gives", "result", "median s", "min s", "spread", "rounds", "x limit",
         "peak MiB",
     ]  # fmt: skip
-    table = _table(title, columns, left=3)
+    table = plain_table(title, columns, left=3)
     limit = next((m.median for m in found if m.method == "limit" and m.seconds), None)
     for measured in found:
         cells = [measured.method, str(measured.gives), _result(measured)]
@@ -77,7 +78,7 @@ def case_table(case: Case, found: Sequence[Measured]) -> Table:
 def architecture_table(found: dict[str, list[Measured]]) -> Table:
     """Right, wrong (and how far) or crashed: methods by architectures."""
     columns = ["method", "gives", *found]
-    table = _table("Tiny random encoders: is the result right?", columns, left=len(columns))
+    table = plain_table("Tiny random encoders: is the result right?", columns, left=len(columns))
     for row in zip(*found.values(), strict=True):
         table.add_row(row[0].method, str(row[0].gives), *(_result(m) for m in row))
     return table
@@ -85,7 +86,7 @@ def architecture_table(found: dict[str, list[Measured]]) -> Table:
 
 def rows_table(name: str, grown: dict[int, int | None]) -> Table:
     """Peak memory by number of rows."""
-    table = _table(f"Peak memory of {name}", ["rows", "peak MiB"], left=0)
+    table = plain_table(f"Peak memory of {name}", ["rows", "peak MiB"], left=0)
     for rows, peak in grown.items():
         table.add_row(str(rows), _mebibytes(peak))
     return table
@@ -135,7 +136,7 @@ def _fastest_library(found: Sequence[Measured], gives: Gives) -> Measured | None
 def targets_table(targets: Sequence[Target]) -> Table:
     """Measured against promised."""
     columns = ["case", "time of … / time of …", "medians", "minima", "target", ""]
-    table = _table("Targets", columns, left=2)
+    table = plain_table("Targets", columns, left=2)
     for each in targets:
         table.add_row(
             each.case, each.ratio, f"{each.median:.2f}", f"{each.minima:.2f}",
