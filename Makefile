@@ -8,12 +8,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test check serve bench bench-fisher format clean
+.PHONY: help demo test check serve bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   every test, on its own Postgres and Redis (about 6 minutes)"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
+	@echo "make study  which layers are worth training, on seven tasks (a day; ARGS=--seeds 0: a third)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
@@ -46,6 +47,14 @@ bench-fisher: $(VENV)/worker,demo,bench.stamp
 	@$(PIP) --no-deps backpack-for-pytorch curvlinops-for-pytorch nngeometry
 	@echo "==> the Fisher engine against plain training, its limit and other libraries, about an hour"
 	@$(BIN)/python -m bench.fisher $(ARGS)
+
+bench-finetune: $(VENV)/worker,demo,bench.stamp
+	@echo "==> fine-tuning beside Trainer and LoRA: 72 runs, some two hours on two cores"
+	@$(BIN)/python -m bench.finetune $(ARGS)
+
+study: $(VENV)/worker,demo,bench.stamp
+	@echo "==> every layer alone and every policy, goes on where it was stopped: a day on two cores"
+	@$(BIN)/python -m bench.study $(ARGS) && $(BIN)/python -m bench.study $(ARGS) --report
 
 format: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
