@@ -58,6 +58,8 @@ def test_only_the_adapter_and_the_head_change(
     assert (result.trained_layers, result.included) == ([], [])
     assert result.adapter == spec_of(ASKED[adapter]).adapter
     assert result.trainable_parameters == planned
+    assert result.prefix is not None
+    assert result.prefix.mode == "none"  # the lowest block changes
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss
 
 
