@@ -52,16 +52,20 @@ class DatasetSource(Wanted):
     remote: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def resolve_dataset(reference: str | HubDataset, sources: Sources) -> DatasetSource:
-    """Find a preset or a Hub dataset, without loading it.
+def resolve_dataset(
+    reference: str | HubDataset, sources: Sources, revision: str | None = None
+) -> DatasetSource:
+    """Find a preset or a Hub dataset, without loading it; of the Hub, at this revision if any.
 
     A reference with a revision goes to the Hub at once: a mirror holds no revisions. Raises
     DatasetNotFound, DatasetInvalid (columns that do not exist, a preset that is for evaluation
     only) or UpstreamUnavailable.
     """
-    return _resolve(
-        preset(reference) if isinstance(reference, str) else referred(reference), sources
-    )
+    wanted = preset(reference) if isinstance(reference, str) else referred(reference)
+    if revision is not None:
+        pinned = wanted.reference.model_copy(update={"revision": revision})
+        wanted = replace(wanted, reference=pinned)
+    return _resolve(wanted, sources)
 
 
 def resolve_measured(name: str, sources: Sources, revision: str | None = None) -> DatasetSource:

@@ -12,7 +12,7 @@ import transformers
 from surgery import __version__
 from surgery.data import TaskData, open_data
 from surgery.dataset_spec import HubDataset
-from surgery.errors import ModelNotFound
+from surgery.errors import DatasetInvalid, ModelNotFound
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, resolve_model
 from surgery.references import materialise, resolve_dataset
@@ -64,17 +64,21 @@ def model_of(message: Json, sources: Sources) -> ModelSource:
 
 
 def data_of(message: Json, sources: Sources) -> TaskData:
-    """The dataset: an upload the supervisor laid ready, or a reference to load."""
+    """Exactly the dataset of the submission: an upload laid ready, or a reference to load."""
     if message["dataset_folder"]:
         folder = Path(message["dataset_folder"])
         report = DatasetReport.model_validate_json((folder / "report.json").read_text())
         metrics = metrics_for(report.problem, report.labels)
         return open_data(folder, report, metrics, sources.tokens)
-    reference = message["spec"]["dataset"]
+    reference, pinned = message["spec"]["dataset"], message["resolved"]["dataset"]
     if isinstance(reference, dict):
-        pinned = {"revision": message["resolved"]["dataset"]["revision"]}
-        reference = HubDataset.model_validate({**reference, **pinned})
-    source = resolve_dataset(reference, sources)
+        reference = HubDataset.model_validate(reference)
+    source = resolve_dataset(reference, sources, pinned["revision"])
+    if source.fingerprint != pinned["fingerprint"]:
+        raise DatasetInvalid(
+            f"{source.id} changed since the job was submitted, or this worker's mirror holds "
+            "another copy; submit again"
+        )
     folder, report = materialise(source, sources)
     metrics = source.metrics or metrics_for(report.problem, report.labels)
     return open_data(folder, report, metrics, sources.tokens)

@@ -129,6 +129,8 @@ def test_texts_are_built_of_the_hubs_parquet(
     found = resolve_dataset("super_glue/record", online)
     assert (found.origin, found.revision, found.id) == ("hub", SHA, "super_glue/record")
     assert found.rows == {"train": None, "validation": None}, "the card counts queries"
+    pinned = resolve_dataset("super_glue/record", online, SHA)
+    assert pinned.fingerprint == found.fingerprint, "as a worker finds it again"
     folder, report = materialise(found, online)
     assert report.rows == {"train": 12, "validation": 12}
     rows = Dataset.from_file(str(folder / "train.arrow"))

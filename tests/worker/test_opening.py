@@ -1,0 +1,36 @@
+"""A job's dataset is the one it was submitted with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from surgery.dataset_spec import HubDataset
+from surgery.errors import DatasetInvalid
+from surgery.references import resolve_dataset
+from surgery.sources import Sources
+from worker.opening import data_of
+
+OWN = {"hub": "me/own"}
+
+
+def write(mirror: Path, rows: int) -> None:
+    folder = mirror / "datasets" / "me" / "own"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation"):
+        lines = [json.dumps({"text": f"t {n}", "label": n % 2}) for n in range(rows)]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) -> None:
+    sources = Sources((tmp_path / "mirror",), tmp_path / "cache", offline=True)
+    write(tmp_path / "mirror", 4)
+    found = resolve_dataset(HubDataset.model_validate(OWN), sources)
+    pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
+    message = {"dataset_folder": None, "spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
+    assert len(data_of(message, sources).train) == 4
+    write(tmp_path / "mirror", 6)
+    with pytest.raises(DatasetInvalid, match="changed since the job was submitted"):
+        data_of(message, sources)
