@@ -15,7 +15,7 @@ from surgery.work import RowLength
 
 Json = dict[str, Any]
 NEWEST = 50  # finished fine-tunes that are looked at
-TOKENS_PER_WORD = 1.35  # of MiniLM's tokenizer on the presets' training rows; see docs/estimates.md
+TOKENS_PER_WORD = 1.25  # median of MiniLM's on the presets: python -m bench.estimates --words
 SPECIAL_TOKENS = 2  # a row's first and last
 
 

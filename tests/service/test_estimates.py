@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from fastapi.testclient import TestClient
 from models import TINY, TINY_LAYERS
@@ -126,3 +130,18 @@ def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     other = call("POST", "/v1/estimates", json={**body, "model": "tiny/other"})
     assert other["throughput"]["basis"] == "measured on other models of this device"
     assert other["rows"][0]["seconds"] is None  # nobody has counted this model's tokens
+
+
+def test_the_command_shows_a_line_for_each_k(embedded_service: Running) -> None:
+    command = [
+        sys.executable, "-m", "app.cli", "estimate", TINY, "glue/rte", "--policy", "last_k",
+        "--k", "1", "--k", "3", "--url", embedded_service.client.url,
+    ]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    ks = [line.split()[:2] for line in shown.stdout.splitlines() if line.strip()[:1].isdigit()]
+    assert ks == [["1", "3"], ["3", "1"]]
+    given = [*command[:-2], "--json", *command[-2:]]
+    rows = json.loads(subprocess.check_output(given, text=True))["rows"]
+    assert [row["k"] for row in rows] == [1, 3]
+    wrong = [*command[:6], "--policy", "all", "--k", "1", *command[-2:]]
+    assert subprocess.run(wrong, capture_output=True, check=False).returncode == 2
