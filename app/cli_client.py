@@ -52,6 +52,9 @@ Chosen = Annotated[
     Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
 ]
 Include = Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")]
+AlsoEvaluate = Annotated[
+    list[str] | None, typer.Option(help="A preset to measure on too; once for each.")
+]
 HOME = "http://127.0.0.1:8000"
 
 
@@ -137,6 +140,7 @@ def tune(  # one option a line of --help
     track_ranking: Annotated[
         bool, typer.Option("--track-ranking", help="Rank again at every evaluation.")
     ] = False,
+    also_evaluate: AlsoEvaluate = None,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Fine-tune chosen layers of MODEL and the head on DATASET."""
@@ -151,6 +155,7 @@ def tune(  # one option a line of --help
         body = {
             "model": model, "dataset": dataset_of(client, dataset, data),
             "selection": selection, "checkpoints": {"form": form}, "track_ranking": track_ranking,
+            "also_evaluate": also_evaluate or [],
             "training": {
                 "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
                 "max_length": max_length, "seed": seed,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from app.ranking_tables import ranking_view
+from surgery.evaluation_sets import named_metrics
 
 Json = dict[str, Any]
 console = Console()
@@ -38,10 +39,12 @@ def show_finetune(job: Mapping[str, Any]) -> None:
     table = Table(title=_what(job), title_justify="left", box=SIMPLE, pad_edge=False)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
-    for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
+    also = named_metrics(result["best"]["also"])
+    for name in ("epoch", "step", "train loss", *names, *also, *["τ to start"] * tracked):
         table.add_column(name, justify="right")
     for report in result["epochs"]:
         values = [report["train_loss"], *(report["metrics"][name] for name in names)]
+        values += named_metrics(report["also"]).values()
         if tracked:
             values.append(report["ranking"]["kendall_tau"])
         best = " *" if report["epoch"] == result["best"]["epoch"] else ""

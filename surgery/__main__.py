@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
+from surgery.also import open_evaluation_sets
 from surgery.command_data import add_data_options, read_data, sources_for
-from surgery.data import TaskData
+from surgery.data import EvaluationSet, TaskData
 from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
+from surgery.evaluation_sets import find_evaluation_sets
 from surgery.faults import fault_line, validation_faults
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
@@ -117,9 +120,10 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     included = sum(p.numel() for p in included_parameters(loaded, selection.include))
     parts = layers_of_model(loaded, given.granularity)
     layers = choose_layers(selection, parts, ranking, included)
+    data = replace(data, also=_also(given, sources, data, loaded))
     spec = FinetuneSpec(
         model="local", dataset="local", selection=selection, track_ranking=given.track_ranking,
-        checkpoints=CheckpointSpec(form=given.form),
+        checkpoints=CheckpointSpec(form=given.form), also_evaluate=given.also_evaluate,
         training=TrainingSpec(
             epochs=given.epochs, learning_rate=given.learning_rate, batch_size=given.batch_size,
             max_length=given.max_length, seed=given.seed,
@@ -130,6 +134,14 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
         result = finetune(loaded, data, spec, layers, reporter, scores=scores)
     result.warnings += reporter.warnings
     return result
+
+
+def _also(
+    given: argparse.Namespace, sources: Sources, data: TaskData, loaded: LoadedModel
+) -> tuple[EvaluationSet, ...]:
+    names = given.also_evaluate
+    found = find_evaluation_sets(names, given.train, data.problem, data.labels, sources)
+    return open_evaluation_sets(found, data.labels, loaded.tokenizer, given.max_length, sources)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,6 +210,9 @@ def _add_tuning_options(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--learning-rate", type=float, default=5e-5)
     tune.add_argument("--batch-size", type=int, default=32)
     tune.add_argument("--form", choices=["delta", "full"], default="full")
+    tune.add_argument(
+        "--also-evaluate", nargs="+", default=[], metavar="PRESET", help="measure on these too"
+    )
     tune.add_argument("--track-ranking", action="store_true", help="rank at every evaluation")
 
 

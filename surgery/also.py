@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,12 +41,3 @@ def evaluate_also(
 ) -> Measured:
     """The official metrics of a model on each of the presets; None where one is undefined."""
     return {own.name: evaluate(model, own.encoded, own.data, device, own.outputs) for own in sets}
-
-
-def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Each metric under one name, as in ``glue/ax:matthews_correlation``."""
-    return {
-        f"{name}:{metric}": value
-        for name, values in measured.items()
-        for metric, value in values.items()
-    }

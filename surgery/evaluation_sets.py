@@ -5,13 +5,14 @@ Torch-free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from surgery.errors import DatasetInvalid, Fault, SurgeryError
 from surgery.files import format_of
 from surgery.references import DatasetSource, resolve_measured
+from surgery.results import EpochReport
 from surgery.sources import Sources
 from surgery.survey import Part, Table
 from surgery.tasks import TASKS
@@ -111,3 +112,21 @@ def _check_labelled(source: DatasetSource) -> None:
             f"the labels of {source.id} are hidden there (-1): put a copy that has them in the "
             f"mirror directory (SURGEON_MIRROR_DIR) as {place}"
         )
+
+
+def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Each metric under one name, as in ``glue/ax:matthews_correlation``."""
+    return {
+        f"{name}:{metric}": value
+        for name, values in measured.items()
+        for metric, value in values.items()
+    }
+
+
+def reported(entry: EpochReport) -> dict[str, float | None]:
+    """All that an evaluation measured, under the names of a job's metrics."""
+    told = {f"validation_{name}": value for name, value in entry.metrics.items()}
+    told |= named_metrics(entry.also)
+    if entry.ranking is not None:
+        told["ranking_kendall_tau"] = entry.ranking.kendall_tau
+    return told

@@ -13,12 +13,13 @@ import torch
 from accelerate import PartialState
 
 from surgery.adapters import make_trainable
-from surgery.also import evaluate_also, named_metrics
+from surgery.also import evaluate_also
 from surgery.batching import Rows, epoch_steps
 from surgery.checkpoint import write_checkpoint
 from surgery.data import TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import measured
+from surgery.evaluation_sets import reported
 from surgery.finetune_spec import FinetuneSpec
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel
@@ -217,10 +218,7 @@ class Finetune:
         progress.reports.append(entry)
         if best_report(progress.reports, self.metric) is entry:
             entry.noise = found.noise(self.metric)
-        told = {f"validation_{n}": v for n, v in entry.metrics.items()} | named_metrics(entry.also)
-        if entry.ranking is not None:
-            told["ranking_kendall_tau"] = entry.ranking.kendall_tau
-        self.report.metric(progress.step, entry.epoch, told)
+        self.report.metric(progress.step, entry.epoch, reported(entry))
         if self.share.rank == 0:
             self._save_checkpoint(entry)
         if not self._over():

@@ -49,7 +49,7 @@ RANKING_RESULT: Json = {
 }  # fmt: skip
 EPOCH: Json = {
     "epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31},
-    "noise": 0.027,
+    "noise": 0.027, "also": {},
     "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
 }  # fmt: skip
 FINETUNE_RESULT: Json = {

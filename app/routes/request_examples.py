@@ -121,6 +121,15 @@ FINETUNE_BODIES: Json = {
             },
         },
     },
+    "measured elsewhere": {
+        "summary": "One fine-tune, measured on both sets of MNLI and on the diagnostics",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/mnli",
+            "selection": {"policy": "top_k", "k": 2},
+            "also_evaluate": ["glue/mnli_mismatched", "glue/ax"],
+        },
+    },
     "tracked": {
         "summary": "The best layer by another method; does the ranking stay as it was?",
         "value": {

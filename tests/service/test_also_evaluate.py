@@ -13,6 +13,9 @@ from models import TINY
 from nli_rows import nli_rows, put_nli
 from preset_rows import put_split
 from services import Running
+from typer.testing import CliRunner
+
+from app.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,26 @@ def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
         round(also["super_glue/axg"]["gender_parity"] * 12)
     ), "there are twelve pairs"
     assert set(also["glue/wnli"]) == {"accuracy"}
+
+
+def test_the_command_line_names_and_shows_them(embedded_service: Running) -> None:
+    command = [
+        "tune",
+        TINY,
+        "super_glue/rte",
+        "--last-k",
+        "1",
+        "--epochs",
+        "1",
+        "--max-length",
+        "48",
+    ]
+    command += ["--also-evaluate", "super_glue/axg", "--also-evaluate", "glue/wnli"]
+    command += ["--url", embedded_service.client.url]
+    done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    words = "super_glue/axg:accuracy super_glue/axg:gender_parity glue/wnli:accuracy"
+    assert words in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

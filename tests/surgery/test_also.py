@@ -15,12 +15,12 @@ from nli_rows import nli_rows, put_nli
 from preset_rows import put_split, varied
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from surgery.also import evaluate_also, named_metrics, open_evaluation_sets
+from surgery.also import evaluate_also, open_evaluation_sets
 from surgery.data import TaskData, open_data
 from surgery.encoding import encode
 from surgery.errors import DatasetInvalid, DatasetNotFound, SurgeryError
 from surgery.evaluation import predict
-from surgery.evaluation_sets import find_evaluation_sets
+from surgery.evaluation_sets import find_evaluation_sets, named_metrics
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import local_model

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from models import TINY
+from nli_rows import put_nli
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -138,6 +139,27 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         code, told = here("tune", mirror / "models" / TINY, csv, tmp_path / "no", *small, *options)
         assert code == 1
         assert words in told
+
+
+def test_tune_measures_on_other_presets(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_nli(tmp_path / "mirror")
+    monkeypatch.setenv("SURGEON_MIRROR_DIR", str(tmp_path / "mirror"))
+    monkeypatch.setenv("SURGEON_OFFLINE", "1")
+    small = ("--last-k", 1, "--epochs", 1, "--max-length", 48, "--form", "delta")
+    base = mirror / "models" / TINY
+    done = run(
+        "tune", base, "super_glue/rte", tmp_path / "out", *small,
+        "--also-evaluate", "super_glue/axb", "super_glue/axg",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [entry] = json.loads(done.stdout)["epochs"]
+    assert {name: list(values) for name, values in entry["also"].items()} == {
+        "super_glue/axb": ["matthews_correlation"],
+        "super_glue/axg": ["accuracy", "gender_parity"],
+    }
+    assert "super_glue/axg:gender_parity" in done.stderr
 
 
 def test_the_dataset_is_described_by_options(mirror: Path, tmp_path: Path, here: Here) -> None:
