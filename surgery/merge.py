@@ -54,11 +54,16 @@ class MergedWeights:
         """Bytes in all."""
         return len(self.header) + sum(piece.length for piece in self.pieces)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The file, in chunks of at most 1 MiB."""
-        yield self.header
+    def chunks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The file, or its bytes from ``start`` up to ``end``, in chunks of at most 1 MiB."""
+        end = self.size if end is None else end
+        yield self.header[start:end]
+        position = len(self.header)
         for piece in self.pieces:
-            yield from _read(piece)
+            first, last = max(start - position, 0), min(end - position, piece.length)
+            if first < last:
+                yield from _read(Piece(piece.path, piece.offset + first, last - first))
+            position += piece.length
 
 
 def _read(piece: Piece) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from base64 import b64encode
 from functools import partial
@@ -14,16 +15,15 @@ from pydantic import BaseModel
 from app import retention
 from app.archive import Member, tar_size, tar_stream
 from app.deps import CheckpointDep, JobDep, Service, ServiceDep
-from app.errors import Conflict, NotFound, Unprocessable
+from app.errors import Conflict, NotFound
+from app.full_form import answer_full_weights, full_members
 from app.retention import set_pinned
 from app.routes.examples import CHECKPOINT, CHECKPOINTS, answers
 from app.runs import checkpoints_of
-from app.tables import Checkpoint, Job
+from app.tables import Checkpoint
 from app.views import CheckpointView, checkpoint_view
-from surgery.card import full_documents
-from surgery.errors import UnsafeWeights
-from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
-from surgery.models import resolve_model, weights_on_disk
+from surgery.folder import MANIFEST
+from surgery.merge import WEIGHTS_FILE
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"])
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -92,13 +92,30 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     "/checkpoints/{checkpoint_id}/files/{name}",
     summary="Download a file of a checkpoint",
     response_class=Response,
-    responses={**answers({}, 404), 200: {"content": BINARY, "description": "The file."}},
+    responses={
+        **answers({}, 404, 422),
+        200: {"content": BINARY, "description": "The file."},
+        206: {"content": BINARY, "description": "The range of it that was asked for."},
+        304: {"description": "`If-None-Match` names the ETag."},
+        416: {"description": "There are no such bytes."},
+    },
 )
 def get_file(
     row: CheckpointDep, service: ServiceDep, request: Request,
     name: Annotated[str, Path(max_length=200)],
+    form: Annotated[
+        Literal["full"] | None,
+        Query(description="With `model.safetensors`: of a delta, the whole model's weights."),
+    ] = None,
 ) -> Response:  # fmt: skip
-    """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too."""
+    """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too.
+
+    `model.safetensors?form=full` of a delta is put together from the base model on the way: it
+    answers ranges, and has no `Repr-Digest`, which only reading all of it would tell. The archive
+    has its SHA-256 in `manifest.json`.
+    """
+    if (name, form, row.form) == (WEIGHTS_FILE, "full", "delta"):
+        return answer_full_weights(service, row, request)
     entry = row.files.get(name)
     if entry is None:
         raise NotFound(
@@ -135,23 +152,32 @@ def _base64(hexadecimal: str) -> str:
 def get_archive(
     row: CheckpointDep,
     service: ServiceDep,
+    request: Request,
     form: Annotated[
         Literal["delta", "full"] | None,
         Query(description="`full` makes a plain transformers folder; default: as it is kept."),
     ] = None,
 ) -> Response:
-    """Streamed. `full` of a delta is put together from the base model on the way."""
+    """Streamed, with `Content-Length` and `ETag`; no ranges. `manifest.json` has every SHA-256.
+
+    `full` of a delta is put together from the base model on the way.
+    """
     _check_form(row, form)
-    members = [_stored(service, row, name) for name in sorted(row.files)]
-    if form == "full" and row.form == "delta":
-        whole = _merged(service, row)
-        replaced = {DELTA, *(member.name for member in whole)}
-        members = [m for m in members if m.name not in replaced] + whole
     kind = form or row.form
+    etag = _archive_tag(row, kind)
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers={"ETag": etag})
+    if kind == row.form:
+        members = [_stored(service, row, name) for name in sorted(row.files)]
+        manifest = json.dumps({"files": row.files}, indent=1).encode()
+        members.append(Member(MANIFEST, len(manifest), lambda: iter([manifest])))
+    else:
+        members = full_members(service, row)
     headers = {
         "Content-Length": str(tar_size(members)),
         "Content-Disposition": f'attachment; filename="{row.id}-{kind}.tar"',
-    }
+        "ETag": etag, "Cache-Control": "private, immutable",
+    }  # fmt: skip
     stream = tar_stream(members, row.created_at.timestamp())
     return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
 
@@ -169,32 +195,12 @@ def _check_form(row: Checkpoint, form: str | None) -> None:
         )
 
 
+def _archive_tag(row: Checkpoint, kind: str) -> str:
+    """Of its form, its files and the moment they were written, which the archive has too."""
+    content = json.dumps([kind, row.files, row.created_at.timestamp()], sort_keys=True)
+    return f'"{hashlib.sha256(content.encode()).hexdigest()}"'
+
+
 def _stored(service: Service, row: Checkpoint, name: str) -> Member:
     chunks = partial(service.storage.chunks, f"{row.path}/{name}")
     return Member(name, row.files[name]["bytes"], chunks)
-
-
-def _merged(service: Service, row: Checkpoint) -> list[Member]:
-    """What a full checkpoint has otherwise than the delta: its weights, record and card."""
-    sources = service.settings.sources
-    with service.database.read() as session:
-        job = session.get(Job, row.job_id)
-    assert job is not None
-    model = job.resolved["model"]
-    pinned = f"{model['id']}@{model['revision']}" if model["revision"] else model["id"]
-    base = resolve_model(pinned, sources)
-    if base.fingerprint != model["fingerprint"]:
-        raise Unprocessable(
-            f"{model['id']} is no longer the model this was trained on; download form=delta"
-        )
-    folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
-    if folder is None:
-        raise UnsafeWeights(f"the stored files of checkpoint {row.id} are damaged")
-    weights = merge(folder, weights_on_disk(base, sources))
-    texts = full_documents(json.loads((folder / RECORD).read_text()))
-    written = [_text(name, text.encode()) for name, text in texts.items()]
-    return [*written, Member(WEIGHTS_FILE, weights.size, weights.chunks)]
-
-
-def _text(name: str, content: bytes) -> Member:
-    return Member(name, len(content), lambda: iter([content]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,18 @@ from typing import Any
 
 import httpx2
 import pytest
+import torch
 from checkpoints import loaded_from, task
 from checkpoints import write_checkpoint as write_base
 from fastapi.testclient import TestClient
+from safetensors.torch import load
 from stored import Stored, stored
 
 from app import jobs
 from app.main import create_app
 from app.settings import Settings
+from surgery import load as load_checkpoint
+from surgery.folder import is_intact, read_manifest
 from surgery.loading import LoadedModel
 from surgery.terms import Problem
 
@@ -125,3 +131,44 @@ def test_a_checkpoint_that_does_not_fit_is_refused_at_submit(place: Place, tmp_p
         assert said in fault["detail"]
     lora = submitted(place, adapter={"type": "lora"}, selection={"policy": "head_only"})
     assert "leave continue_from or the adapter out" in lora.json()["detail"]
+
+
+def test_the_whole_weights_of_a_delta_are_one_file(place: Place, tmp_path: Path) -> None:
+    path = f"{place.path}/files/model.safetensors?form=full"
+    whole = place.api.get(path)
+    assert whole.status_code == 200, whole.text
+    assert int(whole.headers["content-length"]) == len(whole.content)
+    state = load(whole.content)
+    expected = place.loaded.model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    size = len(whole.content)
+    ranges = [("0-9", 0, 10), ("5000-20000", 5000, 20001), ("-7", size - 7, size), ("9-", 9, size)]
+    for asked, start, end in ranges:
+        part = place.api.get(path, headers={"Range": f"bytes={asked}"})
+        assert part.status_code == 206
+        assert part.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+        assert part.content == whole.content[start:end]
+    beyond = place.api.get(path, headers={"Range": f"bytes={size}-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
+    etag = whole.headers["etag"]
+    assert place.api.get(path, headers={"If-None-Match": etag}).status_code == 304
+    stale = place.api.get(path, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
+    assert (stale.status_code, len(stale.content)) == (200, size)
+    assert place.api.get(f"{place.path}/files/model.safetensors").status_code == 404
+
+
+@pytest.mark.parametrize("form", ["delta", "full"])
+def test_an_archive_proves_itself(form: str, place: Place, tmp_path: Path) -> None:
+    path = f"{place.path}/archive?form={form}"
+    answer = place.api.get(path)
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    assert is_intact(tmp_path / "out")
+    listed = set(read_manifest(tmp_path / "out")) | {"manifest.json"}
+    assert listed == {file.name for file in (tmp_path / "out").iterdir()}
+    model = load_checkpoint(tmp_path / "mirror" / "models" / "tiny", tmp_path / "out")
+    state = place.loaded.model.state_dict()
+    assert all(torch.equal(state[name], own) for name, own in model.state_dict().items())
+    again = place.api.get(path, headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304

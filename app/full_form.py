@@ -1,0 +1,120 @@
+"""The full form of a delta, put together from the base model on the way to its reader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.archive import Member
+from app.deps import Service
+from app.errors import Unprocessable
+from app.tables import Checkpoint, Job
+from surgery.card import full_documents
+from surgery.errors import UnsafeWeights
+from surgery.folder import MANIFEST
+from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, MergedWeights, merge
+from surgery.models import resolve_model, weights_on_disk
+
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")  # one range; several are answered with the whole
+
+
+def full_members(service: Service, row: Checkpoint) -> list[Member]:
+    """The files of the full form, the manifest last: it tells what was read while streaming."""
+    folder, weights = full_weights(service, row)
+    texts = full_documents(json.loads((folder / RECORD).read_text()))
+    others = {name: entry for name, entry in row.files.items() if name not in {DELTA, *texts}}
+    members = [
+        Member(name, entry["bytes"], _reading(service, f"{row.path}/{name}"))
+        for name, entry in others.items()
+    ]
+    members += [_text(name, text.encode()) for name, text in texts.items()]
+    entries = others | {member.name: _entry(texts[member.name].encode()) for member in members
+                        if member.name in texts}  # fmt: skip
+    digest = hashlib.sha256()
+    members.append(Member(WEIGHTS_FILE, weights.size, lambda: _hashing(weights, digest)))
+
+    def manifest() -> bytes:
+        whole = {WEIGHTS_FILE: {"bytes": weights.size, "sha256": digest.hexdigest()}}
+        return json.dumps({"files": entries | whole}, indent=1).encode()
+
+    # A digest has always the same length, so the size is known before the digest is.
+    members.append(Member(MANIFEST, len(manifest()), lambda: iter([manifest()])))
+    return members
+
+
+def full_weights(service: Service, row: Checkpoint) -> tuple[Path, MergedWeights]:
+    """The delta's folder, and its weights laid out with those of the base.
+
+    Raises Unprocessable where the base is no longer what was trained on, and UnsafeWeights where
+    the stored delta is damaged.
+    """
+    sources = service.settings.sources
+    with service.database.read() as session:
+        job = session.get(Job, row.job_id)
+    assert job is not None
+    model = job.resolved["model"]
+    pinned = f"{model['id']}@{model['revision']}" if model["revision"] else model["id"]
+    base = resolve_model(pinned, sources)
+    if base.fingerprint != model["fingerprint"]:
+        raise Unprocessable(
+            f"{model['id']} is no longer the model this was trained on; download form=delta"
+        )
+    folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
+    if folder is None:
+        raise UnsafeWeights(f"the stored files of checkpoint {row.id} are damaged")
+    return folder, merge(folder, weights_on_disk(base, sources))
+
+
+def answer_full_weights(service: Service, row: Checkpoint, request: Request) -> Response:
+    """`model.safetensors` of a delta, whole or one range of it."""
+    etag = f'"full-{row.files[DELTA]["sha256"]}"'  # the delta belongs to one base alone
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    _, weights = full_weights(service, row)
+    headers["Content-Disposition"] = f'attachment; filename="{WEIGHTS_FILE}"'
+    wanted = None
+    if request.headers.get("if-range", etag) == etag:
+        wanted = RANGE.fullmatch(request.headers.get("range", ""))
+    start, end, status = 0, weights.size, 200
+    if wanted is not None and wanted[0] != "bytes=-":
+        start, end = _bounds(wanted[1], wanted[2], weights.size)
+        if start >= end:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{weights.size}"})
+        status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{weights.size}"
+    headers["Content-Length"] = str(end - start)
+    return StreamingResponse(
+        weights.chunks(start, end), status, headers, media_type="application/octet-stream"
+    )
+
+
+def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
+    """Of ``first-last``, ``first-`` or ``-count``; empty where nothing is there."""
+    if not first:
+        return max(0, size - int(last)), size
+    return int(first), min(size, int(last) + 1 if last else size)
+
+
+def _hashing(weights: MergedWeights, digest: Any) -> Iterator[bytes]:
+    for chunk in weights.chunks():
+        digest.update(chunk)
+        yield chunk
+
+
+def _entry(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _reading(service: Service, key: str) -> Callable[[], Iterator[bytes]]:
+    return lambda: service.storage.chunks(key)
+
+
+def _text(name: str, content: bytes) -> Member:
+    return Member(name, len(content), lambda: iter([content]))
