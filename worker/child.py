@@ -8,6 +8,7 @@ message. It dies with its supervisor and may be killed at any moment.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import queue
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from surgery.errors import OutOfMemory, SurgeryError
+from surgery.errors import OutOfMemory, StorageFailed, SurgeryError
 from surgery.progress import Reporter, Stopped
 
 Json = dict[str, Any]
@@ -181,6 +182,12 @@ def _unexpected(error: Exception, message: Json) -> Json:
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
         shorter = f" or max_length below {options['max_length']}"
         return OutOfMemory(f"the device ran out of memory; {hint}{shorter}").as_problem()
+    # Safetensors' own error is no OSError, but says the same.
+    if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+        return StorageFailed(
+            "the worker's disk is full: what was being written is dropped, earlier checkpoints are "
+            "as they were; free some room and submit again"
+        ).as_problem()
     return {
         "type": "about:blank",
         "title": "Internal error",

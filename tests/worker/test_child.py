@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from worker.child import _unexpected
 
@@ -24,6 +28,22 @@ def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
     assert "batch_size 16" in problem["detail"]
     ranking = {"spec": {"batch_size": None, "max_length": 64}}
     assert "max_length below 64" in _unexpected(error, ranking)["detail"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_an_expected_failure(error: Exception) -> None:
+    problem = _unexpected(error, {"spec": {}})
+    assert (problem["code"], problem["retriable"]) == ("storage_failed", True)
+    assert "earlier checkpoints are as they were" in problem["detail"]
 
 
 def test_any_other_failure_is_internal() -> None:

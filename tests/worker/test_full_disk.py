@@ -1,0 +1,111 @@
+"""A disk that fills up while a checkpoint is written: the one before stays whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import jobs, runs
+from app.db import Database
+from app.ids import new_id
+from app.settings import Settings
+from app.storage import Storage
+from app.tables import Job, Kind, Status
+from surgery.folder import complete_folder, is_intact
+from worker.attempt import Attempt, Parts
+
+
+class FullAfterOne(Storage):
+    """Takes one folder, then has no room for another."""
+
+    taken = 0
+
+    def put_folder(self, folder: Path, key: str) -> None:
+        if self.taken:
+            half = Path(self._path(key))
+            half.mkdir(parents=True)
+            (half / "delta.safetensors").write_bytes(b"cut off")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.taken += 1
+        super().put_folder(folder, key)
+
+
+class Told:
+    """A child that says what it was given to say."""
+
+    def __init__(self, messages: list[dict[str, Any]]) -> None:
+        self.jobs = 0
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        for message in messages:
+            self._messages.put(message)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Heard."""
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        return self._messages.get(timeout=seconds)
+
+
+def saved(folder: Path, step: int) -> dict[str, Any]:
+    with complete_folder(folder / f"checkpoint-{step}") as building:
+        (building / "delta.safetensors").write_bytes(b"x" * 100)
+    record = {"epoch": step, "step": step, "form": "delta", "metrics": {}, "is_best": True}
+    return {"type": "checkpoint", "path": str(folder / f"checkpoint-{step}"), "record": record}
+
+
+def test_the_job_fails_and_the_checkpoint_before_is_whole(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    storage = FullAfterOne(str(tmp_path / "artifacts"))
+    job = Job(
+        id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
+        model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},
+    )  # fmt: skip
+    with database.write() as session:
+        jobs.enqueue(session, job)
+    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    assert claimed is not None
+    lease, row = claimed
+    child: Any = Told([saved(tmp_path, 1), saved(tmp_path, 2)])
+    parts = Parts(settings, database, storage)
+    attempt = Attempt(
+        parts, lease, row, child, tmp_path / "scratch", threading.Event(), time.monotonic()
+    )
+    with pytest.raises(OSError, match="No space left") as full:
+        attempt.run()
+    attempt.storage_failed(full.value)
+    with database.read() as session:
+        over = session.get(Job, job.id)
+        assert over is not None
+        assert over.error is not None
+        assert (over.status, over.error["code"]) == (Status.FAILED, "storage_failed")
+        assert over.error["retriable"]
+    [kept] = runs.checkpoints_of(database, job.id)
+    assert kept.step == 1
+    assert is_intact(Path(storage._path(kept.path)))
+    assert runs.referenced_paths(database) == {kept.path}
+
+
+def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+
+    def fill() -> None:
+        with complete_folder(tmp_path / "checkpoint-2") as building:
+            (building / "config.json").write_text("{}")
+            # What is written through it meets a full device.
+            (building / "delta.safetensors").symlink_to("/dev/full")
+            (building / "delta.safetensors").write_bytes(b"x" * 100)
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert is_intact(tmp_path / "checkpoint-1")
