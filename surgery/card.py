@@ -67,7 +67,7 @@ other tensor has the values of {others}.
 {recipe}
 
 {use}
-"""
+{onnx}"""
 FULL_RECIPE = """```python
 from transformers import AutoTokenizer, {auto_class}
 
@@ -108,6 +108,20 @@ tokenizer = AutoTokenizer.from_pretrained("<this folder>")
 
 or `surgery.load("<folder of the base model>", "<this folder>")`, which adds the updates to the
 weights: its `save_pretrained` writes a plain transformers folder."""
+ONNX_RECIPE = """
+`model.onnx` is the whole model for onnxruntime; its logits differ from torch's by at most
+{max_abs_difference:.1e} on {rows} validation rows:
+
+```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("<this folder>")
+session = onnxruntime.InferenceSession("<this folder>/model.onnx")
+rows = tokenizer(["a first text", "another"], padding=True, return_tensors="np")
+[logits] = session.run(None, {{i.name: rows[i.name]{choices} for i in session.get_inputs()}})
+```
+"""
 RECIPES = {"full": FULL_RECIPE, "delta": DELTA_RECIPE, "adapter": ADAPTER_RECIPE}
 
 
@@ -148,6 +162,7 @@ def card(record: Mapping[str, Any]) -> str:
         ),
         recipe=recipe,
         use=head.use,
+        onnx=_onnx(record),
     )
 
 
@@ -169,3 +184,10 @@ def _others(record: Mapping[str, Any]) -> str:
         return f"the base model's {version}"
     parent = f"checkpoint {record['parent']}, which this run went on from and whose base is"
     return f"{parent}\n{base['id']} {version}"
+
+
+def _onnx(record: Mapping[str, Any]) -> str:
+    if record.get("onnx") is None:
+        return ""
+    choices = "[None]" if record["problem"] == Problem.MULTIPLE_CHOICE else ""
+    return ONNX_RECIPE.format(choices=choices, **record["onnx"])

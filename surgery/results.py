@@ -240,6 +240,17 @@ class PrefixReport(BaseModel):
     seconds: float = Field(0.0, description="Spent on computing or fetching the states.")
 
 
+class OnnxReport(BaseModel):
+    """The exported model, run by onnxruntime beside torch."""
+
+    opset: int
+    bytes: int
+    rows: int = Field(description="Validation rows compared.")
+    lengths: list[int] = Field(description="Their lengths, in tokens.")
+    max_abs_difference: float = Field(description="Of a logit, on any of the rows.")
+    seconds: float = 0.0
+
+
 class FinetuneResult(BaseModel):
     """What a fine-tune trained and reached."""
 
@@ -254,6 +265,7 @@ class FinetuneResult(BaseModel):
     epochs: list[EpochReport] = Field(description="Each evaluation.")
     stopped_early: bool = False
     best_checkpoint: str | None = None
+    onnx: OnnxReport | None = Field(None, description="With `checkpoints.onnx`.")
     ranking_at_start: dict[str, float] | None = Field(
         None, description="Scores by layer before the first step, with `track_ranking`."
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -15,12 +16,13 @@ from accelerate import PartialState
 from surgery.adapters import make_trainable
 from surgery.also import evaluate_also
 from surgery.batching import Rows, epoch_steps
-from surgery.checkpoint import write_checkpoint
+from surgery.best_export import BestExport
 from surgery.data import TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation import measured
 from surgery.evaluation_sets import reported
 from surgery.finetune_spec import FinetuneSpec
+from surgery.keeping import keep_checkpoint
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel
 from surgery.losses import loss_for
@@ -31,7 +33,6 @@ from surgery.parallel import first_says, present_share
 from surgery.prefix import Prefix, Split, open_prefix
 from surgery.prefix_store import Room
 from surgery.progress import Quiet, Reporter, Stopped
-from surgery.record import kept_form, record_of
 from surgery.results import EpochReport, FinetuneResult
 from surgery.selection import check_frozen, frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
@@ -220,25 +221,15 @@ class Finetune:
             entry.noise = found.noise(self.metric)
         self.report.metric(progress.step, entry.epoch, reported(entry))
         if self.share.rank == 0:
-            self._save_checkpoint(entry)
+            best = best_report(self.progress.reports, self.metric)
+            keep_checkpoint(
+                self.report, self.loaded, self.data, self.spec, self.layers,
+                list(self.moving.trained), entry, is_best=best is entry,
+            )  # fmt: skip
         if not self._over():
             self._save_state()
             self.report.phase("train")
             self.stepper.model.train()
-
-    def _save_checkpoint(self, entry: EpochReport) -> None:
-        self.report.phase("save")
-        folder = self.report.new_folder(f"checkpoint-{entry.step}")
-        record = record_of(self.spec, self.data, self.layers, entry)
-        form = kept_form(self.spec)
-        write_checkpoint(folder, self.loaded, list(self.moving.trained), form, record)
-        self.report.checkpoint(
-            folder,
-            {
-                "epoch": entry.epoch, "step": entry.step, "form": form, "metrics": entry.metrics,
-                "is_best": best_report(self.progress.reports, self.metric) is entry,
-            },
-        )  # fmt: skip
 
     def result(self, seconds: float) -> FinetuneResult:
         """What was reached, after proving that nothing frozen moved."""
@@ -269,7 +260,7 @@ class Finetune:
         )  # fmt: skip
 
 
-def finetune(
+def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside its options
     loaded: LoadedModel,
     data: TaskData,
     spec: FinetuneSpec,
@@ -278,20 +269,29 @@ def finetune(
     resume: Path | None = None,
     scores: Mapping[str, float] | None = None,
     room: Room | None = None,
+    *,
+    earlier_best: tuple[Path, Mapping[str, Any]] | None = None,
 ) -> FinetuneResult:
     """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
 
     ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
     the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
-    go by; ``room`` is what the frozen prefix may take. In a group of processes (torchrun,
-    accelerate launch) each computes a part of every step.
-    Raises TrainingInvalid where the options do not fit, TrainingDiverged when the loss is not
-    finite, OutOfMemory, and Stopped when the reporter asks for it.
+    go by; ``room`` is what the frozen prefix may take; ``earlier_best`` is the best checkpoint of
+    the interrupted run with what was reported of it, for ``checkpoints.onnx``. In a group of
+    processes (torchrun, accelerate launch) each computes a part of every step. Raises
+    TrainingInvalid where the options do not fit, ExportFailed, TrainingDiverged when the loss is
+    not finite, OutOfMemory, and Stopped when the reporter asks for it.
     """
     reset_peak()
     began = time.perf_counter()
-    run = Finetune(loaded, data, spec, layers, report or Quiet(), scores, room)
+    report = report or Quiet()
+    export = None
+    if spec.checkpoints.onnx and present_share().rank == 0:
+        export = BestExport(loaded, data, spec.training.max_length, report, earlier_best)
+    run = Finetune(loaded, data, spec, layers, export or report, scores, room)
     if resume is not None:
         run.restore(resume)
     run.run()
-    return run.result(time.perf_counter() - began)
+    result = run.result(time.perf_counter() - began)
+    result.onnx = export.finish() if export else None
+    return result

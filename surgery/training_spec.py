@@ -141,5 +141,13 @@ class CheckpointSpec(Strict):
         "delta", description="`delta` holds what was trained; `full` is a transformers folder."
     )
     onnx: bool = Field(
-        False, description="Also export the model to ONNX, checked against torch on real rows."
+        False,
+        description="Also export the best checkpoint's model to ONNX at the end, checked against "
+        "torch on real rows. A model that cannot be exported fails before it trains.",
     )
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> CheckpointSpec:
+        if self.onnx and self.keep == "last":
+            raise ValueError("onnx exports the best checkpoint, which keep last drops; keep best")
+        return self

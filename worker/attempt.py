@@ -24,6 +24,7 @@ from app.storage import Storage
 from app.tables import Job
 from surgery.folder import read_manifest
 from surgery.spec import RankingOptions
+from worker.earlier import best_so_far, continued_folder
 from worker.heart import Heart
 from worker.process import ChildProcess
 
@@ -62,6 +63,7 @@ class Attempt:
     ) -> None:  # fmt: skip
         self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
         self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
+        self._stored = self.database, self.storage, job
         self.draining = draining
         self._began = claimed_at
         self._phase: str | None = None
@@ -99,7 +101,10 @@ class Attempt:
             "scratch": str(self.scratch),
             "dataset_folder": str(folder) if folder else None,
             "state_folder": str(resume) if resume else None,
-            "continue_folder": self._continued(cache),
+            "continue_folder": self._write(lambda: continued_folder(*self._stored, cache)),
+            "earlier_best": self._write(lambda: best_so_far(*self._stored, cache))
+            if state
+            else None,
             "ranking": self._write(lambda: runs.waited_for(self.database, self.job)),
             "sources": {
                 "mirrors": [str(path) for path in sources.mirrors],
@@ -112,17 +117,6 @@ class Attempt:
                 "disk_bytes": self.settings.prefix_disk_bytes,
             },
         }
-
-    def _continued(self, cache: Path) -> str | None:
-        """The checkpoint the job begins with, held from its submission on. Raises OSError."""
-        wanted = self.job.spec.get("continue_from")
-        if wanted is None:
-            return None
-        path = self._write(lambda: runs.checkpoint_path(self.database, wanted))
-        folder = self.storage.fetch_folder(path, cache) if path else None
-        if folder is None:
-            raise OSError(f"the stored files of checkpoint {wanted} are damaged")
-        return str(folder)
 
     # What the child says.
 

@@ -66,10 +66,12 @@ def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
     data = replace(data, also=_also(message, sources, data, loaded, spec))
     loading = time.perf_counter() - began
     resume = Path(message["state_folder"]) if message["state_folder"] else None
+    before = message["earlier_best"]
     with _tracked(message, spec, resume, report) as reporter:
         result = finetune(
-            loaded, data, spec, layers, reporter, resume, chosen.get("scores"), _room(message)
-        )
+            loaded, data, spec, layers, reporter, resume, chosen.get("scores"), _room(message),
+            earlier_best=(Path(before["path"]), before["record"]) if before else None,
+        )  # fmt: skip
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return result.model_dump(mode="json"), learned(data)
