@@ -36,11 +36,6 @@ def resolve_continuation(
         raise _refused(
             f"no checkpoint {spec.continue_from!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"
         )
-    if spec.adapter is not None and spec.adapter.type == "lora":
-        raise _refused(
-            "LoRA's checkpoints fit the model as it was published, not one that was trained "
-            "before; leave continue_from or the adapter out"
-        )
     record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
     labels: Sequence[str] | None = dataset.get("labels")
     detail = continuation_fault(

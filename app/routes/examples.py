@@ -13,6 +13,16 @@ Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"
 LAYER: Json = {"name": "encoder.layer.5", "index": 5, "parameters": 1774464}
 
+FINETUNE_BODIES["continued"] = {
+    "summary": "Go on from a checkpoint with another layer; export the best one to ONNX",
+    "value": {
+        "model": MODEL_ID,
+        "dataset": "glue/cola",
+        "continue_from": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+        "selection": {"policy": "layers", "layers": [3]},
+        "checkpoints": {"keep": 2, "onnx": True},
+    },
+}
 TOP: Json = {"1": 1.0, "2": 1.0}
 SAME_TOP: Json = {"kendall_tau": 1.0, "top_k_overlap": TOP}
 LENGTHS: Json = {
@@ -58,6 +68,10 @@ FINETUNE_RESULT: Json = {
     "trainable_parameters": 3549698, "total_parameters": 22713986,
     "primary_metric": "matthews_correlation", "best": EPOCH, "epochs": [EPOCH],
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+    "onnx": {
+        "opset": 18, "bytes": 91234567, "rows": 8, "lengths": [5, 8, 9, 11, 13, 16, 21, 38],
+        "max_abs_difference": 1.2e-6, "seconds": 9.1,
+    },
     "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
     "frozen_verified": True, "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
     "lengths": {
