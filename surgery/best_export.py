@@ -17,8 +17,8 @@ from surgery.encoding import encode
 from surgery.folder import MANIFEST, complete_folder
 from surgery.loading import LoadedModel
 from surgery.onnx_export import ONNX_FILE, export_onnx, require_packages
+from surgery.onnx_report import OnnxReport
 from surgery.progress import Reporter
-from surgery.results import OnnxReport
 
 ROWS = 64  # validation rows among which those of the check are chosen
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from surgery.architecture import model_inputs
 from surgery.data import Batch, Encoded
 from surgery.errors import ExportFailed
-from surgery.results import OnnxReport
+from surgery.onnx_report import OnnxReport
 
 ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

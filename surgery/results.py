@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from surgery.onnx_report import OnnxReport
 from surgery.terms import Aggregate, Granularity, Precision
 from surgery.throughput_result import Throughput
 from surgery.training_spec import AdapterSpec
@@ -238,17 +239,6 @@ class PrefixReport(BaseModel):
     dtype: str | None = None
     reused: bool = Field(False, description="An earlier job had computed all of them.")
     seconds: float = Field(0.0, description="Spent on computing or fetching the states.")
-
-
-class OnnxReport(BaseModel):
-    """The exported model, run by onnxruntime beside torch."""
-
-    opset: int
-    bytes: int
-    rows: int = Field(description="Validation rows compared.")
-    lengths: list[int] = Field(description="Their lengths, in tokens.")
-    max_abs_difference: float = Field(description="Of a logit, on any of the rows.")
-    seconds: float = 0.0
 
 
 class FinetuneResult(BaseModel):
