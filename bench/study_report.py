@@ -50,6 +50,9 @@ run is measured once, at its end, on the task's validation rows, or on {validati
 where it has more (the same for all): no checkpoint is chosen by them. A seed draws the train \
 rows, the head, the batches and dropout, and the rows and head of the ranking. Rankings see \
 {samples} train rows. A set of layers that two policies choose is trained once.
+
+The default rate of 0.0003 was looked for on SST-2 with a seed outside the study: 0.0001 learned \
+too little in the steps there are, 0.001 no more. LoRA's was not looked for.
 """
 MEANING = """Values are in points (metric × 100): accuracy, for CoLA Matthews correlation, for \
 STS-B Pearson. Averages are means over tasks of the means over seeds. Intervals in brackets are \
