@@ -14,6 +14,7 @@ import typer
 
 from app import terminal
 from app.cli_client import client_commands, failing_plainly
+from app.cli_compare import compare
 from app.cli_estimate import estimate
 from app.settings import Settings, settings_from_environment
 
@@ -24,7 +25,7 @@ app = typer.Typer(
 )  # fmt: skip
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
-for command in (*client_commands, estimate):
+for command in (*client_commands, compare, estimate):
     app.command()(command)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

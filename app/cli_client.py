@@ -68,7 +68,7 @@ def failing_plainly() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _follow(client: Client, job: Json, *, as_json: bool) -> None:
+def follow(client: Client, job: Json, *, as_json: bool) -> None:
     """Wait for a job, show its outcome, and exit 1 when it did not succeed."""
     bar, seen = terminal.progress_bar()
     with bar:
@@ -112,7 +112,7 @@ def rank(
     data = described(validation, columns, problem, labels, split_seed)
     with failing_plainly(), Client(url, key) as client:
         what = {"model": model, "dataset": dataset_of(client, dataset, data)}
-        _follow(client, client.submit("rankings", given | what), as_json=as_json)
+        follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
 def _selection(given: Json, ranking: str | None) -> Json:
@@ -161,7 +161,7 @@ def tune(  # one option a line of --help
                 "max_length": max_length, "seed": seed,
             },
         }  # fmt: skip
-        _follow(client, client.submit("finetunes", body), as_json=as_json)
+        follow(client, client.submit("finetunes", body), as_json=as_json)
 
 
 def upload(
@@ -201,7 +201,7 @@ def watch(
 ) -> None:  # fmt: skip
     """Follow a job to its end."""
     with failing_plainly(), Client(url, key) as client:
-        _follow(client, client.job(job_id), as_json=as_json)
+        follow(client, client.job(job_id), as_json=as_json)
 
 
 def cancel(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from app.comparison_table import comparison_view
 from app.ranking_tables import ranking_view
 from surgery.evaluation_sets import named_metrics
 
@@ -85,10 +86,18 @@ def show_jobs(jobs: Sequence[Mapping[str, Any]]) -> None:
     console.print(table if jobs else "no jobs")
 
 
+def show_comparison(job: Mapping[str, Any]) -> None:
+    """The arms side by side."""
+    console.print(comparison_view(job["result"], _what(job)))
+
+
+SHOWN = {"ranking": show_ranking, "finetune": show_finetune, "comparison": show_comparison}
+
+
 def show_result(job: Mapping[str, Any]) -> None:
     """The outcome of a finished job, or its error."""
     if job["status"] == "succeeded":
-        (show_ranking if job["kind"] == "ranking" else show_finetune)(job)
+        SHOWN[job["kind"]](job)
         return
     error = job["error"] or {"code": job["status"], "detail": "stopped on request"}
     errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")

@@ -139,6 +139,20 @@ def test_tune_takes_every_selection(embedded_service: Running, csv: Path) -> Non
         assert len(job["result"]["trained_layers"]) == count
 
 
+def test_compare_shows_the_arms_and_the_scores_in_80_columns(
+    embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.console, "width", 80)
+    arms = ("--arm", "all", "--arm", "lora=2", "--arm", "head_only", "--single-layers")
+    short = ("--seeds", "0", "--epochs", 1, "--max-length", 16)
+    done = surgeon(embedded_service, "compare", TINY, csv, *arms, *short)
+    assert done.exit_code == 0, done.output
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
+    text = " ".join(done.stdout.split())
+    words = ("to all", "lora-2", "layer-3", "Spearman", "tangent", "standard error")
+    assert all(word in text for word in words), done.stdout
+
+
 def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
     for arguments, code, words in (
         (("rank", "no/such", csv), 1, "/model"),
@@ -156,6 +170,11 @@ def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, c
         (("rank", TINY, "trian.csv"), 2, "there is no file trian.csv"),
         (("rank", TINY, '{"hub": "me/no", "columns": {}}'), 1, "columns.text and columns.label"),
         (("tune", TINY, csv), 2, "exactly one of"),
+        (("compare", TINY, csv, "--arm", "best_k=2"), 2, "none of"),
+        (("compare", TINY, csv, "--arm", "top_k"), 2, "top_k=…"),
+        (("compare", TINY, csv, "--arm", "top_k=two"), 2, "no whole number"),
+        (("compare", TINY, csv, "--arm", "last_k=9"), 1, "/arms/0/selection/k"),
+        (("compare", TINY, csv), 1, "/arms"),
         (("tune", TINY, csv, "--all", "--top-k", 1), 2, "exactly one of"),
         (("watch", "ft_nope"), 1, "no job"),
         (("download", "ck_nope", "x"), 1, "no checkpoint"),
