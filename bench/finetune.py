@@ -129,7 +129,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(given.threads)
     given.cache.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 170)
     found: Json = {"machine": machine(), "cases": []}
     targets: list[Any] = []
     for encoder, task in product(given.encoder, given.task):
