@@ -19,6 +19,7 @@ from app.ids import new_id
 from app.settings import Settings
 from app.storage import Storage
 from app.tables import Job, Kind, Status
+from app.transitions import enqueue
 from surgery.folder import complete_folder, is_intact
 from worker.attempt import Attempt, Parts
 
@@ -71,7 +72,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
         model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},
     )  # fmt: skip
     with database.write() as session:
-        jobs.enqueue(session, job)
+        enqueue(session, job)
     claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
