@@ -131,7 +131,7 @@ class ComparisonSpec(Submission):
             raise ValueError("arms is empty: name one at least, or set single_layers")
         if len(self.arms) * len(self.seeds) > MAX_RUNS:
             raise ValueError(f"arms times seeds are at most {MAX_RUNS} runs; name fewer")
-        if "seed" in self.training.model_fields_set:
+        if self.training.seed != 0:  # a stored request names the default
             raise ValueError(
                 "training.seed means nothing here, each run takes one of seeds; leave it out"
             )

@@ -86,13 +86,13 @@ def resolved_choice(
     ranking: RankingResult | None = None,
     included: int = 0,
 ) -> dict[str, Any]:
-    """How a job remembers what it trains, and the scores that it was chosen by."""
+    """How a job remembers what it trains, and the scores that it was chosen by, if any."""
     resolved: dict[str, Any] = {
         "granularity": granularity.value,
         "layers": [layer.name for layer in chosen],
         "selected_parameters": sum(layer.parameters for layer in chosen) + included,
     }
-    if ranking is not None:
+    if ranking is not None and ranking.method not in ORDER_ONLY:
         resolved["scores"] = {layer.name: layer.score for layer in ranking.layers}
     return resolved
 
