@@ -13,7 +13,6 @@ from rich.table import Table
 
 from app.comparison_table import comparison_view
 from app.ranking_tables import ranking_view
-from surgery.evaluation_sets import named_metrics
 
 Json = dict[str, Any]
 console = Console()
@@ -40,16 +39,14 @@ def show_finetune(job: Mapping[str, Any]) -> None:
     table = Table(title=_what(job), title_justify="left", box=SIMPLE, pad_edge=False)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
-    also = named_metrics(result["best"]["also"])
-    for name in ("epoch", "step", "train loss", *names, *also, *["τ to start"] * tracked):
+    for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
         table.add_column(name, justify="right")
     for report in result["epochs"]:
         values = [report["train_loss"], *(report["metrics"][name] for name in names)]
-        values += named_metrics(report["also"]).values()
         if tracked:
             values.append(report["ranking"]["kendall_tau"])
         best = " *" if report["epoch"] == result["best"]["epoch"] else ""
-        table.add_row(f"{report['epoch']}{best}", str(report["step"]), *map(_number, values))
+        table.add_row(f"{report['epoch']:g}{best}", str(report["step"]), *map(_number, values))
     console.print(table)
     layers = ", ".join(result["trained_layers"]) or "the head alone"
     share = result["trainable_parameters"] / result["total_parameters"]
@@ -58,6 +55,9 @@ def show_finetune(job: Mapping[str, Any]) -> None:
         f"parameters ({share:.1%}), {result['seconds']['train']:.1f} s; best checkpoint "
         f"{result['best_checkpoint']} (*)"
     )
+    for preset, values in result["best"]["also"].items():
+        told = ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+        console.print(f"on {preset}: {told}")
     if tracked:
         console.print(f"ranking at the start: {_order(result['ranking_at_start'])}")
     for warning in result["warnings"]:

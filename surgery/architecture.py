@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -161,3 +162,15 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if id(parameter) not in encoder
     }
+
+
+def positions_of(model: nn.Module) -> int:
+    """Tokens for which the model has position embeddings; sys.maxsize where it has no table.
+
+    RoBERTa and its kin leave out the places up to that of the padding token.
+    """
+    table = getattr(part_of(model, "embeddings"), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return sys.maxsize
+    unused = 0 if table.padding_idx is None else table.padding_idx + 1
+    return table.num_embeddings - unused

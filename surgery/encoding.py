@@ -74,16 +74,22 @@ def row_form(table: Dataset, tokenizer: Any, max_length: int) -> RowForm:
     )
 
 
+def usable_length(tokenizer: Any, max_length: int) -> int:
+    """Tokens that are kept of a row: as many as asked for, or as the model takes."""
+    return min(max_length, int(tokenizer.model_max_length))
+
+
 def token_chunks(table: Dataset, tokenizer: Any, max_length: int) -> Iterator[TokenChunk]:
     """All rows of a table, some at a time; the tokenizer is left as it was."""
     form = row_form(table, tokenizer, max_length)
+    length = usable_length(tokenizer, max_length)
     spaced = form.tagged and _loses_spaces(tokenizer)
     typed = "token_type_ids" in tokenizer.model_input_names
     for chunk in table.iter(batch_size=max(1, TOKENIZE_ROWS // form.choices)):
         texts = _texts(chunk, spaced=spaced)
         for first, last in _pieces(texts, form.choices):
             own = texts[first * form.choices : last * form.choices]
-            columns, whole = _columns(tokenizer, own, max_length, words=form.tagged)
+            columns, whole = _columns(tokenizer, own, length, words=form.tagged)
             labels = chunk["label"][first:last]
             yield TokenChunk(
                 ids=_flat(columns["ids"], np.int32),
@@ -259,4 +265,4 @@ def _pad_to(tokenizer: Any, max_length: int) -> int | None:
     """A model without a mask (FNet) sees padding: it gets as much in every batch."""
     if "attention_mask" in tokenizer.model_input_names:
         return None
-    return min(max_length, int(tokenizer.model_max_length))
+    return usable_length(tokenizer, max_length)

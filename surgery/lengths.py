@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from surgery.data import Encoded
+from surgery.encoding import usable_length
 from surgery.loading import LoadedModel
 from surgery.results import SplitLengths, TokenLengths
 
@@ -26,7 +27,8 @@ def token_lengths(
     """
     splits = [_longest(rows) for rows in (train, validation) if rows is not None]
     most = _most_tokens(loaded)
-    of_train, *of_validation = (_lengths(longest, max_length) for longest in splits)
+    limit = usable_length(loaded.tokenizer, max_length)
+    of_train, *of_validation = (_lengths(longest, limit) for longest in splits)
     return TokenLengths(
         **vars(of_train),
         bins=list(TOKEN_BINS),

@@ -33,6 +33,7 @@ from surgery.architecture import (
     find_blocks,
     head_parameters,
     part_of,
+    positions_of,
 )
 from surgery.data import TaskData
 from surgery.errors import ModelUnsupported
@@ -212,6 +213,7 @@ def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> Non
     elif getattr(config, "type_vocab_size", 2) < 2:
         told.discard("token_type_ids")  # there is no embedding for the second text's
     tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions_of(model))
 
 
 def _config_for(entries: dict[str, Any], data: TaskData) -> Any:

@@ -54,7 +54,8 @@ RANKING_RESULT: Json = {
         "note": "agreement with the ranking of the same model on shuffled labels: most of this "
         "ranking is the model's own, little is about the task",
     },
-    "adaptive": None, "methods": None, "processes": 1, "lengths": LENGTHS, "warnings": [],
+    "adaptive": None, "methods": None, "processes": 1,
+    "lengths": {**LENGTHS, "validation": None}, "warnings": [],
     "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02, "prior": 2.9},
 }  # fmt: skip
 EPOCH: Json = {

@@ -92,10 +92,11 @@ def test_the_command_line_names_and_shows_them(embedded_service: Running) -> Non
     ]
     command += ["--also-evaluate", "super_glue/axg", "--also-evaluate", "glue/wnli"]
     command += ["--url", embedded_service.client.url]
-    done = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    words = "super_glue/axg:accuracy super_glue/axg:gender_parity glue/wnli:accuracy"
-    assert words in " ".join(done.stdout.split())
+    told = " ".join(done.stdout.split())
+    assert "on super_glue/axg: accuracy 0." in told
+    assert "on glue/wnli: accuracy 0." in told
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_wrong_description_is_named_with_its_field(api: TestClient) -> None:
     body = problem(upload(api, "tokens,tags\na b,O O\n", "t.csv", spec), 422, "dataset_invalid")
     assert "JSON Lines or Parquet" in body["detail"]
     body = problem(upload(api, asked(), "t.jsonl", {"labels": ["a", "b"]}), 422, "dataset_invalid")
-    says(body, "/labels", "multiple_choice")
+    says(body, "/spec/labels", "multiple_choice")
     spec = {"columns": {"choices": ["a"]}}
     says(
         problem(upload(api, asked(), "t.jsonl", spec), 422, "invalid"), "/spec/columns/choices", "2"

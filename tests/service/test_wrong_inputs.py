@@ -153,7 +153,8 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         {"training": {"warmup_ratio": 1.0}}, "invalid", "/training/warmup_ratio", (),
     ),
     "warm-up longer than the run": (
-        {"training": {"warmup_steps": 900}}, "training_invalid", "/training/warmup_steps", ("39",),
+        {"training": {"warmup_steps": 90_000}},
+        "training_invalid", "/training/warmup_steps", ("90,000 steps", "the run has"),
     ),
     "two warm-ups": (
         {"training": {"warmup_steps": 2, "warmup_ratio": 0.1}},
@@ -171,8 +172,8 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         "invalid", "/training/layer_learning_rates", ("leave one of them out",),
     ),
     "evaluations after the end": (
-        {"training": {"evaluate_every_steps": 40}},
-        "training_invalid", "/training/evaluate_every_steps", ("39 steps",),
+        {"training": {"evaluate_every_steps": 90_000}},
+        "training_invalid", "/training/evaluate_every_steps", ("90,000", "the run has"),
     ),
     "threshold without patience": (
         {"training": {"early_stopping_threshold": 0.1}},
