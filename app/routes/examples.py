@@ -64,10 +64,11 @@ EPOCH: Json = {
     "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
 }  # fmt: skip
 FINETUNE_RESULT: Json = {
-    "trained_layers": ["encoder.layer.4", "encoder.layer.5"], "included": [],
+    "trained_layers": ["encoder.layer.4", "encoder.layer.5"], "included": [], "adapter": None,
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "trainable_parameters": 3549698, "total_parameters": 22713986,
     "primary_metric": "matthews_correlation", "best": EPOCH, "epochs": [EPOCH],
+    "stopped_early": False, "processes": 1,
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
     "onnx": {
         "opset": 18, "bytes": 91234567, "rows": 8, "lengths": [5, 8, 9, 11, 13, 16, 21, 38],
@@ -80,6 +81,14 @@ FINETUNE_RESULT: Json = {
         "validation": {
             "rows": 1043, "longest": 34, "truncated": 0.0, "counts": [255, 681, 105, 2, *[0] * 8],
         },
+    },
+    "prefix": {
+        "mode": "memory", "reason": "the states fit", "layers": 4, "share": 0.67, "rows": 9594,
+        "states": 107466, "bytes": 165067776, "dtype": "fp32", "reused": False, "seconds": 9.8,
+    },
+    "throughput": {
+        "device": "cpu", "precision": "fp32", "operations": 4.1e12, "seconds": 80.1,
+        "mean_tokens": 11.2, "mean_squares": 141.0, "process_bytes": 612368384,
     },
     "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
 }  # fmt: skip

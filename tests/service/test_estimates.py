@@ -18,7 +18,9 @@ ASKED: Json = {"model": TINY, "dataset": "glue/rte"}
 
 def test_every_k_is_answered_with_its_cheapest_and_its_costliest_choice(api: TestClient) -> None:
     answer = api.post("/v1/estimates", json=ASKED).json()
-    rows_of_rte = api.get("/v1/tasks/glue/rte").json()["rows"]["train"]
+    named = {"model": ASKED["model"], "dataset": ASKED["dataset"]}
+    dry = api.post("/v1/rankings?validate_only=true", json=named).json()
+    rows_of_rte = dry["resolved"]["dataset"]["rows"]["train"]
     rows = {(row["k"], row["position"]): row for row in answer["rows"]}
     both = [(k, end) for k in range(1, TINY_LAYERS + 1) for end in ("lowest", "highest")]
     assert list(rows) == both

@@ -89,6 +89,7 @@ def test_a_tokenizer_in_python_is_refused() -> None:
         model_input_names = ("input_ids", "attention_mask")
         pad_token_id = pad_token_type_id = 0
         padding_side = "right"
+        model_max_length = 512
 
     with pytest.raises(ModelUnsupported, match=r"Slow is no tokenizer.*tokenizer\.json"):
         encode(Dataset.from_list(ROWS["text"]), Slow(), LENGTH)
