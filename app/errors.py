@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from surgery.errors import MAX_FAULTS, SurgeryError
@@ -162,6 +162,13 @@ def _database(request: Request, error: OperationalError) -> JSONResponse:
     )  # fmt: skip
 
 
+def _unstorable(request: Request, error: DataError) -> JSONResponse:
+    log.warning("a value that the database does not take: %s", error.orig)
+    return respond(
+        request, 422, "invalid", "a value of the request cannot be stored, such as a NUL character"
+    )
+
+
 def _internal(request: Request, error: Exception) -> JSONResponse:
     log.exception("unexpected error", exc_info=error)
     return respond(
@@ -177,6 +184,7 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
     ValidationError: _shape,
     HTTPException: _http,
     OperationalError: _database,
+    DataError: _unstorable,
     Exception: _internal,
 }
 

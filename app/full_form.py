@@ -22,7 +22,7 @@ from surgery.folder import MANIFEST
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, MergedWeights, merge
 from surgery.models import resolve_model, weights_on_disk
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")  # one range; several are answered with the whole
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # one range; several are answered with the whole
 
 
 def full_members(service: Service, row: Checkpoint) -> list[Member]:

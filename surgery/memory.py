@@ -23,6 +23,12 @@ def reset_peak() -> None:
         return  # elsewhere the peak is that of the process
 
 
+def settle(device: torch.device) -> None:
+    """Wait for what a GPU has been told to do, so that a clock sees it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def peak_bytes() -> int:
     """Bytes at the peak: of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():

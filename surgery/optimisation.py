@@ -14,7 +14,7 @@ from surgery.errors import Fault, TrainingInvalid
 from surgery.loading import LoadedModel
 from surgery.training_checks import warmup_steps
 from surgery.training_spec import TrainingSpec
-from surgery.units import Unit
+from surgery.units import Unit, groups_of
 
 
 def rate_factors(
@@ -39,9 +39,13 @@ def rate_factors(
     if decay is None:
         return dict.fromkeys(trained, 1.0)
     owner = block_of_parameter(loaded.model, loaded.blocks)
-    head, top = loaded.head, len(loaded.blocks)
-    above = {name: top - 1 - owner[name] if name in owner else top for name in trained}
-    return {name: 1.0 if name in head else decay ** above[name] for name in trained}
+    top = len(loaded.blocks)
+    groups = groups_of(loaded.model, loaded.blocks)
+    below = {name for group in groups if group.name == "embeddings" for name in group.members}
+    layers_above = {name: top - 1 - block for name, block in owner.items()} | dict.fromkeys(
+        below, top
+    )
+    return {name: decay ** layers_above.get(name, 0) for name in trained}
 
 
 def _by_score(

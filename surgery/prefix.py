@@ -61,9 +61,11 @@ class Prefix:
     def installed(self) -> Iterator[None]:
         """For the length of a run: no dropout in the prefix, and stand-ins where there are states.
 
+        Embeddings alone are no prefix: where the lowest layer trains, they keep their dropout.
         Parameters, modules and names of the model stay as they are.
         """
-        with quiet_prefix(self._model, self._cut):
+        quiet = quiet_prefix(self._model, self._cut) if self._cut.runs else nullcontext()
+        with quiet:
             if self._stand_ins is None:
                 yield
                 return

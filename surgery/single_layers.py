@@ -40,7 +40,7 @@ def single_layers(
     measured = {layer: seeds for layer, seeds in gains.items() if seeds}
     table = ranking[1].methods if ranking else None
     found = [agreement(entry, measured) for entry in (table.methods if table else [])]
-    found.sort(key=lambda entry: -2.0 if entry.spearman is None else -entry.spearman)
+    found.sort(key=lambda entry: 2.0 if entry.spearman is None else -entry.spearman)
     return SingleLayers(
         ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import ceil
 
 import torch
 from accelerate import Accelerator
@@ -101,9 +102,11 @@ class Stepper:
         moving = self._moving
         moving.scaler.unscale_(moving.optimizer)
         torch.nn.utils.clip_grad_norm_(moving.trained.values(), self._training.max_grad_norm)
+        before = moving.scaler.get_scale()
         moving.scaler.step(moving.optimizer)
         moving.scaler.update()
-        moving.schedule.step()
+        if moving.scaler.get_scale() >= before:  # else the gradients overflowed: no step was made
+            moving.schedule.step()
         moving.optimizer.zero_grad()
 
     def _halve(self, error: BaseException) -> None:
@@ -136,7 +139,7 @@ def halving_warnings(training: TrainingSpec, halvings: int) -> list[str]:
     if not halvings:
         return []
     size = training.batch_size >> halvings
-    steps = training.gradient_accumulation_steps << halvings
+    steps = training.gradient_accumulation_steps * ceil(training.batch_size / size)
     told = (
         f"batches of {training.batch_size} rows did not fit into memory; the run went on with "
         f"batch_size {size} and gradient_accumulation_steps {steps}, which are the same steps"

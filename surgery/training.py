@@ -26,7 +26,7 @@ from surgery.keeping import keep_checkpoint
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel
 from surgery.losses import loss_for
-from surgery.memory import peak_bytes, reset_peak
+from surgery.memory import peak_bytes, reset_peak, settle
 from surgery.numerics import Numerics
 from surgery.optimisation import make_optimizer, make_schedule, rate_factors
 from surgery.parallel import first_says, present_share
@@ -66,7 +66,8 @@ class Finetune:
         training = self.training = self.spec.training
         self.meter = Meter(self.loaded, training.precision)
         self.share = present_share()
-        device = next(self.loaded.model.parameters()).device
+        device = PartialState().device
+        self.loaded.model.to(device)
         self.numerics = Numerics(training, device)
         self.report.phase("tokenize")
         tokenizer, length = self.loaded.tokenizer, training.max_length
@@ -158,6 +159,8 @@ class Finetune:
         progress.batch += 1
         if progress.batch == len(steps):
             progress.epoch, progress.batch = progress.epoch + 1, 0
+        if progress.step % LOG_EVERY == 0:
+            settle(self.stepper.device)
         progress.train_seconds += time.perf_counter() - began
         if progress.step % LOG_EVERY == 0:
             self._log()

@@ -43,9 +43,8 @@ class TrainingSpec(Strict):
     )
     out_of_memory: Literal["fail", "halve"] = Field(
         "halve",
-        description="When a batch does not fit in memory: `halve` starts once again with half the "
-        "`batch_size` and twice the `gradient_accumulation_steps`, the same optimisation; `fail` "
-        "ends the job.",
+        description="When a batch does not fit in memory: `halve` does the step again in batches "
+        "of half the size, the same optimisation; `fail` ends the job.",
     )
     max_length: int = Field(128, ge=4, le=8192)
     label_smoothing: float = Field(

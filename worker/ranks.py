@@ -23,6 +23,7 @@ from accelerate import PartialState
 from surgery.errors import Fault, SurgeryError, TrainingInvalid
 from surgery.progress import Quiet, Stopped
 from worker.child import Channel, Child, JobReporter, die_with_parent
+from worker.launcher import LAUNCHER
 
 Json = dict[str, Any]
 UP, DOWN, ORDER = "up", "down", "order.json"
@@ -36,11 +37,11 @@ class RanksFailed(SurgeryError):
 
     def __init__(self, problem: Json | None = None) -> None:
         super().__init__("one of the job's processes ended without a word")
-        self._problem = problem
+        self.problem = problem
 
     def as_problem(self) -> Json:
         """What the process itself said, if it did."""
-        return self._problem or super().as_problem()
+        return self.problem or super().as_problem()
 
 
 def check_devices(processes: int) -> None:
@@ -69,8 +70,8 @@ def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Js
     running = subprocess.Popen(_command(folder, processes), stdin=subprocess.DEVNULL)
     try:
         return _followed(running, up, down, report)
-    except RanksFailed:
-        raise RanksFailed(_own_error(folder)) from None
+    except RanksFailed as failed:
+        raise RanksFailed(failed.problem or _own_error(folder)) from None
     finally:
         running.kill()
         running.wait()
@@ -82,7 +83,7 @@ def _command(folder: Path, processes: int) -> list[str]:
     # Its launcher for several GPUs is torchrun, which serves cores as well; its own for CPUs
     # needs MPI.
     return [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
+        sys.executable, "-m", "worker.launcher", str(os.getpid()), "--multi_gpu",
         "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
         "--dynamo_backend", "no", "--main_process_port", "0", "--module", "worker.ranks",
         str(folder),
@@ -144,7 +145,7 @@ def main() -> None:
     """One of the processes: train, and speak if it is the first."""
     from worker.tuning import train
 
-    die_with_parent(os.getppid())
+    die_with_parent(int(os.environ[LAUNCHER]))
     folder = Path(sys.argv[1])
     message = json.loads((folder / ORDER).read_text())
     rank = PartialState(cpu=not torch.cuda.is_available()).process_index

@@ -61,7 +61,7 @@ def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
     )
     if message["continue_folder"]:
         begin_with(loaded, data, Path(message["continue_folder"]))
-    layers = named_layers(loaded, chosen["layers"], Granularity(chosen["granularity"]))
+    layers = named_layers(loaded, chosen["layers"], Granularity(chosen.get("granularity", "layer")))
     _tell_selected(loaded, layers, spec, report)
     data = replace(data, also=_also(message, sources, data, loaded, spec))
     loading = time.perf_counter() - began

@@ -32,7 +32,7 @@ def answer_submission(
         resolved = {**prepared.job.resolved}
         resolved["dataset"] = {k: v for k, v in resolved["dataset"].items() if k != "path"}
         body = {"valid": True, "cached": prepared.cached, "resolved": resolved}
-        if isinstance(spec, FinetuneSpec):
+        if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
             body["estimate"] = estimate(service, question_of(spec)).model_dump(mode="json")
         return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
     job, replayed = prepared.job, False
