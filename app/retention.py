@@ -99,6 +99,9 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
 
 
 def _locked(session: Session, checkpoint_id: str) -> Checkpoint:
+    owner = select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id).scalar_subquery()
+    # First the job, then its checkpoints, as a worker that commits one locks them.
+    session.execute(select(Job.id).where(Job.id == owner).with_for_update())
     query = select(Checkpoint).where(Checkpoint.id == checkpoint_id).with_for_update()
     row = session.scalar(query)
     if row is None:

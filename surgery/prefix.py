@@ -174,7 +174,7 @@ class _Opening:
         wanted = {}
         for name, split in self.splits.items():
             layout = Layout(split.encoded, first_only=self.first_only)
-            own = split_key(key, split.encoded, layout)
+            own = split_key(key, name, split.encoded, layout)
             wanted[name] = Wanted(own, layout, self.form.width, self._dtype)
         return wanted
 

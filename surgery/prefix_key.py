@@ -46,13 +46,13 @@ def prefix_key(
     return _digest([FORMAT, loaded.source.fingerprint, runs, frozen, computed, str(dtype)])
 
 
-def split_key(prefix: str, encoded: Encoded, layout: Layout) -> str:
-    """One for each set of rows as tokens: their labels do not count."""
+def split_key(prefix: str, split: str, encoded: Encoded, layout: Layout) -> str:
+    """One for each set of rows as tokens, their labels aside, and each way a split is run in."""
     digest = hashlib.sha256()
     for array in (encoded.ids, encoded.types, encoded.offsets):
         digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
     form = [encoded.pad_id, encoded.pad_type, encoded.pad_left, encoded.pad_to, encoded.choices]
-    return _digest([prefix, digest.hexdigest(), form, layout.states])
+    return _digest([prefix, split, digest.hexdigest(), form, layout.states])
 
 
 def _digest(parts: object) -> str:

@@ -7,6 +7,7 @@ JSON lines: ``up`` what it reports, ``down`` that it should stop.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -21,6 +22,7 @@ import torch
 from accelerate import PartialState
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid
+from surgery.prefix_store import release_held
 from surgery.progress import Quiet, Stopped
 from worker.child import Channel, Child, JobReporter, die_with_parent
 from worker.launcher import LAUNCHER
@@ -60,6 +62,7 @@ def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Js
     Raises Stopped, or RanksFailed with the problem that a process met.
     """
     check_devices(processes)
+    _leave_the_gpu()
     folder = Path(message["scratch"]) / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ORDER).write_text(json.dumps(message))
@@ -77,6 +80,14 @@ def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Js
         running.wait()
         os.close(up)
         os.close(down)
+
+
+def _leave_the_gpu() -> None:
+    """What this process still holds of a ranking or an earlier job is the first process's room."""
+    release_held()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _command(folder: Path, processes: int) -> list[str]:
