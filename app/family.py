@@ -88,7 +88,11 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     ]  # fmt: skip
     arms = [ArmPlan.model_validate(arm) for arm in comparison.resolved["arms"]]
     ranking = _ranking(session, comparison.resolved["ranking"])
-    return compare(arms, runs, ranking).model_dump(mode="json")
+    table = compare(arms, runs, ranking)
+    asked = comparison.resolved["ranking"]
+    if asked and ranking is None:
+        table.warnings.append(f"ranking {asked} has no result, so no scoring method is judged")
+    return table.model_dump(mode="json")
 
 
 def _ranking(session: Session, ranking_id: str | None) -> tuple[str, RankingResult] | None:
