@@ -72,6 +72,11 @@ class Prefix:
             with self._stand_ins.installed():
                 yield
 
+    @property
+    def replays(self) -> bool:
+        """Whether states are stored and replayed."""
+        return self._stand_ins is not None
+
     def replay(self, split: str, rows: Sequence[int]) -> AbstractContextManager[None]:
         """Around the forward pass of these rows of a split, in this order; the model runs whole
         wherever nothing is replayed."""
@@ -89,14 +94,17 @@ def open_prefix(
     digests: Mapping[str, str],
     passes: float = 1.0,
     room: Room | None = None,
+    before: bool | None = None,
 ) -> Prefix:
     """Find the frozen prefix of a model whose ``requires_grad`` are set, and store its states.
 
     ``digests`` are `selection.frozen_digests` of the model; ``passes`` is how often the run goes
-    through ``train``. Raises TrainingInvalid where ``prefix_cache`` asks for a place that the
-    states do not fit in, and Stopped.
+    through ``train``; ``before`` is whether an interrupted run that goes on replayed states: their
+    rounding is not that of a whole forward pass, so that it must do the same to end the same.
+    Raises TrainingInvalid where ``prefix_cache`` asks for a place that the states do not fit in,
+    and Stopped.
     """
-    opening = _Opening(loaded, splits, training, report, digests, passes, room or Room())
+    opening = _Opening(loaded, splits, training, report, digests, passes, room or Room(), before)
     was_training = loaded.model.training
     loaded.model.eval()
     try:
@@ -116,6 +124,7 @@ class _Opening:
     digests: Mapping[str, str]
     passes: float
     room: Room
+    before: bool | None
 
     def __post_init__(self) -> None:
         self.model = self.loaded.model
@@ -130,6 +139,8 @@ class _Opening:
             return self._without("none", self.cut.reason)
         if self.training.prefix_cache == "off":
             return self._without("recompute", "prefix_cache is off")
+        if self.before is False:
+            return self._without("recompute", "it was before the run was interrupted")
         try:
             self.form = form_of(self.cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
             with train.context():
@@ -158,7 +169,7 @@ class _Opening:
             found = store.found(place)
             if found is not None:
                 return self._with(found, store, began)
-        if self.training.prefix_cache == "auto" and self.passes < 1:
+        if self.training.prefix_cache == "auto" and self.passes < 1 and not self.before:
             return self._without("recompute", "the run is over before it has seen each row once")
         self.report.phase("prefix")
         refusals = []

@@ -28,6 +28,7 @@ class Progress:
     batch: int = 0
     rows: int = 0
     halvings: int = 0
+    replays: bool | None = None  # of a frozen prefix's states; None until that is decided
     train_seconds: float = 0.0
     reports: list[EpochReport] = field(default_factory=list)
     # Losses stay on the device until someone asks: no synchronisation a step.
@@ -59,7 +60,8 @@ class Progress:
 
 
 COUNTERS = (
-    "step", "epoch", "batch", "rows", "halvings", "train_seconds", "epoch_rows", "recent_rows",
+    "step", "epoch", "batch", "rows", "halvings", "replays", "train_seconds", "epoch_rows",
+    "recent_rows",
 )  # fmt: skip
 TOTALS = ("epoch_total", "recent_total")
 

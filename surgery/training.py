@@ -113,6 +113,7 @@ class Finetune:
         self._plan: tuple[int, list[list[Rows]]] | None = None
         with self.numerics.settings():
             self.prefix = self._open_prefix()
+            self.progress.replays = self.prefix.replays
             self.stepper.replay = partial(self.prefix.replay, "train")
             with self.prefix.installed():
                 self._train()
@@ -124,6 +125,7 @@ class Finetune:
         return open_prefix(
             self.loaded, {"train": train, "validation": Split(self.validation)}, self.training,
             self.report, digests=self.digests, passes=self.total_steps / per_epoch, room=self.room,
+            before=self.progress.replays,
         )  # fmt: skip
 
     def _train(self) -> None:
@@ -212,22 +214,20 @@ class Finetune:
         replay = partial(self.prefix.replay, "validation")
         found = measured(model, self.validation, self.data, device, replay=replay)
         entry = EpochReport(
-            epoch=self._epochs(),
-            step=progress.step,
-            train_loss=progress.epoch_loss(),
+            epoch=self._epochs(), step=progress.step, train_loss=progress.epoch_loss(),
             metrics=found.metrics(self.data.metrics),
             also=evaluate_also(model, self.data.also, device),
             ranking=self.tracker.now() if self.tracker else None,
-        )
+        )  # fmt: skip
         progress.reports.append(entry)
-        if best_report(progress.reports, self.metric) is entry:
+        is_best = best_report(progress.reports, self.metric) is entry
+        if is_best:
             entry.noise = found.noise(self.metric)
         self.report.metric(progress.step, entry.epoch, reported(entry))
         if self.share.rank == 0:
-            best = best_report(self.progress.reports, self.metric)
             keep_checkpoint(
                 self.report, self.loaded, self.data, self.spec, self.layers,
-                list(self.moving.trained), entry, is_best=best is entry,
+                list(self.moving.trained), entry, is_best=is_best,
             )  # fmt: skip
         if not self._over():
             self._save_state()
@@ -246,7 +246,7 @@ class Finetune:
             trainable_parameters=sum(p.numel() for p in self.moving.trained.values()),
             total_parameters=sum(p.numel() for p in self.loaded.model.parameters()),
             primary_metric=self.metric,
-            best=best_report(self.progress.reports, self.metric),
+            best=best_report(progress.reports, self.metric),
             epochs=progress.reports,
             stopped_early=progress.step < self.total_steps,
             ranking_at_start=self.tracker.at_start if self.tracker else None,

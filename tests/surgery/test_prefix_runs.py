@@ -137,6 +137,25 @@ def test_a_resumed_run_computes_the_states_again_and_ends_the_same(
     assert distance(weights(whole), weights(resumed)) == 0
 
 
+@pytest.mark.parametrize("room", [{}, {"memory_bytes": 100, "disk_bytes": 100}])
+def test_a_resumed_run_replays_states_where_it_did_before(
+    fresh: Any, data: TaskData, tmp_path: Path, room: dict[str, int]
+) -> None:
+    """Whatever would be decided now: other rounding would end with other weights."""
+    small = Room(tmp_path / "prefixes", **room)
+    whole, cut, resumed = fresh(), fresh(), fresh()
+    mode = tuned(whole, data, tmp_path / "whole", room=small).prefix
+    report = Draining(tmp_path / "cut", at=7)
+    with pytest.raises(Stopped):
+        tuned(cut, data, tmp_path / "cut", report=report, room=small)
+    release_held()
+    again = tuned(resumed, data, tmp_path / "resumed", resume=report.left)
+    assert mode is not None
+    assert again.prefix is not None
+    assert again.prefix.mode == mode.mode == ("recompute" if room else "memory")
+    assert distance(weights(whole), weights(resumed)) == 0
+
+
 def test_the_next_job_of_a_comparison_finds_the_states(
     fresh: Any, data: TaskData, tmp_path: Path
 ) -> None:
