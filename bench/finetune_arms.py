@@ -245,8 +245,7 @@ def ours(setting: Setting, selection: SelectionSpec, cache: str) -> Json:
 
 def _selection(name: str, setting: Setting) -> SelectionSpec:
     if name == "all":  # as Trainer's: the embeddings and the pooler train too
-        everything = {"policy": "all", "include": ["embeddings", "pooler"]}
-        return SelectionSpec.model_validate(everything)
+        return SelectionSpec.model_validate({"policy": "all", "include": ["embeddings", "pooler"]})
     if name == "top-2":
         layers = list(setting.top)
         return SelectionSpec.model_validate({"policy": "layers", "layers": layers})

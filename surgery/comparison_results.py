@@ -79,7 +79,9 @@ class LayerGain(BaseModel):
 
     layer: str
     arm: str
-    gain: SeedMean | None = Field(description="Null where no run succeeded.")
+    gain: SeedMean | None = Field(
+        description="Null where no seed has both a run of the layer and one of the baseline."
+    )
 
 
 class MethodAgreement(BaseModel):
@@ -102,8 +104,8 @@ class SingleLayers(BaseModel):
 
     ranking: str | None = Field(description="The ranking by every method; null where it failed.")
     baseline: str | None = Field(
-        description="The arm whose mean metric is subtracted: the first of policy head_only; "
-        "null where there is none and a gain is the metric itself."
+        description="The arm whose metric with the same seed is subtracted: the first of policy "
+        "head_only; null where there is none and a gain is the metric itself."
     )
     layers: list[LayerGain]
     methods: list[MethodAgreement] = Field(description="Best agreement first.")

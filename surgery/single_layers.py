@@ -22,17 +22,14 @@ def single_layers(
 ) -> SingleLayers:
     """Gains by layer, and each method's agreement with them.
 
-    A gain is the metric of the arm that trains the layer alone, less the mean metric of the arm
-    that trains the head only, where there is one.
+    A gain is the metric of the arm that trains the layer alone, less that of the arm that trains
+    the head only with the same seed, where there is such an arm.
     """
     layers = {arm.name: (arm.layers or [""])[0] for arm in arms if arm.single}
     heads = [arm.name for arm in arms if _is_head(arm) and metrics[arm.name]]
     baseline = heads[0] if heads else None
-    less = fmean(metrics[baseline].values()) if baseline else 0.0
-    gains = {
-        layer: {seed: metric - less for seed, metric in metrics[arm].items()}
-        for arm, layer in layers.items()
-    }
+    less = metrics[baseline] if baseline else None
+    gains = {layer: _gains(metrics[arm], less) for arm, layer in layers.items()}
     shown = [
         LayerGain(layer=layer, arm=arm, gain=SeedMean.of(list(gains[layer].values())))
         for arm, layer in layers.items()
@@ -44,6 +41,13 @@ def single_layers(
     return SingleLayers(
         ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found
     )
+
+
+def _gains(own: Mapping[int, float], less: Mapping[int, float] | None) -> dict[int, float]:
+    """By seed, of the seeds that both have: what they share, the data's order say, drops out."""
+    if less is None:
+        return dict(own)
+    return {seed: metric - less[seed] for seed, metric in own.items() if seed in less}
 
 
 def _is_head(arm: ArmPlan) -> bool:

@@ -164,6 +164,25 @@ def test_every_method_is_judged_by_the_gains_of_single_layers() -> None:
     assert by_method["tangent"] == pytest.approx({"1": 0.0, "2": 0.0})
 
 
+def test_a_gain_is_paired_with_the_head_of_the_same_seed() -> None:
+    """What a seed does to every arm alike is no spread of a gain, and no seed goes unpaired."""
+    arms, metrics = singles()
+    head = plan("head", Policy.HEAD_ONLY)
+    moved = [0.1, 0.0, -0.2]
+    metrics = {arm: [own + by for by in moved] for arm, (own, *_) in metrics.items()}
+    runs = grid({**metrics, "head": [0.5 + by for by in moved]})
+    single = compare([head, *arms], runs).single_layers
+    assert single is not None
+    gain = single.layers[1].gain
+    assert gain is not None
+    assert (gain.mean, gain.ci) == (pytest.approx(0.2), pytest.approx((0.2, 0.2)))
+    without = [run for run in runs if (run.arm, run.seed) != ("head", 1)]
+    single = compare([head, *arms], without).single_layers
+    assert single is not None
+    assert single.layers[1].gain is not None
+    assert single.layers[1].gain.seeds == 2
+
+
 def test_without_a_head_only_arm_gains_are_the_metric() -> None:
     arms, metrics = singles()
     result = compare(arms, grid(metrics), ("rk_1", ranking_result(SCORES)))
