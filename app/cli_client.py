@@ -11,6 +11,23 @@ import typer
 from rich.progress import DownloadColumn, Progress
 
 from app import terminal
+from app.cli_selection import (
+    AllLayers,
+    BottomK,
+    Chosen,
+    FirstK,
+    HeadOnly,
+    Include,
+    LastK,
+    Layers,
+    LearningRate,
+    MaxParameters,
+    RandomK,
+    Ranking,
+    TopK,
+    TopShare,
+    selection_of,
+)
 from app.cli_upload import (
     Columns,
     Dataset,
@@ -22,11 +39,9 @@ from app.cli_upload import (
     described,
     uploaded,
 )
-from app.client import ApiError, Client, Unreachable
+from app.client import ApiError, Client, Unreachable, Unsendable
 from app.main import NotMigrated
 from app.serve import Refused
-from surgery.errors import SurgeryError
-from surgery.selection_options import selection_from
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
 Json = dict[str, Any]
@@ -34,24 +49,6 @@ Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The servi
 Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
-TopK = Annotated[int | None, typer.Option(min=1, help="The best of a ranking.")]
-TopShare = Annotated[
-    float | None, typer.Option(help="The fewest that hold this share of the total score.")
-]
-MaxParameters = Annotated[
-    int | None, typer.Option(min=1, help="Down the ranking, all that fits, beside the head.")
-]
-BottomK = Annotated[int | None, typer.Option(min=1, help="The worst of a ranking.")]
-FirstK = Annotated[int | None, typer.Option(min=1, help="The lowest.")]
-LastK = Annotated[int | None, typer.Option(min=1, help="The highest.")]
-RandomK = Annotated[int | None, typer.Option(min=1, help="Drawn by --seed.")]
-Layers = Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")]
-AllLayers = Annotated[bool, typer.Option("--all", help="Every layer.")]
-HeadOnly = Annotated[bool, typer.Option("--head-only", help="No layer.")]
-Chosen = Annotated[
-    Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
-]
-Include = Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")]
 AlsoEvaluate = Annotated[
     list[str] | None, typer.Option(help="A preset to measure on too; once for each.")
 ]
@@ -60,10 +57,10 @@ HOME = "http://127.0.0.1:8000"
 
 @contextmanager
 def failing_plainly() -> Iterator[None]:
-    """Expected failures are a message and exit code 1, never a traceback."""
+    """Expected failures, of files among them, are a message and exit code 1, no traceback."""
     try:
         yield
-    except (ApiError, Unreachable, Refused, NotMigrated) as error:
+    except (ApiError, Unreachable, Unsendable, Refused, NotMigrated, OSError) as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
 
@@ -115,14 +112,6 @@ def rank(
         follow(client, client.submit("rankings", given | what), as_json=as_json)
 
 
-def _selection(given: Json, ranking: str | None) -> Json:
-    try:
-        selection = selection_from(given)
-    except SurgeryError as error:
-        raise typer.BadParameter(str(error)) from error
-    return selection if ranking is None else {**selection, "ranking": ranking}
-
-
 def tune(  # one option a line of --help
     model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
     problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
@@ -130,9 +119,9 @@ def tune(  # one option a line of --help
     bottom_k: BottomK = None, first_k: FirstK = None, last_k: LastK = None,
     random_k: RandomK = None, layers: Layers = None, all_layers: AllLayers = False,
     head_only: HeadOnly = False, granularity: Chosen = None, include: Include = None,
-    ranking: Annotated[str | None, typer.Option(help="Its id, for scores to choose by.")] = None,
+    ranking: Ranking = None,
     epochs: Annotated[int, typer.Option(min=1)] = 3,
-    learning_rate: Annotated[float, typer.Option()] = 5e-5,
+    learning_rate: LearningRate = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     max_length: Annotated[int, typer.Option(min=4)] = 128,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -144,12 +133,12 @@ def tune(  # one option a line of --help
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Fine-tune chosen layers of MODEL and the head on DATASET."""
-    selection = _selection({
+    selection = selection_of({
         "top_k": top_k, "top_share": top_share, "max_parameters": max_parameters,
         "bottom_k": bottom_k, "first_k": first_k, "last_k": last_k, "random_k": random_k,
         "layers": layers, "all": all_layers, "head_only": head_only, "granularity": granularity,
-        "include": include, "seed": seed,
-    }, ranking)  # fmt: skip
+        "include": include, "seed": seed, "ranking": ranking,
+    })  # fmt: skip
     data = described(validation, columns, problem, labels, split_seed)
     with failing_plainly(), Client(url, key) as client:
         body = {

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli_client import HOME, AsJson, Key, Model, Url, failing_plainly, follow
+from app.cli_selection import LearningRate, finite, selection_of
 from app.cli_upload import (
     Columns,
     Dataset,
@@ -19,8 +20,6 @@ from app.cli_upload import (
     described,
 )
 from app.client import Client
-from surgery.errors import SurgeryError
-from surgery.selection_options import selection_from
 from surgery.selection_spec import NEEDS
 from surgery.terms import Policy
 
@@ -36,6 +35,8 @@ def arm_from(text: str) -> Json:
     word, _, value = text.partition("=")
     word = word.strip().replace("-", "_")
     name = re.sub(r"[^\w.]+", "-", text.strip()).strip("-")
+    if word == "bitfit" and value:
+        raise typer.BadParameter(f"{text!r}: write bitfit, which takes no number")
     if word in ADAPTERS:
         rank = {"rank": _number(text, value)} if value else {}
         return {"name": name, "adapter": {"type": word, **rank}}
@@ -46,17 +47,21 @@ def arm_from(text: str) -> Json:
         raise typer.BadParameter(f"{text!r}: write {word}{'=…' if word in NEEDS else ''}")
     given: Any = value or True
     if word in NEEDS and word != Policy.LAYERS:
-        given = float(value) if word == Policy.TOP_SHARE else _number(text, value)
-    try:
-        return {"name": name, "selection": selection_from({word: given})}
-    except SurgeryError as error:
-        raise typer.BadParameter(str(error)) from error
+        given = _share(text, value) if word == Policy.TOP_SHARE else _number(text, value)
+    return {"name": name, "selection": selection_of({word: given})}
 
 
 def _number(text: str, value: str) -> int:
-    if not value.strip().isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", value.strip()):  # isdigit would let ² pass
         raise typer.BadParameter(f"{text!r}: {value!r} is no whole number")
     return int(value)
+
+
+def _share(text: str, value: str) -> float:
+    try:
+        return finite(value)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{text!r}: {error}; write a share as in top_share=0.8") from None
 
 
 def compare(
@@ -72,7 +77,7 @@ def compare(
     ] = False,
     seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2",
     epochs: Annotated[int, typer.Option(min=1)] = 3,
-    learning_rate: Annotated[float, typer.Option()] = 5e-5,
+    learning_rate: LearningRate = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     max_length: Annotated[int, typer.Option(min=4)] = 128,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,

@@ -10,8 +10,25 @@ from rich.table import Table
 
 from app import terminal
 from app.cli_client import HOME, AsJson, Key, Model, Url, failing_plainly
+from app.cli_selection import (
+    AllLayers,
+    BottomK,
+    Chosen,
+    FirstK,
+    HeadOnly,
+    Include,
+    LastK,
+    Layers,
+    MaxParameters,
+    RandomK,
+    Ranking,
+    TopK,
+    TopShare,
+    selection_of,
+)
 from app.cli_upload import Dataset, dataset_of, described
 from app.client import Client
+from surgery.selection_options import OPTIONS
 from surgery.terms import Policy
 
 Json = dict[str, Any]
@@ -23,22 +40,32 @@ COLUMNS = (
 
 def estimate(
     model: Model, dataset: Dataset,
-    policy: Annotated[Policy, typer.Option(help="Which layers train.")] = Policy.TOP_K,
+    top_k: TopK = None, top_share: TopShare = None, max_parameters: MaxParameters = None,
+    bottom_k: BottomK = None, first_k: FirstK = None, last_k: LastK = None,
+    random_k: RandomK = None, layers: Layers = None, all_layers: AllLayers = False,
+    head_only: HeadOnly = False, granularity: Chosen = None, include: Include = None,
+    ranking: Ranking = None,
+    policy: Annotated[Policy | None, typer.Option(help="Of --k: a *_k one.")] = None,
     k: Annotated[list[int] | None, typer.Option(min=1, help="May be given several times.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 3,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     max_length: Annotated[int, typer.Option(min=4)] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="For --random-k.")] = 0,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Estimate what fine-tunes of MODEL on DATASET would take, for each number of layers."""
-    if policy.value.endswith("_k") == (k is None) and policy is not Policy.TOP_K:
-        raise typer.BadParameter("--k goes with the *_k policies")
+    """Estimate what fine-tunes of MODEL on DATASET would take: for every number of layers, for
+    those of --k, or for the layers that one option of `tune` chooses."""
+    given: Json = {
+        "top_k": top_k, "top_share": top_share, "max_parameters": max_parameters,
+        "bottom_k": bottom_k, "first_k": first_k, "last_k": last_k, "random_k": random_k,
+        "layers": layers, "all": all_layers, "head_only": head_only, "granularity": granularity,
+        "include": include, "seed": seed, "ranking": ranking,
+    }  # fmt: skip
     body: Json = {
-        "model": model,
-        "training": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
-    }
-    if k is not None or policy is not Policy.TOP_K:
-        body |= {"selection": {"policy": policy.value}} | ({"k": k} if k else {})
+        "model": model, "training": {"epochs": epochs, "batch_size": batch_size,
+                                     "max_length": max_length, "seed": seed},
+        **_asked(given, policy, k),
+    }  # fmt: skip
     with failing_plainly(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, described(None, None, None, None, 0))
         answer = client.call("POST", "/v1/estimates", json=body)
@@ -46,6 +73,21 @@ def estimate(
         terminal.show_json(answer)
     else:
         _show(answer)
+
+
+def _asked(given: Json, policy: Policy | None, k: list[int] | None) -> Json:
+    """The selection and the numbers of layers to compare; neither for every number of layers."""
+    if policy is not None and (k is None or not policy.value.endswith("_k")):
+        raise typer.BadParameter(
+            f"--policy goes with --k and is a *_k policy; else write {OPTIONS}"
+        )
+    if k is not None:
+        counted = policy or Policy.TOP_K
+        if given[counted] is not None:
+            raise typer.BadParameter(f"--k lists the numbers of --policy {counted.value}")
+        return {"selection": selection_of({**given, counted: k[0]}), "k": k}
+    told = {name for name, value in given.items() if value not in {None, False}} - {"seed"}
+    return {"selection": selection_of(given)} if told else {}
 
 
 def _show(answer: Json) -> None:

@@ -17,6 +17,7 @@ from surgery.upload_options import (
     COLUMNS_HELP,
     LABELS_HELP,
     SPLIT_SEED_HELP,
+    is_file,
     reference_of,
     upload_spec,
 )
@@ -52,7 +53,7 @@ def described(
     split_seed: int,
 ) -> Described:
     """The options, taken apart; typer.BadParameter where one cannot be."""
-    if validation is not None and not validation.is_file():
+    if validation is not None and not is_file(validation):
         raise typer.BadParameter(f"--validation: there is no file {validation}")
     try:
         return Described(validation, upload_spec(columns, problem, labels, split_seed))
@@ -62,9 +63,8 @@ def described(
 
 def dataset_of(client: Client, given: str, described: Described) -> str | Json:
     """A file is uploaded and named by its id; anything else is the service's to know."""
-    path = Path(given)
-    if path.is_file():
-        return str(uploaded(client, path, described)["id"])
+    if is_file(given):
+        return str(uploaded(client, Path(given), described)["id"])
     if described.validation is not None or described.spec:
         raise typer.BadParameter(
             "--validation, --columns, --problem, --labels and --split-seed go with a file as "

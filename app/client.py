@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,6 +18,14 @@ from surgery.faults import fault_line
 Json = dict[str, Any]
 POLL_SECONDS = 0.25
 TIMEOUT = httpx2.Timeout(30.0, write=300.0, read=300.0)
+
+
+@contextlib.contextmanager
+def _sendable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise Unsendable(f"{what} cannot be sent: {error}") from error
 
 
 class ApiError(Exception):
@@ -36,13 +44,18 @@ class Unreachable(Exception):
     """No service answers there."""
 
 
+class Unsendable(Exception):
+    """What was given makes no request: no URL, text that is no Unicode, a number that is none."""
+
+
 class Client:
-    """Speaks to one service."""
+    """Speaks to one service. Raises Unsendable where there can be none at the URL."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.url = url.rstrip("/")
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+        with _sendable("the URL or the key"):
+            self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -56,27 +69,33 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> Json:
-        """One request; the JSON of the answer. Raises ApiError or Unreachable."""
+        """One request; the JSON of the answer. Raises ApiError, Unreachable or Unsendable."""
+        with _sendable("the request"):
+            request = self._http.build_request(method, path, **options)
+        with self._reaching():
+            answer = self._http.send(request)
+        return self._checked(answer)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            answer = self._http.request(method, path, **options)
+            yield
         except httpx2.TransportError as error:
             raise Unreachable(
                 f"no service answers at {self.url} ({error}); start one with: surgeon serve"
             ) from error
-        return self._checked(answer)
 
     def _checked(self, answer: httpx2.Response) -> Json:
         try:
             body = answer.json() if answer.content else {}
         except ValueError:
-            body = {
-                "title": "Unexpected answer",
-                "code": answer.status_code,
-                "detail": answer.text[:300],
-            }
+            body = None
+        if not isinstance(body, dict):  # another service's
+            title, detail = "Unexpected answer", answer.text[:300]
+            raise ApiError({"title": title, "code": answer.status_code, "detail": detail})
         if answer.is_error:
             raise ApiError(body)
-        return dict(body)
+        return body
 
     def submit(self, collection: str, body: Json) -> Json:
         """A new job, or the stored result of the same ranking."""
@@ -120,6 +139,7 @@ class Client:
         params = {"form": form} if form else {}
         path = f"/v1/checkpoints/{checkpoint_id}/archive"
         with (
+            self._reaching(),
             tempfile.TemporaryFile(dir=folder) as packed,
             self._http.stream("GET", path, params=params) as answer,
         ):

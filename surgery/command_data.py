@@ -19,6 +19,7 @@ from surgery.upload_options import (
     COLUMNS_HELP,
     LABELS_HELP,
     SPLIT_SEED_HELP,
+    is_file,
     reference_of,
     upload_spec,
 )
@@ -64,7 +65,7 @@ def read_data(given: argparse.Namespace, sources: Sources, scratch: Path) -> Tas
     """
     # Tokens are worth writing where a later run finds them.
     tokens = None if sources.cache.is_relative_to(scratch) else sources.tokens
-    if Path(given.train).is_file():
+    if is_file(given.train):
         return _own_files(given, scratch / "data", tokens)
     if given.validation or upload_spec(given.columns, given.problem, given.labels):
         raise SurgeryError(
@@ -82,7 +83,7 @@ def read_data(given: argparse.Namespace, sources: Sources, scratch: Path) -> Tas
 
 def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> TaskData:
     train, validation = Path(given.train), given.validation
-    if validation is not None and not validation.is_file():
+    if validation is not None and not is_file(validation):
         raise SurgeryError(f"--validation: there is no file {validation}")
     spec = UploadSpec.model_validate(
         upload_spec(given.columns, given.problem, given.labels, given.split_seed)

@@ -41,4 +41,6 @@ def selection_from(given: Mapping[str, Any], default: Policy | None = None) -> d
 
 def _names(listed: str) -> list[str | int]:
     parts = [part.strip() for part in listed.split(",") if part.strip()]
-    return [int(part) if part.isdigit() else part for part in parts]
+    # isdigit alone would let ² pass, and numbers too long to be read.
+    digits = {part for part in parts if part.isascii() and part.isdigit() and len(part) <= 18}
+    return [int(part) if part in digits else part for part in parts]

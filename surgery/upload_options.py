@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from surgery.errors import DatasetInvalid, SurgeryError
@@ -57,9 +57,20 @@ def _labels(text: str) -> Any:
 
 def _parsed(option: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        # Python reads NaN, and half a character, which no request can carry.
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        return found
     except (ValueError, RecursionError) as error:
         raise SurgeryError(f"{option} is not JSON: {error}") from None
+
+
+def is_file(given: str | Path) -> bool:
+    """Whether there is such a file; a name too long for one names none."""
+    try:
+        return Path(given).is_file()
+    except OSError:
+        return False
 
 
 def reference_of(given: str) -> str | dict[str, Any]:
