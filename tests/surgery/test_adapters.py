@@ -14,8 +14,8 @@ from checkpoints import write_checkpoint as write_base
 from encoders import CONFIGS, tiny
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_checkpoint_heads import AUTO, logits_of
 from torch import Tensor, nn
+from trained_step import AUTO, logits_of
 
 from surgery import apply_delta, load
 from surgery.adapter_checks import is_bias

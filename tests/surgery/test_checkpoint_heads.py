@@ -1,51 +1,27 @@
-"""Checkpoints of every encoder and problem: written, loaded three ways, put together, described."""
+"""Checkpoints of every encoder and problem: written, loaded three ways, put together, refused."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
-from checkpoints import LABELS, loaded_from, task
+from checkpoints import loaded_from, task
 from checkpoints import write_checkpoint as write_base
 from encoders import CONFIGS, NO_CHOICES, tiny
-from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
+from trained_step import logits_of, merged, plain, trained
 
 from surgery import apply_delta, load
-from surgery.architecture import model_inputs
-from surgery.card import HEADS, full_documents
-from surgery.checkpoint import write_checkpoint
-from surgery.data import Batch
 from surgery.encoding import encode
 from surgery.errors import CheckpointDamaged, CheckpointMismatch, UnsafeWeights
-from surgery.folder import MANIFEST
-from surgery.loading import LoadedModel
-from surgery.losses import Loss
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, merge
-from surgery.record import CheckpointRecord
-from surgery.selection import freeze_all_but, layers_of_model
 from surgery.terms import Problem
 
-AUTO = {
-    Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,
-    Problem.REGRESSION: transformers.AutoModelForSequenceClassification,
-    Problem.MULTIPLE_CHOICE: transformers.AutoModelForMultipleChoice,
-    Problem.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,
-}
-TAGS = {
-    Problem.CLASSIFICATION: "text-classification",
-    Problem.REGRESSION: "text-classification",
-    Problem.MULTIPLE_CHOICE: "multiple-choice",
-    Problem.TOKEN_CLASSIFICATION: "token-classification",
-}
 # Every encoder with one problem, every problem with a few encoders.
 CASES = sorted(
     {(kind, Problem.TOKEN_CLASSIFICATION) for kind in CONFIGS}
@@ -53,84 +29,6 @@ CASES = sorted(
     | {("deberta-v2", Problem.MULTIPLE_CHOICE), ("modernbert", Problem.MULTIPLE_CHOICE)}
     | {("nomic_bert", Problem.CLASSIFICATION), ("nomic_bert", Problem.REGRESSION)}
 )
-
-
-@dataclass
-class Trained:
-    """A model after one step, with what its base gives for a batch and what it does."""
-
-    base: Path
-    loaded: LoadedModel
-    names: list[str]
-    batch: Batch
-    before: Tensor
-    logits: Tensor
-    problem: Problem
-    dataset: dict[str, Any] = field(default_factory=dict)
-    parent: str | None = None
-
-    def write(self, folder: Path, form: Any) -> Path:
-        record = CheckpointRecord(
-            layers=[block.name for block in self.loaded.blocks[-1:]], included=[],
-            problem=self.problem.value, labels=LABELS[self.problem],
-            metrics={"accuracy": 0.5, "pearson": None}, epoch=1.5, step=1,
-            dataset=self.dataset, parent=self.parent,
-        )  # fmt: skip
-        write_checkpoint(folder, self.loaded, self.names, form, record)
-        return folder
-
-    def gives(self, model: nn.Module, batch: Batch | None = None) -> None:
-        """The model gives the logits of the trained one."""
-        found = logits_of(model, batch or self.batch)
-        torch.testing.assert_close(found, self.logits, rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, batch: Batch) -> Tensor:
-    logits: Tensor = model(**model_inputs(model, batch)).logits
-    return logits
-
-
-def trained(base: Path, problem: Problem) -> Trained:
-    """The checkpoint in ``base``, its last block and a head trained for one step."""
-    data = task(problem)
-    loaded = loaded_from(base, data)
-    parameters = freeze_all_but(loaded, layers_of_model(loaded)[-1:], [])
-    batch = encode(data.train, loaded.tokenizer, 16).batch([0, 1, 2, 3])
-    before = logits_of(loaded.model, batch)
-    logits = loaded.model(**model_inputs(loaded.model, batch)).logits
-    Loss(problem).total(logits, batch["labels"]).backward()
-    torch.optim.Adam(parameters.values(), lr=0.05).step()
-    after = logits_of(loaded.model, batch)
-    assert (after - before).abs().max() > 1e-3
-    return Trained(base, loaded, list(parameters), batch, before, after, problem)
-
-
-def merged(trained: Trained, delta: Path, target: Path) -> Path:
-    """The full form of a delta, as the service's archive puts it together."""
-    target.mkdir()
-    weights = merge(delta, [trained.base / file for file in trained.loaded.source.weights])
-    chunks: Iterator[bytes] = weights.chunks()
-    (target / WEIGHTS_FILE).write_bytes(b"".join(chunks))
-    assert (target / WEIGHTS_FILE).stat().st_size == weights.size
-    for file in delta.iterdir():
-        if file.name not in {DELTA, MANIFEST}:
-            (target / file.name).write_bytes(file.read_bytes())
-    for name, text in full_documents(json.loads((delta / RECORD).read_text())).items():
-        (target / name).write_text(text)
-    return target
-
-
-def plain(folder: Path, problem: Problem) -> nn.Module:
-    """What transformers alone makes of a full folder; nothing missing, nothing left over."""
-    model, info = AUTO[problem].from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values()), info
-    labels = dict(enumerate(LABELS[problem]))
-    if labels:
-        assert model.config.id2label == labels
-        assert model.config.label2id == {label: index for index, label in labels.items()}
-    loaded: nn.Module = model.eval()
-    return loaded
 
 
 @pytest.mark.parametrize(("kind", "problem"), [c for c in CASES if c[0] not in NO_CHOICES
@@ -152,73 +50,6 @@ def test_delta_and_full_give_what_was_trained(kind: str, problem: Problem, tmp_p
     entries = [json.loads((folder / "config.json").read_text()) for folder in (delta, full)]
     assert entries[0] == entries[1]
     assert entries[0]["architectures"] == [type(run.loaded.model).__name__]
-
-
-RECIPES = [(form, head, problem) for problem in Problem for form, head in (
-    ("full", None), ("delta", Problem.CLASSIFICATION), ("delta", Problem.TOKEN_CLASSIFICATION),
-)]  # fmt: skip
-
-
-@pytest.mark.parametrize(("form", "head", "problem"), RECIPES)
-def test_the_recipe_of_the_card_works(
-    form: str, head: Problem | None, problem: Problem, tmp_path: Path
-) -> None:
-    """Run as it stands, whatever head the base has."""
-    run = trained(write_base(tmp_path / "base", "bert", head, labels=5), problem)
-    folder = run.write(tmp_path / "ck", form)
-    text = (folder / "README.md").read_text()
-    assert "| accuracy | 0.5000 |\n| pearson | undefined |" in text
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    code = code.replace("<this folder>", str(folder)).replace('"base"', repr(str(run.base)))
-    names: dict[str, Any] = {}
-    exec(code, names)
-    run.gives(names["model"].eval())
-    own = encode(task(problem).train, names["tokenizer"], 16).batch([0, 1, 2, 3])
-    assert torch.equal(own["input_ids"], run.batch["input_ids"])
-
-
-def metadata(folder: Path) -> Any:
-    """The card's, as the Hub's own library reads it; parsing refuses what it could not show."""
-    return ModelCard((folder / "README.md").read_text()).data
-
-
-@pytest.mark.parametrize("problem", Problem)
-def test_the_card_is_one_the_hub_understands(problem: Problem, tmp_path: Path) -> None:
-    run = trained(write_base(tmp_path / "base", "bert"), problem)
-    run.dataset = {
-        "name": "glue/cola", "hub": "nyu-mll/glue", "config": "cola", "revision": None,
-        "split": "validation",
-    }  # fmt: skip
-    data = metadata(run.write(tmp_path / "ck", "delta"))
-    assert (data.base_model, data.pipeline_tag) == ("base", TAGS[problem])
-    assert data.datasets == ["nyu-mll/glue"]
-    assert data.tags == ["layer-surgeon", "surgical-fine-tuning"]
-    [result] = data.eval_results  # an undefined metric has no entry
-    assert (result.metric_type, result.metric_value) == ("accuracy", 0.5)
-    assert (result.task_type, result.dataset_config) == (TAGS[problem], "cola")
-
-
-def test_a_card_without_metrics_or_dataset(tmp_path: Path) -> None:
-    run = trained(write_base(tmp_path / "base", "bert"), Problem.CLASSIFICATION)
-    record = CheckpointRecord(
-        layers=[], included=["pooler"], problem="classification", labels=["no", "yes"],
-        metrics={}, epoch=1, step=1, parent="ck_before",
-    )  # fmt: skip
-    write_checkpoint(tmp_path / "ck", run.loaded, run.names, "delta", record)
-    data = metadata(tmp_path / "ck")
-    assert (data.datasets, data.eval_results) == (None, None)
-    text = (tmp_path / "ck" / "README.md").read_text()
-    assert "fine-tuned on the head alone" in text
-    assert "the head, the pooler changed" in text
-    assert "has the values of checkpoint ck_before" in text
-
-
-def test_the_merged_folder_has_the_card_and_record_of_a_full_one(tmp_path: Path) -> None:
-    run = trained(write_base(tmp_path / "base", "bert"), Problem.TOKEN_CLASSIFICATION)
-    full = run.write(tmp_path / "full", "full")
-    together = merged(run, run.write(tmp_path / "delta", "delta"), tmp_path / "merged")
-    for name in ("README.md", RECORD):
-        assert (together / name).read_text() == (full / name).read_text()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -325,10 +156,3 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (delta / DELTA).unlink()
     with pytest.raises(CheckpointDamaged, match=r"lacks delta.safetensors"):
         load(run.base, delta)
-
-
-def test_every_problem_has_a_card() -> None:
-    assert set(HEADS) == set(Problem)
-    assert {problem: head.auto_class for problem, head in HEADS.items()} == {
-        problem: auto.__name__ for problem, auto in AUTO.items()
-    }
