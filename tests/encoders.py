@@ -113,6 +113,15 @@ def padded_batch(
     return batch
 
 
+def unequal_batches(kind: str, labels: int = 2) -> list[dict[str, Tensor]]:
+    """Nine samples in three batches of unlike sizes and lengths; Funnel's need five tokens."""
+    least = 5 if kind == "funnel" else 1
+    return [
+        padded_batch([max(least, n) for n in lengths], labels=labels, seed=seed, kind=kind)
+        for seed, lengths in enumerate(([11, 5, 7], [9, 9], [3, 12, 5, 6]))
+    ]
+
+
 def _labels(
     mask: Tensor, labels: int, generator: torch.Generator, problem: Problem, choices: int
 ) -> Tensor:
