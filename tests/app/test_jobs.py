@@ -5,18 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from queued_jobs import LEASE, look, statuses, take
 
 from app import jobs, runs
 from app.db import Database, db_now
 from app.ids import new_id
-from app.leases import Fenced, Lease
+from app.leases import Fenced
 from app.queue import unrung
 from app.retention import prune_checkpoints
-from app.tables import WORKED, Job, JobEvent, Kind, Status
+from app.tables import WORKED, Job, Kind, Status
 from app.transitions import enqueue
 
-LEASE = timedelta(seconds=60)
-KINDS = list(WORKED)
 ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
 
@@ -29,30 +28,11 @@ def submit(database: Database, kind: Kind = Kind.RANKING, **values: object) -> s
     return job.id
 
 
-def look(database: Database, job_id: str) -> Job:
-    with database.read() as session:
-        job = session.get(Job, job_id)
-    assert job is not None
-    return job
-
-
-def take(database: Database, lease: timedelta = LEASE) -> Lease:
-    claimed = jobs.claim(database, "worker", KINDS, lease)
-    assert claimed is not None
-    return claimed[0]
-
-
-def statuses(database: Database, job_id: str) -> list[str]:
-    with database.read() as session:
-        events = session.query(JobEvent).filter_by(job_id=job_id, type="status")
-        return [event.data["status"] for event in events.order_by(JobEvent.seq)]
-
-
 def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
     job_id = submit(database)
     lease = take(database)
     assert (lease.job_id, lease.epoch) == (job_id, 1)
-    assert jobs.claim(database, "another", KINDS, LEASE) is None
+    assert jobs.claim(database, "another", WORKED, LEASE) is None
     jobs.finish(database, lease, {"answer": 1}, {"versions": {"surgery": "x"}})
     job = look(database, job_id)
     assert (job.status, job.result, job.resolved["versions"]) == (
@@ -122,7 +102,7 @@ def test_the_third_crash_fails_the_job_and_keeps_the_reason(database: Database) 
 def test_a_crash_waits_before_the_next_attempt(database: Database) -> None:
     submit(database)
     jobs.crash(database, take(database), ERROR, timedelta(hours=1))
-    assert jobs.claim(database, "w", KINDS, LEASE) is None
+    assert jobs.claim(database, "w", WORKED, LEASE) is None
 
 
 def test_a_drained_job_goes_back_uncharged_and_keeps_its_place(database: Database) -> None:
@@ -142,7 +122,7 @@ def test_cancelling_a_queued_job_ends_it(database: Database) -> None:
     job = jobs.cancel(database, job_id)
     assert job is not None
     assert job.status == Status.CANCELLED
-    assert jobs.claim(database, "w", KINDS, LEASE) is None
+    assert jobs.claim(database, "w", WORKED, LEASE) is None
 
 
 def test_cancelling_a_running_job_is_told_by_the_next_heartbeat(database: Database) -> None:
