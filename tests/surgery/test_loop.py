@@ -1,8 +1,7 @@
-"""The training loop against its slow twin, and what interrupts it: ends, memory, evaluations."""
+"""The training loop against its slow twin: steps, losses, evaluations, formats."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +9,24 @@ import numpy as np
 import pytest
 import reference_training
 import torch
-from checkpoints import loaded_from
-from models import TINY
+from sentence_runs import BASE, TRAINED, distance, fresh, tuned, weights
 from sklearn.utils.class_weight import compute_class_weight
-from torch import Tensor, nn
+from torch import Tensor
 from toys import sentences
 
 from surgery.data import TaskData
 from surgery.encoding import encode
-from surgery.errors import OutOfMemory, TrainingInvalid
-from surgery.finetune_spec import FinetuneSpec
+from surgery.errors import TrainingInvalid
 from surgery.loading import LoadedModel
 from surgery.losses import Loss, balanced_weights
 from surgery.numerics import Numerics
 from surgery.optimisation import rate_factors
-from surgery.progress import Quiet, Stopped
-from surgery.results import EpochReport, FinetuneResult
+from surgery.progress import Quiet
+from surgery.results import EpochReport
 from surgery.selection import freeze_all_but, layers_of_model
-from surgery.stepper import Stepper
 from surgery.stopping import best_report, stops_early
-from surgery.training import finetune
 from surgery.training_checks import total_steps, warmup_steps
 from surgery.training_spec import TrainingSpec
-
-TRAINED = (1, 3)
-BASE: dict[str, Any] = {
-    "epochs": 2, "learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,47 +37,6 @@ def data() -> TaskData:
 @pytest.fixture
 def loaded(mirror: Path, data: TaskData) -> LoadedModel:
     return fresh(mirror, data)
-
-
-def fresh(mirror: Path, data: TaskData, *, dropout: bool = False) -> LoadedModel:
-    """The same start each time; in float64 and without dropout, runs of other batches agree."""
-    loaded = loaded_from(mirror / "models" / TINY, data)
-    if not dropout:
-        loaded.model.double()
-        for module in loaded.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-    return loaded
-
-
-def spec_of(**training: Any) -> FinetuneSpec:
-    return FinetuneSpec.model_validate(
-        {"model": "m", "dataset": "d", "selection": {"policy": "top_k", "k": len(TRAINED)},
-         "training": {**BASE, **training}}
-    )  # fmt: skip
-
-
-def tuned(
-    loaded: LoadedModel,
-    data: TaskData,
-    out: Path,
-    *,
-    report: Quiet | None = None,
-    resume: Path | None = None,
-    scores: Mapping[str, float] | None = None,
-    **training: Any,
-) -> FinetuneResult:
-    layers = [layers_of_model(loaded)[index] for index in TRAINED]
-    report = report or Quiet(out)
-    return finetune(loaded, data, spec_of(**training), layers, report, resume, scores)
-
-
-def weights(loaded: LoadedModel) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loaded.model.state_dict().items()}
-
-
-def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    return max(float((value - second[name]).abs().max()) for name, value in first.items())
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -150,87 +99,6 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     theirs = compute_class_weight("balanced", classes=np.arange(3), y=targets)
     assert balanced_weights(targets, 4)[:3] == pytest.approx(list(theirs * 3 / 4))
     assert balanced_weights(targets, 4)[3] == 1.0
-
-
-class Watched(Quiet):
-    """Notes the evaluations and states; asks for an end after so many steps."""
-
-    def __init__(self, out: Path, stop_at: int | None = None) -> None:
-        super().__init__(out)
-        self.evaluated: list[int] = []
-        self.saved: Path | None = None
-        self._stop_at = stop_at
-
-    def metric(self, step: int, _epoch: float, values: Mapping[str, float | None]) -> None:
-        if any(name.startswith("validation_") for name in values):
-            self.evaluated.append(step)
-
-    def step(self, done: int, _total: int | None, unit: str) -> None:
-        if unit == "steps" and done == self._stop_at:
-            raise Stopped(resumable=True)
-
-    def state(self, directory: Path, _step: int) -> None:
-        self.saved = directory
-
-
-EVERY_3: dict[str, Any] = {
-    "evaluate_every_steps": 3, "gradient_accumulation_steps": 2, "batch_size": 4, "epochs": 2,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [EVERY_3, {}], ids=["by steps", "by epochs"])
-def test_a_run_resumes_at_any_step_to_the_same_weights(
-    options: dict[str, Any], mirror: Path, data: TaskData, tmp_path: Path
-) -> None:
-    whole = fresh(mirror, data, dropout=True)
-    watched = Watched(tmp_path / "whole")
-    expected = tuned(whole, data, tmp_path, report=watched, **options)
-    assert watched.evaluated == [entry.step for entry in expected.epochs]
-    steps = watched.evaluated[-1]
-    if options:
-        assert watched.evaluated == [*range(3, steps, 3), steps]
-        assert expected.epochs[0].epoch == pytest.approx(3 * 8 / len(data.train), abs=0.1)
-    for stop in range(1, steps):
-        cut = Watched(tmp_path / str(stop), stop_at=stop)
-        with pytest.raises(Stopped):
-            tuned(fresh(mirror, data, dropout=True), data, tmp_path, report=cut, **options)
-        loaded = fresh(mirror, data, dropout=True)
-        report = Watched(tmp_path / f"{stop}-on")
-        result = tuned(loaded, data, tmp_path, report=report, resume=cut.saved, **options)
-        assert distance(weights(whole), weights(loaded)) == 0.0, stop
-        assert result.epochs == expected.epochs, stop
-
-
-def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(
-    mirror: Path, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    roomy, tight = fresh(mirror, data), fresh(mirror, data)
-    expected = tuned(roomy, data, tmp_path / "roomy")
-    whole = Stepper._loss_of
-
-    def cramped(stepper: Stepper, rows: list[int]) -> Tensor:
-        if len(rows) > 3:
-            raise torch.OutOfMemoryError("out of memory")
-        return whole(stepper, rows)
-
-    monkeypatch.setattr(Stepper, "_loss_of", cramped)
-    result = tuned(tight, data, tmp_path / "tight")
-    assert distance(weights(roomy), weights(tight)) < 1e-12
-    assert result.best.metrics == expected.best.metrics
-    assert "batch_size 2 and gradient_accumulation_steps 4" in result.warnings[0]
-    with pytest.raises(OutOfMemory, match=r"8 rows .* GiB .* try batch_size 4"):
-        tuned(fresh(mirror, data), data, tmp_path / "fail", out_of_memory="fail")
-
-
-def test_a_single_row_that_does_not_fit_ends_the_run(
-    loaded: LoadedModel, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(stepper: Stepper, rows: list[int]) -> Tensor:
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(Stepper, "_loss_of", full)
-    with pytest.raises(OutOfMemory, match=r"a batch of 1 rows .* lower max_length"):
-        tuned(loaded, data, tmp_path)
 
 
 def evaluation(step: int, value: float | None) -> EpochReport:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from checkpoints import loaded_from
 from models import TINY
-from torch import Tensor, nn
+from sentence_runs import distance, weights
+from torch import nn
 from toys import sentences
 
 from surgery.data import TaskData
@@ -75,15 +76,6 @@ def tuned(
     })  # fmt: skip
     chosen = [layers_of_model(loaded)[index] for index in layers]
     return finetune(loaded, data, spec, chosen, report or Quiet(out), resume, None, room)
-
-
-def weights(loaded: LoadedModel) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loaded.model.state_dict().items()}
-
-
-def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
-    assert first.keys() == second.keys()
-    return max(float((value - second[name]).abs().max()) for name, value in first.items())
 
 
 @pytest.mark.parametrize("layers", [UPPER, (), (1, 3)])

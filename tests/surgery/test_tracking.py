@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoints import loaded_from
 from models import TINY, TINY_LAYERS
+from sentence_runs import weights
 from torch import Tensor
 from toys import sentences
 
@@ -88,10 +89,6 @@ def tune(
     )  # fmt: skip
     layers = [layers_of_model(loaded)[index] for index in (1, 3)]
     return finetune(loaded, data, spec, layers, report, resume)
-
-
-def weights(loaded: LoadedModel) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loaded.model.state_dict().items()}
 
 
 def same_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
