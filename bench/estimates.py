@@ -21,12 +21,12 @@ from tokenizers import Tokenizer
 from surgery.agreement import LABELS, generate
 from surgery.data import open_data
 from surgery.encoder_shape import encoder_shape, head_parameters, total_parameters
-from surgery.estimate import Data, memory
+from surgery.estimate import Data, Memory, memory
 from surgery.finetune_spec import FinetuneSpec
 from surgery.ingest import ingest
 from surgery.loading import load_model
 from surgery.memory import reset_peak
-from surgery.models import inspect_model, local_model, tensor_sizes
+from surgery.models import ModelSource, inspect_model, local_model, tensor_sizes
 from surgery.progress import Quiet
 from surgery.selection import layers_of_model
 from surgery.sources import Sources
@@ -61,20 +61,7 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
         run = Finetune(loaded, data, spec, chosen, Quiet(folder / "out"))
         run.run()
         result = run.result(0.0)
-        info = inspect_model(source, sources)
-        shape = encoder_shape(
-            source.config, tensor_sizes(source, sources), source.prefix, info.layers
-        )
-        outputs = len(LABELS)
-        trained = Trained(
-            {i: shape.blocks[i] for i in layers},
-            head_parameters(shape, Problem.CLASSIFICATION, outputs) or 0,
-        )
-        row = row_length(run.train)
-        longest = int(run.train.lengths.max())
-        known = Data(len(run.train), len(run.validation), row, longest)
-        total = total_parameters(shape, Problem.CLASSIFICATION, outputs) or 0
-        held = memory(shape, total, trained, known, spec.training)
+        trained, held = estimate(run, source, sources)
         assert result.throughput is not None
         return {
             "estimated": held.peak, "held": asdict(held), "measured": result.peak_memory_bytes,
@@ -82,6 +69,21 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
             "seconds": result.throughput.seconds, "parameters": trained.parameters,
             "trained": result.trainable_parameters,
         }  # fmt: skip
+
+
+def estimate(run: Finetune, source: ModelSource, sources: Sources) -> tuple[Trained, Memory]:
+    """What the run trains, and the memory it should take, of its headers and lengths alone."""
+    info = inspect_model(source, sources)
+    shape = encoder_shape(source.config, tensor_sizes(source, sources), source.prefix, info.layers)
+    outputs = len(LABELS)
+    trained = Trained(
+        {layer.index: shape.blocks[layer.index] for layer in run.layers},
+        head_parameters(shape, Problem.CLASSIFICATION, outputs) or 0,
+    )
+    longest = int(run.train.lengths.max())
+    known = Data(len(run.train), len(run.validation), row_length(run.train), longest)
+    total = total_parameters(shape, Problem.CLASSIFICATION, outputs) or 0
+    return trained, memory(shape, total, trained, known, run.spec.training)
 
 
 def print_words(mirror: Path) -> None:
