@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.deps import Service
 from app.errors import Unprocessable
+from app.reading import missing
 from app.tables import Checkpoint, Job
 from surgery.finetune_spec import FinetuneSpec
 from surgery.merge import RECORD
@@ -36,7 +37,10 @@ def resolve_continuation(
         raise _refused(
             f"no checkpoint {spec.continue_from!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"
         )
-    record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
+    try:
+        record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
+    except FileNotFoundError as error:
+        raise _refused(str(missing(service, row))) from error
     labels: Sequence[str] | None = dataset.get("labels")
     detail = continuation_fault(
         record, model["id"], model["fingerprint"], Problem(dataset["problem"]), labels

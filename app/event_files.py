@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from app.errors import Conflict
 from app.storage import Storage
 from app.tables import Job
+
+TRIES = 3  # of reading what a worker replaces at each checkpoint
 
 
 def event_files_key(job_id: str, epoch: int) -> str:
@@ -14,11 +17,20 @@ def event_files_key(job_id: str, epoch: int) -> str:
 
 
 def event_files(storage: Storage, job: Job) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file, oldest attempt first.
+    """Name and content of each file, oldest attempt first. Raises Conflict.
 
     Read whole, some 60 bytes a number, for a running job's are replaced by longer ones.
     """
     for epoch in range(1, job.lease_epoch + 1):
-        key = event_files_key(job.id, epoch)
-        for name in storage.names(key):
-            yield name, b"".join(storage.chunks(f"{key}/{name}"))
+        yield from _of_attempt(storage, event_files_key(job.id, epoch))
+
+
+def _of_attempt(storage: Storage, key: str) -> list[tuple[str, bytes]]:
+    for _ in range(TRIES):
+        try:
+            return [
+                (name, b"".join(storage.chunks(f"{key}/{name}"))) for name in storage.names(key)
+            ]
+        except FileNotFoundError:
+            continue  # replaced while they were read
+    raise Conflict("the worker is replacing the log just now; ask again")

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,10 +13,10 @@ from fastapi.responses import StreamingResponse
 
 from app.archive import Member
 from app.deps import Service
-from app.errors import Unprocessable
+from app.errors import NotFound, Unprocessable
+from app.reading import missing, reading
 from app.tables import Checkpoint, Job
 from surgery.card import full_documents
-from surgery.errors import UnsafeWeights
 from surgery.folder import MANIFEST
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, MergedWeights, merge
 from surgery.models import resolve_model, weights_on_disk
@@ -27,8 +26,8 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # one range; several are ans
 
 def full_members(service: Service, row: Checkpoint) -> list[Member]:
     """The files of the full form, the manifest last: it tells what was read while streaming."""
-    folder, weights = full_weights(service, row)
-    texts = full_documents(json.loads((folder / RECORD).read_text()))
+    weights = full_weights(service, row)
+    texts = full_texts(service, row)
     others = {name: entry for name, entry in row.files.items() if name not in {DELTA, *texts}}
     members = [
         Member(name, entry["bytes"], _reading(service, f"{row.path}/{name}"))
@@ -49,11 +48,18 @@ def full_members(service: Service, row: Checkpoint) -> list[Member]:
     return members
 
 
-def full_weights(service: Service, row: Checkpoint) -> tuple[Path, MergedWeights]:
-    """The delta's folder, and its weights laid out with those of the base.
+def full_texts(service: Service, row: Checkpoint) -> dict[str, str]:
+    """The files whose text tells the form, as the full form of a delta has them."""
+    with reading(service, row):
+        record = b"".join(service.storage.chunks(f"{row.path}/{RECORD}"))
+    return full_documents(json.loads(record))
 
-    Raises Unprocessable where the base is no longer what was trained on, and UnsafeWeights where
-    the stored delta is damaged.
+
+def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
+    """A delta's weights laid out with those of the base.
+
+    Raises Unprocessable where the base is no longer what was trained on, UnsafeWeights where the
+    stored delta is damaged, and what ``missing`` says where it is gone.
     """
     sources = service.settings.sources
     with service.database.read() as session:
@@ -66,10 +72,31 @@ def full_weights(service: Service, row: Checkpoint) -> tuple[Path, MergedWeights
         raise Unprocessable(
             f"{model['id']} is no longer the model this was trained on; download form=delta"
         )
-    folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
-    if folder is None:
-        raise UnsafeWeights(f"the stored files of checkpoint {row.id} are damaged")
-    return folder, merge(folder, weights_on_disk(base, sources))
+    weights = weights_on_disk(base, sources)
+    with reading(service, row):
+        folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
+        if folder is None:
+            raise missing(service, row)
+        return merge(folder, weights)
+
+
+def answer_full_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
+    """A file of a delta's full form that the delta has not, or has otherwise. Raises NotFound."""
+    if name == WEIGHTS_FILE:
+        return answer_full_weights(service, row, request)
+    texts = full_texts(service, row)
+    if name not in texts:
+        names = sorted({*row.files, *texts, WEIGHTS_FILE} - {DELTA})
+        raise NotFound(
+            f"the full form of checkpoint {row.id} has no file {name[:100]!r}; it has "
+            f"{', '.join(names)}"
+        )
+    content = texts[name].encode()
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    headers = {"ETag": etag, "Cache-Control": "private, immutable"}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type="application/octet-stream")
 
 
 def answer_full_weights(service: Service, row: Checkpoint, request: Request) -> Response:
@@ -78,7 +105,7 @@ def answer_full_weights(service: Service, row: Checkpoint, request: Request) -> 
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    _, weights = full_weights(service, row)
+    weights = full_weights(service, row)
     headers["Content-Disposition"] = f'attachment; filename="{WEIGHTS_FILE}"'
     wanted = None
     if request.headers.get("if-range", etag) == etag:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Annotated, Generic, TypeVar
 
@@ -40,8 +41,20 @@ def decode_cursor(cursor: str) -> str:
         padded = cursor + "=" * (-len(cursor) % 4)
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        detail = "no such cursor; take next_cursor from the page before"
-        raise Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}]) from error
+        raise _unknown() from error
+
+
+def decode_position(cursor: str) -> int:
+    """Of a cursor that is a number. Raises Unprocessable when it is none of ours."""
+    text = decode_cursor(cursor)
+    if not re.fullmatch(r"[0-9]{1,18}", text):  # what a database's integer holds
+        raise _unknown()
+    return int(text)
+
+
+def _unknown() -> Unprocessable:
+    detail = "no such cursor; take next_cursor from the page before"
+    return Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}])
 
 
 def cut(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,8 +51,17 @@ class Storage:
         path = Path(self._path(key))
         return path if self.local and path.is_file() else None
 
+    def check(self, key: str, names: Iterable[str]) -> None:
+        """Raises FileNotFoundError unless a folder has all of these files."""
+        path = self._path(key)
+        self._files.invalidate_cache(path)
+        held = {str(file).rpartition("/")[2] for file in self._files.ls(path, detail=False)}
+        for name in names:
+            if name not in held:
+                raise FileNotFoundError(f"{path}/{name}")
+
     def chunks(self, key: str) -> Iterator[bytes]:
-        """A file's bytes, a MiB at a time."""
+        """A file's bytes, a MiB at a time. Raises FileNotFoundError at the first of them."""
         with self._files.open(self._path(key), "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from checkpoints import LABELS
+from checkpoints import LABELS, loaded_from, task
+from checkpoints import write_checkpoint as write_base
 from fastapi.testclient import TestClient
 
 from app import jobs, runs
 from app.ids import new_id
 from app.leases import Lease
+from app.main import create_app
+from app.settings import Settings
 from app.tables import Job, Kind
 from app.transitions import enqueue
 from surgery.checkpoint import write_checkpoint
@@ -54,6 +59,38 @@ def stored(
     entry = {"step": 1, "epoch": 1, "form": form, "is_best": True, "metrics": {}}
     row, _ = runs.commit_checkpoint(service.database, claimed[0], key, files, entry)
     return Stored(claimed[0], row)
+
+
+@dataclass
+class Place:
+    """A service with one checkpoint of a fine-tune that runs."""
+
+    api: TestClient
+    loaded: LoadedModel
+    kept: Stored
+    artifacts: Path
+
+    @property
+    def path(self) -> str:
+        return f"/v1/checkpoints/{self.kept.id}"
+
+    @property
+    def service(self) -> Any:
+        return self.api.app.state.service  # type: ignore[attr-defined]
+
+    def finish(self) -> None:
+        jobs.finish(self.service.database, self.kept.lease, {}, {})
+
+
+@contextmanager
+def place_in(folder: Path, form: Any = "delta") -> Iterator[Place]:
+    """A classifier of the model `tiny`."""
+    mirror = folder / "mirror"
+    loaded = loaded_from(write_base(mirror / "models" / "tiny", "bert"), task())
+    settings = Settings(data_dir=folder / "data", mirror_dir=str(mirror), offline=True)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
+        kept = stored(api, loaded, Problem.CLASSIFICATION, folder / "ck", form)
+        yield Place(api, loaded, kept, folder / "data" / "artifacts")
 
 
 def _job(loaded: LoadedModel, problem: Problem) -> Job:

@@ -16,16 +16,19 @@ from app import retention
 from app.archive import Member, tar_size, tar_stream
 from app.deps import CheckpointDep, JobDep, Service, ServiceDep
 from app.errors import Conflict, NotFound
-from app.full_form import answer_full_weights, full_members
+from app.full_form import answer_full_file, full_members
+from app.reading import reading
 from app.retention import set_pinned
 from app.routes.examples import CHECKPOINT, CHECKPOINTS, answers
 from app.runs import checkpoints_of
 from app.tables import Checkpoint
 from app.views import CheckpointView, checkpoint_view
+from surgery.card import CARD_FILE
 from surgery.folder import MANIFEST
-from surgery.merge import WEIGHTS_FILE
+from surgery.merge import DELTA, RECORD
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"])
+TEXTS = (RECORD, CARD_FILE)  # differ by form
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -93,7 +96,7 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     summary="Download a file of a checkpoint",
     response_class=Response,
     responses={
-        **answers({}, 404, 422),
+        **answers({}, 404, 409, 422),
         200: {"content": BINARY, "description": "The file."},
         206: {"content": BINARY, "description": "The range of it that was asked for."},
         304: {"description": "`If-None-Match` names the ETag."},
@@ -105,7 +108,11 @@ def get_file(
     name: Annotated[str, Path(max_length=200)],
     form: Annotated[
         Literal["full"] | None,
-        Query(description="With `model.safetensors`: of a delta, the whole model's weights."),
+        Query(
+            description="The file as the full form has it: of a delta, `model.safetensors` is the "
+            "whole model's weights. 409 for a LoRA adapter, which has no full form, and 404 for "
+            "`delta.safetensors`, which is not in it."
+        ),
     ] = None,
 ) -> Response:  # fmt: skip
     """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too.
@@ -114,8 +121,14 @@ def get_file(
     answers ranges, and has no `Repr-Digest`, which only reading all of it would tell. The archive
     has its SHA-256 in `manifest.json`.
     """
-    if (name, form, row.form) == (WEIGHTS_FILE, "full", "delta"):
-        return answer_full_weights(service, row, request)
+    _check_form(row, form)
+    # Of a delta, all but its weights and the texts that tell its form are the full form's too.
+    if form == "full" and row.form == "delta" and name not in {*row.files} - {DELTA, *TEXTS}:
+        return answer_full_file(service, row, name, request)
+    return _kept_file(service, row, name, request)
+
+
+def _kept_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
     entry = row.files.get(name)
     if entry is None:
         raise NotFound(
@@ -130,9 +143,12 @@ def get_file(
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     key = f"{row.path}/{name}"
-    path = service.storage.local_file(key)
+    with reading(service, row):
+        service.storage.check(row.path, [name])
+        path = service.storage.local_file(key)
+        stat = path.stat() if path else None
     if path is not None:
-        return FileResponse(path, headers=headers, filename=name)
+        return FileResponse(path, headers=headers, filename=name, stat_result=stat)
     headers["Content-Length"] = str(entry["bytes"])
     return StreamingResponse(
         service.storage.chunks(key), headers=headers, media_type="application/octet-stream"
@@ -167,6 +183,8 @@ def get_archive(
     etag = _archive_tag(row, kind)
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})
+    with reading(service, row):
+        service.storage.check(row.path, row.files)
     if kind == row.form:
         members = [_stored(service, row, name) for name in sorted(row.files)]
         manifest = json.dumps({"files": row.files}, indent=1).encode()

@@ -17,7 +17,7 @@ from app.archive import Member, tar_size, tar_stream
 from app.deps import JobDep, Service, ServiceDep
 from app.errors import NotFound
 from app.event_files import event_files
-from app.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
+from app.pages import Cursor, Limit, Page, cut, decode_cursor, decode_position, encode_cursor
 from app.routes.examples import EVENTS, JOB, JOBS, METRICS, answers
 from app.tables import Job, JobEvent, Kind, Metric, Status
 from app.views import EventView, JobView, MetricView, job_views
@@ -125,19 +125,12 @@ def get_events(
     """Every change of status, checkpoint and request, oldest first."""
     query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
     if cursor is not None:
-        query = query.where(JobEvent.seq > _number(cursor))
+        query = query.where(JobEvent.seq > decode_position(cursor))
     with service.database.read() as session:
         rows, more = cut(session.scalars(query.limit(limit + 1)).all(), limit)
     events = [EventView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(rows[-1].seq)) if more else None
     return Page(data=events, next_cursor=following, has_more=more)
-
-
-def _number(cursor: str) -> int:
-    text = decode_cursor(cursor)
-    if not text.isdigit():
-        raise NotFound("no such cursor; take next_cursor from the page before")
-    return int(text)
 
 
 @router.get("/{job_id}/metrics", summary="A job's measurements", responses=answers(METRICS, 404))
@@ -148,7 +141,7 @@ def get_metrics(
     query = select(Metric).where(Metric.job_id == job.id).order_by(Metric.step, Metric.name)
     if name is not None:
         query = query.where(Metric.name == name)
-    start = _number(cursor) if cursor is not None else 0
+    start = decode_position(cursor) if cursor is not None else 0
     with service.database.read() as session:
         rows, more = cut(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
     data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
@@ -160,7 +153,7 @@ def get_metrics(
     "/{job_id}/tensorboard",
     summary="Download a fine-tune's TensorBoard log",
     response_class=Response,
-    responses={**answers({}, 404), 200: {"content": TAR, "description": "The archive."}},
+    responses={**answers({}, 404, 409), 200: {"content": TAR, "description": "The archive."}},
 )
 def get_tensorboard(job: JobDep, service: ServiceDep) -> Response:
     """A tar archive of event files: unpack it and run `tensorboard --logdir` on the folder.

@@ -5,54 +5,25 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import torch
-from checkpoints import loaded_from, task
 from checkpoints import write_checkpoint as write_base
-from fastapi.testclient import TestClient
 from safetensors.torch import load
-from stored import Stored, stored
+from stored import Place, place_in
 
-from app import jobs
-from app.main import create_app
-from app.settings import Settings
 from surgery import load as load_checkpoint
 from surgery.folder import is_intact, read_manifest
-from surgery.loading import LoadedModel
 from surgery.terms import Problem
-
-
-@dataclass
-class Place:
-    """A service with one checkpoint of a fine-tune that runs."""
-
-    api: TestClient
-    loaded: LoadedModel
-    kept: Stored
-    artifacts: Path
-
-    @property
-    def path(self) -> str:
-        return f"/v1/checkpoints/{self.kept.id}"
-
-    def finish(self) -> None:
-        service = self.api.app.state.service  # type: ignore[attr-defined]
-        jobs.finish(service.database, self.kept.lease, {}, {})
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    mirror = tmp_path / "mirror"
-    loaded = loaded_from(write_base(mirror / "models" / "tiny", "bert"), task())
-    settings = Settings(data_dir=tmp_path / "data", mirror_dir=str(mirror), offline=True)
-    with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
-        kept = stored(api, loaded, Problem.CLASSIFICATION, tmp_path / "ck")
-        yield Place(api, loaded, kept, tmp_path / "data" / "artifacts")
+    with place_in(tmp_path) as place:
+        yield place
 
 
 def test_pin_and_let_go(place: Place) -> None:
