@@ -53,12 +53,16 @@ def without_ranking(ranking: Job) -> Json:
 
 
 def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
-    """How the comparison ends: its status and what is stored with it. None while children run."""
+    """How the comparison ends: its status and what is stored with it. None while children run.
+
+    Asked whenever a child ends: their results are loaded with the last one only.
+    """
+    running = select(Job.id).where(Job.parent == comparison.id, Job.status.not_in(TERMINAL))
+    if session.scalar(running.limit(1)) is not None:
+        return None
     children = session.scalars(
         select(Job).where(Job.parent == comparison.id).order_by(Job.queued_at, Job.id)
     ).all()
-    if any(child.status not in TERMINAL for child in children):
-        return None
     if comparison.cancel_requested and any(c.status == Status.CANCELLED for c in children):
         return Status.CANCELLED, {}
     finetunes = [child for child in children if child.kind == Kind.FINETUNE]
