@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,10 +75,16 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
         )
     weights = weights_on_disk(base, sources)
     with reading(service, row):
-        folder = service.storage.fetch_folder(row.path, sources.cache / "checkpoints")
-        if folder is None:
+        held = service.storage.fetch_folder(row.path)
+        if held is None:
             raise missing(service, row)
-        return merge(folder, weights)
+        try:
+            merged = merge(held.path, weights)
+        except BaseException:
+            held.release()
+            raise
+    weakref.finalize(merged, held.release)  # they are read until the last answer of them has gone
+    return merged
 
 
 def answer_full_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:

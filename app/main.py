@@ -25,7 +25,7 @@ from app.routes import (
     tasks,
 )
 from app.settings import Settings, settings_from_environment
-from app.storage import Storage
+from app.storage import open_storage
 from surgery import __version__
 
 DESCRIPTION = """
@@ -60,9 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; settings from the environment when none are given."""
     settings = settings or settings_from_environment()
     database = open_database(settings)
-    service = Service(
-        settings, database, Storage(settings.resolved_artifacts_url), make_ring(settings)
-    )
+    service = Service(settings, database, open_storage(settings), make_ring(settings))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

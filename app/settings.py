@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     prefix_disk_bytes: int | None = Field(
         None, ge=0, description="All kept prefixes may take; absent: a quarter of the free disk."
     )
+    artifact_cache_bytes: int | None = Field(
+        None, ge=0, description="Artifacts fetched from an object store may take on this disk; "
+        "absent: a quarter of what is free.",
+    )  # fmt: skip
     log_level: str = "INFO"
 
     @model_validator(mode="before")

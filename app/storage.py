@@ -11,15 +11,18 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from app.fetched import FetchedFolders, Held
+from app.settings import Settings
 from surgery.folder import CHUNK, MANIFEST, is_intact, move_folder, read_manifest
 
 
 class Storage:
     """Folders of files under keys such as ``jobs/ft_…/2/checkpoint-90``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fetched: FetchedFolders) -> None:
         self.local = not urlsplit(url).scheme or url.startswith("file://")
         self._files, self._root = fsspec.core.url_to_fs(url)
+        self._fetched = fetched
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -35,16 +38,34 @@ class Storage:
             self._files.put_file(str(folder / name), f"{target}/{name}")
         shutil.rmtree(folder)
 
-    def fetch_folder(self, key: str, cache: Path) -> Path | None:
-        """The folder on local disk, verified against its manifest; None when it is not whole."""
+    def fetch_folder(self, key: str) -> Held | None:
+        """The folder on local disk, verified against its manifest; None when it is not whole.
+
+        The caller releases it. Raises FileNotFoundError where an object store has it not.
+        """
         if self.local:
             folder = Path(self._path(key))
-        else:
-            folder = cache / key
-            folder.mkdir(parents=True, exist_ok=True)
-            if not is_intact(folder):
-                self._files.get(f"{self._path(key)}/", str(folder), recursive=True)
-        return folder if is_intact(folder) else None
+            return Held(folder) if is_intact(folder) else None
+        return self._fetched.hold(key) or self._fetch(key)
+
+    def _fetch(self, key: str) -> Held | None:
+        path = self._path(key)
+        try:
+            files = json.loads(self._files.cat_file(f"{path}/{MANIFEST}"))["files"]
+            size = sum(int(entry["bytes"]) for entry in files.values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None
+
+        def download(folder: Path) -> None:
+            for name in (*files, MANIFEST):
+                self._files.get_file(f"{path}/{name}", str(folder / name))
+
+        return self._fetched.add(key, size, download)
+
+    def sweep_fetched(self) -> None:
+        """Remove what takes more room on local disk than it may."""
+        if not self.local:
+            self._fetched.make_room()
 
     def local_file(self, key: str) -> Path | None:
         """The path of a file when artifacts are local."""
@@ -92,3 +113,9 @@ class Storage:
             if time.time() - seconds > age_seconds:
                 found.append(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{MANIFEST}"))
         return found
+
+
+def open_storage(settings: Settings) -> Storage:
+    """The artifacts of a service."""
+    fetched = FetchedFolders(settings.sources.cache / "artifacts", settings.artifact_cache_bytes)
+    return Storage(settings.resolved_artifacts_url, fetched)

@@ -83,11 +83,11 @@ class Place:
 
 
 @contextmanager
-def place_in(folder: Path, form: Any = "delta") -> Iterator[Place]:
-    """A classifier of the model `tiny`."""
+def place_in(folder: Path, form: Any = "delta", **more: Any) -> Iterator[Place]:
+    """A classifier of the model `tiny`; ``more`` are settings."""
     mirror = folder / "mirror"
     loaded = loaded_from(write_base(mirror / "models" / "tiny", "bert"), task())
-    settings = Settings(data_dir=folder / "data", mirror_dir=str(mirror), offline=True)
+    settings = Settings(data_dir=folder / "data", mirror_dir=str(mirror), offline=True, **more)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
         kept = stored(api, loaded, Problem.CLASSIFICATION, folder / "ck", form)
         yield Place(api, loaded, kept, folder / "data" / "artifacts")

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -63,7 +64,8 @@ class Attempt:
     ) -> None:  # fmt: skip
         self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
         self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
-        self._stored = self.database, self.storage, job
+        self._stored = self.database, self._fetch, job
+        self._folders = ExitStack()
         self.draining = draining
         self._began = claimed_at
         self._phase: str | None = None
@@ -73,7 +75,7 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Until the job is over or no longer ours. Raises Fenced."""
-        with self._heart:
+        with self._folders, self._heart:
             self.child.jobs += 1
             self.child.send(self._order())
             while True:
@@ -89,9 +91,6 @@ class Attempt:
         sources = self.settings.sources
         dataset = self.job.resolved["dataset"].get("path")
         state = self.job.state
-        cache = sources.cache / "artifacts"
-        folder = self.storage.fetch_folder(dataset, cache) if dataset else None
-        resume = self.storage.fetch_folder(state["path"], cache) if state else None
         return {
             "type": "run",
             "id": self.job.id,
@@ -99,12 +98,10 @@ class Attempt:
             "spec": self.job.spec,
             "resolved": self.job.resolved,
             "scratch": str(self.scratch),
-            "dataset_folder": str(folder) if folder else None,
-            "state_folder": str(resume) if resume else None,
-            "continue_folder": self._write(lambda: continued_folder(*self._stored, cache)),
-            "earlier_best": self._write(lambda: best_so_far(*self._stored, cache))
-            if state
-            else None,
+            "dataset_folder": self._fetch(dataset) if dataset else None,
+            "state_folder": self._fetch(state["path"]) if state else None,
+            "continue_folder": self._write(lambda: continued_folder(*self._stored)),
+            "earlier_best": self._write(lambda: best_so_far(*self._stored)) if state else None,
             "ranking": self._write(lambda: runs.waited_for(self.database, self.job)),
             "sources": {
                 "mirrors": [str(path) for path in sources.mirrors],
@@ -117,6 +114,14 @@ class Attempt:
                 "disk_bytes": self.settings.prefix_disk_bytes,
             },
         }
+
+    def _fetch(self, key: str) -> str | None:
+        """A stored folder on this disk, which stays until the attempt ends."""
+        held = self.storage.fetch_folder(key)
+        if held is None:
+            return None
+        self._folders.callback(held.release)
+        return str(held.path)
 
     # What the child says.
 

@@ -17,7 +17,7 @@ from celery.signals import worker_shutting_down
 from app.main import NotMigrated, open_database
 from app.queue import RING, make_celery, queue_name, ring_bell
 from app.settings import Settings, settings_from_environment
-from app.storage import Storage
+from app.storage import open_storage
 from app.tables import WORKED, Job, Kind
 from worker.attempt import Parts
 from worker.child import PR_SET_PDEATHSIG
@@ -29,7 +29,7 @@ log = logging.getLogger("surgeon.worker")
 def run_worker(settings: Settings, kinds: Sequence[Kind]) -> None:
     """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured."""
     database = open_database(settings)
-    parts = Parts(settings, database, Storage(settings.resolved_artifacts_url))
+    parts = Parts(settings, database, open_storage(settings))
     if settings.redis_url is None:
         run_poller(Supervisor(parts, kinds))
     else:

@@ -75,6 +75,7 @@ class Sweeper:
             if path not in named:
                 log.info("removing %s: no row names it", path)
                 self._storage.delete(path)
+        self._storage.sweep_fetched()
         remove_older(self._scratch, GARBAGE_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)

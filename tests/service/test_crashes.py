@@ -13,7 +13,7 @@ from services import Running, embedded, production, wait_until
 
 from app.db import Database
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import open_storage
 from worker.sweeper import Sweeper
 
 Json = dict[str, Any]
@@ -131,7 +131,7 @@ def test_what_no_row_names_is_collected(
     url = service.environment.get("SURGEON_DATABASE_URL", "")
     settings = Settings(data_dir=service.data, database_url=url)
     database = Database(settings.resolved_database_url)
-    storage = Storage(settings.resolved_artifacts_url)
+    storage = open_storage(settings)
     monkeypatch.setattr("worker.sweeper.GARBAGE_AGE_SECONDS", -1.0)
     Sweeper(settings, database, storage, service.data / "scratch", None).collect_garbage()
     database.close()

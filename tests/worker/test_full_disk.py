@@ -15,6 +15,7 @@ import pytest
 
 from app import jobs, runs
 from app.db import Database
+from app.fetched import FetchedFolders
 from app.ids import new_id
 from app.settings import Settings
 from app.storage import Storage
@@ -66,7 +67,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     database: Database, tmp_path: Path
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data")
-    storage = FullAfterOne(str(tmp_path / "artifacts"))
+    storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
         model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},

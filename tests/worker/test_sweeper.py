@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.db import Database
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import open_storage
 from worker.sweeper import Sweeper
 
 DAY = 24 * 3600
@@ -21,7 +21,7 @@ def test_prefixes_nobody_read_for_a_week_go(database: Database, tmp_path: Path) 
         folder.mkdir(parents=True)
         (folder / "states.npy").write_bytes(b"")
         os.utime(folder, (time.time() - days * DAY,) * 2)
-    storage = Storage(settings.resolved_artifacts_url)
+    storage = open_storage(settings)
     Sweeper(settings, database, storage, tmp_path / "scratch", None).collect_garbage()
     assert [path.name for path in settings.sources.prefixes.iterdir()] == ["used"]
 
@@ -34,7 +34,7 @@ def test_tokens_nobody_read_for_a_month_go(database: Database, tmp_path: Path) -
         folder.mkdir(parents=True)
         (folder / "ids.npy").write_bytes(b"")
         os.utime(folder, (time.time() - days * DAY,) * 2)
-    storage = Storage(settings.resolved_artifacts_url)
+    storage = open_storage(settings)
     sweeper = Sweeper(settings, database, storage, tmp_path / "scratch", None)
     for _ in range(2):  # the second finds nothing more to do
         sweeper.collect_garbage()

@@ -1,0 +1,73 @@
+"""A dataset fetched from an object store stays on the disk for as long as its job runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from app import jobs
+from app.db import Database
+from app.ids import new_id
+from app.settings import Settings
+from app.storage import open_storage
+from app.tables import Job, Kind
+from app.transitions import enqueue
+from surgery.folder import complete_folder
+from worker.attempt import Attempt, Outcome, Parts
+from worker.sweeper import Sweeper
+
+
+class Sweeping:
+    """A child that looks for its dataset while the caches are swept."""
+
+    def __init__(self, sweeper: Sweeper) -> None:
+        self.jobs, self._sweeper, self._folder = 0, sweeper, Path()
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._folder = Path(message["dataset_folder"])
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        assert seconds > 0
+        self._sweeper.collect_garbage()
+        assert (self._folder / "report.json").read_text() == "{}"
+        return {"type": "result", "result": {}, "resolved": {}}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    url = "memory://job-artifacts"
+    yield Settings(data_dir=tmp_path / "data", artifacts_url=url, artifact_cache_bytes=0)
+    fsspec.filesystem("memory").rm("/job-artifacts", recursive=True)
+
+
+def test_it_goes_when_the_job_has_ended(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    storage = open_storage(settings)
+    with complete_folder(tmp_path / "ds") as building:
+        (building / "report.json").write_text("{}")
+    storage.put_folder(tmp_path / "ds", "datasets/ds_1")
+    job = Job(
+        id=new_id("rk"), kind=Kind.RANKING, spec={}, labels={}, model="m", dataset="ds_1",
+        digest="x", max_attempts=1, resolved={"dataset": {"path": "datasets/ds_1"}},
+    )  # fmt: skip
+    with database.write() as session:
+        enqueue(session, job)
+    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    assert claimed is not None
+    sweeper = Sweeper(settings, database, storage, tmp_path / "scratch", None)
+    child: Any = Sweeping(sweeper)
+    attempt = Attempt(
+        Parts(settings, database, storage), *claimed, child, tmp_path / "scratch",
+        threading.Event(), time.monotonic(),
+    )  # fmt: skip
+    assert attempt.run() == Outcome.DONE
+    sweeper.collect_garbage()
+    assert list((settings.sources.cache / "artifacts").iterdir()) == []
