@@ -29,6 +29,8 @@ PASSED_ON = (
     "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "HF_ENDPOINT",
     "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE",
 )  # fmt: skip
+# How the processes of one job reach each other: interfaces, transports, time limits.
+PASSED_PREFIXES = ("NCCL_", "GLOO_")
 # What trackers go by: their addresses and credentials, which stay in that process.
 TRACKERS = (
     "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME",
@@ -126,7 +128,11 @@ class ChildProcess:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in (*PASSED_ON, *TRACKERS) if name in os.environ}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in {*PASSED_ON, *TRACKERS} or name.startswith(PASSED_PREFIXES)
+    }
     kept |= {
         "HF_HOME": str(settings.sources.cache / "huggingface"),
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -23,3 +23,15 @@ def test_trackers_are_told_and_the_service_s_own_secrets_are_not(
     found = _environment(Settings(data_dir=tmp_path, database_url="sqlite://", redis_url=None))
     assert given.items() <= found.items()
     assert not kept_back.keys() & found.keys()
+
+
+def test_how_processes_reach_each_other_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"NCCL_SOCKET_IFNAME": "eth1", "NCCL_DEBUG": "INFO", "GLOO_SOCKET_IFNAME": "lo"}
+    kept_back = {"MY_NCCL_SECRET": "s", "GLOOM": "s"}
+    for name, value in (given | kept_back).items():
+        monkeypatch.setenv(name, value)
+    found = _environment(Settings(data_dir=tmp_path, database_url="sqlite://"))
+    assert given.items() <= found.items()
+    assert not kept_back.keys() & found.keys()
