@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli_client import HOME, AsJson, Key, Model, Url, failing_plainly, follow
+from app.cli_client import HOME, AlsoEvaluate, AsJson, Key, Model, Url, failing_plainly, follow
 from app.cli_selection import LearningRate, finite, selection_of
 from app.cli_upload import (
     Columns,
@@ -80,12 +80,13 @@ def compare(
     learning_rate: LearningRate = 5e-5,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     max_length: Annotated[int, typer.Option(min=4)] = 128,
+    also_evaluate: AlsoEvaluate = None,
     url: Url = HOME, key: Key = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Train MODEL on DATASET in several ways and seeds, and tell what the differences are worth."""
     body: Json = {
         "model": model, "arms": [arm_from(text) for text in arm or []],
-        "single_layers": single_layers,
+        "single_layers": single_layers, "also_evaluate": also_evaluate or [],
         "seeds": [_number(seeds, part) for part in seeds.split(",")],
         "training": {
             "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,

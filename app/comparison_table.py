@@ -16,7 +16,7 @@ DASH = "–"
 
 def comparison_view(result: Json, title: str) -> Group:
     """The arms, what judges their differences, and the scores beside single layers."""
-    parts: list[RenderableType] = [arms_table(result, title)]
+    parts: list[RenderableType] = [arms_table(result, title), *_other_presets(result)]
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _notes(result)]
@@ -40,6 +40,21 @@ def arms_table(result: Json, title: str) -> Table:
             DASH if memory is None else f"{memory / 1e6:,.0f}",
         )  # fmt: skip
     return table
+
+
+def _other_presets(result: Json) -> Iterator[Table]:
+    """A table for each preset that was measured beside the dataset."""
+    also: list[Json] = [arm["also"] for arm in result["arms"]]
+    measured = next((each for each in also if each), {})  # an arm without a result has none
+    for preset, metrics in measured.items():
+        table = _table(f"on {preset}")
+        table.add_column("arm")
+        for name in metrics:
+            table.add_column(name, justify="right")
+        for arm in result["arms"]:
+            own: Json = arm["also"].get(preset, {})
+            table.add_row(arm["name"], *(_mean(own.get(name)) for name in metrics))
+        yield table
 
 
 def methods_table(found: Json) -> Table:

@@ -80,7 +80,7 @@ class Family:
             model=spec.model, dataset=spec.dataset, name=f"{arm.name}, seed {seed}",
             metadata=spec.metadata, priority=spec.priority, selection=arm.selection,
             adapter=arm.adapter, training=spec.training.model_copy(update=changed),
-            checkpoints=spec.checkpoints,
+            checkpoints=spec.checkpoints, also_evaluate=spec.also_evaluate,
         )  # fmt: skip
 
 
@@ -99,9 +99,9 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
     resolved: Json = {
         "model": subject.model, "dataset": subject.dataset,
-        "digest": digest_of({**shape, **prints, "version": __version__}),
+        "digest": digest_of({**shape, **prints, **subject.also, "version": __version__}),
         "arms": [plan.model_dump(mode="json") for plan in plans],
-        "ranking": judged, "runs": sum(len(jobs) for jobs in by_arm.values()),
+        "ranking": judged, "runs": sum(len(jobs) for jobs in by_arm.values()), **subject.also,
     }  # fmt: skip
     job = new_job(service, Kind.COMPARISON, "cmp", spec, resolved, subject.info)
     children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]

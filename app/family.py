@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
 from surgery.comparison import Run, compare
+from surgery.comparison_also import add_other_presets
 from surgery.comparison_results import ArmPlan
 from surgery.results import FinetuneResult, RankingResult
 
@@ -93,6 +94,7 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     arms = [ArmPlan.model_validate(arm) for arm in comparison.resolved["arms"]]
     ranking = _ranking(session, comparison.resolved["ranking"])
     table = compare(arms, runs, ranking)
+    add_other_presets(table, runs)
     asked = comparison.resolved["ranking"]
     if asked and ranking is None:
         table.warnings.append(f"ranking {asked} has no result, so no scoring method is judged")

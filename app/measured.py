@@ -9,13 +9,13 @@ from app.deps import Service
 from app.tables import Dataset
 from surgery.errors import DatasetNotFound
 from surgery.evaluation_sets import find_evaluation_sets
-from surgery.finetune_spec import FinetuneSpec
+from surgery.finetune_spec import ComparisonSpec, FinetuneSpec
 from surgery.references import resolve_dataset
 from surgery.terms import Problem
 
 
 def resolve_also_evaluate(
-    service: Service, spec: FinetuneSpec, dataset: dict[str, Any]
+    service: Service, spec: FinetuneSpec | ComparisonSpec, dataset: dict[str, Any]
 ) -> dict[str, Any]:
     """How a job remembers its ``also_evaluate``; nothing where it names none.
 
@@ -34,7 +34,7 @@ def resolve_also_evaluate(
     return {"also_evaluate": pinned}
 
 
-def _labels(service: Service, spec: FinetuneSpec) -> Sequence[str] | None:
+def _labels(service: Service, spec: FinetuneSpec | ComparisonSpec) -> Sequence[str] | None:
     if isinstance(spec.dataset, str) and spec.dataset.startswith("ds_"):
         with service.database.read() as session:
             row = session.get(Dataset, spec.dataset)

@@ -26,7 +26,7 @@ from surgery import __version__
 from surgery.adapter_checks import check_adapter
 from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetNotFound
-from surgery.finetune_spec import FinetuneSpec
+from surgery.finetune_spec import ComparisonSpec, FinetuneSpec
 from surgery.models import inspect_model, resolve_model
 from surgery.references import resolve_dataset
 from surgery.results import ModelInfo
@@ -50,11 +50,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a request is about: a model and a dataset, and how a job remembers them."""
+    """What a request is about: a model and data, and how a job remembers them."""
 
     info: ModelInfo
     model: dict[str, Any]
     dataset: dict[str, Any]
+    also: dict[str, Any]  # the presets that are measured beside the dataset
 
 
 def resolve_model_field(service: Service, model_id: str) -> tuple[ModelInfo, dict[str, Any]]:
@@ -124,10 +125,11 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     return Prepared(finetune_job(service, spec, resolve_subject(service, spec)))
 
 
-def resolve_subject(service: Service, spec: Submission) -> Subject:
-    """Find the model and the dataset of a request."""
+def resolve_subject(service: Service, spec: FinetuneSpec | ComparisonSpec) -> Subject:
+    """Find the model and the data of a request."""
     info, model = resolve_model_field(service, spec.model)
-    return Subject(info, model, resolve_dataset_field(service, spec.dataset))
+    dataset = resolve_dataset_field(service, spec.dataset)
+    return Subject(info, model, dataset, resolve_also_evaluate(service, spec, dataset))
 
 
 def check_training_field(training: TrainingSpec, dataset: dict[str, Any], processes: int) -> None:
@@ -148,11 +150,10 @@ def finetune_job(service: Service, spec: FinetuneSpec, subject: Subject) -> Job:
     if spec.adapter is not None:
         check_adapter(spec.adapter, info)
     resolved |= resolve_continuation(service, spec, model, dataset)
-    also = resolve_also_evaluate(service, spec, dataset)
     prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}
     shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
-    resolved |= also
-    resolved["digest"] = digest_of({**shape, **prints, **also, "version": __version__})
+    resolved |= subject.also
+    resolved["digest"] = digest_of({**shape, **prints, **subject.also, "version": __version__})
     return new_job(service, Kind.FINETUNE, "ft", spec, resolved, info)
 
 

@@ -66,6 +66,11 @@ class ArmReport(BaseModel):
         "leaves out zero and the difference is larger than `noise`; with one seed, where it is "
         "larger than twice `noise`. Null for the reference, and where it cannot be told."
     )
+    also: dict[str, dict[str, SeedMean | None]] = Field(
+        {},
+        description="The official metrics of each preset of `also_evaluate` at the runs' best "
+        "evaluations; null where no run has a value.",
+    )
     trainable_parameters: int | None
     seconds: dict[str, float]
     samples_per_second: float | None

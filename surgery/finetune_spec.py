@@ -13,6 +13,15 @@ from surgery.terms import RANKED, Policy
 from surgery.training_spec import AdapterSpec, CheckpointSpec, TrainingSpec
 
 MAX_RUNS = 256  # children of one comparison
+AlsoEvaluate = Annotated[
+    list[Annotated[str, StringConstraints(max_length=100)]],
+    Field(
+        max_length=8,
+        description="Presets on which each evaluation measures too, such as `glue/ax` for a model "
+        "trained on `glue/mnli`.",
+        examples=[["glue/ax"]],
+    ),
+]
 ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", max_length=64)]
 
 
@@ -53,14 +62,7 @@ class FinetuneSpec(Trained, Submission):
         description="A checkpoint's id: begin with its weights instead of the model's. It is of "
         "the same model and labels.",
     )
-    also_evaluate: Annotated[
-        list[Annotated[str, StringConstraints(max_length=100)]], Field(max_length=8)
-    ] = Field(
-        [],
-        description="Presets on which each evaluation measures too, such as `glue/ax` for a model "
-        "trained on `glue/mnli`.",
-        examples=[["glue/ax"]],
-    )
+    also_evaluate: AlsoEvaluate = Field([])
     track_ranking: bool = Field(
         False,
         description="Score 128 training rows at the start and at every evaluation, to see whether "
@@ -119,6 +121,7 @@ class ComparisonSpec(Submission):
     )
     training: TrainingSpec = TrainingSpec()
     checkpoints: CheckpointSpec = CheckpointSpec(keep="best")
+    also_evaluate: AlsoEvaluate = Field([])
 
     @model_validator(mode="after")
     def _distinct(self) -> ComparisonSpec:

@@ -34,6 +34,18 @@ COMPARISON_BODIES: Json = {
             "seeds": [0, 1, 2],
         },
     },
+    "measured elsewhere too": {
+        "summary": "Two ways on MNLI, measured on its second validation set and a diagnostic",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/mnli",
+            "arms": [
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "all", "selection": {"policy": "all"}},
+            ],
+            "also_evaluate": ["glue/mnli_mismatched", "glue/ax"],
+        },
+    },
 }
 
 
@@ -48,7 +60,7 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) ->
     return {
         "name": name, "trained_layers": layers,
         "metric": {"mean": sum(metrics) / len(metrics), "ci": [0.28, 0.35], "seeds": len(metrics)},
-        "difference": None, "verdict": None, "trainable_parameters": parameters,
+        "difference": None, "verdict": None, "also": {}, "trainable_parameters": parameters,
         "seconds": {"load": 0.5, "train": 80.1, "total": 90.4}, "samples_per_second": 212.5,
         "peak_memory_bytes": 1073741824, "checkpoint_bytes": 4 * parameters,
         "runs": [
