@@ -20,6 +20,7 @@ from surgery.encoder_shape import (
     encoder_shape,
     has_pooler,
     head_parameters,
+    reads_first_token,
     total_parameters,
 )
 from surgery.errors import SelectionMismatch
@@ -105,7 +106,10 @@ def estimate(service: Service, spec: EstimateSpec) -> Estimate:
         tensors=_of_encoder(encoder_sizes(sizes, source.prefix), shape, problem),
         head=None if outputs is None else head_parameters(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
-        data=Data(rows.get("train"), rows.get("validation"), row, lengths.longest, choices),
+        data=Data(
+            rows.get("train"), rows.get("validation"), row, lengths.longest, choices,
+            first_only=reads_first_token(shape, problem),
+        ),
         rate=rate.operations_per_second if rate else None,
     )  # fmt: skip
     return Estimate(

@@ -39,6 +39,13 @@ POOLED = {
     Problem.TOKEN_CLASSIFICATION: {"big_bird", "fnet"},
 }  # fmt: skip
 
+# Whose config says which state the head reads, by which key and what where it is left out.
+POOLING = {
+    "electra": ("summary_type", "first"), "modernbert": ("classifier_pooling", "cls"),
+    "xlnet": ("summary_type", "last"),
+}  # fmt: skip
+FIRST_TOKEN = ("first", "cls")
+
 
 @dataclass(frozen=True)
 class EncoderShape:
@@ -127,6 +134,14 @@ def head_parameters(shape: EncoderShape, problem: Problem, outputs: int) -> int 
 def has_pooler(shape: EncoderShape, problem: Problem) -> bool:
     """Whether the model for the problem has the checkpoint's pooler."""
     return bool(shape.pooler) and shape.model_type in POOLED[problem]
+
+
+def reads_first_token(shape: EncoderShape, problem: Problem) -> bool:
+    """Whether the head for the problem reads no state but that of each sequence's first token."""
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        return False
+    name, usual = POOLING.get(shape.model_type, ("", FIRST_TOKEN[0]))
+    return shape.config.get(name, usual) in FIRST_TOKEN
 
 
 def total_parameters(shape: EncoderShape, problem: Problem, outputs: int) -> int | None:

@@ -23,7 +23,8 @@ PASS_TOKENS = 4096  # of a batch without gradients; see surgery.data.BATCH_TOKEN
 class Data:
     """A dataset as far as it is known: ``row`` is None where its tokens are not.
 
-    ``longest`` is a sequence's length after the cut, at most; ``choices`` the sequences of a row.
+    ``longest`` is a sequence's length after the cut, at most; ``choices`` the sequences of a row;
+    ``first_only`` says that the head reads no state of one but its first token's.
     """
 
     train: int | None
@@ -31,6 +32,7 @@ class Data:
     row: RowLength | None
     longest: int
     choices: int = 1
+    first_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,18 @@ def caches_prefix(
 def _cache(shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec) -> int | None:
     if not caches_prefix(shape, trained, training, data.train):
         return 0
-    if data.row is None or data.train is None or data.validation is None or shape.hidden is None:
+    states = _states_of_row(shape, trained, data)
+    if states is None or data.train is None or data.validation is None or shape.hidden is None:
         return None
-    tokens = data.row.tokens * (data.train + data.validation)
-    return math.ceil(tokens * shape.hidden * STATE_BYTES[training.prefix_cache_dtype])
+    states *= data.train + data.validation
+    return math.ceil(states * shape.hidden * STATE_BYTES[training.prefix_cache_dtype])
+
+
+def _states_of_row(shape: EncoderShape, trained: Trained, data: Data) -> float | None:
+    """One a token; where only the head trains, one a sequence if it reads no more."""
+    if data.first_only and trained.lowest(shape) == len(shape.blocks):
+        return float(data.choices)
+    return data.row.tokens if data.row else None
 
 
 def seconds(

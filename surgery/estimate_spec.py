@@ -111,7 +111,10 @@ class EstimateRow(BaseModel):
     activation_bytes: int | None = Field(
         description="Kept for the backward pass of the largest batch; an upper bound."
     )
-    prefix_cache_bytes: int | None = Field(description="States of the frozen prefix, if kept.")
+    prefix_cache_bytes: int | None = Field(
+        description="States of the frozen prefix, if kept: one a "
+        "token, or one a sequence where only a head trains that reads its first token's.",
+    )
     peak_memory_bytes: int | None = Field(
         description="All of these at once. On a CPU the process itself comes on top: see "
         "`process_bytes`."
