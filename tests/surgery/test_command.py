@@ -17,10 +17,13 @@ from transformers import AutoModelForSequenceClassification
 from surgery.__main__ import main
 from surgery.merge import RECORD
 
+Done = subprocess.CompletedProcess[str]
+Here = Callable[..., Done]
 
-@pytest.fixture
-def csv(tmp_path: Path) -> Path:
-    path = tmp_path / "train.csv"
+
+@pytest.fixture(scope="module")
+def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rows") / "train.csv"
     rows = [
         f"the {'good' if i % 2 else 'bad'} film number {i},{'pos' if i % 2 else 'neg'}"
         for i in range(60)
@@ -29,35 +32,46 @@ def csv(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, launcher: tuple[str, ...] = ()) -> Done:
     command = [sys.executable, *launcher, "-m", "surgery", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-Here = Callable[..., tuple[int, str]]
-
-
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """The command in this process, which is faster: its exit code and standard error."""
+    """The command in this process, which need not import torch anew."""
 
-    def run_here(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["surgery", *map(str, arguments)])
-        return main(), capsys.readouterr().err
+    def run_here(*arguments: object) -> Done:
+        command = ["surgery", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capsys.readouterr()
+        return subprocess.CompletedProcess(command, main(), *capsys.readouterr())
 
     return run_here
 
 
-def test_rank_prints_the_ranking_as_json(mirror: Path, csv: Path) -> None:
-    done = run("rank", mirror / "models" / TINY, csv, "--samples", 20, "--max-length", 16)
+@pytest.fixture(scope="module")
+def ranking(mirror: Path, csv: Path) -> tuple[object, ...]:
+    """The arguments of a small ranking."""
+    return ("rank", mirror / "models" / TINY, csv, "--samples", 20, "--max-length", 16)
+
+
+@pytest.fixture(scope="module")
+def ranked(ranking: tuple[object, ...]) -> Done:
+    """What a process by itself says of it."""
+    done = run(*ranking)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    return done
+
+
+def test_rank_prints_the_ranking_as_json(ranked: Done) -> None:
+    result = json.loads(ranked.stdout)
     assert sorted(layer["index"] for layer in result["layers"]) == [0, 1, 2, 3]
     assert result["samples"] == 20
-    assert "score" in done.stderr.split()
+    assert "score" in ranked.stderr.split()
 
 
-def test_rank_takes_every_option(mirror: Path, csv: Path) -> None:
+def test_rank_takes_every_option(mirror: Path, csv: Path, here: Here) -> None:
     small = ("--samples", 20, "--max-length", 16)
     for options, expected in (
         (("--granularity", "sublayer", "--aggregate", "mean", "--fisher", "sampled", "--draws", 2,
@@ -66,7 +80,7 @@ def test_rank_takes_every_option(mirror: Path, csv: Path) -> None:
           "head": ["new", 1], "model_prior": None}),
         (("--method", "snip"), {"method": "snip", "aggregate": None, "model_prior": None}),
     ):  # fmt: skip
-        done = run("rank", mirror / "models" / TINY, csv, *small, *options)
+        done = here("rank", mirror / "models" / TINY, csv, *small, *options)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         head = result["head"]
@@ -74,12 +88,13 @@ def test_rank_takes_every_option(mirror: Path, csv: Path) -> None:
         assert {name: result[name] for name in expected} == expected
 
 
-def test_rank_shares_the_samples_among_processes(mirror: Path, csv: Path) -> None:
+def test_rank_shares_the_samples_among_processes(
+    ranking: tuple[object, ...], ranked: Done, tmp_path: Path
+) -> None:
     """One of them prints, and what it prints is what one process alone finds."""
-    arguments = ("rank", mirror / "models" / TINY, csv, "--samples", 20, "--max-length", 16)
-    alone = json.loads(run(*arguments).stdout)
+    alone = json.loads(ranked.stdout)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    together = run(*arguments, launcher=launcher)
+    together = run(*ranking, launcher=launcher)
     assert together.returncode == 0, together.stderr
     result = json.loads(together.stdout)
     assert (alone["processes"], result["processes"]) == (1, 2)
@@ -89,7 +104,8 @@ def test_rank_shares_the_samples_among_processes(mirror: Path, csv: Path) -> Non
     assert result["samples"] == alone["samples"]
     assert together.stderr.split().count("score") == 1
 
-    tuned = run("tune", *arguments[1:3], csv.parent / "out", "--last-k", 1, launcher=launcher)
+    _, model, rows, *_ = ranking
+    tuned = run("tune", model, rows, tmp_path / "out", "--last-k", 1, launcher=launcher)
     assert tuned.returncode != 0
     assert tuned.stderr.count("tune runs in one process") == 1
 
@@ -123,8 +139,8 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         (("--head-only",), 0),
     ):
         out = tmp_path / str(options[0])
-        code, told = here("tune", mirror / "models" / TINY, csv, out, *small, *options)
-        assert code == 0, told
+        done = here("tune", mirror / "models" / TINY, csv, out, *small, *options)
+        assert done.returncode == 0, done.stderr
         (folder,) = out.glob("checkpoint-*")
         record = json.loads((folder / RECORD).read_text())
         assert len(record["layers"]) == count
@@ -136,20 +152,20 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         (("--max-parameters", 1), "at least 2,"),
         (("--top-k", 1, "--granularity", "tensor", "--method", "tangent"), "scores whole layers"),
     ):
-        code, told = here("tune", mirror / "models" / TINY, csv, tmp_path / "no", *small, *options)
-        assert code == 1
-        assert words in told
+        done = here("tune", mirror / "models" / TINY, csv, tmp_path / "no", *small, *options)
+        assert done.returncode == 1
+        assert words in done.stderr
 
 
 def test_tune_measures_on_other_presets(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_nli(tmp_path / "mirror")
     monkeypatch.setenv("SURGEON_MIRROR_DIR", str(tmp_path / "mirror"))
     monkeypatch.setenv("SURGEON_OFFLINE", "1")
     small = ("--last-k", 1, "--epochs", 1, "--max-length", 48, "--form", "delta")
     base = mirror / "models" / TINY
-    done = run(
+    done = here(
         "tune", base, "super_glue/rte", tmp_path / "out", *small,
         "--also-evaluate", "super_glue/axb", "super_glue/axg",
     )  # fmt: skip
@@ -173,13 +189,13 @@ def test_the_dataset_is_described_by_options(mirror: Path, tmp_path: Path, here:
         "--max-length", 16, "--validation", held_out, "--columns", "text=two,label=kind",
         "--problem", "classification", "--labels", "no,yes", "--cache", cache,
     )  # fmt: skip
-    assert here(*arguments)[0] == 0
+    assert here(*arguments).returncode == 0
     (folder,) = (tmp_path / "out").glob("checkpoint-*")
     config = json.loads((folder / "config.json").read_text())
     assert config["label2id"] == {"no": 0, "yes": 1}
     kept = {path: path.stat().st_mtime_ns for path in (cache / "tokens").glob("*/ids.npy")}
     assert len(kept) == 2
-    assert here(*arguments[:3], tmp_path / "again", *arguments[4:])[0] == 0
+    assert here(*arguments[:3], tmp_path / "again", *arguments[4:]).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
@@ -204,7 +220,7 @@ def test_a_wrong_input_is_a_message_and_exit_code_one(
         (("rank", tmp_path, csv), "config.json"),
         ((*rank, csv, "--samples", 0), "/samples: Input should be greater than or equal to 2"),
     ):
-        code, told = here(*arguments)
-        assert (code, words in told) == (1, True), told
+        done = here(*arguments)
+        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
     done = run(*rank, bad)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
