@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import FileFormat, Row, read_rows
+
+T = TypeVar("T")
 
 
 def written(tmp_path: Path, content: bytes | str, name: str = "data") -> Path:
@@ -25,3 +30,12 @@ def fault_of(path: Path, file_format: FileFormat, **options: object) -> Fault:
         rows_of(path, file_format, **options)
     assert len(caught.value.faults) == 1
     return caught.value.faults[0]
+
+
+def with_peak(act: Callable[[], T]) -> tuple[T, int]:
+    """What it returns, and the most bytes that Python held for it at a time."""
+    tracemalloc.start()
+    try:
+        return act(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

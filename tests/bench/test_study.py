@@ -94,12 +94,18 @@ def lines() -> list[dict[str, Any]]:
     ]
 
 
+def written(folder: Path) -> Path:
+    """The file of those lines."""
+    path = folder / "results.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines()) + "\n")
+    return path
+
+
 def test_a_study_goes_on_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    whole = [json.dumps(line) for line in lines()]
-    path.write_text("\n".join(whole)[:-20])
+    path = written(tmp_path)
+    path.write_text(path.read_text()[:-20])
     results = Results(path, SETTING)
-    assert len(results.lines) == len(whole) - 1
+    assert len(results.lines) == len(lines()) - 1
     results.add(("agreement", 0, "lora"), {"value": 0.9})
     again = Results(path, SETTING)
     assert again.lines.keys() == results.lines.keys()
@@ -107,18 +113,14 @@ def test_a_study_goes_on_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
 
 
 def test_cells_of_another_setting_are_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text("\n".join(json.dumps(line) for line in lines()) + "\n")
-    other = Results(path, as_json(Setting(rows=7)))
+    other = Results(written(tmp_path), as_json(Setting(rows=7)))
     assert (len(other.lines), other.others) == (0, len(lines()))
     with pytest.raises(ValueError, match="no ranking is finished"):
         page(other, ["agreement"], [0])
 
 
 def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    path.write_text("\n".join(json.dumps(line) for line in lines()) + "\n")
-    results = Results(path, SETTING)
+    results = Results(written(tmp_path), SETTING)
     text = page(results, ["agreement", "glue/rte"], [0, 1])
     cells = len(lines()) - 1
     assert f"| {cells} of {cells + 1} | none |" in text

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from backports import zstd
+from data_files import with_peak
 
 from surgery.compressed import plain_name
 from surgery.errors import DatasetInvalid, Fault
@@ -99,12 +99,7 @@ def bomb(path: Path, suffix: str) -> None:
 def test_a_bomb_is_refused_within_bounded_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.csv.{suffix}"
     bomb(path, suffix)
-    tracemalloc.start()
-    try:
-        fault = fault_of(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    fault, peak = with_peak(lambda: fault_of(path))
     assert "200 times its size" in fault.detail
     assert fault.row is not None
     assert peak < 20_000_000

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_files import fault_of, written
+from data_files import fault_of, with_peak, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,12 +42,7 @@ def test_a_line_without_end_is_never_held(tmp_path: Path, file_format: FileForma
     with path.open("wb") as file:
         file.write(b"a\tb\n" if file_format == "tsv" else b"a,b\n" if file_format == "csv" else b"")
         file.truncate(200_000_000)
-    tracemalloc.start()
-    try:
-        fault = fault_of(path, file_format)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    fault, peak = with_peak(lambda: fault_of(path, file_format))
     assert "longer than 4,000,000 bytes" in fault.detail
     assert fault.row == 1
     assert peak < 20_000_000
@@ -56,12 +50,8 @@ def test_a_line_without_end_is_never_held(tmp_path: Path, file_format: FileForma
 
 def test_an_unclosed_quote_is_never_held(tmp_path: Path) -> None:
     path = written(tmp_path, b'a,b\n1,2\n"' + b"3,4\n" * 3_000_000)
-    tracemalloc.start()
-    try:
-        fault = fault_of(path, "csv", limits=Limits(max_line_bytes=100_000))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    limits = Limits(max_line_bytes=100_000)
+    fault, peak = with_peak(lambda: fault_of(path, "csv", limits=limits))
     assert "never closed" in fault.detail
     assert fault.row == 2
     assert peak < 5_000_000
