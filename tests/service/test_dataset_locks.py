@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,17 @@ SECONDS = 30
 ROUNDS = 6
 
 
-@contextmanager
-def serving(database: Database, data: Path, mirrors: str) -> Iterator[TestClient]:
-    settings = Settings(database_url=database.url, data_dir=data, mirror_dir=mirrors, offline=True)
+@pytest.fixture
+def api(database: Database, tmp_path: Path, mirrors: str) -> Iterator[TestClient]:
+    """An API on each kind of database."""
+    settings = Settings(
+        database_url=database.url, data_dir=tmp_path / "data", mirror_dir=mirrors, offline=True
+    )
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         yield client
 
 
-@pytest.fixture
-def api(database: Database, tmp_path: Path, mirrors: str) -> Iterator[TestClient]:
-    """An API on each kind of database."""
-    with serving(database, tmp_path / "data", mirrors) as client:
-        yield client
-
-
-@pytest.fixture
-def on_postgres(postgres_url: str, tmp_path: Path, mirrors: str) -> Iterator[TestClient]:
-    opened = Database(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
-    opened.upgrade()
-    with serving(opened, tmp_path / "data", mirrors) as client:
-        yield client
-    opened.close()
+ON_POSTGRES = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 
 def new_dataset(api: TestClient, word: str) -> str:
@@ -104,10 +93,10 @@ def second_waits_for_first(
         return one.result(SECONDS), two.result(SECONDS)
 
 
+@ON_POSTGRES
 def test_a_deletion_waits_for_a_submission_and_finds_its_job(
-    on_postgres: TestClient, postgres_url: str
+    api: TestClient, postgres_url: str
 ) -> None:
-    api = on_postgres
     dataset = new_dataset(api, "held")
     ranked, deleted = second_waits_for_first(
         api, postgres_url, "FOR SHARE", lambda: rank(api, dataset), lambda: delete(api, dataset)
@@ -117,10 +106,10 @@ def test_a_deletion_waits_for_a_submission_and_finds_its_job(
     assert api.get(f"/v1/datasets/{dataset}").status_code == 200
 
 
+@ON_POSTGRES
 def test_a_submission_waits_for_a_deletion_and_misses_the_dataset(
-    on_postgres: TestClient, postgres_url: str
+    api: TestClient, postgres_url: str
 ) -> None:
-    api = on_postgres
     dataset = new_dataset(api, "gone")
     deleted, ranked = second_waits_for_first(
         api, postgres_url, "FOR UPDATE", lambda: delete(api, dataset), lambda: rank(api, dataset)
@@ -130,8 +119,8 @@ def test_a_submission_waits_for_a_deletion_and_misses_the_dataset(
     assert api.get("/v1/jobs").json()["data"] == []
 
 
-def test_two_submissions_do_not_wait_for_each_other(on_postgres: TestClient) -> None:
-    api = on_postgres
+@ON_POSTGRES
+def test_two_submissions_do_not_wait_for_each_other(api: TestClient) -> None:
     dataset = new_dataset(api, "shared")
     pause = Pause(api, "FOR SHARE")
     with ThreadPoolExecutor(1) as pool:
