@@ -23,7 +23,8 @@ Json = dict[str, Any]
 FAST = {
     "SURGEON_LEASE": "6", "SURGEON_HEARTBEAT": "1", "SURGEON_FENCE_MARGIN": "2",
     "SURGEON_SWEEP": "0.5", "SURGEON_POLL": "0.2", "SURGEON_GRACE": "10",
-    "SURGEON_RETRY_BACKOFF": "0.1", "SURGEON_OFFLINE": "true", "OMP_NUM_THREADS": "2",
+    "SURGEON_RETRY_BACKOFF": "0.1", "SURGEON_OFFLINE": "true",
+    "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
 }  # fmt: skip
 START_SECONDS = 60
 
@@ -100,6 +101,11 @@ class Running:
             if process.poll() is None:
                 own = psutil.Process(process.pid)
                 yield from (own, *own.children(recursive=True))
+
+    def replace_worker(self) -> None:
+        """Start another where the last one is gone: nobody watches over containers here."""
+        if "SURGEON_REDIS_URL" in self.environment:
+            self.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
 
     def stop(self) -> None:
         """Stop every process as an operator would, and check that none stays behind."""

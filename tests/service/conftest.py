@@ -1,4 +1,4 @@
-"""A running service a module: starting one costs seconds."""
+"""Running services: starting one costs seconds, most of them the import of torch."""
 
 from __future__ import annotations
 
@@ -39,10 +39,17 @@ def module_postgres(postgres: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def embedded_service(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One embedded service a module."""
+    """One embedded service for every module that asks nothing of what it holds."""
     with embedded(tmp_path_factory.mktemp("embedded"), mirrors) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_service(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """An embedded service that is new, with the module's own mirrors."""
+    with embedded(tmp_path_factory.mktemp("own"), mirrors) as running:
         yield running
 
 
@@ -53,6 +60,24 @@ def production_service(
     """One production service a module."""
     data = tmp_path_factory.mktemp("production")
     with production(data, mirrors, module_postgres, redis_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["embedded", "production"])
+def fragile_service(
+    request: pytest.FixtureRequest, mirrors: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A service, with one worker, whose parts a module kills. On invented rows: only speed matters."""
+    data = tmp_path_factory.mktemp("fragile")
+    own = mirrors.split(os.pathsep)
+    few = os.pathsep.join((own[0], own[-1]))
+    if request.param == "embedded":
+        with embedded(data, few) as running:
+            yield running
+        return
+    postgres = request.getfixturevalue("module_postgres")
+    redis = request.getfixturevalue("redis_url")
+    with production(data, few, postgres, redis) as running:
         yield running
 
 

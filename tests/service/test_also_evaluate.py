@@ -34,10 +34,10 @@ def body(dataset: str, *also: str, **more: Any) -> dict[str, Any]:
 
 
 def test_one_fine_tune_is_measured_on_both_sets_of_mnli_and_the_diagnostics(
-    embedded_service: Running,
+    own_service: Running,
 ) -> None:
     names = ["glue/mnli_mismatched", "glue/ax", "super_glue/cb"]
-    job = embedded_service.run("finetunes", body("glue/mnli", *names))
+    job = own_service.run("finetunes", body("glue/mnli", *names))
     assert [pinned["id"] for pinned in job["resolved"]["also_evaluate"]] == names
     evaluations = job["result"]["epochs"]
     assert len(evaluations) == 2
@@ -48,16 +48,14 @@ def test_one_fine_tune_is_measured_on_both_sets_of_mnli_and_the_diagnostics(
         }  # fmt: skip
     assert set(job["result"]["best"]["metrics"]) == {"accuracy"}
     name = "glue/ax:matthews_correlation"
-    page = embedded_service.client.call(
-        "GET", f"/v1/jobs/{job['id']}/metrics", params={"name": name}
-    )
+    page = own_service.client.call("GET", f"/v1/jobs/{job['id']}/metrics", params={"name": name})
     assert [(point["step"], point["value"]) for point in page["data"]] == [
         (entry["step"], entry["also"]["glue/ax"]["matthews_correlation"]) for entry in evaluations
     ]
 
 
 def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
-    embedded_service: Running, tmp_path: Path
+    own_service: Running, tmp_path: Path
 ) -> None:
     """An upload's labels are in the order of the alphabet, and WNLI's the other way round."""
     path = tmp_path / "own.jsonl"
@@ -67,9 +65,9 @@ def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
         for row in nli_rows("super_glue/rte", 40, seed=9)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    uploaded = embedded_service.client.upload(path, None)
+    uploaded = own_service.client.upload(path, None)
     assert uploaded["labels"] == labels
-    job = embedded_service.run("finetunes", body(uploaded["id"], "super_glue/axg", "glue/wnli"))
+    job = own_service.run("finetunes", body(uploaded["id"], "super_glue/axg", "glue/wnli"))
     also = job["result"]["best"]["also"]
     assert set(also["super_glue/axg"]) == {"accuracy", "gender_parity"}
     assert also["super_glue/axg"]["gender_parity"] * 12 == pytest.approx(
@@ -78,7 +76,7 @@ def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
     assert set(also["glue/wnli"]) == {"accuracy"}
 
 
-def test_the_command_line_names_and_shows_them(embedded_service: Running) -> None:
+def test_the_command_line_names_and_shows_them(own_service: Running) -> None:
     command = [
         "tune",
         TINY,
@@ -91,7 +89,7 @@ def test_the_command_line_names_and_shows_them(embedded_service: Running) -> Non
         "48",
     ]
     command += ["--also-evaluate", "super_glue/axg", "--also-evaluate", "glue/wnli"]
-    command += ["--url", embedded_service.client.url]
+    command += ["--url", own_service.client.url]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     told = " ".join(done.stdout.split())
@@ -137,16 +135,14 @@ def test_a_dry_run_tells_what_would_be_measured(api: TestClient) -> None:
     assert pinned["fingerprint"].startswith("sha256:")
 
 
-def test_a_mirror_that_changed_meanwhile_fails_the_job(
-    embedded_service: Running, mirrors: str
-) -> None:
+def test_a_mirror_that_changed_meanwhile_fails_the_job(own_service: Running, mirrors: str) -> None:
     """Held back by a long job before it, so that the files change between submit and start."""
     longer = body("glue/mnli", training={"epochs": 300, "max_length": 48})
-    first = embedded_service.client.submit("finetunes", longer)
-    job = embedded_service.client.submit("finetunes", body("super_glue/rte", "super_glue/axb"))
+    first = own_service.client.submit("finetunes", longer)
+    job = own_service.client.submit("finetunes", body("super_glue/rte", "super_glue/axb"))
     own = Path(mirrors.split(os.pathsep)[1])
     put_split(own, "super_glue/axb", "test", nli_rows("super_glue/axb", 12, seed=77))
-    embedded_service.client.call("POST", f"/v1/jobs/{first['id']}/cancel")
-    failed = embedded_service.finished(job)
+    own_service.client.call("POST", f"/v1/jobs/{first['id']}/cancel")
+    failed = own_service.finished(job)
     assert (failed["status"], failed["error"]["code"]) == ("failed", "dataset_invalid")
     assert "super_glue/axb changed since the job was submitted" in failed["error"]["detail"]

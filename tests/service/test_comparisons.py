@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 from models import TINY
-from services import Running, embedded, production, wait_until
+from services import Running, wait_until
 
 Json = dict[str, Any]
 TRAINING = {"epochs": 1, "batch_size": 64, "max_length": 32, "learning_rate": 1e-3}
@@ -23,22 +22,9 @@ BODY: Json = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["embedded", "production"])
-def service(
-    request: pytest.FixtureRequest, mirrors: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    """One worker, which must not wait for itself. On invented rows: only speed matters."""
-    data = tmp_path_factory.mktemp("comparisons")
-    own = mirrors.split(":")
-    few = ":".join((own[0], own[-1]))
-    if request.param == "embedded":
-        with embedded(data, few) as running:
-            yield running
-        return
-    postgres = request.getfixturevalue("module_postgres")
-    redis = request.getfixturevalue("redis_url")
-    with production(data, few, postgres, redis) as running:
-        yield running
+@pytest.fixture(scope="module")
+def service(fragile_service: Running) -> Running:
+    return fragile_service
 
 
 def children(service: Running, job: Json) -> list[Json]:
@@ -141,8 +127,7 @@ def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
     (worker,), (child,) = service.workers(), service.children()
     worker.send_signal(signal.SIGKILL)
     psutil.wait_procs([worker, child], timeout=5)
-    if "SURGEON_REDIS_URL" in service.environment:  # nobody watches over containers here
-        service.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
+    service.replace_worker()
     job = service.finished(job)
     assert job["status"] == "succeeded", job["error"]
     assert job["result"]["failures"] == []

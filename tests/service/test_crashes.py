@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 from models import TINY
-from services import Running, embedded, production, wait_until
+from services import Running, wait_until
 
 from app.db import Database
 from app.settings import Settings
@@ -25,22 +24,9 @@ BODY: Json = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["embedded", "production"])
-def service(
-    request: pytest.FixtureRequest, mirrors: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
-    """A service of its own: these tests kill its parts. On invented rows: only speed matters."""
-    data = tmp_path_factory.mktemp("crashes")
-    own = mirrors.split(":")
-    few = ":".join((own[0], own[-1]))
-    if request.param == "embedded":
-        with embedded(data, few) as running:
-            yield running
-        return
-    postgres = request.getfixturevalue("module_postgres")
-    redis = request.getfixturevalue("redis_url")
-    with production(data, few, postgres, redis) as running:
-        yield running
+@pytest.fixture(scope="module")
+def service(fragile_service: Running) -> Running:
+    return fragile_service
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +78,7 @@ def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
     worker.send_signal(signal.SIGKILL)
     psutil.wait_procs([child], timeout=5)
     assert not child.is_running()
-    if "SURGEON_REDIS_URL" in service.environment:  # nobody watches over containers here
-        service.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
+    service.replace_worker()
     job = service.finished(job)
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
     assert "worker_lost" in reasons(job)
@@ -106,8 +91,7 @@ def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undistu
     worker.send_signal(signal.SIGTERM)
     psutil.wait_procs([worker], timeout=20)
     assert not worker.is_running()
-    if "SURGEON_REDIS_URL" in service.environment:
-        service.start("worker", "--queues", "ranking,finetune", SURGEON_POLL="0.2")
+    service.replace_worker()
     job = service.finished(job)
     assert (job["status"], job["attempt"]) == ("succeeded", 1)
     assert "drained" in reasons(job)

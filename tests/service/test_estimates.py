@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from math import ceil
 
 import pytest
@@ -12,6 +10,9 @@ from fastapi.testclient import TestClient
 from models import TINY, TINY_LAYERS
 from problems import ROWS, Json, problem, says, upload
 from services import Running
+from typer.testing import CliRunner, Result
+
+from app.cli import app
 
 ASKED: Json = {"model": TINY, "dataset": "glue/rte"}
 
@@ -106,9 +107,9 @@ def test_an_unknown_model_is_refused(api: TestClient) -> None:
 
 
 def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
-    embedded_service: Running,
+    own_service: Running,
 ) -> None:
-    call = embedded_service.client.call
+    call = own_service.client.call
     body: Json = {
         **ASKED, "selection": {"policy": "last_k", "k": 2},
         "training": {"epochs": 2, "max_length": 32},
@@ -116,7 +117,7 @@ def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     dry = call("POST", "/v1/finetunes", params={"validate_only": "true"}, json=body)
     (before,) = dry["estimate"]["rows"]
     assert before["seconds"] is None
-    job = embedded_service.run("finetunes", body)
+    job = own_service.run("finetunes", body)
     result = job["result"]
     assert before["trainable_parameters"] == result["trainable_parameters"]
     assert dry["estimate"]["total_parameters"] == result["total_parameters"]
@@ -136,16 +137,16 @@ def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     assert other["rows"][0]["seconds"] is None  # nobody has counted this model's tokens
 
 
-def test_the_command_shows_a_line_for_each_k(embedded_service: Running) -> None:
-    command = [
-        sys.executable, "-m", "app.cli", "estimate", TINY, "glue/rte", "--policy", "last_k",
-        "--k", "1", "--k", "3", "--url", embedded_service.client.url,
-    ]  # fmt: skip
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_the_command_shows_a_line_for_each_k(own_service: Running) -> None:
+    def estimate(*options: str) -> Result:
+        command = ["estimate", TINY, "glue/rte", *options, "--url", own_service.client.url]
+        return CliRunner().invoke(app, command)
+
+    two = ("--policy", "last_k", "--k", "1", "--k", "3")
+    shown = estimate(*two)
+    assert shown.exit_code == 0, shown.output
     ks = [line.split()[:2] for line in shown.stdout.splitlines() if line.strip()[:1].isdigit()]
     assert ks == [["1", "3"], ["3", "1"]]
-    given = [*command[:-2], "--json", *command[-2:]]
-    rows = json.loads(subprocess.check_output(given, text=True))["rows"]
+    rows = json.loads(estimate(*two, "--json").stdout)["rows"]
     assert [row["k"] for row in rows] == [1, 3]
-    wrong = [*command[:6], "--policy", "all", "--k", "1", *command[-2:]]
-    assert subprocess.run(wrong, capture_output=True, check=False).returncode == 2
+    assert estimate("--policy", "all", "--k", "1").exit_code == 2
