@@ -68,12 +68,12 @@ def test_what_does_not_fit_is_refused_once_and_not_for_each_arm(
 
 
 def test_the_command_shows_what_each_arm_reached(
-    embedded_service: Running, monkeypatch: pytest.MonkeyPatch
+    own_service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal.console, "width", 80)
     command = [
         "compare", TINY, "super_glue/rte", "--arm", "head_only", "--arm", "last_k=1", "--seeds",
-        "0", "--epochs", "1", "--max-length", "48", "--url", embedded_service.client.url,
+        "0", "--epochs", "1", "--max-length", "48", "--url", own_service.client.url,
         *[part for name in ALSO for part in ("--also-evaluate", name)],
     ]  # fmt: skip
     done = CliRunner().invoke(app, command)
@@ -81,10 +81,10 @@ def test_the_command_shows_what_each_arm_reached(
     told = " ".join(done.stdout.split())
     assert "on super_glue/axb arm matthews_correlation" in told
     assert "on super_glue/axg arm accuracy gender_parity" in told
-    (job,) = embedded_service.client.call("GET", "/v1/comparisons")["data"]
-    arms = embedded_service.client.call("GET", f"/v1/jobs/{job['id']}")["result"]["arms"]
+    (job,) = own_service.client.call("GET", "/v1/comparisons")["data"]
+    arms = own_service.client.call("GET", f"/v1/jobs/{job['id']}")["result"]["arms"]
     for arm in arms:
-        run = embedded_service.client.job(arm["runs"][0]["job"])
+        run = own_service.client.job(arm["runs"][0]["job"])
         reached = run["result"]["best"]["also"]["super_glue/axg"]["gender_parity"]
         assert arm["also"]["super_glue/axg"]["gender_parity"]["mean"] == reached
         assert f"{reached:.4f}" in told
