@@ -168,10 +168,11 @@ class Child:
             self._channel.send("error", problem=error.as_problem())
         except Exception as error:  # noqa: BLE001  # the one place where any failure is recorded
             traceback.print_exc()
-            self._channel.send("error", problem=_unexpected(error, message))
+            self._channel.send("error", problem=unexpected(error, message))
 
 
-def _unexpected(error: Exception, message: Json) -> Json:
+def unexpected(error: Exception, message: Json) -> Json:
+    """The problem of a failure that no error of the science describes."""
     from surgery.prefix_store import release_held  # imports torch
     from surgery.sample import is_out_of_memory
 

@@ -24,7 +24,7 @@ from accelerate import PartialState
 from surgery.errors import Fault, SurgeryError, TrainingInvalid
 from surgery.prefix_store import release_held
 from surgery.progress import Quiet, Stopped
-from worker.child import Channel, Child, JobReporter, die_with_parent
+from worker.child import Channel, Child, JobReporter, die_with_parent, unexpected
 from worker.launcher import LAUNCHER
 
 Json = dict[str, Any]
@@ -38,7 +38,10 @@ class RanksFailed(SurgeryError):
     code = "internal"
 
     def __init__(self, problem: Json | None = None) -> None:
-        super().__init__("one of the job's processes ended without a word")
+        super().__init__(
+            "one of the job's processes ended without a word; "
+            "the machine may have run out of memory"
+        )
         self.problem = problem
 
     def as_problem(self) -> Json:
@@ -74,7 +77,7 @@ def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Js
     try:
         return _followed(running, up, down, report)
     except RanksFailed as failed:
-        raise RanksFailed(failed.problem or _own_error(folder)) from None
+        raise RanksFailed(_cause(failed.problem, folder)) from None
     finally:
         running.kill()
         running.wait()
@@ -144,18 +147,19 @@ def _pass_on_stop(report: JobReporter, down: int) -> bool:
     return False
 
 
-def _own_error(folder: Path) -> Json | None:
-    """What a process wrote down that only it has met, such as a GPU without room."""
+def _cause(told: Json | None, folder: Path) -> Json | None:
+    """What the first process told, or what another wrote down that it cannot know more of than
+    that the other is gone."""
+    if told is not None and told["code"] != RanksFailed.code:
+        return told
     for path in sorted(folder.glob("error-*.json")):
         problem: Json = json.loads(path.read_text())
         return problem
-    return None
+    return told
 
 
 def main() -> None:
     """One of the processes: train, and speak if it is the first."""
-    from worker.tuning import train
-
     die_with_parent(int(os.environ[LAUNCHER]))
     folder = Path(sys.argv[1])
     message = json.loads((folder / ORDER).read_text())
@@ -165,14 +169,28 @@ def main() -> None:
             child = Child(Channel(stream))
             orders = (folder / DOWN).open(encoding="utf-8")
             threading.Thread(target=child.listen, args=(orders,), daemon=True).start()
-            child.run(train, message)
+            child.run(_train, message)
         return
     try:
-        train(message, Silent(folder / str(rank)))
-    except Stopped:
+        _train(message, Silent(folder / str(rank)))
+    except (Stopped, RanksFailed):
         return
-    except SurgeryError as error:
-        (folder / f"error-{rank}.json").write_text(json.dumps(error.as_problem()))
+    except Exception as error:  # whatever it is, the job's error is to be this
+        own = error.as_problem() if isinstance(error, SurgeryError) else None
+        problem = own or unexpected(error, message)
+        (folder / f"error-{rank}.json").write_text(json.dumps(problem))
+        raise
+
+
+def _train(message: Json, report: JobReporter) -> tuple[Json, Json]:
+    """Raises RanksFailed where all that went wrong here is that another process is gone."""
+    from worker.tuning import train
+
+    try:
+        return train(message, report)
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise RanksFailed from error
         raise
 
 

@@ -1,0 +1,109 @@
+"""A fine-tune on two processes of which one fails, and one whose best checkpoint is exported."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import TINY
+
+from surgery.files import format_of
+from surgery.finetune_spec import FinetuneSpec
+from surgery.ingest import ingest
+from surgery.models import resolve_model
+from surgery.onnx_export import ONNX_FILE
+from surgery.progress import Quiet
+from surgery.sources import Sources
+from worker.ranks import RanksFailed, launch
+
+Json = dict[str, Any]
+# Python runs a module of this name at its start: the second process meets what no other does.
+FAULT = """
+import os
+if os.environ.get("RANK") == "1":
+    import signal
+    from surgery.training import Finetune
+
+    whole = Finetune._stop_or_save
+
+    def failing(self):
+        if self.progress.step == 2:
+            {fault}
+        whole(self)
+
+    Finetune._stop_or_save = failing
+"""
+
+
+class Heard(Quiet):
+    """What the first process says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, Json]] = []
+
+    def tell(self, kind: str, **data: Any) -> None:
+        self.told.append((kind, data))
+
+    def check(self) -> None:
+        """Nobody asks for an end."""
+
+
+def order(tmp_path: Path, mirror: Path, **more: Any) -> Json:
+    """What a worker tells the process that trains."""
+    sources = Sources((mirror,), tmp_path / "cache", offline=True)
+    rows = [f"a {'fine' if i % 2 else 'poor'} sentence {i},{i % 2}" for i in range(40)]
+    train = tmp_path / "train.csv"
+    train.write_text("text,label\n" + "\n".join(rows) + "\n")
+    ingest(train, None, tmp_path / "dataset", train_format=format_of(train.name))
+    model = resolve_model(TINY, sources)
+    spec = FinetuneSpec.model_validate({
+        "model": TINY, "dataset": "ds_1", "processes": 2,
+        "selection": {"policy": "layers", "layers": [3]},
+        "training": {"epochs": 1, "batch_size": 4, "max_length": 16, "max_steps": 4}, **more,
+    })  # fmt: skip
+    pinned = {"id": TINY, "revision": None, "fingerprint": model.fingerprint}
+    return {
+        "id": "ft_1", "spec": spec.model_dump(mode="json"), "scratch": str(tmp_path / "scratch"),
+        "resolved": {"model": pinned, "layers": ["encoder.layer.3"], "dataset": {}},
+        "dataset_folder": str(tmp_path / "dataset"), "ranking": None, "earlier_best": None,
+        "state_folder": None, "continue_folder": None,
+        "sources": {"mirrors": [str(mirror)], "cache": str(sources.cache), "offline": True},
+        "room": {"folder": str(sources.prefixes), "memory_bytes": None, "disk_bytes": None},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise KeyError('mine alone')", "KeyError: 'mine alone'"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended without a word"),
+    ],
+    ids=["raises", "killed"],
+)
+def test_the_error_is_that_of_the_process_that_failed(
+    fault: str, words: str, tmp_path: Path, mirror: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "sitecustomize.py").write_text(FAULT.format(fault=fault))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    report: Any = Heard()
+    began = time.monotonic()
+    with pytest.raises(RanksFailed) as failed:
+        launch(order(tmp_path, mirror), 2, report)
+    assert time.monotonic() - began < 100, "nobody waits for what is gone"
+    problem = failed.value.as_problem()
+    assert (problem["code"], words in problem["detail"]) == ("internal", True), problem
+
+
+def test_the_first_process_exports_the_best_checkpoint(tmp_path: Path, mirror: Path) -> None:
+    report: Any = Heard()
+    asked = {"checkpoints": {"keep": "best", "onnx": True}}
+    result, _ = launch(order(tmp_path, mirror, **asked), 2, report)
+    assert result["processes"] == 2
+    assert result["onnx"]["max_abs_difference"] < 1e-3
+    kept = [Path(data["path"]) for kind, data in report.told if kind == "checkpoint"]
+    assert [(folder / ONNX_FILE).is_file() for folder in kept] == [False, True]
