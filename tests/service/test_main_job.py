@@ -21,7 +21,7 @@ from surgery.tasks import TASKS
 
 TASK_NAMES = ["glue/cola", "glue/rte", "glue/stsb"]
 RANKING = {
-    "model": REAL_MODEL, "samples": 256, "max_length": 64, "head": {"warmup_samples": 256},
+    "model": REAL_MODEL, "samples": 128, "max_length": 64, "head": {"warmup_samples": 128},
     "model_prior": False,
 }  # fmt: skip
 TRAINING = {"max_steps": 8, "max_length": 64, "batch_size": 16, "learning_rate": 1e-4}
