@@ -34,7 +34,7 @@ serve: $(VENV)/worker,demo.stamp
 
 test: $(VENV)/worker,test.stamp
 	@echo "==> tests: real Postgres, Redis, Celery and encoder, about 6 minutes on two cores"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/worker,test,dev.stamp
 	@echo "==> linter, formatter, strict types: about a minute"
