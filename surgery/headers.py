@@ -18,6 +18,10 @@ from surgery.errors import ModelUnsupported, UnsafeWeights
 from surgery.results import LayerInfo
 
 MAX_HEADER_BYTES = 10_000_000  # BERT-large's is 50 kB; a larger one is an attack
+# The largest encoders have some 1,000 tensors of up to 5 dimensions under names of 90 characters.
+MAX_TENSORS = 10_000
+MAX_NAME = 500
+MAX_DIMENSIONS = 64
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
     "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
@@ -61,10 +65,11 @@ def read_header(path: Path) -> tuple[dict[str, TensorHeader], int]:
 def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
     try:
         entries = json.loads(raw)
+        check_count(len(entries), name)
         return {
-            key: TensorHeader(
+            _named(key): TensorHeader(
                 dtype=str(entry["dtype"]),
-                shape=tuple(_whole(size) for size in entry["shape"]),
+                shape=_shape(entry["shape"]),
                 start=_whole(entry["data_offsets"][0]),
                 end=_whole(entry["data_offsets"][1]),
             )
@@ -82,8 +87,29 @@ def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
         raise UnsafeWeights(f"{name} has a malformed safetensors header") from error
 
 
+def check_count(tensors: int, name: str) -> None:
+    """Refuse a number of tensors that no encoder has, before anything is done with each of them.
+
+    Raises UnsafeWeights.
+    """
+    if tensors > MAX_TENSORS:
+        raise UnsafeWeights(f"{name} has {tensors:,} tensors; no encoder has over {MAX_TENSORS:,}")
+
+
+def _named(name: str) -> str:
+    if len(name) > MAX_NAME:
+        raise ValueError("a name too long for a module's path")
+    return name
+
+
+def _shape(sizes: list[object]) -> tuple[int, ...]:
+    if len(sizes) > MAX_DIMENSIONS:
+        raise ValueError("too many dimensions")
+    return tuple(_whole(size) for size in sizes)
+
+
 def _whole(value: object) -> int:
-    if type(value) is not int:  # neither 2.9 nor "3" nor true
+    if type(value) is not int or abs(value) >= 1 << 63:  # neither 2.9 nor "3" nor true
         raise TypeError("not a whole number")
     return value
 

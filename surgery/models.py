@@ -20,7 +20,7 @@ from surgery.errors import (
     UnsafeWeights,
     UpstreamUnavailable,
 )
-from surgery.headers import FLOATS, encoder_sizes, read_header
+from surgery.headers import FLOATS, check_count, encoder_sizes, read_header
 from surgery.parts import parts_of
 from surgery.results import ModelInfo
 from surgery.sources import Sources, file_digest, mirror_path
@@ -229,17 +229,19 @@ def _groups(sizes: dict[str, int]) -> dict[str, int]:
 
 
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
-    """Tensor name in the model → number of parameters, buffers of integers left out."""
+    """Tensor name in the model → number of parameters, buffers of integers left out.
+
+    Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder.
+    """
     if source.directory is None:
         sizes = _hub_sizes(source, sources)
+        check_count(len(sizes), source.id)
     else:
-        headers = [read_header(source.directory / file)[0] for file in source.weights]
-        sizes = {
-            name: tensor.size
-            for header in headers
-            for name, tensor in header.items()
-            if tensor.dtype in FLOATS
-        }
+        sizes = {}
+        for file in source.weights:
+            header, _ = read_header(source.directory / file)
+            sizes |= {name: each.size for name, each in header.items() if each.dtype in FLOATS}
+            check_count(len(sizes), source.id)
     return sizes_in_model(sizes, source.prefix, source.config["model_type"])
 
 
