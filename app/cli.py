@@ -37,11 +37,15 @@ def main() -> None:
     app()
 
 
-def _log(settings: Settings) -> None:
+def _settings() -> Settings:
+    """Those of the environment, the log set up by them."""
+    with failing_plainly():
+        settings = settings_from_environment()
     # Alembic and httpx speak at INFO of things only their authors want to know.
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("surgeon", "uvicorn.error"):
         logging.getLogger(name).setLevel(settings.log_level)
+    return settings
 
 
 @app.command()
@@ -56,8 +60,7 @@ def serve(
     if data_dir is not None:
         os.environ["SURGEON_DATA_DIR"] = str(data_dir.resolve())  # the workers read it too
     os.environ.setdefault("SURGEON_POLL", "0.2")  # a local file is cheap to look at
-    settings = settings_from_environment()
-    _log(settings)
+    settings = _settings()
 
     def ready() -> None:
         terminal.errors.print(
@@ -74,8 +77,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Run the API alone."""
     from app.serve import serve_api
 
-    settings = settings_from_environment()
-    _log(settings)
+    settings = _settings()
     with failing_plainly():
         serve_api(settings, host, port)
 
@@ -95,8 +97,7 @@ def db_upgrade() -> None:
     """Apply every migration."""
     from app.db import Database
 
-    settings = settings_from_environment()
-    _log(settings)
+    settings = _settings()
     opened = Database(settings.resolved_database_url)
     opened.upgrade()
     opened.close()

@@ -42,6 +42,7 @@ from app.cli_upload import (
 from app.client import ApiError, Client, Unreachable, Unsendable
 from app.main import NotMigrated
 from app.serve import Refused
+from app.settings import Misconfigured
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
 Json = dict[str, Any]
@@ -52,6 +53,7 @@ Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
 AlsoEvaluate = Annotated[
     list[str] | None, typer.Option(help="A preset to measure on too; once for each.")
 ]
+REFUSALS = (Refused, NotMigrated, Misconfigured)  # of a service to start
 HOME = "http://127.0.0.1:8000"
 
 
@@ -60,7 +62,7 @@ def failing_plainly() -> Iterator[None]:
     """Expected failures, of files among them, are a message and exit code 1, no traceback."""
     try:
         yield
-    except (ApiError, Unreachable, Unsendable, Refused, NotMigrated, OSError) as error:
+    except (ApiError, Unreachable, Unsendable, *REFUSALS, OSError) as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
 

@@ -6,9 +6,16 @@ import os
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from surgery.sources import Sources
@@ -71,7 +78,7 @@ class Settings(BaseSettings):
         None, ge=0, description="Artifacts fetched from an object store may take on this disk; "
         "absent: a quarter of what is free.",
     )  # fmt: skip
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +126,20 @@ class Settings(BaseSettings):
         )
 
 
+class Misconfigured(Exception):
+    """A variable of the environment cannot be what it is set to; the message names it."""
+
+
 @lru_cache(maxsize=1)
 def settings_from_environment() -> Settings:
-    """The process's settings."""
-    return Settings()
+    """The process's settings. Raises Misconfigured, which shows no value: some are secret."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Misconfigured("\n".join(map(_line, error.errors()))) from None
+
+
+def _line(fault: Any) -> str:
+    name = str(fault["loc"][0]) if fault["loc"] else ""
+    variable = f"SURGEON_{name.upper()}" if name in Settings.model_fields else name
+    return f"{variable or 'the settings'}: {fault['msg'].removeprefix('Value error, ')}"

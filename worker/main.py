@@ -16,7 +16,7 @@ from celery.signals import worker_shutting_down
 
 from app.main import NotMigrated, open_database
 from app.queue import RING, make_celery, queue_name, ring_bell
-from app.settings import Settings, settings_from_environment
+from app.settings import Misconfigured, Settings, settings_from_environment
 from app.storage import open_storage
 from app.tables import WORKED, Job, Kind
 from worker.attempt import Parts
@@ -107,7 +107,10 @@ def main() -> None:
     unknown = set(given.queues.split(",")) - set(WORKED)
     if unknown:
         parser.error(f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(WORKED)}")
-    settings = settings_from_environment()
+    try:
+        settings = settings_from_environment()
+    except Misconfigured as error:
+        sys.exit(str(error))
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("surgeon").setLevel(settings.log_level)
     if given.parent is not None:

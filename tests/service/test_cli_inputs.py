@@ -11,6 +11,7 @@ from services import Running
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+from app.settings import settings_from_environment
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens: what is refused is refused before
 
@@ -84,6 +85,30 @@ def test_a_folder_that_cannot_be_made_is_said_plainly(tmp_path: Path) -> None:
     done = surgeon("download", "ck_1", tmp_path / "file" / "out")
     assert (done.exit_code, "Not a directory" in done.output) == (1, True)
     assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SURGEON_LEASE", "soon", "SURGEON_LEASE: "),
+        ("SURGEON_LOG_LEVEL", "loud", "SURGEON_LOG_LEVEL: Input should be 'DEBUG', "),
+        ("SURGEON_LEASE", "1", "the settings: lease must be longer than heartbeat"),
+        ("SURGEON_API_KEY_HASHES", "s3cret", "SURGEON_API_KEY_HASHES: "),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_plainly(
+    name: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SURGEON_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SURGEON_POLL", "5")  # serve sets it for its workers
+    monkeypatch.setenv(name, value)
+    settings_from_environment.cache_clear()
+    for command in (["api"], ["serve"], ["db", "upgrade"]):
+        done = CliRunner().invoke(app, command)
+        assert (done.exit_code, words in done.output) == (1, True), done.output
+        assert isinstance(done.exception, SystemExit)
+        assert "s3cret" not in done.output
+    settings_from_environment.cache_clear()
 
 
 def test_estimate_takes_every_selection(embedded_service: Running) -> None:
