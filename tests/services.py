@@ -128,6 +128,14 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
+def trains(job: Json) -> bool:
+    """Whether a fine-tune had begun its epochs when last heard of.
+
+    A tiny model's pass within a second, and once a second is heard which part it is in.
+    """
+    return job["status"] == "running" and job["phase"] in {"train", "evaluate", "save"}
+
+
 def wait_until(
     condition: Callable[[], Any], seconds: float, explain: Callable[[], str] = lambda: ""
 ) -> None:

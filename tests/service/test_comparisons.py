@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 from models import TINY
-from services import Running, wait_until
+from services import Running, trains, wait_until
 
 Json = dict[str, Any]
 TRAINING = {"epochs": 1, "batch_size": 64, "max_length": 32, "learning_rate": 1e-3}
@@ -90,7 +90,7 @@ def test_cancelling_stops_every_run(service: Running) -> None:
     job = service.client.submit("comparisons", {**BODY, "training": long})
 
     def training() -> bool:
-        return any(child["phase"] == "train" for child in children(service, job))
+        return any(map(trains, children(service, job)))
 
     wait_until(training, 60, service.logs)
     service.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
@@ -116,12 +116,11 @@ def test_an_arm_without_a_result_leaves_the_others_their_table(service: Running)
 
 
 def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
-    body = {**BODY, "seeds": [5], "training": {**TRAINING, "epochs": 12}}
+    body = {**BODY, "seeds": [5], "training": {**TRAINING, "epochs": 24}}
     job = service.client.submit("comparisons", body)
 
     def halfway() -> bool:
-        own = children(service, job)
-        return any(c["status"] == "running" and c["phase"] == "train" for c in own)
+        return any(map(trains, children(service, job)))
 
     wait_until(halfway, 90, service.logs)
     (worker,), (child,) = service.workers(), service.children()

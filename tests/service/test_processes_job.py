@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models import TINY
-from services import Running, wait_until
+from services import Running, trains, wait_until
 
 Json = dict[str, Any]
 BODY: Json = {
@@ -30,11 +30,7 @@ def test_all_processes_stop_when_the_job_is_cancelled(embedded_service: Running)
     training = {**BODY["training"], "epochs": 500, "max_steps": 100_000}
     job = embedded_service.client.submit("finetunes", {**BODY, "training": training})
 
-    def trains() -> bool:
-        now = embedded_service.client.job(job["id"])
-        return now["phase"] == "train" and (now["progress"] or {}).get("step", 0) > 0
-
-    wait_until(trains, 120)
+    wait_until(lambda: trains(embedded_service.client.job(job["id"])), 120)
     embedded_service.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
     wait_until(lambda: embedded_service.client.job(job["id"])["terminal"], 60)
     assert embedded_service.client.job(job["id"])["status"] == "cancelled"
