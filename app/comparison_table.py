@@ -70,7 +70,16 @@ def methods_table(found: Json) -> Table:
             DASH if ci is None else f"{ci[0]:.2f} – {ci[1]:.2f}", _plain(entry["kendall"]),
             *(_plain(entry["regret"].get(k), 4) for k in ("1", "2")),
         )  # fmt: skip
+    table.caption, table.caption_justify = _recommended(found), "left"
     return table
+
+
+def _recommended(found: Json) -> str:
+    if found["recommended"]:
+        return f"{found['recommended']} foretold the gains clearly better than fisher"
+    if not any(entry["minus_fisher_ci"] for entry in found["methods"]):
+        return "whether one is clearly better than fisher takes three seeds at least"
+    return "none foretold the gains clearly better than fisher"
 
 
 def _table(title: str) -> Table:

@@ -98,6 +98,10 @@ class MethodAgreement(BaseModel):
         description="95 % percentile interval over resamples of the seeds; null for fewer than "
         "three. It does not tell of other models or datasets."
     )
+    minus_fisher_ci: tuple[float, float] | None = Field(
+        description="Of the difference to method fisher's Spearman, on the same resamples; null "
+        "for fisher itself and where there is no interval."
+    )
     kendall: float | None
     regret: dict[str, float] = Field(
         description="By k: how much more the best layer gained than the best of the method's top k."
@@ -114,6 +118,12 @@ class SingleLayers(BaseModel):
     )
     layers: list[LayerGain]
     methods: list[MethodAgreement] = Field(description="Best agreement first.")
+    recommended: str | None = Field(
+        None,
+        description="The first of `methods` that foretold the gains clearly better than fisher: "
+        "with a positive correlation, and all of `minus_fisher_ci` above zero. Null where none "
+        "did: nothing here speaks against the default, or there are too few seeds to tell.",
+    )
 
 
 class ComparisonResult(BaseModel):

@@ -11,7 +11,7 @@ from scipy import stats
 
 from surgery.comparison import Run, compare, verdict
 from surgery.comparison_results import ArmPlan, ArmReport, SeedMean
-from surgery.single_layers import regret, spearman_interval
+from surgery.single_layers import interval, regret, spearman_draws
 from surgery.terms import Policy
 
 LOST = {"code": "worker_lost", "detail": "gone"}
@@ -183,6 +183,39 @@ def test_a_gain_is_paired_with_the_head_of_the_same_seed() -> None:
     assert single.layers[1].gain.seeds == 2
 
 
+def test_a_method_is_recommended_where_it_is_clearly_better_than_fisher() -> None:
+    arms, metrics = singles()
+    single = compare(arms, grid(metrics), ("rk_1", ranking_result(SCORES))).single_layers
+    assert single is not None
+    tangent, fisher = single.methods
+    assert (single.recommended, fisher.minus_fisher_ci) == ("tangent", None)
+    assert tangent.minus_fisher_ci is not None
+    assert tangent.minus_fisher_ci[0] > 0
+    fewer = {arm: own[:2] for arm, own in metrics.items()}
+    for runs, scores in (
+        (grid(fewer), SCORES),  # too few seeds for an interval
+        (grid(metrics), {**SCORES, "tangent": SCORES["fisher"]}),  # no better
+        (grid(metrics), {"fisher": SCORES["tangent"], "tangent": SCORES["fisher"]}),
+    ):
+        single = compare(arms, runs, ("rk_1", ranking_result(scores))).single_layers
+        assert single is not None
+        assert single.recommended is None
+
+
+def test_a_correlation_below_zero_is_no_recommendation() -> None:
+    arms, _ = singles()
+    metrics = {f"layer-{layer}": [0.5 + 0.1 * layer] * 3 for layer in range(4)}
+    worst = {"l0": 4.0, "l1": 3.0, "l2": 2.0, "l3": 1.0}
+    scores = {"fisher": worst, "snip": {**worst, "l1": 2.0, "l2": 3.0}}
+    single = compare(arms, grid(metrics), ("rk_1", ranking_result(scores))).single_layers
+    assert single is not None
+    snip = next(entry for entry in single.methods if entry.method == "snip")
+    assert snip.spearman is not None
+    assert snip.minus_fisher_ci is not None
+    assert snip.spearman < 0 < snip.minus_fisher_ci[0]
+    assert single.recommended is None
+
+
 def test_without_a_head_only_arm_gains_are_the_metric() -> None:
     arms, metrics = singles()
     result = compare(arms, grid(metrics), ("rk_1", ranking_result(SCORES)))
@@ -221,8 +254,8 @@ def test_the_interval_covers_the_draws_of_seeds() -> None:
         for draw in itertools.product(range(3), repeat=3)
     ]
     low, high = np.percentile(every, [2.5, 97.5], method="closest_observation")
-    assert spearman_interval(scores, gains) == pytest.approx((low, high))
-    assert spearman_interval(scores, [{0: 0.1, 1: 0.3}] * 3) is None
+    assert interval(spearman_draws(scores, gains)) == pytest.approx((low, high))
+    assert interval(spearman_draws(scores, [{0: 0.1, 1: 0.3}] * 3)) is None
 
 
 def test_regret_counts_only_what_was_measured() -> None:

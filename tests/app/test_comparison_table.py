@@ -1,0 +1,32 @@
+"""What the table of scoring methods says below itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from app.comparison_table import methods_table
+
+ENTRY: dict[str, Any] = {
+    "method": "tangent", "spearman": 0.9, "spearman_ci": [0.8, 1.0], "minus_fisher_ci": [0.2, 0.6],
+    "kendall": 0.8, "regret": {"1": 0.0, "2": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recommended", "against", "told"),
+    [
+        ("tangent", [0.2, 0.6], "tangent foretold the gains clearly better than fisher"),
+        (None, [-0.2, 0.6], "none foretold the gains clearly better than fisher"),
+        (None, None, "takes three seeds at least"),
+    ],
+)
+def test_whether_a_method_is_better_than_the_default(
+    recommended: str | None, against: list[float] | None, told: str
+) -> None:
+    entry = {**ENTRY, "minus_fisher_ci": against}
+    console = Console(width=80, record=True, quiet=True)
+    console.print(methods_table({"methods": [entry], "recommended": recommended}))
+    assert told in " ".join(console.export_text().split())
