@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from worker.child import _unexpected
+from worker.child import unexpected
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ from worker.child import _unexpected
 )
 def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
     training = {"spec": {"training": {"batch_size": 32, "max_length": 128}}}
-    problem = _unexpected(error, training)
+    problem = unexpected(error, training)
     assert (problem["code"], problem["retriable"]) == ("out_of_memory", True)
     assert "batch_size 16" in problem["detail"]
     ranking = {"spec": {"batch_size": None, "max_length": 64}}
-    assert "max_length below 64" in _unexpected(error, ranking)["detail"]
+    assert "max_length below 64" in unexpected(error, ranking)["detail"]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_full_disk_is_an_expected_failure(error: Exception) -> None:
-    problem = _unexpected(error, {"spec": {}})
+    problem = unexpected(error, {"spec": {}})
     assert (problem["code"], problem["retriable"]) == ("storage_failed", True)
     assert "earlier checkpoints are as they were" in problem["detail"]
 
 
 def test_any_other_failure_is_internal() -> None:
-    problem = _unexpected(KeyError("x" * 1000), {"spec": {}})
+    problem = unexpected(KeyError("x" * 1000), {"spec": {}})
     assert (problem["code"], problem["retriable"]) == ("internal", False)
     assert problem["detail"].startswith("KeyError: ")
     assert len(problem["detail"]) < 600
