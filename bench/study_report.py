@@ -32,6 +32,7 @@ POLICIES = (
     "top-2 tangent", "bottom-2 fisher", "first-2", "last-2", "random-2", "head alone", "LoRA",
     "all layers",
 )  # fmt: skip
+OTHERS = ("all layers", "LoRA", "top-2 fisher")  # what every policy is compared with
 NAMES = {"fisher": "fisher trace", "top-2 fisher": "top-2 fisher trace",
          "bottom-2 fisher": "bottom-2 fisher trace"}  # fmt: skip
 INTRODUCTION = """# Which layers are worth training, and does a score tell?
@@ -204,17 +205,16 @@ def _policies(runs: Sequence[Run]) -> Iterator[str]:
     yield "## Policies\n"
     yield (
         "`best single layer` is the best of six by the validation rows themselves, so it is "
-        "flattered; no other policy has seen them. `minus all` and `minus LoRA` compare on the "
-        "same runs.\n"
+        "flattered; no other policy has seen them. `minus …` compares on the same runs.\n"
     )
-    rows = [["trained", *tasks, "minus all", "minus LoRA", "runs"]]
+    rows = [["trained", *tasks, *(f"minus {_name(other)}" for other in OTHERS), "runs"]]
     for policy in POLICIES:
         of_task = [[r.policies()[policy] for r in runs if r.task == t and policy in r.policies()]
                    for t in tasks]  # fmt: skip
         cells = [f"{np.mean(values):.1f}" if values else "" for values in of_task]
         against = [
             "" if policy == other else _told(estimate(differences(runs, policy, other)), 1)
-            for other in ("all layers", "LoRA")
+            for other in OTHERS
         ]
         rows.append([_name(policy), *cells, *against, str(sum(map(len, of_task)))])
     yield _markdown(rows, left=1)
