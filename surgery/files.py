@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Literal
@@ -54,6 +55,8 @@ class Source:
     columns: tuple[str, ...] | None = None
     row: int | None = None
     """None while the header is read."""
+    opened: ExitStack = field(default_factory=ExitStack)
+    """Files that readers left open when a fault ended them."""
 
     def fault(self, detail: str, column: str | None = None) -> Fault:
         """A fault in the current row."""
@@ -98,7 +101,14 @@ def read_rows(
     source = Source(path, name or path.name, limits, tuple(columns) if columns else None)
     if path.stat().st_size == 0:
         raise source.invalid("the file is empty")
-    seen = 0
+    with source.opened:
+        yield from _checked(source, file_format, on_fault)
+
+
+def _checked(
+    source: Source, file_format: FileFormat, on_fault: FaultSink | None
+) -> Iterator[tuple[int, Row]]:
+    seen, limits = 0, source.limits
     for number, found in _READERS[file_format](source):
         seen = number
         if number > limits.max_rows:
@@ -196,7 +206,7 @@ def lines_of(source: Source) -> Iterator[bytes]:
     except UnreadableFile as bad:
         source.row = None
         raise source.invalid(str(bad)) from None
-    with file:
+    with source.opened.enter_context(file):
         try:
             yield from _lines(source, file)
         except UnreadableFile as bad:

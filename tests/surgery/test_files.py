@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import lzma
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -187,3 +189,22 @@ def test_a_parquet_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": bad}), path)
     fault = fault_of(path, "parquet")
     assert (fault.row, fault.column) == (2, "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "text,label\na,1\nb\n"),
+        ("t.csv", "text,text\na,1\n"),
+        ("t.tsv", "text\ttext\na\t1\n"),
+        ("t.jsonl", '{"text": "a"}\n[]\n'),
+        ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n[]\n')),
+    ],
+)
+def test_a_fault_leaves_no_file_open(tmp_path: Path, name: str, content: str | bytes) -> None:
+    """Even while someone holds the error, and with it every frame it came through."""
+    path = written(tmp_path, content, name)
+    with pytest.raises(DatasetInvalid) as held:
+        rows_of(path, format_of(name))
+    assert held.value.faults
+    assert str(path) not in {file.path for file in psutil.Process().open_files()}
