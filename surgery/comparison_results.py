@@ -98,6 +98,11 @@ class MethodAgreement(BaseModel):
         description="95 % percentile interval over resamples of the seeds; null for fewer than "
         "three. It does not tell of other models or datasets."
     )
+    p_value: float | None = Field(
+        description="Of the Spearman: how often scores that have nothing to do with the gains "
+        "agree with them as well, over the orders of the layers. Not corrected for the number of "
+        "methods."
+    )
     minus_fisher_ci: tuple[float, float] | None = Field(
         description="Of the difference to method fisher's Spearman, on the same resamples; null "
         "for fisher itself and where there is no interval."
@@ -121,8 +126,9 @@ class SingleLayers(BaseModel):
     recommended: str | None = Field(
         None,
         description="The first of `methods` that foretold the gains clearly better than fisher: "
-        "with a positive correlation, and all of `minus_fisher_ci` above zero. Null where none "
-        "did: nothing here speaks against the default, or there are too few seeds to tell.",
+        "all of `minus_fisher_ci` above zero, and a `p_value` below 0.05 over the number of "
+        "methods that are compared (all but fisher and random). Null where none did: nothing here "
+        "speaks clearly against the default, or layers or seeds are too few to tell.",
     )
 
 

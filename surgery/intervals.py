@@ -6,10 +6,13 @@ The last run of a comparison may end in any process, so its table is made withou
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
+from itertools import permutations
 from statistics import fmean, stdev
 
 LEVEL = 0.95
+WHOLE, ORDERS = 7, 5000  # values whose orders are all looked at; how many of more are drawn
 Interval = tuple[float, float]
 
 
@@ -64,6 +67,26 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
     if spread == 0:
         return None
     return sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True)) / math.sqrt(spread)
+
+
+def agreement_by_chance(one: Sequence[float], two: Sequence[float]) -> float:
+    """One-sided p of Spearman's correlation: the share of orders of ``two`` that agree as well.
+
+    Of all orders for up to seven values, of seeded random ones for more.
+    """
+    a, b = ranks(one), ranks(two)
+    # Ranks have the same mean and spread in every order, so that their products tell.
+    reached = _product(a, b) - 1e-9
+    if len(b) <= WHOLE:
+        products = [_product(a, order) for order in permutations(b)]
+        return sum(product >= reached for product in products) / len(products)
+    source = random.Random(0)  # noqa: S311
+    drawn = (source.sample(b, len(b)) for _ in range(ORDERS))
+    return (1 + sum(_product(a, order) >= reached for order in drawn)) / (1 + ORDERS)
+
+
+def _product(one: Sequence[float], two: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(one, two, strict=True))
 
 
 def kendall(one: Sequence[float], two: Sequence[float]) -> float | None:

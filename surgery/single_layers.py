@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from surgery.comparison_results import ArmPlan, LayerGain, MethodAgreement, SeedMean, SingleLayers
-from surgery.intervals import Interval, kendall, spearman
+from surgery.intervals import Interval, agreement_by_chance, kendall, spearman
 from surgery.results import MethodScores, RankingResult
 from surgery.terms import Method, Policy
 
@@ -15,6 +15,7 @@ RESAMPLES = 1000
 REGRET_AT = (1, 2)
 MIN_SEEDS = 3  # fewer have no resamples worth an interval
 DEFAULT = Method.FISHER  # what the other methods are judged against
+BY_CHANCE = 0.05  # at most, for all methods together
 Draws = Sequence[float | None]  # a correlation for each resample
 Metrics = Mapping[str, Mapping[int, float]]  # by arm, then by seed
 
@@ -38,20 +39,29 @@ def single_layers(
     ]
     measured = {layer: seeds for layer, seeds in gains.items() if seeds}
     table = ranking[1].methods if ranking else None
-    entries = table.methods if table else []
-    default = next((entry for entry in entries if entry.method == DEFAULT), None)
-    found = [agreement(entry, measured, default) for entry in entries]
-    found.sort(key=lambda entry: 2.0 if entry.spearman is None else -entry.spearman)
+    found = agreements(table.methods if table else [], measured)
     return SingleLayers(
         ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found,
-        recommended=next((entry.method for entry in found if _is_better(entry)), None),
+        recommended=recommended(found),
     )  # fmt: skip
 
 
-def _is_better(entry: MethodAgreement) -> bool:
-    """Clearly than the default, and than nothing."""
-    against = entry.minus_fisher_ci
-    return against is not None and against[0] > 0 and (entry.spearman or 0) > 0
+def recommended(found: Sequence[MethodAgreement]) -> str | None:
+    """The best method that is clearly better than the default, and than chance.
+
+    Better than the default whatever the seeds; than chance with so many methods looked at
+    (Bonferroni). Random scores tell nothing, however well they happen to do.
+    """
+    judged = [entry for entry in found if entry.method not in {DEFAULT, Method.RANDOM}]
+    clear = (
+        entry.method
+        for entry in judged
+        if entry.minus_fisher_ci is not None
+        and entry.minus_fisher_ci[0] > 0
+        and entry.p_value is not None
+        and entry.p_value * len(judged) < BY_CHANCE
+    )
+    return next(clear, None)
 
 
 def _gains(own: Mapping[int, float], less: Mapping[int, float] | None) -> dict[int, float]:
@@ -65,28 +75,27 @@ def _is_head(arm: ArmPlan) -> bool:
     return arm.policy is Policy.HEAD_ONLY and arm.adapter is None
 
 
-def agreement(
-    entry: MethodScores,
-    gains: Mapping[str, Mapping[int, float]],
-    default: MethodScores | None = None,
-) -> MethodAgreement:
-    """One method's scores beside the gains by layer and seed, and beside the default's scores."""
-    layers = list(gains)
-    scores = [entry.scores[layer] for layer in layers]
-    means = [fmean(gains[layer].values()) for layer in layers]
-    by_seed = [gains[layer] for layer in layers]
-    against = None
-    if default is not None and default.method != entry.method:
-        others = spearman_draws([default.scores[layer] for layer in layers], by_seed)
-        against = interval(_differences(spearman_draws(scores, by_seed), others))
-    return MethodAgreement(
-        method=entry.method,
-        spearman=spearman(scores, means),
-        spearman_ci=interval(spearman_draws(scores, by_seed)),
-        minus_fisher_ci=against,
-        kendall=kendall(scores, means),
-        regret=regret(entry.order, dict(zip(layers, means, strict=True))),
-    )
+def agreements(
+    entries: Sequence[MethodScores], gains: Mapping[str, Mapping[int, float]]
+) -> list[MethodAgreement]:
+    """Each method's scores beside the gains by layer and seed, best agreement first."""
+    layers, by_seed = list(gains), list(gains.values())
+    means = [fmean(own.values()) for own in by_seed]
+    scores = {entry.method: [entry.scores[layer] for layer in layers] for entry in entries}
+    draws = {method: spearman_draws(own, by_seed) for method, own in scores.items()}
+    found = []
+    for entry in entries:
+        method, own = entry.method, scores[entry.method]
+        against = _differences(draws[method], draws[DEFAULT]) if method != DEFAULT else []
+        correlation = spearman(own, means)
+        found.append(MethodAgreement(
+            method=method, spearman=correlation, spearman_ci=interval(draws[method]),
+            p_value=None if correlation is None else agreement_by_chance(own, means),
+            minus_fisher_ci=interval(against), kendall=kendall(own, means),
+            regret=regret(entry.order, dict(zip(layers, means, strict=True))),
+        ))  # fmt: skip
+    found.sort(key=lambda entry: 2.0 if entry.spearman is None else -entry.spearman)
+    return found
 
 
 def _differences(one: Draws, two: Draws) -> Draws:

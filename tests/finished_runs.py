@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from surgery.comparison import Run
+from surgery.comparison_results import ArmPlan
 from surgery.results import (
     EpochReport,
     FinetuneResult,
@@ -12,8 +14,9 @@ from surgery.results import (
     RecommendedK,
     Stability,
 )
-from surgery.terms import Aggregate
+from surgery.terms import Aggregate, Policy
 
+LOST = {"code": "worker_lost", "detail": "gone"}
 METRIC = "accuracy"
 STABILITY = Stability(split_half_kendall_tau=None, rank_confidence=None, ambiguous_k=[])
 
@@ -54,3 +57,26 @@ def ranking_result(scores: dict[str, dict[str, float]], main: str = "fisher") ->
         ),
         warnings=[], seconds={},
     )  # fmt: skip
+
+
+def plan(name: str, policy: Policy = Policy.LAST_K, layer: str | None = None) -> ArmPlan:
+    return ArmPlan(name=name, policy=policy, layers=[layer] if layer else None, single=bool(layer))
+
+
+def run(arm: str, seed: int, metric: float | None, noise: float | None = None) -> Run:
+    return Run(
+        arm, seed, f"ft_{arm}{seed}", "succeeded",
+        finetune_result(metric, noise=noise, seconds=2.0 + seed), checkpoint_bytes=100 + seed,
+    )  # fmt: skip
+
+
+def lost(arm: str, seed: int) -> Run:
+    return Run(arm, seed, f"ft_{arm}{seed}", "failed", error=LOST)
+
+
+def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[Run]:
+    return [
+        run(arm, seed, metric, noise)
+        for arm, own in metrics.items()
+        for seed, metric in enumerate(own)
+    ]

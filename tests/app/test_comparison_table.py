@@ -12,6 +12,7 @@ from app.comparison_table import methods_table
 
 ENTRY: dict[str, Any] = {
     "method": "tangent", "spearman": 0.9, "spearman_ci": [0.8, 1.0], "minus_fisher_ci": [0.2, 0.6],
+    "p_value": 0.01,
     "kendall": 0.8, "regret": {"1": 0.0, "2": 0.0},
 }  # fmt: skip
 
