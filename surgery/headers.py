@@ -52,17 +52,26 @@ def read_header(path: Path) -> tuple[dict[str, TensorHeader], int]:
     Raises UnsafeWeights when the header does not describe the file exactly.
     """
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or not 2 <= length <= MAX_HEADER_BYTES:
-            raise UnsafeWeights(f"{path.name} is no safetensors file: its header length is wrong")
+        length = header_length(file.read(8), path.name)
         raw = file.read(length)
-    tensors = _parse(raw, path.name)
+    tensors = parse_header(raw, path.name)
     _check_layout(tensors, path.stat().st_size - 8 - length, path.name)
     return tensors, 8 + length
 
 
-def _parse(raw: bytes, name: str) -> dict[str, TensorHeader]:
+def header_length(prefix: bytes, name: str) -> int:
+    """Bytes of the header, by the first eight of the file. Raises UnsafeWeights."""
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or not 2 <= length <= MAX_HEADER_BYTES:
+        raise UnsafeWeights(f"{name} is no safetensors file: its header length is wrong")
+    return length
+
+
+def parse_header(raw: bytes, name: str) -> dict[str, TensorHeader]:
+    """The tensors of a header, whose byte ranges are not compared with a file yet.
+
+    Raises UnsafeWeights.
+    """
     try:
         entries = json.loads(raw)
         check_count(len(entries), name)

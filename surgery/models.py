@@ -21,6 +21,7 @@ from surgery.errors import (
     UpstreamUnavailable,
 )
 from surgery.headers import FLOATS, check_count, encoder_sizes, read_header
+from surgery.hub_headers import hub_header
 from surgery.parts import parts_of
 from surgery.results import ModelInfo
 from surgery.sources import Sources, file_digest, mirror_path
@@ -233,37 +234,15 @@ def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
 
     Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder.
     """
-    if source.directory is None:
-        sizes = _hub_sizes(source, sources)
-        check_count(len(sizes), source.id)
-    else:
-        sizes = {}
-        for file in source.weights:
+    sizes: dict[str, int] = {}
+    for file in source.weights:
+        if source.directory is None:
+            header = hub_header(source.id, source.revision, file, sources)
+        else:
             header, _ = read_header(source.directory / file)
-            sizes |= {name: each.size for name, each in header.items() if each.dtype in FLOATS}
-            check_count(len(sizes), source.id)
+        sizes |= {name: each.size for name, each in header.items() if each.dtype in FLOATS}
+        check_count(len(sizes), source.id)
     return sizes_in_model(sizes, source.prefix, source.config["model_type"])
-
-
-def _hub_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
-    from math import prod
-
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        metadata = HfApi(token=sources.token).get_safetensors_metadata(
-            source.id, revision=source.revision
-        )
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise UpstreamUnavailable from error
-    return {
-        name: prod(tensor.shape)
-        for file in metadata.files_metadata.values()
-        for name, tensor in file.tensors.items()
-        if tensor.dtype in FLOATS
-    }
 
 
 def weights_on_disk(source: ModelSource, sources: Sources) -> list[Path]:

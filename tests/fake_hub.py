@@ -26,6 +26,7 @@ class FakeHub:
     card: dict[str, Any] = field(default_factory=dict)
     status: int = 200
     error: str | None = None
+    ranges: bool = True
     tokens: set[str | None] = field(default_factory=set)
     address: str = ""
 
@@ -34,6 +35,13 @@ class FakeHub:
         siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
         whole = {"id": "me/own", "sha": SHA, "siblings": siblings, "cardData": self.card}
         return json.dumps(whole).encode()
+
+
+def _part(body: bytes, asked: str | None) -> tuple[int, bytes]:
+    if asked is None:
+        return 200, body
+    start, end = map(int, asked.removeprefix("bytes=").split("-"))
+    return 206, body[start : end + 1]
 
 
 @contextmanager
@@ -48,7 +56,10 @@ def served() -> Iterator[FakeHub]:
             name = path.partition(f"/resolve/{SHA}/")[2]
             known = path.startswith("/api/datasets/me/own") or name in fake.files
             body = fake.files.get(name, b"") if name else fake.info()
-            self.send_response(fake.status if known else 404)
+            status, body = _part(body, self.headers.get("Range")) if fake.ranges else (200, body)
+            if not known or fake.status != 200:
+                status = fake.status if known else 404
+            self.send_response(status)
             if fake.error:
                 self.send_header("X-Error-Code", fake.error)
             self.send_header("X-Repo-Commit", SHA)
