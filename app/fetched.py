@@ -108,7 +108,9 @@ class FetchedFolders:
         for path in sorted(used, key=lambda path: used[path]):
             aside = path.name.startswith(".")
             abandoned = aside and time.time() - used[path] > ABANDONED_SECONDS
-            if (abandoned or (not aside and taken + size > limit)) and self._remove(path):
+            # For one that is larger than all may be, no room can be made: the others stay.
+            helps = not aside and taken + size > limit >= size
+            if (abandoned or helps) and self._remove(path):
                 taken -= sizes[path]
 
     def _remove(self, folder: Path) -> bool:
@@ -119,6 +121,8 @@ class FetchedFolders:
         aside = folder.with_name(f".removing-{secrets.token_hex(8)}")
         try:
             folder.rename(aside)
+        except FileNotFoundError:  # another process was about to remove it, and did
+            return False
         finally:
             os.close(lock)
         log.info("removing %s", folder)

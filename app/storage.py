@@ -13,7 +13,14 @@ import fsspec
 
 from app.fetched import FetchedFolders, Held
 from app.settings import Settings
-from surgery.folder import CHUNK, MANIFEST, is_intact, move_folder, read_manifest
+from surgery.folder import (
+    CHUNK,
+    MANIFEST,
+    is_intact,
+    is_plain_name,
+    move_folder,
+    read_manifest,
+)
 
 
 class Storage:
@@ -54,6 +61,8 @@ class Storage:
             files = json.loads(self._files.cat_file(f"{path}/{MANIFEST}"))["files"]
             size = sum(int(entry["bytes"]) for entry in files.values())
         except (ValueError, LookupError, TypeError, AttributeError):
+            return None
+        if not all(map(is_plain_name, files)):  # a path out of the folder, say
             return None
 
         def download(folder: Path) -> None:

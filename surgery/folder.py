@@ -10,7 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from surgery.errors import CheckpointDamaged
@@ -64,6 +64,11 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """File name → size and sha256."""
     files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["files"]
     return files
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file of a folder itself: no path into it or out of it."""
+    return name == PurePosixPath(name).name and name not in {"", ".."} and "\0" not in name
 
 
 def is_intact(folder: Path) -> bool:

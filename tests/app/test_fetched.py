@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import subprocess
@@ -165,6 +166,33 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path, url: str) -> None:
     files.pipe_file("/artifacts/torn/manifest.json", json.dumps({"files": [1]}).encode())
     assert storage.fetch_folder("torn") is None
     assert names(root) == []
+
+
+@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "..", "a/b", ""])
+def test_a_manifest_that_names_a_path_writes_nothing(tmp_path: Path, url: str, name: str) -> None:
+    storage, root = store(tmp_path, url, 10 * ENTRY, "a")
+    manifest = {"files": {name: {"bytes": 1, "sha256": ""}}}
+    fsspec.filesystem("memory").pipe_file(
+        "/artifacts/a/manifest.json", json.dumps(manifest).encode()
+    )
+    before = set(tmp_path.rglob("*"))
+    assert storage.fetch_folder("a") is None
+    assert set(tmp_path.rglob("*")) == before
+    assert not root.exists() or names(root) == []
+
+
+def test_for_what_is_larger_than_all_may_be_nothing_makes_way(tmp_path: Path, url: str) -> None:
+    storage, root = store(tmp_path, url, 2 * ENTRY, "small", "large")
+    fetch(storage, "small")
+    files = fsspec.filesystem("memory")
+    content = b"x" * 3 * ENTRY
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    files.pipe_file("/artifacts/large/data", content)
+    files.pipe_file(
+        "/artifacts/large/manifest.json", json.dumps({"files": {"data": entry}}).encode()
+    )
+    fetch(storage, "large")
+    assert names(root) == ["large", "small"]
 
 
 def test_what_a_crash_left_half_fetched_goes_after_a_day(tmp_path: Path, url: str) -> None:
