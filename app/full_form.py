@@ -18,6 +18,7 @@ from app.errors import NotFound, Unprocessable
 from app.reading import missing, reading
 from app.tables import Checkpoint, Job
 from surgery.card import full_documents
+from surgery.errors import UnsafeWeights
 from surgery.folder import MANIFEST
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, MergedWeights, merge
 from surgery.models import resolve_model, weights_on_disk
@@ -53,7 +54,10 @@ def full_texts(service: Service, row: Checkpoint) -> dict[str, str]:
     """The files whose text tells the form, as the full form of a delta has them."""
     with reading(service, row):
         record = b"".join(service.storage.chunks(f"{row.path}/{RECORD}"))
-    return full_documents(json.loads(record))
+    try:
+        return full_documents(json.loads(record))
+    except (ValueError, LookupError, TypeError) as error:
+        raise UnsafeWeights(f"{RECORD} of checkpoint {row.id} is damaged") from error
 
 
 def full_weights(service: Service, row: Checkpoint) -> MergedWeights:

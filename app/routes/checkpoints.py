@@ -122,8 +122,8 @@ def get_file(
     has its SHA-256 in `manifest.json`.
     """
     _check_form(row, form)
-    # Of a delta, all but its weights and the texts that tell its form are the full form's too.
-    if form == "full" and row.form == "delta" and name not in {*row.files} - {DELTA, *TEXTS}:
+    shared = row.files.keys() - {DELTA, *TEXTS}  # the same in both forms
+    if form == "full" and row.form == "delta" and name not in shared:
         return answer_full_file(service, row, name, request)
     return _kept_file(service, row, name, request)
 

@@ -164,6 +164,30 @@ def test_a_log_that_is_replaced_while_it_is_read_is_read_again(
         assert archive.getnames() == [f"{job}/events.2"]
 
 
+def test_a_log_that_is_away_for_a_moment_is_waited_for(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the removal of the old folder and the arrival of the new one."""
+    storage, job = place.service.storage, place.kept.lease.job_id
+    plain, waiting = storage.names, [lambda: put_log(place, tmp_path / "log", "events.1")]
+
+    def names(key: str) -> list[str]:
+        found = plain(key)
+        if waiting:
+            waiting.pop()()
+        return found
+
+    monkeypatch.setattr(storage, "names", names)
+    answer = place.api.get(f"/v1/jobs/{job}/tensorboard")
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_record_that_is_no_json_is_said_to_be_damaged(place: Place) -> None:
+    (place.artifacts / as_it_was(place).path / RECORD).write_text("{")
+    answer = place.api.get(f"{place.path}/files/{CARD}?form=full")
+    assert "is damaged" in problem(answer, 422, "unsafe_weights")["detail"]
+
+
 def test_a_log_that_lacks_a_file_is_a_conflict(place: Place, tmp_path: Path) -> None:
     put_log(place, tmp_path / "log", "events.1")
     job = place.kept.lease.job_id
