@@ -40,8 +40,13 @@ class ApiError(Exception):
         super().__init__("\n".join(lines))
 
 
+def _of_another_service(answer: httpx2.Response, detail: str) -> ApiError:
+    problem = {"title": "Unexpected answer", "code": answer.status_code, "detail": detail[:300]}
+    return ApiError(problem)
+
+
 class Unreachable(Exception):
-    """No service answers there."""
+    """No service answers there, or not to the end."""
 
 
 class Unsendable(Exception):
@@ -90,9 +95,8 @@ class Client:
             body = answer.json() if answer.content else {}
         except ValueError:
             body = None
-        if not isinstance(body, dict):  # another service's
-            title, detail = "Unexpected answer", answer.text[:300]
-            raise ApiError({"title": title, "code": answer.status_code, "detail": detail})
+        if not isinstance(body, dict):
+            raise _of_another_service(answer, answer.text)
         if answer.is_error:
             raise ApiError(body)
         return body
@@ -137,22 +141,37 @@ class Client:
         """Unpack a checkpoint's archive into a folder that is made when missing."""
         folder.mkdir(parents=True, exist_ok=True)
         params = {"form": form} if form else {}
-        path = f"/v1/checkpoints/{checkpoint_id}/archive"
-        with (
-            self._reaching(),
-            tempfile.TemporaryFile(dir=folder) as packed,
-            self._http.stream("GET", path, params=params) as answer,
-        ):
-            if answer.is_error:
-                answer.read()
-                self._checked(answer)
-            total, done = int(answer.headers["content-length"]), 0
+        with _sendable("the request"):
+            path = f"/v1/checkpoints/{checkpoint_id}/archive"
+            request = self._http.build_request("GET", path, params=params)
+        with tempfile.TemporaryFile(dir=folder) as packed:
+            with self._reaching():
+                answer = self._http.send(request, stream=True)
+            with contextlib.closing(answer):
+                self._fetch(answer, packed, seen)
+            packed.seek(0)
+            try:
+                with tarfile.open(fileobj=packed, mode="r:") as archive:
+                    archive.extractall(folder, filter="data")
+            except tarfile.TarError as error:
+                raise _of_another_service(answer, f"no archive: {error}") from error
+        return folder
+
+    def _fetch(
+        self, answer: httpx2.Response, packed: IO[bytes], seen: Callable[[int, int], None] | None
+    ) -> None:
+        if answer.is_error:
+            answer.read()
+            self._checked(answer)
+        total, done = int(answer.headers.get("content-length", 0)), 0
+        try:
             for chunk in answer.iter_bytes():
                 packed.write(chunk)
                 done += len(chunk)
                 if seen:
-                    seen(done, total)
-            packed.seek(0)
-            with tarfile.open(fileobj=packed, mode="r:") as archive:
-                archive.extractall(folder, filter="data")
-        return folder
+                    seen(done, max(total, done))
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"the download broke off after {done:,} of {total:,} bytes ({error}): the service "
+                "or the checkpoint went away; ask again"
+            ) from error
