@@ -86,7 +86,8 @@ def _asked(given: Json, policy: Policy | None, k: list[int] | None) -> Json:
         if given[counted] is not None:
             raise typer.BadParameter(f"--k lists the numbers of --policy {counted.value}")
         return {"selection": selection_of({**given, counted: k[0]}), "k": k}
-    told = {name for name, value in given.items() if value not in {None, False}} - {"seed"}
+    told = {name for name, value in given.items() if value is not None and value is not False}
+    told -= {"seed"}
     return {"selection": selection_of(given)} if told else {}
 
 

@@ -130,6 +130,7 @@ def test_estimate_takes_every_selection(embedded_service: Running) -> None:
         assert [(row["k"], row["lowest_layer"]) for row in rows] == expected, rows
     for options, words in (
         (("--top-share", 2), "/selection/share"),
+        (("--top-share", 0), "/selection/share"),
         (("--layers", "²"), "/selection/layers"),  # a digit that is no number is a name
     ):
         shown = surgeon("estimate", TINY, "glue/rte", *options, url=url)
