@@ -14,6 +14,7 @@ import select
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ class RanksFailed(SurgeryError):
 
     code = "internal"
 
-    def __init__(self, problem: Json | None = None) -> None:
+    def __init__(self, problem: Json | None = None, lost: str = "") -> None:
+        heard = f" ({lost.strip()[:300]})" if lost else ""
         super().__init__(
-            "one of the job's processes ended without a word; "
+            f"one of the job's processes ended without a word, or could not be reached{heard}; "
             "the machine may have run out of memory"
         )
         self.problem = problem
@@ -148,14 +150,11 @@ def _pass_on_stop(report: JobReporter, down: int) -> bool:
 
 
 def _cause(told: Json | None, folder: Path) -> Json | None:
-    """What the first process told, or what another wrote down that it cannot know more of than
-    that the other is gone."""
+    """The first process's error; where it only lost another one, what that wrote down."""
     if told is not None and told["code"] != RanksFailed.code:
         return told
-    for path in sorted(folder.glob("error-*.json")):
-        problem: Json = json.loads(path.read_text())
-        return problem
-    return told
+    written = min(folder.glob("error-*.json"), default=None)
+    return told if written is None else json.loads(written.read_text())
 
 
 def main() -> None:
@@ -178,7 +177,9 @@ def main() -> None:
     except Exception as error:  # whatever it is, the job's error is to be this
         own = error.as_problem() if isinstance(error, SurgeryError) else None
         problem = own or unexpected(error, message)
-        (folder / f"error-{rank}.json").write_text(json.dumps(problem))
+        building = folder / f"building-{rank}"
+        building.write_text(json.dumps(problem))
+        building.rename(folder / f"error-{rank}.json")  # seen whole or not at all
         raise
 
 
@@ -190,7 +191,8 @@ def _train(message: Json, report: JobReporter) -> tuple[Json, Json]:
         return train(message, report)
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
-            raise RanksFailed from error
+            traceback.print_exc()  # into the job's log
+            raise RanksFailed(lost=str(error)) from error
         raise
 
 
