@@ -214,7 +214,8 @@ class _Opening:
         """The states cannot be kept: an error where that was asked for."""
         asked = self.training.prefix_cache
         if asked == "auto":
-            return self._without("recompute", why)
+            again = "; before the interruption states were replayed: the last bits may differ"
+            return self._without("recompute", why + again * bool(self.before))
         raise TrainingInvalid(
             f"prefix_cache {asked} is not possible: {why}; ask for auto or off",
             [Fault(why, pointer="/training/prefix_cache")],

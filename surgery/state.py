@@ -141,7 +141,8 @@ def load_state(folder: Path, moving: Moving, device: torch.device, share: Share)
     moving.scaler.load_state_dict(entries["scaler"])
     _fast_forward(moving, entries["schedule"])
     set_random_state(tensors["random"][share.rank], device)
-    progress = Progress(**{name: entries[name] for name in COUNTERS})
+    # A state that an earlier version left may lack one.
+    progress = Progress(**{name: entries[name] for name in COUNTERS if name in entries})
     progress.reports = [EpochReport(**report) for report in entries["reports"]]
     for name in TOTALS:
         setattr(progress, name, tensors[name])

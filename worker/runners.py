@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from surgery.prefix_store import release_held
 from surgery.ranking import rank_layers
 from surgery.spec import RankingSpec
 from worker.child import JobReporter
@@ -18,7 +17,6 @@ Json = dict[str, Any]
 
 def run_ranking(message: Json, report: JobReporter) -> tuple[Json, Json]:
     """Rank; the result and what it adds to ``resolved``."""
-    release_held()  # what a fine-tune before it kept in memory is this one's room
     spec = RankingSpec.model_validate(message["spec"])
     sources = sources_of(message)
     report.phase("load")
