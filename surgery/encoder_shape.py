@@ -140,6 +140,8 @@ def reads_first_token(shape: EncoderShape, problem: Problem) -> bool:
     """Whether the head for the problem reads no state but that of each sequence's first token."""
     if problem is Problem.TOKEN_CLASSIFICATION:
         return False
+    if shape.model_type == "electra" and problem is not Problem.MULTIPLE_CHOICE:
+        return True  # its classification head asks no config
     name, usual = POOLING.get(shape.model_type, ("", FIRST_TOKEN[0]))
     return shape.config.get(name, usual) in FIRST_TOKEN
 
