@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.study_cells import ALL, HEAD, arm_of, arms
+from bench.study_cells import ALL, HEAD, arm_of, arms, chosen_by
 from bench.study_statistics import (
     ByTask,
     Estimate,
@@ -205,7 +205,9 @@ def _policies(runs: Sequence[Run]) -> Iterator[str]:
     yield "## Policies\n"
     yield (
         "`best single layer` is the best of six by the validation rows themselves, so it is "
-        "flattered; no other policy has seen them. `minus …` compares on the same runs.\n"
+        "flattered; no other policy has seen them. `random-2` is one draw a seed, the same for "
+        f"every task ({_draws(runs)}): it stands for these pairs, not for random ones. `minus …` "
+        "compares on the same runs.\n"
     )
     rows = [["trained", *tasks, *(f"minus {_name(other)}" for other in OTHERS), "runs"]]
     for policy in POLICIES:
@@ -219,6 +221,13 @@ def _policies(runs: Sequence[Run]) -> Iterator[str]:
         rows.append([_name(policy), *cells, *against, str(sum(map(len, of_task)))])
     yield _markdown(rows, left=1)
     yield ""
+
+
+def _draws(runs: Sequence[Run]) -> str:
+    """The random pair of each seed."""
+    drawn = {run.seed: chosen_by(dict(run.scores), run.seed)["random-2"] for run in runs}
+    pairs = (f"{' and '.join(map(str, drawn[seed]))} with seed {seed}" for seed in sorted(drawn))
+    return ", ".join(pairs)
 
 
 def _name(method: str) -> str:
