@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 .PHONY: help demo test check serve bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
-	@echo "make test   every test, on its own Postgres and Redis (about 6 minutes)"
+	@echo "make test   every test, on its own Postgres and Redis (some ten minutes)"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make study  which layers are worth training, on seven tasks (a day; ARGS=--seeds 0: a third)"
@@ -33,7 +33,7 @@ serve: $(VENV)/worker,demo.stamp
 	@$(BIN)/surgeon serve
 
 test: $(VENV)/worker,test.stamp
-	@echo "==> tests: real Postgres, Redis, Celery and encoder, about 6 minutes on two cores"
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, some ten minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/worker,test,dev.stamp
