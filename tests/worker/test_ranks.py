@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +88,10 @@ def test_the_error_is_that_of_the_process_that_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     (tmp_path / "sitecustomize.py").write_text(FAULT.format(fault=fault))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     report: Any = Heard()
-    began = time.monotonic()
     with pytest.raises(RanksFailed) as failed:
         launch(order(tmp_path, mirror), 2, report)
-    assert time.monotonic() - began < 100, "nobody waits for what is gone"
     problem = failed.value.as_problem()
     assert (problem["code"], words in problem["detail"]) == ("internal", True), problem
 
