@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from surgery.folder import is_intact
+from surgery.folder import bytes_on_disk, is_intact, last_used
 
 log = logging.getLogger("surgeon.fetched")
 DISK_SHARE = 0.25  # of what is free on the disk, and of what the folders take already
@@ -99,12 +99,12 @@ class FetchedFolders:
     def make_room(self, size: int = 0) -> None:
         """Remove what was not used for longest and nobody holds, until ``size`` more fit."""
         self.root.mkdir(parents=True, exist_ok=True)
-        sizes = {path: _size(path) for path in self.root.iterdir()}
+        sizes = {path: bytes_on_disk(path) for path in self.root.iterdir()}
         taken = sum(sizes.values())
         limit = self.limit
         if limit is None:
             limit = int(DISK_SHARE * (shutil.disk_usage(self.root).free + taken))
-        used = {path: _used(path) for path in sizes}
+        used = {path: last_used(path) for path in sizes}
         for path in sorted(used, key=lambda path: used[path]):
             aside = path.name.startswith(".")
             abandoned = aside and time.time() - used[path] > ABANDONED_SECONDS
@@ -148,17 +148,3 @@ def _lock(folder: Path, how: int) -> int | None:
         pass
     os.close(descriptor)
     return None
-
-
-def _used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process was first
-        return 0.0
-
-
-def _size(path: Path) -> int:
-    try:
-        return sum(file.stat().st_blocks * 512 for file in path.iterdir())
-    except OSError:
-        return 0

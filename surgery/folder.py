@@ -99,6 +99,22 @@ def check_intact(folder: Path, but: str = "") -> None:
             )
 
 
+def last_used(folder: Path) -> float:
+    """When it was marked as used; 0 where it is not there."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another process was first
+        return 0.0
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """What its files take; 0 where it is not there."""
+    try:
+        return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+    except OSError:
+        return 0
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, read in chunks."""
     digest = hashlib.sha256()

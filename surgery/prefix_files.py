@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surgery.folder import complete_folder, read_manifest
+from surgery.folder import bytes_on_disk, complete_folder, last_used, read_manifest
 from surgery.sources import file_digest
 
 log = logging.getLogger("surgeon.prefix")
@@ -85,7 +85,7 @@ def make_room(folder: Path, need: int, limit: int | None, keep: Collection[str])
     nothing was removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    held = {path: _size(path) for path in folder.iterdir()}
+    held = {path: bytes_on_disk(path) for path in folder.iterdir()}
     free = shutil.disk_usage(folder).free
     if limit is None:
         limit = int(DISK_SHARE * (free + sum(held.values())))
@@ -105,22 +105,8 @@ def make_room(folder: Path, need: int, limit: int | None, keep: Collection[str])
 
 def _oldest_first(paths: Collection[Path]) -> Iterator[Path]:
     """Complete folders and abandoned ones, by when they were last used."""
-    used = {path: _used(path) for path in paths}
+    used = {path: last_used(path) for path in paths}
     for path in sorted(used, key=lambda path: used[path]):
         building = path.name.startswith(".")
         if not building or time.time() - used[path] > ABANDONED_SECONDS:
             yield path
-
-
-def _used(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another process was first
-        return 0.0
-
-
-def _size(path: Path) -> int:
-    try:
-        return sum(file.stat().st_blocks * 512 for file in path.iterdir())
-    except OSError:
-        return 0
