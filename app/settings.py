@@ -65,9 +65,14 @@ class Settings(BaseSettings):
     poll: Seconds = timedelta(seconds=5)
     grace: Seconds = timedelta(seconds=20)  # for a child to stop by itself
     deadline: Seconds = timedelta(hours=24)  # for one attempt at a job
+    load: Seconds = timedelta(minutes=15)  # for a job's process to load a model and open its data
     retry_backoff: Seconds = timedelta(seconds=2)  # doubled at each crash
     max_attempts: int = Field(3, ge=1)
     jobs_per_child: int = Field(50, ge=1, description="A worker process is replaced after so many.")
+    job_memory_bytes: int | None = Field(
+        None, ge=1 << 30, description="Memory that each process of a job may take for itself; "
+        "absent: all that the machine or its container has.",
+    )  # fmt: skip
     prefix_memory_bytes: int | None = Field(
         None, ge=0, description="A job's frozen prefix may take; absent: a quarter of what is free."
     )

@@ -27,7 +27,7 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
-from surgery.also import open_evaluation_sets
+from surgery.also import MeasuredSet, open_evaluation_sets
 from surgery.command_data import add_data_options, read_data, sources_for
 from surgery.data import EvaluationSet, TaskData
 from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
@@ -141,7 +141,8 @@ def _also(
 ) -> tuple[EvaluationSet, ...]:
     names = given.also_evaluate
     found = find_evaluation_sets(names, given.train, data.problem, data.labels, sources)
-    return open_evaluation_sets(found, data.labels, loaded.tokenizer, given.max_length, sources)
+    measured = [MeasuredSet.fetched(source, sources) for source in found]
+    return open_evaluation_sets(measured, data.labels, loaded.tokenizer, given.max_length, sources)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from surgery.errors import CheckpointMismatch
 from surgery.folder import check_intact, complete_folder
 from surgery.loading import HEADS, LoadedModel, head_class
 from surgery.merge import ADAPTER_FILE, DELTA, RECORD, WEIGHTS_FILE, Origin, origins_of
-from surgery.models import WEIGHTS
+from surgery.model_files import weights_among
 from surgery.origins import BaseWeights, digest_of, find_origins, weights_of
 from surgery.record import CheckpointRecord
 from surgery.terms import Problem
@@ -148,7 +148,7 @@ def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
 
 def _frozen_tensors(base: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
     """What stayed as it was, from a base that is proved to be the one trained on."""
-    files = tuple(sorted(path for path in base.iterdir() if WEIGHTS.match(path.name)))
+    files = tuple(base / name for name in weights_among([path.name for path in base.iterdir()]))
     held, frozen, meant = BaseWeights(files), origins_of(record), record["base"]
     missing = [origin.key for origin in frozen.values() if origin not in held]
     if missing:

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from surgery.data import Encoded, RowForm
 from surgery.errors import ModelUnsupported
+from surgery.library_errors import blamed_on_model
 from surgery.likelihood import IGNORED
 
 TOKENIZE_ROWS = 1000  # sequences read at once; the tokenizer spreads them over its threads
@@ -154,7 +155,8 @@ def _columns(
     with _unlimited(tokenizer) as backend:
         # The fast way keeps no places in the text, and with them no numbers of words.
         run = backend.encode_batch if words else backend.encode_batch_fast
-        found = run(texts, is_pretokenized=words)
+        with blamed_on_model(f"the model's {type(tokenizer).__name__} fails on a text"):
+            found = run(texts, is_pretokenized=words)
     whole = np.fromiter(map(len, found), np.int32, len(found))
     columns = {name: [getattr(row, name) for row in found] for name in names}
     left = tokenizer.truncation_side == "left"

@@ -74,6 +74,12 @@ class UnsafeWeights(SurgeryError):
     code = "unsafe_weights"
 
 
+class UnsafeFiles(SurgeryError):
+    """A file of the model is no plain file, is too large, or names what lies outside its folder."""
+
+    code = "unsafe_files"
+
+
 class DatasetNotFound(SurgeryError):
     """No such dataset among the presets, the uploads, the mirror or the Hub."""
 
@@ -159,14 +165,3 @@ class UpstreamUnavailable(SurgeryError):
 
     code = "upstream_unavailable"
     retriable = True
-
-
-ERRORS: dict[str, type[SurgeryError]] = {
-    error.code: error
-    for error in (
-        ModelNotFound, ModelGated, ModelUnsupported, UnsafeWeights, DatasetNotFound, DatasetInvalid,
-        SelectionEmpty, SelectionMismatch, CheckpointMismatch, CheckpointDamaged, ExportFailed,
-        StorageFailed, MethodUndefined, TrainingInvalid, ScoresNotFinite,
-        TrainingDiverged, OutOfMemory, UpstreamUnavailable,
-    )
-}  # fmt: skip

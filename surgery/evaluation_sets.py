@@ -73,23 +73,26 @@ def check_fit(source: DatasetSource, problem: Problem, labels: Sequence[str] | N
             f"the labels of the dataset are known only once it is read, and {source.id} is "
             "measured by their names; give dataset.labels"
         )
-    output_order(source, labels)
+    output_order(source.id, source.problem, source.labels, labels)
 
 
-def output_order(source: DatasetSource, labels: Sequence[str]) -> list[int] | None:
+def output_order(
+    name: str, problem: Problem, own: Sequence[str] | None, labels: Sequence[str]
+) -> list[int] | None:
     """Which output of a model trained on ``labels`` is each label of a preset, by their names.
 
-    None where outputs are no labels. Raises DatasetInvalid where the names differ.
+    ``own`` are the labels of the preset ``name``. None where outputs are no labels. Raises
+    DatasetInvalid where the names differ.
     """
-    if source.problem is not Problem.CLASSIFICATION:
+    if problem is not Problem.CLASSIFICATION:
         return None
-    named = source.labels or ()
+    named = own or ()
     if sorted(named) != sorted(labels):
         raise DatasetInvalid(
-            f"the labels of {source.id} are {_listed(named)} and those of the dataset "
+            f"the labels of {name} are {_listed(named)} and those of the dataset "
             f"{_listed(labels)}; name presets of the same labels, in any order"
         )
-    return [list(labels).index(name) for name in named]
+    return [list(labels).index(each) for each in named]
 
 
 def _listed(labels: Sequence[str]) -> str:

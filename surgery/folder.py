@@ -60,6 +60,18 @@ def move_folder(folder: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def link_folder(folder: Path, target: Path) -> Path:
+    """A folder of links to the files of another; copies of them on another file system."""
+    if not target.is_dir():
+        target.mkdir(parents=True)
+        for path in folder.iterdir():
+            try:
+                (target / path.name).hardlink_to(path)
+            except OSError:
+                shutil.copyfile(path, target / path.name)
+    return target
+
+
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """File name → size and sha256."""
     files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["files"]

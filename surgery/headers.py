@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from surgery.errors import ModelUnsupported, UnsafeWeights
 from surgery.results import LayerInfo
@@ -52,10 +54,14 @@ def read_header(path: Path) -> tuple[dict[str, TensorHeader], int]:
     Raises UnsafeWeights when the header does not describe the file exactly.
     """
     with path.open("rb") as file:
-        length = header_length(file.read(8), path.name)
-        raw = file.read(length)
-    tensors = parse_header(raw, path.name)
-    _check_layout(tensors, path.stat().st_size - 8 - length, path.name)
+        return read_open_header(file, path.name)
+
+
+def read_open_header(file: BinaryIO, name: str) -> tuple[dict[str, TensorHeader], int]:
+    """The same of a file that is open at its start. Raises UnsafeWeights."""
+    length = header_length(file.read(8), name)
+    tensors = parse_header(file.read(length), name)
+    _check_layout(tensors, os.fstat(file.fileno()).st_size - 8 - length, name)
     return tensors, 8 + length
 
 

@@ -1,16 +1,11 @@
-"""Load a resolved model for a task: from a vetted copy, with safetensors only.
+"""Load a resolved model for a task: from a checked copy, with safetensors only.
 
-The copy holds the files we know, a ``config.json`` reduced to the keys its own config class knows,
-and a tokenizer config without code references or chat templates. ``transformers`` never sees the
-original folder.
+``transformers`` never sees the original folder, but the copy that `surgery.model_copy` makes of it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +32,12 @@ from surgery.architecture import (
 )
 from surgery.data import TaskData
 from surgery.errors import ModelUnsupported
-from surgery.headers import read_header
-from surgery.models import ModelSource, download
+from surgery.library_errors import blamed_on_model
+from surgery.model_copy import checked_copy
+from surgery.models import ModelSource
 from surgery.sources import Sources
 from surgery.terms import Problem
 
-# Every route by which a config can name code, kernels or other weights to load.
-DROPPED_KEYS = {
-    "auto_map", "quantization_config", "kernel_config", "custom_pipelines", "trust_remote_code",
-    "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
-    "experts_implementation", "_experts_implementation", "_name_or_path", "name_or_path",
-    "dtype", "torch_dtype", "transformers_weights", "adapter_config", "base_model_name_or_path",
-}  # fmt: skip
 # Keys that a model reads and its config class does not declare: what makes a DeBERTa-v2 a v3, …
 UNDECLARED_KEYS = {
     "deberta": {"cls_dropout", "embedding_size", "talking_head"},
@@ -57,10 +46,12 @@ UNDECLARED_KEYS = {
         "embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key",
     },
     "electra": {"summary_first_dropout", "summary_proj_to_labels"},
+    # What configs saved by transformers 4 say of attention and rotary positions.
+    "modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"},
+    "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
     "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
 }  # fmt: skip
-COPY_VERSION = 2  # of what a vetted copy keeps of the original
-LABEL_KEYS = {"id2label", "label2id", "architectures", "model_type"}
+LABEL_KEYS = {"id2label", "architectures", "model_type"}
 HEADS = {
     Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     Problem.REGRESSION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -80,7 +71,6 @@ RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
 }
 # Trained on token types, which the tokenizers of transformers 5 no longer give unasked.
 TYPED = {"albert", "funnel", "xlnet"}
-TOKENIZER_DROPPED = {"auto_map", "chat_template", "name_or_path", "tokenizer_file", "vocab_file"}
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -110,54 +100,6 @@ class LoadedModel:
         }
 
 
-def snapshot_of(source: ModelSource, sources: Sources) -> Path:
-    """The vetted copy of a model, made once: weights linked where possible, configs rewritten."""
-    name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
-    folder = sources.cache / "models" / name
-    if folder.is_dir():
-        return folder
-    origin = source.directory or download(source, sources)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    try:
-        for name in source.files:
-            _place(origin / name, building / name)
-        for weights in source.weights:
-            read_header(building / weights)
-        if not folder.is_dir():
-            building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process was first
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
-
-
-def _place(origin: Path, target: Path) -> None:
-    if target.suffix == ".safetensors":
-        try:
-            os.link(origin.resolve(), target)
-        except OSError:  # another file system
-            shutil.copyfile(origin, target)
-    elif target.name == "config.json":
-        target.write_text(json.dumps(clean_config(json.loads(origin.read_bytes()))))
-    elif target.name == "tokenizer_config.json":
-        entries = json.loads(origin.read_bytes())
-        kept = {key: value for key, value in entries.items() if key not in TOKENIZER_DROPPED}
-        target.write_text(json.dumps(kept))
-    else:
-        shutil.copyfile(origin, target)
-
-
-def clean_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Only keys this encoder and its config class know, none that leads to code."""
-    model_type = config["model_type"]
-    known = AutoConfig.for_model(model_type).to_dict().keys() | LABEL_KEYS
-    known |= UNDECLARED_KEYS.get(model_type, set())
-    return {key: value for key, value in config.items() if key in known and key not in DROPPED_KEYS}
-
-
 def load_model(
     source: ModelSource,
     sources: Sources,
@@ -173,23 +115,23 @@ def load_model(
     are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config,
     the architecture has no head for the problem, or the tokenizer has no token for padding.
     """
-    snapshot = snapshot_of(source, sources)
+    snapshot = checked_copy(source, sources)
     entries = json.loads((snapshot / "config.json").read_bytes())
-    config = _config_for(entries, data)
+    with blamed_on_model(f"config.json of {source.id!r} describes no model"):
+        config = _config_for(entries, data)
     kind = head_class(config, data.problem)
     fits = head == "auto" and _head_fits(entries, data, kind)
     torch.manual_seed(seed)
-    try:
+    with blamed_on_model(f"model {source.id!r} does not load", snapshot):
         model, info = kind.from_pretrained(
             snapshot, config=config, dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
             trust_remote_code=False,
         )  # fmt: skip
+    with blamed_on_model(f"the tokenizer of {source.id!r} does not load", snapshot):
         tokenizer = AutoTokenizer.from_pretrained(
             snapshot, local_files_only=True, trust_remote_code=False
         )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise ModelUnsupported(f"model {source.id!r} does not load: {error}") from error
     _fit_tokenizer(tokenizer, model, source)
     new = sorted(info["missing_keys"]) + sorted(key[0] for key in info["mismatched_keys"])
     if not fits:
@@ -218,7 +160,11 @@ def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> Non
 
 def _config_for(entries: dict[str, Any], data: TaskData) -> Any:
     model_type = entries["model_type"]
-    kept = {key: value for key, value in entries.items() if key != "model_type"}
+    known = AutoConfig.for_model(model_type).to_dict().keys() | LABEL_KEYS
+    known |= UNDECLARED_KEYS.get(model_type, set())
+    kept = {key: value for key, value in entries.items() if key in known - {"model_type"}}
+    if "id2label" in kept:
+        kept["label2id"] = {label: int(index) for index, label in kept["id2label"].items()}
     runs = RUNS | RUNS_OF_TYPE.get(model_type, {})
     return AutoConfig.for_model(model_type, **kept | _labels(data) | runs)
 

@@ -1,14 +1,16 @@
 """Model ids: find them in the mirror or on the Hub, pin them, read what they are.
 
-Nothing here imports torch or runs anything a repository brings: ``config.json`` is data, weights
-are safetensors, and only the encoders in ``ENCODERS`` are loaded.
+Nothing here imports torch or runs anything a repository brings: its files are data (see
+`surgery.model_files`), weights are safetensors, and only the encoders in ``ENCODERS`` are loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,24 @@ from surgery.errors import (
     ModelGated,
     ModelNotFound,
     ModelUnsupported,
-    UnsafeWeights,
+    UnsafeFiles,
     UpstreamUnavailable,
 )
-from surgery.headers import FLOATS, check_count, encoder_sizes, read_header
+from surgery.headers import FLOATS, TensorHeader, check_count, encoder_sizes
 from surgery.hub_headers import hub_header
+from surgery.model_documents import CLEANERS, CONFIG
+from surgery.model_files import (
+    checked_documents,
+    is_read,
+    limit_of,
+    read_folder,
+    tensors_in,
+    weights_among,
+)
 from surgery.parts import parts_of
+from surgery.regular_files import read_regular
 from surgery.results import ModelInfo
-from surgery.sources import Sources, file_digest, mirror_path
+from surgery.sources import Sources, mirror_path
 from surgery.spec import MODEL_PATTERN
 from surgery.tensor_names import sizes_in_model
 from surgery.terms import Granularity
@@ -49,14 +61,6 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
-WEIGHTS = re.compile(r"^model(-\d{5}-of-\d{5})?\.safetensors$")
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model",
-)  # fmt: skip
-VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model",
-                "sentencepiece.bpe.model"}  # fmt: skip
-MAX_CONFIG_BYTES = 1_000_000
 FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
 
 
@@ -79,15 +83,16 @@ class ModelSource:
 
     @property
     def weights(self) -> list[str]:
-        """The safetensors files, in order."""
-        return sorted(name for name in self.files if WEIGHTS.match(name))
+        """The safetensors files that are read, in order."""
+        return weights_among(self.files)
 
 
 def resolve_model(model_id: str, sources: Sources) -> ModelSource:
     """Find a model in the mirror, else on the Hub, and pin it.
 
-    Raises ModelNotFound, ModelGated, ModelUnsupported (not an encoder we load), UnsafeWeights (no
-    safetensors) or UpstreamUnavailable.
+    An id with a revision goes to the Hub at once: a mirror holds no revisions. Raises
+    ModelNotFound, ModelGated, ModelUnsupported (not an encoder we load), UnsafeWeights (no
+    safetensors), UnsafeFiles or UpstreamUnavailable.
     """
     if not re.fullmatch(MODEL_PATTERN, model_id):
         raise ModelNotFound(
@@ -95,109 +100,122 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
             "@revision, as on the Hugging Face Hub; paths and URLs are not accepted"
         )
     name, _, revision = model_id.partition("@")
-    directory = mirror_path(sources, "models", *name.split("/"))
-    if directory is not None and (directory / "config.json").is_file():
-        return _from_mirror(name, revision or None, directory)
+    if not revision:
+        found = _in_mirror(name, sources)
+        if found is not None:
+            return found
     if sources.offline:
-        raise ModelNotFound(
-            f"model {name!r} is not in the mirror and the service runs offline; put it under "
-            f"models/{name} of a mirror directory"
-        )
+        raise ModelNotFound(_offline(name, revision))
     return _from_hub(name, revision or None, sources)
+
+
+def _offline(name: str, revision: str) -> str:
+    if revision:
+        return (
+            f"model {name!r} is asked for at revision {revision!r}, and this service is offline: "
+            "its mirror holds no revisions, so leave the revision out"
+        )
+    return (
+        f"model {name!r} is not in the mirror and the service runs offline; put it under "
+        f"models/{name} of a mirror directory"
+    )
+
+
+def _in_mirror(name: str, sources: Sources) -> ModelSource | None:
+    directory = mirror_path(sources, "models", *name.split("/"))
+    if directory is None:
+        return None
+    if os.path.lexists(directory / CONFIG):
+        return _from_folder(name, directory)
+    return None
 
 
 def local_model(directory: Path) -> ModelSource:
     """A model in a folder of one's own, under the same checks. For the library and its command."""
-    if not (directory / "config.json").is_file():
+    if not os.path.lexists(directory / CONFIG):
         raise ModelNotFound(f"{directory} is no folder with a config.json")
-    return _from_mirror(directory.resolve().name, None, directory)
+    return _from_folder(directory.resolve().name, directory)
 
 
-def _from_mirror(name: str, revision: str | None, directory: Path) -> ModelSource:
-    files = tuple(sorted(path.name for path in directory.iterdir() if _wanted(path.name)))
-    config = _read_config((directory / "config.json").read_bytes()[: MAX_CONFIG_BYTES + 1], name)
-    _check_files(name, files)
-    for weights in (file for file in files if WEIGHTS.match(file)):
-        read_header(directory / weights)
-    digest = hashlib.sha256()
-    for file in files:
-        path = directory / file
-        if path.resolve().parent != directory.resolve():
-            raise UnsafeWeights(f"{file} of {name} is a link that leaves the model's folder")
-        digest.update(f"{file}:{file_digest(path)}\n".encode())
-    fingerprint = f"sha256:{digest.hexdigest()}"
-    return ModelSource(name, "mirror", revision, fingerprint, config, files, directory)
+def _from_folder(name: str, directory: Path) -> ModelSource:
+    _check_type(read_folder_config(directory, name), name)
+    folder = read_folder(directory, name)
+    return ModelSource(
+        name, "mirror", None, folder.fingerprint, folder.config, folder.files, directory
+    )
+
+
+def read_folder_config(directory: Path, name: str) -> dict[str, Any]:
+    """The config of a model's folder, cleaned, before anything else of it is looked at."""
+    return CLEANERS[CONFIG](read_regular(directory / CONFIG, limit_of(CONFIG)), name)
 
 
 def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
-    from httpx2 import HTTPError
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
-    try:
-        info = HfApi(token=sources.token).model_info(name, revision=revision, timeout=10)
-        path = hf_hub_download(
-            name,
-            "config.json",
-            revision=info.sha,
-            token=sources.token,
-            cache_dir=sources.cache / "hub",
-        )
-    except GatedRepoError as error:
-        raise ModelGated(f"model {name!r} is gated: {ModelGated.__doc__}") from error
-    except RevisionNotFoundError as error:
-        raise ModelNotFound(f"model {name!r} has no revision {revision!r}") from error
-    except RepositoryNotFoundError as error:
-        raise ModelNotFound(
-            f"no model {name!r} in the mirror or on the Hub, or it is private to others"
-        ) from error
-    except RemoteEntryNotFoundError as error:
-        raise ModelUnsupported(f"model {name!r} has no config.json") from error
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise UpstreamUnavailable(
-            f"the Hugging Face Hub did not answer about model {name!r}; try again, or put the "
-            "model in a mirror directory"
-        ) from error
-    files = tuple(sorted(s.rfilename for s in info.siblings or [] if _wanted(s.rfilename)))
-    config = _read_config(Path(path).read_bytes()[: MAX_CONFIG_BYTES + 1], name)
-    _check_files(name, files)
+    with _hub_errors(name, revision):
+        api = HfApi(endpoint=sources.endpoint, token=sources.token)
+        info = api.model_info(name, revision=revision, timeout=10, files_metadata=True)
+    sizes = {s.rfilename: s.size or 0 for s in info.siblings or [] if is_read(s.rfilename)}
+    _check_sizes(name, sizes)
+
+    def fetched(file: str) -> Path:
+        with _hub_errors(name, revision):
+            path = hf_hub_download(
+                name, file, revision=info.sha, token=sources.token, endpoint=sources.endpoint,
+                cache_dir=sources.cache / "hub",
+            )  # fmt: skip
+        return Path(os.path.realpath(path))  # the cache is our own, and made of links
+
+    files = tuple(sorted(sizes))
+    if CONFIG not in files:
+        raise ModelUnsupported(f"model {name!r} has no config.json")
+    config = CLEANERS[CONFIG](read_regular(fetched(CONFIG), limit_of(CONFIG)), name)
+    _check_type(config, name)
+    checked_documents(files, fetched, name)
     digest = hashlib.sha256(f"hub:{name}@{info.sha}".encode()).hexdigest()
     return ModelSource(name, "hub", info.sha, f"sha256:{digest}", config, files)
 
 
-def _wanted(name: str) -> bool:
-    known = ("config.json", "model.safetensors.index.json", *TOKENIZER_FILES)
-    return name in known or WEIGHTS.match(name) is not None
+@contextmanager
+def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    """Turn what the Hub's client raises about a model into this package's errors."""
+    from httpx2 import HTTPError
+    from huggingface_hub import errors
 
-
-def _read_config(raw: bytes, name: str) -> dict[str, Any]:
     try:
-        config = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise ModelUnsupported(f"config.json of {name!r} is not JSON") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelGated(f"model {name!r} is gated: {ModelGated.__doc__}") from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelNotFound(f"model {name!r} has no revision {revision!r}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelNotFound(
+            f"no model {name!r} in the mirror or on the Hub, or it is private to others"
+        ) from error
+    except (errors.HfHubHTTPError, HTTPError, OSError) as error:
+        raise UpstreamUnavailable(
+            f"the Hugging Face Hub did not answer about model {name!r}; try again, or put the "
+            "model in a mirror directory"
+        ) from error
+
+
+def _check_sizes(name: str, sizes: dict[str, int]) -> None:
+    for file, size in sizes.items():
+        if size > limit_of(file):
+            raise UnsafeFiles(
+                f"{file} of {name!r} has {size:,} bytes; at most {limit_of(file):,} are read of "
+                "such a file"
+            )
+
+
+def _check_type(config: dict[str, Any], name: str) -> None:
+    model_type = config.get("model_type")
     if model_type not in ENCODERS:
         raise ModelUnsupported(
             f"model {name!r} is of type {str(model_type)[:60]!r}; supported encoders: "
             + ", ".join(sorted(ENCODERS))
         )
-    return dict(config)
-
-
-def _check_files(name: str, files: tuple[str, ...]) -> None:
-    if not any(WEIGHTS.match(file) for file in files):
-        raise UnsafeWeights(
-            f"model {name!r} has no model.safetensors; pickled weights (pytorch_model.bin) are "
-            "never read. Convert it with transformers' save_pretrained and name that copy"
-        )
-    if not VOCABULARIES & set(files):
-        raise ModelUnsupported(f"model {name!r} has no tokenizer files")
 
 
 def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
@@ -235,14 +253,22 @@ def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
     Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder.
     """
     sizes: dict[str, int] = {}
-    for file in source.weights:
-        if source.directory is None:
-            header = hub_header(source.id, source.revision, file, sources)
-        else:
-            header, _ = read_header(source.directory / file)
-        sizes |= {name: each.size for name, each in header.items() if each.dtype in FLOATS}
-        check_count(len(sizes), source.id)
+    for tensor, header in _tensors(source, sources).items():
+        if header.dtype in FLOATS:
+            sizes[tensor] = header.size
+    check_count(len(sizes), source.id)
     return sizes_in_model(sizes, source.prefix, source.config["model_type"])
+
+
+def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
+    if source.directory is not None:
+        found = tensors_in(source.directory, source.files, source.id)
+        return {tensor: header for tensor, (_, header) in found.items()}
+    headers: dict[str, TensorHeader] = {}
+    for file in source.weights:
+        headers |= hub_header(source.id, source.revision, file, sources)
+        check_count(len(headers), source.id)
+    return headers
 
 
 def weights_on_disk(source: ModelSource, sources: Sources) -> list[Path]:
@@ -255,18 +281,15 @@ def weights_on_disk(source: ModelSource, sources: Sources) -> list[Path]:
 
 def download(source: ModelSource, sources: Sources) -> Path:
     """The wanted files of a Hub model at its pinned revision, in the Hub's own cache."""
-    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
-    try:
+    with _hub_errors(source.id, source.revision):
         folder = snapshot_download(
             source.id,
             revision=source.revision,
             allow_patterns=list(source.files),
             token=sources.token,
+            endpoint=sources.endpoint,
             cache_dir=sources.cache / "hub",
         )
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise UpstreamUnavailable(f"downloading model {source.id!r} failed; try again") from error
     return Path(folder)

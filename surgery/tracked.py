@@ -11,10 +11,9 @@ from typing import Any
 from surgery.finetune_spec import FinetuneSpec
 from surgery.folder import complete_folder
 from surgery.progress import Reporter
-from surgery.trackers import FINISH_SECONDS, FOLDER, Trackers, start
+from surgery.tracker_services import BROKEN_OFF_SECONDS, FINISH_SECONDS, config_of
+from surgery.trackers import FOLDER, Trackers, start
 
-BROKEN_OFF_SECONDS = 2.0  # for services to take the rest of a run that was stopped or failed
-LABELS = {"name", "metadata", "priority"}  # of a submission; no part of what is computed
 Keep = Callable[[Path], None]
 
 
@@ -85,7 +84,7 @@ def tracked(
 
     ``resumed_at`` is the step an interrupted run of this name goes on from.
     """
-    config = spec.model_dump(mode="json", exclude=LABELS)
+    config = config_of(spec.model_dump(mode="json"))
     reporter = Tracked(report, start(run, config, report.new_folder(FOLDER), resumed_at), keep)
     try:
         yield reporter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,10 +23,12 @@ from app.leases import Lease
 from app.retention import prune_checkpoints
 from app.settings import Settings
 from app.storage import Storage
-from app.tables import Job
-from surgery.folder import read_manifest
+from app.tables import Job, Kind
+from surgery.folder import link_folder, read_manifest
 from surgery.spec import RankingOptions
+from surgery.tracker_services import BROKEN_OFF_SECONDS, Services, config_of
 from worker.earlier import best_so_far, continued_folder
+from worker.environments import WorkerFolders
 from worker.heart import Heart
 from worker.process import ChildProcess
 
@@ -39,11 +42,21 @@ RETRY_SECONDS = 0.5  # while the database does not answer
 class Outcome(StrEnum):
     """How an attempt ended, for the log and for what becomes of the child."""
 
-    DONE = "ended"  # succeeded or failed: the child is fine
+    FETCHED = "fetched"  # what the job needs is laid ready; the attempt goes on
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # by an error that the job's process told of: the process is fine
     STOPPED = "stopped"  # cancelled or drained within a step
     KILLED = "killed"  # did not stop within the grace period, or overran its deadline
     CRASHED = "crashed"  # the child died
     FENCED = "lost its lease"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A worker's further processes."""
+
+    fetcher: ChildProcess  # lays models and datasets ready
+    child: ChildProcess  # runs jobs
 
 
 @dataclass(frozen=True)
@@ -59,16 +72,22 @@ class Attempt:
     """Holds a lease, passes the child's messages on to the database."""
 
     def __init__(
-        self, parts: Parts, lease: Lease, job: Job, child: ChildProcess, scratch: Path,
+        self, parts: Parts, lease: Lease, job: Job, processes: Processes, folders: WorkerFolders,
         draining: threading.Event, claimed_at: float,
     ) -> None:  # fmt: skip
         self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
-        self.lease, self.job, self.child, self.scratch = lease, job, child, scratch
+        self.lease, self.job, self._processes = lease, job, processes
+        name = f"{job.id}-{lease.epoch}"
+        self.scratch, self.inputs = folders.scratch / name, folders.inputs / name
         self._stored = self.database, self._fetch, job
         self._folders = ExitStack()
         self.draining = draining
+        self._current = processes.fetcher
+        self._fetched: Json = {}
+        self._services = Services([])
         self._began = claimed_at
         self._phase: str | None = None
+        self._phase_began = claimed_at
         self._heart = Heart(self.settings, self.database, lease, claimed_at)
         self._stop_by: float | None = None
         self._stop_reason: str | None = None  # "cancel" or "drain"
@@ -76,20 +95,48 @@ class Attempt:
     def run(self) -> Outcome:
         """Until the job is over or no longer ours. Raises Fenced."""
         with self._folders, self._heart:
-            self.child.jobs += 1
-            self.child.send(self._order())
-            while True:
-                message = self.child.receive(TICK_SECONDS)
-                outcome = self._handle(message) if message is not None else None
-                self._heart.check()
-                outcome = outcome or self._check_limits()
-                if outcome is not None:
-                    return outcome
+            outcome = self._follow(self._processes.fetcher, self._fetch_order())
+            if outcome is not Outcome.FETCHED:
+                return outcome
+            order = self._order()
+            if self.job.kind == Kind.FINETUNE:
+                self._services = Services.begin(self.job.id, config_of(self.job.spec))
+                self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
+            return self._follow(self._processes.child, order)
+
+    def _follow(self, process: ChildProcess, order: Json) -> Outcome:
+        """Give a process its order and hear it until that is done."""
+        self._current = process
+        process.begin_job()
+        process.send(order)
+        while True:
+            message = process.receive(TICK_SECONDS)
+            outcome = self._handle(message) if message is not None else None
+            self._heart.check()
+            outcome = outcome or self._check_limits()
+            if outcome is not None:
+                return outcome
+
+    def _fetch_order(self) -> Json:
+        """What the fetcher needs to know."""
+        sources = self.settings.sources
+        return {
+            "type": "run",
+            "kind": self.job.kind,
+            "spec": self.job.spec,
+            "resolved": self.job.resolved,
+            "scratch": str(self.scratch),
+            "sources": {
+                "mirrors": [str(path) for path in sources.mirrors],
+                "cache": str(sources.cache),
+                "offline": sources.offline,
+            },
+        }
 
     def _order(self) -> Json:
         """Everything the child needs to know."""
-        sources = self.settings.sources
-        dataset = self.job.resolved["dataset"].get("path")
+        uploaded = self.job.resolved["dataset"].get("path")
+        fetched = self._fetched["dataset"] or {"metrics": None}
         state = self.job.state
         return {
             "type": "run",
@@ -98,37 +145,37 @@ class Attempt:
             "spec": self.job.spec,
             "resolved": self.job.resolved,
             "scratch": str(self.scratch),
-            "dataset_folder": self._fetch(dataset) if dataset else None,
+            "model": self._fetched["model"],
+            "dataset_folder": self._fetch(uploaded) if uploaded else fetched["folder"],
+            "metrics": fetched["metrics"],
+            "also": self._fetched["also"],
             "state_folder": self._fetch(state["path"]) if state else None,
             "continue_folder": self._write(lambda: continued_folder(*self._stored)),
             "earlier_best": self._write(lambda: best_so_far(*self._stored)) if state else None,
             "ranking": self._write(lambda: runs.waited_for(self.database, self.job)),
-            "sources": {
-                "mirrors": [str(path) for path in sources.mirrors],
-                "cache": str(sources.cache),
-                "offline": sources.offline,
-            },
+            "sources": {"cache": str(self.settings.sources.cache)},
+            "cpu_seconds": self.settings.deadline.total_seconds() * (os.cpu_count() or 1),
             "room": {
-                "folder": str(sources.prefixes),
+                "folder": str(self.settings.sources.prefixes),
                 "memory_bytes": self.settings.prefix_memory_bytes,
                 "disk_bytes": self.settings.prefix_disk_bytes,
             },
         }
 
     def _fetch(self, key: str) -> str | None:
-        """A stored folder on this disk, which stays until the attempt ends."""
+        """A stored folder on this disk, where the child may read it, until the attempt ends."""
         held = self.storage.fetch_folder(key)
         if held is None:
             return None
         self._folders.callback(held.release)
-        return str(held.path)
+        return str(link_folder(held.path, self.inputs / key.replace("/", "-")))
 
     # What the child says.
 
     def _handle(self, message: Json) -> Outcome | None:
         kind = message.pop("type")
         if kind == "phase":
-            self._phase = message["name"]
+            self._phase, self._phase_began = message["name"], time.monotonic()
             self._heart.tell(self._phase, None)
         elif kind == "progress":
             self._heart.tell(self._phase, message)
@@ -141,6 +188,7 @@ class Attempt:
         return None
 
     def _store_metric(self, message: Json) -> None:
+        self._services.log(message["values"], message["step"])
         self._write(
             lambda: runs.record_metrics(
                 self.database, self.lease, message["step"], message["epoch"], message["values"]
@@ -196,6 +244,9 @@ class Attempt:
         self._write(lambda: runs.resolve_further(self.database, self.lease, message))
 
     def _ended(self, kind: str, message: Json) -> Outcome:
+        if kind == "result" and self._current is self._processes.fetcher:
+            self._fetched = message["result"]
+            return Outcome.FETCHED
         if kind == "result":
             result, resolved = message["result"], message["resolved"]
             if self.job.kind == "finetune":
@@ -203,24 +254,23 @@ class Attempt:
             state = self._write(lambda: jobs.finish(self.database, self.lease, result, resolved))
             if state:
                 self.storage.delete(state["path"])
-        elif kind == "error":
+            return Outcome.SUCCEEDED
+        if kind == "error":
             problem = message["problem"]
             if problem["code"] == "internal":
-                problem = problem | {"log": self.child.last_lines()}
+                problem = problem | {"log": self._current.last_lines()}
             self._write(lambda: jobs.fail(self.database, self.lease, problem))
-        elif message["resumable"]:
-            self._write(lambda: jobs.release(self.database, self.lease))
-            return Outcome.STOPPED
-        else:
-            self._write(lambda: jobs.end_cancelled(self.database, self.lease))
-            return Outcome.STOPPED
-        return Outcome.DONE
+            return Outcome.FAILED
+        end = jobs.release if message["resumable"] else jobs.end_cancelled
+        self._write(lambda: end(self.database, self.lease))
+        return Outcome.STOPPED
 
     def _complete_finetune(self, result: Json) -> None:
         """What the child cannot know: the ids its checkpoints and its ranking were given."""
         rows = self._write(lambda: runs.checkpoints_of(self.database, self.job.id))
         best = next((row.id for row in rows if row.is_best), None)
         result["best_checkpoint"] = best
+        result["warnings"] += self._services.finish()
         result["ranking"] = self._write(lambda: runs.ranking_of(self.database, self.job.id))
 
     # What happens without it.
@@ -237,9 +287,12 @@ class Attempt:
 
     def _ask_to_stop(self, how: str) -> None:
         if self._stop_reason is None:
-            self.child.send({"type": how})
+            self._current.send({"type": how})
             self._stop_reason = how
-            self._stop_by = time.monotonic() + self.settings.grace.total_seconds()
+            # A download has nothing to save, and hears nobody.
+            fetching = self._current is self._processes.fetcher
+            grace = 0.0 if fetching else self.settings.grace.total_seconds()
+            self._stop_by = time.monotonic() + grace
 
     def _check_limits(self) -> Outcome | None:
         now = time.monotonic()
@@ -253,14 +306,26 @@ class Attempt:
             return Outcome.KILLED
         if now - self._began > self.settings.deadline.total_seconds():
             hours = self.settings.deadline.total_seconds() / 3600
-            problem = {
-                "type": "about:blank", "title": "Deadline exceeded", "code": "deadline_exceeded",
-                "detail": f"the attempt ran longer than {hours:g} hours; ask for fewer epochs",
-                "retriable": False, "errors": [],
-            }  # fmt: skip
-            self._write(lambda: jobs.fail(self.database, self.lease, problem))
-            return Outcome.KILLED
+            return self._overran(
+                f"the attempt ran longer than {hours:g} hours; ask for fewer epochs"
+            )
+        limit = self.settings.load.total_seconds()
+        if self._phase == "load" and now - self._phase_began > limit:
+            return self._overran(
+                f"loading the model and opening its data took longer than {limit:g} s "
+                "(SURGEON_LOAD); the model's files make a library work without end, or the disk "
+                "is too slow"
+            )
         return None
+
+    def _overran(self, detail: str) -> Outcome:
+        """A limit that another attempt would meet again."""
+        problem = {
+            "type": "about:blank", "title": "Deadline exceeded", "code": "deadline_exceeded",
+            "detail": detail, "retriable": False, "errors": [], "log": self._current.last_lines(),
+        }  # fmt: skip
+        self._write(lambda: jobs.fail(self.database, self.lease, problem))
+        return Outcome.KILLED
 
     def storage_failed(self, error: OSError) -> Outcome:
         """The job cannot go on without its files."""
@@ -273,15 +338,17 @@ class Attempt:
         return Outcome.KILLED
 
     def _crashed(self) -> Outcome:
-        problem = {
+        problem: Json = {
             "type": "about:blank",
             "title": "Worker lost",
             "code": "worker_lost",
-            "detail": self.child.how_it_ended(),
+            "detail": self._current.how_it_ended(),
             "retriable": True,
             "errors": [],
-            "log": self.child.last_lines(),
+            "log": self._current.last_lines(),
         }
+        if self._current.overran:
+            return self._overran(problem["detail"])
         if self._stop_reason == "drain":
             self._write(lambda: jobs.release(self.database, self.lease))
             return Outcome.CRASHED

@@ -1,8 +1,9 @@
 """The warm process: imports torch once, then runs one job at a time, as its supervisor says.
 
 It reads JSON lines on standard input and answers on the descriptor that was its standard output;
-whatever libraries print goes to standard error. It has no database: all it knows of a job is in the
-message. It dies with its supervisor and may be killed at any moment.
+whatever libraries print goes to standard error. It has no database, no network and no secret, and
+reads no files but its own (see `worker.confinement`): all it knows of a job is in the message. It
+dies with its supervisor and may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Protocol, TextIO
 
 from surgery.errors import OutOfMemory, StorageFailed, SurgeryError
 from surgery.progress import Reporter, Stopped
+from worker.confinement import Confinement, confine
 
 Json = dict[str, Any]
 PROGRESS_SECONDS = 0.25  # between two reports of a step
@@ -69,6 +71,7 @@ class ChannelReporter:
         """Always told at once."""
         self._began, self._sent = time.monotonic(), 0.0
         self._channel.send("phase", name=name)
+        note(name)
 
     def step(self, done: int, total: int | None, unit: str) -> None:
         """Told a few times a second; raises Stopped."""
@@ -97,6 +100,8 @@ class ChannelReporter:
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Numbers for the metrics table."""
         self._channel.send("metric", step=step, epoch=round(epoch, 4), values=dict(values))
+        known = [f"{name} {value:.6g}" for name, value in values.items() if value is not None]
+        note(f"step {step}: {', '.join(known)}")
 
     def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
         """A complete folder for the supervisor to store."""
@@ -116,6 +121,11 @@ class ChannelReporter:
         self._channel.send(kind, **data)
 
 
+def note(text: str) -> None:
+    """A line of the job's log, whose last ones are kept where the process is lost."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when its supervisor dies; elsewhere, end of input does it."""
     if sys.platform == "linux":
@@ -124,11 +134,19 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-class Child:
-    """Hears the supervisor on one thread, works on the main one."""
+Runner = Callable[[Json, JobReporter], tuple[Json, Json]]
+Explain = Callable[[BaseException, Json], Json]
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+
+class Child:
+    """Hears the supervisor on one thread, works on the main one.
+
+    ``runners`` has a function for each kind of job. ``explain`` makes a problem of a failure that
+    is no error of the science.
+    """
+
+    def __init__(self, channel: Channel, runners: Mapping[str, Runner], explain: Explain) -> None:
+        self._channel, self._runners, self._explain = channel, runners, explain
         self._work: queue.SimpleQueue[Json] = queue.SimpleQueue()
         self._stop, self._drain = threading.Event(), threading.Event()
 
@@ -146,17 +164,16 @@ class Child:
         os._exit(0)
 
     def serve(self) -> None:
-        """Run one job after the other."""
-        from worker import runners  # imports torch
-
+        """Run one job after the other, as standard input says."""
+        threading.Thread(target=self.listen, args=(sys.stdin,), daemon=True).start()
         self._channel.send("ready")
         while True:
             message = self._work.get()
             self._stop.clear()
             self._drain.clear()
-            self.run(runners.RUNNERS[message["kind"]], message)
+            self.run(self._runners[message["kind"]], message)
 
-    def run(self, runner: Callable[[Json, JobReporter], tuple[Json, Json]], message: Json) -> None:
+    def run(self, runner: Runner, message: Json) -> None:
         """Run one job and say how it ended."""
         report = ChannelReporter(self._channel, Path(message["scratch"]), self._stop, self._drain)
         try:
@@ -166,13 +183,14 @@ class Child:
             self._channel.send("stopped", resumable=stop.resumable)
         except SurgeryError as error:
             self._channel.send("error", problem=error.as_problem())
-        except Exception as error:  # noqa: BLE001  # the one place where any failure is recorded
+        except BaseException as error:  # noqa: BLE001  # the one place where any failure is recorded
+            # Any: the panic of a library in Rust is no Exception.
             traceback.print_exc()
-            self._channel.send("error", problem=unexpected(error, message))
+            self._channel.send("error", problem=self._explain(error, message))
 
 
-def unexpected(error: Exception, message: Json) -> Json:
-    """The problem of a failure that no error of the science describes."""
+def unexpected(error: BaseException, message: Json) -> Json:
+    """The problem of a job's failure that no error of the science describes."""
     from surgery.prefix_store import release_held  # imports torch
     from surgery.sample import is_out_of_memory
 
@@ -183,6 +201,11 @@ def unexpected(error: Exception, message: Json) -> Json:
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
         shorter = f" or max_length below {options['max_length']}"
         return OutOfMemory(f"the device ran out of memory; {hint}{shorter}").as_problem()
+    return internal_problem(error, message)
+
+
+def internal_problem(error: BaseException, message: Json) -> Json:  # noqa: ARG001  # as `Explain` is called
+    """The problem of a failure of which nothing is known; a full disk is."""
     # Safetensors' own error is no OSError, but says the same.
     if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         return StorageFailed(
@@ -199,17 +222,27 @@ def unexpected(error: Exception, message: Json) -> Json:
     }
 
 
-def main() -> None:
-    """Set up the pipes and serve."""
-    die_with_parent(int(sys.argv[1]))
+def open_channel(parent: int) -> Channel:
+    """Set up a process that a supervisor started, and the pipe to it."""
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Libraries that print must not write into the protocol.
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    child = Child(channel)
-    threading.Thread(target=child.listen, args=(sys.stdin,), daemon=True).start()
-    child.serve()
+    return channel
+
+
+def main() -> None:
+    """Confine this process, then import torch and serve."""
+    parent, kept = int(sys.argv[1]), Confinement.from_json(sys.argv[2])
+    for failure in confine(kept):
+        print(f"the job's process is not fully confined: {failure}", file=sys.stderr)  # noqa: T201
+    # After it: new namespaces make the kernel forget whose death is to be followed.
+    channel = open_channel(parent)
+    from worker.runners import RUNNERS  # imports torch
+
+    Child(channel, RUNNERS, unexpected).serve()
 
 
 if __name__ == "__main__":

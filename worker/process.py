@@ -1,4 +1,4 @@
-"""The supervisor's end of the child: start it, talk to it, kill it."""
+"""The supervisor's end of its further processes: start them, talk to them, kill them."""
 
 from __future__ import annotations
 
@@ -14,45 +14,51 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from app.settings import Settings
+from worker.environments import (
+    WorkerFolders,
+    child_confinement,
+    child_environment,
+    fetcher_environment,
+)
 
 log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # for the log to catch up
 LOG_LINES = 50  # kept for the error of a job whose process died
-# What a job's process may know of the environment: no database, no broker, no keys.
-PASSED_ON = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
-    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "HF_ENDPOINT",
-    "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE",
-)  # fmt: skip
-# How the processes of one job reach each other: interfaces, transports, time limits.
-PASSED_PREFIXES = ("NCCL_", "GLOO_")
-# What trackers go by: their addresses and credentials, which stay in that process.
-TRACKERS = (
-    "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_INSECURE_TLS",
-    "MLFLOW_TRACKING_SERVER_CERT_PATH", "WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT",
-    "WANDB_ENTITY", "WANDB_BASE_URL", "WANDB_DIR",
-)  # fmt: skip
+
+
+def start_child(settings: Settings, folders: WorkerFolders, *, several: bool) -> ChildProcess:
+    """The process that runs jobs; ``several`` where it is for one on several processes."""
+    kept = child_confinement(settings, folders, several=several)
+    process = ChildProcess(("worker.child", kept.to_json()), child_environment(folders))
+    process.several = several
+    return process
+
+
+def start_fetcher(settings: Settings) -> ChildProcess:
+    """The process that lays models and datasets ready."""
+    return ChildProcess(("worker.fetcher",), fetcher_environment(settings))
 
 
 class ChildProcess:
-    """A warm process and the messages it sent."""
+    """A warm process and the messages it sent: ``python -m MODULE PID-OF-THIS-ONE ARGUMENT…``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        module, *arguments = command
         self.jobs = 0
+        self.several = False  # whether it may run a job on several processes
         self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.child", str(os.getpid())],
+            [sys.executable, "-m", module, str(os.getpid()), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(settings),
+            env=dict(environment),
             start_new_session=True,  # a group of its own, killed whole
         )
         self._readers = [
@@ -80,6 +86,11 @@ class ChildProcess:
             line = raw.decode(errors="replace").rstrip()
             self.log_tail.append(line)
             log.info("job process: %s", line)
+
+    def begin_job(self) -> None:
+        """Count one job more, and forget what was printed of the last one."""
+        self.jobs += 1
+        self.log_tail.clear()
 
     def send(self, message: dict[str, Any]) -> None:
         """One message; a process that is gone is noticed by ``gone``, not here."""
@@ -117,40 +128,21 @@ class ChildProcess:
         time.sleep(LOG_SECONDS)
         return list(self.log_tail)
 
+    @property
+    def overran(self) -> bool:
+        """Whether the kernel ended it for the processor time it used."""
+        return self._process.wait() == -signal.SIGXCPU
+
     def how_it_ended(self) -> str:
         """In words, for the job's error."""
         code = self._process.wait()
         if code >= 0:
             return f"the job's process exited with code {code}"
         name = signal.Signals(-code).name
+        if self.overran:
+            return "the job used more processor time than its deadline leaves to all its cores"
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"the job's process was killed by {name}{hint}"
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in {*PASSED_ON, *TRACKERS} or name.startswith(PASSED_PREFIXES)
-    }
-    kept |= {
-        "HF_HOME": str(settings.sources.cache / "huggingface"),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "true",
-        # Threads that spin while they wait for each other cost a time slice at every operation
-        # as soon as anything else runs on the machine: measured 15 times slower steps.
-        # Some 30 µs of it, though, spare the wake-up between two small operations.
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
-        "PYTHONUNBUFFERED": "1",
-        # Deterministic runs need it, and it is read once, at the first product on a GPU.
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    }
-    if settings.offline:
-        kept["HF_HUB_OFFLINE"] = "1"
-    if settings.hf_token:
-        kept["HF_TOKEN"] = settings.hf_token.get_secret_value()
-    return kept
 
 
 def remove_older(folder: Path, age_seconds: float) -> None:

@@ -165,7 +165,7 @@ def main() -> None:
     rank = PartialState(cpu=not torch.cuda.is_available()).process_index
     if rank == 0:
         with (folder / UP).open("w", encoding="utf-8") as stream:
-            child = Child(Channel(stream))
+            child = Child(Channel(stream), {}, unexpected)
             orders = (folder / DOWN).open(encoding="utf-8")
             threading.Thread(target=child.listen, args=(orders,), daemon=True).start()
             child.run(_train, message)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from surgery.ranking import rank_layers
 from surgery.spec import RankingSpec
-from worker.child import JobReporter
+from worker.child import JobReporter, Runner
+from worker.confinement import limit_cpu
 from worker.opening import data_of, learned, load_to_rank, sources_of
 from worker.tuning import run_finetune
 
@@ -29,7 +29,17 @@ def run_ranking(message: Json, report: JobReporter) -> tuple[Json, Json]:
     return result.model_dump(mode="json"), learned(data)
 
 
-RUNNERS: dict[str, Callable[[Json, JobReporter], tuple[Json, Json]]] = {
-    "ranking": run_ranking,
-    "finetune": run_finetune,
+def limited(runner: Runner) -> Runner:
+    """Run a job under the limit of processor time that its order names."""
+
+    def run(message: Json, report: JobReporter) -> tuple[Json, Json]:
+        limit_cpu(message["cpu_seconds"])
+        return runner(message, report)
+
+    return run
+
+
+RUNNERS: dict[str, Runner] = {
+    "ranking": limited(run_ranking),
+    "finetune": limited(run_finetune),
 }

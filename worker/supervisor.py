@@ -21,8 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import jobs
 from app.leases import Fenced, Lease
 from app.tables import Job, Kind
-from worker.attempt import Attempt, Outcome, Parts
-from worker.process import ChildProcess
+from worker.attempt import Attempt, Outcome, Parts, Processes
+from worker.environments import WorkerFolders
+from worker.process import ChildProcess, start_child, start_fetcher
 from worker.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
@@ -39,12 +40,13 @@ class Supervisor:
         settings = parts.settings
         self.kinds = list(kinds)
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
-        self.scratch = settings.data_dir.resolve() / "scratch"
+        self.folders = WorkerFolders.new(settings.data_dir.resolve())
         self.stopping = threading.Event()
         self._bell = threading.Event()
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
-        self._sweeper = Sweeper(settings, parts.database, parts.storage, self.scratch, ring)
+        self._fetcher: ChildProcess | None = None
+        self._sweeper = Sweeper(settings, parts.database, parts.storage, self.folders, ring)
 
     def ring(self) -> None:
         """Something may wait: look now."""
@@ -69,7 +71,9 @@ class Supervisor:
         self._sweeper.start()
         try:
             while not self.stopping.is_set():
-                self._warm_child()  # at once after a crash, so that the next job does not wait
+                # At once after a crash, so that the next job does not wait.
+                self._warm_child()
+                self._warm_fetcher()
                 if not self._work_once():
                     self._idle.set()
                     self._bell.wait(self.settings.poll.total_seconds())
@@ -77,8 +81,8 @@ class Supervisor:
         finally:
             self._idle.set()
             self._sweeper.stop()
-            if self._child is not None:
-                self._child.kill()
+            self._kill_processes()
+            self.folders.remove()
             log.info("worker %s stopped", self.owner)
 
     def _work_once(self) -> bool:
@@ -97,19 +101,42 @@ class Supervisor:
         log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
         return True
 
-    def _warm_child(self) -> ChildProcess:
-        """A process ready for the next job, replaced when it is gone or has run many."""
+    def _warm_child(self, *, several: bool | None = None) -> ChildProcess:
+        """A process ready for the next job, replaced when it is gone or has run many.
+
+        ``several`` asks for one that may, or may not, run a job on several processes: the two are
+        confined otherwise.
+        """
         child = self._child
-        if child is not None and child.alive and child.jobs < self.settings.jobs_per_child:
+        if child is not None and several in {None, child.several} and self._is_fit(child):
             return child
         if child is not None:
             child.kill()
-        self._child = ChildProcess(self.settings)
+        self._child = start_child(self.settings, self.folders, several=bool(several))
         return self._child
 
+    def _warm_fetcher(self) -> ChildProcess:
+        """A process ready to fetch for the next job."""
+        if self._fetcher is None or not self._is_fit(self._fetcher):
+            if self._fetcher is not None:
+                self._fetcher.kill()
+            self._fetcher = start_fetcher(self.settings)
+        return self._fetcher
+
+    def _is_fit(self, process: ChildProcess) -> bool:
+        return process.alive and process.jobs < self.settings.jobs_per_child
+
+    def _kill_processes(self) -> None:
+        """Whatever they are doing is nobody's business any more."""
+        for process in (self._child, self._fetcher):
+            if process is not None:
+                process.kill()
+        self._child = self._fetcher = None
+
     def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
-        folder = self.scratch / f"{job.id}-{lease.epoch}"
-        attempt = Attempt(self.parts, lease, job, self._warm_child(), folder, self.stopping, began)
+        several = int(job.spec.get("processes") or 1) > 1
+        processes = Processes(self._warm_fetcher(), self._warm_child(several=several))
+        attempt = Attempt(self.parts, lease, job, processes, self.folders, self.stopping, began)
         try:
             outcome = attempt.run()
         except Fenced:
@@ -118,8 +145,8 @@ class Supervisor:
             log.exception("%s: storage failed", job.id)
             outcome = attempt.storage_failed(error)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED} and self._child:
-            self._child.kill()  # whatever it was doing is nobody's business any more
-            self._child = None
+            for folder in (attempt.scratch, attempt.inputs):
+                shutil.rmtree(folder, ignore_errors=True)
+        if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED}:
+            self._kill_processes()
         return outcome

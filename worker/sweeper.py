@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +17,7 @@ from app.runs import referenced_paths
 from app.settings import Settings
 from app.storage import Storage
 from app.tables import Job
+from worker.environments import WorkerFolders
 from worker.process import remove_older
 
 log = logging.getLogger("surgeon.sweeper")
@@ -31,11 +31,11 @@ class Sweeper:
     """A thread of every worker; any number may run at once."""
 
     def __init__(
-        self, settings: Settings, database: Database, storage: Storage, scratch: Path,
+        self, settings: Settings, database: Database, storage: Storage, folders: WorkerFolders,
         ring: Callable[[Job], Any] | None,
     ) -> None:  # fmt: skip
         self._settings, self._database, self._storage = settings, database, storage
-        self._scratch, self._ring = scratch, ring
+        self._folders, self._ring = folders, ring
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sweeper", daemon=True)
         self._collected = 0.0
@@ -76,6 +76,8 @@ class Sweeper:
                 log.info("removing %s: no row names it", path)
                 self._storage.delete(path)
         self._storage.sweep_fetched()
-        remove_older(self._scratch, GARBAGE_AGE_SECONDS)
+        self._folders.mark_used()
+        for own in (self._folders.scratch, self._folders.inputs):
+            remove_older(own.parent, GARBAGE_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)

@@ -12,16 +12,14 @@ from typing import Any
 from accelerate import PartialState
 
 from surgery.adapters import count_trainable
-from surgery.also import open_evaluation_sets
+from surgery.also import MeasuredSet, open_evaluation_sets
 from surgery.continuation import begin_with
 from surgery.data import EvaluationSet, TaskData
-from surgery.errors import DatasetInvalid
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.policies import choose_layers, granularity_of, ranking_options, resolved_choice
 from surgery.prefix_store import Room
 from surgery.ranking import rank_layers
-from surgery.references import resolve_measured
 from surgery.results import RankingResult
 from surgery.selection import included_parameters, layers_of_model, named_layers
 from surgery.sources import Sources
@@ -56,9 +54,7 @@ def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
     began = time.perf_counter()
     data = data_of(message, sources)
     # A model of its own: a ranking warms up its head.
-    loaded = load_model(
-        model_of(message, sources), sources, data, seed=spec.training.seed, device=device()
-    )
+    loaded = load_model(model_of(message), sources, data, seed=spec.training.seed, device=device())
     if message["continue_folder"]:
         begin_with(loaded, data, Path(message["continue_folder"]))
     layers = named_layers(loaded, chosen["layers"], Granularity(chosen.get("granularity", "layer")))
@@ -96,16 +92,8 @@ def _tracked(message: Json, spec: FinetuneSpec, resume: Path | None, report: Job
 def _also(
     message: Json, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
 ) -> tuple[EvaluationSet, ...]:
-    """Exactly the presets to measure on that were resolved when the job was submitted."""
-    found = []
-    for pinned in message["resolved"].get("also_evaluate", []):
-        source = resolve_measured(pinned["id"], sources, pinned["revision"])
-        if source.fingerprint != pinned["fingerprint"]:
-            raise DatasetInvalid(
-                f"{source.id} changed since the job was submitted, or this worker's mirror holds "
-                "another copy; submit again"
-            )
-        found.append(source)
+    """The presets to measure on that were laid ready."""
+    found = [MeasuredSet.of(entry) for entry in message["also"]]
     length = spec.training.max_length
     return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
 

@@ -15,7 +15,7 @@ from nli_rows import nli_rows, put_nli
 from preset_rows import put_split, varied
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from surgery.also import evaluate_also, open_evaluation_sets
+from surgery.also import MeasuredSet, evaluate_also, open_evaluation_sets
 from surgery.data import TaskData, open_data
 from surgery.encoding import encode
 from surgery.errors import DatasetInvalid, DatasetNotFound, SurgeryError
@@ -53,7 +53,8 @@ def prepared(
     nowhere = Sources((), sources.cache, offline=True)
     loaded = load_model(local_model(models / "models" / TINY), nowhere, data, seed=3)
     found = find_evaluation_sets(also, name, data.problem, data.labels, sources)
-    opened = open_evaluation_sets(found, data.labels, loaded.tokenizer, LENGTH, sources)
+    measured = [MeasuredSet.fetched(source, sources) for source in found]
+    opened = open_evaluation_sets(measured, data.labels, loaded.tokenizer, LENGTH, sources)
     _centre(loaded, data)
     return loaded, replace(data, also=opened)
 

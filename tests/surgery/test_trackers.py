@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate.tracking import GeneralTracker
 from event_files import curves
 from toys import toy_data, toy_model
 
@@ -24,6 +23,7 @@ from surgery.results import FinetuneResult
 from surgery.selection import layers_of_model
 from surgery.state import saved_step
 from surgery.tracked import tracked
+from surgery.tracker_services import Service, Services
 from surgery.training import finetune
 
 SPEC = FinetuneSpec.model_validate(
@@ -102,30 +102,26 @@ def test_a_run_that_goes_on_continues_its_log(tmp_path: Path) -> None:
     same(curves(together), whole.told)
 
 
-class Fake(GeneralTracker):
-    """A service that answers as its test wants."""
-
-    name, requires_logging_directory = "fake", False
+class Fake:
+    """A run at a service that answers as its test wants."""
 
     def __init__(self, answer: Any = None) -> None:
-        super().__init__()
         self.values: list[tuple[Any, Any]] = []
         self.config: dict[str, Any] = {}
         self.threads: set[int] = set()
         self._answer = answer
 
-    @property
-    def tracker(self) -> None:
-        return None
+    def begin(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
 
-    def store_init_configuration(self, values: dict[str, Any]) -> None:
-        self.config = values
-
-    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+    def log(self, values: dict[str, float], step: int) -> None:
         if self._answer:
             self._answer()
         self.threads.add(threading.get_ident())
         self.values.append((step, values))
+
+    def end(self) -> None:
+        """Nothing is left to send."""
 
 
 def fail() -> None:
@@ -134,7 +130,7 @@ def fail() -> None:
 
 def started(tmp_path: Path, fake: Fake) -> trackers.Trackers:
     files = trackers.start("run", {}, tmp_path, environment={}).files
-    return trackers.Trackers(files, [trackers.Service("fake", lambda: fake, {"a": 1})])
+    return trackers.Trackers(files, Services([Service("fake", lambda: fake, {"a": 1})]))
 
 
 def test_a_service_is_told_everything_in_order(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from laid_ready import with_child
 
 from app import jobs
 from app.db import Database
@@ -21,6 +22,7 @@ from app.tables import Job, Kind
 from app.transitions import enqueue
 from surgery.folder import complete_folder
 from worker.attempt import Attempt, Outcome, Parts
+from worker.environments import WorkerFolders
 from worker.sweeper import Sweeper
 
 
@@ -29,6 +31,9 @@ class Sweeping:
 
     def __init__(self, sweeper: Sweeper) -> None:
         self.jobs, self._sweeper, self._folder = 0, sweeper, Path()
+
+    def begin_job(self) -> None:
+        self.jobs += 1
 
     def send(self, message: dict[str, Any]) -> None:
         self._folder = Path(message["dataset_folder"])
@@ -62,12 +67,13 @@ def test_it_goes_when_the_job_has_ended(
         enqueue(session, job)
     claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
     assert claimed is not None
-    sweeper = Sweeper(settings, database, storage, tmp_path / "scratch", None)
+    folders = WorkerFolders.new(tmp_path)
+    sweeper = Sweeper(settings, database, storage, folders, None)
     child: Any = Sweeping(sweeper)
     attempt = Attempt(
-        Parts(settings, database, storage), *claimed, child, tmp_path / "scratch",
+        Parts(settings, database, storage), *claimed, with_child(child), folders,
         threading.Event(), time.monotonic(),
     )  # fmt: skip
-    assert attempt.run() == Outcome.DONE
+    assert attempt.run() == Outcome.SUCCEEDED
     sweeper.collect_garbage()
     assert list((settings.sources.cache / "artifacts").iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from laid_ready import with_child
 
 from app import jobs, runs
 from app.db import Database
@@ -23,6 +24,7 @@ from app.tables import Job, Kind, Status
 from app.transitions import enqueue
 from surgery.folder import complete_folder, is_intact
 from worker.attempt import Attempt, Parts
+from worker.environments import WorkerFolders
 
 
 class FullAfterOne(Storage):
@@ -48,6 +50,9 @@ class Told:
         self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         for message in messages:
             self._messages.put(message)
+
+    def begin_job(self) -> None:
+        self.jobs += 1
 
     def send(self, message: dict[str, Any]) -> None:
         """Heard."""
@@ -80,8 +85,9 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     child: Any = Told([saved(tmp_path, 1), saved(tmp_path, 2)])
     parts = Parts(settings, database, storage)
     attempt = Attempt(
-        parts, lease, row, child, tmp_path / "scratch", threading.Event(), time.monotonic()
-    )
+        parts, lease, row, with_child(child), WorkerFolders.new(tmp_path), threading.Event(),
+        time.monotonic(),
+    )  # fmt: skip
     with pytest.raises(OSError, match="No space left") as full:
         attempt.run()
     attempt.storage_failed(full.value)

@@ -11,6 +11,7 @@ from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetInvalid
 from surgery.references import resolve_dataset
 from surgery.sources import Sources
+from worker.fetcher import fetch_dataset
 from worker.opening import data_of
 
 OWN = {"hub": "me/own"}
@@ -29,8 +30,10 @@ def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) 
     write(tmp_path / "mirror", 4)
     found = resolve_dataset(HubDataset.model_validate(OWN), sources)
     pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
-    message = {"dataset_folder": None, "spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
-    assert len(data_of(message, sources).train) == 4
+    message = {"spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
+    ready = fetch_dataset(message, sources)
+    opened = data_of({"dataset_folder": ready["folder"], "metrics": ready["metrics"]}, sources)
+    assert len(opened.train) == 4
     write(tmp_path / "mirror", 6)
     with pytest.raises(DatasetInvalid, match="changed since the job was submitted"):
-        data_of(message, sources)
+        fetch_dataset(message, sources)

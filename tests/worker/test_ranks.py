@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from models import TINY
 from surgery.files import format_of
 from surgery.finetune_spec import FinetuneSpec
 from surgery.ingest import ingest
+from surgery.model_copy import checked_copy
 from surgery.models import resolve_model
 from surgery.onnx_export import ONNX_FILE
 from surgery.progress import Quiet
@@ -64,13 +66,14 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> Json:
         "selection": {"policy": "layers", "layers": [3]},
         "training": {"epochs": 1, "batch_size": 4, "max_length": 16, "max_steps": 4}, **more,
     })  # fmt: skip
-    pinned = {"id": TINY, "revision": None, "fingerprint": model.fingerprint}
+    checked_copy(model, sources)
     return {
         "id": "ft_1", "spec": spec.model_dump(mode="json"), "scratch": str(tmp_path / "scratch"),
-        "resolved": {"model": pinned, "layers": ["encoder.layer.3"], "dataset": {}},
+        "resolved": {"layers": ["encoder.layer.3"], "dataset": {}},
+        "model": asdict(model) | {"directory": None}, "metrics": None, "also": [],
         "dataset_folder": str(tmp_path / "dataset"), "ranking": None, "earlier_best": None,
         "state_folder": None, "continue_folder": None,
-        "sources": {"mirrors": [str(mirror)], "cache": str(sources.cache), "offline": True},
+        "sources": {"cache": str(sources.cache)},
         "room": {"folder": str(sources.prefixes), "memory_bytes": None, "disk_bytes": None},
     }  # fmt: skip
 
