@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from app.errors import Unprocessable
@@ -28,8 +29,8 @@ def pointing(pointer: str) -> Iterator[None]:
     try:
         yield
     except SurgeryError as error:
-        if not error.faults:
-            error.faults = [Fault(error.detail, pointer=pointer)]
+        unplaced = error.faults or [Fault(error.detail)]
+        error.faults = [replace(each, pointer=each.pointer or pointer) for each in unplaced]
         raise
 
 

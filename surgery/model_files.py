@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from surgery.errors import Fault, ModelUnsupported, UnsafeFiles, UnsafeWeights
-from surgery.headers import TensorHeader, read_open_header
+from surgery.headers import TensorHeader, check_count, read_open_header
 from surgery.json_checks import read_object
 from surgery.merge import WEIGHTS_FILE
 from surgery.model_documents import CLEANERS, CONFIG, TOKENIZER, TOKENIZER_CONFIG
@@ -275,4 +275,5 @@ def tensors_in(
             if tensor in found:
                 raise UnsafeWeights(f"{name} and {found[tensor][0]} of {model!r} hold {tensor!r}")
             found[tensor] = (name, entry)
+        check_count(len(found), model)
     return found

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,8 +157,15 @@ def _base(data: Path, mirrors: str, port: int, **environment: str) -> Running:
 @contextmanager
 def embedded(data: Path, mirrors: str) -> Iterator[Running]:
     """`surgeon serve`: SQLite, a local poller, no other services."""
+    with embedded_with(data, mirrors, {}) as running:
+        yield running
+
+
+@contextmanager
+def embedded_with(data: Path, mirrors: str, environment: Mapping[str, str]) -> Iterator[Running]:
+    """The same with more variables of its environment."""
     port = free_port()
-    running = _base(data, mirrors, port)
+    running = _base(data, mirrors, port, **environment)
     running.start("serve", "--port", str(port))
     try:
         running.wait_ready()

@@ -1,10 +1,11 @@
 """Take from this process what a job does not need: files, sockets, memory without end.
 
 A job runs libraries over strangers' files. Should one of them be made to do more than it ought to,
-the kernel still refuses: by Landlock (https://docs.kernel.org/userspace-api/landlock.html) the
-process reads the Python installation and its own folders alone, by a seccomp filter it opens no
-socket, and a job on several processes finds a network that holds nothing but themselves. None of
-it needs root, and whatever this process starts inherits it. Torch-free.
+the kernel still refuses: by Landlock (https://docs.kernel.org/userspace-api/landlock.html), or
+where that is missing by a root folder of its own, the process reads the Python installation and its
+own folders alone; by a seccomp filter it opens no socket; and a job on several processes finds a
+network that holds nothing but themselves. None of it needs root, and whatever this process starts
+inherits it. Torch-free.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import socket
 import stat
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 22, 38
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS = 0x10000000, 0x40000000, 0x00020000
 
 # System calls that have one number on every architecture.
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
@@ -93,7 +95,7 @@ def confine(wanted: Confinement) -> list[str]:
     failed = []
     steps = {
         "sockets": own_network if wanted.several else refuse_sockets,
-        "files": lambda: restrict_files(wanted),
+        "files": lambda: restrict_files(wanted) if landlock_version() else own_files(wanted),
     }
     for what, step in steps.items():
         try:
@@ -138,14 +140,14 @@ def _checked(result: int, doing: str) -> int:
 # Files.
 
 
-def restrict_files(wanted: Confinement) -> None:
-    """Let this process reach nothing but what it keeps.
+def landlock_version() -> int:
+    """Which version of Landlock the kernel has; 0 for none (before Linux 5.13, or switched off)."""
+    return max(0, int(_LIBC.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)))
 
-    Raises OSError where Landlock is missing.
-    """
-    version = _LIBC.syscall(LANDLOCK_CREATE_RULESET, None, 0, 1)
-    if version < 1:
-        raise OSError(errno.ENOSYS, "this kernel has no Landlock (Linux 5.13, or switched off)")
+
+def restrict_files(wanted: Confinement) -> None:
+    """Let this process reach nothing but what it keeps, by Landlock. Raises OSError."""
+    version = landlock_version()
     handled = (1 << RIGHTS_OF_VERSION[min(version, 5)]) - 1
     attributes = struct.pack("=QQQ", handled, 0, SCOPES if version >= 6 else 0)
     size = len(attributes) if version >= 6 else 8
@@ -212,6 +214,70 @@ def _allow(rules: int, path: str, rights: int) -> None:
         os.close(place)
 
 
+# Files, where there is no Landlock.
+
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+KEPT_FLAGS = 2 | 4 | 8 | 1024  # nosuid, nodev, noexec, noatime: not to be lifted on a remount
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+
+
+def own_files(wanted: Confinement) -> None:
+    """Move to a root folder of one's own, into which nothing is mounted but what is kept.
+
+    Raises OSError where an unprivileged process may not make namespaces.
+    """
+    _own_namespaces(CLONE_NEWNS)
+    _mount("none", "/", MS_REC | MS_PRIVATE)
+    root = tempfile.mkdtemp(dir=wanted.write[-1], prefix="root-")
+    _mount("none", root, 0, "tmpfs")
+    for path, rights in _rights(wanted):
+        # Without Landlock, /proc would show the environment of every process of this user.
+        if path not in OWN_PROCESSES and (rights & READ_FILE):
+            _mount_into(root, path, writable=bool(rights & WRITE_FILE))
+    os.chdir(root)
+    number = PIVOT_ROOT.get(platform.machine(), -1)
+    _checked(_LIBC.syscall(number, b".", b"."), "no root folder of one's own")
+    _checked(_LIBC.umount2(b".", MNT_DETACH), "the former root folder stays")
+    os.chdir("/")
+
+
+def _mount_into(root: str, path: str, *, writable: bool) -> None:
+    real = os.path.realpath(path)
+    if not Path(real).exists():
+        return
+    for each in {real, path}:  # `/lib` is a link to `/usr/lib`: under both names
+        target = Path(f"{root}{each}")
+        if target.exists() and not target.is_dir():  # in a folder that is mounted already
+            continue
+        if Path(real).is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+        _mount(real, str(target), MS_BIND | MS_REC)
+        if not writable:
+            kept = os.statvfs(target).f_flag & KEPT_FLAGS
+            _mount(real, str(target), MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
+
+
+def _mount(source: str, target: str, flags: int, kind: str = "") -> None:
+    done = _LIBC.mount(source.encode(), target.encode(), kind.encode() or None, flags, None)
+    _checked(done, f"{target} cannot be mounted")
+
+
+def _own_namespaces(flags: int) -> None:
+    """A user namespace in which this user is who it was, and others with it."""
+    user, group = os.geteuid(), os.getegid()
+    _checked(_LIBC.unshare(CLONE_NEWUSER | flags), "no namespaces of one's own")
+    for name, text in {
+        "setgroups": "deny",
+        "uid_map": f"{user} {user} 1",
+        "gid_map": f"{group} {group} 1",
+    }.items():
+        Path("/proc/self", name).write_text(text)
+
+
 # Sockets.
 
 LOAD_WORD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
@@ -251,12 +317,7 @@ def own_network() -> None:
 
     Raises OSError where an unprivileged process may not make namespaces.
     """
-    user, group = os.geteuid(), os.getegid()
-    _checked(_LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET), "no network of one's own")
-    for name, text in {
-        "setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1",
-    }.items():  # fmt: skip
-        Path("/proc/self", name).write_text(text)
+    _own_namespaces(CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
         up = struct.pack("16sH22x", b"lo", 0x41)  # IFF_UP | IFF_RUNNING
         fcntl.ioctl(opened, 0x8914, up)  # SIOCSIFFLAGS

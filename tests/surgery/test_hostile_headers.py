@@ -58,9 +58,11 @@ def test_so_are_many_files_that_hold_them_together(tmp_path: Path, mirror: Path)
     folder = tmp_path / "model"
     shutil.copytree(mirror / "models" / TINY, folder)
     (folder / "model.safetensors").unlink()
-    for part in range(2):
-        name = f"model-0000{part + 1}-of-00002.safetensors"
+    names = [f"model-0000{part + 1}-of-00002.safetensors" for part in range(2)]
+    for part, name in enumerate(names):
         write(folder / name, layers(MAX_TENSORS, part * MAX_TENSORS))
+    index = {"weight_map": dict(zip("ab", names, strict=True))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UnsafeWeights, match="20,000 tensors; no encoder has over 10,000"):
         inspect_model(local_model(folder), Sources((), tmp_path / "cache"))
 
