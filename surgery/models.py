@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,9 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
+# Folders read at once in a process: it is work for the processor, and whoever else is served by the
+# process waits for it.
+_READING = threading.BoundedSemaphore(2)
 FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
 
 
@@ -138,8 +142,9 @@ def local_model(directory: Path) -> ModelSource:
 
 
 def _from_folder(name: str, directory: Path) -> ModelSource:
-    _check_type(read_folder_config(directory, name), name)
-    folder = read_folder(directory, name)
+    with _READING:
+        _check_type(read_folder_config(directory, name), name)
+        folder = read_folder(directory, name)
     return ModelSource(
         name, "mirror", None, folder.fingerprint, folder.config, folder.files, directory
     )

@@ -36,8 +36,8 @@ EXAMPLE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/healthz", summary="Does the process live?", responses=EXAMPLE)
-def healthz() -> Health:
-    """Touches nothing else."""
+async def healthz() -> Health:
+    """Touches nothing else, and waits for no thread that other requests keep busy."""
     return Health()
 
 

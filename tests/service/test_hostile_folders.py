@@ -35,7 +35,9 @@ def service(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("hostile")
     text = folder / "secret.txt"
     text.write_text(f"{BESIDE}\n[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
-    weights = folder / "data" / "artifacts" / "jobs" / "ft_other" / "1" / "best" / "model.safetensors"
+    weights = (
+        folder / "data" / "artifacts" / "jobs" / "ft_other" / "1" / "best" / "model.safetensors"
+    )
     weights.parent.mkdir(parents=True)
     other = {"embeddings.word_embeddings.weight": torch.full((30522, 16), WEIGHT)}
     save_file(other, weights)

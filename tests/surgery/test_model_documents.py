@@ -57,7 +57,11 @@ def test_the_copy_is_the_model_and_the_tokenizer_of_the_folder(kind: str, tmp_pa
     assert {name for name in own if not name.startswith("pooler.")} <= shared
     assert all(torch.equal(plain[name], own[name]) for name in shared if "pooler" not in name)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for given in (TEXTS, list(zip(TEXTS, reversed(TEXTS), strict=True)), ["A B  c é 日本 zz [SEP]"]):
+    for given in (
+        TEXTS,
+        list(zip(TEXTS, reversed(TEXTS), strict=True)),
+        ["A B  c é 日本 zz [SEP]"],
+    ):
         assert tokenizer(given)["input_ids"] == loaded.tokenizer(given)["input_ids"]
 
 

@@ -1,0 +1,79 @@
+"""Models that make a library panic or take all memory: the job ends at once, with a named code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import TINY
+from services import Running, embedded_with
+
+Json = dict[str, Any]
+LIMIT = 4 << 30
+
+
+def catastrophic(folder: Path) -> None:
+    """A pattern whose search gives up: the tokenizers library panics, which is no Exception."""
+    document = json.loads((folder / "tokenizer.json").read_text())
+    split = {"pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    document["pre_tokenizer"] = {"type": "Split", **split}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # which reads tokenizer.json as it is
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def enormous(folder: Path) -> None:
+    """Embeddings of 12 GB, of which the weights hold next to nothing."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 200_000_000}))
+
+
+def senseless(folder: Path) -> None:
+    """Heads that do not divide the width: the class itself refuses its config."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
+
+
+@pytest.fixture(scope="module")
+def service(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("runaway")
+    for change in (catastrophic, enormous, senseless):
+        own = folder / "mirror" / "models" / "runaway" / change.__name__
+        shutil.copytree(mirror / "models" / TINY, own)
+        change(own)
+    limit = {"SURGEON_JOB_MEMORY_BYTES": str(LIMIT)}
+    with embedded_with(folder / "data", str(folder / "mirror"), limit) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("rows") / "train.csv"
+    rows = [f"{'a' * 3000}c {n},{n % 2}" for n in range(40)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return str(service.client.upload(path, None)["id"])
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("catastrophic", "model_unsupported", "fails on a text: PanicException"),
+        ("enormous", "out_of_memory", "ran out of memory"),
+        ("senseless", "model_unsupported", "does not load: ValueError"),
+    ],
+)
+def test_the_job_ends_at_its_first_attempt(
+    service: Running, dataset: str, model: str, code: str, words: str
+) -> None:
+    body = {"model": f"runaway/{model}", "dataset": dataset, "samples": 16, "max_length": 32}
+    job = service.finished(service.client.submit("rankings", body))
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
+    assert words in job["error"]["detail"]
+    starts = [each for each in job["transitions"] if each["status"] == "running"]
+    assert len(starts) == 1
+    assert str(service.data) not in json.dumps(job)

@@ -1,0 +1,81 @@
+"""An attempt that overruns a limit ends for good: another one would meet the limit again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laid_ready import with_child
+
+from app import jobs
+from app.db import Database
+from app.ids import new_id
+from app.settings import Settings
+from app.storage import open_storage
+from app.tables import Job, Kind, Status
+from app.transitions import enqueue
+from worker.attempt import Attempt, Outcome, Parts
+from worker.environments import WorkerFolders
+
+
+class Loading:
+    """A child that loads and loads, or that the kernel ended for the time it used."""
+
+    def __init__(self, *, overran: bool) -> None:
+        self.overran = overran
+        self._said = [{"type": "phase", "name": "load"}]
+        if overran:
+            self._said.append({"type": "gone"})
+
+    def begin_job(self) -> None:
+        """One more."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Heard."""
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        if self._said:
+            return self._said.pop(0)
+        time.sleep(min(seconds, 0.02))
+        return None
+
+    def how_it_ended(self) -> str:
+        return "the job used more processor time"
+
+    def last_lines(self) -> list[str]:
+        return ["12:00:00 load"]
+
+
+@pytest.mark.parametrize(
+    ("overran", "words"), [(False, "SURGEON_LOAD"), (True, "processor time")], ids=["load", "cpu"]
+)
+def test_a_limit_ends_the_job_with_its_log(
+    database: Database, tmp_path: Path, overran: bool, words: str
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", load=timedelta(seconds=0.1))
+    job = Job(
+        id=new_id("rk"), kind=Kind.RANKING, model="m", dataset="d", digest="x", max_attempts=3,
+        spec={}, resolved={"dataset": {}, "model": {}}, labels={},
+    )  # fmt: skip
+    with database.write() as session:
+        enqueue(session, job)
+    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    assert claimed is not None
+    parts = Parts(settings, database, open_storage(settings))
+    child: Any = Loading(overran=overran)
+    attempt = Attempt(
+        parts, *claimed, with_child(child), WorkerFolders.new(tmp_path), threading.Event(),
+        time.monotonic(),
+    )  # fmt: skip
+    assert attempt.run() == Outcome.KILLED
+    with database.read() as session:
+        over = session.get(Job, job.id)
+        assert over is not None
+        assert over.error is not None
+        assert (over.status, over.error["code"]) == (Status.FAILED, "deadline_exceeded")
+        assert words in over.error["detail"]
+        assert over.error["log"] == ["12:00:00 load"]
