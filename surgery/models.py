@@ -25,6 +25,7 @@ from surgery.errors import (
 )
 from surgery.headers import FLOATS, TensorHeader, check_count, encoder_sizes
 from surgery.hub_headers import hub_header
+from surgery.model_checks import check_weights, check_wrapper, explain_folder
 from surgery.model_documents import CLEANERS, CONFIG
 from surgery.model_files import (
     checked_documents,
@@ -131,6 +132,7 @@ def _in_mirror(name: str, sources: Sources) -> ModelSource | None:
         return None
     if os.path.lexists(directory / CONFIG):
         return _from_folder(name, directory)
+    explain_folder(directory, name)
     return None
 
 
@@ -217,6 +219,11 @@ def _check_sizes(name: str, sizes: dict[str, int]) -> None:
 def _check_type(config: dict[str, Any], name: str) -> None:
     model_type = config.get("model_type")
     if model_type not in ENCODERS:
+        if model_type is None:
+            raise ModelUnsupported(
+                f"config.json of {name!r} has no model_type; add it, as in "
+                '"model_type": "bert"; supported encoders: ' + ", ".join(sorted(ENCODERS))
+            )
         raise ModelUnsupported(
             f"model {name!r} is of type {str(model_type)[:60]!r}; supported encoders: "
             + ", ".join(sorted(ENCODERS))
@@ -227,6 +234,8 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
     """Architecture and layers of a resolved model, from its config and headers alone."""
     sizes = tensor_sizes(source, sources)
     config = source.config
+    layers = parts_of(sizes, source.prefix, Granularity.LAYER)
+    check_weights(config, sizes, len(layers), source.id)
     architectures = config.get("architectures") or [None]
     hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model")
     return ModelInfo(
@@ -237,7 +246,7 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
         architecture=architectures[0],
         hidden_size=hidden,
         parameters=sum(sizes.values()),
-        layers=parts_of(sizes, source.prefix, Granularity.LAYER),
+        layers=layers,
         parts={each: parts_of(sizes, source.prefix, each) for each in FINER},
         groups=_groups(encoder_sizes(sizes, source.prefix)),
         source="mirror" if source.directory else "hub",
@@ -255,10 +264,13 @@ def _groups(sizes: dict[str, int]) -> dict[str, int]:
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
     """Tensor name in the model → number of parameters, buffers of integers left out.
 
-    Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder.
+    Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder,
+    ModelUnsupported for names that no encoder has.
     """
     sizes: dict[str, int] = {}
-    for tensor, header in _tensors(source, sources).items():
+    tensors = _tensors(source, sources)
+    check_wrapper(tensors, source.prefix, source.id)
+    for tensor, header in tensors.items():
         if header.dtype in FLOATS:
             sizes[tensor] = header.size
     check_count(len(sizes), source.id)

@@ -23,7 +23,14 @@ from datasets import Dataset
 from numpy.lib import format as npy
 
 from surgery.data import Encoded, RowForm, TaskData
-from surgery.encoding import TokenChunk, encode, row_form, token_chunks, tokenizer_fingerprint
+from surgery.encoding import (
+    TokenChunk,
+    check_tokens,
+    encode,
+    row_form,
+    token_chunks,
+    tokenizer_fingerprint,
+)
 from surgery.folder import complete_folder, read_manifest
 from surgery.sources import file_digest
 
@@ -51,10 +58,15 @@ def encode_split(
     form = row_form(table, tokenizer, max_length)
     if rows is not None:
         found = _read(folder, form)
-        return found.select(rows) if found else encode(table, tokenizer, max_length, rows)
+        if found is None:
+            return encode(table, tokenizer, max_length, rows)
+        chosen = found.select(rows)
+        check_tokens(chosen, tokenizer)
+        return chosen
     for _ in range(ATTEMPTS):
         found = _read(folder, form)
         if found is not None:
+            check_tokens(found, tokenizer)
             return found
         _write(folder, table, tokenizer, max_length)
     raise OSError(f"the tokens in {folder} are damaged as soon as written; check that disk")
