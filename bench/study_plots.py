@@ -20,7 +20,7 @@ SAVED = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
 
 
 def plot_gains(path: Path, runs: Sequence[Run]) -> None:
-    """What each layer alone gains over the head alone (all layers dashed): a panel a task, a line a seed."""
+    """What each layer alone gains over the head: a panel a task, a line a seed."""
     tasks = list(dict.fromkeys(run.task for run in runs if run.gains))
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)

@@ -15,11 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from app.client import POLL_SECONDS, ApiError, Client, Unreachable
 from app.terminal import console, progress_bar, show_ranking
@@ -31,8 +33,8 @@ from worker.demo_view import (
     LAST,
     TANGENT,
     Arm,
+    arm_bars,
     arm_lines,
-    arms_progress,
     arms_table,
     best_arm,
     by_hand,
@@ -218,10 +220,22 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def ranking_progress(screen: Console) -> tuple[AbstractContextManager[Any], Callable[[Json], None]]:
+    """A bar on a terminal, else a line a phase; and what to call with every state of the job."""
+    return progress_bar() if screen.is_terminal else (nullcontext(), ranking_lines(say))
+
+
+def arms_progress(
+    screen: Console, names: Sequence[str]
+) -> tuple[AbstractContextManager[Any], Callable[[str, Json], None]]:
+    """A bar an arm on a terminal, else lines; and what to call with every state of an arm."""
+    return arm_bars(screen, names) if screen.is_terminal else (nullcontext(), arm_lines(say))
+
+
 def rank(client: Client, dataset: str) -> Json:
     """The finished ranking."""
     body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all"}
-    bar, seen = progress_bar() if console.is_terminal else (nullcontext(), ranking_lines(say))
+    bar, seen = ranking_progress(console)
     with bar:
         return succeeded(client.wait(client.submit("rankings", body), seen))
 
@@ -263,11 +277,7 @@ def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
         layers = dry["resolved"]["layers"]
         known = [job for job in jobs.values() if job["resolved"]["layers"] == layers]
         jobs[name] = known[0] if known else client.submit("finetunes", body)
-    bars, seen = (
-        arms_progress(console, list(jobs))
-        if console.is_terminal
-        else (nullcontext(), arm_lines(say))
-    )
+    bars, seen = arms_progress(console, list(jobs))
     with bars:
         while not all(job["terminal"] for job in jobs.values()):
             time.sleep(POLL_SECONDS)

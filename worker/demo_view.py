@@ -41,7 +41,7 @@ class Arm:
     bytes: int
 
 
-def arms_progress(
+def arm_bars(
     console: Console, names: Sequence[str]
 ) -> tuple[Progress, Callable[[str, Mapping[str, Any]], None]]:
     """A bar an arm, and what to call with an arm's name and every state of its job."""

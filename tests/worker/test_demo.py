@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from worker import demo
 from worker.demo_view import (
@@ -20,8 +21,8 @@ from worker.demo_view import (
     ONE_RUN,
     TANGENT,
     Arm,
+    arm_bars,
     arm_lines,
-    arms_progress,
     arms_table,
     best_arm,
     by_hand,
@@ -207,7 +208,7 @@ def test_the_table_is_aligned_and_fits_a_terminal() -> None:
 
 
 def test_progress_follows_each_job() -> None:
-    bars, seen = arms_progress(Console(file=io.StringIO()), [FIRST, ALL])
+    bars, seen = arm_bars(Console(file=io.StringIO()), [FIRST, ALL])
     step = {"unit": "steps", "step": 30, "total_steps": 120}
     seen(FIRST, {"status": "running", "phase": "train", "terminal": False, "progress": step})
     first, everything = bars.tasks
@@ -254,6 +255,17 @@ def test_without_a_terminal_a_ranking_has_a_line_for_each_phase() -> None:
     assert [line.strip() for line in lines] == [
         "ranking: load", "ranking: warmup", "ranking: score", "ranking: succeeded",
     ]  # fmt: skip
+
+
+def test_bars_are_for_terminals_and_lines_for_files(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    assert isinstance(demo.arms_progress(terminal, [FIRST])[0], Progress)
+    assert isinstance(demo.ranking_progress(terminal)[0], Progress)
+    file = Console(file=io.StringIO(), force_terminal=False)
+    demo.arms_progress(file, [FIRST])[1](FIRST, state("running"))
+    demo.ranking_progress(file)[1](state("running", phase="score"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["  first 2: started", "  ranking: score"]
 
 
 def test_the_curl_lines_repeat_what_was_sent() -> None:
