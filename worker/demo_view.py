@@ -94,9 +94,10 @@ def arm_lines(say: Callable[[str], None]) -> Callable[[str, Mapping[str, Any]], 
     A job of two arms is told under the name that comes first.
     """
     said: dict[str, str] = {}
+    names: dict[str, str] = {}
 
     def seen(name: str, job: Mapping[str, Any]) -> None:
-        state = job["status"]
+        name, state = names.setdefault(job["id"], name), job["status"]
         if state == "queued" or said.get(job["id"]) == state:
             return
         said[job["id"]] = state

@@ -238,6 +238,7 @@ def test_without_a_terminal_an_arm_has_a_line_at_its_start_and_end() -> None:
         "primary_metric": "accuracy", "best": {"metrics": {"accuracy": 0.954}},
         "seconds": {"total": 121.4},
     }  # fmt: skip
+    seen(FIRST, state("succeeded", result=result))  # of the two, this was asked for last
     seen(TANGENT, state("succeeded", result=result))
     seen(ALL, state("running", id="ft_2"))
     seen(ALL, state("failed", id="ft_2"))
