@@ -193,6 +193,7 @@ def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
         name=arm.name, policy=arm.selection.policy,
         adapter=arm.adapter.type if arm.adapter else None,
         layers=jobs[0].resolved.get("layers"), single=single,
+        learning_rate=jobs[0].spec["training"]["learning_rate"],
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[Loaded
     so that no task costs much more than another. The validation rows are the same for every seed.
     """
     sources = place.sources
-    data = _agreement(sources.cache) if task == AGREEMENT else _preset(task, sources)
+    data = agreement(sources.cache) if task == AGREEMENT else _preset(task, sources)
     validation = choose_rows(len(data.validation), setting.validation, 0)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[: setting.rows]
     data = replace(
@@ -93,7 +93,8 @@ def _preset(task: str, sources: Sources) -> TaskData:
     return open_data(folder, report, source.metrics)
 
 
-def _agreement(cache: Path) -> TaskData:
+def agreement(cache: Path) -> TaskData:
+    """The generated rows of the demo, as a dataset."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         train, validation = write_csv(Path(scratch))
         folder = Path(scratch) / "data"

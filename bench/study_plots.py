@@ -20,7 +20,7 @@ SAVED = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
 
 
 def plot_gains(path: Path, runs: Sequence[Run]) -> None:
-    """What each layer alone gains over the head alone: a panel a task, a line a seed."""
+    """What each layer alone gains over the head: a panel a task, a line a seed."""
     tasks = list(dict.fromkeys(run.task for run in runs if run.gains))
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
@@ -42,7 +42,7 @@ def plot_gains(path: Path, runs: Sequence[Run]) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("points over the head", fontsize=7)
     for axis in axes[-1]:
-        axis.set_xlabel("layer trained alone (dashed: all)", fontsize=7)
+        axis.set_xlabel("layer trained alone (dashed: all, same rate)", fontsize=7)
     _save(figure, path)
 
 

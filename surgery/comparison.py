@@ -74,7 +74,10 @@ def compare(
         single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
         runs=len(runs),
         seconds=round(sum(result.seconds["total"] for result in results), 3),
-        warnings=_warnings(results, noise, metrics),
+        warnings=[
+            *_shared_rate(arms, metrics, reference),
+            *_warnings(results, noise, metrics),
+        ],
     )
 
 
@@ -86,6 +89,24 @@ def _reference(arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float
     measured = [arm for arm in arms if metrics[arm.name]] or list(arms)
     whole = [arm for arm in measured if arm.policy is Policy.ALL]
     return (whole or measured)[0].name
+
+
+def _shared_rate(
+    arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]], reference: str
+) -> list[str]:
+    """What else differences to the reference may be due to, where it shares its learning rate."""
+    measured = [arm for arm in arms if metrics[arm.name]]
+    rate = next((arm.learning_rate for arm in measured if arm.name == reference), None)
+    same = [arm.name for arm in measured if arm.learning_rate == rate]
+    if rate is None or len(same) < 2:
+        return []
+    which = "all arms" if len(same) == len(measured) else f"{', '.join(same[:-1])} and {same[-1]}"
+    text = (
+        f"{which} trained at one learning rate, {rate:g}: a rate that suits a few layers can be "
+        "too high for all of them, so a difference between these arms, or the lack of one, may be "
+        "the rate's"
+    )
+    return [text]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

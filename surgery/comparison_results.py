@@ -22,6 +22,9 @@ class ArmPlan(BaseModel):
         None, description="What trains; null where a ranking has to be computed first."
     )
     single: bool = Field(False, description="Whether single_layers made it.")
+    learning_rate: float | None = Field(
+        None, description="Null in comparisons of versions that did not note it."
+    )
 
 
 class SeedMean(BaseModel):

@@ -59,8 +59,16 @@ def ranking_result(scores: dict[str, dict[str, float]], main: str = "fisher") ->
     )  # fmt: skip
 
 
-def plan(name: str, policy: Policy = Policy.LAST_K, layer: str | None = None) -> ArmPlan:
-    return ArmPlan(name=name, policy=policy, layers=[layer] if layer else None, single=bool(layer))
+def plan(
+    name: str,
+    policy: Policy = Policy.LAST_K,
+    layer: str | None = None,
+    learning_rate: float | None = None,
+) -> ArmPlan:
+    return ArmPlan(
+        name=name, policy=policy, layers=[layer] if layer else None, single=bool(layer),
+        learning_rate=learning_rate,
+    )  # fmt: skip
 
 
 def run(arm: str, seed: int, metric: float | None, noise: float | None = None) -> Run:

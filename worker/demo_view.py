@@ -20,6 +20,11 @@ FISHER, TANGENT = "Fisher's top 2", "tangent's top 2"
 FIRST, LAST, ALL = "first 2", "last 2", "all"
 CHANCE = 0.5  # two classes of equal size
 FAR_FROM_NOISE = 2.0  # standard errors between two arms that are said to differ
+ONE_RUN = (
+    "Each arm is one run. On this task another seed can turn an arm that learns into one that "
+    "stays at chance, so this compares runs, not ways to train: `surgeon compare` with several "
+    "seeds does that."
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Arm:
 
     name: str
     layers: tuple[int, ...]
+    learning_rate: float
     metric: float
     parameters: int
     seconds: float
@@ -35,7 +41,7 @@ class Arm:
     bytes: int
 
 
-def arms_progress(
+def arm_bars(
     console: Console, names: Sequence[str]
 ) -> tuple[Progress, Callable[[str, Mapping[str, Any]], None]]:
     """A bar an arm, and what to call with an arm's name and every state of its job."""
@@ -68,17 +74,57 @@ def arms_progress(
     return bars, seen
 
 
+def ranking_lines(say: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
+    """What to call with every state of a ranking: a line when it enters another phase."""
+    said = ""
+
+    def seen(job: Mapping[str, Any]) -> None:
+        nonlocal said
+        state = job["status"] if job["terminal"] else job["phase"] or job["status"]
+        if state != said:
+            said = state
+            say(f"  ranking: {state}")
+
+    return seen
+
+
+def arm_lines(say: Callable[[str], None]) -> Callable[[str, Mapping[str, Any]], None]:
+    """What to call with an arm's name and every state of its job: a line at its start and end.
+
+    A job of two arms is told under the name that comes first.
+    """
+    said: dict[str, str] = {}
+    names: dict[str, str] = {}
+
+    def seen(name: str, job: Mapping[str, Any]) -> None:
+        name, state = names.setdefault(job["id"], name), job["status"]
+        if state == "queued" or said.get(job["id"]) == state:
+            return
+        said[job["id"]] = state
+        result = job["result"]
+        if not job["terminal"]:
+            say(f"  {name}: started")
+        elif result:
+            metric = result["primary_metric"]
+            value = f"{metric} {result['best']['metrics'][metric]:.3f}"
+            say(f"  {name}: finished in {result['seconds']['total']:.0f} s, {value}")
+        else:
+            say(f"  {name}: {state}")
+
+    return seen
+
+
 def arms_table(arms: Sequence[Arm], metric: str) -> Table:
     """What each selection trained, reached and cost."""
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     table.add_column("layers", no_wrap=True)
-    for name in (metric, "trainable", "seconds", "checkpoint"):
+    for name in ("rate", metric, "trainable", "seconds", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in arms:
         table.add_row(
-            arm.name, _shown_layers(arm.layers), f"{arm.metric:.3f}", f"{arm.parameters:,}",
-            f"{arm.seconds:.1f}", f"{arm.bytes / 1e6:.1f} MB",
+            arm.name, _shown_layers(arm.layers), f"{arm.learning_rate:g}", f"{arm.metric:.3f}",
+            f"{arm.parameters / 1e6:.2f}M", f"{arm.seconds:.1f}", f"{arm.bytes / 1e6:.1f}",
         )  # fmt: skip
     return table
 
@@ -93,83 +139,77 @@ def best_arm(arms: Sequence[Arm]) -> Arm:
 
 
 def conclusions(arms: Sequence[Arm], rows: int) -> list[str]:
-    """What the numbers of the arms say, measured on so many validation rows."""
+    """What the numbers of the arms say, measured on so many validation rows, and what they do not.
+
+    An arm is one run, so nothing is said of layers, rates or scores beyond these runs.
+    """
     by_name = {arm.name: arm for arm in arms}
-    fisher, first, last = by_name[FISHER], by_name[FIRST], by_name[LAST]
+    fisher, tangent = by_name[FISHER], by_name[TANGENT]
+    first, last = by_name[FIRST], by_name[LAST]
     error = math.sqrt(CHANCE * (1 - CHANCE) / rows)  # largest at one half
+    measure = (
+        f"Chance is {CHANCE:.3f}. On {rows} validation rows an accuracy has a standard error of "
+        f"{error:.3f} at most; a difference within two standard errors of its own is called noise."
+    )
     return [
-        f"Chance is {CHANCE:.3f}; on {rows} validation rows one standard error is {error:.3f}.",
-        _fisher_against_first(fisher, first, rows) + _same_layers(fisher, last),
-        _tangent_against_fisher(by_name[TANGENT], fisher, rows)
-        + _same_layers(by_name[TANGENT], first),
-        _small_against_all(best_arm([fisher, by_name[TANGENT], first, last]), by_name[ALL], rows),
-        _why_compare(fisher, first, rows),
+        measure,
+        _against(fisher, first, rows) + _same_run(fisher, last),
+        _against(tangent, fisher, rows) + _same_run(tangent, first) + _same_run(tangent, last),
+        _against_all(best_arm([fisher, tangent, first, last]), by_name[ALL], rows),
+        ONE_RUN,
     ]
 
 
-def _fisher_against_first(fisher: Arm, first: Arm, rows: int) -> str:
-    if fisher.layers == first.layers:
-        return f"Fisher's top 2 are the first 2 layers here ({fisher.metric:.3f})."
-    difference = fisher.metric - first.metric
-    numbers = f"{fisher.metric:.3f} against {first.metric:.3f}"
-    if _is_noise(fisher.metric, first.metric, rows):
-        return f"Fisher's top 2 and the first 2 layers do not differ beyond noise: {numbers}."
-    verb = "beat" if difference > 0 else "lost to"
-    near = ", and stayed near chance" if _is_noise(fisher.metric, CHANCE, rows) else ""
-    return f"Fisher's top 2 {verb} the first 2 layers by {abs(difference):.3f}: {numbers}{near}."
+def _against(one: Arm, other: Arm, rows: int) -> str:
+    """How two arms at the same rate differ, if they do."""
+    if one.layers == other.layers:
+        return f"{_begin(one)} and {other.name} are the same layers: one run, {one.metric:.3f}."
+    numbers = f"{one.metric:.3f} against {other.metric:.3f}{_near_chance(one, other, rows)}"
+    if _is_noise(one.metric, other.metric, rows):
+        return f"{_begin(one)} and {other.name} do not differ beyond noise: {numbers}."
+    verb = "better" if one.metric > other.metric else "worse"
+    return f"{_begin(one)} did {verb} than {other.name}: {numbers}."
 
 
-def _tangent_against_fisher(tangent: Arm, fisher: Arm, rows: int) -> str:
-    numbers = f"{tangent.metric:.3f} against {fisher.metric:.3f}"
-    start = "The tangent-kernel score, which asks what a layer could learn, "
-    if tangent.layers == fisher.layers:
-        return f"{start}prefers the same two layers."
-    if _is_noise(tangent.metric, fisher.metric, rows):
-        return f"{start}prefers two others, no better or worse than noise: {numbers}."
-    verb = "better" if tangent.metric > fisher.metric else "worse"
-    return f"{start}prefers two others, and they do {verb}: {numbers}."
+def _same_run(chosen: Arm, plain: Arm) -> str:
+    return f" They are the {plain.name} layers: one run." * (chosen.layers == plain.layers)
 
 
-def _same_layers(chosen: Arm, plain: Arm) -> str:
-    return f" They are the {plain.name} layers: those two arms are one run." * (
-        chosen.layers == plain.layers
-    )
-
-
-def _small_against_all(best: Arm, everything: Arm, rows: int) -> str:
+def _against_all(best: Arm, everything: Arm, rows: int) -> str:
+    """The best arm of two layers beside all layers, which have another rate."""
     share = best.parameters / everything.parameters
+    few = f"best two layers ({best.name}, {share:.0%} of the parameters) at {best.learning_rate:g}"
+    whole = f"all layers at {everything.learning_rate:g}"
     numbers = f"{best.metric:.3f} against {everything.metric:.3f}"
-    start = f"The best two layers ({best.name}), {share:.0%} of the parameters that `all` trains,"
-    if _is_noise(best.metric, CHANCE, rows) and _is_noise(everything.metric, CHANCE, rows):
-        return (
-            f"{start} and `all` both stayed near chance: {numbers}. Train longer, or on more rows."
-        )
-    if _is_noise(everything.metric, CHANCE, rows):
-        return (
-            f"{start} beat all layers, which stayed near chance: {numbers}. The settings are the "
-            "same for all arms; a lower learning rate may suit `all` better."
-        )
     if _is_noise(best.metric, everything.metric, rows):
-        return f"{start} do as well as all layers: {numbers}."
-    verb = "beat" if best.metric > everything.metric else "fall short of"
-    return f"{start} {verb} all layers: {numbers}."
-
-
-def _why_compare(fisher: Arm, first: Arm, rows: int) -> str:
-    reason = (
-        "The Fisher score measures how large a layer's gradients are, not whether they can learn "
-        "the task"
+        told = f"Between the {few} and {whole} there is no difference beyond noise: {numbers}"
+    else:
+        verb = "better" if best.metric > everything.metric else "worse"
+        told = f"The {few} did {verb} than {whole}: {numbers}"
+    return (
+        f"{told}{_near_chance(best, everything, rows)}. The two layers are the best of several by "
+        "these very rows, and neither rate was searched."
     )
-    if _is_noise(fisher.metric, first.metric, rows):
-        return f"{reason}; only a comparison shows whether a selection matters."
-    if fisher.metric < first.metric:
-        less = "do not" if _is_noise(fisher.metric, CHANCE, rows) else "learn less"
-        return f"{reason}; here the first layers learn it and the preferred ones {less}: compare."
-    return f"{reason}; here it chose well, on another task it may not: compare."
+
+
+def _near_chance(one: Arm, other: Arm, rows: int) -> str:
+    """Which of the two did not leave chance."""
+    near = [arm for arm in (one, other) if _is_noise(arm.metric, CHANCE, rows)]
+    if len(near) == 2:
+        return ", both near chance: they may have learned nothing"
+    return f"; {near[0].name} stayed near chance" if near else ""
+
+
+def _begin(arm: Arm) -> str:
+    return arm.name[0].upper() + arm.name[1:]
 
 
 def _is_noise(one: float, other: float, rows: int) -> bool:
-    """Whether two accuracies on so many rows differ by less than two standard errors."""
+    """Whether two accuracies on so many rows differ by less than two standard errors.
+
+    Arms are measured on the same rows, and the errors of paired differences would be smaller where
+    arms tend to be right on the same ones: this errs towards noise.
+    """
     # One success and one failure more: an accuracy of 1 is not known without error.
     smoothed = [(value * rows + 1) / (rows + 2) for value in (one, other)]
     error = math.sqrt(sum(value * (1 - value) / rows for value in smoothed))

@@ -1,4 +1,4 @@
-"""What the table of scoring methods says below itself."""
+"""What the tables of a comparison say below themselves."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from finished_runs import grid, plan
 from rich.console import Console
 
-from app.comparison_table import methods_table
+from app.comparison_table import comparison_view, methods_table
+from surgery.comparison import compare
 
 ENTRY: dict[str, Any] = {
     "method": "tangent", "spearman": 0.9, "spearman_ci": [0.8, 1.0], "minus_fisher_ci": [0.2, 0.6],
@@ -33,3 +35,11 @@ def test_whether_a_method_is_better_than_the_default(
     table = methods_table({"methods": [entry], "recommended": recommended})
     Console(width=80, file=printed).print(table)
     assert told in " ".join(printed.getvalue().split())
+
+
+def test_a_rate_that_arms_share_is_named_below_their_table() -> None:
+    arms = [plan("all", learning_rate=3e-4), plan("last", learning_rate=3e-4)]
+    result = compare(arms, grid({"all": [0.5], "last": [0.9]})).model_dump(mode="json")
+    printed = StringIO()
+    Console(width=80, file=printed).print(comparison_view(result, "model on data"))
+    assert "all arms trained at one learning rate, 0.0003" in " ".join(printed.getvalue().split())

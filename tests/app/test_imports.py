@@ -76,7 +76,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 @pytest.mark.parametrize("package", ["surgery", "app", "worker", "bench", "tests"])
 def test_functions_and_files_stay_small(package: str) -> None:
     texts = {path: path.read_text() for path in (ROOT / package).rglob("*.py")}
-    assert [str(path) for path, text in texts.items() if len(text.splitlines()) > 300] == []
+    assert [str(path) for path, text in texts.items() if len(text.splitlines()) > 400] == []
     long = [
         (str(path), node.name)
         for path, text in texts.items()

@@ -127,3 +127,22 @@ def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
     assert f"Finished fine-tunes: {cells}. Missing: 1 of" in text
     assert "all of 3 further pairs of task and seed" in text
     assert len(runs_of(results.lines.values())) == 1
+
+
+def test_the_page_claims_nothing_of_all_layers_beyond_the_one_rate(tmp_path: Path) -> None:
+    text = page(Results(written(tmp_path), SETTING), ["agreement"], [0])
+    assert "Everything but LoRA was trained at one learning rate." in text
+    assert "whether training a few layers is better than training all is not answered" in text
+    assert "| minus all layers, at this rate | minus LoRA, at its rate |" in text
+    assert "All layers reached" not in text  # one seed
+
+
+def test_the_page_names_what_all_layers_reached_with_each_of_several_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    cells = lines() + [{**line, "seed": 1} for line in lines()]
+    for cell in cells:
+        if cell["arm"] == "all":
+            cell["value"] = 0.978 if cell["seed"] == 0 else 0.5
+    path.write_text("\n".join(map(json.dumps, cells)))
+    text = page(Results(path, SETTING), ["agreement"], [0, 1])
+    assert "All layers reached, on agreement 97.8 with seed 0, 50.0 with seed 1." in text

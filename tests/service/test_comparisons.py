@@ -45,6 +45,7 @@ def test_two_ways_with_two_seeds_to_the_table(service: Running) -> None:
         "accuracy", "all", [],
     )  # fmt: skip
     assert 0 < result["noise"] < 0.1
+    assert result["warnings"][0].startswith("all arms trained at one learning rate, 0.001: ")
     top, whole = result["arms"]
     assert [run["seed"] for run in top["runs"]] == [0, 1]
     assert len(top["trained_layers"]) == 1

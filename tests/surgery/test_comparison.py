@@ -81,6 +81,41 @@ def test_an_undefined_metric_is_a_failure_with_its_reason() -> None:
     assert (failure.job, failure.error["code"]) == ("ft_a0", "metric_undefined")
 
 
+def told_of_rates(rates: dict[str, float | None], **metrics: float) -> list[str]:
+    """The warnings about rates of a comparison with an arm for each rate."""
+    arms = [
+        plan(name, Policy.ALL if name == "all" else Policy.LAST_K, learning_rate=rate)
+        for name, rate in rates.items()
+    ]
+    runs = [run(arm.name, 0, metrics.get(arm.name)) for arm in arms]
+    return [text for text in compare(arms, runs).warnings if "rate" in text]
+
+
+def test_arms_that_share_a_rate_are_said_to() -> None:
+    (text,) = told_of_rates({"all": 3e-4, "last": 3e-4}, all=0.5, last=0.9)
+    assert text.startswith("all arms trained at one learning rate, 0.0003: ")
+    assert "may be the rate's" in text
+    rates = {"lora": 1e-3, "first": 1e-4, "last": 1e-4, "all": 1e-4}
+    (text,) = told_of_rates(rates, lora=0.6, first=0.6, last=0.6, all=0.6)
+    assert text.startswith("first, last and all trained at one learning rate, 0.0001: ")
+
+
+@pytest.mark.parametrize(
+    ("rates", "metrics"),
+    [
+        ({"all": 5e-5, "last": 3e-4}, {"all": 0.9, "last": 0.9}),
+        ({"all": 5e-5, "last": 3e-4, "first": 3e-4}, {"all": 0.9, "last": 0.9, "first": 0.9}),
+        ({"all": 3e-4}, {"all": 0.9}),
+        ({"all": 3e-4, "last": 3e-4}, {"all": 0.9}),  # the other arm has no result
+        ({"all": None, "last": None}, {"all": 0.9, "last": 0.9}),  # not noted
+    ],
+)
+def test_nothing_is_said_where_no_arm_shares_the_references_rate(
+    rates: dict[str, float | None], metrics: dict[str, float]
+) -> None:
+    assert told_of_rates(rates, **metrics) == []
+
+
 @pytest.mark.parametrize(
     ("mean", "ci", "noise", "told"),
     [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from worker import demo
 from worker.demo_view import (
@@ -16,22 +18,26 @@ from worker.demo_view import (
     FIRST,
     FISHER,
     LAST,
+    ONE_RUN,
     TANGENT,
     Arm,
-    arms_progress,
+    arm_bars,
+    arm_lines,
     arms_table,
     best_arm,
     by_hand,
     conclusions,
+    ranking_lines,
 )
 
 PARAMETERS = {2: 3_549_698, 6: 10_648_322}
+RATES = {2: 3e-4, 6: 5e-5}
 
 
 def arm(name: str, layers: tuple[int, ...], metric: float) -> Arm:
     return Arm(
-        name=name, layers=layers, metric=metric, parameters=PARAMETERS[len(layers)],
-        seconds=12.34, checkpoint=f"ck_{layers[0]}", bytes=14_200_000,
+        name=name, layers=layers, learning_rate=RATES[len(layers)], metric=metric,
+        parameters=PARAMETERS[len(layers)], seconds=12.34, checkpoint=f"ck_{layers[0]}", bytes=14_200_000,
     )  # fmt: skip
 
 
@@ -51,66 +57,135 @@ def text_of(arms: list[Arm], rows: int = 500) -> str:
     return "\n".join(conclusions(arms, rows))
 
 
-def test_the_loss_of_fishers_choice_is_said() -> None:
-    said = text_of(arms_of(fisher=0.506, first=0.998, last=0.506, everything=1.0))
-    assert "Fisher's top 2 lost to the first 2 layers by 0.492: 0.506 against 0.998" in said
-    assert "stayed near chance" in said
-    assert "They are the last 2 layers" in said
-    assert "The best two layers (tangent's top 2), 33% of the parameters" in said
-    assert "do as well as all layers: 0.998 against 1.000" in said
-    assert "the first layers learn it and the preferred ones do not" in said
+LEARNED = {"fisher": 0.51, "first": 0.954, "last": 0.51, "everything": 0.982}
+BETTER_PAIR = {"fisher": 0.51, "first": 0.954, "last": 0.51, "everything": 0.85}
+EQUAL = {"fisher": 0.90, "first": 0.95, "last": 0.94, "everything": 0.955}
+CHANCE_ALL = {"fisher": 0.51, "first": 0.954, "last": 0.51, "everything": 0.5}
+NOTHING = {"fisher": 0.5, "first": 0.51, "last": 0.5, "everything": 0.49}
+ONLY_ALL = {"fisher": 0.5, "first": 0.51, "last": 0.5, "everything": 0.98}
 
 
-def test_the_win_of_fishers_choice_is_said() -> None:
-    said = text_of(arms_of(fisher=0.9, first=0.7, last=0.8, everything=0.9))
-    assert "Fisher's top 2 beat the first 2 layers by 0.200: 0.900 against 0.700." in said
-    assert "here it chose well" in said
-    assert "near chance" not in said
-    assert "They are the last 2 layers" not in said
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        (
+            LEARNED,
+            (
+                "The best two layers (tangent's top 2, 33% of the parameters) at 0.0003 did worse than "
+                "all layers at 5e-05: 0.954 against 0.982."
+            ),
+        ),
+        (BETTER_PAIR, "did better than all layers at 5e-05: 0.954 against 0.850."),
+        (
+            EQUAL,
+            (
+                "Between the best two layers (tangent's top 2, 33% of the parameters) at 0.0003 and "
+                "all layers at 5e-05 there is no difference beyond noise: 0.950 against 0.955."
+            ),
+        ),
+        (
+            CHANCE_ALL,
+            "did better than all layers at 5e-05: 0.954 against 0.500; all stayed near chance.",
+        ),
+        (
+            ONLY_ALL,
+            (
+                "did worse than all layers at 5e-05: 0.510 against 0.980; tangent's top 2 stayed near "
+                "chance."
+            ),
+        ),
+        (
+            NOTHING,
+            (
+                "no difference beyond noise: 0.510 against 0.490, both near chance: they may have "
+                "learned nothing."
+            ),
+        ),
+    ],
+)
+def test_two_layers_and_all_are_compared_by_their_numbers(
+    metrics: dict[str, float], sentence: str
+) -> None:
+    said = text_of(arms_of(**metrics))
+    assert sentence in said
+    assert "neither rate was searched" in said
+    assert ONE_RUN in said
 
 
-def test_the_tangent_score_is_compared_with_fishers() -> None:
-    said = text_of(arms_of(fisher=0.506, first=0.998, last=0.506, everything=1.0))
-    assert "prefers two others, and they do better: 0.998 against 0.506" in said
-    assert "They are the first 2 layers: those two arms are one run." in said
-    said = text_of(arms_of(fisher=0.9, first=0.7, last=0.8, everything=0.9, tangent=0.6))
-    assert "and they do worse: 0.600 against 0.900" in said
-    assert "They are the first 2 layers" not in said
-    said = text_of(arms_of(fisher=0.9, first=0.7, last=0.8, everything=0.9, tangent=0.91))
-    assert "no better or worse than noise: 0.910 against 0.900" in said
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        (
+            LEARNED,
+            (
+                "Fisher's top 2 did worse than first 2: 0.510 against 0.954; Fisher's top 2 stayed "
+                "near chance. They are the last 2 layers: one run."
+            ),
+        ),
+        (
+            {**EQUAL, "first": 0.7},
+            "Fisher's top 2 did better than first 2: 0.900 against 0.700.",
+        ),
+        (
+            {**EQUAL, "first": 0.91},
+            "Fisher's top 2 and first 2 do not differ beyond noise: 0.900 against 0.910.",
+        ),
+        (
+            NOTHING,
+            (
+                "Fisher's top 2 and first 2 do not differ beyond noise: 0.500 against 0.510, both near "
+                "chance: they may have learned nothing."
+            ),
+        ),
+        (
+            LEARNED,
+            (
+                "Tangent's top 2 did better than Fisher's top 2: 0.954 against 0.510; Fisher's top 2 "
+                "stayed near chance. They are the first 2 layers: one run."
+            ),
+        ),
+        (
+            {**EQUAL, "tangent": 0.6},
+            "Tangent's top 2 did worse than Fisher's top 2: 0.600 against 0.900.",
+        ),
+        (
+            {**EQUAL, "tangent": 0.91},
+            "Tangent's top 2 and Fisher's top 2 do not differ beyond noise: 0.910 against 0.900.",
+        ),
+    ],
+)
+def test_two_scores_are_compared_by_their_numbers(metrics: dict[str, float], sentence: str) -> None:
+    assert sentence in text_of(arms_of(**metrics))
 
 
-def test_a_difference_below_the_noise_is_called_noise() -> None:
-    said = text_of(arms_of(fisher=0.80, first=0.82, last=0.5, everything=0.81))
-    assert "do not differ beyond noise: 0.800 against 0.820" in said
-    assert "only a comparison shows" in said
+def test_scores_that_choose_the_same_layers_are_one_run() -> None:
+    arms = arms_of(**EQUAL)
+    arms[1] = arm(TANGENT, arms[0].layers, arms[0].metric)
+    said = text_of(arms)
+    assert "Tangent's top 2 and Fisher's top 2 are the same layers: one run, 0.900." in said
 
 
-def test_the_same_difference_on_many_rows_is_no_noise() -> None:
-    said = text_of(arms_of(fisher=0.80, first=0.82, last=0.5, everything=0.81), rows=100_000)
-    assert "lost to the first 2 layers by 0.020" in said
+def test_a_small_difference_is_noise_on_few_rows_and_none_on_many() -> None:
+    arms = arms_of(fisher=0.80, first=0.82, last=0.5, everything=0.81)
+    assert "do not differ beyond noise: 0.800 against 0.820" in text_of(arms)
+    assert "did worse than first 2: 0.800 against 0.820" in text_of(arms, rows=100_000)
 
 
-def test_two_layers_that_fall_short_of_all_are_said_to() -> None:
-    said = text_of(arms_of(fisher=0.5, first=0.8, last=0.5, everything=0.95))
-    assert "fall short of all layers: 0.800 against 0.950" in said
+@pytest.mark.parametrize("metrics", [LEARNED, BETTER_PAIR, EQUAL, CHANCE_ALL, NOTHING, ONLY_ALL])
+def test_no_numbers_of_one_run_are_put_down_to_the_layers(metrics: dict[str, float]) -> None:
+    said = text_of(arms_of(**metrics))
+    assert not re.search(r"\b(beat|beats|lost to|learn the task|do as well as)\b", said)
 
 
-def test_all_layers_that_did_not_learn_are_no_fair_rival() -> None:
-    said = text_of(arms_of(fisher=0.5, first=0.95, last=0.5, everything=0.5))
-    assert "beat all layers, which stayed near chance: 0.950 against 0.500" in said
-    assert "a lower learning rate may suit `all` better" in said
-
-
-def test_fishers_choice_that_learned_less_is_not_said_to_fail() -> None:
-    said = text_of(arms_of(fisher=0.8, first=0.95, last=0.7, everything=0.95))
-    assert "the preferred ones learn less" in said
-
-
-def test_nothing_learned_is_not_called_as_good_as_all() -> None:
-    said = text_of(arms_of(fisher=0.5, first=0.51, last=0.5, everything=0.49))
-    assert "both stayed near chance" in said
-    assert "do as well as" not in said
+def test_an_arm_that_trains_all_layers_has_a_lower_rate_and_the_rule_says_both() -> None:
+    everything = demo.training_of({"policy": "all"})["learning_rate"]
+    selections = [{"policy": "top_k", "k": 2}, {"policy": "layers", "layers": ["a", "b"]},
+                  {"policy": "first_k", "k": 2}, {"policy": "last_k", "k": 2}]  # fmt: skip
+    (few,) = {demo.training_of(selection)["learning_rate"] for selection in selections}
+    assert everything < few
+    assert f"{everything:g} where all layers train" in demo.RULE
+    assert f"{few:g} where two do" in demo.RULE
+    assert "not searched" in demo.RULE
 
 
 def test_the_best_of_equals_trains_the_fewest_parameters() -> None:
@@ -126,23 +201,14 @@ def test_the_table_is_aligned_and_fits_a_terminal() -> None:
     lines = [line.rstrip() for line in screen.getvalue().splitlines() if line.strip()]
     rows = lines[-5:]
     assert len({len(line) for line in rows}) == 1
-    assert rows[0].split() == [
-        "Fisher's",
-        "top",
-        "2",
-        "4",
-        "5",
-        "0.506",
-        "3,549,698",
-        "12.3",
-        "14.2",
-        "MB",
-    ]
+    told = ["Fisher's", "top", "2", "4", "5", "0.0003", "0.506", "3.55M", "12.3", "14.2"]
+    assert rows[0].split() == told
     assert "0 1 2 3 4 5" in rows[4]
+    assert "5e-05" in rows[4]
 
 
 def test_progress_follows_each_job() -> None:
-    bars, seen = arms_progress(Console(file=io.StringIO()), [FIRST, ALL])
+    bars, seen = arm_bars(Console(file=io.StringIO()), [FIRST, ALL])
     step = {"unit": "steps", "step": 30, "total_steps": 120}
     seen(FIRST, {"status": "running", "phase": "train", "terminal": False, "progress": step})
     first, everything = bars.tasks
@@ -150,6 +216,57 @@ def test_progress_follows_each_job() -> None:
     assert (everything.completed, everything.description) == (0, "queued")
     seen(FIRST, {"status": "succeeded", "phase": None, "terminal": True, "progress": None})
     assert (first.completed, first.description) == (100, "succeeded")
+
+
+def state(status: str, **more: object) -> dict[str, object]:
+    """A job as it stands."""
+    return {
+        "id": "ft_1", "status": status, "phase": None, "progress": None, "result": None,
+        "terminal": status in {"succeeded", "failed"}, **more,
+    }  # fmt: skip
+
+
+def test_without_a_terminal_an_arm_has_a_line_at_its_start_and_end() -> None:
+    lines: list[str] = []
+    seen = arm_lines(lines.append)
+    seen(TANGENT, state("queued"))
+    for phase in ("load", "train", "evaluate", "train"):
+        seen(TANGENT, state("running", phase=phase))
+        seen(FIRST, state("running", phase=phase))  # the same run
+    assert lines == ["  tangent's top 2: started"]
+    result = {
+        "primary_metric": "accuracy", "best": {"metrics": {"accuracy": 0.954}},
+        "seconds": {"total": 121.4},
+    }  # fmt: skip
+    seen(FIRST, state("succeeded", result=result))  # of the two, this was asked for last
+    seen(TANGENT, state("succeeded", result=result))
+    seen(ALL, state("running", id="ft_2"))
+    seen(ALL, state("failed", id="ft_2"))
+    assert lines[1:] == [
+        "  tangent's top 2: finished in 121 s, accuracy 0.954", "  all: started", "  all: failed",
+    ]  # fmt: skip
+
+
+def test_without_a_terminal_a_ranking_has_a_line_for_each_phase() -> None:
+    lines: list[str] = []
+    seen = ranking_lines(lines.append)
+    for phase in ("load", "warmup", "warmup", "score"):
+        seen(state("running", phase=phase))
+    seen(state("succeeded"))
+    assert [line.strip() for line in lines] == [
+        "ranking: load", "ranking: warmup", "ranking: score", "ranking: succeeded",
+    ]  # fmt: skip
+
+
+def test_bars_are_for_terminals_and_lines_for_files(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    assert isinstance(demo.arms_progress(terminal, [FIRST])[0], Progress)
+    assert isinstance(demo.ranking_progress(terminal)[0], Progress)
+    file = Console(file=io.StringIO(), force_terminal=False)
+    demo.arms_progress(file, [FIRST])[1](FIRST, state("running"))
+    demo.ranking_progress(file)[1](state("running", phase="score"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["  first 2: started", "  ranking: score"]
 
 
 def test_the_curl_lines_repeat_what_was_sent() -> None:
