@@ -25,6 +25,7 @@ from app.transitions import enqueue, enqueue_comparison
 from surgery import __version__
 from surgery.adapter_checks import check_adapter
 from surgery.dataset_spec import HubDataset
+from surgery.devices import check_processes, gpus_here
 from surgery.errors import DatasetNotFound
 from surgery.finetune_spec import ComparisonSpec, FinetuneSpec
 from surgery.models import inspect_model, resolve_model
@@ -144,6 +145,8 @@ def check_training_field(training: TrainingSpec, dataset: dict[str, Any], proces
 def finetune_job(service: Service, spec: FinetuneSpec, subject: Subject) -> Job:
     """The job of a fine-tune of this subject, checked."""
     info, model, dataset = subject.info, dict(subject.model), subject.dataset
+    if service.settings.embedded:  # its workers run on this machine
+        check_processes(spec.processes, gpus_here())
     check_training_field(spec.training, dataset, spec.processes)
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)

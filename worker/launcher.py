@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-from accelerate.commands.launch import main
-
 from worker.child import die_with_parent
 
 LAUNCHER = "SURGEON_LAUNCHER"
@@ -18,4 +16,6 @@ LAUNCHER = "SURGEON_LAUNCHER"
 if __name__ == "__main__":
     die_with_parent(int(sys.argv.pop(1)))
     os.environ[LAUNCHER] = str(os.getpid())
+    from accelerate.commands.launch import main  # imports torch, which takes seconds
+
     main()

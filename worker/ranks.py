@@ -1,7 +1,7 @@
 """One fine-tune on several devices of this machine, by accelerate's launcher.
 
 The job's process starts the launcher and passes messages on; the launcher starts one process a
-device (``python -m worker.ranks``), of which the first one speaks for all. Two named pipes carry
+device (`worker.rank_process`), of which the first one speaks for all. Two named pipes carry
 JSON lines: ``up`` what it reports, ``down`` that it should stop.
 """
 
@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from surgery.errors import Fault, SurgeryError, TrainingInvalid
+from surgery.devices import check_processes
+from surgery.errors import SurgeryError
 from surgery.prefix_store import release_held
 from surgery.progress import Quiet, Stopped
-from worker.child import Channel, Child, JobReporter, die_with_parent, unexpected
-from worker.launcher import LAUNCHER
+from worker.child import Channel, Child, JobReporter, unexpected
 
 Json = dict[str, Any]
 UP, DOWN, ORDER = "up", "down", "order.json"
@@ -51,22 +51,12 @@ class RanksFailed(SurgeryError):
         return self.problem or super().as_problem()
 
 
-def check_devices(processes: int) -> None:
-    """Raise TrainingInvalid where there are fewer GPUs than processes; cores are shared."""
-    found = torch.cuda.device_count()
-    if torch.cuda.is_available() and processes > found:
-        raise TrainingInvalid(
-            f"{processes} processes need as many GPUs, and this worker has {found}",
-            [Fault(f"at most {found}", pointer="/processes")],
-        )
-
-
 def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Json]:
     """Run a fine-tune that many times at once; its result and what it adds to ``resolved``.
 
     Raises Stopped, or RanksFailed with the problem that a process met.
     """
-    check_devices(processes)
+    check_processes(processes, torch.cuda.device_count())
     _leave_the_gpu()
     folder = Path(message["scratch"]) / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +91,7 @@ def _command(folder: Path, processes: int) -> list[str]:
     return [
         sys.executable, "-m", "worker.launcher", str(os.getpid()), "--multi_gpu",
         "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--main_process_port", "0", "--module", "worker.ranks",
+        "--dynamo_backend", "no", "--main_process_port", "0", "--module", "worker.rank_process",
         str(folder),
     ]  # fmt: skip
 
@@ -159,7 +149,6 @@ def _cause(told: Json | None, folder: Path) -> Json | None:
 
 def main() -> None:
     """One of the processes: train, and speak if it is the first."""
-    die_with_parent(int(os.environ[LAUNCHER]))
     folder = Path(sys.argv[1])
     message = json.loads((folder / ORDER).read_text())
     rank = PartialState(cpu=not torch.cuda.is_available()).process_index
@@ -204,7 +193,3 @@ class Silent(Quiet):
 
     def check(self) -> None:
         """The first process hears it and tells all."""
-
-
-if __name__ == "__main__":
-    main()
