@@ -1,8 +1,9 @@
 """Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
 
-Each file is read twice: once to check every row and learn the labels, once to write. Between the
-two a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and some
-6 in memory.
+Each file is read twice: once to check every row and learn the labels, once to write; and once more
+where a late row of JSON Lines has a column to be read that no row before it has. Between the
+readings a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and
+some 6 in memory.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
 from surgery.arrow import SplitWriter
-from surgery.columns import check_columns, settle_columns
+from surgery.columns import Settled, check_columns, settle_columns
 from surgery.dataset_spec import Columns, check_label_names
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FileFormat, Limits
@@ -30,10 +32,13 @@ from surgery.labels import LabelColumn, Labelling, TagColumn
 from surgery.places import Ids, find_id_column
 from surgery.repeats import find_repeats
 from surgery.schema import WORD_BINS, DatasetReport, TextLengths
-from surgery.survey import Part, Survey, Table
+from surgery.shapes import refuse_document, refuse_written_lists
+from surgery.survey import Survey
+from surgery.table import Head, Part, Table
 from surgery.terms import Problem
 
 REPORT = "report.json"
+SPLITS = ("train", "validation")
 
 Inferred = Literal["columns", "problem", "validation"]
 
@@ -87,11 +92,10 @@ def ingest_tables(
     if out.exists():
         raise FileExistsError(f"{out} exists already; a dataset is written once")
     tables = [train] if validation is None else [train, validation]
-    survey, guessed = _start(tables, columns, problem, labels, questions)
-    for split, table in zip(("train", "validation"), tables, strict=False):
-        survey.read(split, table)
+    asked = _Asked(columns, problem, labels, questions)
+    survey, settled = _surveyed(tables, asked)
     labelling = survey.settle()
-    inferred: list[Inferred] = ["columns"] if guessed else []
+    inferred: list[Inferred] = ["columns"] if settled.guessed else []
     inferred += ["problem"] if problem is None else []
     inferred += ["validation"] if validation is None else []
     mask = survey.mask(labelling, seed, split=validation is None)
@@ -102,31 +106,70 @@ def ingest_tables(
     return report
 
 
-def _start(
-    tables: list[Table],
-    columns: Columns | None,
-    problem: Problem | None,
-    labels: Sequence[str] | None,
-    questions: Mapping[str, str] | None,
-) -> tuple[Survey, bool]:
-    """What to read and how, from the first rows; whether any column was inferred."""
-    if problem is Problem.TOKEN_CLASSIFICATION:
+@dataclass(frozen=True)
+class _Asked:
+    """What is said of a dataset; None where it is to be inferred."""
+
+    columns: Columns | None
+    problem: Problem | None
+    labels: Sequence[str] | None
+    questions: Mapping[str, str] | None
+
+
+def _surveyed(tables: list[Table], asked: _Asked) -> tuple[Survey, Settled]:
+    """The first reading, and which columns it read.
+
+    They are settled by the first rows. Where a later row of JSON Lines has another column, they are
+    settled again, and if that makes a difference all is read anew.
+    """
+    if asked.problem is Problem.TOKEN_CLASSIFICATION:
         _refuse_flat_files(tables)
-    first = tables[0].first()
-    file, _, row_of_train = first
-    used, problem, guessed = settle_columns(row_of_train, columns, problem, file)
-    for table in tables[1:]:
-        file, _, row = table.first()
-        check_columns(row, used, file)
-    form = tables[0].format
-    inputs = inputs_for(problem, used, first, questions, form.extras if form else ())
+    heads = [table.head() for table in tables]
+    try:
+        settled = _settled(heads, asked)
+    except DatasetInvalid:
+        if all(head.complete for head in heads):
+            raise
+        heads = [table.head(None) for table in tables]
+        settled = _settled(heads, asked)
+    survey = _read(tables, heads, settled, asked)
+    again = _settled(heads, asked)
+    if again != settled:
+        survey = _read(tables, heads, again, asked)
+    return survey, again
+
+
+def _settled(heads: list[Head], asked: _Asked) -> Settled:
+    """What plays which part, from the rows seen of train; the others need the same columns."""
+    train, *others = heads
+    refuse_document(train)
+    refuse_written_lists(train, asked.columns or Columns())
+    settled = settle_columns(train.cells, asked.columns, asked.problem, train.file)
+    for head in others:
+        try:
+            check_columns(head.cells, settled.columns, head.file)
+        except DatasetInvalid:
+            refuse_document(head)
+            raise
+    return settled
+
+
+def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: _Asked) -> Survey:
+    used, problem, train = settled.columns, settled.problem, heads[0]
+    form, labels = tables[0].format, asked.labels
+    first = (train.file, train.number, train.first)
+    inputs = inputs_for(problem, used, first, asked.questions, form.extras if form else ())
     if labels is not None:
         _check_labels(list(labels), problem or Problem.CLASSIFICATION)
     if isinstance(inputs, ChoiceInputs):
         labels = [str(place) for place in range(inputs.count)]
     kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
-    ids = Ids(find_id_column(row_of_train, {name for _, name in used.named()}))
-    return Survey(used, inputs, kind(problem, labels), ids=ids), guessed
+    ids = Ids(find_id_column(train.cells, {name for _, name in used.named()}))
+    by_split = dict(zip(SPLITS, heads, strict=False))
+    survey = Survey(used, inputs, kind(problem, labels), by_split, ids=ids)
+    for split, table in zip(SPLITS, tables, strict=False):
+        survey.read(split, table)
+    return survey
 
 
 def _refuse_flat_files(tables: list[Table]) -> None:
