@@ -6,21 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from surgery.dataset_spec import MAX_CHOICES, Columns
+from surgery.cells import CellError, counted, kind_of, strings_of, text_of
+from surgery.choices import choice_column, choices_of, index_of
+from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, shown
-from surgery.labels import MAX_LABEL_LENGTH, LabelError, read_label
+from surgery.labels import LabelError
 from surgery.terms import Problem
 
 Kind = Literal["string", "strings", "integer", "number"]
-
-
-class CellError(ValueError):
-    """A value that cannot stand in its column; the message says why."""
-
-    def __init__(self, detail: str, column: str) -> None:
-        self.column = column
-        super().__init__(detail)
 
 
 @dataclass(frozen=True)
@@ -76,8 +70,8 @@ class TextInputs:
 
     def read(self, values: Row) -> Content:
         """Missing texts are ""; a row in which neither has a word is refused."""
-        text = _text(values, str(self.columns.text))
-        pair = None if self.columns.text_pair is None else _text(values, self.columns.text_pair)
+        text = text_of(values, str(self.columns.text))
+        pair = None if self.columns.text_pair is None else text_of(values, self.columns.text_pair)
         if not text.strip() and not (pair or "").strip():
             detail = "the text is empty; fill it in or leave the row out"
             raise CellError(detail, str(self.columns.text))
@@ -111,14 +105,14 @@ class ChoiceInputs:
 
     def read(self, values: Row) -> Content:
         """The context may be empty; a choice may not."""
-        text = None if self.columns.text is None else _text(values, self.columns.text)
+        text = None if self.columns.text is None else text_of(values, self.columns.text)
         question = None if self.columns.text_pair is None else self._question(values)
         choices = choices_of(values, self.columns)
         if len(choices) != self.count:
             raise CellError(
-                f"has {_count(len(choices), 'choice')} where the first row has {self.count}; "
+                f"has {counted(len(choices), 'choice')} where the first row has {self.count}; "
                 "every row needs the same number",
-                _choice_column(self.columns, 0),
+                choice_column(self.columns, 0),
             )
         texts = tuple(part for part in (text, question) if part is not None)
         parts = [choice.encode() for choice in choices]
@@ -131,7 +125,7 @@ class ChoiceInputs:
 
     def _question(self, values: Row) -> str:
         column = str(self.columns.text_pair)
-        value = _text(values, column)
+        value = text_of(values, column)
         if not self.questions:
             return value
         if value not in self.questions:
@@ -143,7 +137,7 @@ class ChoiceInputs:
         """The index of the right choice, from the index or the text of it."""
         column = str(self.columns.label)
         try:
-            return _index_of(values.get(column), content.cells[-1])
+            return index_of(values.get(column), content.cells[-1])
         except LabelError as bad:
             raise CellError(f"the label {bad}", column) from None
 
@@ -162,7 +156,7 @@ class TokenInputs:
     def read(self, values: Row) -> Content:
         """A row has one word at least, and none is blank."""
         column = str(self.columns.tokens)
-        tokens = _strings(values.get(column), column, "word")
+        tokens = strings_of(values.get(column), column, "word")
         if not tokens:
             raise CellError("the list of words is empty; leave the row out", column)
         return Content((tokens,), frame(*(token.encode() for token in tokens)), len(tokens))
@@ -172,12 +166,12 @@ class TokenInputs:
         column = str(self.columns.label)
         tags = values.get(column)
         if not isinstance(tags, list):
-            raise CellError(f"is {_kind(tags)}; the tags are a list, one for each word", column)
+            raise CellError(f"is {kind_of(tags)}; the tags are a list, one for each word", column)
         words = len(content.cells[0])
         if len(tags) != words:
             raise CellError(
-                f"has {_count(len(tags), 'tag')} where {self.columns.tokens} has "
-                f"{_count(words, 'word')}; "
+                f"has {counted(len(tags), 'tag')} where {self.columns.tokens} has "
+                f"{counted(words, 'word')}; "
                 "give each word one tag",
                 column,
             )
@@ -203,85 +197,6 @@ def inputs_for(
         fault = Fault(str(bad), file=file, row=row, column=bad.column)
         raise DatasetInvalid(f"{file}, row {row}: {bad}", [fault]) from None
     return ChoiceInputs(columns, count, questions or {})
-
-
-def choices_of(values: Row, columns: Columns) -> list[str]:
-    """The choices of a row; CellError unless they are 2 to 64 texts, none of them blank."""
-    if isinstance(columns.choices, list):
-        found = [_text(values, name) for name in columns.choices]
-    else:
-        column = str(columns.choices)
-        cell = values.get(column)
-        if isinstance(cell, str):
-            raise CellError(
-                "is a string; choices are a list of strings. CSV and TSV have no lists: name one "
-                'column for each choice, as in {"choices": ["choice1", "choice2"]}',
-                column,
-            )
-        found = _strings(cell, column, "choice")
-        if not 2 <= len(found) <= MAX_CHOICES:
-            raise CellError(
-                f"has {_count(len(found), 'choice')}; 2 to {MAX_CHOICES} are read", column
-            )
-    for place, choice in enumerate(found):
-        if not choice.strip():
-            detail = f"choice {place} (counted from 0) is empty; every row needs all its choices"
-            raise CellError(detail, _choice_column(columns, place))
-    return found
-
-
-def _choice_column(columns: Columns, place: int) -> str:
-    named = columns.choices
-    return named[place] if isinstance(named, list) else str(named)
-
-
-def _index_of(value: object, choices: list[str]) -> int:
-    """A number is an index; a text is the choice it equals, and never guessed between the two."""
-    long = isinstance(value, str) and len(value) > MAX_LABEL_LENGTH
-    name, number = (str(value).strip(), None) if long else read_label(value)
-    matches = [place for place, choice in enumerate(choices) if choice.strip() == name]
-    if number is not None and number.is_integer() and 0 <= number < len(choices):
-        if isinstance(value, str) and matches and int(number) not in matches:
-            raise LabelError(
-                f"{name!r} is the index of one choice and the text of another; "
-                "write the index as a number, in JSON Lines or Parquet"
-            )
-        return int(number)
-    if len(matches) == 1 and isinstance(value, str):
-        return matches[0]
-    if matches and isinstance(value, str):
-        raise LabelError(f"is the text of {len(matches)} choices; give its index, from 0")
-    raise LabelError(
-        f"is {shown(name)!r}, neither an index from 0 to {len(choices) - 1} nor the text of a "
-        "choice; indices count from 0, and -1 marks a hidden label: use a split that has labels"
-    )
-
-
-def _text(values: Row, column: str) -> str:
-    value = values.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CellError(f"is {_kind(value)}; a text is a string", column)
-    return value
-
-
-def _strings(value: object, column: str, noun: str) -> list[str]:
-    if not isinstance(value, list):
-        raise CellError(f"is {_kind(value)}; a list of strings is needed", column)
-    for place, entry in enumerate(value):
-        if not isinstance(entry, str) or not entry.strip():
-            kind = "empty" if isinstance(entry, str) else _kind(entry)
-            raise CellError(f"{noun} {place} (counted from 0) is {kind}; give it a text", column)
-    return value
-
-
-def _kind(value: object) -> str:
-    return "missing" if value is None else f"of type {type(value).__name__}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _pair_field(columns: Columns) -> tuple[tuple[str, Kind], ...]:

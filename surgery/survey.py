@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from surgery.arrow import content_hash
+from surgery.cells import CellError
 from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import shown
 from surgery.holdout import hold_out
-from surgery.inputs import CellError, Inputs
+from surgery.inputs import Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
 from surgery.places import Ids, Places
 from surgery.repeats import repeated_rows

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from surgery.cells import CellError
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows, shown
 from surgery.formats import Format
-from surgery.inputs import CellError
 
 MAX_FAULTS = 100
 HEAD_ROWS = 100  # enough to know the columns of nearly every file
