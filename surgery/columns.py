@@ -13,7 +13,10 @@ from surgery.spec import nearest
 from surgery.terms import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
-_ANSWERS = ("label", "labels", "target", "answer", "correct", "gold")
+_ANSWERS = (
+    "label", "labels", "target", "answer", "answerkey", "answer_key", "answer_idx", "answer_index",
+    "correct", "correct_answer", "correct_option", "cop", "gold",
+)  # fmt: skip
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
 TOKENS = ("tokens", "words")
 _IGNORED = {"idx", "id", "index"}
@@ -30,9 +33,13 @@ _TEXTS = (
 _CONTEXTS = (
     "premise", "context", "ctx", "passage", "article", "story", "text", "sent1", "sentence",
 )  # fmt: skip
-_QUESTIONS = ("question", "query", "sent2", "stem")
+_QUESTIONS = ("question", "query", "sent2", "stem", "goal")
 CHOICE_LISTS = ("choices", "options", "endings")
-_CHOICE = re.compile(r"(choice|option|ending)[_ ]?(\d{1,2}|[a-z])", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"(choice|option|opt|op|ending|answer|ans|sol|solution)[_ ]?(\d{1,2}|[a-z])|([a-z])",
+    re.IGNORECASE,
+)
+_MIN_BARE = 3  # columns called a and b alone may be a pair of texts
 _NUMERIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Cells = Mapping[str, object]
@@ -161,18 +168,20 @@ def _tags(row: Cells, given: str | None) -> str | None:
 
 
 def _find_choices(row: Cells) -> str | list[str] | None:
-    """A column of lists, else two or more numbered from 0 or 1, or lettered from a."""
+    """A column of lists, else some columns numbered from 0 or 1, or lettered from a."""
     named = find_column(row, CHOICE_LISTS)
-    if named and isinstance(row[named], list):
+    if named and isinstance(row[named], list | dict):
         return named
     families: dict[str, dict[str, str]] = {}
     for name in row:
         found = _CHOICE.fullmatch(name)
         if found:
-            families.setdefault(found[1].lower(), {})[found[2].lower()] = name
-    for members in families.values():
+            family, mark = (found[1] or "").lower(), (found[2] or found[3]).lower()
+            families.setdefault(family, {})[mark] = name
+    for family, members in families.items():
         numbers = sorted(members, key=lambda mark: (len(mark), mark))
-        if 2 <= len(numbers) <= MAX_CHOICES and _counts_up(numbers):
+        fewest = 2 if family else _MIN_BARE
+        if fewest <= len(numbers) <= MAX_CHOICES and _counts_up(numbers):
             return [members[number] for number in numbers]
     return None
 

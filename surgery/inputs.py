@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from surgery.cells import CellError, counted, kind_of, strings_of, text_of
-from surgery.choices import choice_column, choices_of, index_of
+from surgery.choices import Choices, choice_column, choices_of, index_of
 from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, shown
@@ -107,7 +107,7 @@ class ChoiceInputs:
         """The context may be empty; a choice may not."""
         text = None if self.columns.text is None else text_of(values, self.columns.text)
         question = None if self.columns.text_pair is None else self._question(values)
-        choices = choices_of(values, self.columns)
+        choices = choices_of(values, self.columns).texts
         if len(choices) != self.count:
             raise CellError(
                 f"has {counted(len(choices), 'choice')} where the first row has {self.count}; "
@@ -134,10 +134,13 @@ class ChoiceInputs:
         return self.questions[value]
 
     def label(self, values: Row, content: Content) -> int:
-        """The index of the right choice, from the index or the text of it."""
+        """The index of the right choice, from whatever names it."""
         column = str(self.columns.label)
         try:
-            return index_of(values.get(column), content.cells[-1])
+            choices = Choices(content.cells[-1], [])
+            if not isinstance(self.columns.choices, list):
+                choices = choices_of(values, self.columns)
+            return index_of(values.get(column), choices)
         except LabelError as bad:
             raise CellError(f"the label {bad}", column) from None
 
@@ -192,7 +195,7 @@ def inputs_for(
         return TextInputs(columns, extras)
     file, row, values = first
     try:
-        count = len(choices_of(values, columns))
+        count = len(choices_of(values, columns).texts)
     except CellError as bad:
         fault = Fault(str(bad), file=file, row=row, column=bad.column)
         raise DatasetInvalid(f"{file}, row {row}: {bad}", [fault]) from None
