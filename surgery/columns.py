@@ -195,9 +195,12 @@ def _counts_up(marks: Sequence[str]) -> bool:
 
 def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
     known = [shown(name) for name in row]
+    hint = ""
+    if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
+        hint = ". If these are texts of the first row, write a line with names before it"
     detail = (
         f"{file}: {reason}; name the {part} column in columns.{part}, "
-        f'as in {{"{part}": "{known[0]}"}}. Its columns are: {_listed(known)}'
+        f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
     )
     return DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
 

@@ -161,7 +161,11 @@ def check_header(source: Source, names: list[str]) -> None:
             )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise source.invalid(f"two columns are called {shown(twice)!r}; rename one", shown(twice))
+        raise source.invalid(
+            f"two columns are called {shown(twice)!r}; rename one. A file without a header needs "
+            "one first",
+            shown(twice),
+        )
 
 
 def _no_rows_hint(file_format: FileFormat) -> str:
