@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from surgery.files import Row
+
+# Spaces, soft hyphens, marks of direction and of joining, byte-order marks, variation selectors.
+_INVISIBLE = re.compile(
+    r"[\s\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
+)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to see in a text: it is empty, or of spaces and invisible marks."""
+    return _INVISIBLE.fullmatch(text) is not None
 
 
 class CellError(ValueError):
@@ -14,6 +26,7 @@ class CellError(ValueError):
 
 
 def text_of(values: Row, column: str) -> str:
+    """A cell as a text, "" where it is missing."""
     value = values.get(column)
     if value is None:
         return ""
@@ -23,6 +36,7 @@ def text_of(values: Row, column: str) -> str:
 
 
 def strings_of(value: object, column: str, noun: str) -> list[str]:
+    """A cell as a list of texts, none of them empty; ``noun`` is what each is called."""
     if not isinstance(value, list):
         raise CellError(f"is {kind_of(value)}; a list of strings is needed", column)
     for place, entry in enumerate(value):
@@ -33,8 +47,10 @@ def strings_of(value: object, column: str, noun: str) -> list[str]:
 
 
 def kind_of(value: object) -> str:
+    """What a value is, to say that it is something else."""
     return "missing" if value is None else f"of type {type(value).__name__}"
 
 
 def counted(number: int, noun: str) -> str:
+    """As in "1 word" and "2 words"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from surgery.cells import CellError, counted, strings_of, text_of
+from surgery.cells import CellError, counted, is_blank, strings_of, text_of
 from surgery.dataset_spec import MAX_CHOICES, Columns
 from surgery.files import Row, shown
 from surgery.labels import MAX_LABEL_LENGTH, LabelError, read_label
@@ -42,7 +42,7 @@ def choices_of(values: Row, columns: Columns) -> Choices:
                 f"has {counted(len(found), 'choice')}; 2 to {MAX_CHOICES} are read", column
             )
     for place, choice in enumerate(found):
-        if not choice.strip():
+        if is_blank(choice):
             detail = f"choice {place} (counted from 0) is empty; every row needs all its choices"
             raise CellError(detail, choice_column(columns, place))
     return Choices(found, marks if len(marks) == len(found) else [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from surgery.column_findings import column_findings
 from surgery.files import shown
 from surgery.label_findings import label_findings
 from surgery.named_findings import finding, quoted
@@ -23,7 +24,9 @@ def find(
     report: DatasetReport, survey: Survey, repeats: Repeats, mask: bytes | bytearray
 ) -> list[Finding]:
     """All findings; ``mask`` has one byte a row read, 1 for those of validation."""
-    found = [*_texts(survey, mask), *label_findings(report, survey)]
+    found = [
+        *_texts(survey, mask), *column_findings(report, survey), *label_findings(report, survey),
+    ]  # fmt: skip
     if report.problem is Problem.CLASSIFICATION:
         found += _balance(report) + _mixed(survey)
     if report.problem in _NOUNS:
@@ -50,6 +53,13 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
             detail = f"rows of {split} with one text of the pair empty: {len(half):,}"
             places = (survey.places.at(position) for position in half)
             found.append(finding("half_empty_texts", detail, len(half), places))
+    if survey.invisible:
+        detail = (
+            "rows with a word of invisible characters alone, of which a tokenizer may leave "
+            f"nothing, so that it is neither learned nor measured: {len(survey.invisible):,}"
+        )
+        rows = map(survey.places.at, survey.invisible)
+        found.append(finding("invisible_words", detail, len(survey.invisible), rows))
     count = sum(1 for words in survey.words if words > LONG_WORDS)
     if count:
         positions = (place for place, words in enumerate(survey.words) if words > LONG_WORDS)

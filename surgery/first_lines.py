@@ -29,9 +29,7 @@ def check_first_line(source: Source, header: Sequence[str], rows: Sequence[Seque
         return
     below = [[row[place] for row in rows] for place in range(len(header))]
     again = {place for place, name in enumerate(header) if name in below[place]}
-    if any(
-        name.strip().lower() in _NAMES for place, name in enumerate(header) if place not in again
-    ):
+    if any(is_usual_name(name) for place, name in enumerate(header) if place not in again):
         return
     alike = again | {
         place
@@ -45,6 +43,11 @@ def check_first_line(source: Source, header: Sequence[str], rows: Sequence[Seque
             f"is like what stands in column {place + 1} below. Write a line with the names of the "
             "columns first, such as text and label; if it is a header, rename that column"
         )
+
+
+def is_usual_name(name: str) -> bool:
+    """Whether columns are commonly called so."""
+    return name.strip().lower() in _NAMES
 
 
 def _is_range(header: Sequence[str]) -> bool:

@@ -25,8 +25,9 @@ from surgery.arrow import SplitWriter
 from surgery.columns import Settled, check_columns, settle_columns
 from surgery.dataset_spec import Columns, check_label_names
 from surgery.errors import DatasetInvalid, Fault
-from surgery.files import LIMITS, FileFormat, Limits
+from surgery.files import LIMITS, FileFormat, Limits, shown
 from surgery.findings import find
+from surgery.first_lines import is_usual_name
 from surgery.inputs import ChoiceInputs, inputs_for
 from surgery.labels import LabelColumn, Labelling, TagColumn
 from surgery.places import Ids, find_id_column
@@ -39,6 +40,7 @@ from surgery.terms import Problem
 
 REPORT = "report.json"
 SPLITS = ("train", "validation")
+_FLAT = {"csv", "tsv"}
 
 Inferred = Literal["columns", "problem", "validation"]
 
@@ -136,6 +138,7 @@ def _surveyed(tables: list[Table], asked: _Asked) -> tuple[Survey, Settled]:
     again = _settled(heads, asked)
     if again != settled:
         survey = _read(tables, heads, again, asked)
+    _refuse_swallowed_row(survey, tables[0])
     return survey, again
 
 
@@ -152,6 +155,24 @@ def _settled(heads: list[Head], asked: _Asked) -> Settled:
             refuse_document(head)
             raise
     return settled
+
+
+def _refuse_swallowed_row(survey: Survey, train: Table) -> None:
+    """Raise DatasetInvalid where a class is called as its column: the header is a row.
+
+    The first rows, which the reader compares with the header, need not show it.
+    """
+    name, labels = str(survey.columns.label), survey.labels
+    flat = all(part.file_format in _FLAT for part in train.parts)
+    if not flat or is_usual_name(name) or ("train", labels.seen.get(name)) not in labels.first:
+        return
+    detail = (
+        f"the first line looks like a row and not like a header: {shown(name)!r} is a label below "
+        "too. Write a line with the names of the columns first; if it is a header, rename that "
+        "column"
+    )
+    file = train.parts[0].name
+    raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, column=shown(name))])
 
 
 def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: _Asked) -> Survey:
@@ -173,7 +194,7 @@ def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: _Aske
 
 
 def _refuse_flat_files(tables: list[Table]) -> None:
-    flat = [part for table in tables for part in table.parts if part.file_format in {"csv", "tsv"}]
+    flat = [part for table in tables for part in table.parts if part.file_format in _FLAT]
     faults = [
         Fault(
             f"{part.name} is {part.file_format.upper()}, which has no lists of words and tags; "

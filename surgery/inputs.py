@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from surgery.cells import CellError, counted, kind_of, strings_of, text_of
+from surgery.cells import CellError, counted, is_blank, kind_of, strings_of, text_of
 from surgery.choices import Choices, choice_column, choices_of, index_of
 from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
@@ -30,6 +30,8 @@ class Content:
     words: int
     half_empty: bool = False
     """One text of a pair is empty."""
+    invisible: bool = False
+    """A word is of invisible characters alone, of which a tokenizer may leave nothing."""
     extras: tuple[int | float, ...] = ()
 
 
@@ -72,14 +74,14 @@ class TextInputs:
         """Missing texts are ""; a row in which neither has a word is refused."""
         text = text_of(values, str(self.columns.text))
         pair = None if self.columns.text_pair is None else text_of(values, self.columns.text_pair)
-        if not text.strip() and not (pair or "").strip():
+        if is_blank(text) and is_blank(pair or ""):
             detail = "the text is empty; fill it in or leave the row out"
             raise CellError(detail, str(self.columns.text))
-        half = pair is not None and not (text.strip() and pair.strip())
+        half = pair is not None and (is_blank(text) or is_blank(pair))
         cells = (text,) if pair is None else (text, pair)
         words = len(text.split()) + len((pair or "").split())
         extras: tuple[Any, ...] = tuple(values[name] for name, _ in self.extras)
-        return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras)
+        return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras=extras)
 
     def label(self, values: Row, content: Content) -> object:  # noqa: ARG002  # no part of it
         """The cell as it is."""
@@ -162,7 +164,8 @@ class TokenInputs:
         tokens = strings_of(values.get(column), column, "word")
         if not tokens:
             raise CellError("the list of words is empty; leave the row out", column)
-        return Content((tokens,), frame(*(token.encode() for token in tokens)), len(tokens))
+        framed = frame(*(token.encode() for token in tokens))
+        return Content((tokens,), framed, len(tokens), invisible=any(map(is_blank, tokens)))
 
     def label(self, values: Row, content: Content) -> list[Any]:
         """The list of tags, as long as the list of words."""

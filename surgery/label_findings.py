@@ -216,10 +216,11 @@ def _entities(report: DatasetReport, survey: Survey) -> list[Finding]:
         return [finding("unmeasured_entities", detail, len(report.labels), [])]
     marked = [name for name in report.labels if _ENTITY_TAG.fullmatch(name)]
     others = [name for name in report.labels if name != "O" and not marks_entities([name])]
-    if not _begins(marked) or 2 * len(marked) < len(report.labels):
+    words = [name for name in report.labels if name not in {"O", "o", "0"}]
+    if not _begins(marked) or 2 * len(marked) < len(words):
         return []
     advice = "write the tags as O, B-… and I-…"
-    if "0" in others and len(others) == 1:
+    if others == ["0"]:
         advice = "write the letter O instead of the number"
     elif any(name[:2] in {"E-", "S-", "L-", "U-", "M-", "W-"} for name in others):
         advice = "write E-, L- and M- as I-, and S-, U- and W- as B-"

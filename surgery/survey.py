@@ -39,6 +39,8 @@ class Survey:
     rows: Counter[str] = field(default_factory=Counter)
     half_empty: array[int] = field(default_factory=lambda: array("i"))
     """The positions of pairs with one text empty."""
+    invisible: array[int] = field(default_factory=lambda: array("i"))
+    """The positions of rows with a word of which nothing is to be seen."""
     places: Places = field(default_factory=Places)
     ids: Ids = field(default_factory=Ids)
     words: Spool = field(default_factory=lambda: Spool("i"))
@@ -87,6 +89,8 @@ class Survey:
             self.words.append(content.words)
             if content.half_empty:
                 self.half_empty.append(len(self.places.rows))
+            if content.invisible:
+                self.invisible.append(len(self.places.rows))
             self.places.add(file, row)
             self.ids.add(values)
 
