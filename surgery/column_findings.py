@@ -30,7 +30,7 @@ def column_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
     alone = [] if held is None else [name for name in _used(held) if name not in train.cells]
     if alone:
         detail = (
-            f"columns of validation that train never has, and that are not read: {quoted(alone)}"
+            f"columns of validation that are not read, for train never has them: {quoted(alone)}"
         )
         found.append(finding("unread_columns", detail, len(alone), []))
     return found
@@ -41,9 +41,8 @@ def _suspects(report: DatasetReport, head: Head) -> Iterator[str]:
     lonely = report.problem is Problem.MULTIPLE_CHOICE and report.columns.text is None
     for name, value in head.cells.items():
         some = next(iter(value), None) if isinstance(value, list | dict) else None
-        if isinstance(some, str | dict) or is_written_list(value):
-            yield name
-        elif lonely and isinstance(value, str) and name.lower() not in ID_COLUMNS:
+        listed = isinstance(some, str | dict) or is_written_list(value)
+        if listed or (lonely and isinstance(value, str) and name.lower() not in ID_COLUMNS):
             yield name
 
 

@@ -26,6 +26,7 @@ _WORD_MARKS = {
 _TAG_MARKS = {"-", "_", "n/a", "null", "none", "\\n", "pad", "[pad]", "<pad>", "ignore"}
 _NEGATIVE_MARKS = {-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0}
 _POSITIVE_MARKS = {99.0, 255.0, 999.0, 9999.0}
+_DECIMAL_COMMA = re.compile(r",(\d{1,2}|\d{4,})\s*%?$")
 _ENTITY_TAG = re.compile(
     r"(?P<mark>[BIOESLUMW])[-_:./|].+|.+[-_:./|](?P<last>[BIESLUMW])", re.IGNORECASE
 )
@@ -158,7 +159,8 @@ def _numbers(report: DatasetReport, survey: Survey) -> list[Finding]:
     """Classes that may well be numbers to predict."""
     words = [name for name in report.labels if not _is_number(name)]
     if words and all(map(is_written_number, words)):
-        kind = "a decimal comma" if any("," in name for name in words) else "other signs"
+        comma = any(map(_DECIMAL_COMMA.search, words))
+        kind = "a decimal comma" if comma else "separators or other signs"
         detail = (
             f"labels look like numbers with {kind}, and each is a class of its own; to predict "
             f"numbers, write them as in 1200.5: {quoted(words)}"

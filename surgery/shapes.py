@@ -47,15 +47,16 @@ def refuse_written_lists(head: Head, given: Columns) -> None:
         return
     named = [given.choices, given.tokens, given.label if given.tokens else None]
     names = [name for name in named if isinstance(name, str)]
-    tokens, tags = find_column(head.cells, TOKENS), find_column(head.cells, TAGS)
-    for wanted in (CHOICE_LISTS, TOKENS, TAGS, ("labels", "label") if tokens else ()):
+    tokens = find_column(head.cells, TOKENS)
+    tags = find_column(head.cells, (*TAGS, "labels", "label")) if tokens else None
+    for wanted in (CHOICE_LISTS, TOKENS, TAGS):
         names += [name for name in (find_column(head.cells, (one,)) for one in wanted) if name]
+    names += [tags] if tags else []
     written = next((name for name in names if is_written_list(head.cells.get(name))), None)
     if written is not None:
-        detail = (
-            "holds a list written as text; send JSON Lines or Parquet, which have lists, or one "
-            "column for each choice"
-        )
+        detail = "holds a list written as text; send JSON Lines or Parquet, which have lists"
+        if written == given.choices or written.lower() in CHOICE_LISTS:
+            detail += ", or one column for each choice"
         _refuse(head, written, detail)
     if tokens and tags and given.label is None and _are_spaced(head, tokens, tags):
         detail = (
