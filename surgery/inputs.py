@@ -165,7 +165,8 @@ class TokenInputs:
         if not tokens:
             raise CellError("the list of words is empty; leave the row out", column)
         framed = frame(*(token.encode() for token in tokens))
-        return Content((tokens,), framed, len(tokens), invisible=any(map(is_blank, tokens)))
+        invisible = any(not token.isascii() and is_blank(token) for token in tokens)
+        return Content((tokens,), framed, len(tokens), invisible=invisible)
 
     def label(self, values: Row, content: Content) -> list[Any]:
         """The list of tags, as long as the list of words."""
