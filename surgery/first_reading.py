@@ -52,7 +52,8 @@ def first_reading(tables: list[Table], asked: Asked) -> tuple[Survey, Settled]:
     again = _settled(heads, asked)
     if again != settled:
         survey = _read(tables, heads, again, asked)
-    _refuse_swallowed_row(survey, tables[0])
+    if all(part.file_format in _FLAT for part in tables[0].parts):
+        _refuse_swallowed_row(survey, heads[0])
     return survey, again
 
 
@@ -71,22 +72,21 @@ def _settled(heads: list[Head], asked: Asked) -> Settled:
     return settled
 
 
-def _refuse_swallowed_row(survey: Survey, train: Table) -> None:
+def _refuse_swallowed_row(survey: Survey, train: Head) -> None:
     """Raise DatasetInvalid where a class is called as its column: the header is a row.
 
     The first rows, which the reader compares with the header, need not show it.
     """
     name, labels = str(survey.columns.label), survey.labels
-    flat = all(part.file_format in _FLAT for part in train.parts)
-    if not flat or is_usual_name(name) or ("train", labels.seen.get(name)) not in labels.first:
+    if any(map(is_usual_name, train.cells)) or ("train", labels.seen.get(name)) not in labels.first:
         return
     detail = (
         f"the first line looks like a row and not like a header: {shown(name)!r} is a label below "
         "too. Write a line with the names of the columns first; if it is a header, rename that "
         "column"
     )
-    file = train.parts[0].name
-    raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, column=shown(name))])
+    fault = Fault(detail, file=train.file, column=shown(name))
+    raise DatasetInvalid(f"{train.file}: {detail}", [fault])
 
 
 def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: Asked) -> Survey:

@@ -69,10 +69,9 @@ class Survey:
 
     def _read(self, split: str, table: Table) -> None:
         size, head = 0, self.heads[split]
-        known = head.cells.keys()
         wanted = [*self.wanted, *([self.ids.column] if self.ids.column else [])]
         for file, row, values in table.rows(wanted, self.faults.add):
-            if table.ragged and not values.keys() <= known:
+            if table.ragged and head.shows_more(values):
                 head.add(row, values)
             try:
                 content = self.inputs.read(values)

@@ -43,6 +43,13 @@ class Head:
     count: int = 0
     faulty: int = 0
     complete: bool = False
+    _empty: list[str] = field(default_factory=list)
+
+    def shows_more(self, row: Row) -> bool:
+        """Whether a row has a column that is not known yet, or the first value of one."""
+        if not row.keys() <= self.cells.keys():
+            return True
+        return any(row.get(name) not in (None, "") for name in self._empty)
 
     def add(self, number: int, row: Row) -> None:
         """Take another row in."""
@@ -54,6 +61,7 @@ class Head:
             if known or (len(self.cells) < LIMITS.max_columns and len(name) <= _BRIEF):
                 self.cells[name] = brief(value)
                 self.rows[name] = number
+        self._empty = [name for name, value in self.cells.items() if value in (None, "")]
 
 
 def brief(value: object, depth: int = 2) -> object:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from data_files import fault_of, rows_of, written
-from tables import refused
+from tables import ingested, refused
 
 from surgery.dataset_spec import Columns
 
@@ -51,6 +51,12 @@ def test_a_label_far_below_shows_it_too(tmp_path: Path) -> None:
 def test_headers_are_headers(tmp_path: Path, header: str) -> None:
     text = header + "\n" + "".join(f"a text {n},{['spam', 'ham'][n % 2]}\n" for n in range(20))
     assert len(rows_of(written(tmp_path, text), "csv")) == 20
+
+
+def test_a_class_may_be_called_as_its_column(tmp_path: Path) -> None:
+    table = "message,spam\n" + "".join(f"a text {n},{['spam', 'ham'][n % 2]}\n" for n in range(20))
+    report = ingested(tmp_path, table, columns=Columns(text="message", label="spam"))
+    assert report.labels == ["ham", "spam"]
 
 
 def test_the_advice_for_columns_names_no_text(tmp_path: Path) -> None:

@@ -61,8 +61,11 @@ def test_a_label_that_begins_late_is_missed_by_row(tmp_path: Path) -> None:
     assert "missing" in first.detail
 
 
-def test_lists_that_begin_late_make_it_another_problem(tmp_path: Path) -> None:
-    rows: Rows = [{"question": f"q {n}", "label": n % 2} for n in range(HEAD_ROWS + 50)]
+@pytest.mark.parametrize("before", [{}, {"choices": None}])
+def test_lists_that_begin_late_make_it_another_problem(
+    tmp_path: Path, before: dict[str, None]
+) -> None:
+    rows: Rows = [{"question": f"q {n}", **before, "label": n % 2} for n in range(HEAD_ROWS + 50)]
     rows += [{"question": "q", "choices": ["a", "b"], "label": n % 2} for n in range(20)]
     with pytest.raises(DatasetInvalid) as caught:
         ingested(tmp_path, rows)
