@@ -13,9 +13,12 @@ from surgery.spec import nearest
 from surgery.terms import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
-_ANSWERS = ("label", "labels", "target", "answer", "correct", "gold")
-_TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "labels", "label")
-_TOKENS = ("tokens", "words")
+_ANSWERS = (
+    "label", "labels", "target", "answer", "answerkey", "answer_key", "answer_idx", "answer_index",
+    "correct", "correct_answer", "correct_option", "cop", "gold",
+)  # fmt: skip
+TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
+TOKENS = ("tokens", "words")
 _IGNORED = {"idx", "id", "index"}
 _PAIRS = (
     ("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"),
@@ -30,9 +33,13 @@ _TEXTS = (
 _CONTEXTS = (
     "premise", "context", "ctx", "passage", "article", "story", "text", "sent1", "sentence",
 )  # fmt: skip
-_QUESTIONS = ("question", "query", "sent2", "stem")
-_CHOICE_LISTS = ("choices", "options", "endings")
-_CHOICE = re.compile(r"(choice|option|ending)[_ ]?(\d{1,2}|[a-z])", re.IGNORECASE)
+_QUESTIONS = ("question", "query", "sent2", "stem", "goal")
+CHOICE_LISTS = ("choices", "options", "endings")
+_CHOICE = re.compile(
+    r"(choice|option|opt|op|ending|answer|ans|sol|solution)[_ ]?(\d{1,2}|[a-z])|([a-z])",
+    re.IGNORECASE,
+)
+_MIN_BARE = 3  # columns called a and b alone may be a pair of texts
 _NUMERIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Cells = Mapping[str, object]
@@ -50,7 +57,7 @@ class Settled(NamedTuple):
 def settle_columns(
     row: Cells, given: Columns | None, problem: Problem | None, file: str
 ) -> Settled:
-    """What plays which part, from the first row.
+    """What plays which part, from one value of each column.
 
     Columns of lists, or of numbered choices, tell the problem where it is not given. Raises
     DatasetInvalid where a named column does not exist, means nothing to the problem, or none can
@@ -92,10 +99,10 @@ def _structured(row: Cells, given: Columns) -> Problem | None:
         return Problem.TOKEN_CLASSIFICATION
     if given.text is not None:
         return None
-    tokens = _find(row, _TOKENS)
+    tokens = find_column(row, TOKENS)
     if tokens and isinstance(row[tokens], list) and _tags(row, given.label):
         return Problem.TOKEN_CLASSIFICATION
-    if _find_choices(row) and (given.label or _find(row, _ANSWERS)):
+    if _find_choices(row) and (given.label or find_column(row, _ANSWERS)):
         return Problem.MULTIPLE_CHOICE
     return None
 
@@ -108,7 +115,7 @@ def _refuse_misplaced(given: Columns, problem: Problem, file: str) -> None:
 
 
 def _text_columns(row: Cells, given: Columns, file: str) -> Columns:
-    label = given.label or _find(row, _LABELS)
+    label = given.label or find_column(row, _LABELS)
     if label is None:
         raise _missing("label", "no column is called label", row, file)
     if given.text:
@@ -128,14 +135,15 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
     choices = given.choices or _find_choices(row)
     if choices is None:
         raise _missing("choices", "which columns are the choices is not plain", row, file)
-    label = given.label or _find(row, _ANSWERS)
+    label = given.label or find_column(row, _ANSWERS)
     if label is None:
         raise _missing("label", "no column is called label", row, file)
     if given.text:
         return given.model_copy(update={"choices": choices, "label": label})
     used = {label, given.text_pair, *([choices] if isinstance(choices, str) else choices)}
     others = {name: value for name, value in row.items() if name not in used}
-    text, question = _find(others, _CONTEXTS), given.text_pair or _find(others, _QUESTIONS)
+    text = find_column(others, _CONTEXTS)
+    question = given.text_pair or find_column(others, _QUESTIONS)
     if text is None and given.text_pair:
         reason = "columns.text_pair is the question about a text; without one, it is the text"
         raise _missing("text", reason, row, file)
@@ -145,7 +153,7 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
 
 
 def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
-    tokens = given.tokens or _find(row, _TOKENS)
+    tokens = given.tokens or find_column(row, TOKENS)
     if tokens is None:
         raise _missing("tokens", "no column is called tokens", row, file)
     label = _tags(row, given.label)
@@ -155,29 +163,25 @@ def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
 
 
 def _tags(row: Cells, given: str | None) -> str | None:
-    return given or next(
-        (name for name in (_find(row, (tag,)) for tag in _TAGS) if name and _is_list(row[name])),
-        None,
-    )
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)
+    named = (find_column(row, (tag,)) for tag in (*TAGS, "labels", "label"))
+    return given or next((name for name in named if name and isinstance(row[name], list)), None)
 
 
 def _find_choices(row: Cells) -> str | list[str] | None:
-    """A column of lists, else two or more numbered from 0 or 1, or lettered from a."""
-    named = _find(row, _CHOICE_LISTS)
-    if named and isinstance(row[named], list):
+    """A column of lists, else some columns numbered from 0 or 1, or lettered from a."""
+    named = find_column(row, CHOICE_LISTS)
+    if named and isinstance(row[named], list | dict):
         return named
     families: dict[str, dict[str, str]] = {}
     for name in row:
         found = _CHOICE.fullmatch(name)
         if found:
-            families.setdefault(found[1].lower(), {})[found[2].lower()] = name
-    for members in families.values():
+            family, mark = (found[1] or "").lower(), (found[2] or found[3]).lower()
+            families.setdefault(family, {})[mark] = name
+    for family, members in families.items():
         numbers = sorted(members, key=lambda mark: (len(mark), mark))
-        if 2 <= len(numbers) <= MAX_CHOICES and _counts_up(numbers):
+        fewest = 2 if family else _MIN_BARE
+        if fewest <= len(numbers) <= MAX_CHOICES and _counts_up(numbers):
             return [members[number] for number in numbers]
     return None
 
@@ -191,9 +195,12 @@ def _counts_up(marks: Sequence[str]) -> bool:
 
 def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
     known = [shown(name) for name in row]
+    hint = ""
+    if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
+        hint = ". If these are texts of the first row, write a line with names before it"
     detail = (
         f"{file}: {reason}; name the {part} column in columns.{part}, "
-        f'as in {{"{part}": "{known[0]}"}}. Its columns are: {_listed(known)}'
+        f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
     )
     return DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
 
@@ -203,17 +210,18 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def _find(row: Cells, wanted: tuple[str, ...]) -> str | None:
+def find_column(row: Cells, wanted: tuple[str, ...]) -> str | None:
+    """The first of some names that the row has a column of, in whatever case."""
     lowered = {name.lower(): name for name in reversed(list(row))}
     return next((lowered[name] for name in wanted if name in lowered), None)
 
 
 def _find_texts(row: Cells) -> tuple[str | None, str | None]:
     for first, second in _PAIRS:
-        text, pair = _find(row, (first,)), _find(row, (second,))
+        text, pair = find_column(row, (first,)), find_column(row, (second,))
         if text and pair:
             return text, pair
-    named = _find(row, _TEXTS)
+    named = find_column(row, _TEXTS)
     if named:
         return named, None
     # Every cell of a csv is a string; one that reads as a number is hardly a text.

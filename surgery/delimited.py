@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, Source, check_header, lines_of, shown
+from surgery.first_lines import check_first_line
 
+_REMEDY = "write it as CSV, with commas"
+_COMPARED_ROWS = 100  # with the header
+_COMPARED_BYTES = 1_000_000
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 
 
@@ -41,6 +46,7 @@ def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str]
     feed = _Feed(source)
     # Strict: the lenient mode reads an unclosed quote as one long cell and says nothing.
     reader = csv.reader(feed, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    first = True
     while True:
         feed.taken = 0
         try:
@@ -50,8 +56,9 @@ def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str]
         except csv.Error as error:
             yield source.fault(_malformed(error))
             continue
-        if record:
+        if record and not (first and record == ["sep=", ""]):  # Excel's own line
             yield record
+        first = False
 
 
 def _table(source: Source, delimiter: str, quoting: int) -> Iterator[tuple[int, Row | Fault]]:
@@ -61,12 +68,29 @@ def _table(source: Source, delimiter: str, quoting: int) -> Iterator[tuple[int, 
         raise source.invalid("the file is empty")
     if isinstance(header, Fault):
         raise source.invalid(f"the header: {header.detail}")
-    check_header(source, header)
     _check_separator(source, header, delimiter)
+    check_header(source, header)
+    check_first_line(source, header, _sample(source, delimiter, quoting))
     source.row = 1
     for record in records:
         yield source.row, _as_row(source, header, record)
         source.row += 1
+
+
+def _sample(source: Source, delimiter: str, quoting: int) -> list[list[str]]:
+    """The first readable rows."""
+    rows: list[list[str]] = []
+    size = 0
+    try:
+        for record in islice(_records(source, delimiter, quoting), 1, 1 + _COMPARED_ROWS):
+            if not isinstance(record, Fault):
+                rows.append(record)
+                size += sum(map(len, record))
+            if size > _COMPARED_BYTES:
+                break
+    except DatasetInvalid:  # reading the rows says which row it is
+        pass
+    return rows
 
 
 def _malformed(error: csv.Error) -> str:
@@ -82,16 +106,21 @@ def _malformed(error: csv.Error) -> str:
 
 
 def _check_separator(source: Source, header: list[str], delimiter: str) -> None:
-    """Refuse a header that another separator cuts into columns."""
-    others = {mark: name for mark, name in _SEPARATORS.items() if mark != delimiter}
-    suspects = others if len(header) == 1 else {"\t": "tabs"} if delimiter == "," else {}
-    for cell in header:
-        found = next((mark for mark in suspects if mark in cell), None)
-        if found is None:
-            continue
-        remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(found, "write it as CSV")
+    """Refuse a header that another separator cuts into more columns."""
+    if len(header) == 1 and header[0].lower().startswith("sep="):
         raise source.invalid(
-            f"the header {shown(cell)!r} seems separated by {suspects[found]}, where this format "
+            f"the first line {shown(header[0])!r} is Excel's own and names another separator than "
+            f"the one of this format, {_SEPARATORS[delimiter]}; leave the line out, and {_REMEDY}"
+        )
+    for mark, name in _SEPARATORS.items():
+        cell = next((cell for cell in header if mark in cell), None)
+        count = sum(cell.count(mark) for cell in header)
+        # A tab never stands in a name; the others may, but not more often than the separator.
+        if mark == delimiter or cell is None or (mark != "\t" and count < len(header)):
+            continue
+        remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(mark, _REMEDY)
+        raise source.invalid(
+            f"the header {shown(cell)!r} seems separated by {name}, where this format "
             f"separates columns by {_SEPARATORS[delimiter]}; {remedy}"
         )
 
@@ -99,6 +128,8 @@ def _check_separator(source: Source, header: list[str], delimiter: str) -> None:
 def _as_row(source: Source, header: list[str], record: list[str] | Fault) -> Row | Fault:
     if isinstance(record, Fault):
         return record
+    if record == header:
+        return source.fault("the row repeats the header: were files joined? leave it out")
     if len(record) != len(header):
         many = "1 field" if len(record) == 1 else f"{len(record):,} fields"
         remedy = "fill in the others"

@@ -14,7 +14,7 @@ from surgery.files import format_of
 from surgery.references import DatasetSource, resolve_measured
 from surgery.results import EpochReport
 from surgery.sources import Sources
-from surgery.survey import Part, Table
+from surgery.table import Part, Table
 from surgery.tasks import TASKS
 from surgery.terms import Problem
 

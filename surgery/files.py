@@ -8,7 +8,6 @@ near one row (one row group's page for Parquet; the window of a compressed file)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -162,7 +161,11 @@ def check_header(source: Source, names: list[str]) -> None:
             )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise source.invalid(f"two columns are called {shown(twice)!r}; rename one", shown(twice))
+        raise source.invalid(
+            f"two columns are called {shown(twice)!r}; rename one. A file without a header needs "
+            "one first",
+            shown(twice),
+        )
 
 
 def _no_rows_hint(file_format: FileFormat) -> str:
@@ -224,38 +227,9 @@ def _lines(source: Source, file: BufferedReader) -> Iterator[bytes]:
 
 
 def _jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    source.row, unchecked = 1, True
-    for line in lines_of(source):
-        if not line.strip():
-            continue
-        if source.row == 1 and line.lstrip().startswith(b"["):
-            raise source.invalid("the file is a JSON array; write one object a line instead")
-        found = _json_object(source, line)
-        if unchecked and not isinstance(found, Fault):
-            check_header(source, list(found))
-            unchecked = False
-        yield source.row, found
-        source.row += 1
+    from surgery.json_lines import read_jsonl
 
-
-def _json_object(source: Source, line: bytes) -> Row | Fault:
-    try:
-        # Bad bytes become lone surrogates, so that the cell check can name their column.
-        value = json.loads(line.decode(errors="surrogateescape"))
-    except json.JSONDecodeError as error:
-        return source.fault(f"the line is not JSON: {error.msg} at character {error.colno}")
-    except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
-        return source.fault("the line is not JSON this service reads: too deep, or a huge number")
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        return source.fault(f"the line is a JSON {kind}; each line must be an object")
-    if not value:
-        return source.fault("the line is an empty object; fill it in or leave the line out")
-    if len(value) > source.limits.max_columns:
-        return source.fault(
-            f"{len(value):,} columns; at most {source.limits.max_columns:,} are read"
-        )
-    return value
+    return read_jsonl(source)
 
 
 def _csv(source: Source) -> Iterator[tuple[int, Row | Fault]]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 
+from surgery.column_findings import column_findings
 from surgery.files import shown
+from surgery.label_findings import label_findings
+from surgery.named_findings import finding, quoted
 from surgery.repeats import Pair, Repeats, repeated_values
-from surgery.schema import EXAMPLES, DatasetReport, Example, Finding, FindingCode, Place
+from surgery.schema import DatasetReport, Example, Finding, FindingCode, Place
 from surgery.survey import Survey
 from surgery.terms import Problem
 
 # Few encoders read over 512 tokens, and English has some 1.3 tokens a word.
 LONG_WORDS = 400
-_IN_WORDS = 3  # examples that the sentence names
 # What a label is counted in; the place of the right choice is no class.
 _NOUNS = {Problem.CLASSIFICATION: "row", Problem.TOKEN_CLASSIFICATION: "word"}
 
@@ -23,35 +24,17 @@ def find(
     report: DatasetReport, survey: Survey, repeats: Repeats, mask: bytes | bytearray
 ) -> list[Finding]:
     """All findings; ``mask`` has one byte a row read, 1 for those of validation."""
-    found = [*_texts(survey, mask)]
+    found = [
+        *_texts(survey, mask), *column_findings(report, survey), *label_findings(report, survey),
+    ]  # fmt: skip
     if report.problem is Problem.CLASSIFICATION:
         found += _balance(report) + _mixed(survey)
     if report.problem in _NOUNS:
         found += _classes(report, survey, mask)
     if report.label_range is not None and len(set(report.label_range["train"])) == 1:
         detail = "every label of train is the same number; nothing can be learned from it"
-        found.append(_finding("constant_label", detail, report.rows["train"], []))
+        found.append(finding("constant_label", detail, report.rows["train"], []))
     return found + _repeated(survey, repeats)
-
-
-def _finding(code: FindingCode, detail: str, count: int, examples: Iterable[Place]) -> Finding:
-    """A finding whose sentence names the first rows."""
-    first = [
-        place if isinstance(place, Example) else Example(file=place.file, row=place.row)
-        for place in islice(examples, EXAMPLES)
-    ]
-    named = ", ".join(_named(example) for example in first[:_IN_WORDS])
-    more = ", …" if len(first) > _IN_WORDS else ""
-    sentence = f"{detail}; first: {named}{more}" if first else detail
-    return Finding(code=code, detail=sentence, count=count, examples=first)
-
-
-def _named(example: Example) -> str:
-    where = f"{shown(example.file)} row {example.row:,}"
-    if example.same_as is None:
-        return where
-    file = "" if example.same_as.file == example.file else f"{shown(example.same_as.file)} "
-    return f"{where} (as {file}row {example.same_as.row:,})"
 
 
 def _pairs(survey: Survey, pairs: Sequence[Pair]) -> list[Example]:
@@ -69,7 +52,14 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
         if half:
             detail = f"rows of {split} with one text of the pair empty: {len(half):,}"
             places = (survey.places.at(position) for position in half)
-            found.append(_finding("half_empty_texts", detail, len(half), places))
+            found.append(finding("half_empty_texts", detail, len(half), places))
+    if survey.invisible:
+        detail = (
+            "rows with a word of invisible characters alone, of which a tokenizer may leave "
+            f"nothing, so that it is neither learned nor measured: {len(survey.invisible):,}"
+        )
+        rows = map(survey.places.at, survey.invisible)
+        found.append(finding("invisible_words", detail, len(survey.invisible), rows))
     count = sum(1 for words in survey.words if words > LONG_WORDS)
     if count:
         positions = (place for place, words in enumerate(survey.words) if words > LONG_WORDS)
@@ -78,7 +68,7 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
             f"texts over {LONG_WORDS} words, of which an encoder of 512 tokens does not read the "
             f"end: {count:,}, the longest of {longest:,} words"
         )
-        found.append(_finding("long_texts", detail, count, map(survey.places.at, positions)))
+        found.append(finding("long_texts", detail, count, map(survey.places.at, positions)))
     return found
 
 
@@ -91,7 +81,7 @@ def _balance(report: DatasetReport) -> list[Finding]:
         return []
     counts = f"{shown(most)!r} has {train[most]:,} rows of train, {shown(least)!r} {train[least]:,}"
     detail = f"classes are unbalanced: {counts}; accuracy alone will mislead"
-    return [_finding("unbalanced_classes", detail, train[least], [])]
+    return [finding("unbalanced_classes", detail, train[least], [])]
 
 
 def _mixed(survey: Survey) -> list[Finding]:
@@ -107,7 +97,7 @@ def _mixed(survey: Survey) -> list[Finding]:
         f"labels mix numbers and words, and each is a class; rows whose label is one of the "
         f"rarer, the {kind}: {count:,}"
     )
-    return [_finding("mixed_labels", detail, count, map(survey.places.at, positions))]
+    return [finding("mixed_labels", detail, count, map(survey.places.at, positions))]
 
 
 def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> list[Finding]:
@@ -140,7 +130,7 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
         names = [name for name in report.labels if holds(name)]
         if names:
             first = places(names, split) if split else []
-            findings.append(_finding(code, f"{detail}: {_quoted(names)}", len(names), first))
+            findings.append(finding(code, f"{detail}: {quoted(names)}", len(names), first))
     return findings
 
 
@@ -169,7 +159,7 @@ def _repeated(survey: Survey, repeats: Repeats) -> list[Finding]:
          counts.conflicting_labels, repeats.conflicting),
     )  # fmt: skip
     found = [
-        _finding(code, f"{detail}: {count:,}", count, _pairs(survey, pairs))
+        finding(code, f"{detail}: {count:,}", count, _pairs(survey, pairs))
         for code, detail, count, pairs in kinds
         if count
     ]
@@ -187,11 +177,6 @@ def _repeated_ids(survey: Survey) -> list[Finding]:
                 f"rows of the {split} file whose {shown(str(survey.ids.column))!r} an earlier row "
                 f"has too: {count:,}"
             )
-            found.append(_finding("repeated_ids", detail, count, examples))
+            found.append(finding("repeated_ids", detail, count, examples))
         start += survey.rows[split]
     return found
-
-
-def _quoted(names: list[str]) -> str:
-    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return ", ".join(repr(shown(name)) for name in names[:10]) + more

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from surgery.cells import CellError
 from surgery.dataset_spec import Columns
 from surgery.files import Row, shown
-from surgery.inputs import CellError, Kind
+from surgery.inputs import Kind
 
 _GROUP: tuple[tuple[str, Kind], ...] = (("group", "integer"),)
 _PLACEHOLDER = "@placeholder"

@@ -1,8 +1,9 @@
 """Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
 
-Each file is read twice: once to check every row and learn the labels, once to write. Between the
-two a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and some
-6 in memory.
+Each file is read twice: once to check every row and learn the labels, once to write; and once more
+where a late row of JSON Lines has a column to be read that no row before it has. Between the
+readings a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and
+some 6 in memory.
 """
 
 from __future__ import annotations
@@ -20,17 +21,16 @@ from pathlib import Path
 from typing import Literal
 
 from surgery.arrow import SplitWriter
-from surgery.columns import check_columns, settle_columns
-from surgery.dataset_spec import Columns, check_label_names
-from surgery.errors import DatasetInvalid, Fault
+from surgery.dataset_spec import Columns
+from surgery.errors import DatasetInvalid
 from surgery.files import LIMITS, FileFormat, Limits
 from surgery.findings import find
-from surgery.inputs import ChoiceInputs, inputs_for
-from surgery.labels import LabelColumn, Labelling, TagColumn
-from surgery.places import Ids, find_id_column
+from surgery.first_reading import Asked, first_reading
+from surgery.labels import Labelling
 from surgery.repeats import find_repeats
 from surgery.schema import WORD_BINS, DatasetReport, TextLengths
-from surgery.survey import Part, Survey, Table
+from surgery.survey import Survey
+from surgery.table import Part, Table
 from surgery.terms import Problem
 
 REPORT = "report.json"
@@ -87,11 +87,10 @@ def ingest_tables(
     if out.exists():
         raise FileExistsError(f"{out} exists already; a dataset is written once")
     tables = [train] if validation is None else [train, validation]
-    survey, guessed = _start(tables, columns, problem, labels, questions)
-    for split, table in zip(("train", "validation"), tables, strict=False):
-        survey.read(split, table)
+    asked = Asked(columns, problem, labels, questions)
+    survey, settled = first_reading(tables, asked)
     labelling = survey.settle()
-    inferred: list[Inferred] = ["columns"] if guessed else []
+    inferred: list[Inferred] = ["columns"] if settled.guessed else []
     inferred += ["problem"] if problem is None else []
     inferred += ["validation"] if validation is None else []
     mask = survey.mask(labelling, seed, split=validation is None)
@@ -100,54 +99,6 @@ def ingest_tables(
         report = _report(survey, labelling, inferred, mask, writers)
         _write_durably(folder / REPORT, report.model_dump_json(indent=2))
     return report
-
-
-def _start(
-    tables: list[Table],
-    columns: Columns | None,
-    problem: Problem | None,
-    labels: Sequence[str] | None,
-    questions: Mapping[str, str] | None,
-) -> tuple[Survey, bool]:
-    """What to read and how, from the first rows; whether any column was inferred."""
-    if problem is Problem.TOKEN_CLASSIFICATION:
-        _refuse_flat_files(tables)
-    first = tables[0].first()
-    file, _, row_of_train = first
-    used, problem, guessed = settle_columns(row_of_train, columns, problem, file)
-    for table in tables[1:]:
-        file, _, row = table.first()
-        check_columns(row, used, file)
-    form = tables[0].format
-    inputs = inputs_for(problem, used, first, questions, form.extras if form else ())
-    if labels is not None:
-        _check_labels(list(labels), problem or Problem.CLASSIFICATION)
-    if isinstance(inputs, ChoiceInputs):
-        labels = [str(place) for place in range(inputs.count)]
-    kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
-    ids = Ids(find_id_column(row_of_train, {name for _, name in used.named()}))
-    return Survey(used, inputs, kind(problem, labels), ids=ids), guessed
-
-
-def _refuse_flat_files(tables: list[Table]) -> None:
-    flat = [part for table in tables for part in table.parts if part.file_format in {"csv", "tsv"}]
-    faults = [
-        Fault(
-            f"{part.name} is {part.file_format.upper()}, which has no lists of words and tags; "
-            "problem token_classification needs JSON Lines or Parquet",
-            file=part.name,
-        )
-        for part in flat
-    ]
-    if faults:
-        raise DatasetInvalid(faults[0].detail, faults)
-
-
-def _check_labels(labels: list[str], problem: Problem) -> None:
-    try:
-        check_label_names(labels, problem)
-    except ValueError as error:
-        raise DatasetInvalid(str(error), [Fault(str(error), "/labels")]) from None
 
 
 def _write(

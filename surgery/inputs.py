@@ -6,21 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from surgery.dataset_spec import MAX_CHOICES, Columns
+from surgery.cells import CellError, counted, is_blank, kind_of, strings_of, text_of
+from surgery.choices import Choices, choice_column, choices_of, index_of
+from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
 from surgery.files import Row, shown
-from surgery.labels import MAX_LABEL_LENGTH, LabelError, read_label
+from surgery.labels import LabelError
 from surgery.terms import Problem
 
 Kind = Literal["string", "strings", "integer", "number"]
-
-
-class CellError(ValueError):
-    """A value that cannot stand in its column; the message says why."""
-
-    def __init__(self, detail: str, column: str) -> None:
-        self.column = column
-        super().__init__(detail)
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,8 @@ class Content:
     words: int
     half_empty: bool = False
     """One text of a pair is empty."""
+    invisible: bool = False
+    """A word is of invisible characters alone, of which a tokenizer may leave nothing."""
     extras: tuple[int | float, ...] = ()
 
 
@@ -76,16 +72,16 @@ class TextInputs:
 
     def read(self, values: Row) -> Content:
         """Missing texts are ""; a row in which neither has a word is refused."""
-        text = _text(values, str(self.columns.text))
-        pair = None if self.columns.text_pair is None else _text(values, self.columns.text_pair)
-        if not text.strip() and not (pair or "").strip():
+        text = text_of(values, str(self.columns.text))
+        pair = None if self.columns.text_pair is None else text_of(values, self.columns.text_pair)
+        if is_blank(text) and is_blank(pair or ""):
             detail = "the text is empty; fill it in or leave the row out"
             raise CellError(detail, str(self.columns.text))
-        half = pair is not None and not (text.strip() and pair.strip())
+        half = pair is not None and (is_blank(text) or is_blank(pair))
         cells = (text,) if pair is None else (text, pair)
         words = len(text.split()) + len((pair or "").split())
         extras: tuple[Any, ...] = tuple(values[name] for name, _ in self.extras)
-        return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras)
+        return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras=extras)
 
     def label(self, values: Row, content: Content) -> object:  # noqa: ARG002  # no part of it
         """The cell as it is."""
@@ -111,14 +107,14 @@ class ChoiceInputs:
 
     def read(self, values: Row) -> Content:
         """The context may be empty; a choice may not."""
-        text = None if self.columns.text is None else _text(values, self.columns.text)
+        text = None if self.columns.text is None else text_of(values, self.columns.text)
         question = None if self.columns.text_pair is None else self._question(values)
-        choices = choices_of(values, self.columns)
+        choices = choices_of(values, self.columns).texts
         if len(choices) != self.count:
             raise CellError(
-                f"has {_count(len(choices), 'choice')} where the first row has {self.count}; "
+                f"has {counted(len(choices), 'choice')} where the first row has {self.count}; "
                 "every row needs the same number",
-                _choice_column(self.columns, 0),
+                choice_column(self.columns, 0),
             )
         texts = tuple(part for part in (text, question) if part is not None)
         parts = [choice.encode() for choice in choices]
@@ -131,7 +127,7 @@ class ChoiceInputs:
 
     def _question(self, values: Row) -> str:
         column = str(self.columns.text_pair)
-        value = _text(values, column)
+        value = text_of(values, column)
         if not self.questions:
             return value
         if value not in self.questions:
@@ -140,10 +136,13 @@ class ChoiceInputs:
         return self.questions[value]
 
     def label(self, values: Row, content: Content) -> int:
-        """The index of the right choice, from the index or the text of it."""
+        """The index of the right choice, from whatever names it."""
         column = str(self.columns.label)
         try:
-            return _index_of(values.get(column), content.cells[-1])
+            choices = Choices(content.cells[-1], [])
+            if not isinstance(self.columns.choices, list):
+                choices = choices_of(values, self.columns)
+            return index_of(values.get(column), choices)
         except LabelError as bad:
             raise CellError(f"the label {bad}", column) from None
 
@@ -162,22 +161,24 @@ class TokenInputs:
     def read(self, values: Row) -> Content:
         """A row has one word at least, and none is blank."""
         column = str(self.columns.tokens)
-        tokens = _strings(values.get(column), column, "word")
+        tokens = strings_of(values.get(column), column, "word")
         if not tokens:
             raise CellError("the list of words is empty; leave the row out", column)
-        return Content((tokens,), frame(*(token.encode() for token in tokens)), len(tokens))
+        framed = frame(*(token.encode() for token in tokens))
+        invisible = any(not token.isascii() and is_blank(token) for token in tokens)
+        return Content((tokens,), framed, len(tokens), invisible=invisible)
 
     def label(self, values: Row, content: Content) -> list[Any]:
         """The list of tags, as long as the list of words."""
         column = str(self.columns.label)
         tags = values.get(column)
         if not isinstance(tags, list):
-            raise CellError(f"is {_kind(tags)}; the tags are a list, one for each word", column)
+            raise CellError(f"is {kind_of(tags)}; the tags are a list, one for each word", column)
         words = len(content.cells[0])
         if len(tags) != words:
             raise CellError(
-                f"has {_count(len(tags), 'tag')} where {self.columns.tokens} has "
-                f"{_count(words, 'word')}; "
+                f"has {counted(len(tags), 'tag')} where {self.columns.tokens} has "
+                f"{counted(words, 'word')}; "
                 "give each word one tag",
                 column,
             )
@@ -198,90 +199,11 @@ def inputs_for(
         return TextInputs(columns, extras)
     file, row, values = first
     try:
-        count = len(choices_of(values, columns))
+        count = len(choices_of(values, columns).texts)
     except CellError as bad:
         fault = Fault(str(bad), file=file, row=row, column=bad.column)
         raise DatasetInvalid(f"{file}, row {row}: {bad}", [fault]) from None
     return ChoiceInputs(columns, count, questions or {})
-
-
-def choices_of(values: Row, columns: Columns) -> list[str]:
-    """The choices of a row; CellError unless they are 2 to 64 texts, none of them blank."""
-    if isinstance(columns.choices, list):
-        found = [_text(values, name) for name in columns.choices]
-    else:
-        column = str(columns.choices)
-        cell = values.get(column)
-        if isinstance(cell, str):
-            raise CellError(
-                "is a string; choices are a list of strings. CSV and TSV have no lists: name one "
-                'column for each choice, as in {"choices": ["choice1", "choice2"]}',
-                column,
-            )
-        found = _strings(cell, column, "choice")
-        if not 2 <= len(found) <= MAX_CHOICES:
-            raise CellError(
-                f"has {_count(len(found), 'choice')}; 2 to {MAX_CHOICES} are read", column
-            )
-    for place, choice in enumerate(found):
-        if not choice.strip():
-            detail = f"choice {place} (counted from 0) is empty; every row needs all its choices"
-            raise CellError(detail, _choice_column(columns, place))
-    return found
-
-
-def _choice_column(columns: Columns, place: int) -> str:
-    named = columns.choices
-    return named[place] if isinstance(named, list) else str(named)
-
-
-def _index_of(value: object, choices: list[str]) -> int:
-    """A number is an index; a text is the choice it equals, and never guessed between the two."""
-    long = isinstance(value, str) and len(value) > MAX_LABEL_LENGTH
-    name, number = (str(value).strip(), None) if long else read_label(value)
-    matches = [place for place, choice in enumerate(choices) if choice.strip() == name]
-    if number is not None and number.is_integer() and 0 <= number < len(choices):
-        if isinstance(value, str) and matches and int(number) not in matches:
-            raise LabelError(
-                f"{name!r} is the index of one choice and the text of another; "
-                "write the index as a number, in JSON Lines or Parquet"
-            )
-        return int(number)
-    if len(matches) == 1 and isinstance(value, str):
-        return matches[0]
-    if matches and isinstance(value, str):
-        raise LabelError(f"is the text of {len(matches)} choices; give its index, from 0")
-    raise LabelError(
-        f"is {shown(name)!r}, neither an index from 0 to {len(choices) - 1} nor the text of a "
-        "choice; indices count from 0, and -1 marks a hidden label: use a split that has labels"
-    )
-
-
-def _text(values: Row, column: str) -> str:
-    value = values.get(column)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise CellError(f"is {_kind(value)}; a text is a string", column)
-    return value
-
-
-def _strings(value: object, column: str, noun: str) -> list[str]:
-    if not isinstance(value, list):
-        raise CellError(f"is {_kind(value)}; a list of strings is needed", column)
-    for place, entry in enumerate(value):
-        if not isinstance(entry, str) or not entry.strip():
-            kind = "empty" if isinstance(entry, str) else _kind(entry)
-            raise CellError(f"{noun} {place} (counted from 0) is {kind}; give it a text", column)
-    return value
-
-
-def _kind(value: object) -> str:
-    return "missing" if value is None else f"of type {type(value).__name__}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _pair_field(columns: Columns) -> tuple[tuple[str, Kind], ...]:

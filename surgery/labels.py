@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from surgery.errors import Fault
@@ -15,6 +16,15 @@ from surgery.terms import Problem
 MAX_CLASSES = 1_000
 MAX_LABEL_LENGTH = 256
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# A whole number as spreadsheets and pandas write it; zeros in front are part of a code.
+_WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0*", re.ASCII)
+# With a comma before the fraction, or something between the thousands, or a percent sign.
+_WRITTEN_NUMBER = re.compile(
+    r"[+-]?(\d+|\d{1,3}([.,'’ \u00a0\u202f]\d{3})+)([.,]\d+)?\s*%?", re.ASCII
+)
+_SEPARATED = re.compile(r"[\s_-]+")
+_TRUTH = {"true": "True", "false": "False"}
+_OWN_LABEL_ROWS = 10  # fewer rows may well have a class each
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -41,6 +51,8 @@ class Labelling:
 
     def number(self, value: object) -> int | float:
         """The class index or the number of one value (one tag); LabelError if it is neither."""
+        if self.indexed and isinstance(value, str) and value.strip() in self.index:
+            return self.index[value.strip()]
         name, number = read_label(value)
         if self.problem is Problem.REGRESSION:
             if number is None:
@@ -61,7 +73,7 @@ class Labelling:
 def read_label(value: object) -> tuple[str, float | None]:
     """A label's name, and its number if it is one; LabelError if it is missing or no scalar.
 
-    1, 1.0 and "1" are one class of name "1"; true is the class "True".
+    1, 1.0, "1" and "1.0" are one class of name "1"; true, "true" and "TRUE" are the class "True".
     """
     if isinstance(value, str):
         return _read_text(value.strip())
@@ -85,15 +97,37 @@ def _read_text(name: str) -> tuple[str, float | None]:
     if not name:
         raise LabelError("is empty; give it a value or leave the row out")
     if _NOT_FINITE.fullmatch(name):
-        raise LabelError(f"is {name}; give it a value or leave the row out")
+        raise LabelError(
+            f"is {name}; give it a value or leave the row out. If a class is called so, name all "
+            "classes in labels"
+        )
     if len(name) > MAX_LABEL_LENGTH:
         raise LabelError(f"is {len(name):,} characters long; is this the column of the labels?")
     if not _NUMBER.fullmatch(name):
-        return name, None
+        return _TRUTH.get(name.lower(), name), None
     number = float(name)
     if math.isinf(number):
         raise LabelError(f"is {shown(name)}, beyond the largest number")
+    whole = _WHOLE.fullmatch(name)
+    if whole is not None:
+        name = whole[1] if number else "0"
     return name, number
+
+
+def is_written_number(name: str) -> bool:
+    """Whether people would read a number where this service reads a word: 0,5 or 1,200 or 7 %."""
+    return not _NUMBER.fullmatch(name) and _WRITTEN_NUMBER.fullmatch(name) is not None
+
+
+def likeness(name: str) -> str:
+    """The same for names that people hardly tell apart: by case, spaces, or zeros before a number.
+
+    Empty where nothing is left to compare.
+    """
+    if _NUMBER.fullmatch(name):
+        return repr(float(name))
+    plain = "".join(mark for mark in unicodedata.normalize("NFKC", name) if mark.isprintable())
+    return _SEPARATED.sub(" ", plain.casefold()).strip()
 
 
 @dataclass
@@ -114,6 +148,7 @@ class LabelColumn:
     not_numbers: list[tuple[str, int, str]] = field(default_factory=list)
     not_number_count: int = 0
     fractional: bool = False
+    train_rows: int = 0
 
     def __post_init__(self) -> None:
         self.given = self._given()
@@ -128,14 +163,15 @@ class LabelColumn:
     def add(self, value: object, split: str, file: str, row: int) -> None:
         """Take the label of a row; LabelError if it is none."""
         code, number = self._take(value, split, file, row)
+        self.train_rows += split == "train"
         self.codes.append(code)
         self.values.append(math.nan if number is None else number)
 
     def _take(self, value: object, split: str, file: str, row: int) -> tuple[int, float | None]:
-        name, number = read_label(value)
         if self.given is not None:
-            code = int(self.given.number(value))
+            code, number = int(self.given.number(value)), None
         else:
+            name, number = read_label(value)
             code = self._code(name)
             self.fractional |= number is not None and not number.is_integer()
             self._note_text(name, number, file, row)
@@ -170,7 +206,8 @@ class LabelColumn:
         if labelling.problem is Problem.REGRESSION:
             return [
                 Fault(
-                    f"the label is {shown(name)!r}, not a number; problem regression needs numbers",
+                    f"the label is {shown(name)!r}, not a number; problem regression needs numbers"
+                    + _as_number(name),
                     file=file, row=row, column=column,
                 )
                 for file, row, name in self.not_numbers
@@ -179,7 +216,16 @@ class LabelColumn:
             regression = self.not_number_count == 0 and self.given is None
             advice = "did you mean problem regression?" if regression else "is it the label column?"
             return [Fault(f"more than {MAX_CLASSES:,} classes; {advice}", column=column)]
-        return self._class_faults(column)
+        return self._own_label(column) or self._class_faults(column)
+
+    def _own_label(self, column: str) -> list[Fault]:
+        """A fault where each row of train has a label that no other has."""
+        trained = sum(1 for split, _ in self.first if split == "train")
+        if self.given is not None or not trained == self.train_rows >= _OWN_LABEL_ROWS:
+            return []
+        other = "" if self.not_number_count else " Numbers to predict are problem regression"
+        detail = f"{trained:,} labels in {trained:,} rows: is this the column of the labels?{other}"
+        return [Fault(detail, column=column)]
 
     def _class_faults(self, column: str) -> list[Fault]:
         names = list(self.seen)
@@ -191,10 +237,11 @@ class LabelColumn:
             ]
         if self.given is not None:  # an official split may lack a class
             return []
+        alike = {likeness(names[code]): shown(names[code]) for code in trained}
         return [
             Fault(
                 f"the label {shown(names[code])!r} of {split} never occurs in train; "
-                "add rows of it to train, or correct it",
+                "add rows of it to train, or correct it" + _instead(alike, names[code]),
                 file=file, row=row, column=column,
             )
             for (split, code), (file, row) in self.first.items()
@@ -225,6 +272,17 @@ class TagColumn(LabelColumn):
             return self.given
         names = sorted(self.seen, key=lambda name: (name != "O", _order(name)))
         return Labelling(Problem.TOKEN_CLASSIFICATION, tuple(names))
+
+
+def _instead(alike: Mapping[str, str], name: str) -> str:
+    found = alike.get(likeness(name))
+    return f": train has {found!r}" if found and likeness(name) else ""
+
+
+def _as_number(name: str) -> str:
+    if not is_written_number(name):
+        return ""
+    return "; write 0,5 as 0.5, and nothing between thousands"
 
 
 def _order(name: str) -> tuple[int, float, str]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from surgery.columns import check_columns
 from surgery.compressed import plain_name
-from surgery.dataset_spec import HubDataset
+from surgery.dataset_spec import Columns, HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault
 from surgery.files import FileFormat, Row, count_rows, format_of
 from surgery.formats import Format
@@ -25,12 +25,12 @@ from surgery.ingest import REPORT, ingest_tables
 from surgery.mirror_splits import mirrored_splits, missing_from_mirror
 from surgery.schema import DatasetReport
 from surgery.sources import Sources, file_digest
-from surgery.survey import Part, Table
+from surgery.table import Part, Table
 from surgery.tasks import metrics_for
 from surgery.wanted import NAMED, Wanted, measured_preset, preset, referred
 
 # Part of every fingerprint: raise it when the stored form of the same files changes.
-_FORM = 1
+_FORM = 2
 _SPLITS = ("train", "validation")
 
 
@@ -108,16 +108,27 @@ def _in_mirror(wanted: Wanted, sources: Sources) -> DatasetSource | None:
         return None
     for role, path in files.items():
         table = Table((Part(path, format_of(path.name), path.name),))
-        name, row = f"{role} ({path.name})", table.first()[-1]
+        name = f"{role} ({path.name})"
         if wanted.format is not None:
-            _check_raw(wanted.format, row, name)
+            _check_raw(wanted.format, table.first()[-1], name)
             continue
-        check_columns(row, wanted.reference.columns, name, "/dataset/columns")
+        _check_table(table, wanted.reference.columns, name)
     source = DatasetSource(**vars(wanted), origin="mirror", files=files)
     source = replace(source, fingerprint=_mirror_fingerprint(source))
     if not _keeps_count(wanted):
         return source
     return replace(source, rows={role: _count(path) for role, path in files.items()})
+
+
+def _check_table(table: Table, columns: Columns, name: str) -> None:
+    """Raise DatasetInvalid for a column that no row has; a row may leave out some."""
+    head = table.head()
+    try:
+        check_columns(head.cells, columns, name, "/dataset/columns")
+    except DatasetInvalid:
+        if head.complete:
+            raise
+        check_columns(table.head(None).cells, columns, name, "/dataset/columns")
 
 
 def _keeps_count(wanted: Wanted) -> bool:

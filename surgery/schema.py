@@ -26,6 +26,16 @@ FindingCode = Literal[
     "unused_labels",
     "mixed_labels",
     "constant_label",
+    "missing_label_marks",
+    "similar_labels",
+    "numbers_as_words",
+    "many_numbers",
+    "lists_as_labels",
+    "f1_of_frequent_class",
+    "unmeasured_entities",
+    "invisible_words",
+    "unread_columns",
+    "first_choice_never_right",
 ]
 
 

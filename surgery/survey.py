@@ -4,109 +4,25 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from surgery.arrow import content_hash
+from surgery.cells import CellError
 from surgery.dataset_spec import Columns
 from surgery.errors import DatasetInvalid, Fault
-from surgery.files import LIMITS, FaultSink, FileFormat, Limits, Row, read_rows, shown
-from surgery.formats import Format
+from surgery.files import shown
 from surgery.holdout import hold_out
-from surgery.inputs import CellError, Inputs
+from surgery.inputs import Inputs
 from surgery.labels import LabelColumn, LabelError, Labelling
 from surgery.places import Ids, Places
 from surgery.repeats import repeated_rows
 from surgery.spool import Spool
+from surgery.table import Faults, Head, Table
 from surgery.terms import Problem
 
-MAX_FAULTS = 100
 _STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of a split; ``name`` is how faults call it."""
-
-    path: Path
-    file_format: FileFormat
-    name: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """One split: its files, read one after the other, and the format its rows are put in."""
-
-    parts: tuple[Part, ...]
-    limits: Limits = LIMITS
-    format: Format | None = None
-
-    def rows(
-        self, columns: Sequence[str] | None = None, on_fault: FaultSink | None = None
-    ) -> Iterator[tuple[str, int, Row]]:
-        """Yield ``(file, row in it, values)``; with a format, each row that it makes of one.
-
-        A row that does not suit the format goes to ``on_fault``; DatasetInvalid without it.
-        """
-        for part in self.parts:
-            rows = read_rows(
-                part.path, part.file_format, limits=self.limits, name=part.name,
-                columns=self.format.raw if self.format else columns, on_fault=on_fault,
-            )  # fmt: skip
-            for number, row in rows:
-                for made in self._formatted(part.name, number, row, on_fault):
-                    yield part.name, number, made
-
-    def _formatted(
-        self, file: str, number: int, row: Row, on_fault: FaultSink | None
-    ) -> Sequence[Row]:
-        if self.format is None:
-            return [row]
-        try:
-            return self.format.rows(row)
-        except CellError as bad:
-            fault = Fault(str(bad), file=file, row=number, column=shown(bad.column))
-            if on_fault is None:
-                raise DatasetInvalid(f"{file}, row {number}: {bad}", [fault]) from None
-            on_fault(fault)
-            return []
-
-    def first(self) -> tuple[str, int, Row]:
-        """The first row that can be read; DatasetInvalid with the faults if none can."""
-        faults = Faults()
-        for file, number, row in self.rows(on_fault=faults.add):
-            return file, number, row
-        faults.raise_any()
-        raise DatasetInvalid("the dataset has no rows")
-
-
-@dataclass
-class Faults:
-    """The first faults found, and how many there were."""
-
-    found: list[Fault] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, fault: Fault) -> None:
-        """Keep a fault, or only count it past the first hundred."""
-        self.count += 1
-        if len(self.found) < MAX_FAULTS:
-            self.found.append(fault)
-
-    def raise_any(self) -> None:
-        """Raise DatasetInvalid if there are any."""
-        if not self.found:
-            return
-        first = self.found[0]
-        where = f"{first.file}, row {first.row}: " if first.row else ""
-        noun = "problem" if self.count == 1 else "problems"
-        more = f" (the first {MAX_FAULTS} are listed)" if self.count > MAX_FAULTS else ""
-        raise DatasetInvalid(
-            f"{self.count:,} {noun} found{more}; nothing was kept. First: {where}{first.detail}",
-            self.found,
-        )
 
 
 @dataclass
@@ -116,11 +32,15 @@ class Survey:
     columns: Columns
     inputs: Inputs
     labels: LabelColumn
+    heads: Mapping[str, Head]
+    """What the rows of each split look like; a row with another column is added to its split's."""
     faults: Faults = field(default_factory=Faults)
     hashes: Spool = field(default_factory=lambda: Spool("q", width=2))
     rows: Counter[str] = field(default_factory=Counter)
     half_empty: array[int] = field(default_factory=lambda: array("i"))
     """The positions of pairs with one text empty."""
+    invisible: array[int] = field(default_factory=lambda: array("i"))
+    """The positions of rows with a word of which nothing is to be seen."""
     places: Places = field(default_factory=Places)
     ids: Ids = field(default_factory=Ids)
     words: Spool = field(default_factory=lambda: Spool("i"))
@@ -148,9 +68,11 @@ class Survey:
             self.faults.raise_any()
 
     def _read(self, split: str, table: Table) -> None:
-        size = 0
+        size, head = 0, self.heads[split]
         wanted = [*self.wanted, *([self.ids.column] if self.ids.column else [])]
         for file, row, values in table.rows(wanted, self.faults.add):
+            if table.ragged and head.shows_more(values):
+                head.add(row, values)
             try:
                 content = self.inputs.read(values)
                 self._take_label(self.inputs.label(values, content), split, file, row)
@@ -166,6 +88,8 @@ class Survey:
             self.words.append(content.words)
             if content.half_empty:
                 self.half_empty.append(len(self.places.rows))
+            if content.invisible:
+                self.invisible.append(len(self.places.rows))
             self.places.add(file, row)
             self.ids.add(values)
 

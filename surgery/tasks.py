@@ -192,7 +192,8 @@ def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
         return ("accuracy",)
     if problem is Problem.TOKEN_CLASSIFICATION:
         return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
-    return ("accuracy", "f1" if len(labels) <= 2 else "macro_f1")
+    # Which of two classes is meant is not known; f1 is of the second.
+    return ("accuracy", "f1", "macro_f1") if len(labels) <= 2 else ("accuracy", "macro_f1")
 
 
 def marks_entities(tags: Sequence[str]) -> bool:

@@ -31,7 +31,9 @@ from surgery.encoding import (
     token_chunks,
     tokenizer_fingerprint,
 )
+from surgery.errors import DatasetInvalid
 from surgery.folder import complete_folder, read_manifest
+from surgery.likelihood import IGNORED
 from surgery.sources import file_digest
 
 log = logging.getLogger("surgeon.tokens")
@@ -49,8 +51,23 @@ def encode_split(
 
     A whole split is written there on first use and read back memory-mapped. Some rows are taken
     from the whole where that is there, and tokenised alone where not. A damaged folder is logged
-    and written anew. Raises OSError where the cache cannot be written.
+    and written anew. Raises OSError where the cache cannot be written, and DatasetInvalid where
+    tagged rows have no word left.
     """
+    encoded = _encode_split(data, split, tokenizer, max_length, rows)
+    if encoded.tagged and not (encoded.labels != IGNORED).any():
+        raise DatasetInvalid(
+            f"no word of the {split} rows is left after the model's tokenizer and max_length "
+            f"{max_length}, so that there is no tag to learn or to measure; are its words of "
+            "characters that the tokenizer drops?"
+        )
+    return encoded
+
+
+def _encode_split(
+    data: TaskData, split: Split, tokenizer: Any, max_length: int,
+    rows: Sequence[int] | None,
+) -> Encoded:  # fmt: skip
     table: Dataset = getattr(data, split)
     if data.tokens is None or data.fingerprint is None:
         return encode(table, tokenizer, max_length, rows)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from pydantic import ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
@@ -27,18 +27,66 @@ from app.views import DatasetView, dataset_view
 from surgery.dataset_spec import UploadSpec
 from surgery.errors import SurgeryError
 from surgery.faults import validation_faults
-from surgery.files import LIMITS, format_of
+from surgery.files import LIMITS, format_of, shown
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
 from surgery.schema import DatasetReport
+from surgery.spec import nearest
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+# Names that people give to the parts, beside misspelt ones.
+_PARTS = {
+    "train": "train", "training": "train", "data": "train", "dataset": "train", "file": "train",
+    "files": "train", "upload": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "eval": "validation", "evaluation": "validation", "test": "validation",
+    "spec": "spec", "options": "spec", "config": "spec",
+}  # fmt: skip
+
+
+async def check_parts(request: Request) -> None:
+    """Refuse unknown parts of the form, and a part sent twice: neither may be ignored."""
+    sent = [name for name, _ in (await request.form()).multi_items()]
+    faults = [
+        {"pointer": f"/{_escaped(name)}", "detail": _unknown_part(name)}
+        for name in dict.fromkeys(sent)
+        if name not in {"train", "validation", "spec"}
+    ]
+    faults += [
+        {
+            "pointer": f"/{name}",
+            "detail": f"{name!r} was sent twice; send one file a split"
+            if name != "spec"
+            else "'spec' was sent twice; send one",
+        }
+        for name in ("train", "validation", "spec")
+        if sent.count(name) > 1
+    ]
+    if faults:
+        raise Unprocessable(faults[0]["detail"], errors=faults)
+
+
+def _escaped(name: str) -> str:
+    """As a JSON Pointer has it (RFC 6901)."""
+    return shown(name).replace("~", "~0").replace("/", "~1")
+
+
+def _unknown_part(name: str) -> str:
+    if name in UploadSpec.model_fields:
+        return f'unknown part {name!r}; it belongs in spec, as in {{"{name}": …}}'
+    known = "the parts are train, validation and spec"
+    near = nearest(name.lower(), list(_PARTS))
+    return f"unknown part {shown(name)!r}; " + (
+        f"did you mean {_PARTS[near]!r}?" if near else known
+    )
 
 
 @router.post(
     "",
     summary="Upload a dataset",
     status_code=201,
+    dependencies=[Depends(check_parts)],
     responses=answers(DATASET, 409, 413, 422, status=201)
     | {200: {"model": DatasetView, "description": "The same rows were uploaded before."}},
 )
@@ -63,6 +111,7 @@ def create_dataset(
     """Every row is checked; with errors nothing is kept and the first 100 are answered.
 
     A dataset is its content: equal rows, from whatever files, answer 200 with the dataset there is.
+    Parts of the form with another name, and a part sent twice, are refused.
     """
     wanted = _parse_spec(spec)
     service.settings.data_dir.mkdir(parents=True, exist_ok=True)

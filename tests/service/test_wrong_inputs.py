@@ -94,6 +94,31 @@ UPLOADS: dict[str, tuple[str | bytes, str, tuple[str, ...], int | None]] = {
     "NUL byte": (ROWS.encode() + b"a\x00b,1\n", "t.csv", ("NUL",), 11),
     "unknown format": ("x", "t.xlsx", ("csv", "parquet"), None),
     "no JSON line": ('{"text": "a", "label": 1}\n{"text"\n', "t.jsonl", ("JSON",), 2),
+    "no header": (
+        "".join(f"ham,text {n}\nspam,mail {n}\n" for n in range(10)),
+        "t.csv",
+        ("not like a header",),
+        None,
+    ),
+    "lists as text": (
+        "question,choices,label\n" + "q,\"['a', 'b']\",0\n" * 9,
+        "t.csv",
+        ("list written as text",),
+        1,
+    ),
+    "a label a row": (
+        "text,label\n" + "".join(f"a {n},x{n}\n" for n in range(60)),
+        "t.csv",
+        ("60 labels in 60 rows",),
+        None,
+    ),
+    "objects over lines": ('{\n "text": "a",\n "label": 1\n}\n', "t.jsonl", ("several lines",), 1),
+    "one JSON object": (
+        '{"data": [{"text": "a", "label": 1}]}',
+        "t.jsonl",
+        ("one JSON object",),
+        1,
+    ),
     "no Parquet": (b"PAR1 nothing", "t.parquet", ("Parquet",), None),
 }
 
@@ -123,3 +148,32 @@ def test_a_wrong_upload_spec_is_refused(api: TestClient) -> None:
     answer = api.post("/v1/datasets", files={"train": ("t.csv", ROWS)}, data={"spec": "{"})
     problem(answer, 422, "invalid")
     problem(api.post("/v1/datasets", data={"spec": "{}"}), 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("valid", "did you mean 'validation'?"), ("dev", "did you mean 'validation'?"),
+        ("test", "did you mean 'validation'?"), ("trian", "did you mean 'train'?"),
+        ("file", "did you mean 'train'?"), ("spce", "did you mean 'spec'?"),
+        ("columns", "it belongs in spec"), ("labels", "it belongs in spec"),
+        ("seed", "it belongs in spec"), ("a/b", "the parts are train, validation and spec"),
+    ],
+)  # fmt: skip
+def test_an_unknown_part_of_an_upload_is_refused(name: str, words: str, api: TestClient) -> None:
+    files = {"train": ("t.csv", ROWS), name: ("v.csv", ROWS)}
+    body = problem(api.post("/v1/datasets", files=files), 422, "invalid")
+    says(body, "/" + name.replace("/", "~1"), f"unknown part {name!r}", words)
+    body = problem(
+        api.post("/v1/datasets", files={"train": ("t.csv", ROWS)}, data={name: "x"}), 422, "invalid"
+    )
+    says(body, "/" + name.replace("/", "~1"), words)
+    assert api.get("/v1/datasets").json()["data"] == []
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "spec"])
+def test_a_part_sent_twice_is_refused(name: str, api: TestClient) -> None:
+    parts = [("train", ("t.csv", ROWS)), (name, ("a.csv", ROWS)), (name, ("b.csv", ROWS))]
+    body = problem(api.post("/v1/datasets", files=parts), 422, "invalid")
+    says(body, f"/{name}", "was sent twice")
+    assert api.get("/v1/datasets").json()["data"] == []

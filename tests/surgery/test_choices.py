@@ -206,3 +206,72 @@ def test_another_question_than_copas_is_refused(tmp_path: Path) -> None:
     [fault] = caught.value.faults
     assert (fault.row, fault.column) == (4, "question")
     assert "none of 'cause', 'effect'" in fault.detail
+
+
+def told(choices: Any, answer: Any, key: str = "answerKey", name: str = "choices") -> Rows:
+    return [{"question": f"q {n}", name: choices, key: answer} for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "place"),
+    [
+        (["w", "x", "y", "z"], "C", 2),
+        (["w", "x", "y", "z"], "b", 1),
+        ({"text": ["x", "y"], "label": ["A", "B"]}, "B", 1),
+        ({"text": ["x", "y"], "label": ["1", "2"]}, "2", 1),
+        ({"text": ["x", "y"], "label": ["1", "2"]}, "1", 0),
+        ({"text": ["x", "y"]}, 1, 1),
+        ([{"text": "x", "label": "A"}, {"text": "y", "label": "B"}], "B", 1),
+        ({"A": "x", "B": "y"}, "B", 1),
+        (["nan", "roti"], "nan", 0),
+        (["true", "false"], "false", 1),
+    ],
+)
+def test_the_right_choice_is_given_by_letter_or_mark(
+    tmp_path: Path, choices: Any, answer: Any, place: int
+) -> None:
+    report = ingested(tmp_path, told(choices, answer))
+    assert report.problem is Problem.MULTIPLE_CHOICE
+    assert report.columns.text == "question"
+    assert stored(tmp_path / "out")[0]["label"] == place
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "words"),
+    [
+        (["B", "A", "x"], "A", "the letter of one choice and the text of another"),
+        (["w", "x"], "C", "a letter from A to B"),
+        (["w", "x"], 2, "where they count from 1, subtract 1"),
+        ({"text": ["x", None]}, 1, "choice 1 (counted from 0) is missing"),
+        ([{"text": "x"}, {"label": "B"}], 1, "choice 1 (counted from 0) is missing"),
+    ],
+)
+def test_an_answer_is_never_guessed(tmp_path: Path, choices: Any, answer: Any, words: str) -> None:
+    with pytest.raises(DatasetInvalid) as caught:
+        ingested(tmp_path, told(choices, answer))
+    assert words in caught.value.faults[0].detail
+
+
+@pytest.mark.parametrize(
+    ("names", "key"),
+    [("ABCD", "answer"), (["opa", "opb", "opc", "opd"], "cop"), (["sol1", "sol2"], "label")],
+)
+def test_choices_are_found_by_their_usual_names(tmp_path: Path, names: list[str], key: str) -> None:
+    table = f"goal,{','.join(names)},{key}\n"
+    for n in range(20):
+        table += f"q {n},{','.join(f'{name}-{n}' for name in names)},{n % len(names)}\n"
+    report = ingested(tmp_path, table)
+    assert report.columns == Columns(text="goal", choices=list(names), label=key)
+
+
+def test_indices_that_seem_to_count_from_one_are_told(tmp_path: Path) -> None:
+    rows = [{"question": f"q {n}", "options": ["a", "b", "c"], "answer": 1 + n % 2}
+            for n in range(20)]  # fmt: skip
+    [found] = [f for f in ingested(tmp_path, rows).findings if f.code == "first_choice_never_right"]
+    assert "subtract 1" in found.detail
+
+
+def test_choices_without_what_they_are_about_are_told(tmp_path: Path) -> None:
+    rows = [{"situation": f"q {n}", "options": ["a", "b"], "answer": n % 2} for n in range(20)]
+    found = [f.detail for f in ingested(tmp_path, rows).findings if f.code == "unread_columns"]
+    assert "'situation'" in found[0]

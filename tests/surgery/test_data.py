@@ -10,9 +10,12 @@ import pytest
 from datasets import Dataset
 from transformers import BertTokenizer, RobertaTokenizer
 
-from surgery.data import BATCH_TOKENS, Encoded, batches_by_length
+from surgery.data import BATCH_TOKENS, Encoded, TaskData, batches_by_length
 from surgery.encoding import encode
+from surgery.errors import DatasetInvalid
 from surgery.likelihood import IGNORED
+from surgery.terms import Problem
+from surgery.token_cache import Split, encode_split
 
 PAD, CLS, SEP = 0, 2, 3
 A = 5  # the id of the letter a
@@ -128,3 +131,18 @@ def test_texts_are_encoded_as_ever(letters: Any) -> None:
     assert batch["labels"].tolist() == [0.5]
     assert (encoded.lengths == np.array([6])).all()
     assert encoded.targets is encoded.labels
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_data_of_which_no_word_is_left_are_refused(letters: Any, split: Split) -> None:
+    good = Dataset.from_list([{"tokens": ["a", "b"], "label": [0, 1]}] * 2)
+    lost = Dataset.from_list([{"tokens": ["\u200b"], "label": [0]}] * 2)
+    tables = {"train": good, "validation": good, split: lost}
+    data = TaskData(
+        **tables, problem=Problem.TOKEN_CLASSIFICATION, labels=["O", "B"], metrics=("accuracy",)
+    )
+    for name in ("train", "validation"):
+        if name != split:
+            assert len(encode_split(data, name, letters, 16)) == 2
+    with pytest.raises(DatasetInvalid, match=f"no word of the {split} rows is left"):
+        encode_split(data, split, letters, 16)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tables import Rows, ingested
+from tables import Rows, ingested, refused
 
 from surgery.dataset_spec import Columns
 from surgery.findings import LONG_WORDS
@@ -174,3 +174,17 @@ def test_one_number_for_all_is_told(tmp_path: Path) -> None:
     train = [{"text": f"a {n}", "label": 0.5} for n in range(20)]
     report = ingested(tmp_path, train, problem=Problem.REGRESSION)
     assert finding(report, "constant_label").count == report.rows["train"]
+
+
+def test_words_of_which_nothing_is_to_be_seen_are_told(tmp_path: Path) -> None:
+    train = [{"tokens": ["a", f"b{n}"], "tags": ["O", "B-X"]} for n in range(20)]
+    train[3]["tokens"] = ["\u200b", "\u00ad\ufe0f"]
+    found = finding(ingested(tmp_path, train), "invisible_words")
+    assert (found.count, places(found)) == (1, [("train", 4, None)])
+
+
+def test_a_text_of_which_nothing_is_to_be_seen_is_empty(tmp_path: Path) -> None:
+    pairs = [{"text": f"a {n}", "text_pair": "b", "label": n % 2} for n in range(20)]
+    pairs[3]["text_pair"] = " \u200b\ufeff"
+    assert finding(ingested(tmp_path, pairs, out="a"), "half_empty_texts").count == 1
+    assert "the text is empty" in refused(tmp_path / "a", rows(20, text="\u2060")).detail

@@ -40,7 +40,7 @@ def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) ->
     assert found.remote["train"] == ("cola/train-0.jsonl", "cola/train-1.jsonl")
     assert found.rows == {"train": 4, "validation": None}
     assert found.labels == ("n", "y")
-    assert found.metrics == ("accuracy", "f1")
+    assert found.metrics == ("accuracy", "f1", "macro_f1")
     assert materialise(found, online)[1].rows == {"train": 4, "validation": 2}
     with pytest.raises(DatasetNotFound, match=r"did you mean 'cola'.*It has: cola, mnli"):
         resolve_dataset(HubDataset(hub="me/own", config="colla"), online)

@@ -88,7 +88,7 @@ def test_no_task_of_the_benchmarks_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("problem", "labels", "metrics"),
     [
-        (Problem.CLASSIFICATION, ["a", "b"], ("accuracy", "f1")),
+        (Problem.CLASSIFICATION, ["a", "b"], ("accuracy", "f1", "macro_f1")),
         (Problem.CLASSIFICATION, ["a", "b", "c"], ("accuracy", "macro_f1")),
         (Problem.REGRESSION, [], ("pearson", "spearman")),
         (Problem.MULTIPLE_CHOICE, ["0", "1"], ("accuracy",)),
