@@ -55,6 +55,7 @@ def encode_split(
     tagged rows have no word left.
     """
     encoded = _encode_split(data, split, tokenizer, max_length, rows)
+    check_tokens(encoded, tokenizer)
     if encoded.tagged and not (encoded.labels != IGNORED).any():
         raise DatasetInvalid(
             f"no word of the {split} rows is left after the model's tokenizer and max_length "
@@ -75,15 +76,10 @@ def _encode_split(
     form = row_form(table, tokenizer, max_length)
     if rows is not None:
         found = _read(folder, form)
-        if found is None:
-            return encode(table, tokenizer, max_length, rows)
-        chosen = found.select(rows)
-        check_tokens(chosen, tokenizer)
-        return chosen
+        return found.select(rows) if found else encode(table, tokenizer, max_length, rows)
     for _ in range(ATTEMPTS):
         found = _read(folder, form)
         if found is not None:
-            check_tokens(found, tokenizer)
             return found
         _write(folder, table, tokenizer, max_length)
     raise OSError(f"the tokens in {folder} are damaged as soon as written; check that disk")
