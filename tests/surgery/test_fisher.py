@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
-from encoder_table import DOCUMENT, HEADS, Case, cases, measure
-from encoders import padded_batch, tiny
+from encoder_table import DOCUMENT, HEADS, Case, cases, computes_in, measure
+from encoders import CONFIGS, FLOAT32_INSIDE, padded_batch, tiny
 from reference import layer_traces, squared_gradients
 from torch import Tensor, nn
 
@@ -21,12 +21,18 @@ from surgery.units import units_of
 LENGTHS = ([11, 4, 7], [9, 9], [3, 12, 5, 6])
 
 
-def listed_cases() -> list[tuple[Case, str]]:
-    """Every case of the documented table, with the path it names."""
+def document() -> tuple[list[str], list[list[str]]]:
+    """The documented table: its header and its lines, as cells."""
     rows = DOCUMENT.read_text().partition("<!-- table -->\n")[2].partition("<!-- end")[0]
     header, _, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()
     ]
+    return header, lines
+
+
+def listed_cases() -> list[tuple[Case, str]]:
+    """Every case of the documented table, with the path it names."""
+    header, lines = document()
     return [
         (Case(line[0], head), line[len(HEADS) + 1])
         for line in lines
@@ -37,6 +43,14 @@ def listed_cases() -> list[tuple[Case, str]]:
 
 def test_the_table_lists_every_case() -> None:
     assert {case for case, _ in listed_cases()} == set(cases())
+
+
+@pytest.mark.parametrize("encoder", CONFIGS)
+def test_the_table_says_in_which_precision_an_encoder_computes(encoder: str) -> None:
+    header, lines = document()
+    (cell,) = (line[header.index("computes in")] for line in lines if line[0] == encoder)
+    assert cell == computes_in(encoder)
+    assert ("float32" in cell) == (encoder in FLOAT32_INSIDE)
 
 
 @pytest.mark.parametrize("fisher", Fisher)
