@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import ColumnElement, exists, func, select
-from sqlalchemy.orm import Session
 
 from app import jobs as machine
 from app.archive import Member, tar_size, tar_stream
@@ -18,7 +17,16 @@ from app.db import Database
 from app.deps import JobDep, Service, ServiceDep
 from app.errors import NotFound
 from app.event_files import event_files
-from app.pages import Cursor, Limit, Page, cut, decode_cursor, decode_position, encode_cursor
+from app.pages import (
+    Cursor,
+    Limit,
+    Page,
+    cut,
+    decode_moment,
+    decode_position,
+    encode_cursor,
+    encode_moment,
+)
 from app.request_checks import MetadataFilter
 from app.routes.examples import EVENTS, JOB, JOBS, METRICS, answers
 from app.tables import Job, JobEvent, Kind, Metric, Status
@@ -59,21 +67,21 @@ def list_jobs(
     service: Service, asked: Listing, kind: Kind | None, parent: str | None = None
 ) -> Page[JobView]:
     """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
-    query = select(Job).order_by(Job.id.desc()).limit(asked.limit + 1)
+    # Ids of different kinds do not sort by time together: the moment does.
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(asked.limit + 1)
     for column, value in {**asked.wanted, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
     for name, value in asked.metadata.items():
         query = query.where(_labelled(service.database, name, value))
-    if kind is None:
-        # Ids of different kinds do not sort by time together: the moment does.
-        query = query.order_by(None).order_by(Job.created_at.desc(), Job.id.desc())
+    if asked.cursor is not None:
+        moment, last = decode_moment(asked.cursor)
+        older = Job.created_at < moment
+        query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
     with service.database.read() as session:
-        if asked.cursor is not None:
-            query = _after(session, query, kind, decode_cursor(asked.cursor))
         rows, more = cut(session.scalars(query).all(), asked.limit)
         views = job_views(session, rows)
-    following = encode_cursor(rows[-1].id) if more else None
+    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
     return Page(data=views, next_cursor=following, has_more=more)
 
 
@@ -82,16 +90,6 @@ def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
     each = func.json_each if database.engine.dialect.name == "sqlite" else func.jsonb_each_text
     label = each(Job.labels).table_valued("key", "value")
     return exists().where(label.c.key == name, label.c.value == value)
-
-
-def _after(session: Session, query, kind: Kind | None, last: str):  # type: ignore[no-untyped-def]
-    if kind is not None:
-        return query.where(Job.id < last)
-    row = session.get(Job, last)
-    if row is None:
-        raise NotFound("the cursor's job is gone; start again without a cursor")
-    older = Job.created_at < row.created_at
-    return query.where(older | ((Job.created_at == row.created_at) & (Job.id < last)))
 
 
 @router.get("", summary="List jobs", responses=answers(JOBS))
