@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -53,8 +55,25 @@ def test_the_table_says_in_which_precision_an_encoder_computes(encoder: str) -> 
     assert ("float32" in cell) == (encoder in FLOAT32_INSIDE)
 
 
-@pytest.mark.parametrize("fisher", Fisher)
-@pytest.mark.parametrize(("case", "path"), listed_cases(), ids=str)
+def scored_cases() -> Iterator[Any]:
+    """Every case with every estimator; in the quick run any two of encoder, head and estimator."""
+    encoders, heads, estimators = list(CONFIGS), list(HEADS), list(Fisher)
+    for case, path in listed_cases():
+        turn = (encoders.index(case.encoder) + heads.index(case.head)) % len(estimators)
+        for fisher in estimators:
+            quick = fisher is estimators[turn]
+            name = f"{case.encoder}-{case.head}-{fisher}"
+            yield pytest.param(case, path, fisher, id=name, marks=() if quick else pytest.mark.slow)
+
+
+def test_the_quick_run_has_every_pair() -> None:
+    quick = [each.values for each in scored_cases() if not each.marks]
+    assert {case for case, _, _ in quick} == set(cases())
+    pairs = {(name, fisher) for case, _, fisher in quick for name in (case.encoder, case.head)}
+    assert pairs == {(name, fisher) for name in (*CONFIGS, *HEADS) for fisher in Fisher}
+
+
+@pytest.mark.parametrize(("case", "path", "fisher"), list(scored_cases()))
 def test_scores_equal_the_slow_twin(case: Case, path: str, fisher: Fisher) -> None:
     """Every estimator, aggregate and granularity; layers and the groups beside them."""
     measured = measure(case, fisher)
