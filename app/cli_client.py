@@ -217,15 +217,7 @@ def download(
     """Download a checkpoint: of a fine-tune, its best one."""
     with failing_plainly(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
-            found = client.checkpoints(identifier)
-            if not found:
-                raise ApiError(
-                    {
-                        "code": "not_found",
-                        "detail": f"{identifier} has no checkpoint yet",
-                    }
-                )
-            identifier = next((c["id"] for c in found if c["is_best"]), found[-1]["id"])
+            identifier = client.best_checkpoint(identifier)
         with Progress(
             *Progress.get_default_columns(), DownloadColumn(), console=terminal.errors
         ) as bar:

@@ -134,6 +134,48 @@ class Client:
         """A job's checkpoints, oldest first."""
         return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
 
+    def best_checkpoint(self, job_id: str) -> str:
+        """The id of a fine-tune's best checkpoint; never of another one.
+
+        Raises ApiError, with what there is instead, where that one is gone or there can be none.
+        """
+        job = self.job(job_id)
+        if job["kind"] != "finetune":
+            raise ApiError({"code": "not_found", "detail": self._of_no_finetune(job)})
+        found = self.checkpoints(job_id)
+        for each in found:
+            if each["is_best"]:
+                return str(each["id"])
+        if found:
+            left = [
+                f"  surgeon download {each['id']} DIR   # step {each['step']}" for each in found
+            ]
+            detail = f"the best checkpoint of {job_id} was deleted or not kept; there are:"
+            detail = "\n".join([detail, *left])
+        elif job["terminal"]:
+            detail = f"{job_id} {job['status']}, and no checkpoint of it is left"
+        else:
+            detail = f"{job_id} is {job['status']} and has no checkpoint yet"
+        raise ApiError({"code": "not_found", "detail": detail})
+
+    def _of_no_finetune(self, job: Json) -> str:
+        if job["kind"] != "comparison":
+            return f"{job['id']} is a {job['kind']}, which leaves no checkpoint"
+        query = {"parent": job["id"], "limit": 200}
+        runs = [
+            run
+            for run in self.call("GET", "/v1/jobs", params=query)["data"]
+            if run["kind"] == "finetune"
+        ]
+        runs.sort(key=lambda run: (run["resolved"]["arm"], run["spec"]["training"]["seed"]))
+        lines = [
+            f"  surgeon download {run['id']} DIR   # {run['resolved']['arm']}, seed "
+            f"{run['spec']['training']['seed']}, {run['status']}"
+            for run in runs
+        ]
+        detail = f"{job['id']} is a comparison: it has no checkpoint of its own, its runs have:"
+        return "\n".join([detail, *lines])
+
     def download(
         self, checkpoint_id: str, folder: Path, form: str | None = None,
         seen: Callable[[int, int], None] | None = None,

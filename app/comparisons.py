@@ -24,7 +24,7 @@ from app.tables import Job, Kind
 from surgery import __version__
 from surgery.comparison_results import ArmPlan
 from surgery.errors import SurgeryError
-from surgery.faults import validation_faults
+from surgery.faults import faults_of
 from surgery.finetune_spec import MAX_RUNS, ArmSpec, ComparisonSpec, FinetuneSpec
 from surgery.policies import ranking_options
 from surgery.results import LayerInfo
@@ -155,7 +155,7 @@ def _check(family: Family, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
 
 def _faults(error: SurgeryError | ServiceError | ValidationError) -> list[Json]:
     if isinstance(error, ValidationError):
-        return validation_faults(list(error.errors()))
+        return faults_of(error)
     if isinstance(error, SurgeryError):
         found = [fault.as_dict() for fault in error.faults]
         return found or [{"detail": error.detail}]

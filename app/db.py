@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +30,35 @@ POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepaliv
 WRITER_WAIT_SECONDS = 30.0  # for the one writer lane of SQLite
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC: timestamptz on Postgres, seconds since 1970 on SQLite."""
+    """A moment in UTC, to the microsecond: what is read equals what is stored.
+
+    timestamptz on Postgres, whole microseconds since 1970 on SQLite.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no type for moments; a double holds one to the microsecond."""
+        """SQLite has no type for moments; a double holds whole microseconds until 2255."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(Float())
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """To the database."""
-        return value.timestamp() if value and dialect.name == "sqlite" else value
+        return (value - EPOCH) // MICROSECOND if value and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """From the database."""
         if value is None:
             return None
         if dialect.name == "sqlite":
-            return datetime.fromtimestamp(value, UTC)
+            return EPOCH + float(value) * MICROSECOND
         assert isinstance(value, datetime)
         return value.astimezone(UTC)
 
@@ -75,7 +82,8 @@ def _now_postgres(element: db_now, *_: object, **__: object) -> str:
 @compiles(db_now, "sqlite")
 def _now_sqlite(element: db_now, *_: object, **__: object) -> str:
     # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to some 40 µs everywhere.
-    return f"((julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f})"
+    seconds = f"(julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f}"
+    return f"round(({seconds}) * 1000000.0)"
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:

@@ -43,11 +43,18 @@ def require_key(request: Request, service: ServiceDep) -> None:
     if not accepted:
         return
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    challenge = {"WWW-Authenticate": "Bearer"}
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized(headers=challenge)
     given = hashlib.sha256(key.strip().encode()).hexdigest()
     # Every hash is compared: the time taken tells nothing.
     matches = [hmac.compare_digest(given, known) for known in accepted]
-    if scheme.lower() != "bearer" or not any(matches):
-        raise Unauthorized(headers={"WWW-Authenticate": "Bearer"})
+    if not any(matches):
+        raise Unauthorized(
+            "this API key is not known here: it was mistyped, belongs to another service, or its "
+            "hash was taken out of SURGEON_API_KEY_HASHES",
+            headers=challenge,
+        )
 
 
 def require_json(request: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -10,11 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
 from surgery.errors import MAX_FAULTS, SurgeryError
-from surgery.faults import validation_faults
+from surgery.faults import faults_of, validation_faults
 
 log = logging.getLogger("surgeon.api")
 
@@ -138,14 +139,19 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     if any(fault["type"] == "json_invalid" for fault in found):
         return respond(request, 400, "not_json", "the body is not JSON")
     where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
-    faults = validation_faults([{**f, "loc": f["loc"][1:]} for _, f in where])
+    body = getattr(request.scope.get("route"), "body_field", None)
+    kind = body.field_info.annotation if body else None
+    faults = validation_faults(
+        [{**f, "loc": f["loc"][1:]} for _, f in where],
+        schema=kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None,
+    )
     parts = {str(part) for part, _ in where}
     detail = "the request body has errors" if parts == {"body"} else "the request has errors"
     return respond(request, 422, "invalid", detail, errors=faults)
 
 
 def _shape(request: Request, error: ValidationError) -> JSONResponse:
-    faults = validation_faults(list(error.errors()))
+    faults = faults_of(error)
     return respond(request, 422, "invalid", "the request has errors", errors=faults)
 
 
@@ -155,6 +161,8 @@ def _http(request: Request, error: HTTPException) -> JSONResponse:
 
 
 def _database(request: Request, error: OperationalError) -> JSONResponse:
+    if is_too_much(error):
+        return _unstorable(request, error)
     log.error("database unavailable: %s", error.orig)
     return respond(
         request, 503, "database_unavailable", "the database does not answer; try again",
@@ -162,11 +170,22 @@ def _database(request: Request, error: OperationalError) -> JSONResponse:
     )  # fmt: skip
 
 
-def _unstorable(request: Request, error: DataError) -> JSONResponse:
+def is_too_much(error: OperationalError) -> bool:
+    """Whether the database works, and the request is what it refuses."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        words = ("too large", "too big", "too many", "too complex", "JSON path")
+        return any(word in str(error.orig) for word in words)
+    # Postgres: class 54 is "program limit exceeded".
+    return str(getattr(error.orig, "sqlstate", None)).startswith("54")
+
+
+def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
     log.warning("a value that the database does not take: %s", error.orig)
     return respond(
-        request, 422, "invalid", "a value of the request cannot be stored, such as a NUL character"
-    )
+        request, 422, "invalid",
+        "a value of the request is longer or deeper than the database can take, or is none it "
+        "stores",
+    )  # fmt: skip
 
 
 def _internal(request: Request, error: Exception) -> JSONResponse:

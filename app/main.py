@@ -12,6 +12,7 @@ from app.deps import Service, require_key
 from app.errors import install_handlers
 from app.middleware import RequestMiddleware
 from app.queue import make_ring
+from app.request_checks import check_query, refuse_nul
 from app.routes import (
     checkpoints,
     comparisons,
@@ -76,10 +77,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         RequestMiddleware, upload_max_bytes=settings.upload_max_bytes,
         any_host=bool(settings.api_key_hashes),
     )  # fmt: skip
-    guarded = [Depends(require_key)]
+    checks = [Depends(refuse_nul), Depends(check_query)]
+    guarded = [Depends(require_key), *checks]
     for module in (
         models, tasks, datasets, rankings, finetunes, comparisons, estimates, jobs, checkpoints,
     ):  # fmt: skip
         app.include_router(module.router, dependencies=guarded)
-    app.include_router(health.router)
+    app.include_router(health.router, dependencies=checks)
     return app

@@ -6,11 +6,13 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
 
+from app.db import EPOCH, MICROSECOND
 from app.errors import Unprocessable
 
 Item = TypeVar("Item")
@@ -39,9 +41,12 @@ def decode_cursor(cursor: str) -> str:
     """Raises Unprocessable when it is none of ours."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        position = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise _unknown() from error
+    if "\0" in position:  # which Postgres does not take
+        raise _unknown()
+    return position
 
 
 def decode_position(cursor: str) -> int:
@@ -50,6 +55,19 @@ def decode_position(cursor: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):  # what a database's integer holds
         raise _unknown()
     return int(text)
+
+
+def encode_moment(moment: datetime, row_id: str) -> str:
+    """Where a row stands in a list by moment and id."""
+    return encode_cursor(f"{(moment - EPOCH) // MICROSECOND} {row_id}")
+
+
+def decode_moment(cursor: str) -> tuple[datetime, str]:
+    """Raises Unprocessable when it is none of ours."""
+    found = re.fullmatch(r"([0-9]{1,16}) (\w+)", decode_cursor(cursor))  # until 2286
+    if found is None:
+        raise _unknown()
+    return EPOCH + int(found[1]) * MICROSECOND, found[2]
 
 
 def _unknown() -> Unprocessable:

@@ -32,7 +32,7 @@ from surgery.command_data import add_data_options, read_data, sources_for
 from surgery.data import EvaluationSet, TaskData
 from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
 from surgery.evaluation_sets import find_evaluation_sets
-from surgery.faults import fault_line, validation_faults
+from surgery.faults import fault_line, faults_of
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
 from surgery.models import ModelSource, local_model, resolve_model
@@ -228,7 +228,7 @@ def _told(error: Exception, share: Share) -> str:
 def _lines(error: Exception) -> str:
     """What is wrong, and where: as the service says it."""
     if isinstance(error, ValidationError):
-        faults = validation_faults(list(error.errors()))
+        faults = faults_of(error)
         return "".join(f"{fault['pointer']}: {fault['detail']}\n" for fault in faults)
     faults = [fault.as_dict() for fault in getattr(error, "faults", [])]
     lines = [str(error), *(fault_line(fault, str(error)) for fault in faults)]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
 
-from surgery import dataset_spec, finetune_spec, selection_spec, spec, training_spec
+from pydantic import BaseModel, ValidationError
 
-FIELD_NAMES = sorted(
-    {
-        name
-        for module in (dataset_spec, finetune_spec, selection_spec, spec, training_spec)
-        for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, dataset_spec.Strict)
-        for name in kind.model_fields
-    }
-)
+from surgery import dataset_spec, estimate_spec, finetune_spec, selection_spec, spec, training_spec
+from surgery.errors import MAX_FAULTS
+
+SCHEMAS = {
+    kind.__name__: kind
+    for module in (dataset_spec, estimate_spec, finetune_spec, selection_spec, spec, training_spec)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, dataset_spec.Strict)
+}
+FIELD_NAMES = frozenset(name for kind in SCHEMAS.values() for name in kind.model_fields)
 
 _LETTERS = "letters, digits, '_', '-' and single dots; paths and URLs are not read"
 _NAMES = {
@@ -24,11 +25,24 @@ _NAMES = {
 }
 
 
-def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]:
-    """Pydantic's errors as JSON Pointers, a misspelt field with the nearest known name."""
+def faults_of(error: ValidationError, root: str = "") -> list[dict[str, Any]]:
+    """What is wrong with a document that was read as one of our shapes."""
+    return validation_faults(list(error.errors()), root, SCHEMAS.get(error.title))
+
+
+def validation_faults(
+    errors: list[Any], root: str = "", schema: type[BaseModel] | None = None
+) -> list[dict[str, Any]]:
+    """The first of pydantic's errors, as JSON Pointers.
+
+    A misspelt field comes with the nearest name that the ``schema`` of the whole document has at
+    its place.
+    """
     faults: dict[tuple[str, str], dict[str, Any]] = {}
     objects = {_place(error) for error in errors if _is_of_object(error)}
     for error in errors:
+        if len(faults) == MAX_FAULTS:
+            break
         if error["type"] == "string_type" and _place(error) in objects:
             continue  # an object was given where a name would do as well: it is wrong as an object
         # A union tags the path with the branch it tried; the caller's document has no such step.
@@ -38,12 +52,30 @@ def validation_faults(errors: list[Any], root: str = "") -> list[dict[str, Any]]
             steps += _field_meant(detail)
         pointer = root + "".join(f"/{step}" for step in steps)
         if error["type"] == "extra_forbidden":
-            near = spec.nearest(steps[-1], FIELD_NAMES) if steps else None
+            near = spec.nearest(steps[-1], fields_at(schema, error["loc"][:-1])) if steps else None
             detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
         if error["type"] == "string_pattern_mismatch":
             detail = _NAMES.get(error["ctx"]["pattern"], detail)
         faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
     return list(faults.values())
+
+
+def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> list[str]:
+    """The names that a document may use at a place: of every object that can stand there."""
+    kinds = {schema} if schema else set()
+    for step in place:
+        fields = [kind.model_fields[str(step)] for kind in kinds if step in kind.model_fields]
+        if fields:  # else an index, a key, or the branch of a union that pydantic tried
+            kinds = {kind for field in fields for kind in _objects(field.annotation)}
+    return sorted({name for kind in kinds for name in kind.model_fields})
+
+
+def _objects(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every object's type that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _objects(inner)
 
 
 def _field_meant(detail: str) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, Protocol, TypeVar
 
-from surgery.errors import Fault, SelectionEmpty, SelectionMismatch
+from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch
 from surgery.results import LayerScore, RankingResult
 from surgery.selection_spec import SelectionSpec
 from surgery.spec import RankingOptions, nearest
@@ -207,13 +207,13 @@ def _named(wanted: Sequence[str | int], layers: Sequence[P], granularity: Granul
     places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
     if granularity is Granularity.LAYER:
         places |= {place: place for place in range(len(names))}
+    unknown = ((place, want) for place, want in enumerate(wanted) if want not in places)
     faults = [
         Fault(
             f"no {_SINGULAR[granularity]} {want!r}{_hint(want, names, granularity)}",
             pointer=f"/selection/layers/{place}",
         )
-        for place, want in enumerate(wanted)
-        if want not in places
+        for place, want in islice(unknown, MAX_FAULTS)
     ]
     if faults:
         raise SelectionMismatch(

@@ -30,7 +30,7 @@ def selection_view(
     if form == "peft":
         return _peft(names, granularity)
     if form == "axolotl":
-        return {"unfrozen_parameters": [_pattern([name], granularity) for name in names]}
+        return {"unfrozen_parameters": [_axolotl(_pattern([n], granularity)) for n in names]}
     return {"layers": [layer.model_dump() for layer in layers]}
 
 
@@ -45,6 +45,11 @@ def _pattern(names: Sequence[str], granularity: Granularity) -> str:
     looks = {"attention": f"(?={ATTENTION})", "feed_forward": f"(?!{ATTENTION})"}
     inner = "|".join(rf"(?:{_any(held[p])})\.{looks[p]}" for p in SUBLAYERS if held[p])
     return rf"^(?:.*\.)?(?:{inner})"
+
+
+def _axolotl(pattern: str) -> str:
+    """As Axolotl reads it: it escapes every dot itself, but for that of ``.+``."""
+    return pattern.replace(".*", ".+").replace(r"\.", ".")
 
 
 def _any(names: Sequence[str]) -> str:
@@ -68,5 +73,16 @@ def _peft(names: Sequence[str], granularity: Granularity) -> dict[str, Any]:
         )
     return {
         "layers_to_transform": [int(name.rpartition(".")[2]) for name in names],
-        "layers_pattern": lists.pop().rpartition(".")[2],
+        "layers_pattern": _list_pattern(lists.pop()),
     }
+
+
+def _list_pattern(name: str) -> str:
+    """The last name of a list's path, and all from before its first index where it has one.
+
+    Among ALBERT's groups each has a list of the same last name. PEFT wants a name before the
+    pattern, which a path without the task model's prefix must not use up.
+    """
+    parts = name.split(".")
+    first = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[first - 1 :])

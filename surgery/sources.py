@@ -52,7 +52,10 @@ def path_in_mirror(mirror: Path, *parts: str) -> Path | None:
     root = Path(os.path.realpath(mirror))
     path = Path(root, *parts)
     real = Path(os.path.realpath(path))
-    return path if real.is_relative_to(root) and real.exists() else None
+    try:
+        return path if real.is_relative_to(root) and real.exists() else None
+    except OSError:  # a name that no file can have, such as one of over 255 bytes
+        return None
 
 
 def file_digest(path: Path) -> str:

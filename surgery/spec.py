@@ -12,7 +12,9 @@ from pydantic import Field, StringConstraints, model_validator
 from surgery.dataset_spec import WORD, DatasetRef, Strict
 from surgery.terms import Aggregate, Fisher, Granularity, Method, Precision
 
-MODEL_PATTERN = rf"^{WORD}(?:/{WORD})?(?:@{WORD})?$"
+# The Hub's own rules: names of up to 96 characters, no "--", no "-" or ".git" at their end.
+_HUB_RULES = r"(?=(?:[^@/]{1,96}/)?[^@/]{1,96}(?:@|$))(?![^@]*(?:--|-(?:[/@]|$)|\.git(?:@|$)))"
+MODEL_PATTERN = rf"^{_HUB_RULES}{WORD}(?:/{WORD})?(?:@{WORD})?$"
 
 ModelId = Annotated[
     str,

@@ -23,6 +23,7 @@ from encoders import CONFIGS, NO_CHOICES, padded_batch, tiny
 from reference import squared_gradients
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from surgery.architecture import find_blocks
 from surgery.fisher import FisherScores, fisher_scores
@@ -93,6 +94,32 @@ class StayDouble(TorchFunctionMode):
             if kwargs.get("dtype") is torch.float32:
                 kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)
+
+
+class WatchFloat32(TorchDispatchMode):
+    """Notices when a double that weights had a part in becomes a float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        doubles = any(
+            isinstance(a, Tensor) and a.dtype == torch.float64 and a.requires_grad for a in args
+        )
+        self.seen |= doubles and getattr(result, "dtype", None) is torch.float32
+        return result
+
+
+def computes_in(encoder: str) -> str:
+    """The precisions of the logits' computation where weights are float64."""
+    batch = padded_batch([6, 5], kind=encoder)
+    with WatchFloat32() as watch:
+        tiny(encoder)(input_ids=batch["input_ids"])
+    return "float64, float32 inside" if watch.seen else "float64"
 
 
 @cache
@@ -179,8 +206,8 @@ def _worst(found: Tensor, expected: Tensor) -> float:
 
 def table() -> str:
     """In Markdown: a line for each encoder, a column for each head."""
-    lines = ["| encoder | " + " | ".join(HEADS) + " | path | why not batched |"]
-    lines.append("|---|" + "--:|" * len(HEADS) + "---|---|")
+    lines = ["| encoder | " + " | ".join(HEADS) + " | path | computes in | why not batched |"]
+    lines.append("|---|" + "--:|" * len(HEADS) + "---|---|---|")
     for encoder in CONFIGS:
         cells, path, why = [], set(), ""
         for head in HEADS:
@@ -193,7 +220,8 @@ def table() -> str:
             path |= {result.path for result in results}
             why = why or results[0].why
         reason = why.partition(": ")[2].replace("|", "/") if path != {"batched"} else ""
-        lines.append(f"| {encoder} | " + " | ".join(cells) + f" | {' '.join(path)} | {reason} |")
+        words = [encoder, *cells, " ".join(path), computes_in(encoder), reason]
+        lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines)
 
 

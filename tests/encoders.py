@@ -56,6 +56,8 @@ CONFIGS: dict[str, dict[str, object]] = {
 LEFT_PADDED = {"xlnet"}
 UNMASKED = {"fnet"}
 NO_CHOICES = {"deberta", "nomic_bert"}  # no multiple-choice head in transformers
+# These take a softmax, a norm or a rotation in float32, whatever the type of their weights.
+FLOAT32_INSIDE = {"deberta", "funnel", "longformer", "modernbert"}
 SEPARATOR = 2  # Longformer looks at three of them to find the end of a question
 
 
@@ -75,6 +77,14 @@ def tiny(
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.to(dtype).eval()
+
+
+def rounding(kind: str) -> float:
+    """The relative error that float64 models of this kind may show between two computations.
+
+    How float32 rounds depends on the processor's vector instructions.
+    """
+    return 1e-6 if kind in FLOAT32_INSIDE else 1e-9
 
 
 def padded_batch(

@@ -26,7 +26,7 @@ from app.tables import TERMINAL, Dataset, Job
 from app.views import DatasetView, dataset_view
 from surgery.dataset_spec import UploadSpec
 from surgery.errors import SurgeryError
-from surgery.faults import validation_faults
+from surgery.faults import faults_of
 from surgery.files import LIMITS, format_of, shown
 from surgery.folder import complete_folder
 from surgery.ingest import ingest
@@ -127,7 +127,7 @@ def _parse_spec(text: str) -> UploadSpec:
     try:
         return UploadSpec.model_validate(json.loads(text))
     except ValidationError as error:
-        faults = validation_faults(list(error.errors()), root="/spec")
+        faults = faults_of(error, root="/spec")
         raise Unprocessable("the form field spec has errors", errors=faults) from error
     except (ValueError, RecursionError) as error:
         detail = "the form field spec is not JSON"

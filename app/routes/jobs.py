@@ -7,17 +7,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, func, select
 
 from app import jobs as machine
 from app.archive import Member, tar_size, tar_stream
+from app.db import Database
 from app.deps import JobDep, Service, ServiceDep
 from app.errors import NotFound
 from app.event_files import event_files
-from app.pages import Cursor, Limit, Page, cut, decode_cursor, decode_position, encode_cursor
+from app.pages import (
+    Cursor,
+    Limit,
+    Page,
+    cut,
+    decode_moment,
+    decode_position,
+    encode_cursor,
+    encode_moment,
+)
+from app.request_checks import MetadataFilter
 from app.routes.examples import EVENTS, JOB, JOBS, METRICS, answers
 from app.tables import Job, JobEvent, Kind, Metric, Status
 from app.views import EventView, JobView, MetricView, job_views
@@ -42,16 +52,10 @@ class Listing:
 
 
 def listing(
-    request: Request, status: StatusFilter = None, model: Filter = None, dataset: Filter = None,
-    limit: Limit = 50, cursor: Cursor = None,
+    metadata: MetadataFilter, status: StatusFilter = None, model: Filter = None,
+    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
 ) -> Listing:  # fmt: skip
     """What every list of jobs can be asked for."""
-    given = request.query_params.items()
-    metadata = {
-        name[9:-1]: value
-        for name, value in given
-        if name.startswith("metadata[") and name.endswith("]")
-    }
     wanted = {Job.status: status, Job.model: model, Job.dataset: dataset}
     return Listing(wanted, metadata, limit, cursor)
 
@@ -63,32 +67,29 @@ def list_jobs(
     service: Service, asked: Listing, kind: Kind | None, parent: str | None = None
 ) -> Page[JobView]:
     """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
-    query = select(Job).order_by(Job.id.desc()).limit(asked.limit + 1)
+    # Ids of different kinds do not sort by time together: the moment does.
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(asked.limit + 1)
     for column, value in {**asked.wanted, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
     for name, value in asked.metadata.items():
-        query = query.where(Job.labels[name].as_string() == value)
-    if kind is None:
-        # Ids of different kinds do not sort by time together: the moment does.
-        query = query.order_by(None).order_by(Job.created_at.desc(), Job.id.desc())
+        query = query.where(_labelled(service.database, name, value))
+    if asked.cursor is not None:
+        moment, last = decode_moment(asked.cursor)
+        older = Job.created_at < moment
+        query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
     with service.database.read() as session:
-        if asked.cursor is not None:
-            query = _after(session, query, kind, decode_cursor(asked.cursor))
         rows, more = cut(session.scalars(query).all(), asked.limit)
         views = job_views(session, rows)
-    following = encode_cursor(rows[-1].id) if more else None
+    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
     return Page(data=views, next_cursor=following, has_more=more)
 
 
-def _after(session: Session, query, kind: Kind | None, last: str):  # type: ignore[no-untyped-def]
-    if kind is not None:
-        return query.where(Job.id < last)
-    row = session.get(Job, last)
-    if row is None:
-        raise NotFound("the cursor's job is gone; start again without a cursor")
-    older = Job.created_at < row.created_at
-    return query.where(older | ((Job.created_at == row.created_at) & (Job.id < last)))
+def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
+    """By name and value as they are: a JSON path would read quotes and dots of the name."""
+    each = func.json_each if database.engine.dialect.name == "sqlite" else func.jsonb_each_text
+    label = each(Job.labels).table_valued("key", "value")
+    return exists().where(label.c.key == name, label.c.value == value)
 
 
 @router.get("", summary="List jobs", responses=answers(JOBS))

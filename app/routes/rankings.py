@@ -105,8 +105,9 @@ def get_selection(
     """A pure view of a ranking, of its granularity; nothing is stored.
 
     The default k is `recommended_k`. `regex` matches the names of exactly the chosen parameters,
-    whatever the task model's prefix; `axolotl` has one such expression for each; `peft` can name
-    whole layers only. `trainable_parameters` are those chosen, `total_parameters` the checkpoint's.
+    whatever the task model's prefix; `axolotl` has one for each, with plain dots, which Axolotl
+    escapes itself; `peft` can name whole layers only. `trainable_parameters` are those chosen,
+    `total_parameters` the checkpoint's.
     """
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")

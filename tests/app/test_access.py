@@ -38,8 +38,15 @@ def test_with_keys_every_resource_wants_one(
             answer = api.get(path.replace("{", "").replace("}", ""))
             assert answer.status_code in {401, 405}, path
         assert api.get("/v1/jobs").headers["www-authenticate"] == "Bearer"
-        for wrong in ("Bearer sk_other", f"Basic {SECRET}", "Bearer", SECRET):
-            assert api.get("/v1/jobs", headers={"Authorization": wrong}).status_code == 401
+        for wrong, said in (
+            ("Bearer sk_other", "this API key is not known"),
+            (f"Basic {SECRET}", "Send an API key"),
+            ("Bearer", "Send an API key"),
+            (SECRET, "Send an API key"),
+        ):
+            answer = api.get("/v1/jobs", headers={"Authorization": wrong})
+            assert answer.status_code == 401
+            assert said in answer.json()["detail"]
         good = {"Authorization": f"Bearer {SECRET}"}
         assert api.get("/v1/jobs", headers=good).status_code == 200
         assert api.get("/healthz").status_code == 200

@@ -5,24 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
-import pytest
 from deployment_files import ROOT, parse_command, variables
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package, built as the images build it and unpacked."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    (packed,) = folder.glob("*.whl")
-    with zipfile.ZipFile(packed) as archive:
-        archive.extractall(folder / "unpacked")
-    return folder / "unpacked"
 
 
 def test_the_wheel_carries_every_migration(wheel: Path) -> None:

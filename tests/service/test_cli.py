@@ -196,6 +196,63 @@ def test_a_job_that_does_not_succeed_exits_with_one(embedded_service: Running, c
     assert "cancelled" in watched.output
 
 
+TRAINING = {"epochs": 2, "max_length": 16, "batch_size": 64}
+
+
+def test_another_than_the_best_checkpoint_is_never_fetched_for_it(
+    embedded_service: Running, tmp_path: Path
+) -> None:
+    client = embedded_service.client
+    body = {
+        "model": TINY, "dataset": "glue/rte", "selection": {"policy": "last_k", "k": 1},
+        "training": TRAINING, "checkpoints": {"keep": "all"},
+    }  # fmt: skip
+    job = embedded_service.run("finetunes", body)
+    best = job["result"]["best_checkpoint"]
+    (other,) = {each["id"] for each in client.checkpoints(job["id"])} - {best}
+    client.call("DELETE", f"/v1/checkpoints/{best}")
+    folder = tmp_path / "best"
+    done = surgeon(embedded_service, "download", job["id"], folder)
+    assert done.exit_code == 1
+    assert "best checkpoint" in done.output
+    assert f"surgeon download {other}" in done.output
+    assert not folder.exists()
+    assert surgeon(embedded_service, "download", other, folder).exit_code == 0
+    client.call("DELETE", f"/v1/checkpoints/{other}")
+    done = surgeon(embedded_service, "download", job["id"], tmp_path / "none")
+    assert done.exit_code == 1
+    assert "no checkpoint of it is left" in done.output
+
+
+def test_a_download_of_a_comparison_lists_its_runs(
+    embedded_service: Running, tmp_path: Path
+) -> None:
+    arms = [
+        {"name": "two", "selection": {"policy": "last_k", "k": 2}},
+        {"name": "one", "selection": {"policy": "last_k", "k": 1}},
+    ]
+    body = {"model": TINY, "dataset": "glue/rte", "training": TRAINING, "arms": arms, "seeds": [3]}
+    job = embedded_service.client.submit("comparisons", body)
+    done = surgeon(embedded_service, "download", job["id"], tmp_path)
+    surgeon(embedded_service, "cancel", job["id"])
+    children = embedded_service.client.call("GET", job["links"]["children"])["data"]
+    assert done.exit_code == 1
+    told = " ".join(done.output.split())
+    assert "no checkpoint of its own" in told
+    for child in children:
+        assert f"surgeon download {child['id']} DIR # {child['resolved']['arm']}, seed 3" in told
+    assert told.index("# one") < told.index("# two")
+
+
+def test_a_download_of_a_ranking_is_refused(embedded_service: Running, tmp_path: Path) -> None:
+    body = {"model": TINY, "dataset": "glue/rte", "method": "weight_snr"}
+    job = embedded_service.client.submit("rankings", body)
+    done = surgeon(embedded_service, "download", job["id"], tmp_path)
+    assert done.exit_code == 1
+    assert "is a ranking, which leaves no checkpoint" in " ".join(done.output.split())
+    embedded_service.finished(job)
+
+
 def test_no_service_is_said_plainly() -> None:
     done = CliRunner().invoke(app, ["jobs", "--url", "http://127.0.0.1:9"])
     assert done.exit_code == 1

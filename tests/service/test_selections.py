@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
+from axolotl_patterns import unfrozen
 from models import TINY
 from problems import ROWS, problem, says
 from services import Running, wait_until
@@ -166,8 +167,12 @@ def test_a_ranking_as_a_selection(
     elif form == "peft":
         assert sorted(view["layers_to_transform"]) == sorted(int(n[-1]) for n in names)
     else:
-        patterns = [view["regex"]] if form == "regex" else view["unfrozen_parameters"]
-        matched = [n for n in tensors if any(re.match(p, f"bert.{n}") for p in patterns)]
+        own = [f"bert.{name}" for name in tensors]
+        if form == "regex":
+            full = {name for name in own if re.match(view["regex"], name)}
+        else:
+            full = unfrozen(view["unfrozen_parameters"], own)
+        matched = [name for name in tensors if f"bert.{name}" in full]
         assert sum(parts["tensor"][n] for n in matched) == body["trainable_parameters"]
 
 

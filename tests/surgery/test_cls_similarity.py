@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoders import CONFIGS, LEFT_PADDED, NO_CHOICES, UNMASKED, padded_batch, tiny, unequal_batches
+from encoders import (
+    CONFIGS,
+    LEFT_PADDED,
+    NO_CHOICES,
+    UNMASKED,
+    padded_batch,
+    rounding,
+    tiny,
+    unequal_batches,
+)
 from reference_methods import single_rows, turned_states
 from torch import Tensor, nn
 
@@ -41,8 +50,10 @@ def test_cls_similarity_equals_the_twin(kind: str) -> None:
     expected = expected_turns(kind, model, blocks, batches).numpy()
     assert scores.per_sample is not None
     assert scores.per_sample.shape == (9, len(blocks))
-    np.testing.assert_allclose(scores.per_sample, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(scores.values, expected.mean(0), rtol=1e-9)
+    # Distances near zero are differences of cosines near one: the bound is of those.
+    close = rounding(kind)
+    np.testing.assert_allclose(scores.per_sample, expected, rtol=close, atol=1e-3 * close)
+    np.testing.assert_allclose(scores.values, expected.mean(0), rtol=close)
     assert [unit.name for unit in scores.units] == [block.name for block in blocks]
     assert len(set(scores.values.round(12).tolist())) == len(blocks)
 

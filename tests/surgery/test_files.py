@@ -128,8 +128,8 @@ def test_quotes_in_tsv(tmp_path: Path, content: str, texts: list[str]) -> None:
         ("csv", b"PK\x03\x04\x00", "Excel workbook", None, None),
         ("jsonl", b"PK\x03\x04\x00", "Excel workbook", None, None),
         ("csv", b"PAR1\x15\x04", ".parquet", None, None),
-        ("csv", bz2.compress(b"a,b\n1,2\n"), "bzip2", None, None),
-        ("csv", lzma.compress(b"a,b\n1,2\n"), "xz", None, None),
+        pytest.param("csv", bz2.compress(b"a,b\n1,2\n"), "bzip2", None, None, id="bzip2"),
+        pytest.param("csv", lzma.compress(b"a,b\n1,2\n"), "xz", None, None, id="xz"),
         ("jsonl", b'{"a": 1}\n{"a": \n', "not JSON", 2, None),
         ("jsonl", b'{"a": 1}\n7\n', "must be an object", 2, None),
         ("jsonl", b'{"a": 1}\n[1]\n', "must be an object", 2, None),
@@ -198,12 +198,13 @@ def test_a_parquet_text_that_is_no_utf8_is_named(tmp_path: Path) -> None:
         ("t.csv", "text,text\na,1\n"),
         ("t.tsv", "text\ttext\na\t1\n"),
         ("t.jsonl", '{"text": "a"}\n[]\n'),
-        ("t.jsonl.gz", gzip.compress(b'{"text": "a"}\n[]\n')),
+        ("t.jsonl.gz", '{"text": "a"}\n[]\n'),
     ],
 )
-def test_a_fault_leaves_no_file_open(tmp_path: Path, name: str, content: str | bytes) -> None:
+def test_a_fault_leaves_no_file_open(tmp_path: Path, name: str, content: str) -> None:
     """Even while someone holds the error, and with it every frame it came through."""
-    path = written(tmp_path, content, name)
+    packed = gzip.compress(content.encode()) if name.endswith(".gz") else content
+    path = written(tmp_path, packed, name)
     with pytest.raises(DatasetInvalid) as held:
         rows_of(path, format_of(name))
     assert held.value.faults

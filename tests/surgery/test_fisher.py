@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
-from encoder_table import DOCUMENT, HEADS, Case, cases, measure
-from encoders import padded_batch, tiny
+from encoder_table import DOCUMENT, HEADS, Case, cases, computes_in, measure
+from encoders import CONFIGS, FLOAT32_INSIDE, padded_batch, tiny
 from reference import layer_traces, squared_gradients
 from torch import Tensor, nn
 
@@ -21,12 +23,18 @@ from surgery.units import units_of
 LENGTHS = ([11, 4, 7], [9, 9], [3, 12, 5, 6])
 
 
-def listed_cases() -> list[tuple[Case, str]]:
-    """Every case of the documented table, with the path it names."""
+def document() -> tuple[list[str], list[list[str]]]:
+    """The documented table: its header and its lines, as cells."""
     rows = DOCUMENT.read_text().partition("<!-- table -->\n")[2].partition("<!-- end")[0]
     header, _, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines()
     ]
+    return header, lines
+
+
+def listed_cases() -> list[tuple[Case, str]]:
+    """Every case of the documented table, with the path it names."""
+    header, lines = document()
     return [
         (Case(line[0], head), line[len(HEADS) + 1])
         for line in lines
@@ -39,8 +47,33 @@ def test_the_table_lists_every_case() -> None:
     assert {case for case, _ in listed_cases()} == set(cases())
 
 
-@pytest.mark.parametrize("fisher", Fisher)
-@pytest.mark.parametrize(("case", "path"), listed_cases(), ids=str)
+@pytest.mark.parametrize("encoder", CONFIGS)
+def test_the_table_says_in_which_precision_an_encoder_computes(encoder: str) -> None:
+    header, lines = document()
+    (cell,) = (line[header.index("computes in")] for line in lines if line[0] == encoder)
+    assert cell == computes_in(encoder)
+    assert ("float32" in cell) == (encoder in FLOAT32_INSIDE)
+
+
+def scored_cases() -> Iterator[Any]:
+    """Every case with every estimator; in the quick run any two of encoder, head and estimator."""
+    encoders, heads, estimators = list(CONFIGS), list(HEADS), list(Fisher)
+    for case, path in listed_cases():
+        turn = (encoders.index(case.encoder) + heads.index(case.head)) % len(estimators)
+        for fisher in estimators:
+            quick = fisher is estimators[turn]
+            name = f"{case.encoder}-{case.head}-{fisher}"
+            yield pytest.param(case, path, fisher, id=name, marks=() if quick else pytest.mark.slow)
+
+
+def test_the_quick_run_has_every_pair() -> None:
+    quick = [each.values for each in scored_cases() if not each.marks]
+    assert {case for case, _, _ in quick} == set(cases())
+    pairs = {(name, fisher) for case, _, fisher in quick for name in (case.encoder, case.head)}
+    assert pairs == {(name, fisher) for name in (*CONFIGS, *HEADS) for fisher in Fisher}
+
+
+@pytest.mark.parametrize(("case", "path", "fisher"), list(scored_cases()))
 def test_scores_equal_the_slow_twin(case: Case, path: str, fisher: Fisher) -> None:
     """Every estimator, aggregate and granularity; layers and the groups beside them."""
     measured = measure(case, fisher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from encoders import CONFIGS, NO_CHOICES, padded_batch, tiny
+from encoders import CONFIGS, NO_CHOICES, padded_batch, rounding, tiny
 from reference_methods import jacobian_kernel
 from tangent_cases import CASES, Batches, batches_of, jacobians_of, layers_of
 from torch import Tensor, nn
@@ -26,10 +26,6 @@ def kernels_of(
     return *tangent_kernels(model, scored, batches, plan, problem, seed=seed, **more), plan.path
 
 
-# These compute norms or positions in float32, whatever the weights are.
-INNER_FLOAT32 = {"deberta", "funnel", "longformer", "modernbert"}
-
-
 def assert_true_kernels(kind: str, problem: Problem, labels: int) -> None:
     model = tiny(kind, labels=labels, problem=problem)
     batches = batches_of(kind, problem, labels)
@@ -38,7 +34,7 @@ def assert_true_kernels(kind: str, problem: Problem, labels: int) -> None:
     for kernel, names in zip(found, members, strict=True):
         expected = jacobian_kernel(jacobians, names)
         scale = float(expected.diagonal().max())
-        exact = 1e-6 if kind in INNER_FLOAT32 else 1e-9
+        exact = rounding(kind)
         torch.testing.assert_close(kernel, expected, rtol=exact, atol=1e-3 * exact * scale)
     outputs = len(jacobians[0])
     assert residuals.shape == (12, outputs)
