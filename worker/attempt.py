@@ -82,7 +82,7 @@ class Attempt:
         self._stored = self.database, self._fetch, job
         self._folders = ExitStack()
         self.draining = draining
-        self._current = processes.fetcher
+        self.current = processes.fetcher
         self._fetched: Json = {}
         self._services = Services([])
         self._began = claimed_at
@@ -106,7 +106,7 @@ class Attempt:
 
     def _follow(self, process: ChildProcess, order: Json) -> Outcome:
         """Give a process its order and hear it until that is done."""
-        self._current = process
+        self.current = process
         process.begin_job()
         process.send(order)
         while True:
@@ -244,7 +244,7 @@ class Attempt:
         self._write(lambda: runs.resolve_further(self.database, self.lease, message))
 
     def _ended(self, kind: str, message: Json) -> Outcome:
-        if kind == "result" and self._current is self._processes.fetcher:
+        if kind == "result" and self.current is self._processes.fetcher:
             self._fetched = message["result"]
             return Outcome.FETCHED
         if kind == "result":
@@ -258,7 +258,7 @@ class Attempt:
         if kind == "error":
             problem = message["problem"]
             if problem["code"] == "internal":
-                problem = problem | {"log": self._current.last_lines()}
+                problem = problem | {"log": self.current.last_lines()}
             self._write(lambda: jobs.fail(self.database, self.lease, problem))
             return Outcome.FAILED
         end = jobs.release if message["resumable"] else jobs.end_cancelled
@@ -287,10 +287,10 @@ class Attempt:
 
     def _ask_to_stop(self, how: str) -> None:
         if self._stop_reason is None:
-            self._current.send({"type": how})
+            self.current.send({"type": how})
             self._stop_reason = how
             # A download has nothing to save, and hears nobody.
-            fetching = self._current is self._processes.fetcher
+            fetching = self.current is self._processes.fetcher
             grace = 0.0 if fetching else self.settings.grace.total_seconds()
             self._stop_by = time.monotonic() + grace
 
@@ -322,7 +322,7 @@ class Attempt:
         """A limit that another attempt would meet again."""
         problem = {
             "type": "about:blank", "title": "Deadline exceeded", "code": "deadline_exceeded",
-            "detail": detail, "retriable": False, "errors": [], "log": self._current.last_lines(),
+            "detail": detail, "retriable": False, "errors": [], "log": self.current.last_lines(),
         }  # fmt: skip
         self._write(lambda: jobs.fail(self.database, self.lease, problem))
         return Outcome.KILLED
@@ -342,12 +342,12 @@ class Attempt:
             "type": "about:blank",
             "title": "Worker lost",
             "code": "worker_lost",
-            "detail": self._current.how_it_ended(),
+            "detail": self.current.how_it_ended(),
             "retriable": True,
             "errors": [],
-            "log": self._current.last_lines(),
+            "log": self.current.last_lines(),
         }
-        if self._current.overran:
+        if self.current.overran:
             return self._overran(problem["detail"])
         if self._stop_reason == "drain":
             self._write(lambda: jobs.release(self.database, self.lease))

@@ -50,6 +50,7 @@ class ChildProcess:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         module, *arguments = command
         self.jobs = 0
+        self._killed = False
         self.several = False  # whether it may run a job on several processes
         self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
@@ -112,7 +113,10 @@ class ChildProcess:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """The whole group, at once, and every descriptor it held."""
+        """The whole group, at once, and every descriptor it held; a second time has no effect."""
+        if self._killed:  # its number may be another's by now
+            return
+        self._killed = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -81,7 +81,9 @@ class Supervisor:
         finally:
             self._idle.set()
             self._sweeper.stop()
-            self._kill_processes()
+            for process in (self._child, self._fetcher):
+                if process is not None:
+                    process.kill()
             self.folders.remove()
             log.info("worker %s stopped", self.owner)
 
@@ -126,13 +128,6 @@ class Supervisor:
     def _is_fit(self, process: ChildProcess) -> bool:
         return process.alive and process.jobs < self.settings.jobs_per_child
 
-    def _kill_processes(self) -> None:
-        """Whatever they are doing is nobody's business any more."""
-        for process in (self._child, self._fetcher):
-            if process is not None:
-                process.kill()
-        self._child = self._fetcher = None
-
     def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
         several = int(job.spec.get("processes") or 1) > 1
         processes = Processes(self._warm_fetcher(), self._warm_child(several=several))
@@ -148,5 +143,5 @@ class Supervisor:
             for folder in (attempt.scratch, attempt.inputs):
                 shutil.rmtree(folder, ignore_errors=True)
         if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED}:
-            self._kill_processes()
+            attempt.current.kill()  # whatever it is doing is nobody's business any more
         return outcome

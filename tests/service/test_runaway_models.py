@@ -1,16 +1,17 @@
-"""Models that make a library panic or take all memory: the job ends at once, with a named code."""
+"""Jobs whose library panics, takes all memory or loses its process: they end with a named code."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from models import TINY
-from services import Running, embedded_with
+from services import Running, embedded_with, trains, wait_until
 
 Json = dict[str, Any]
 LIMIT = 4 << 30
@@ -46,6 +47,7 @@ def service(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         own = folder / "mirror" / "models" / "runaway" / change.__name__
         shutil.copytree(mirror / "models" / TINY, own)
         change(own)
+    shutil.copytree(mirror / "models" / TINY, folder / "mirror" / "models" / TINY)
     limit = {"SURGEON_JOB_MEMORY_BYTES": str(LIMIT)}
     with embedded_with(folder / "data", str(folder / "mirror"), limit) as running:
         yield running
@@ -77,3 +79,28 @@ def test_the_job_ends_at_its_first_attempt(
     starts = [each for each in job["transitions"] if each["status"] == "running"]
     assert len(starts) == 1
     assert str(service.data) not in json.dumps(job)
+
+
+def test_a_job_that_loses_every_process_keeps_what_the_last_one_said(
+    service: Running, dataset: str
+) -> None:
+    body = {
+        "model": TINY, "dataset": dataset, "selection": {"policy": "last_k", "k": 1},
+        "training": {"epochs": 500, "batch_size": 4, "max_length": 16},
+    }  # fmt: skip
+    job = service.client.submit("finetunes", body)
+
+    def trains_again(attempt: int) -> bool:
+        now = service.client.job(job["id"])
+        return now["attempt"] == attempt and trains(now) and bool(service.children())
+
+    for attempt in (1, 2, 3):
+        wait_until(lambda wanted=attempt: trains_again(wanted), 90, service.logs)
+        wait_until(lambda: "train_loss" in service.logs(), 60)
+        service.children()[0].send_signal(signal.SIGKILL)
+    error = service.finished(job)["error"]
+    assert error["code"] == "worker_lost"
+    assert "SIGKILL" in error["detail"]
+    assert any(line.endswith(" train") for line in error["log"])
+    assert len(error["log"]) <= 50
+    assert f"{job['id']} crashed after" in service.logs()
