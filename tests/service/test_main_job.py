@@ -24,7 +24,7 @@ RANKING = {
     "model": REAL_MODEL, "samples": 128, "max_length": 64, "head": {"warmup_samples": 128},
     "model_prior": False,
 }  # fmt: skip
-TRAINING = {"max_steps": 8, "max_length": 64, "batch_size": 16, "learning_rate": 1e-4}
+TRAINING = {"max_steps": 8, "max_length": 32, "batch_size": 16, "learning_rate": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,11 @@ def scores() -> dict[tuple[str, str], list[tuple[str, float]]]:
     return {}
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
-@pytest.mark.parametrize("where", ["embedded", "production"])
+# In production one task tells: what differs there is the way to the worker, not the work.
+@pytest.mark.parametrize(
+    ("where", "task"),
+    [*(("embedded", name) for name in TASK_NAMES), ("production", "glue/cola")],
+)
 def test_rank_then_tune_the_top_two_layers(
     where: str, task: str, request: pytest.FixtureRequest,
     scores: dict[tuple[str, str], list[tuple[str, float]]],
@@ -61,11 +64,10 @@ def test_rank_then_tune_the_top_two_layers(
     assert checkpoint["id"] == result["best_checkpoint"]
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
 def test_both_deployments_give_the_same_scores(
-    task: str, scores: dict[tuple[str, str], list[tuple[str, float]]]
+    scores: dict[tuple[str, str], list[tuple[str, float]]],
 ) -> None:
-    assert scores["embedded", task] == scores["production", task]
+    assert scores["embedded", "glue/cola"] == scores["production", "glue/cola"]
 
 
 def test_a_repeated_ranking_is_answered_from_the_stored_result(embedded_service: Running) -> None:
