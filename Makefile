@@ -34,7 +34,7 @@ serve: $(VENV)/worker,demo.stamp
 
 test: $(VENV)/worker,test.stamp
 	@echo "==> tests: real Postgres, Redis, Celery and encoder, some ten minutes on two cores"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 check: $(VENV)/worker,test,dev.stamp
 	@echo "==> linter, formatter, strict types: about a minute"

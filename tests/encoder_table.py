@@ -85,14 +85,17 @@ class StayDouble(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
+        named = [a for a in (*args, kwargs.get("dtype")) if a is torch.float32]
+        if not named and func is not Tensor.float:
+            return func(*args, **kwargs)
         doubles = any(isinstance(a, Tensor) and a.dtype == torch.float64 for a in args)
         if doubles and func is Tensor.float:
             return args[0]
         if doubles:
             args = tuple(torch.float64 if a is torch.float32 else a for a in args)
             if kwargs.get("dtype") is torch.float32:
-                kwargs["dtype"] = torch.float64
+                kwargs = {**kwargs, "dtype": torch.float64}
         return func(*args, **kwargs)
 
 

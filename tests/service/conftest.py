@@ -40,9 +40,25 @@ def module_postgres(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def embedded_service(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def few_mirrors(mirrors: str) -> str:
+    """The same models, and of the presets the invented rows alone: an epoch takes a second."""
+    own = mirrors.split(os.pathsep)
+    return os.pathsep.join((own[0], own[-1]))
+
+
+@pytest.fixture(scope="session")
+def embedded_service(
+    few_mirrors: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     """One embedded service for every module that asks nothing of what it holds."""
-    with embedded(tmp_path_factory.mktemp("embedded"), mirrors) as running:
+    with embedded(tmp_path_factory.mktemp("embedded"), few_mirrors) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def real_service(mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Another for those that want the real rows, where a mirror has them."""
+    with embedded(tmp_path_factory.mktemp("real"), mirrors) as running:
         yield running
 
 
@@ -65,19 +81,17 @@ def production_service(
 
 @pytest.fixture(scope="module", params=["embedded", "production"])
 def fragile_service(
-    request: pytest.FixtureRequest, mirrors: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, few_mirrors: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     """A service, with one worker, whose parts a module kills. On invented rows: only speed matters."""
     data = tmp_path_factory.mktemp("fragile")
-    own = mirrors.split(os.pathsep)
-    few = os.pathsep.join((own[0], own[-1]))
     if request.param == "embedded":
-        with embedded(data, few) as running:
+        with embedded(data, few_mirrors) as running:
             yield running
         return
     postgres = request.getfixturevalue("module_postgres")
     redis = request.getfixturevalue("redis_url")
-    with production(data, few, postgres, redis) as running:
+    with production(data, few_mirrors, postgres, redis) as running:
         yield running
 
 

@@ -22,6 +22,10 @@ BODY: Json = {
 }  # fmt: skip
 
 
+# What follows from the database alone is tested on both in tests/app/test_comparison_jobs.py.
+ONE = pytest.mark.parametrize("fragile_service", ["embedded"], indirect=True)
+
+
 @pytest.fixture(scope="module")
 def service(fragile_service: Running) -> Running:
     return fragile_service
@@ -69,6 +73,7 @@ def test_two_ways_with_two_seeds_to_the_table(service: Running) -> None:
     assert top["trained_layers"] == [best_layer]
 
 
+@ONE
 def test_each_layer_alone_judges_every_method(service: Running) -> None:
     head = {"name": "head", "selection": {"policy": "head_only"}}
     body = {**BODY, "arms": [head], "single_layers": True, "seeds": [3]}
@@ -86,6 +91,7 @@ def test_each_layer_alone_judges_every_method(service: Running) -> None:
     assert {"fisher", "tangent", "random"} <= methods
 
 
+@ONE
 def test_cancelling_stops_every_run(service: Running) -> None:
     long = {**TRAINING, "epochs": 500}
     job = service.client.submit("comparisons", {**BODY, "training": long})
@@ -101,6 +107,7 @@ def test_cancelling_stops_every_run(service: Running) -> None:
     assert over == ["cancelled"] * 4
 
 
+@ONE
 def test_an_arm_without_a_result_leaves_the_others_their_table(service: Running) -> None:
     gone = {"name": "gone", "selection": {"policy": "all"}, "learning_rate": 1e-4}
     body = {**BODY, "arms": [*BODY["arms"], gone], "seeds": [0]}

@@ -103,15 +103,15 @@ def _has(task: Task, root: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", held())
-def test_every_preset_of_the_mirror_ranks_and_trains(embedded_service: Running, name: str) -> None:
+def test_every_preset_of_the_mirror_ranks_and_trains(real_service: Running, name: str) -> None:
     """On the real encoder: its whole splits are read, and all of validation is measured."""
-    ranking = embedded_service.run("rankings", {**REAL_RANKING, "dataset": name}, SECONDS)
+    ranking = real_service.run("rankings", {**REAL_RANKING, "dataset": name}, SECONDS)
     layers = ranking["result"]["layers"]
     assert [layer["rank"] for layer in layers] == [1, 2, 3, 4, 5, 6]
     assert all(layer["score"] > 0 for layer in layers)
     selection = {"policy": "top_k", "k": 1, "ranking": ranking["id"]}
     body = {**REAL_TUNING, "dataset": name, "selection": selection}
-    result = embedded_service.run("finetunes", body, SECONDS)["result"]
+    result = real_service.run("finetunes", body, SECONDS)["result"]
     assert result["trained_layers"] == [layers[0]["name"]]
     assert result["primary_metric"] == OFFICIAL[name][0]
     [entry] = result["epochs"]

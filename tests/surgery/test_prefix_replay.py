@@ -31,8 +31,26 @@ CASES = [
 CLOSE = 1e-9
 
 
-@pytest.mark.parametrize("lowest", [1, 2, 3])
-@pytest.mark.parametrize(("kind", "problem"), CASES)
+# The quick run has each encoder and each problem at every depth, and each pair of those at one.
+DEPTHS = [
+    pytest.param(
+        *case, lowest, id=f"{'-'.join(case)}-{lowest}",
+        marks=() if (turn + place) % 3 + 1 == lowest else pytest.mark.slow,
+    )
+    for turn, kind in enumerate(dict(CASES))
+    for place, case in enumerate(case for case in CASES if case[0] == kind)
+    for lowest in (1, 2, 3)
+]  # fmt: skip
+
+
+def test_the_quick_run_has_every_pair() -> None:
+    quick = [each.values for each in DEPTHS if not each.marks]
+    assert [(kind, problem) for kind, problem, _ in quick] == CASES
+    pairs = {(name, lowest) for kind, problem, lowest in quick for name in (kind, problem)}
+    assert pairs == {(name, lowest) for case in CASES for name in case for lowest in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(("kind", "problem", "lowest"), DEPTHS)
 def test_predictions_are_those_of_the_whole_model(kind: str, problem: Problem, lowest: int) -> None:
     loaded = frozen_below(kind, lowest, problem)
     splits = splits_of(loaded, data_of(problem))
