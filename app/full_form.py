@@ -21,7 +21,8 @@ from surgery.card import full_documents
 from surgery.errors import UnsafeWeights
 from surgery.folder import MANIFEST
 from surgery.merge import DELTA, RECORD, WEIGHTS_FILE, MergedWeights, merge
-from surgery.models import resolve_model, weights_on_disk
+from surgery.model_copy import checked_copy
+from surgery.models import resolve_model
 
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # one range; several are answered with the whole
 
@@ -77,7 +78,9 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
         raise Unprocessable(
             f"{model['id']} is no longer the model this was trained on; download form=delta"
         )
-    weights = weights_on_disk(base, sources)
+    # Not the mirror's own files, whose place another file may take while they are read.
+    copy = checked_copy(base, sources)
+    weights = [copy / name for name in base.weights]
     with reading(service, row):
         held = service.storage.fetch_folder(row.path)
         if held is None:

@@ -24,7 +24,16 @@ class Fault:
 
     def as_dict(self) -> dict[str, Any]:
         """Only the fields that are known."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {
+            name: encodable(value) if isinstance(value, str) else value
+            for name, value in known.items()
+        }
+
+
+def encodable(text: str) -> str:
+    """Text with what UTF-8 cannot write (lone surrogates) escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class SurgeryError(Exception):
@@ -34,7 +43,8 @@ class SurgeryError(Exception):
     retriable: ClassVar[bool] = False
 
     def __init__(self, detail: str | None = None, faults: list[Fault] | None = None) -> None:
-        self.detail = detail or (self.__doc__ or "").strip()
+        # A name in a stranger's file may hold half of a character, which no answer can carry.
+        self.detail = encodable(detail or (self.__doc__ or "").strip())
         self.faults = faults or []
         super().__init__(self.detail)
 

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -81,6 +82,15 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 def is_plain_name(name: str) -> bool:
     """Whether it names a file of a folder itself: no path into it or out of it."""
     return name == PurePosixPath(name).name and name not in {"", ".."} and "\0" not in name
+
+
+def check_plain(folder: Path) -> None:
+    """Raise OSError unless a folder holds plain files alone: no links, folders or pipes."""
+    if folder.is_symlink():
+        raise OSError(f"{folder.name} is a link")
+    for path in folder.iterdir():
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(f"{folder.name} holds {path.name!r}, which is no plain file")
 
 
 def is_intact(folder: Path) -> bool:

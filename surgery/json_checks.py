@@ -16,8 +16,8 @@ from surgery.errors import ModelUnsupported
 
 Check = Callable[[Any], bool]
 # More lists, objects and values than any tokenizer's file has; each costs some 60 bytes when read.
-MAX_CONTAINERS = 2_000_000
-MAX_VALUES = 5_000_000
+MAX_CONTAINERS = 1_000_000
+MAX_VALUES = 2_000_000
 MAX_TEXT = 10_000  # characters of a token or a name
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+|\- ]{0,99}")
 

@@ -126,7 +126,7 @@ def explain_folder(directory: Path, model: str) -> None:
 def _read(path: Path, model: str) -> dict[str, Any] | None:
     try:
         return read_object(read_regular(path, MAX_JSON_BYTES), path.name, model)
-    except (FileNotFoundError, UnsafeFiles, ModelUnsupported):
+    except (UnsafeFiles, ModelUnsupported):
         return None
 
 

@@ -1,7 +1,7 @@
 """The checked copy of a model: the only folder of it that transformers ever sees.
 
-It holds the weights (linked to where possible), vocabularies, and JSON files written anew from the
-keys that are known. It lies in the cache under the model's fingerprint. Torch-free.
+It holds the weights, vocabularies, and JSON files written anew from the keys that are known. It
+lies in the cache under the model's fingerprint. Torch-free.
 """
 
 from __future__ import annotations
@@ -92,12 +92,9 @@ def _place(origin: Path, name: str, building: Path, source: ModelSource) -> str:
 
 
 def _place_weights(file: BinaryIO, target: Path) -> None:
-    """Link to the file that is open, whatever its name leads to by now, or copy it."""
-    try:
-        os.link(f"/proc/self/fd/{file.fileno()}", target, follow_symlinks=True)
-    except OSError:  # another file system, or a system that links no files of others
-        with target.open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+    """Copy the file that is open: a link to it could be changed from outside."""
+    with target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
     with target.open("rb") as placed:
         read_open_header(placed, target.name)
 

@@ -96,7 +96,7 @@ TOKENIZER_CLASSES = frozenset(
 )
 GENERIC_CLASS = "PreTrainedTokenizerFast"  # reads tokenizer.json as it stands
 MAX_DIGESTS = 4096
-_DIGESTS: dict[tuple[int, int, int, int], str] = {}  # device, inode, size and time of a file
+_DIGESTS: dict[tuple[int, ...], str] = {}  # device, inode, size and times of a file
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,17 @@ def read_folder(directory: Path, model: str) -> ModelFolder:
     files = tuple(sorted(name for name in names if is_read(name)))
     if CONFIG in files:
         check_names(files, model, names)
-    for name in files:
-        check_regular(name, (directory / name).lstat(), limit_of(name))
+    try:
+        states = {name: (directory / name).lstat() for name in files}
+    except OSError as error:
+        raise UnsafeFiles(f"the files of {model!r} cannot be read: {error.strerror}") from None
+    for name, state in states.items():
+        check_regular(name, state, limit_of(name))
+    whole = sum(state.st_size for name, state in states.items() if WEIGHTS.fullmatch(name))
+    if whole > MAX_WEIGHT_BYTES:
+        raise UnsafeFiles(
+            f"the weights of {model!r} have {whole:,} bytes; at most {MAX_WEIGHT_BYTES:,} are read"
+        )
     documents = checked_documents(files, lambda name: directory / name, model)
     for name in weights_among(files):
         with open_regular(directory / name, limit_of(name)) as file:
@@ -169,7 +178,7 @@ def digest_of(path: Path, max_bytes: int) -> str:
 def digest_of_open(file: BufferedReader) -> str:
     """The same of an open file, wherever it stands in it."""
     state = os.fstat(file.fileno())
-    same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if same not in _DIGESTS:
         if len(_DIGESTS) >= MAX_DIGESTS:
             _DIGESTS.clear()
@@ -193,7 +202,7 @@ def checked_documents(
         path = path_of(name)
         if name == TOKENIZER:
             state = path.lstat()
-            _check_once(path, state.st_mtime_ns, state.st_size, model)
+            _check_once(path, state.st_ctime_ns, state.st_size, model)
         else:
             documents[name] = CLEANERS[name](_content(path), model)
     check_tokenizer_class(documents.get(TOKENIZER_CONFIG, {}), files, model)
@@ -207,7 +216,7 @@ def _content(path: Path) -> bytes:
 
 
 @lru_cache(maxsize=1024)  # a large tokenizer takes a third of a second
-def _check_once(path: Path, modified: int, size: int, model: str) -> None:  # noqa: ARG001  # the key
+def _check_once(path: Path, changed: int, size: int, model: str) -> None:  # noqa: ARG001  # the key
     CLEANERS[TOKENIZER](_content(path), model)
 
 
@@ -260,7 +269,9 @@ def check_index(raw: bytes, files: Collection[str], model: str) -> None:
                 f"{tensor[:100]}: weights are read from the folder's own "
                 "model-00001-of-00002.safetensors and so on, and from nowhere else"
             )
-            raise UnsafeFiles(detail, [Fault(detail, file=INDEX, column=f"weight_map.{tensor}")])
+            raise UnsafeFiles(
+                detail, [Fault(detail, file=INDEX, column=f"weight_map.{tensor[:100]}")]
+            )
         if shard not in files:
             raise ModelUnsupported(
                 f"model {model!r} lacks {shard}, in which {INDEX} says {tensor[:100]} lies; copy "

@@ -196,7 +196,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise ModelGated(f"model {name!r} is gated: {ModelGated.__doc__}") from error
     except errors.RevisionNotFoundError as error:
         raise ModelNotFound(f"model {name!r} has no revision {revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelNotFound(
             f"no model {name!r} in the mirror or on the Hub, or it is private to others"
         ) from error
@@ -286,14 +286,6 @@ def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
         headers |= hub_header(source.id, source.revision, file, sources)
         check_count(len(headers), source.id)
     return headers
-
-
-def weights_on_disk(source: ModelSource, sources: Sources) -> list[Path]:
-    """The safetensors files of a resolved model, fetched from the Hub where needed."""
-    if source.directory is not None:
-        return [source.directory / name for name in source.weights]
-    folder = download(source, sources)
-    return [folder / name for name in source.weights]
 
 
 def download(source: ModelSource, sources: Sources) -> Path:

@@ -26,15 +26,13 @@ KINDS = {
 def open_regular(path: Path, max_bytes: int) -> BufferedReader:
     """Open a file for reading, once it is known to be a regular file of at most ``max_bytes``.
 
-    The last part of the path is never followed where it is a link. Raises UnsafeFiles, and
-    FileNotFoundError where there is nothing of that name.
+    The last part of the path is never followed where it is a link. Raises UnsafeFiles, also where
+    there is nothing of that name.
     """
-    check_regular(path.name, path.lstat(), max_bytes)
     try:
+        check_regular(path.name, path.lstat(), max_bytes)
         # Without O_NONBLOCK, opening a pipe that took the file's place meanwhile would wait.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise UnsafeFiles(f"{path.name} cannot be opened: {error.strerror}") from None
     try:

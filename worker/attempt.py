@@ -24,7 +24,8 @@ from app.retention import prune_checkpoints
 from app.settings import Settings
 from app.storage import Storage
 from app.tables import Job, Kind
-from surgery.folder import link_folder, read_manifest
+from surgery.errors import ModelUnsupported
+from surgery.folder import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.spec import RankingOptions
 from surgery.tracker_services import BROKEN_OFF_SECONDS, Services, config_of
 from worker.earlier import best_so_far, continued_folder
@@ -37,6 +38,7 @@ Json = dict[str, Any]
 Value = TypeVar("Value")
 TICK_SECONDS = 0.2
 RETRY_SECONDS = 0.5  # while the database does not answer
+READING_PHASES = {"load", "tokenize"}  # of a model's files and by its tokenizer
 
 
 class Outcome(StrEnum):
@@ -195,11 +197,22 @@ class Attempt:
             )
         )
 
+    def _handed_over(self, message: Json) -> Path:
+        """A folder of the attempt's own scratch, of plain files: the job's process is not trusted.
+
+        Raises OSError for anything else.
+        """
+        folder = Path(message["path"])
+        if folder.parent != self.scratch or not is_plain_name(folder.name):
+            raise OSError("the job's process handed over a folder that is not its own")
+        check_plain(folder)
+        return folder
+
     def _key(self, folder: Path) -> str:
         return f"jobs/{self.job.id}/{self.lease.epoch}/{folder.name}"
 
     def _store_checkpoint(self, message: Json) -> None:
-        folder = Path(message["path"])
+        folder = self._handed_over(message)
         files, key = read_manifest(folder), self._key(folder)
         self.storage.put_folder(folder, key)
         _, replaced = self._write(
@@ -213,11 +226,11 @@ class Attempt:
     def _store_log(self, message: Json) -> None:
         """TensorBoard's files of this attempt, under a key that no other attempt writes."""
         self.storage.put_folder(
-            Path(message["path"]), event_files_key(self.job.id, self.lease.epoch)
+            self._handed_over(message), event_files_key(self.job.id, self.lease.epoch)
         )
 
     def _store_state(self, message: Json) -> None:
-        folder = Path(message["path"])
+        folder = self._handed_over(message)
         key = self._key(folder)
         self.storage.put_folder(folder, key)
         before = self._write(
@@ -337,6 +350,17 @@ class Attempt:
         self._write(lambda: jobs.fail(self.database, self.lease, problem))
         return Outcome.KILLED
 
+    def not_understood(self, error: Exception) -> Outcome:
+        """A message of the job's process could not be read; another attempt may do better."""
+        problem = {
+            "type": "about:blank", "title": "Worker lost", "code": "worker_lost",
+            "detail": f"the job's process sent a message that is none ({type(error).__name__})",
+            "retriable": True, "errors": [], "log": self.current.last_lines(),
+        }  # fmt: skip
+        backoff = self.settings.retry_backoff
+        self._write(lambda: jobs.crash(self.database, self.lease, problem, backoff))
+        return Outcome.KILLED
+
     def _crashed(self) -> Outcome:
         problem: Json = {
             "type": "about:blank",
@@ -349,6 +373,12 @@ class Attempt:
         }
         if self.current.overran:
             return self._overran(problem["detail"])
+        if self._phase in READING_PHASES and self.current.aborted:
+            # A library gave up over the model's files, and would again.
+            detail = f"a library ended the process while it read the model: {problem['detail']}"
+            problem |= ModelUnsupported(detail).as_problem() | {"log": problem["log"]}
+            self._write(lambda: jobs.fail(self.database, self.lease, problem))
+            return Outcome.CRASHED
         if self._stop_reason == "drain":
             self._write(lambda: jobs.release(self.database, self.lease))
             return Outcome.CRASHED

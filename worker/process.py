@@ -137,6 +137,11 @@ class ChildProcess:
         """Whether the kernel ended it for the processor time it used."""
         return self._process.wait() == -signal.SIGXCPU
 
+    @property
+    def aborted(self) -> bool:
+        """Whether a library in it gave up (SIGABRT) or broke (SIGSEGV)."""
+        return self._process.wait() in {-signal.SIGABRT, -signal.SIGSEGV}
+
     def how_it_ended(self) -> str:
         """In words, for the job's error."""
         code = self._process.wait()

@@ -139,6 +139,10 @@ class Supervisor:
         except OSError as error:
             log.exception("%s: storage failed", job.id)
             outcome = attempt.storage_failed(error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # What the job's process said is not what such a process says.
+            log.exception("%s: a message that cannot be understood", job.id)
+            outcome = attempt.not_understood(error)
         finally:
             for folder in (attempt.scratch, attempt.inputs):
                 shutil.rmtree(folder, ignore_errors=True)
