@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from app.db import Database
 from app.fetched import FetchedFolders
 from app.ids import new_id
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import Storage, open_storage
 from app.tables import Job, Kind, Status
 from app.transitions import enqueue
 from surgery.folder import complete_folder, is_intact
@@ -82,11 +83,12 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
-    child: Any = Told([saved(tmp_path, 1), saved(tmp_path, 2)])
+    folders = WorkerFolders.new(tmp_path)
+    scratch = folders.scratch / f"{job.id}-{lease.epoch}"
+    child: Any = Told([saved(scratch, 1), saved(scratch, 2)])
     parts = Parts(settings, database, storage)
     attempt = Attempt(
-        parts, lease, row, with_child(child), WorkerFolders.new(tmp_path), threading.Event(),
-        time.monotonic(),
+        parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic(),
     )  # fmt: skip
     with pytest.raises(OSError, match="No space left") as full:
         attempt.run()
@@ -117,3 +119,50 @@ def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> Non
         fill()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert is_intact(tmp_path / "checkpoint-1")
+
+
+def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) -> OSError:
+    """What an attempt says to a folder that its child claims to be a checkpoint."""
+    settings = Settings(data_dir=tmp_path / "data")
+    storage = open_storage(settings)
+    job = Job(
+        id=new_id("ft"), kind=Kind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
+        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved={"dataset": {}},
+    )  # fmt: skip
+    with database.write() as session:
+        enqueue(session, job)
+    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    assert claimed is not None
+    lease, row = claimed
+    folders = WorkerFolders.new(tmp_path)
+    scratch = folders.scratch / f"{job.id}-{lease.epoch}"
+    scratch.mkdir()
+    message = {"type": "state", "path": str(make(scratch)), "step": 1}
+    child: Any = Told([message])
+    parts = Parts(settings, database, storage)
+    attempt = Attempt(
+        parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic()
+    )
+    with pytest.raises(OSError) as refused:  # noqa: PT011  # its words are the test's to look at
+        attempt.run()
+    return refused.value
+
+
+def test_a_child_hands_over_no_folder_but_its_own(database: Database, tmp_path: Path) -> None:
+    def elsewhere(_scratch: Path) -> Path:
+        other = tmp_path / "data" / "artifacts" / "jobs" / "ft_other"
+        other.mkdir(parents=True)
+        return other
+
+    assert "not its own" in str(hand_over(database, tmp_path, elsewhere))
+    assert (tmp_path / "data" / "artifacts" / "jobs" / "ft_other").is_dir()
+
+
+def test_a_child_hands_over_plain_files_alone(database: Database, tmp_path: Path) -> None:
+    def linked(scratch: Path) -> Path:
+        folder = scratch / "state-1"
+        folder.mkdir()
+        (folder / "config.json").symlink_to("/etc/passwd")
+        return folder
+
+    assert "no plain file" in str(hand_over(database, tmp_path, linked))
