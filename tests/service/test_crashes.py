@@ -13,6 +13,7 @@ from services import Running, wait_until
 from app.db import Database
 from app.settings import Settings
 from app.storage import open_storage
+from worker.environments import WorkerFolders
 from worker.sweeper import Sweeper
 
 Json = dict[str, Any]
@@ -117,7 +118,7 @@ def test_what_no_row_names_is_collected(
     database = Database(settings.resolved_database_url)
     storage = open_storage(settings)
     monkeypatch.setattr("worker.sweeper.GARBAGE_AGE_SECONDS", -1.0)
-    Sweeper(settings, database, storage, service.data / "scratch", None).collect_garbage()
+    Sweeper(settings, database, storage, WorkerFolders.new(service.data), None).collect_garbage()
     database.close()
     artifacts = service.data / "artifacts"
     assert list(artifacts.rglob("state-*")) == []
