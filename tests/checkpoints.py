@@ -60,7 +60,10 @@ def _written(kind: str, head: Problem | None, labels: int) -> Path:
     """Made once a process, and copied: saving takes ten times as long."""
     folder = Path(_FOLDERS.name) / f"{kind} {head} {labels}"
     problem = head or Problem.CLASSIFICATION
-    model = tiny(kind, dtype=torch.float32, problem=problem, labels=labels)
+    model: Any = tiny(kind, dtype=torch.float32, problem=problem, labels=labels)
+    if len(LABELS[problem]) == labels:  # a head says which label is which
+        model.config.id2label = dict(enumerate(LABELS[problem]))
+        model.config.label2id = {label: index for index, label in enumerate(LABELS[problem])}
     (model if head else encoder_of(model)).save_pretrained(folder)
     tokenizer_of(kind).save_pretrained(folder)
     return folder
