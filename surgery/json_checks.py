@@ -41,6 +41,11 @@ def is_whole(value: Any) -> bool:
     return type(value) is int and abs(value) < 1 << 63
 
 
+def between(least: int, most: int) -> Check:
+    """A whole number in a range, its ends included."""
+    return lambda value: is_whole(value) and least <= value <= most
+
+
 def is_number(value: Any) -> bool:
     """A finite number, or one so large that it stands for none: tokenizers write 1e30."""
     return type(value) is int or (type(value) is float and math.isfinite(value))
@@ -90,7 +95,7 @@ def pick(document: Mapping[str, Any], allowed: Mapping[str, Check], where: str) 
         if value is not None and not check(value):
             raise ModelUnsupported(
                 f"{where}: {key} is {_shown(value)}, which it cannot be; give it a value of its "
-                "own kind or leave it out"
+                "own kind and range or leave it out"
             )
         if key in document:
             kept[key] = value
@@ -100,5 +105,6 @@ def pick(document: Mapping[str, Any], allowed: Mapping[str, Check], where: str) 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:60]!r}"
-    kinds = {dict: "an object", list: "a list", bool: "true or false", int: "a whole number"}
-    return kinds.get(type(value), "a number")
+    if type(value) in (int, float):
+        return str(value)[:60] if abs(value) < 1e60 else "a number past all bounds"
+    return {dict: "an object", list: "a list"}.get(type(value), "true or false")

@@ -38,6 +38,7 @@ def check_weights(
     ``layers`` is the number of blocks among the tensors.
     """
     check_positions(config, tensors, model)
+    check_direction(config, model)
     depth = depth_of(config)
     if depth is not None and depth != layers:
         raise ModelUnsupported(
@@ -86,6 +87,21 @@ def check_positions(config: Mapping[str, Any], tensors: Collection[str], model: 
         raise ModelUnsupported(
             f"model {model!r} has the position_embedding_type {kind!r}, and only 'absolute' is "
             f"computed{holds}: its scores would be those of another model"
+        )
+
+
+def check_direction(config: Mapping[str, Any], model: str) -> None:
+    """Raise ModelUnsupported for a model whose tokens look at earlier ones alone."""
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise ModelUnsupported(
+                f"config.json of {model!r} has {key}: true, which makes it a decoder, and encoders "
+                "are what is ranked and tuned here; where the model is an encoder, set it to false"
+            )
+    if config.get("attn_type", "bi") != "bi":
+        raise ModelUnsupported(
+            f"config.json of {model!r} has the attn_type {config['attn_type']!r}: its tokens look "
+            "at earlier ones alone, and only 'bi' makes an encoder"
         )
 
 

@@ -6,6 +6,7 @@ lies in the cache under the model's fingerprint. Torch-free.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,6 +35,11 @@ from surgery.sources import Sources
 COPY_VERSION = 3  # of what a copy keeps of the original
 
 
+def copies_in(sources: Sources) -> Path:
+    """The folder in which every copy has one of its own."""
+    return sources.cache / "models"
+
+
 def checked_copy(source: ModelSource, sources: Sources) -> Path:
     """The folder with the checked copy of a model, made once.
 
@@ -41,8 +47,11 @@ def checked_copy(source: ModelSource, sources: Sources) -> Path:
     `models.resolve_model` raises for files that are not safe to read.
     """
     name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
-    folder = sources.cache / "models" / name
+    folder = copies_in(sources) / name
     if folder.is_dir():
+        # By its time, copies that nobody uses are removed. A confined process may not set it.
+        with contextlib.suppress(OSError):
+            os.utime(folder)
         return folder
     origin = source.directory or download(source, sources)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from surgery.json_checks import (
     WORD,
     Check,
     any_of,
+    between,
     is_flag,
     is_number,
     is_text,
@@ -35,6 +36,10 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 
 
+MAX_SIZE = 1_000_000_000  # of anything that a config counts
+MAX_RUNS = 1_000  # layers, or times that one is run
+
+
 def _keys(check: Check, names: str) -> dict[str, Check]:
     return dict.fromkeys(names.split(), check)
 
@@ -47,15 +52,24 @@ def is_shape(value: Any) -> bool:
 
 # What configs of the supported encoders declare, and what their models read beside it.
 CONFIG_KEYS: dict[str, Check] = {
+    **_keys(between(1, MAX_SIZE), """
+        attention_head_size conv_groups d_head d_inner d_model dim embedding_size
+        global_attn_every_n_layers head_dim hidden_dim hidden_size intermediate_size
+        local_attention max_position_embeddings n_head n_heads num_attention_heads
+        num_random_blocks block_size pooler_hidden_size relative_attention_num_buckets
+        tpu_short_seq_length vocab_size
+    """),
+    # How often something is run: a forward pass takes as long as these say.
+    **_keys(between(1, MAX_RUNS), """
+        inner_group_num n_layer n_layers num_hidden_groups num_hidden_layers
+    """),
+    **_keys(between(0, MAX_SIZE), """
+        chunk_size_feed_forward conv_kernel_size mem_len num_decoder_layers reuse_len
+        type_vocab_size
+    """),
     **_keys(is_whole, """
-        attention_head_size block_size bos_token_id chunk_size_feed_forward clamp_len cls_token_id
-        conv_groups conv_kernel_size d_head d_inner d_model dim embedding_size end_n_top
-        global_attn_every_n_layers head_dim hidden_dim hidden_size inner_group_num
-        intermediate_size local_attention max_position_embeddings max_relative_positions mem_len
-        n_head n_heads n_layer n_layers num_attention_heads num_decoder_layers num_hidden_groups
-        num_hidden_layers num_random_blocks pad_token_id pooler_hidden_size position_buckets
-        relative_attention_num_buckets reuse_len sep_token_id sparse_pred_ignore_index start_n_top
-        tpu_short_seq_length type_vocab_size vocab_size
+        bos_token_id clamp_len cls_token_id end_n_top max_relative_positions pad_token_id
+        position_buckets sep_token_id sparse_pred_ignore_index start_n_top
     """),
     **_keys(is_number, """
         activation_dropout attention_dropout attention_probs_dropout_prob classifier_dropout
@@ -80,7 +94,7 @@ CONFIG_KEYS: dict[str, Check] = {
         pooling_type position_embedding_type problem_type summary_activation summary_type
         transformers_version
     """),
-    **_keys(list_of(is_whole), "block_repeats block_sizes"),
+    **_keys(list_of(between(1, MAX_RUNS)), "block_repeats block_sizes"),
     **_keys(list_of(is_word), "architectures layer_types"),
     **_keys(is_shape, "rope_parameters rope_scaling"),
     "attention_window": any_of(is_whole, list_of(is_whole)),
@@ -136,9 +150,9 @@ TOKENIZER_KEYS = (
     "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
     "post_processor", "decoder", "model",
 )  # fmt: skip
+# Not its dropout of merges, by which a text would have other tokens each time.
 TOKENIZER_MODEL_KEYS: dict[str, Check] = {
     **_keys(is_flag, "fuse_unk byte_fallback ignore_merges"),
-    **_keys(is_number, "dropout"),
     **_keys(is_whole, "max_input_chars_per_word unk_id"),
     **_keys(is_text, "unk_token continuing_subword_prefix end_of_word_suffix"),
     "type": is_word,

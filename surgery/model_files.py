@@ -31,11 +31,11 @@ MAX_WEIGHT_BYTES = 8_000_000_000
 # tokenizer.json (XLM-R), 5 MB of a vocabulary.
 OTHER_FILES = {
     CONFIG: 1_000_000,
-    INDEX: 4_000_000,
+    INDEX: 1_000_000,
     TOKENIZER: 40_000_000,
-    TOKENIZER_CONFIG: 4_000_000,
+    TOKENIZER_CONFIG: 1_000_000,
     "special_tokens_map.json": 1_000_000,
-    "added_tokens.json": 4_000_000,
+    "added_tokens.json": 1_000_000,
     "vocab.txt": 32_000_000,
     "vocab.json": 32_000_000,
     "merges.txt": 32_000_000,
@@ -43,6 +43,9 @@ OTHER_FILES = {
     "spiece.model": 32_000_000,
     "sentencepiece.bpe.model": 32_000_000,
 }
+# Of a JSON file that is checked at submission: nothing else runs in a process that parses one, so a
+# larger vocabulary is checked by the worker, before it is copied.
+MAX_PARSED_BYTES = 1_000_000
 VOCABULARIES = {
     TOKENIZER, "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
 }  # fmt: skip
@@ -190,34 +193,37 @@ def digest_of_open(file: BufferedReader) -> str:
 def checked_documents(
     files: Collection[str], path_of: Callable[[str], Path], model: str
 ) -> dict[str, dict[str, Any]]:
-    """The small JSON files of a model, cleaned; of the large ones it is only known that they are.
+    """The small JSON files of a model, cleaned; of a tokenizer it is only known that it is one.
 
     Raises as `read_folder` does.
     """
     if CONFIG not in files:
         raise ModelUnsupported(f"model {model!r} has no config.json")
-    documents = {CONFIG: CLEANERS[CONFIG](_content(path_of(CONFIG)), model)}
+    documents = {CONFIG: CLEANERS[CONFIG](_content(path_of(CONFIG), CONFIG), model)}
     check_names(files, model)
     for name in sorted(CLEANERS.keys() & set(files) - {CONFIG}):
         path = path_of(name)
+        state = path.lstat()
+        if state.st_size > MAX_PARSED_BYTES and limit_of(name) > MAX_PARSED_BYTES:
+            continue
         if name == TOKENIZER:
-            state = path.lstat()
             _check_once(path, state.st_ctime_ns, state.st_size, model)
         else:
-            documents[name] = CLEANERS[name](_content(path), model)
+            documents[name] = CLEANERS[name](_content(path, name), model)
     check_tokenizer_class(documents.get(TOKENIZER_CONFIG, {}), files, model)
     if WEIGHTS_FILE not in files:
-        check_index(_content(path_of(INDEX)), files, model)
+        check_index(_content(path_of(INDEX), INDEX), files, model)
     return documents
 
 
-def _content(path: Path) -> bytes:
-    return read_regular(path, limit_of(path.name))
+def _content(path: Path, name: str) -> bytes:
+    """``path`` may have a name of its own: the Hub's cache names files by their content."""
+    return read_regular(path, limit_of(name))
 
 
-@lru_cache(maxsize=1024)  # a large tokenizer takes a third of a second
+@lru_cache(maxsize=1024)
 def _check_once(path: Path, changed: int, size: int, model: str) -> None:  # noqa: ARG001  # the key
-    CLEANERS[TOKENIZER](_content(path), model)
+    CLEANERS[TOKENIZER](_content(path, TOKENIZER), model)
 
 
 def check_names(files: Collection[str], model: str, others: Collection[str] = ()) -> None:

@@ -63,9 +63,9 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
-# Folders read at once in a process: it is work for the processor, and whoever else is served by the
-# process waits for it.
-_READING = threading.BoundedSemaphore(2)
+# One folder at a time is read in a process: it is work for the processor, and whoever else the
+# process serves waits for it.
+_READING = threading.Lock()
 FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
 
 

@@ -191,7 +191,8 @@ class Child:
 
 def unexpected(error: BaseException, message: Json) -> Json:
     """The problem of a job's failure that no error of the science describes."""
-    from surgery.prefix_store import release_held  # imports torch
+    from surgery.library_errors import failure_of_model  # these import torch
+    from surgery.prefix_store import release_held
     from surgery.sample import is_out_of_memory
 
     if is_out_of_memory(error):
@@ -201,6 +202,9 @@ def unexpected(error: BaseException, message: Json) -> Json:
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
         shorter = f" or max_length below {options['max_length']}"
         return OutOfMemory(f"the device ran out of memory; {hint}{shorter}").as_problem()
+    failed = failure_of_model(error)
+    if failed is not None:
+        return failed.as_problem()
     return internal_problem(error, message)
 
 

@@ -28,6 +28,8 @@ from worker.environments import (
 
 log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # for the log to catch up
+MAX_MESSAGE_BYTES = 64_000_000  # a ranking of every tensor of a large encoder has some 3 MB
+MAX_LOG_LINE_BYTES = 10_000
 LOG_LINES = 50  # kept for the error of a job whose process died
 
 
@@ -75,7 +77,11 @@ class ChildProcess:
         return self._process.pid
 
     def _read_messages(self, stream: IO[bytes]) -> None:
-        for line in stream:
+        while line := stream.readline(MAX_MESSAGE_BYTES):
+            if len(line) == MAX_MESSAGE_BYTES:
+                log.warning("the job's process sends a message without end: it is killed")
+                os.killpg(self._process.pid, signal.SIGKILL)
+                break
             try:
                 self.messages.put(json.loads(line))
             except ValueError:
@@ -83,7 +89,7 @@ class ChildProcess:
         self.messages.put({"type": "gone"})
 
     def _read_log(self, stream: IO[bytes]) -> None:
-        for raw in stream:
+        while raw := stream.readline(MAX_LOG_LINE_BYTES):
             line = raw.decode(errors="replace").rstrip()
             self.log_tail.append(line)
             log.info("job process: %s", line)

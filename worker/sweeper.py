@@ -17,12 +17,14 @@ from app.runs import referenced_paths
 from app.settings import Settings
 from app.storage import Storage
 from app.tables import Job
+from surgery.model_copy import copies_in
 from worker.environments import WorkerFolders
 from worker.process import remove_older
 
 log = logging.getLogger("surgeon.sweeper")
 GARBAGE_EVERY_SECONDS = 3600.0
 GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
+MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since one was last loaded
 TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read them
 PREFIXES_AGE_SECONDS = 7 * 24 * 3600.0  # the same; they take far more room
 
@@ -79,5 +81,6 @@ class Sweeper:
         self._folders.mark_used()
         for own in (self._folders.scratch, self._folders.inputs):
             remove_older(own.parent, GARBAGE_AGE_SECONDS)
+        remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)

@@ -40,10 +40,29 @@ def senseless(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
 
 
+def unfit(folder: Path) -> None:
+    """A size that shows only when a batch is run."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"chunk_size_feed_forward": 7}))
+
+
+def aborting(folder: Path) -> None:
+    """A table of normalisation that ends the process of whoever reads it."""
+    document = json.loads((folder / "tokenizer.json").read_text())
+    document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA////AAAA"}
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+MODELS = (catastrophic, enormous, senseless, unfit, aborting)
+
+
 @pytest.fixture(scope="module")
 def service(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("runaway")
-    for change in (catastrophic, enormous, senseless):
+    for change in MODELS:
         own = folder / "mirror" / "models" / "runaway" / change.__name__
         shutil.copytree(mirror / "models" / TINY, own)
         change(own)
@@ -67,6 +86,8 @@ def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
         ("catastrophic", "model_unsupported", "fails on a text: PanicException"),
         ("enormous", "out_of_memory", "ran out of memory"),
         ("senseless", "model_unsupported", "does not load: ValueError"),
+        ("unfit", "model_unsupported", "the model's own code (modeling_bert) fails on a batch"),
+        ("aborting", "model_unsupported", "a library ended the process while it read the model"),
     ],
 )
 def test_the_job_ends_at_its_first_attempt(

@@ -75,6 +75,17 @@ def test_another_number_of_layers_in_the_config_is_an_error(model: Path, layers:
     assert f"speaks of {layers} layers and the weights hold 4" in refused(model).detail
 
 
+@pytest.mark.parametrize(
+    "keys", [{"is_decoder": True}, {"add_cross_attention": True}, {"attn_type": "uni"}],
+    ids=lambda keys: next(iter(keys)),
+)  # fmt: skip
+def test_a_model_that_looks_back_alone_is_no_encoder(model: Path, keys: dict[str, Any]) -> None:
+    configure(model, **keys)
+    assert next(iter(keys)) in refused(model).detail
+    configure(model, is_decoder=False, add_cross_attention=None, attn_type="bi")
+    assert inspect_model(local_model(model), NOWHERE).layers
+
+
 def test_positions_by_distance_are_not_dropped_in_silence(model: Path) -> None:
     configure(model, position_embedding_type="relative_key_query")
     assert "position_embedding_type 'relative_key_query'" in refused(model).detail

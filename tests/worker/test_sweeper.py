@@ -4,42 +4,49 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from app.db import Database
 from app.settings import Settings
 from app.storage import open_storage
+from surgery.model_copy import copies_in
 from worker.environments import WorkerFolders
 from worker.sweeper import Sweeper
 
 DAY = 24 * 3600
 
 
-def test_prefixes_nobody_read_for_a_week_go(database: Database, tmp_path: Path) -> None:
+def models(settings: Settings) -> Path:
+    return copies_in(settings.sources)
+
+
+def tokens(settings: Settings) -> Path:
+    return settings.sources.tokens
+
+
+def prefixes(settings: Settings) -> Path:
+    return settings.sources.prefixes
+
+
+@pytest.mark.parametrize(("cache", "days"), [(models, 30), (tokens, 30), (prefixes, 7)])
+def test_what_nobody_read_for_so_long_goes(
+    database: Database, tmp_path: Path, cache: Callable[[Settings], Path], days: int
+) -> None:
     settings = Settings(data_dir=tmp_path / "data")
-    for name, days in {"used": 6, "unused": 8, ".building-left-by-a-crash": 8}.items():
-        folder = settings.sources.prefixes / name
+    kept = {"used": days - 1, "unused": days + 1, ".building-left-by-a-crash": days + 1}
+    for name, age in kept.items():
+        folder = cache(settings) / name
         folder.mkdir(parents=True)
         (folder / "states.npy").write_bytes(b"")
-        os.utime(folder, (time.time() - days * DAY,) * 2)
-    storage = open_storage(settings)
-    Sweeper(settings, database, storage, WorkerFolders.new(tmp_path), None).collect_garbage()
-    assert [path.name for path in settings.sources.prefixes.iterdir()] == ["used"]
-
-
-def test_tokens_nobody_read_for_a_month_go(database: Database, tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "data")
-    tokens = settings.sources.tokens
-    for name, days in {"used": 29, "unused": 31, ".building-left-by-a-crash": 31}.items():
-        folder = tokens / name
-        folder.mkdir(parents=True)
-        (folder / "ids.npy").write_bytes(b"")
-        os.utime(folder, (time.time() - days * DAY,) * 2)
+        os.utime(folder, (time.time() - age * DAY,) * 2)
     storage = open_storage(settings)
     sweeper = Sweeper(settings, database, storage, WorkerFolders.new(tmp_path), None)
     for _ in range(2):  # the second finds nothing more to do
         sweeper.collect_garbage()
-        assert [path.name for path in tokens.iterdir()] == ["used"]
+        assert [path.name for path in cache(settings).iterdir()] == ["used"]
 
 
 def test_folders_of_a_dead_worker_go_and_a_living_one_s_stay(
