@@ -107,4 +107,6 @@ def _shown(value: Any) -> str:
         return f"the text {value[:60]!r}"
     if type(value) in (int, float):
         return str(value)[:60] if abs(value) < 1e60 else "a number past all bounds"
-    return {dict: "an object", list: "a list"}.get(type(value), "true or false")
+    if isinstance(value, bool):
+        return "true or false"
+    return "a list" if isinstance(value, list) else "an object"
