@@ -12,8 +12,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from surgery.tasks import ENTITY_METRICS
 from surgery.terms import Problem
@@ -21,26 +19,36 @@ from surgery.terms import Problem
 Array = np.ndarray[Any, Any]
 
 
-def _correlation(measure: Callable[[Array, Array], Any]) -> Callable[[Array, Array], float]:
+# Both libraries take a second or two to import, and a job that is ranked or stopped needs neither.
+def _score(name: str, **options: Any) -> Callable[[Array, Array], float]:
     def compute(labels: Array, predictions: Array) -> float:
+        from sklearn import metrics
+
+        return float(getattr(metrics, name)(labels, predictions, **options))
+
+    return compute
+
+
+def _correlation(name: str) -> Callable[[Array, Array], float]:
+    def compute(labels: Array, predictions: Array) -> float:
+        from scipy import stats
+
         with warnings.catch_warnings():
             # A constant prediction has no correlation: reported as null, not as a warning.
             warnings.simplefilter("ignore")
-            return float(measure(labels, predictions).statistic)
+            return float(getattr(stats, name)(labels, predictions).statistic)
 
     return compute
 
 
 METRICS: dict[str, Callable[[Array, Array], float]] = {
-    "accuracy": lambda labels, predicted: float(accuracy_score(labels, predicted)),
-    "f1": lambda labels, predicted: float(f1_score(labels, predicted, zero_division=0)),
-    "f1a": lambda labels, predicted: float(f1_score(labels, predicted, zero_division=0)),
-    "macro_f1": lambda labels, predicted: float(
-        f1_score(labels, predicted, average="macro", zero_division=0)
-    ),
-    "matthews_correlation": lambda labels, predicted: float(matthews_corrcoef(labels, predicted)),
-    "pearson": _correlation(pearsonr),
-    "spearman": _correlation(spearmanr),
+    "accuracy": _score("accuracy_score"),
+    "f1": _score("f1_score", zero_division=0),
+    "f1a": _score("f1_score", zero_division=0),
+    "macro_f1": _score("f1_score", average="macro", zero_division=0),
+    "matthews_correlation": _score("matthews_corrcoef"),
+    "pearson": _correlation("pearsonr"),
+    "spearman": _correlation("spearmanr"),
 }
 
 

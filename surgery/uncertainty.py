@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from surgery.results import Stability
 from surgery.scores import Matrix, Scores
@@ -147,6 +146,8 @@ def kendall_tau(first: Any, second: Any) -> float | None:
     """τ-b of two score vectors; None where one is constant or they are too short."""
     if len(first) < 2 or len(set(np.asarray(first).tolist())) == 1:
         return None
+    from scipy.stats import kendalltau  # takes a second to import
+
     tau = float(kendalltau(first, second).statistic)
     return None if np.isnan(tau) else round(tau, 12)  # 1, not 0.9999999999999999
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import queue
@@ -18,7 +19,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -237,6 +239,20 @@ def open_channel(parent: int) -> Channel:
     return channel
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For imports of torch and its like: they take some ten seconds, a tenth less this way.
+
+    Python would look for garbage again and again among many thousand things that all stay.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def main() -> None:
     """Confine this process, then import torch and serve."""
     parent, kept = int(sys.argv[1]), Confinement.from_json(sys.argv[2])
@@ -244,7 +260,8 @@ def main() -> None:
         print(f"the job's process is not fully confined: {failure}", file=sys.stderr)  # noqa: T201
     # After it: new namespaces make the kernel forget whose death is to be followed.
     channel = open_channel(parent)
-    from worker.runners import RUNNERS  # imports torch
+    with uncollected():
+        from worker.runners import RUNNERS
 
     Child(channel, RUNNERS, unexpected).serve()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
-from worker.child import die_with_parent
+from worker.child import die_with_parent, uncollected
 
 LAUNCHER = "SURGEON_LAUNCHER"
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv.pop(1)))
     os.environ[LAUNCHER] = str(os.getpid())
-    from accelerate.commands.launch import main  # imports torch, which takes seconds
+    with uncollected():
+        from accelerate.commands.launch import main
 
     main()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 
-from worker.child import die_with_parent
+from worker.child import die_with_parent, uncollected
 from worker.launcher import LAUNCHER
 
 if __name__ == "__main__":
     die_with_parent(int(os.environ[LAUNCHER]))
-    from worker.ranks import main
+    with uncollected():
+        from worker.ranks import main
 
     main()
