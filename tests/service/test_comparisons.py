@@ -123,6 +123,8 @@ def test_an_arm_without_a_result_leaves_the_others_their_table(service: Running)
     assert job["result"]["arms"][0]["difference"]["seeds"] == 1
 
 
+# What becomes of a job whose worker dies in the embedded service: tests/service/test_crashes.py.
+@pytest.mark.parametrize("fragile_service", ["production"], indirect=True)
 def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
     body = {**BODY, "seeds": [5], "training": {**TRAINING, "epochs": 24}}
     job = service.client.submit("comparisons", body)

@@ -25,6 +25,14 @@ BODY: Json = {
 }  # fmt: skip
 
 
+# A job's process dies the same way whoever takes its jobs; how a worker's death is noticed, and who
+# takes its job over, differs.
+EMBEDDED, PRODUCTION = (
+    pytest.mark.parametrize("fragile_service", [kind], indirect=True)
+    for kind in ("embedded", "production")
+)
+
+
 @pytest.fixture(scope="module")
 def service(fragile_service: Running) -> Running:
     return fragile_service
@@ -58,6 +66,7 @@ def reasons(job: Json) -> list[str | None]:
     return [change["reason"] for change in job["transitions"]]
 
 
+@EMBEDDED
 def test_a_killed_child_costs_an_attempt_and_nothing_else(
     service: Running, undisturbed: str
 ) -> None:
@@ -86,6 +95,7 @@ def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
     assert weights_of(service, job) == undisturbed
 
 
+@PRODUCTION
 def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undisturbed: str) -> None:
     job = in_the_middle(service)
     (worker,) = service.workers()
@@ -99,6 +109,7 @@ def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undistu
     assert weights_of(service, job) == undisturbed
 
 
+@EMBEDDED
 def test_cancelling_a_running_job_stops_it_within_a_step(service: Running) -> None:
     job = in_the_middle(service)
     service.client.call("POST", f"/v1/jobs/{job['id']}/cancel")

@@ -19,12 +19,12 @@ from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources
 from surgery.tasks import TASKS
 
-TASK_NAMES = ["glue/cola", "glue/rte", "glue/stsb"]
+TASK_NAMES = ["glue/rte", "glue/stsb"]  # pairs of texts: classes and a number
 RANKING = {
-    "model": REAL_MODEL, "samples": 128, "max_length": 64, "head": {"warmup_samples": 128},
+    "model": REAL_MODEL, "samples": 32, "max_length": 32, "head": {"warmup_samples": 32},
     "model_prior": False,
 }  # fmt: skip
-TRAINING = {"max_steps": 8, "max_length": 32, "batch_size": 16, "learning_rate": 1e-4}
+TRAINING = {"max_steps": 8, "max_length": 16, "batch_size": 16, "learning_rate": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def scores() -> dict[tuple[str, str], list[tuple[str, float]]]:
 # In production one task tells: what differs there is the way to the worker, not the work.
 @pytest.mark.parametrize(
     ("where", "task"),
-    [*(("real", name) for name in TASK_NAMES), ("production", "glue/cola")],
+    [*(("real", name) for name in TASK_NAMES), ("production", "glue/rte")],
 )
 def test_rank_then_tune_the_top_two_layers(
     where: str, task: str, request: pytest.FixtureRequest,
@@ -67,11 +67,11 @@ def test_rank_then_tune_the_top_two_layers(
 def test_both_deployments_give_the_same_scores(
     scores: dict[tuple[str, str], list[tuple[str, float]]],
 ) -> None:
-    assert scores["real", "glue/cola"] == scores["production", "glue/cola"]
+    assert scores["real", "glue/rte"] == scores["production", "glue/rte"]
 
 
 def test_a_repeated_ranking_is_answered_from_the_stored_result(real_service: Running) -> None:
-    body = {**RANKING, "dataset": "glue/cola"}
+    body = {**RANKING, "dataset": "glue/rte"}
     first = real_service.run("rankings", body)
     again = real_service.client.submit("rankings", body)
     assert (again["id"], again["cached"], again["status"]) == (first["id"], True, "succeeded")
@@ -108,7 +108,7 @@ def test_the_downloaded_checkpoint_predicts_what_the_worker_measured(
 ) -> None:
     """Kept as a delta, downloaded as a delta and as a whole folder; kept whole."""
     body = {
-        "model": REAL_MODEL, "dataset": "glue/cola", "training": TRAINING,
+        "model": REAL_MODEL, "dataset": "glue/rte", "training": TRAINING,
         "selection": {"policy": "last_k", "k": 2}, "checkpoints": {"form": form},
     }  # fmt: skip
     tuned = real_service.run("finetunes", body)
@@ -118,14 +118,14 @@ def test_the_downloaded_checkpoint_predicts_what_the_worker_measured(
     tokenizer = AutoTokenizer.from_pretrained(full)
 
     sources = Sources(tuple(map(Path, mirrors.split(":"))), cache=tmp_path / "cache", offline=True)
-    source = resolve_dataset("glue/cola", sources)
+    source = resolve_dataset("glue/rte", sources)
     folder, report = materialise(source, sources)
     data = open_data(folder, report, source.metrics)
     rows = encode(data.validation, tokenizer, TRAINING["max_length"])
     logits = predict(model, rows, torch.device("cpu"))
     found = measure(logits, rows.labels, data.problem, data.metrics)
     assert found == pytest.approx(tuned["result"]["best"]["metrics"], abs=1e-9)
-    assert model.config.id2label == {0: "unacceptable", 1: "acceptable"}
+    assert model.config.id2label == {0: "entailment", 1: "not_entailment"}
     if form == "full":
         return
     delta = real_service.client.download(best, tmp_path / "delta")

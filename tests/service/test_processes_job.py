@@ -33,16 +33,6 @@ def test_two_processes_rank_once_and_share_every_step(embedded_service: Running)
     assert result["best_checkpoint"] in {row["id"] for row in checkpoints}
 
 
-def test_all_processes_stop_when_the_job_is_cancelled(embedded_service: Running) -> None:
-    training = {**BODY["training"], "epochs": 500, "max_steps": 100_000}
-    job = embedded_service.client.submit("finetunes", {**BODY, "training": training})
-
-    wait_until(lambda: trains(embedded_service.client.job(job["id"])), 120)
-    embedded_service.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
-    wait_until(lambda: embedded_service.client.job(job["id"])["terminal"], 60)
-    assert embedded_service.client.job(job["id"])["status"] == "cancelled"
-
-
 def processes_of(service: Running) -> list[psutil.Process]:
     """Every process of its jobs on this machine, whoever its parent is by now."""
     own = str(service.data).encode()
@@ -88,9 +78,9 @@ def stopped_supervisor(service: Running, job: Json) -> None:
     [
         pytest.param(cancel, "starting", id="cancel-starting"),
         pytest.param(kill_the_supervisor, "starting", id="supervisor-starting"),
-        pytest.param(kill_the_child, "training", id="child-training"),
         pytest.param(stopped_supervisor, "training", id="supervisor-training"),
-        pytest.param(cancel, "training", id="cancel-training", marks=pytest.mark.slow),
+        pytest.param(cancel, "training", id="cancel-training"),
+        pytest.param(kill_the_child, "training", id="child-training", marks=pytest.mark.slow),
         pytest.param(kill_the_child, "starting", id="child-starting", marks=pytest.mark.slow),
     ],
 )
@@ -108,6 +98,7 @@ def test_no_process_outlives_its_job(
     end(embedded_service, job)
     wait_until(lambda: not processes_of(embedded_service), 20)
     wait_until(lambda: embedded_service.client.job(job["id"])["terminal"], 60)
+    assert embedded_service.client.job(job["id"])["status"] == "cancelled"
     assert processes_of(embedded_service) == []
 
 

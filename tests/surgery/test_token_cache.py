@@ -210,7 +210,7 @@ def _write_at_once(folder: Path, barrier: Any, answers: Any) -> None:
 
 
 def test_two_processes_write_the_same_split_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # which need not import torch anew
     barrier, answers = context.Barrier(2), context.Queue()
     both = [
         context.Process(target=_write_at_once, args=(tmp_path, barrier, answers)) for _ in range(2)
