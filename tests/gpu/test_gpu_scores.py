@@ -129,7 +129,7 @@ def minilm(device: torch.device, precision: str | None) -> RankingResult:
     data = sentences(48)
     loaded = loaded_from(get_model_path(), data)
     loaded.model.to(device)
-    options = RankingOptions(samples=16, bootstrap=0, model_prior=False, precision=precision)
+    options = RankingOptions(samples=8, bootstrap=0, model_prior=False, precision=precision)
     return rank_layers(loaded, data, options)
 
 
