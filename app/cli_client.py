@@ -91,7 +91,9 @@ def rank(
     samples: Annotated[int, typer.Option(min=2, help="Training rows scored.")] = 256,
     adaptive: Annotated[bool, typer.Option("--adaptive", help="Stop when certain.")] = False,
     head_seeds: Annotated[int, typer.Option(min=1, help="Average over so many new heads.")] = 1,
-    precision: Annotated[Precision, typer.Option()] = Precision.FP32,
+    precision: Annotated[
+        Precision | None, typer.Option(help="bf16 on a GPU that has it, else fp32, unless given.")
+    ] = None,
     no_prior: Annotated[
         bool, typer.Option("--no-prior", help="Do not also rank on shuffled labels and tokens.")
     ] = False,

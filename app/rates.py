@@ -26,11 +26,12 @@ def _newest(database: Database, *where: Any) -> Sequence[Job]:
 
 
 def measured_rate(
-    database: Database, fingerprint: str, precision: str
+    database: Database, fingerprint: str, precision: str | None
 ) -> tuple[ThroughputBasis | None, int | None]:
     """Operations a second on the device of the newest fine-tune, and what its process held.
 
     From fine-tunes of this model in this precision where there are any, else of other models.
+    Where the question leaves the precision open, it is what a worker last chose on that device.
     """
     jobs = [
         job
@@ -41,6 +42,7 @@ def measured_rate(
         return None, None
     newest = jobs[0].result["throughput"]  # type: ignore[index]
     device, process = newest["device"], newest["process_bytes"]
+    precision = precision or _chosen_precision(jobs, device)
     alike = [
         (job, told)
         for job in jobs
@@ -60,6 +62,15 @@ def measured_rate(
         jobs=len(used),
     )
     return basis, process
+
+
+def _chosen_precision(jobs: Sequence[Job], device: str) -> str:
+    """Of the newest fine-tune on a device that left its precision to the worker; else fp32."""
+    for job in jobs:
+        told = job.result["throughput"]  # type: ignore[index]
+        if told["device"] == device and job.spec["training"].get("precision") is None:
+            return str(told["precision"])
+    return "fp32"
 
 
 def row_lengths(

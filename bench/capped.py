@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from bench.cases import sentences
 from surgery.data import choose_rows
 from surgery.errors import DatasetNotFound
 from surgery.files import count_rows, format_of, read_rows
@@ -47,3 +51,28 @@ def write_capped(name: str, sources: Sources, mirror: Path, rows: int, seed: int
         for place, (_, row) in enumerate(read_rows(train, kind)):
             if place in kept:
                 file.write(json.dumps(row) + "\n")
+
+
+def write_cola(mirror: Path, sources: Sources, rows: int, validation: int) -> str:
+    """A mirror of CoLA's first rows where ``sources`` hold it, else of made-up ones; which it is."""
+    task = TASKS["glue/cola"]
+    folder = mirror / "datasets" / task.hub / task.config
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {task.train: rows, task.validation: validation}
+    if _held(task.name, sources):
+        files = resolve_dataset(task.name, sources).files
+        for split, path in zip(sizes, (files["train"], files["validation"]), strict=True):
+            read = (row for _, row in read_rows(path, format_of(path.name)))
+            _write(folder / f"{split}.jsonl", islice(read, sizes[split]))
+        return "CoLA"
+    source, table = sentences(rows + validation)
+    made = [{task.text: row["text"], task.label: row["label"]} for row in table]
+    _write(folder / f"{task.train}.jsonl", made[:rows])
+    _write(folder / f"{task.validation}.jsonl", made[rows:])
+    return source
+
+
+def _write(path: Path, rows: Iterable[Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")

@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the lines there")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--words", type=Path, metavar="MIRROR", help="tokens a word instead")
     given = parser.parse_args()
@@ -119,6 +120,7 @@ def main() -> None:
         print(json.dumps(measure(layers, given.rows, given.epochs, cache)))
         return
     rate = 0.0
+    lines = []
     print(f"{'trains':10} {'cache':5} {'MiB est.':>9} {'MiB':>6} {'off':>6} {'s est.':>7} {'s':>7}")
     for name, layers in SELECTIONS:
         for cache in ("off", "auto") if min(layers) else ("off",):
@@ -128,6 +130,9 @@ def main() -> None:
             ]  # fmt: skip
             found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             assert found["parameters"] == found["trained"]
+            lines.append({"trains": name, "cache": cache, **found})
+            if given.json:  # after each line: a run that is cut off keeps what it had
+                given.json.write_text(json.dumps(lines, indent=2) + "\n")
             rate = rate or found["operations"] / found["seconds"]
             peak = (found["estimated"] + found["process"]) / 2**20
             took = found["measured"] / 2**20

@@ -2,6 +2,7 @@
 
     python -m bench.finetune [--rows 2000] [--encoder minilm bert-base] [--task cola rte]
                              [--rounds 3] [--threads 2] [--seeds 1] [--arms …] [--json PATH]
+                             [--device cuda] [--precision bf16]
 
 Every arm runs in a process of its own, the arms take turns, and all have the same rows, head,
 batch size, number of steps and optimizer; only LoRA learns at a rate of its own. Nothing is
@@ -57,6 +58,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seeds", type=int, default=1, help="each has so many rounds")
     parser.add_argument("--cache", type=Path, default=Path("bench/results/cache"))
     parser.add_argument("--json", type=Path, default=Path("bench/results/finetune.json"))
@@ -109,10 +112,13 @@ def measure_case(
     """One encoder on one task: runs, tables, targets."""
     setting = Setting(
         str(encoder_folder(encoder, given.cache)), task, given.rows, epochs=given.epochs,
-        threads=given.threads, cache=str(given.cache),
+        threads=given.threads, cache=str(given.cache), device=given.device,
+        precision=given.precision,
     )  # fmt: skip
-    setting = replace(setting, top=top_two(setting))
-    title = f"{ENCODERS[encoder]}, {task}: {given.rows} rows, top-2 is {setting.top}"
+    title = f"{ENCODERS[encoder]}, {task}: {given.rows} rows"
+    if any("top-2" in arm for arm in given.arms):
+        setting = replace(setting, top=top_two(setting))
+        title += f", top-2 is {setting.top}"
     console.print(f"measuring {title}", style="dim")
     runs = measure(setting, given, console)
     console.print(table_of(title, runs))

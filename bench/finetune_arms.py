@@ -42,6 +42,7 @@ from surgery.encoding import encode
 from surgery.evaluation import evaluate
 from surgery.finetune_spec import FinetuneSpec
 from surgery.loading import LoadedModel, load_model
+from surgery.memory import peak_bytes, reset_peak, settle
 from surgery.models import local_model
 from surgery.policies import choose_layers
 from surgery.progress import Quiet
@@ -74,13 +75,15 @@ class Setting:
     seed: int = 0
     cache: str = "bench/results/cache"
     top: tuple[int, ...] = ()
+    device: str = "cpu"
+    precision: str = "fp32"
 
     @property
     def training(self) -> TrainingSpec:
         """As our own loop is told. It evaluates once, at the end."""
         spec = TrainingSpec(
             epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
-            max_length=self.max_length, seed=self.seed,
+            max_length=self.max_length, seed=self.seed, precision=self.precision,
         )  # fmt: skip
         steps = steps_per_epoch(spec, self.rows) * self.epochs
         return spec.model_copy(update={"evaluate_every_steps": steps})
@@ -99,8 +102,9 @@ class Setting:
 
 @dataclass
 class Clock:
-    """Ends of epochs, and the memory above what was there when training began."""
+    """Ends of epochs, and the memory above what was there when training began: of the device."""
 
+    device: torch.device
     began: float = 0.0
     resident: int = 0
     ends: tuple[float, ...] = ()
@@ -108,18 +112,22 @@ class Clock:
     def start(self) -> None:
         """Training begins, now."""
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        self.resident = resident("VmRSS")
+        reset_peak()
+        if self.device.type == "cuda":
+            self.resident = torch.cuda.memory_allocated(self.device)
+        else:
+            self.resident = resident("VmRSS")
         self.began = time.perf_counter()
 
     def end_epoch(self) -> None:
         """An epoch is over."""
+        settle(self.device)
         self.ends = (*self.ends, time.perf_counter())
 
     def measured(self) -> Json:
         """Seconds of each epoch, and bytes."""
         seconds = np.diff([self.began, *self.ends]).tolist()
-        return {"epochs": seconds, "peak_bytes": resident("VmHWM") - self.resident}
+        return {"epochs": seconds, "peak_bytes": peak_bytes() - self.resident}
 
 
 def size_of(folder: Path) -> int:
@@ -152,7 +160,7 @@ def peer(setting: Setting, prepare: Callable[[LoadedModel], nn.Module], rate: fl
     tokenizer = loaded.tokenizer
     others = [name for name in tokenizer.model_input_names if name != "input_ids"]
     tokenizer.model_input_names = ["input_ids", *others]  # what is padded goes by the first
-    model, clock = prepare(loaded), Clock()
+    model, clock = prepare(loaded), Clock(torch.device(setting.device))
     rows = _rows(encode(data.train, tokenizer, setting.max_length))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
@@ -188,7 +196,8 @@ def _arguments(setting: Setting, rate: float, scratch: str) -> TrainingArguments
         num_train_epochs=setting.epochs, learning_rate=rate, weight_decay=spec.weight_decay,
         warmup_steps=math.floor(spec.warmup_ratio * (spec.evaluate_every_steps or 0)),
         lr_scheduler_type="linear", max_grad_norm=spec.max_grad_norm, seed=setting.seed,
-        train_sampling_strategy="group_by_length", optim="adamw_torch_fused", use_cpu=True,
+        train_sampling_strategy="group_by_length", optim="adamw_torch_fused",
+        use_cpu=setting.device == "cpu", bf16=setting.precision == "bf16",
         save_strategy="no", eval_strategy="no", logging_strategy="no", report_to="none",
         disable_tqdm=True, dataloader_num_workers=0, remove_unused_columns=False,
     )  # fmt: skip
@@ -197,7 +206,7 @@ def _arguments(setting: Setting, rate: float, scratch: str) -> TrainingArguments
 def _told(model: nn.Module, loaded: LoadedModel, data: TaskData, setting: Setting) -> Json:
     validation = encode(data.validation, loaded.tokenizer, setting.max_length)
     plain = loaded.model  # PEFT adapts it in place
-    values = evaluate(plain, validation, data, torch.device("cpu"))
+    values = evaluate(plain, validation, data, next(plain.parameters()).device)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"metric": values[data.metrics[0]], "trainable": trained}
 
@@ -205,9 +214,9 @@ def _told(model: nn.Module, loaded: LoadedModel, data: TaskData, setting: Settin
 class _Watch(Quiet):
     """Our loop's clock: from the end of tokenising, the prefix's pass included."""
 
-    def __init__(self, out: Path, steps: int) -> None:
+    def __init__(self, out: Path, steps: int, device: torch.device) -> None:
         super().__init__(out)
-        self.clock, self.steps, self.kept = Clock(), steps, 0
+        self.clock, self.steps, self.kept = Clock(device), steps, 0
 
     def phase(self, name: str) -> None:
         """The first phase after tokenising begins the first epoch."""
@@ -236,7 +245,8 @@ def ours(setting: Setting, selection: SelectionSpec, cache: str) -> Json:
     spec = FinetuneSpec(model="local", dataset="local", selection=selection, training=training)
     layers = choose_layers(selection, layers_of_model(loaded))
     with tempfile.TemporaryDirectory() as scratch:
-        watch = _Watch(Path(scratch) / "out", steps_per_epoch(training, setting.rows))
+        steps = steps_per_epoch(training, setting.rows)
+        watch = _Watch(Path(scratch) / "out", steps, torch.device(setting.device))
         finetune(loaded, few, spec, layers, watch)
     assert len(watch.last["epochs"]) == setting.epochs
     told = _told(loaded.model, loaded, data, setting)

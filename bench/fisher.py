@@ -1,7 +1,8 @@
 """What per-sample scores cost, beside ordinary training and other libraries, on the same batches.
 
     python -m bench.fisher [--quick] [--lengths 16 128] [--methods plain limit trace]
-                           [--device cuda] [--dtype bfloat16] [--rounds 5] [--json PATH]
+                           [--device cuda] [--dtype bfloat16] [--tokens 4096] [--rounds 5]
+                           [--json PATH]
 
 ``plain`` is one forward and backward pass with gradients of every block parameter; ``limit`` the
 same without them, what any method pays that needs the gradient of each activation. Methods take
@@ -57,6 +58,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="less of everything: a few minutes")
     parser.add_argument("--lengths", type=int, nargs="*", help="tokens a row of BERT-base")
+    parser.add_argument("--tokens", type=int, help="of a batch of BERT-base; default: for a CPU")
     parser.add_argument("--samples", type=int, help="sentences for MiniLM; 0 leaves it out")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="only these")
     parser.add_argument("--rounds", type=int, help="timed rounds")
@@ -78,6 +80,8 @@ def settings(given: argparse.Namespace) -> list[Setting]:
     """The cases asked for."""
     rows = {length: max(1, min(32, 1024 // length)) for length in given.lengths}
     rows |= {n: c for n, c in (QUICK_ROWS if given.quick else ROWS).items() if n in rows}
+    if given.tokens:
+        rows = {length: max(1, given.tokens // length) for length in given.lengths}
     found = [
         Setting("bert-base", count, length, given.device, given.dtype)
         for length, count in rows.items()

@@ -179,7 +179,9 @@ def _add_ranking_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--samples", type=int, default=256, help="training rows scored")
     command.add_argument("--adaptive", action="store_true", help="stop when the top is certain")
     command.add_argument("--head-seeds", type=int, default=1, help="average over new heads")
-    command.add_argument("--precision", choices=[*Precision], default="fp32")
+    command.add_argument(
+        "--precision", choices=[*Precision], help="default: bf16 on a GPU that has it, else fp32"
+    )
     command.add_argument("--max-length", type=int, default=128, help="tokens kept of a row")
     command.add_argument("--seed", type=int, default=0)
 

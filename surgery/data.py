@@ -45,6 +45,19 @@ class TaskData:
         return len(self.labels) if self.problem in named else 1
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch's tensors where the model is.
+
+    From pinned memory the process does not wait for the copy to a GPU: it runs beside whatever the
+    GPU was told to do before.
+    """
+    if device.type != "cuda":
+        return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
+    }
+
+
 def open_data(
     folder: Path, report: DatasetReport, metrics: Sequence[str], tokens: Path | None = None
 ) -> TaskData:

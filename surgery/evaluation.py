@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from surgery.architecture import model_inputs
-from surgery.data import Encoded, TaskData, batches_by_length
+from surgery.data import Encoded, TaskData, batches_by_length, on_device
 from surgery.errors import TrainingDiverged
 from surgery.likelihood import IGNORED
 from surgery.noise import Measured
@@ -84,7 +84,7 @@ def predict(
     if len(groups) < share.world:
         share = Share()  # every process does all
     for rows in share.own(groups):
-        batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+        batch = on_device(encoded.batch(rows), device)
         with replay(rows):
             logits = model(**model_inputs(model, batch)).logits
         parts.append(

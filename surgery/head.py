@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from surgery.architecture import encoder_of, model_inputs
-from surgery.data import Batch, Encoded, batches_by_length
+from surgery.data import Batch, Encoded, batches_by_length, on_device
 from surgery.likelihood import log_likelihood
 from surgery.progress import Reporter
 from surgery.terms import Problem
@@ -141,7 +141,7 @@ def _features(
     first_only: bool | None = None
     done = 0
     for rows in batches_by_length(encoded.lengths, None):
-        batch = {name: tensor.to(device) for name, tensor in encoded.batch(rows).items()}
+        batch = on_device(encoded.batch(rows), device)
         logits, output = _run(model, encoder, batch)
         if first_only is None:
             first_only = _reads_first_token_only(model, encoder, output, batch, logits)

@@ -57,7 +57,9 @@ def resident_bytes(device: torch.device) -> int | None:
 def available_bytes(device: torch.device) -> int:
     """Bytes that a computation may still take: of the GPU, else of the machine or container."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What earlier jobs of this process took and no longer use is kept for the next ones.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     found = re.search(r"^MemAvailable:\s+(\d+) kB", _text(Path("/proc/meminfo")), re.MULTILINE)
     if found is None:  # no Linux: half of the machine
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -18,6 +18,22 @@ HALF = {TrainingPrecision.BF16: torch.bfloat16, TrainingPrecision.FP16: torch.fl
 CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU that multiplies in bfloat16; some others only imitate it."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def with_precision(training: TrainingSpec, device: torch.device) -> TrainingSpec:
+    """The same options with the precision they leave open: bf16 where a GPU has it, else fp32."""
+    if training.precision is not None:
+        return training
+    chosen = TrainingPrecision.BF16 if has_bfloat16(device) else TrainingPrecision.FP32
+    return training.model_copy(update={"precision": chosen})
+
+
 class Numerics:
     """The formats of one run: where to cast, and how to keep half-precision gradients in range.
 
@@ -36,8 +52,10 @@ class Numerics:
 
     def autocast(self) -> Any:
         """Around a forward pass: matrix products in the asked format."""
-        half = HALF.get(self._training.precision)
-        return nullcontext() if half is None else torch.autocast(self._device.type, half)
+        precision = self._training.precision
+        if precision not in HALF:
+            return nullcontext()
+        return torch.autocast(self._device.type, HALF[precision])
 
     @contextmanager
     def settings(self) -> Iterator[None]:

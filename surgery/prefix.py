@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from surgery.data import Batch, Encoded, batches_by_length
+from surgery.data import Batch, Encoded, batches_by_length, on_device
 from surgery.errors import Fault, TrainingInvalid
 from surgery.loading import LoadedModel
 from surgery.prefix_check import Check
@@ -152,7 +152,7 @@ class _Opening:
             return self._refused(str(cannot))
 
     def _batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
-        return {name: tensor.to(self.device) for name, tensor in encoded.batch(rows).items()}
+        return on_device(encoded.batch(rows), self.device)
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surgery.architecture import model_inputs
-from surgery.data import Batch, Encoded
+from surgery.data import Batch, Encoded, on_device
 from surgery.prefix_replay import StandIns, prefix_states
 from surgery.prefix_states import Layout, States
 from surgery.prefix_trace import CannotReplay, Cut, Embedded, Form
@@ -88,4 +88,4 @@ class Check:
         return logits
 
     def _on_device(self, rows: Sequence[int]) -> Batch:
-        return {name: part.to(self._device) for name, part in self._encoded.batch(rows).items()}
+        return on_device(self._encoded.batch(rows), self._device)

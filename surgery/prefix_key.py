@@ -14,6 +14,7 @@ from surgery.data import Encoded
 from surgery.loading import LoadedModel
 from surgery.prefix_states import Layout
 from surgery.prefix_trace import Cut
+from surgery.terms import TrainingPrecision
 from surgery.training_spec import TrainingSpec
 
 FORMAT = 1  # of the stored states
@@ -41,7 +42,8 @@ def prefix_key(
     frozen = sorted((name, value) for name, value in digests.items() if name not in elsewhere)
     device = next(loaded.model.parameters()).device
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    computed = [kind, training.precision.value, torch.__version__, transformers.__version__]
+    precision = training.precision or TrainingPrecision.FP32
+    computed = [kind, precision.value, torch.__version__, transformers.__version__]
     runs = [run.block.name for run in cut.runs]
     return _digest([FORMAT, loaded.source.fingerprint, runs, frozen, computed, str(dtype)])
 

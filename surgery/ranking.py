@@ -14,6 +14,7 @@ from surgery.data import TaskData, choose_rows
 from surgery.head import Warmup
 from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel, renew_head
+from surgery.numerics import has_bfloat16
 from surgery.paper import ROWS, paper_scores
 from surgery.parallel import present_share, same_weights
 from surgery.prior import model_prior
@@ -24,7 +25,7 @@ from surgery.sample import Sample
 from surgery.scores import Matrix, Scores, average, from_samples
 from surgery.scoring import HEADLESS, WITHOUT_DATA, Scorer, ranked_only
 from surgery.spec import RankingOptions
-from surgery.terms import Method
+from surgery.terms import Method, Precision
 from surgery.token_cache import encode_split
 from surgery.uncertainty import (
     CERTAIN,
@@ -48,6 +49,9 @@ def rank_layers(
     Raises SurgeryError where the options do not fit the model or the data, ScoresNotFinite,
     OutOfMemory, and Stopped when the reporter asks for it.
     """
+    device = next(loaded.model.parameters()).device
+    if options.precision is None and options.scores_in_precision and has_bfloat16(device):
+        options = options.model_copy(update={"precision": Precision.BF16})
     return Ranking(loaded, data, options, report or Quiet()).run()
 
 

@@ -15,7 +15,7 @@ from surgery.results import (
 )
 from surgery.scores import Scores
 from surgery.spec import RankingOptions
-from surgery.terms import ORDER_ONLY, Method
+from surgery.terms import ORDER_ONLY, Method, Precision
 from surgery.uncertainty import (
     Resamples,
     intervals,
@@ -41,7 +41,7 @@ def ranked_result(
     return RankingResult(
         method=options.method, aggregate=options.aggregate if fisher else None,
         fisher=options.fisher if fisher else None, granularity=options.granularity,
-        precision=options.precision, samples=samples, path=None, layers=layers,
+        precision=options.precision or Precision.FP32, samples=samples, path=None, layers=layers,
         groups=_groups(scores, units), stability=stability,
         recommended_k=recommend_k(layers, stability, options.method), head=None, warnings=[],
         seconds={},

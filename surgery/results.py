@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from surgery.onnx_report import OnnxReport
-from surgery.terms import Aggregate, Granularity, Precision
+from surgery.terms import Aggregate, Granularity, Precision, TrainingPrecision
 from surgery.throughput_result import Throughput
 from surgery.training_spec import AdapterSpec
 
@@ -267,6 +267,9 @@ class FinetuneResult(BaseModel):
         None, description="What became of the layers below the lowest trained one."
     )
     processes: int = Field(1, description="That shared each step.")
+    precision: TrainingPrecision = Field(
+        TrainingPrecision.FP32, description="Number format of the matrix products."
+    )
     throughput: Throughput | None = None
     seconds: dict[str, float]
     warnings: list[str]

@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from surgery.architecture import model_inputs
-from surgery.data import BATCH_TOKENS, Batch, Encoded, batches_by_length
+from surgery.data import BATCH_TOKENS, Batch, Encoded, batches_by_length, on_device
 from surgery.errors import OutOfMemory
 from surgery.likelihood import IGNORED
+from surgery.memory import available_bytes
 from surgery.parallel import Share
 
 Result = TypeVar("Result")
@@ -56,8 +57,7 @@ class Sample:
         for group in self.share.own(groups):
             numbers = chosen[group].tolist()
             batch = self.encoded.batch(numbers)
-            moved = {name: _move(tensor, self.device) for name, tensor in batch.items()}
-            yield moved | {"sample": torch.tensor(numbers)}
+            yield on_device(batch, self.device) | {"sample": torch.tensor(numbers)}
 
     def fit_to_memory(self, model: nn.Module) -> None:
         """On a GPU, set the budget by what one row needs; elsewhere the default is the fastest."""
@@ -65,7 +65,7 @@ class Sample:
             return
         longest = int(np.argmax(self.encoded.lengths))
         batch = self.encoded.batch([longest])
-        moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        moved = on_device(batch, self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         # With gradients on, as in scoring: what the backward pass needs is kept.
@@ -73,9 +73,8 @@ class Sample:
         logits = model(**model_inputs(model, moved)).logits
         used = torch.cuda.max_memory_allocated(self.device) - before
         del logits
-        free, _ = torch.cuda.mem_get_info(self.device)
         tokens = moved["input_ids"].numel()
-        fitting = int(FREE_SHARE * free / max(1, used) * tokens)
+        fitting = int(FREE_SHARE * available_bytes(self.device) / max(1, used) * tokens)
         self.tokens = max(tokens, min(GPU_TOKENS, fitting))
 
     def scored(self, score: Callable[[], Result]) -> Result:
@@ -107,13 +106,6 @@ class Sample:
             f"one row of {longest} tokens does not fit into the device's memory; "
             f"lower max_length below {longest}, or use a smaller model"
         )
-
-
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    """Pinned memory lets the copy run beside the computation."""
-    if device.type != "cuda":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

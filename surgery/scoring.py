@@ -73,11 +73,11 @@ class Scorer:
     @property
     def model(self) -> nn.Module:
         """The loaded model, or its copy in half precision."""
-        dtype = DTYPES.get(self.options.precision)
-        if dtype is None:
+        precision = self.options.precision
+        if precision not in DTYPES:
             return self.loaded.model
         if self._copy is None:
-            self._copy = copy.deepcopy(self.loaded.model).to(dtype)
+            self._copy = copy.deepcopy(self.loaded.model).to(DTYPES[precision])
         return self._copy
 
     def head_changed(self) -> None:

@@ -83,7 +83,10 @@ class RankingOptions(Strict):
         description="Also rank on shuffled labels and on shuffled tokens, with up to 128 rows "
         "each, to tell how much of the ranking is about the task. For method fisher.",
     )
-    precision: Precision = Precision.FP32
+    precision: Precision | None = Field(
+        None,
+        description="Default: bf16 on a GPU that has it, else fp32; the result says which.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> RankingOptions:
@@ -104,6 +107,11 @@ class RankingOptions(Strict):
         if self.granularity is not Granularity.LAYER and self.method in _BY_LAYER:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
+
+    @property
+    def scores_in_precision(self) -> bool:
+        """Whether the method computes in ``precision``; the others do in float32."""
+        return "precision" not in self._meaningless()
 
     def _meaningless(self) -> tuple[str, ...]:
         if self.method is Method.PAPER_COMPAT:

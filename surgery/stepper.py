@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from surgery.architecture import model_inputs
 from surgery.batching import Rows, split
-from surgery.data import Batch, Encoded
+from surgery.data import Encoded, on_device
 from surgery.errors import OutOfMemory
 from surgery.losses import Loss
 from surgery.memory import in_use
@@ -145,8 +145,3 @@ def halving_warnings(training: TrainingSpec, halvings: int) -> list[str]:
         f"batch_size {size} and gradient_accumulation_steps {steps}, which are the same steps"
     )
     return [told]
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch's tensors where the model is."""
-    return {name: tensor.to(device) for name, tensor in batch.items()}

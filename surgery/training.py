@@ -27,7 +27,7 @@ from surgery.lengths import token_lengths, truncation_warnings
 from surgery.loading import LoadedModel
 from surgery.losses import loss_for
 from surgery.memory import peak_bytes, reset_peak, settle
-from surgery.numerics import Numerics
+from surgery.numerics import Numerics, with_precision
 from surgery.optimisation import make_optimizer, make_schedule, rate_factors
 from surgery.parallel import first_says, present_share
 from surgery.prefix import Prefix, Split, open_prefix
@@ -38,6 +38,7 @@ from surgery.selection import check_frozen, frozen_digests
 from surgery.state import Moving, Progress, load_state, save_state
 from surgery.stepper import Stepper, halving_warnings
 from surgery.stopping import best_report, evaluation_due, stops_early
+from surgery.terms import TrainingPrecision
 from surgery.throughput import Meter
 from surgery.token_cache import encode_split
 from surgery.tracking import RankingTracker
@@ -63,11 +64,11 @@ class Finetune:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        training = self.training = self.spec.training
-        self.meter = Meter(self.loaded, training.precision)
-        self.share = present_share()
         device = PartialState().device
+        training = self.training = with_precision(self.spec.training, device)
         self.loaded.model.to(device)
+        self.meter = Meter(self.loaded, training.precision or TrainingPrecision.FP32)
+        self.share = present_share()
         self.numerics = Numerics(training, device)
         self.report.phase("tokenize")
         tokenizer, length = self.loaded.tokenizer, training.max_length
@@ -256,6 +257,7 @@ class Finetune:
             lengths=self.lengths,
             prefix=self.prefix.report,
             processes=self.share.world,
+            precision=self.training.precision or TrainingPrecision.FP32,
             throughput=self.meter.measured(self.train, progress, self.prefix.report),
             seconds={"train": round(spent, 3), "total": round(seconds, 3)},
             warnings=truncation_warnings(self.lengths, self.training.max_length)

@@ -57,7 +57,10 @@ class TrainingSpec(Strict):
             "in inverse proportion to how often it occurs in train.",
         )
     )
-    precision: TrainingPrecision = TrainingPrecision.FP32
+    precision: TrainingPrecision | None = Field(
+        None,
+        description="Default: bf16 on a GPU that has it, else fp32; the result says which.",
+    )
     deterministic: bool = Field(
         False, description="Use only algorithms that give the same bits each time, where slower."
     )

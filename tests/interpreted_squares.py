@@ -46,12 +46,13 @@ def operands(case: str, *, transposed: bool) -> tuple[Tensor, Tensor, Tensor]:
     return total.to(wide), gradients.to(getattr(torch, left)), inputs.to(getattr(torch, right))
 
 
-def errors(case: str, *, transposed: bool) -> list[float]:
+def errors(case: str, *, transposed: bool, device: torch.device | str = "cpu") -> list[float]:
     """Of the total and of the norms, against the largest number of each."""
     from surgery.squares_triton import LARGE, SMALL, add_squares_fused
 
-    total, gradients, inputs = operands(case, transposed=transposed)
-    norms = torch.ones(len(inputs), dtype=torch.float64)
+    made = operands(case, transposed=transposed)
+    total, gradients, inputs = (tensor.to(device) for tensor in made)
+    norms = torch.ones(len(inputs), dtype=torch.float64, device=device)
     squares = torch.einsum("ntp,ntd->npd", gradients.double(), inputs.double()).square()
     expected = [total.double() + squares.sum(0), 1 + squares.sum((1, 2))]
     tile = {tile.side: tile for tile in (SMALL, LARGE)}[CASES[case][4]]

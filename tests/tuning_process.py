@@ -78,15 +78,15 @@ def main() -> None:
     """Join the group and train; once whole, once cut and resumed, with and without dropout."""
     torch.set_num_threads(1)
     model, out = Path(sys.argv[1]), Path(sys.argv[2])
-    PartialState(cpu=True)
+    state = PartialState(cpu=not torch.cuda.is_available())
     for name, options in {
         "plain": {"dropout": False}, "whole": {"dropout": True}, "cut": {"dropout": True, "cut": 3},
     }.items():  # fmt: skip
         weights, told = tuned(model, out / name, **options)
         if PartialState().process_index == 0:
             save_file(weights, out / f"{name}.safetensors")
-            (out / f"{name}.json").write_text(json.dumps(told))
-    PartialState().destroy_process_group()
+            (out / f"{name}.json").write_text(json.dumps({**told, "backend": state.backend}))
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

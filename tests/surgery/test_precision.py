@@ -16,12 +16,14 @@ from surgery.data import TaskData
 from surgery.errors import ScoresNotFinite
 from surgery.fisher import fisher_scores
 from surgery.loading import LoadedModel
+from surgery.numerics import with_precision
 from surgery.passes import Objective
 from surgery.ranking import rank_layers
 from surgery.results import RankingResult
 from surgery.spec import RankingOptions
 from surgery.sums import Diagonal, Means
-from surgery.terms import Method, Precision, Problem
+from surgery.terms import Method, Precision, Problem, TrainingPrecision
+from surgery.training_spec import TrainingSpec
 from surgery.uncertainty import kendall_tau
 from surgery.units import units_of
 
@@ -138,3 +140,33 @@ def test_all_precisions_pass_the_check_of_both_ways() -> None:
         result = rank(toy_model(dtype=torch.float32), precision=precision)
         assert result.path == "batched"
         assert all(text.startswith(SLOW) for text in result.warnings)
+
+
+def test_on_a_cpu_the_precision_left_open_is_float32() -> None:
+    """To the last bit what was asked for by name."""
+    found, named = rank(), rank(precision="fp32")
+    assert found.precision is Precision.FP32
+    assert by_index(found) == by_index(named)
+
+
+def test_a_device_with_bfloat16_uses_it_where_the_precision_is_left_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No such device is at hand here: it is told that this one is."""
+    monkeypatch.setattr("surgery.ranking.has_bfloat16", lambda _: True)
+    loaded = toy_model(dtype=torch.float32)
+    found, named = rank(loaded), rank(loaded, precision="bf16")
+    assert found.precision is Precision.BF16
+    assert by_index(found) == by_index(named)
+    assert rank(loaded, precision="fp32").precision is Precision.FP32
+    # Methods that compute in float32 whatever is asked say so.
+    assert rank(loaded, method=Method.WEIGHT_SNR, model_prior=True).precision is Precision.FP32
+
+
+def test_a_training_says_in_what_it_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert with_precision(TrainingSpec(), cpu).precision is TrainingPrecision.FP32
+    monkeypatch.setattr("surgery.numerics.has_bfloat16", lambda _: True)
+    assert with_precision(TrainingSpec(), cpu).precision is TrainingPrecision.BF16
+    named = TrainingSpec(precision="fp32")
+    assert with_precision(named, cpu) is named
