@@ -54,7 +54,7 @@ def write_capped(name: str, sources: Sources, mirror: Path, rows: int, seed: int
 
 
 def write_cola(mirror: Path, sources: Sources, rows: int, validation: int) -> str:
-    """A mirror of CoLA's first rows where ``sources`` hold it, else of made-up ones; which it is."""
+    """A mirror of CoLA's first rows where ``sources`` hold it, else of made-up ones; says which."""
     task = TASKS["glue/cola"]
     folder = mirror / "datasets" / task.hub / task.config
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ limits together are under eight minutes. Without a GPU it says so and exits with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ NO_GPU = (
     "PyTorch {version} sees no GPU on this machine; run this where it does, or rehearse it on the "
     "CPU with --device cpu --quick"
 )
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 COUNTS = re.compile(r"(\d+) (passed|failed|deselected|skipped|errors?)\b")
 
 
@@ -73,22 +75,24 @@ def sections(device: str, out: Path, *, quick: bool) -> list[Section]:
     )  # fmt: skip
     return [
         Section("tests", f"tests on {device}", 150, tests),
-        Section("trace-fp32", "scores beside their limit, fp32", 60, _fisher(device, "float32", out, quick=quick)),
-        Section("trace-bf16", "scores beside their limit, bf16", 60, _fisher(device, "bfloat16", out, quick=quick)),
+        *(
+            Section(f"trace-{name}", f"scores beside their limit, {name}", 60,
+                    _fisher(device, name, out, quick=quick))
+            for name in DTYPES
+        ),
         Section("ranking", "256 samples of BERT-base", 35, _ranking(device, out, quick=quick)),
         Section("finetune", "fine-tuning beside Trainer", 110, _finetune(device, out, quick=quick)),
         Section("memory", "peak memory beside the estimate", 55, _memory(out, quick=quick)),
     ]  # fmt: skip
 
 
-def _fisher(device: str, dtype: str, out: Path, *, quick: bool) -> tuple[str, ...]:
-    name = "trace-fp32" if dtype == "float32" else "trace-bf16"
+def _fisher(device: str, name: str, out: Path, *, quick: bool) -> tuple[str, ...]:
     lengths = ("16",) if quick else ("16", "128", "512")
     methods = ("plain", "limit", "one by one", "trace", "frobenius")
     return (
-        "bench.fisher", "--device", device, "--dtype", dtype, "--samples", "0", "--no-memory",
+        "bench.fisher", "--device", device, "--dtype", DTYPES[name], "--samples", "0", "--no-memory",
         "--lengths", *lengths, "--tokens", "32" if quick else "8192", "--methods", *methods,
-        "--rounds", "1" if quick else "5", "--json", str(out / f"{name}.json"),
+        "--rounds", "1" if quick else "5", "--json", str(out / f"trace-{name}.json"),
     )  # fmt: skip
 
 
@@ -141,10 +145,8 @@ def run(section: Section, out: Path, environment: dict[str, str], patience: floa
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """With all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -213,7 +215,8 @@ def environment_with(mirror: Path) -> dict[str, str]:
     return {
         "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ,
         "PYTHONPATH": os.pathsep.join(paths), "SURGEON_MIRROR_DIR": str(mirror.resolve()),
-        "HF_HUB_OFFLINE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "true",
+        "HF_HUB_OFFLINE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "true",
     }  # fmt: skip
 
 

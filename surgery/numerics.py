@@ -26,12 +26,17 @@ def has_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def with_precision(training: TrainingSpec, device: torch.device) -> TrainingSpec:
-    """The same options with the precision they leave open: bf16 where a GPU has it, else fp32."""
+def with_precision(
+    training: TrainingSpec, device: torch.device, before: str | None = None
+) -> TrainingSpec:
+    """The same options with the precision they leave open: bf16 where a GPU has it, else fp32.
+
+    ``before`` is what the run computed in until it was interrupted, maybe on another device.
+    """
     if training.precision is not None:
         return training
     chosen = TrainingPrecision.BF16 if has_bfloat16(device) else TrainingPrecision.FP32
-    return training.model_copy(update={"precision": chosen})
+    return training.model_copy(update={"precision": TrainingPrecision(before or chosen)})
 
 
 class Numerics:

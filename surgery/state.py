@@ -28,6 +28,7 @@ class Progress:
     batch: int = 0
     rows: int = 0
     halvings: int = 0
+    precision: str | None = None  # what the run computes in, see `numerics.with_precision`
     replays: bool | None = None  # of a frozen prefix's states; None until that is decided
     train_seconds: float = 0.0
     reports: list[EpochReport] = field(default_factory=list)
@@ -60,8 +61,8 @@ class Progress:
 
 
 COUNTERS = (
-    "step", "epoch", "batch", "rows", "halvings", "replays", "train_seconds", "epoch_rows",
-    "recent_rows",
+    "step", "epoch", "batch", "rows", "halvings", "precision", "replays", "train_seconds",
+    "epoch_rows", "recent_rows",
 )  # fmt: skip
 TOTALS = ("epoch_total", "recent_total")
 
@@ -152,6 +153,12 @@ def load_state(folder: Path, moving: Moving, device: torch.device, share: Share)
 def saved_step(folder: Path) -> int:
     """The step that a saved state is of."""
     return int(json.loads((folder / ENTRIES).read_text())["step"])
+
+
+def saved_precision(folder: Path) -> str | None:
+    """What the interrupted run computed in; None in a state that an earlier version left."""
+    found: str | None = json.loads((folder / ENTRIES).read_text()).get("precision")
+    return found
 
 
 def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:

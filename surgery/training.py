@@ -35,7 +35,7 @@ from surgery.prefix_store import Room
 from surgery.progress import Quiet, Reporter, Stopped
 from surgery.results import EpochReport, FinetuneResult
 from surgery.selection import check_frozen, frozen_digests
-from surgery.state import Moving, Progress, load_state, save_state
+from surgery.state import Moving, Progress, load_state, save_state, saved_precision
 from surgery.stepper import Stepper, halving_warnings
 from surgery.stopping import best_report, evaluation_due, stops_early
 from surgery.terms import TrainingPrecision
@@ -61,11 +61,13 @@ class Finetune:
     report: Reporter
     scores: Mapping[str, float] | None = None
     room: Room | None = None
+    resume: Path | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         device = PartialState().device
-        training = self.training = with_precision(self.spec.training, device)
+        before = saved_precision(self.resume) if self.resume else None
+        training = self.training = with_precision(self.spec.training, device, before)
         self.loaded.model.to(device)
         self.meter = Meter(self.loaded, training.precision or TrainingPrecision.FP32)
         self.share = present_share()
@@ -95,6 +97,8 @@ class Finetune:
             share=self.share,
         )  # fmt: skip
         torch.manual_seed(training.seed + self.share.rank)
+        if self.resume is not None:
+            self._restore(self.resume)
 
     def _moving(self) -> Moving:
         trained = make_trainable(self.loaded, self.layers, self.spec)
@@ -103,7 +107,7 @@ class Finetune:
         schedule = make_schedule(optimizer, self.training, self.total_steps)
         return Moving(trained, optimizer, schedule, self.numerics.scaler)
 
-    def restore(self, folder: Path) -> None:
+    def _restore(self, folder: Path) -> None:
         """Go on exactly where the saved state was."""
         self.progress = load_state(folder, self.moving, self.stepper.device, self.share)
         self.stepper.halvings = self.progress.halvings
@@ -115,6 +119,7 @@ class Finetune:
         with self.numerics.settings():
             self.prefix = self._open_prefix()
             self.progress.replays = self.prefix.replays
+            self.progress.precision = self.training.precision
             self.stepper.replay = partial(self.prefix.replay, "train")
             with self.prefix.installed():
                 self._train()
@@ -293,9 +298,7 @@ def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside i
     export = None
     if spec.checkpoints.onnx and present_share().rank == 0:
         export = BestExport(loaded, data, spec.training.max_length, report, earlier_best)
-    run = Finetune(loaded, data, spec, layers, export or report, scores, room)
-    if resume is not None:
-        run.restore(resume)
+    run = Finetune(loaded, data, spec, layers, export or report, scores, room, resume)
     run.run()
     result = run.result(time.perf_counter() - began)
     result.onnx = export.finish() if export else None

@@ -78,6 +78,21 @@ def test_a_run_resumes_at_any_step_to_the_same_weights(
         assert result.epochs == expected.epochs, stop
 
 
+def test_a_resumed_run_computes_in_what_it_began_with(
+    mirror: Path, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left open, and the run goes on on a device that would choose otherwise."""
+    for begins in (True, False):
+        monkeypatch.setattr("surgery.numerics.has_bfloat16", lambda _, begins=begins: begins)
+        watched = Watched(tmp_path / str(begins), stop_at=2)
+        with pytest.raises(Stopped):
+            tuned(fresh(mirror, data), data, tmp_path, report=watched)
+        monkeypatch.setattr("surgery.numerics.has_bfloat16", lambda _, begins=begins: not begins)
+        out = tmp_path / f"{begins}-goes-on"
+        result = tuned(fresh(mirror, data), data, out, resume=watched.saved)
+        assert result.precision == ("bf16" if begins else "fp32")
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(
     mirror: Path, data: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
