@@ -90,7 +90,8 @@ def _fisher(device: str, name: str, out: Path, *, quick: bool) -> tuple[str, ...
     lengths = ("16",) if quick else ("16", "128", "512")
     methods = ("plain", "limit", "one by one", "trace", "frobenius")
     return (
-        "bench.fisher", "--device", device, "--dtype", DTYPES[name], "--samples", "0", "--no-memory",
+        "bench.fisher", "--device", device, "--dtype", DTYPES[name], "--samples", "0",
+        "--no-memory",
         "--lengths", *lengths, "--tokens", "32" if quick else "8192", "--methods", *methods,
         "--rounds", "1" if quick else "5", "--json", str(out / f"trace-{name}.json"),
     )  # fmt: skip
