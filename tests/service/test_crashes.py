@@ -80,6 +80,11 @@ def test_a_killed_child_costs_an_attempt_and_nothing_else(
     assert len(job["result"]["epochs"]) == EPOCHS
 
 
+@pytest.mark.parametrize(
+    "fragile_service",
+    ["production", pytest.param("embedded", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
     service: Running, undisturbed: str
 ) -> None:

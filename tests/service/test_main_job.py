@@ -19,7 +19,6 @@ from surgery.references import materialise, resolve_dataset
 from surgery.sources import Sources
 from surgery.tasks import TASKS
 
-TASK_NAMES = ["glue/rte", "glue/stsb"]  # pairs of texts: classes and a number
 RANKING = {
     "model": REAL_MODEL, "samples": 32, "max_length": 32, "head": {"warmup_samples": 32},
     "model_prior": False,
@@ -36,7 +35,11 @@ def scores() -> dict[tuple[str, str], list[tuple[str, float]]]:
 # In production one task tells: what differs there is the way to the worker, not the work.
 @pytest.mark.parametrize(
     ("where", "task"),
-    [*(("real", name) for name in TASK_NAMES), ("production", "glue/rte")],
+    [
+        ("real", "glue/rte"),
+        pytest.param("real", "glue/stsb", marks=pytest.mark.slow),
+        ("production", "glue/rte"),
+    ],
 )
 def test_rank_then_tune_the_top_two_layers(
     where: str, task: str, request: pytest.FixtureRequest,

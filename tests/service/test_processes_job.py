@@ -77,9 +77,11 @@ def stopped_supervisor(service: Running, job: Json) -> None:
     ("end", "when"),
     [
         pytest.param(cancel, "starting", id="cancel-starting"),
-        pytest.param(kill_the_supervisor, "starting", id="supervisor-starting"),
+        pytest.param(
+            kill_the_supervisor, "starting", id="supervisor-starting", marks=pytest.mark.slow
+        ),
         pytest.param(stopped_supervisor, "training", id="supervisor-training"),
-        pytest.param(cancel, "training", id="cancel-training"),
+        pytest.param(cancel, "training", id="cancel-training", marks=pytest.mark.slow),
         pytest.param(kill_the_child, "training", id="child-training", marks=pytest.mark.slow),
         pytest.param(kill_the_child, "starting", id="child-starting", marks=pytest.mark.slow),
     ],

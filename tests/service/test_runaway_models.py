@@ -102,6 +102,7 @@ def test_the_job_ends_at_its_first_attempt(
     assert str(service.data) not in json.dumps(job)
 
 
+@pytest.mark.slow
 def test_a_job_that_loses_every_process_keeps_what_the_last_one_said(
     service: Running, dataset: str
 ) -> None:

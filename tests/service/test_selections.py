@@ -92,7 +92,7 @@ def expected(policy: str, kind: str, sizes: dict[str, int], ranking: Json) -> se
     return None if known is None else set(known)
 
 
-@pytest.mark.parametrize(("policy", "kind"), every())
+@pytest.mark.parametrize(("policy", "kind"), list(every()))
 def test_what_is_selected_trains(
     policy: str, kind: str, embedded_service: Running, dataset: str,
     rankings: dict[str, Json], parts: dict[str, dict[str, int]],

@@ -88,6 +88,7 @@ def test_rank_takes_every_option(mirror: Path, csv: Path, here: Here) -> None:
         assert {name: result[name] for name in expected} == expected
 
 
+@pytest.mark.slow  # tests/surgery/test_parallel.py says the same of the library
 def test_rank_shares_the_samples_among_processes(
     ranking: tuple[object, ...], ranked: Done, tmp_path: Path
 ) -> None:

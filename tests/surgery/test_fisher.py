@@ -56,19 +56,19 @@ def test_the_table_says_in_which_precision_an_encoder_computes(encoder: str) -> 
 
 
 def scored_cases() -> Iterator[Any]:
-    """Every case with every estimator; in the quick run any two of encoder, head and estimator."""
+    """Every case with every estimator; the quick run has every pair of encoder and estimator."""
     encoders, heads, estimators = list(CONFIGS), list(HEADS), list(Fisher)
     for case, path in listed_cases():
-        turn = (encoders.index(case.encoder) + heads.index(case.head)) % len(estimators)
-        for fisher in estimators:
-            quick = fisher is estimators[turn]
+        own = [head for head in heads if Case(case.encoder, head) in set(cases())]
+        for number, fisher in enumerate(estimators):
+            turn = encoders.index(case.encoder) + 2 * number
+            quick = case.head == own[turn % len(own)]
             name = f"{case.encoder}-{case.head}-{fisher}"
             yield pytest.param(case, path, fisher, id=name, marks=() if quick else pytest.mark.slow)
 
 
-def test_the_quick_run_has_every_pair() -> None:
+def test_the_quick_run_has_every_encoder_and_head_with_every_estimator() -> None:
     quick = [each.values for each in scored_cases() if not each.marks]
-    assert {case for case, _, _ in quick} == set(cases())
     pairs = {(name, fisher) for case, _, fisher in quick for name in (case.encoder, case.head)}
     assert pairs == {(name, fisher) for name in (*CONFIGS, *HEADS) for fisher in Fisher}
 

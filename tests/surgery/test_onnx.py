@@ -32,9 +32,10 @@ from surgery.training import finetune
 
 # Classes are exported with the best checkpoint of a run, below.
 CASES = [
-    ("bert", Problem.MULTIPLE_CHOICE), ("distilbert", Problem.REGRESSION),
-    ("modernbert", Problem.TOKEN_CLASSIFICATION),
-]  # fmt: skip
+    ("bert", Problem.MULTIPLE_CHOICE),
+    pytest.param("distilbert", Problem.REGRESSION, marks=pytest.mark.slow),
+    pytest.param("modernbert", Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("kind", "problem"), CASES)

@@ -81,10 +81,14 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> Json:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("raise KeyError('mine alone')", "KeyError: 'mine alone'"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "ended without a word"),
+        pytest.param("raise KeyError('mine alone')", "KeyError: 'mine alone'", id="raises"),
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "ended without a word",
+            id="killed",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["raises", "killed"],
 )
 def test_the_error_is_that_of_the_process_that_failed(
     fault: str, words: str, tmp_path: Path, mirror: Path,
