@@ -8,13 +8,15 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test test-slow check serve bench bench-fisher bench-finetune study format clean
+.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   every test, on its own Postgres and Redis (some ten minutes)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
+	@echo "make gpu    the tests and figures of a GPU, on a machine with one (eight minutes)"
+	@echo "make gpu-kit  the same to carry to a GPU machine that has no package registry"
 	@echo "make study  which layers are worth training, on seven tasks (a day; ARGS=--seeds 0: a third)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
@@ -46,6 +48,14 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+gpu: $(VENV)/worker,test.stamp
+	@echo "==> the GPU's tests and figures, at most eight minutes; tables go to build/gpu"
+	@PYTHONPATH=tests $(BIN)/python -m bench.gpu $(ARGS)
+
+gpu-kit: $(VENV)/worker,test.stamp
+	@echo "==> gathering what a GPU machine without a registry lacks, into build/gpu-kit"
+	@$(BIN)/python -m bench.gpu_kit $(ARGS)
 
 bench: bench-fisher
 bench-fisher: $(VENV)/worker,demo,bench.stamp

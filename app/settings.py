@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     retry_backoff: Seconds = timedelta(seconds=2)  # doubled at each crash
     max_attempts: int = Field(3, ge=1)
     jobs_per_child: int = Field(50, ge=1, description="A worker process is replaced after so many.")
+    gpus_per_worker: int = Field(
+        1, ge=1, description="A machine's GPUs are shared out among workers, so many to each: the "
+        "most processes of one of its jobs.",
+    )  # fmt: skip
     job_memory_bytes: int | None = Field(
         None, ge=1 << 30, description="Memory that each process of a job may take for itself; "
         "absent: all that the machine or its container has.",

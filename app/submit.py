@@ -146,7 +146,7 @@ def finetune_job(service: Service, spec: FinetuneSpec, subject: Subject) -> Job:
     """The job of a fine-tune of this subject, checked."""
     info, model, dataset = subject.info, dict(subject.model), subject.dataset
     if service.settings.embedded:  # its workers run on this machine
-        check_processes(spec.processes, gpus_here())
+        check_processes(spec.processes, min(gpus_here(), service.settings.gpus_per_worker))
     check_training_field(spec.training, dataset, spec.processes)
     resolved: dict[str, Any] = {"model": model, "dataset": dataset}
     resolved |= resolve_selection(service, spec.selection, info, resolved)

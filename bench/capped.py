@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from itertools import islice
@@ -51,6 +52,12 @@ def write_capped(name: str, sources: Sources, mirror: Path, rows: int, seed: int
         for place, (_, row) in enumerate(read_rows(train, kind)):
             if place in kept:
                 file.write(json.dumps(row) + "\n")
+
+
+def mirrors_held(cache: Path) -> Sources:
+    """The mirrors that SURGEON_MIRROR_DIR names, and no Hub."""
+    named = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
+    return Sources(tuple(Path(part) for part in named if part), cache, offline=True)
 
 
 def write_cola(mirror: Path, sources: Sources, rows: int, validation: int) -> str:

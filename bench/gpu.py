@@ -25,10 +25,9 @@ from typing import Any
 
 import torch
 
-from bench.capped import write_cola
+from bench.capped import mirrors_held, write_cola
 from bench.fisher import machine
 from bench.tables import Target
-from surgery.sources import Sources
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[1]
@@ -244,10 +243,7 @@ def main() -> int:
         return 2
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    held = [
-        Path(part) for part in os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep) if part
-    ]
-    rows = write_cola(out / "mirror", Sources(tuple(held), out, offline=True), ROWS, VALIDATION)
+    rows = write_cola(out / "mirror", mirrors_held(out), ROWS, VALIDATION)
     told = {"device": given.device, "quick": given.quick, "rows": rows, **machine()}
     patience = given.patience or (1.0 if given.device == "cuda" else 10.0)
     outcomes: list[Outcome] = []

@@ -1,11 +1,13 @@
 """Runs the Triton kernel of squares on the CPU, in Triton's interpreter, and prints its errors.
 
-A program of its own because Triton reads TRITON_INTERPRET when the kernel is defined.
+A program of its own because Triton reads TRITON_INTERPRET when the kernel is defined. Its argument
+is a JSON list of weights, rows and columns, to try beside the cases.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 
 import torch
 from torch import Tensor
@@ -63,7 +65,14 @@ def errors(case: str, *, transposed: bool, device: torch.device | str = "cpu") -
     ]
 
 
+def of_weight(rows: int, columns: int) -> str:
+    """The name of a weight's case."""
+    return f"{rows} by {columns}"
+
+
 if __name__ == "__main__":
+    for size in json.loads(sys.argv[1]):
+        CASES[of_weight(*size)] = (3, 5, *size, 64, "float32", "float32")
     print(  # noqa: T201
         json.dumps(
             {

@@ -19,15 +19,21 @@ from app.queue import RING, make_celery, queue_name, ring_bell
 from app.settings import Misconfigured, Settings, settings_from_environment
 from app.storage import open_storage
 from app.tables import WORKED, Job, Kind
+from app.workers import Workers
 from worker.attempt import Parts
 from worker.child import PR_SET_PDEATHSIG
+from worker.gpus import VISIBLE, Gpu, groups, visible_gpus
 from worker.supervisor import Supervisor
 
 log = logging.getLogger("surgeon.worker")
 
 
-def run_worker(settings: Settings, kinds: Sequence[Kind]) -> None:
-    """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured."""
+def run_worker(settings: Settings, kinds: Sequence[Kind], gpus: Sequence[Gpu] = ()) -> None:
+    """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured.
+
+    ``gpus`` are those that its jobs will see, for the log.
+    """
+    log.info("this worker has %s", "; ".join(map(str, gpus)) or "no GPU")
     database = open_database(settings)
     parts = Parts(settings, database, open_storage(settings))
     if settings.redis_url is None:
@@ -35,6 +41,17 @@ def run_worker(settings: Settings, kinds: Sequence[Kind]) -> None:
     else:
         _run_celery(parts, kinds)
     database.close()
+
+
+def run_workers(shares: Sequence[Sequence[Gpu]], queues: str) -> None:
+    """A worker for each share of the GPUs, until SIGTERM or SIGINT."""
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    environments = [{VISIBLE: ",".join(gpu.key for gpu in share)} for share in shares]
+    workers = Workers(environments, ["--queues", queues])
+    stopping.wait()
+    workers.stop()
 
 
 def run_poller(supervisor: Supervisor) -> None:
@@ -115,8 +132,12 @@ def main() -> None:
     logging.getLogger("surgeon").setLevel(settings.log_level)
     if given.parent is not None:
         stop_with_parent(given.parent)
+    shares = groups(visible_gpus(), settings.gpus_per_worker)
+    if len(shares) > 1:
+        run_workers(shares, given.queues)
+        return
     try:
-        run_worker(settings, [Kind(name) for name in given.queues.split(",")])
+        run_worker(settings, [Kind(name) for name in given.queues.split(",")], *shares)
     except NotMigrated as error:
         sys.exit(str(error))
 

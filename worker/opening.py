@@ -17,6 +17,7 @@ from surgery.schema import DatasetReport
 from surgery.sources import Sources
 from surgery.spec import RankingOptions
 from surgery.tasks import metrics_for
+from surgery.throughput import device_name
 
 Json = dict[str, Any]
 
@@ -58,7 +59,18 @@ def data_of(message: Json, sources: Sources) -> TaskData:
 def learned(data: TaskData) -> Json:
     """What a job adds to ``resolved`` once its data are open."""
     rows = {"train": len(data.train), "validation": len(data.validation)}
-    return {"versions": versions(), "rows": rows, "labels": data.labels[:1000]}
+    return {
+        "versions": versions(), "device": described(device()), "rows": rows,
+        "labels": data.labels[:1000],
+    }  # fmt: skip
+
+
+def described(where: torch.device) -> Json:
+    """The device by its name, with its memory where that is its own."""
+    memory = None
+    if where.type == "cuda":
+        memory = torch.cuda.get_device_properties(where).total_memory
+    return {"name": device_name(where), "memory_bytes": memory}
 
 
 def load_to_rank(

@@ -14,8 +14,10 @@ from typing import Any
 import interpreted_squares
 import pytest
 import torch
-from interpreted_squares import CASES
-from torch import Tensor
+from encoder_table import HEADS, cases
+from encoders import tiny
+from interpreted_squares import CASES, of_weight
+from torch import Tensor, nn
 
 from surgery import squares
 from surgery.squares import add_squared_products
@@ -154,10 +156,21 @@ def test_wrong_arguments(changed: dict[str, Tensor], message: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, list[float]]:
+def weights() -> list[tuple[int, int]]:
+    """Rows and columns of every weight of a linear map, over the table of encoders."""
+    found = set()
+    for case in cases():
+        model = tiny(case.encoder, labels=HEADS[case.head][1], problem=case.problem)
+        maps = (module for module in model.modules() if isinstance(module, nn.Linear))
+        found |= {(each.out_features, each.in_features) for each in maps}
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def interpreted(weights: list[tuple[int, int]]) -> dict[str, list[float]]:
     """Errors of the kernel by case, from one run of Triton's interpreter."""
     run = subprocess.run(
-        [sys.executable, interpreted_squares.__file__],
+        [sys.executable, interpreted_squares.__file__, json.dumps(weights)],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
@@ -177,12 +190,24 @@ def test_the_kernel_in_the_interpreter(
 
 
 @needs_triton
+def test_the_kernel_agrees_on_every_weight_of_the_table(
+    weights: list[tuple[int, int]], interpreted: dict[str, list[float]]
+) -> None:
+    assert len(weights) > 8
+    for size in weights:
+        for layout in ("contiguous", "transposed"):
+            assert max(interpreted[f"{of_weight(*size)}, {layout}"]) < 1e-5, size
+
+
+@needs_triton
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-@pytest.mark.parametrize(("capability", "product"), [(80, "mma.sync"), (90, "wgmma")])
+@pytest.mark.parametrize(
+    ("capability", "product"), [(80, "mma.sync"), (90, "wgmma"), (100, "tcgen05")]
+)
 def test_the_kernel_compiles_to_tensor_cores(
     capability: int, product: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For an A100 and an H100, which the compiler does not need to see."""
+    """For an A100, an H100 and a B200, which the compiler does not need to see."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -1,0 +1,64 @@
+"""Worker processes on this machine, started again when they die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+log = logging.getLogger("surgeon.workers")
+STOP_SECONDS = 30.0
+RESTART_SECONDS = 2.0  # before a worker that died is started again
+
+
+class Workers:
+    """One worker for each of ``environments``: what its own has beside this process's.
+
+    They share the machine's cores. ``arguments`` are options of ``worker.main``.
+    """
+
+    def __init__(
+        self, environments: Sequence[Mapping[str, str]], arguments: Sequence[str] = ()
+    ) -> None:
+        threads = max(1, (os.cpu_count() or 1) // len(environments))
+        shared = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        self._environments = [{**shared, **own} for own in environments]
+        self._arguments = tuple(arguments)
+        self._processes = [self._start(each) for each in self._environments]
+        self._stopping = threading.Event()
+        # One thread for the whole life: Linux ties a child's parent-death signal to the thread
+        # that started it.
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "worker.main", "--parent", str(os.getpid()), *self._arguments,
+        ]  # fmt: skip
+        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the workers.
+        return subprocess.Popen(command, env=dict(environment), start_new_session=True)
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(RESTART_SECONDS):
+            for index, process in enumerate(self._processes):
+                if process.poll() is not None:
+                    log.warning("a worker died with code %s; starting another", process.returncode)
+                    self._processes[index] = self._start(self._environments[index])
+
+    def stop(self) -> None:
+        """Let each give its job back; kill what does not stop."""
+        self._stopping.set()
+        self._watcher.join()
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in self._processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
