@@ -24,7 +24,8 @@ import pytest
 plain = ["--collect-only", "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts="]
 class Print:
     def pytest_collection_finish(self, session):
-        print(*(repr(item.nodeid) for item in session.items), sep="\\n")
+        from collected import COLLECTED
+        print(*map(repr, session.config.stash[COLLECTED]), sep="\\n")
 sys.exit(pytest.main([*plain, "-m", "", "tests"], plugins=[Print()]))
 """
 
