@@ -34,6 +34,9 @@ def check_address(settings: Settings, host: str) -> None:
 def serve_api(settings: Settings, host: str, port: int) -> None:
     """The API until a signal stops it."""
     check_address(settings, host)
+    # Requests that read a model's files compute; the thread that answers others waits for one of
+    # them no longer than this.
+    sys.setswitchinterval(0.001)
     app = create_app(settings)
     config = uvicorn.Config(
         app, host=host, port=port, log_config=None, access_log=False,

@@ -15,17 +15,20 @@ from typing import Any
 from surgery.errors import ModelUnsupported
 
 Check = Callable[[Any], bool]
-# More lists, objects and values than any tokenizer's file has; each costs some 60 bytes when read.
-MAX_CONTAINERS = 1_000_000
-MAX_VALUES = 2_000_000
+# More lists, objects and values than a file of a model has, small (up to so many bytes) or large.
+# Each takes time, in which nothing else of the process runs, and some 60 bytes.
+SMALL_BYTES = 500_000
+MAX_CONTAINERS = {"small": 30_000, "large": 1_000_000}
+MAX_VALUES = {"small": 100_000, "large": 2_000_000}
 MAX_TEXT = 10_000  # characters of a token or a name
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+|\- ]{0,99}")
 
 
 def read_object(raw: bytes, name: str, model: str) -> dict[str, Any]:
     """The JSON object in a file of a model. Raises ModelUnsupported, naming the file."""
-    crowded = raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS or raw.count(b",") > MAX_VALUES
-    if crowded:
+    size = "small" if len(raw) <= SMALL_BYTES else "large"
+    containers, values = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
+    if containers > MAX_CONTAINERS[size] or values > MAX_VALUES[size]:
         raise ModelUnsupported(f"{name} of {model!r} holds more values than any such file needs")
     try:
         document = json.loads(raw)

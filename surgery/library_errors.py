@@ -14,7 +14,7 @@ from surgery.progress import Stopped
 from surgery.sample import is_out_of_memory
 
 MAX_WORDS = 300  # characters of another's message
-_MODELS = "transformers.models."
+_MODELS = ("transformers.models.", "torch.autograd.")
 _OWN = ("surgery.", "worker.")
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
@@ -41,20 +41,21 @@ def blamed_on_model(what: str, folder: Path | None = None) -> Iterator[None]:
 
 
 def failure_of_model(error: BaseException) -> ModelUnsupported | None:
-    """The error of a forward pass that a model's own code raised; None for any other.
+    """The error of a forward or backward pass that the model's own code raised; None for others.
 
-    A config may hold sizes that only meet in the forward pass. What a device reports (a fault of
+    A config may hold sizes that only meet when a batch is run. What a device reports (a fault of
     its own, a lost connection between processes) is not the model's.
     """
     if is_out_of_memory(error) or "CUDA" in str(error) or "NCCL" in str(error):
         return None
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
     # Hooks of this package run inside the model's code; a fault of theirs is none of the model.
-    known = [name for name in modules if name.startswith((_MODELS, *_OWN))]
+    known = [name for name in modules if name.startswith((*_MODELS, *_OWN))]
     if not known or not known[-1].startswith(_MODELS):
         return None
     words = " ".join(str(error).split())[:MAX_WORDS]
+    where = known[-1].rpartition(".")[2] if known[-1].startswith(_MODELS[0]) else "backward"
     return ModelUnsupported(
-        f"the model's own code ({known[-1].rpartition('.')[2]}) fails on a batch: "
+        f"the model's own code ({where}) fails on a batch: "
         f"{type(error).__name__}: {words}; correct the sizes in its config.json"
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from surgery.errors import Fault, ModelUnsupported, UnsafeFiles, UnsafeWeights
 from surgery.headers import TensorHeader, check_count, read_open_header
-from surgery.json_checks import read_object
+from surgery.json_checks import SMALL_BYTES, read_object
 from surgery.merge import WEIGHTS_FILE
 from surgery.model_checks import other_weights
 from surgery.model_documents import CLEANERS, CONFIG, TOKENIZER, TOKENIZER_CONFIG
@@ -27,15 +27,18 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = re.compile(r"model(-(\d{5})-of-(\d{5}))?\.safetensors")
 # The largest encoder that is loaded, DeBERTa-v2-xxlarge, has 6.3 GB in float32.
 MAX_WEIGHT_BYTES = 8_000_000_000
+# Of a vocabulary that is checked at submission: nothing else runs in a process that parses one. A
+# larger one is checked by the worker, before it is copied.
+MAX_PARSED_BYTES = 200_000
 # Files beside the weights → the most bytes that are read of them. The largest real ones: 17 MB of
 # tokenizer.json (XLM-R), 5 MB of a vocabulary.
 OTHER_FILES = {
-    CONFIG: 1_000_000,
-    INDEX: 1_000_000,
+    CONFIG: SMALL_BYTES,
+    INDEX: SMALL_BYTES,
     TOKENIZER: 40_000_000,
-    TOKENIZER_CONFIG: 1_000_000,
-    "special_tokens_map.json": 1_000_000,
-    "added_tokens.json": 1_000_000,
+    TOKENIZER_CONFIG: SMALL_BYTES,
+    "special_tokens_map.json": MAX_PARSED_BYTES,
+    "added_tokens.json": MAX_PARSED_BYTES,
     "vocab.txt": 32_000_000,
     "vocab.json": 32_000_000,
     "merges.txt": 32_000_000,
@@ -43,9 +46,6 @@ OTHER_FILES = {
     "spiece.model": 32_000_000,
     "sentencepiece.bpe.model": 32_000_000,
 }
-# Of a JSON file that is checked at submission: nothing else runs in a process that parses one, so a
-# larger vocabulary is checked by the worker, before it is copied.
-MAX_PARSED_BYTES = 1_000_000
 VOCABULARIES = {
     TOKENIZER, "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
 }  # fmt: skip
@@ -204,7 +204,7 @@ def checked_documents(
     for name in sorted(CLEANERS.keys() & set(files) - {CONFIG}):
         path = path_of(name)
         state = path.lstat()
-        if state.st_size > MAX_PARSED_BYTES and limit_of(name) > MAX_PARSED_BYTES:
+        if name in VOCABULARIES and state.st_size > MAX_PARSED_BYTES:
             continue
         if name == TOKENIZER:
             _check_once(path, state.st_ctime_ns, state.st_size, model)

@@ -167,3 +167,6 @@ HARMLESS = {
     "vocab-file", "merges-file", "tokenizer-file", "special-tokens-file", "name-or-path",
     "chat-template", "config-name", "config-weights", "config-code",
 }  # fmt: skip
+LATE = {
+    "tokenizer-json-merges"
+}  # a large tokenizer.json: the worker checks it, before it copies it

@@ -67,6 +67,11 @@ def text(name: str, content: bytes) -> Change:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def crowded(keys: int) -> bytes:
+    """An object of so many keys, whose values are of a wrong kind."""
+    return b"{" + b",".join(b'"%d":""' % number for number in range(keys)) + b"}"
+
+
 GIB = 1 << 30
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
 ODD: dict[str, Change] = {
@@ -94,7 +99,9 @@ ODD: dict[str, Change] = {
     "config-binary": text("config.json", b"\xff\xfe\x00"),
     "tokenizer-config-list": text("tokenizer_config.json", b"[1]"),
     "tokenizer-list": text("tokenizer.json", b"[]"),
-    "tokenizer-crowded": text("tokenizer.json", b"[" + b"[]," * 330_000 + b"[]]"),
+    "tokenizer-crowded": text("tokenizer.json", b"[" + b"[]," * 60_000 + b"[]]"),
+    "config-crowded": text("config.json", b"[" + b"[]," * 160_000 + b"[]]"),
+    "added-tokens-crowded": text("added_tokens.json", crowded(17_000)),
     "special-tokens-text": text("special_tokens_map.json", b'"x"'),
     "added-tokens-text": text("added_tokens.json", b'{"a": "b"}'),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from hostile_folders import FOLDERS, HARMLESS, Canaries
+from hostile_folders import FOLDERS, HARMLESS, LATE, Canaries
 from models import TINY
 from safetensors.torch import save_file
 from services import Running, embedded_with
@@ -94,6 +94,9 @@ def test_no_canary_comes_back(service: Running, dataset: str, name: str) -> None
     if name in HARMLESS:
         for row in service.client.checkpoints(job["id"]):
             assert not has_canary(repr(row).encode())
+    elif name in LATE:
+        assert (job["status"], job["error"]["code"]) == ("failed", "model_unsupported")
+        assert "tokenizer.json" in job["error"]["detail"]
     else:
         assert job["status"] == "refused"
         assert job["problem"]["status"] == 422

@@ -57,6 +57,26 @@ def test_a_fault_of_a_hook_is_none_of_the_model() -> None:
     assert unexpected(error, {"spec": {}})["code"] == "internal"
 
 
+class Broken(torch.autograd.Function):
+    """What a model may hold that is no use when gradients are asked for."""
+
+    @staticmethod
+    def forward(_: Any, states: torch.Tensor) -> torch.Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(_: Any, *__: Any) -> Any:
+        raise RuntimeError("shapes differ")
+
+
+def test_a_backward_pass_that_fails_is_the_models_fault() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        Broken.apply(torch.ones(2, requires_grad=True)).sum().backward()
+    failed = failure_of_model(raised.value)
+    assert failed is not None
+    assert failed.detail.startswith("the model's own code (backward) fails on a batch: ")
+
+
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("x"), RuntimeError("CUDA error: an illegal memory access")],
