@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pynvml
-
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -39,6 +37,8 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
 
 
 def _installed() -> list[Gpu]:
+    import pynvml  # of a worker's install
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

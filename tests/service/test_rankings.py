@@ -80,7 +80,12 @@ def test_every_method_ranks_all_layers_and_one_table_holds_them(embedded_service
 
 def test_the_order_of_a_method_of_places(embedded_service: Running) -> None:
     body = {"model": TINY, "dataset": "glue/rte"}
-    last = embedded_service.run("rankings", {**body, "method": "last"})["result"]
+    job = embedded_service.run("rankings", {**body, "method": "last"})
+    last = job["result"]
+    assert job["resolved"]["device"]["name"].endswith(" threads")
+    assert (
+        job["resolved"]["device"]["memory_bytes"] is None
+    )  # a processor's is no memory of its own
     assert names(last) == LAYERS[::-1]
     assert (last["head"], last["path"], last["model_prior"]) == (None, None, None)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 import pynvml
 import pytest
-from models import TINY
 from services import Running, embedded_with, wait_until
 
 from worker.gpus import Gpu, groups, visible_gpus
@@ -97,8 +96,6 @@ def test_every_gpu_has_a_worker_of_its_own(mirror: Path, tmp_path: Path) -> None
     (tmp_path / "driver" / "pynvml.py").write_text(DRIVER)
     paths = [str(tmp_path / "driver"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {"PYTHONPATH": os.pathsep.join(paths)}
-    rows = tmp_path / "rows.csv"
-    rows.write_text("text,label\n" + "\n".join(f"word {n},{n % 2}" for n in range(20)) + "\n")
     with embedded_with(tmp_path / "data", str(mirror), environment) as service:
         wait_until(lambda: len(supervisors(service)) == 2, 60, service.logs)
         first = supervisors(service)
@@ -107,7 +104,3 @@ def test_every_gpu_has_a_worker_of_its_own(mirror: Path, tmp_path: Path) -> None
         first["GPU-aa11"].kill()
         wait_until(lambda: len(supervisors(service)) == 2, 60, service.logs)
         assert supervisors(service)["GPU-bb22"].pid == first["GPU-bb22"].pid
-        dataset = service.client.upload(rows, None)["id"]
-        body = {"model": TINY, "dataset": dataset, "samples": 8, "max_length": 16}
-        job = service.run("rankings", body)
-        assert set(job["resolved"]["device"]) == {"name", "memory_bytes"}
