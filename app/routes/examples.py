@@ -68,7 +68,7 @@ FINETUNE_RESULT: Json = {
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "trainable_parameters": 3549698, "total_parameters": 22713986,
     "primary_metric": "matthews_correlation", "best": EPOCH, "epochs": [EPOCH],
-    "stopped_early": False, "processes": 1,
+    "stopped_early": False, "processes": 1, "precision": "fp32",
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
     "onnx": {
         "opset": 18, "bytes": 91234567, "rows": 8, "lengths": [5, 8, 9, 11, 13, 16, 21, 38],
