@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 .PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
-	@echo "make test   every test, on its own Postgres and Redis (some ten minutes)"
+	@echo "make test   the tests, on their own Postgres and Redis (some twenty minutes)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make check  linter and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
@@ -36,11 +36,11 @@ serve: $(VENV)/worker,demo.stamp
 	@$(BIN)/surgeon serve
 
 test: $(VENV)/worker,test.stamp
-	@echo "==> tests: real Postgres, Redis, Celery and encoder, some ten minutes on two cores"
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, some twenty minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(VENV)/worker,test.stamp
-	@echo "==> the tests that make test leaves out: more of the same combinations, some ten minutes"
+	@echo "==> the tests that make test leaves out: more of the same combinations, some fifteen minutes"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: $(VENV)/worker,test,dev.stamp
