@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,31 +21,31 @@ sys.stdin.read()
 """
 
 
-def started(folder: Path, what: str) -> ChildProcess:
+@contextmanager
+def writing(folder: Path, what: str) -> Iterator[ChildProcess]:
+    """A process that writes 5,000 characters: a message, or a line of the log."""
     (folder / "writer.py").write_text(WRITER)
-    return ChildProcess(("writer", what), {**os.environ, "PYTHONPATH": str(folder)})
+    child = ChildProcess(("writer", what), {**os.environ, "PYTHONPATH": str(folder)})
+    try:
+        yield child
+    finally:
+        child.kill()
 
 
 def test_a_message_without_end_costs_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "MAX_MESSAGE_BYTES", 1000)
-    child = started(tmp_path, "message")
-    try:
+    with writing(tmp_path, "message") as child:
         assert child.receive(60) == {"type": "gone"}
         assert "SIGKILL" in child.how_it_ended()
-    finally:
-        child.kill()
 
 
 def test_a_line_of_the_log_without_end_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "MAX_LOG_LINE_BYTES", 1000)
-    child = started(tmp_path, "log")
-    try:
+    with writing(tmp_path, "log") as child:
         while len(child.log_tail) < 6:  # the test's time limit ends it
             child.receive(0.1)
         assert [len(line) for line in child.log_tail] == [1000] * 5 + [0]
-    finally:
-        child.kill()
