@@ -31,6 +31,7 @@ sys.exit(pytest.main([*plain, "-m", "", "tests"], plugins=[Print()]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_process_of_another_time_and_hash_collects_the_same_tests(
     request: pytest.FixtureRequest,

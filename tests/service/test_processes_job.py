@@ -76,7 +76,7 @@ def stopped_supervisor(service: Running, job: Json) -> None:
 @pytest.mark.parametrize(
     ("end", "when"),
     [
-        pytest.param(cancel, "starting", id="cancel-starting"),
+        pytest.param(cancel, "starting", id="cancel-starting", marks=pytest.mark.slow),
         pytest.param(
             kill_the_supervisor, "starting", id="supervisor-starting", marks=pytest.mark.slow
         ),

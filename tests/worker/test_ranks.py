@@ -103,6 +103,7 @@ def test_the_error_is_that_of_the_process_that_failed(
     assert (problem["code"], words in problem["detail"]) == ("internal", True), problem
 
 
+@pytest.mark.slow
 def test_the_first_process_exports_the_best_checkpoint(tmp_path: Path, mirror: Path) -> None:
     report: Any = Heard()
     asked = {"checkpoints": {"keep": "best", "onnx": True}}
