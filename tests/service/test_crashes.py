@@ -17,7 +17,7 @@ from worker.environments import WorkerFolders
 from worker.sweeper import Sweeper
 
 Json = dict[str, Any]
-EPOCHS = 30  # long enough that a fast machine is still at it when the test strikes
+EPOCHS = 20  # long enough that a fast machine is still at it when the test strikes
 BODY: Json = {
     "model": TINY, "dataset": "glue/rte", "selection": {"policy": "last_k", "k": 2},
     "training": {"epochs": EPOCHS, "batch_size": 64, "max_length": 16, "learning_rate": 1e-3},
