@@ -29,7 +29,7 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt
 
 demo: $(VENV)/worker,demo.stamp
 	@echo "==> demo: rank and fine-tune a real encoder on the embedded service, 3-4 minutes"
-	@$(BIN)/python -m worker.demo
+	@$(BIN)/python -m surgeon.demo.tour
 
 serve: $(VENV)/worker,demo.stamp
 	@echo "==> the embedded service; Ctrl-C stops it"
@@ -55,7 +55,7 @@ gpu: $(VENV)/worker,test.stamp
 
 gpu-kit: $(VENV)/worker,test.stamp
 	@echo "==> gathering what a GPU machine without a registry lacks, into build/gpu-kit"
-	@$(BIN)/python -m bench.gpu_kit $(ARGS)
+	@$(BIN)/python -m bench.gpu.kit $(ARGS)
 
 bench: bench-fisher
 bench-fisher: $(VENV)/worker,demo,bench.stamp

@@ -6,6 +6,7 @@ JSON Pointer) or in which ``row`` the fault lies, and its message says what to d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -175,3 +176,19 @@ class UpstreamUnavailable(SurgeryError):
 
     code = "upstream_unavailable"
     retriable = True
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known name most like a misspelt one, if any is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def fault_line(fault: Mapping[str, Any], said: str | None) -> str:
+    """Where a fault lies, and what it is unless that was ``said`` already."""
+    place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
+    place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
+    where = ", ".join(place)
+    return f"  at {where}" if fault.get("detail") == said else f"  {where}: {fault.get('detail')}"

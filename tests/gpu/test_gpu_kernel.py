@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from interpreted_squares import CASES, errors
 
-from surgery.squares import _kernel_runs_on, add_squared_products, add_squares_by_tile
+from surgery.gradients.squares import _kernel_runs_on, add_squared_products, add_squares_by_tile
+from tests.support.processes.interpreted_squares import CASES, errors
 
 pytestmark = pytest.mark.gpu
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-5}

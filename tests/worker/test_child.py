@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from worker.child import unexpected
+from worker.child.failures import unexpected
 
 
 @pytest.mark.parametrize(

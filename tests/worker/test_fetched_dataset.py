@@ -11,19 +11,18 @@ from typing import Any
 
 import fsspec
 import pytest
-from laid_ready import with_child
 
-from app import jobs
+from app.artifacts.storage import open_storage
 from app.db import Database
-from app.ids import new_id
+from app.jobs import state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import open_storage
-from app.tables import Job, Kind
-from app.transitions import enqueue
-from surgery.folder import complete_folder
-from worker.attempt import Attempt, Outcome, Parts
-from worker.environments import WorkerFolders
-from worker.sweeper import Sweeper
+from app.tables import Job, Kind, new_id
+from surgery.io.folders import complete_folder
+from tests.support.service.laid_ready import with_child
+from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.sweeper import Sweeper
 
 
 class Sweeping:
@@ -65,7 +64,7 @@ def test_it_goes_when_the_job_has_ended(
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     folders = WorkerFolders.new(tmp_path)
     sweeper = Sweeper(settings, database, storage, folders, None)

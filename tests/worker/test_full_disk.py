@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laid_ready import with_child
 
-from app import jobs, runs
+from app.artifacts.fetched import FetchedFolders
+from app.artifacts.storage import Storage, open_storage
 from app.db import Database
-from app.fetched import FetchedFolders
-from app.ids import new_id
+from app.jobs import records, state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import Storage, open_storage
-from app.tables import Job, Kind, Status
-from app.transitions import enqueue
-from surgery.folder import complete_folder, is_intact
-from worker.attempt import Attempt, Parts
-from worker.environments import WorkerFolders
+from app.tables import Job, Kind, Status, new_id
+from surgery.io.folders import complete_folder, is_intact
+from tests.support.service.laid_ready import with_child
+from worker.supervisor.attempt import Attempt, Parts
+from worker.supervisor.environments import WorkerFolders
 
 
 class FullAfterOne(Storage):
@@ -80,7 +79,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)
@@ -99,10 +98,10 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
         assert over.error is not None
         assert (over.status, over.error["code"]) == (Status.FAILED, "storage_failed")
         assert over.error["retriable"]
-    [kept] = runs.checkpoints_of(database, job.id)
+    [kept] = records.checkpoints_of(database, job.id)
     assert kept.step == 1
     assert is_intact(Path(storage._path(kept.path)))
-    assert runs.referenced_paths(database) == {kept.path}
+    assert records.referenced_paths(database) == {kept.path}
 
 
 def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laid_ready import with_child
 
-from app import jobs
+from app.artifacts.storage import open_storage
 from app.db import Database
-from app.ids import new_id
+from app.jobs import state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import open_storage
-from app.tables import Job, Kind, Status
-from app.transitions import enqueue
-from worker.attempt import Attempt, Outcome, Parts
-from worker.environments import WorkerFolders
+from app.tables import Job, Kind, Status, new_id
+from tests.support.service.laid_ready import with_child
+from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.environments import WorkerFolders
 
 
 class Loading:
@@ -63,7 +62,7 @@ def test_a_limit_ends_the_job_with_its_log(
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     parts = Parts(settings, database, open_storage(settings))
     child: Any = Loading(overran=overran)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from surgery.dataset_spec import HubDataset
+from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
-from surgery.references import resolve_dataset
-from surgery.sources import Sources
-from worker.fetcher import fetch_dataset
-from worker.opening import data_of
+from surgery.io.sources import Sources
+from surgery.schemas.dataset import HubDataset
+from worker.child.fetcher import fetch_dataset
+from worker.child.inputs import data_of
 
 OWN = {"hub": "me/own"}
 

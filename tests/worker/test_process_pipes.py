@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from worker import process
-from worker.process import ChildProcess
+from worker.supervisor import child_process
+from worker.supervisor.child_process import ChildProcess
 
 WRITER = """
 import sys
@@ -35,7 +35,7 @@ def writing(folder: Path, what: str) -> Iterator[ChildProcess]:
 def test_a_message_without_end_costs_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(child_process, "MAX_MESSAGE_BYTES", 1000)
     with writing(tmp_path, "message") as child:
         assert child.receive(60) == {"type": "gone"}
         assert "SIGKILL" in child.how_it_ended()
@@ -44,7 +44,7 @@ def test_a_message_without_end_costs_the_process(
 def test_a_line_of_the_log_without_end_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MAX_LOG_LINE_BYTES", 1000)
+    monkeypatch.setattr(child_process, "MAX_LOG_LINE_BYTES", 1000)
     with writing(tmp_path, "log") as child:
         while len(child.log_tail) < 6:  # the test's time limit ends it
             child.receive(0.1)

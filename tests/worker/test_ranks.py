@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import TINY
 
-from surgery.files import format_of
-from surgery.finetune_spec import FinetuneSpec
-from surgery.ingest import ingest
-from surgery.model_copy import checked_copy
-from surgery.models import resolve_model
-from surgery.onnx_export import ONNX_FILE
-from surgery.progress import Quiet
-from surgery.sources import Sources
-from worker.ranks import RanksFailed, launch
+from surgery.checkpoints.onnx_export import ONNX_FILE
+from surgery.data.files.source import format_of
+from surgery.data.ingest.ingest import ingest
+from surgery.io.reporter import Quiet
+from surgery.io.sources import Sources
+from surgery.models.source.copy import checked_copy
+from surgery.models.source.resolve import resolve_model
+from surgery.schemas.finetune import FinetuneSpec
+from tests.support.models.mirror import TINY
+from worker.child.ranks import RanksFailed, launch
 
 Json = dict[str, Any]
 # Python runs a module of this name at its start: the second process meets what no other does.
@@ -26,7 +26,7 @@ FAULT = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-    from surgery.training import Finetune
+    from surgery.training.loop import Finetune
 
     whole = Finetune._stop_or_save
 

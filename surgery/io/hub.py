@@ -1,0 +1,92 @@
+"""Talk to the Hugging Face Hub: its failures as errors of our own, and headers of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from surgery.errors import DatasetNotFound, UpstreamUnavailable
+from surgery.io.safetensors import TensorHeader, header_length, parse_header
+from surgery.io.sources import Sources
+
+TIMEOUT_SECONDS = 10.0
+LENGTH_BYTES = 8
+
+
+def hub_header(
+    model: str, revision: str | None, name: str, sources: Sources
+) -> dict[str, TensorHeader]:
+    """The tensors of a file of a model, in two small requests.
+
+    Not by the Hub's client, which multiplies out each shape before anyone can refuse it. Raises
+    UnsafeWeights and UpstreamUnavailable.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(model, name, revision=revision, endpoint=sources.endpoint)
+    try:
+        length = header_length(_fetched(url, sources.token, (0, LENGTH_BYTES)), name)
+        span = LENGTH_BYTES, LENGTH_BYTES + length
+        return parse_header(_fetched(url, sources.token, span), name)
+    except HTTPError as error:
+        raise UpstreamUnavailable from error
+
+
+def _fetched(url: str, token: str | None, span: tuple[int, int]) -> bytes:
+    import httpx2
+
+    start, end = span
+    headers = {"range": f"bytes={start}-{end - 1}"}
+    if token:  # which a redirect to another host does not get
+        headers["authorization"] = f"Bearer {token}"
+    answer = httpx2.get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
+    answer.raise_for_status()
+    # A server may answer with all of it.
+    return answer.content if answer.status_code == 206 else answer.content[start:end]
+
+
+@contextmanager
+def hub_errors(hub: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into this package's errors."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise DatasetNotFound(
+            f"the dataset {hub} is gated; ask its owner for access on the Hub, "
+            "then set HF_TOKEN of an account that has it"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DatasetNotFound(
+            f"the dataset {hub} has no revision {revision!r}; leave it out for the newest"
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise DatasetNotFound(
+            f"the Hub has no dataset {hub}, or it is private; check the spelling, "
+            "or set HF_TOKEN of an account that can read it"
+        ) from None
+    except errors.OfflineModeIsEnabled:
+        raise DatasetNotFound(
+            f"the dataset {hub} is not in the mirror, and HF_HUB_OFFLINE forbids the Hub"
+        ) from None
+    except (errors.LocalEntryNotFoundError, _http_error(), ConnectionError, TimeoutError) as error:
+        raise _unanswered(hub, error) from None
+
+
+def _http_error() -> type[Exception]:
+    """The base of what huggingface_hub's own HTTP client raises: httpx here, httpx2 there."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError  # type: ignore[attr-defined]
+
+
+def _unanswered(hub: str, error: Exception) -> DatasetNotFound | UpstreamUnavailable:
+    """Of the error only its kind is told: the text may hold a signed address."""
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    if 400 <= status < 500 and status not in {408, 429}:
+        return DatasetNotFound(f"the Hub refuses the dataset {hub} with status {status}")
+    return UpstreamUnavailable(
+        f"the Hub did not answer for the dataset {hub} ({type(error).__name__}); try again"
+    )

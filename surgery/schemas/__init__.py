@@ -1,0 +1,1 @@
+"""Every request and every result, and the choices they are made of: one file a resource."""

@@ -1,0 +1,82 @@
+"""What a job works on, opened from the supervisor's message: model, data, device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from surgery import __version__
+from surgery.data.presets.tasks import metrics_for
+from surgery.data.tokens.dataset import TaskData, open_data
+from surgery.io.sources import Sources
+from surgery.models.loading import LoadedModel, load_model
+from surgery.models.source.resolve import ModelSource
+from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.ranking import RankingOptions
+from surgery.training.throughput import device_name
+
+Json = dict[str, Any]
+
+
+def versions() -> Json:
+    """What computed a result."""
+    return {
+        "surgery": __version__, "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }  # fmt: skip
+
+
+def device() -> torch.device:
+    """The GPU where there is one, of several processes each its own."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def sources_of(message: Json) -> Sources:
+    """Where the checked copies lie; this process reaches neither mirrors nor the Hub."""
+    return Sources(mirrors=(), cache=Path(message["sources"]["cache"]), offline=True)
+
+
+def model_of(message: Json) -> ModelSource:
+    """The model that was laid ready."""
+    fetched = message["model"]
+    return ModelSource(**fetched | {"files": tuple(fetched["files"])})
+
+
+def data_of(message: Json, sources: Sources) -> TaskData:
+    """The dataset that was laid ready."""
+    folder = Path(message["dataset_folder"])
+    report = DatasetReport.model_validate_json((folder / "report.json").read_text())
+    metrics = message["metrics"] or metrics_for(report.problem, report.labels)
+    return open_data(folder, report, metrics, sources.tokens)
+
+
+def learned(data: TaskData) -> Json:
+    """What a job adds to ``resolved`` once its data are open."""
+    rows = {"train": len(data.train), "validation": len(data.validation)}
+    return {
+        "versions": versions(), "device": described(device()), "rows": rows,
+        "labels": data.labels[:1000],
+    }  # fmt: skip
+
+
+def described(where: torch.device) -> Json:
+    """The device by its name, with its memory where that is its own."""
+    memory = None
+    if where.type == "cuda":
+        memory = torch.cuda.get_device_properties(where).total_memory
+    return {"name": device_name(where), "memory_bytes": memory}
+
+
+def load_to_rank(
+    message: Json, sources: Sources, data: TaskData, options: RankingOptions
+) -> LoadedModel:
+    """The model, with the head that a ranking asks for."""
+    return load_model(
+        model_of(message), sources, data, seed=options.seed, head=options.head.init, device=device()
+    )
