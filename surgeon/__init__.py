@@ -1,1 +1,7 @@
-"""The `surgeon` command and the client it is made of: neither imports the server or torch."""
+"""The client of the service and the `surgeon` command; neither imports the server or torch."""
+
+from __future__ import annotations
+
+from surgeon.client import Client
+
+__all__ = ["Client"]

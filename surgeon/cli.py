@@ -2,115 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import secrets
-import sys
-from pathlib import Path
-from typing import Annotated, Any
-
 import typer
 
-from app.settings import Settings, settings_from_environment
 from surgeon.commands.compare import compare
+from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.jobs import client_commands, failing_plainly
-from surgeon.terminal import terminal
+from surgeon.commands.jobs import client_commands
+from surgeon.commands.server import db_upgrade, server_commands
 
-Json = dict[str, Any]
 app = typer.Typer(
     help="Rank an encoder's layers by Fisher information; fine-tune only the ones that matter.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
-for command in (*client_commands, compare, estimate):
+database.command("upgrade")(db_upgrade)
+for command in (*client_commands, compare, estimate, demo, *server_commands):
     app.command()(command)
-
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 
 def main() -> None:
     """Entry of the console script."""
     app()
-
-
-def _settings() -> Settings:
-    """Those of the environment, the log set up by them."""
-    with failing_plainly():
-        settings = settings_from_environment()
-    # Alembic and httpx speak at INFO of things only their authors want to know.
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("surgeon", "uvicorn.error"):
-        logging.getLogger(name).setLevel(settings.log_level)
-    return settings
-
-
-@app.command()
-def serve(
-    host: Host = "127.0.0.1", port: Port = 8000,
-    data_dir: Annotated[Path | None, typer.Option(help="Database, artifacts, caches.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
-) -> None:  # fmt: skip
-    """Run everything here: API and workers, no other services. Ctrl-C stops all."""
-    from app.main import serve_embedded
-
-    if data_dir is not None:
-        os.environ["SURGEON_DATA_DIR"] = str(data_dir.resolve())  # the workers read it too
-    os.environ.setdefault("SURGEON_POLL", "0.2")  # a local file is cheap to look at
-    settings = _settings()
-
-    def ready() -> None:
-        terminal.errors.print(
-            f"Layer Surgeon on http://{host}:{port} (documentation at /docs), "
-            f"data in {settings.data_dir.resolve()}", highlight=False,
-        )  # fmt: skip
-
-    with failing_plainly():
-        serve_embedded(settings, host, port, workers, ready)
-
-
-@app.command()
-def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Run the API alone."""
-    from app.main import serve_api
-
-    settings = _settings()
-    with failing_plainly():
-        serve_api(settings, host, port)
-
-
-@app.command()
-def worker(
-    queues: Annotated[str, typer.Option(help="Kinds of job to serve.")] = "ranking,finetune",
-) -> None:
-    """Run a worker: on Celery where SURGEON_REDIS_URL is set, else polling the database."""
-    # The API's package does not import the worker's: it becomes that process.
-    command = [sys.executable, "-m", "worker.main", "--queues", queues]
-    os.execv(sys.executable, command)  # noqa: S606  # our own argument list, no shell
-
-
-@database.command("upgrade")
-def db_upgrade() -> None:
-    """Apply every migration."""
-    from app.db import Database
-
-    settings = _settings()
-    opened = Database(settings.resolved_database_url)
-    opened.upgrade()
-    opened.close()
-    terminal.errors.print("the database is at its newest migration")
-
-
-@app.command()
-def key() -> None:
-    """Make an API key. It is shown once; the service is given its hash only."""
-    secret = f"sk_{secrets.token_urlsafe(32)}"
-    terminal.console.out(f"key   {secret}", highlight=False)
-    terminal.console.out(f"hash  {hashlib.sha256(secret.encode()).hexdigest()}", highlight=False)
-
-
-if __name__ == "__main__":
-    main()

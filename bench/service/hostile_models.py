@@ -58,7 +58,7 @@ def measure(folder: Path, ids: list[str]) -> dict[str, float]:
         **os.environ, "SURGEON_DATA_DIR": str(folder / "data"), "SURGEON_OFFLINE": "true",
         "SURGEON_MIRROR_DIR": str(folder / "mirror"),
     }  # fmt: skip
-    command = [sys.executable, "-m", "surgeon.cli"]
+    command = [sys.executable, "-m", "surgeon"]
     subprocess.run([*command, "db", "upgrade"], env=environment, cwd=ROOT, check=True)
     api = subprocess.Popen(
         [*command, "api", "--port", str(port)], env=environment, cwd=ROOT,

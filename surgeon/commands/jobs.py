@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import DownloadColumn, Progress
 
-from app.errors import Misconfigured, NotMigrated, Refused
 from surgeon.client import ApiError, Client, Unreachable, Unsendable
 from surgeon.commands.options import (
     AllLayers,
@@ -49,16 +48,15 @@ Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
 AlsoEvaluate = Annotated[
     list[str] | None, typer.Option(help="A preset to measure on too; once for each.")
 ]
-REFUSALS = (Refused, NotMigrated, Misconfigured)  # of a service to start
 HOME = "http://127.0.0.1:8000"
 
 
 @contextmanager
-def failing_plainly() -> Iterator[None]:
+def failing_plainly(*expected: type[Exception]) -> Iterator[None]:
     """Expected failures, of files among them, are a message and exit code 1, no traceback."""
     try:
         yield
-    except (ApiError, Unreachable, Unsendable, *REFUSALS, OSError) as error:
+    except (ApiError, Unreachable, Unsendable, OSError, *expected) as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
 

@@ -1,4 +1,4 @@
-"""A tour of the service on this machine, in minutes: ``python -m surgeon.demo.tour``.
+"""A tour of the service on this machine, in minutes: ``surgeon demo``.
 
 Starts the embedded service with a real six-layer encoder, uploads a generated dataset, ranks the
 layers, fine-tunes five selections and shows what each reached. Without a terminal there are plain
@@ -7,7 +7,6 @@ lines in place of progress bars.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -67,31 +66,19 @@ SENTENCES = (
 START_SECONDS = 120.0  # a cold start on a busy machine
 STOP_SECONDS = 45.0  # the service gives its workers 30
 LOG_LINES = 30
-MIN_ROWS = 120
 
 
 class DemoFailed(Exception):
     """Something did not work; the message says what."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m surgeon.demo.tour", description=__doc__)
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        metavar="DIR",
-        help="data directory; default: a new surgeon-data/demo-…",
-    )
-    parser.add_argument("--rows", type=int, default=3000, help="rows to generate (3000)")
-    options = parser.parse_args(arguments)
-    if options.rows < MIN_ROWS:
-        parser.error(f"--rows must be at least {MIN_ROWS}")
+def run(keep: Path | None, rows: int) -> int:
+    """Run the demo in a data directory that is new or empty; the exit code."""
     started = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = (options.keep or Path("surgeon-data") / f"demo-{started}").resolve()
+    folder = (keep or Path("surgeon-data") / f"demo-{started}").resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_demo(folder, options.rows)
+        run_demo(folder, rows)
     except KeyboardInterrupt:
         say(f"\nStopped. What there is so far: {folder}")
         return 130
@@ -167,7 +154,7 @@ def free_port() -> int:
 def running_service(folder: Path, port: int) -> Iterator[Client]:
     """The embedded service, stopped at the end; the end of its log is shown on an error."""
     log = folder / "service.log"
-    command = ["-m", "surgeon.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
+    command = ["-m", "surgeon", "serve", "--port", str(port), "--data-dir", str(folder)]
     command += ["--workers", str(WORKERS)]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -325,7 +312,3 @@ def restart_line(folder: Path, port: int) -> str:
     """The command that serves this data directory again."""
     settings = f"SURGEON_MIRROR_DIR={folder / 'mirror'} SURGEON_OFFLINE=1"
     return f"{settings} surgeon serve --port {port} --data-dir {folder}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -289,7 +289,7 @@ def test_the_curl_lines_repeat_what_was_sent() -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "precious").write_text("keep me")
-    assert tour.main(["--keep", str(tmp_path)]) == 1
+    assert tour.run(tmp_path, 3000) == 1
     assert "is not empty" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 

@@ -49,7 +49,7 @@ class Running:
         """One of its processes; its output goes to a file of the data directory."""
         log = (self.data / f"{command[0]}.log").open("ab")
         process = subprocess.Popen(
-            [sys.executable, "-m", "surgeon.cli", *command],
+            [sys.executable, "-m", "surgeon", *command],
             env={**os.environ, **self.environment, **environment},
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
