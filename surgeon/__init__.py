@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from surgeon.client import Client
+from typing import Any
 
 __all__ = ["Client"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Client":
+        raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
+    from surgeon.client import Client  # with its HTTP library, which the dataset needs not
+
+    return Client

@@ -1,13 +1,14 @@
 """Tokenising: how near to the tokenizer's own rate, what the cache saves, and the memory.
 
-    python -m bench.data.tokenise [--rows 100000] [--rounds 5] [--words 11] [--pairs] [--max-length 128]
+    python -m bench.data.tokenise [--rows 100000] [--rounds 5] [--words 11] [--pairs]
+        [--max-length 128]
     python -m bench.data.tokenise --url http://127.0.0.1:8000 [--task glue/cola]
 
 The first generates rows and tokenises them with MiniLM's tokenizer: the tokenizer's own
-``encode_batch`` over texts that lie ready, `surgery.data.tokens.tokenize.encode`, and a split written to the
-cache and read back. The rounds take turns, so that a busy machine slows all alike. The second asks
-a running service for the same fine-tune three times and prints the seconds from each claim to the
-tenth training step; the first of them warms the worker and fills the cache.
+``encode_batch`` over texts that lie ready, `surgery.data.tokens.tokenize.encode`, and a split
+written to the cache and read back. The rounds take turns, so that a busy machine slows all alike.
+The second asks a running service for the same fine-tune three times and prints the seconds from
+each claim to the tenth training step; the first of them warms the worker and fills the cache.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Estimates beside what runs then took: python -m bench.finetune.estimates [--rows 400] [--epochs 2]
+"""Estimates beside what runs then took.
+
+    python -m bench.finetune.estimates [--rows 400] [--epochs 2]
 
 Fine-tunes of MiniLM on generated sentences, each in a process of its own so that its peak is its
 own. The first one measures the rate that the others' seconds are estimated with.

@@ -36,8 +36,11 @@ LACKED = (
 GLIBC = ("2_28", "2_27", "2_24", "2_17")
 SOURCE = (
     "surgery/**/*.py",
-    "bench/*.py",
-    "tests/*.py",
+    "surgeon/__init__.py",
+    "surgeon/demo/*.py",
+    "bench/**/*.py",
+    "tests/__init__.py",
+    "tests/support/**/*.py",
     "tests/gpu/*.py",
     "pyproject.toml",
     "LICENSE",
@@ -65,8 +68,8 @@ def gather(kit: Path, python: str) -> None:
     _download(kit / "wheels", python)
     _pack_model(kit / "model.zip")
     rows = write_cola(kit / "mirror", mirrors_held(kit), ROWS, VALIDATION)
-    for path in (ROOT / "bench" / "kit").iterdir():
-        shutil.copy(path, kit)  # with its mode
+    for name in ("run.sh", "unpack.py"):
+        shutil.copy(ROOT / "bench" / "gpu" / name, kit)  # with its mode
     size = sum(path.stat().st_size for path in kit.rglob("*") if path.is_file())
     print(f"{kit}: {size / 1e6:.1f} MB for Python {python}, rows of {rows}")
     if size > MOST_BYTES:

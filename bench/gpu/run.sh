@@ -7,7 +7,7 @@ python=${PYTHON:-python3}
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 "$python" "$kit/unpack.py" "$kit" "$place"
-export PYTHONPATH="$place:$kit/source:$kit/source/tests${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$place:$kit/source${PYTHONPATH:+:$PYTHONPATH}"
 export SURGEON_MIRROR_DIR="$kit/mirror" PYTHONDONTWRITEBYTECODE=1
 status=0
 "$python" -m bench.gpu "$@" || status=$?

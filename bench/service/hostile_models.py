@@ -1,9 +1,9 @@
 """What models that are made to hang or fill the API cost it.
 
-``PYTHONPATH=tests python -m bench.service.hostile_models``: the tests write the models. Starts an API on a
-mirror of them, asks for forty at once, again and again, and for its health meanwhile. Prints the
-slowest answer beside its limit of a second, the slowest health check beside 100 ms, and the API's
-peak of memory beside 500 MB.
+``python -m bench.service.hostile_models``: the tests write the models. Starts an API on a mirror of
+them, asks for forty at once, again and again, and for its health meanwhile. Prints the slowest
+answer beside its limit of a second, the slowest health check beside 100 ms, and the API's peak of
+memory beside 500 MB.
 """
 
 from __future__ import annotations

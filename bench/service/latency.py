@@ -1,6 +1,7 @@
 """The main job on running services: seconds from POST to result, and whether they agree.
 
-    python -m bench.service.latency --url http://127.0.0.1:8000 [--url …] [--tasks glue/cola glue/rte]
+    python -m bench.service.latency --url http://127.0.0.1:8000 [--url …]
+        [--tasks glue/cola glue/rte]
 
 Each service ranks 256 samples of each task twice (the first warms the worker), asks for the same
 again, and fine-tunes the top two layers. With several services, such as an embedded and a

@@ -1,8 +1,8 @@
 """Find and fetch the files of a dataset on the Hugging Face Hub.
 
 Files are picked from the repository's own listing, at one commit, and read with the readers of
-``surgery.data.files.read``. `datasets.load_dataset` is not used on strangers' repositories: their card may
-point it at any URL or at a path of this machine, and it unpacks archives.
+``surgery.data.files``. `datasets.load_dataset` is not used on strangers' repositories: their card
+may point it at any URL or at a path of this machine, and it unpacks archives.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A model's outputs beside what is true, as ``surgery.evaluation.metrics.measure`` takes them."""
+    """A model's outputs beside what is true, as ``measure`` of the metrics takes them."""
 
     logits: Array
     targets: Array

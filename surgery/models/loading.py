@@ -1,6 +1,7 @@
 """Load a resolved model for a task: from a checked copy, with safetensors only.
 
-``transformers`` never sees the original folder, but the copy that `surgery.models.source.copy` makes of it.
+``transformers`` never sees the original folder, but the copy that `surgery.models.source.copy`
+makes of it.
 """
 
 from __future__ import annotations

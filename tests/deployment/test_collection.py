@@ -26,7 +26,7 @@ import pytest
 plain = ["--collect-only", "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts="]
 class Print:
     def pytest_collection_finish(self, session):
-        from collected import COLLECTED
+        from tests.support.collected import COLLECTED
         print(*map(repr, session.config.stash[COLLECTED]), sep="\\n")
 sys.exit(pytest.main([*plain, "-m", "", "tests"], plugins=[Print()]))
 """

@@ -6,7 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from surgeon.client import Client, Unreachable
 from tests.support.service.deployment import ROOT
 from tests.support.service.services import free_port, wait_until
 
-OURS = ("surgery", "app", "worker")
+OURS = ("surgery", "app", "worker", "surgeon")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 STANDARD = {*sys.stdlib_module_names, "compression"}  # the last since 3.14, backports.zstd before
 
@@ -26,7 +26,11 @@ STANDARD = {*sys.stdlib_module_names, "compression"}  # the last since 3.14, bac
 def declared(*extras: str) -> set[str]:
     """The distributions that an install with these extras names itself."""
     lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][x] for x in extras)]
-    return {canonicalize_name(Requirement(line).name) for lines in lists for line in lines}
+    found = {Requirement(line) for lines in lists for line in lines}
+    own = {wanted for wanted in found if wanted.name == PROJECT["name"]}
+    inner = {extra for wanted in own for extra in wanted.extras}
+    names = {canonicalize_name(wanted.name) for wanted in found - own}
+    return names | (declared(*inner) if inner else set())
 
 
 def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
@@ -94,14 +98,18 @@ def modules(package: str) -> Iterator[str]:
         yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_the_base_install_declares_what_api_and_client_import() -> None:
-    found = loaded([*modules("app"), "worker.main"], whole=("app",))
-    assert {
-        "surgery.data.ingest.spool",
-        "app.submissions.estimates",
-        "worker.supervisor.supervisor",
-    } <= set(found)
+def test_the_base_install_declares_what_the_client_imports() -> None:
+    found = loaded(modules("surgeon"), whole=())
+    assert {"surgeon.client", "surgeon.commands.server", "surgery.schemas.enums"} <= set(found)
     assert undeclared(found, declared()) == {}
+
+
+def test_the_server_declares_what_the_api_imports() -> None:
+    found = loaded([*modules("app"), "surgeon.commands.server", "worker.main"], whole=("app",))
+    assert {"surgery.data.ingest.spool", "app.jobs.queue", "worker.supervisor.attempt"} <= set(
+        found
+    )
+    assert undeclared(found, declared("server")) == {}
 
 
 def test_the_worker_declares_all_it_imports() -> None:
@@ -112,10 +120,10 @@ def test_the_worker_declares_all_it_imports() -> None:
     assert undeclared(found, declared("worker", "mlflow", "wandb", "demo")) == {}
 
 
-def closure(requirements: list[str]) -> set[str]:
+def closure(requirements: list[str], extras: Sequence[str]) -> set[str]:
     """Every distribution that these lines bring, by the installed ones' own metadata."""
     brought: set[str] = set()
-    waiting = [(Requirement(line), "") for line in requirements]
+    waiting = [(Requirement(line), extra) for line in requirements for extra in ("", *extras)]
     seen: set[tuple[str, str]] = set()
     while waiting:
         requirement, extra = waiting.pop()
@@ -145,10 +153,8 @@ def link(name: str, site: Path) -> None:
             (site / path).symlink_to(distribution(name).locate_file(path))
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(wheel: Path, home: Path, *extras: str) -> Path:
     """The `surgeon` command of an environment with the wheel and what it asks for, no more."""
-    home = tmp_path_factory.mktemp("base-install") / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     (site,) = home.glob("lib/python*/site-packages")
     (metadata,) = wheel.glob("*.dist-info/METADATA")
@@ -157,7 +163,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for line in metadata.read_text().splitlines()
         if line.startswith("Requires-Dist: ")
     ]
-    for name in closure(lines):
+    for name in closure(lines, extras):
         link(name, site)
     for path in wheel.iterdir():
         (site / path.name).symlink_to(path)
@@ -169,34 +175,56 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return command
 
 
-def test_the_base_install_is_really_bare(installed: Path) -> None:
-    code = "import importlib.util as u; print([n for n in ('torch', 'pytest') if u.find_spec(n)])"
-    python = installed.with_name("python")
-    assert subprocess.check_output([python, "-P", "-c", code], text=True) == "[]\n"
+@pytest.fixture(scope="module")
+def client(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a base install."""
+    return environment(wheel, tmp_path_factory.mktemp("base-install") / "environment")
 
 
-def test_the_api_and_its_client_run_on_the_base_install(installed: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of an install with the server."""
+    return environment(wheel, tmp_path_factory.mktemp("server-install") / "environment", "server")
+
+
+def missing(command: Path, *names: str) -> list[str]:
+    """Which packages the environment of a command lacks."""
+    code = f"import importlib.util as u; print(*[n for n in {names!r} if not u.find_spec(n)])"
+    return subprocess.check_output(
+        [command.with_name("python"), "-P", "-c", code], text=True
+    ).split()
+
+
+def test_the_installs_are_really_bare(client: Path, server: Path) -> None:
+    lacked = ["torch", "pytest", "fastapi", "numpy", "sqlalchemy"]
+    assert missing(client, *lacked) == lacked
+    assert missing(server, *lacked) == ["torch", "pytest"]
+
+
+def test_the_api_and_its_client_run_each_on_its_install(
+    client: Path, server: Path, tmp_path: Path
+) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = {"SURGEON_DATA_DIR": str(tmp_path / "data"), "SURGEON_OFFLINE": "true"}
+    settings = {"SURGEON_DATA_DIR": str(tmp_path / "data"), "SURGEON_OFFLINE": "true"}
     with (tmp_path / "api.log").open("wb") as log:
         api = subprocess.Popen(
-            [installed, "api", "--port", str(port)],
-            cwd=tmp_path, env=environment, stdout=log, stderr=log,
+            [server, "api", "--port", str(port)],
+            cwd=tmp_path, env=settings, stdout=log, stderr=log,
         )  # fmt: skip
 
     def answers() -> bool:
         assert api.poll() is None, (tmp_path / "api.log").read_text()
         try:
-            with Client(url) as client:
-                return bool(client.call("GET", "/healthz"))
+            with Client(url) as opened:
+                return bool(opened.call("GET", "/healthz"))
         except Unreachable:
             return False
 
     try:
         wait_until(answers, 180, (tmp_path / "api.log").read_text)
         listed = subprocess.run(
-            [installed, "jobs", "--url", url],
+            [client, "jobs", "--url", url],
             cwd=tmp_path, env={}, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:

@@ -91,8 +91,9 @@ def test_dependencies_are_installed_at_their_pinned_versions(path: Path) -> None
     assert installs
     assert all("--constraint constraints.txt" in run for run in installs)
     pins = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text()))
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["worker"], "hatchling"]
-    known = {name.lower().replace("_", "-") for name in pins}
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["server"], *extras["worker"], "hatchling"]
+    known = {PROJECT["name"], *(name.lower().replace("_", "-") for name in pins)}
     assert [w for w in wanted if re.split(r"[\[>=<]", w)[0] not in known] == []
 
 
@@ -141,11 +142,13 @@ def test_an_api_is_well_while_it_answers(status: int, well: bool) -> None:
 
 
 def test_a_worker_is_well_while_it_has_its_job_process(tmp_path: Path) -> None:
-    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker/child").mkdir(parents=True)
     (tmp_path / "worker/__init__.py").touch()  # before the installed package of that name
+    (tmp_path / "worker/child/__init__.py").touch()
     (tmp_path / "worker/child/__main__.py").write_text("print(flush=True); input()")
     child = subprocess.Popen(
-        [sys.executable, "-m", "worker.child", "1"],  # as worker/supervisor/child_process.py starts it
+        # as worker/supervisor/child_process.py starts it
+        [sys.executable, "-m", "worker.child", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env={},
     )  # fmt: skip
     assert child.stdout
@@ -166,5 +169,6 @@ def test_the_api_image_has_no_torch() -> None:
     assert "torch" not in text
     assert "[worker]" not in text
     assert not {"torch", "transformers", "datasets"} & {
-        re.split(r"[\[>=<]", wanted)[0] for wanted in PROJECT["dependencies"]
+        re.split(r"[\[>=<]", wanted)[0]
+        for wanted in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["server"]]
     }

@@ -54,7 +54,7 @@ def on_cpu(loaded: LoadedModel) -> dict[str, Tensor]:
 
 def program(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> Any:
     """Run one of the helpers as a process of its own."""
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *launcher, TESTS / name, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True, check=False,

@@ -6,10 +6,10 @@ import pytest
 
 COLLECTED = pytest.StashKey[list[str]]()
 # What takes longest begins first, so that no process is left with it at the end.
-ORDER = ("service", "worker", "app")
+ORDER = ("service", "worker", "surgeon", "deployment", "app")
 
 
 def place_of(item: pytest.Item) -> int:
     """Of a test's folder among those of a run."""
-    folder = item.path.parent.name
+    folder = item.nodeid.split("/")[1]
     return ORDER.index(folder) if folder in ORDER else len(ORDER)

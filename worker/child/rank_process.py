@@ -1,4 +1,4 @@
-"""One process of several, as the launcher starts it: ``python -m worker.child.rank_process FOLDER``.
+"""One process of several, as the launcher starts it: ``-m worker.child.rank_process FOLDER``.
 
 It dies with its launcher from its first moment on: importing torch takes seconds, in which the
 job may be cancelled or killed.

@@ -2,7 +2,8 @@
 
 pyarrow aborts the whole process on some corrupt footers, and a small file can unpack to any size.
 So a stranger's file is read once here, under a limit of memory; only if this process survives
-does `surgery.data.files.parquet` read the same bytes in the same way. Run by path: it imports pyarrow alone.
+does `surgery.data.files.parquet` read the same bytes in the same way. Run by path: it imports
+pyarrow alone.
 """
 
 from __future__ import annotations

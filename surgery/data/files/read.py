@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from surgery.data.files.delimited import read_csv, read_tsv
+from surgery.data.files.json_lines import read_jsonl
+from surgery.data.files.parquet import parquet_rows, read_parquet
 from surgery.data.files.source import (
     LIMITS,
     FaultSink,
@@ -71,8 +74,6 @@ def _checked(
 def count_rows(path: Path, file_format: FileFormat) -> int:
     """How many rows a file has, faulty ones included; DatasetInvalid where it cannot be read."""
     if file_format == "parquet":
-        from surgery.data.files.parquet import parquet_rows
-
         return parquet_rows(Source(path, path.name, LIMITS))
     if file_format == "jsonl":
         return sum(1 for line in lines_of(Source(path, path.name, LIMITS)) if line.strip())
@@ -95,33 +96,9 @@ def _cell_fault(source: Source, row: Row) -> Fault | None:
     return None
 
 
-def _jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    from surgery.data.files.json_lines import read_jsonl
-
-    return read_jsonl(source)
-
-
-def _csv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    from surgery.data.files.delimited import read_csv
-
-    return read_csv(source)
-
-
-def _tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    from surgery.data.files.delimited import read_tsv
-
-    return read_tsv(source)
-
-
-def _parquet(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    from surgery.data.files.parquet import read_parquet  # pyarrow takes a while to import
-
-    return read_parquet(source)
-
-
 _READERS: dict[FileFormat, Callable[[Source], Iterator[tuple[int, Row | Fault]]]] = {
-    "csv": _csv,
-    "tsv": _tsv,
-    "jsonl": _jsonl,
-    "parquet": _parquet,
+    "csv": read_csv,
+    "tsv": read_tsv,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
 }

@@ -1,7 +1,8 @@
 """Model ids: find them in the mirror or on the Hub, pin them, read what they are.
 
 Nothing here imports torch or runs anything a repository brings: its files are data (see
-`surgery.models.source.folder`), weights are safetensors, and only the encoders in ``ENCODERS`` are loaded.
+`surgery.models.source.folder`), weights are safetensors, and only the encoders in ``ENCODERS`` are
+loaded.
 """
 
 from __future__ import annotations

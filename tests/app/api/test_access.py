@@ -76,9 +76,7 @@ def test_an_open_address_without_keys_is_refused_at_start(tmp_path: Path) -> Non
 
 
 def test_the_command_makes_a_key_whose_hash_it_shows() -> None:
-    printed = subprocess.check_output(
-        [sys.executable, "-m", "surgeon", "key"], text=True
-    ).split()
+    printed = subprocess.check_output([sys.executable, "-m", "surgeon", "key"], text=True).split()
     key, digest = printed[1], printed[3]
     assert key.startswith("sk_")
     assert hashlib.sha256(key.encode()).hexdigest() == digest

@@ -1,6 +1,6 @@
 """A fine-tune that is killed two steps after its first saved state.
 
-``support/processes/killed_run.py MIRROR OUT PRECISION`` writes where the state lies to OUT/saved.
+``killed_run.py MIRROR OUT PRECISION`` writes where the state lies to OUT/saved.
 """
 
 from __future__ import annotations

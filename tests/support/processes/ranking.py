@@ -1,4 +1,4 @@
-"""One of several processes that rank together: ``support/processes/ranking.py RANK WORLD PORT OUT``.
+"""One of several processes that rank together: ``ranking.py RANK WORLD PORT OUT``.
 
 Writes the results of ``CASES`` by name to the file OUT.
 """

@@ -1,4 +1,4 @@
-"""One of several processes that fine-tune together: ``support/processes/tuning.py MODEL OUT``.
+"""One of several processes that fine-tune together: ``tuning.py MODEL OUT``.
 
 The first one writes the weights, losses and metrics to OUT. Started by accelerate's launcher.
 """

@@ -1,7 +1,7 @@
 """Every encoder, head, estimator, aggregate and granularity against the slow twin, in float64.
 
-    python tests/support/reference/encoder_table.py            prints the table of docs/encoders.md
-    python tests/support/reference/encoder_table.py --write    writes it there
+    python -m tests.support.reference.encoder_table            prints the table of docs/encoders.md
+    python -m tests.support.reference.encoder_table --write    writes it there
 
 The tests run the cases that the table lists, and hold its paths and errors.
 """
@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parents[3]), str(Path(__file__).parent)]
 
 import torch
 from torch import Tensor, nn

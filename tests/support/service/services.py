@@ -94,7 +94,7 @@ class Running:
 
     def children(self) -> list[psutil.Process]:
         """The processes that run jobs."""
-        return [p for p in self._descendants() if "worker.child" in _command(p)]
+        return [p for p in self._descendants() if " worker.child " in _command(p)]
 
     def _descendants(self) -> Iterator[psutil.Process]:
         for process in self.processes:

@@ -31,12 +31,11 @@ def alone() -> Json:
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[Json]:
     """What each of the processes finds."""
     folder, port = tmp_path_factory.mktemp("together"), free_port()
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     running = [
         subprocess.Popen(
             [sys.executable, TESTS / "support/processes/ranking.py", str(rank), str(WORLD), str(port),
              folder / str(rank)],
-            env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(TESTS.parent)}, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(WORLD)
     ]  # fmt: skip
