@@ -54,9 +54,10 @@ HOME = "http://127.0.0.1:8000"
 @contextmanager
 def failing_plainly(*expected: type[Exception]) -> Iterator[None]:
     """Expected failures, of files among them, are a message and exit code 1, no traceback."""
+    kinds: tuple[type[Exception], ...] = (ApiError, Unreachable, Unsendable, OSError, *expected)
     try:
         yield
-    except (ApiError, Unreachable, Unsendable, OSError, *expected) as error:
+    except kinds as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
 
