@@ -22,11 +22,11 @@ from tokenizers import Tokenizer
 
 from surgeon.demo.agreement import LABELS, generate
 from surgery.data.ingest.ingest import ingest
-from surgery.data.tokens.dataset import open_data
+from surgery.data.tokens.dataset import Encoded, open_data
+from surgery.data.tokens.tokenize import encode
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
 from surgery.models.loading import load_model
-from surgery.models.memory import reset_peak
 from surgery.models.shape import encoder_shape, head_parameters, total_parameters
 from surgery.models.source.resolve import ModelSource, inspect_model, local_model, tensor_sizes
 from surgery.models.trainable import layers_of_model
@@ -34,7 +34,7 @@ from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.costs.estimate import Data, Memory, memory
 from surgery.training.costs.flops import Trained
-from surgery.training.loop import Finetune
+from surgery.training.loop import finetune
 from surgery.training.throughput import row_length
 
 SELECTIONS: tuple[tuple[str, list[int]], ...] = (
@@ -59,11 +59,12 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
         })  # fmt: skip
         loaded = load_model(source, sources, data, seed=0)
         chosen = [layer for layer in layers_of_model(loaded) if layer.index in layers]
-        reset_peak()
-        run = Finetune(loaded, data, spec, chosen, Quiet(folder / "out"))
-        run.run()
-        result = run.result(0.0)
-        trained, held = estimate(run, source, sources)
+        result = finetune(loaded, data, spec, chosen, Quiet(folder / "out"))
+        length = spec.training.max_length
+        splits = [
+            encode(split, loaded.tokenizer, length) for split in (data.train, data.validation)
+        ]
+        trained, held = estimate(spec, layers, splits, source, sources)
         assert result.throughput is not None
         return {
             "estimated": held.peak, "held": asdict(held), "measured": result.peak_memory_bytes,
@@ -73,19 +74,26 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
         }  # fmt: skip
 
 
-def estimate(run: Finetune, source: ModelSource, sources: Sources) -> tuple[Trained, Memory]:
-    """What the run trains, and the memory it should take, of its headers and lengths alone."""
+def estimate(
+    spec: FinetuneSpec,
+    layers: list[int],
+    splits: list[Encoded],
+    source: ModelSource,
+    sources: Sources,
+) -> tuple[Trained, Memory]:
+    """What a run trains, and the memory it should take, of its headers and lengths alone."""
     info = inspect_model(source, sources)
     shape = encoder_shape(source.config, tensor_sizes(source, sources), source.prefix, info.layers)
     outputs = len(LABELS)
     trained = Trained(
-        {layer.index: shape.blocks[layer.index] for layer in run.layers},
+        {index: shape.blocks[index] for index in layers},
         head_parameters(shape, Problem.CLASSIFICATION, outputs) or 0,
     )
-    longest = int(run.train.lengths.max())
-    known = Data(len(run.train), len(run.validation), row_length(run.train), longest)
+    train, validation = splits
+    longest = int(train.lengths.max())
+    known = Data(len(train), len(validation), row_length(train), longest)
     total = total_parameters(shape, Problem.CLASSIFICATION, outputs) or 0
-    return trained, memory(shape, total, trained, known, run.spec.training)
+    return trained, memory(shape, total, trained, known, spec.training)
 
 
 def print_words(mirror: Path) -> None:

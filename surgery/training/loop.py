@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.onnx_export import BestExport
 from surgery.checkpoints.record import kept_form, record_of
 from surgery.data.tokens.cache import encode_split
-from surgery.data.tokens.dataset import TaskData
+from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluate import evaluate_also, measured
 from surgery.evaluation.evaluation_sets import reported
 from surgery.io.reporter import Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
-from surgery.models.distributed import first_says, present_share
+from surgery.models.distributed import Share, first_says, present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel
 from surgery.models.memory import peak_bytes, reset_peak, settle
@@ -31,7 +31,7 @@ from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec
+from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec, PrefixReport
 from surgery.schemas.training import TrainingSpec, check_training, steps_per_epoch, total_steps
 from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
 from surgery.training.prefix_cache.cache import Prefix, Split, open_prefix
@@ -45,17 +45,315 @@ STATE_SECONDS = 300.0  # at most this much training is lost to a crash
 GO_ON, SAVE, DRAIN, CANCEL = range(4)
 
 
-def keep_checkpoint(
-    report: Reporter, loaded: LoadedModel, data: TaskData, spec: FinetuneSpec,
-    layers: Sequence[Unit], trained: Sequence[str], entry: EpochReport, *, is_best: bool,
-) -> None:  # fmt: skip
-    """Write the checkpoint of ``entry`` and report it."""
-    report.phase("save")
-    folder = report.new_folder(f"checkpoint-{entry.step}")
-    form = kept_form(spec)
-    write_checkpoint(folder, loaded, trained, form, record_of(spec, data, layers, entry))
+@dataclass(frozen=True)
+class Setup:
+    """What a run works on and with; what changes as it trains is in `Moving` and `Progress`."""
+
+    loaded: LoadedModel
+    data: TaskData
+    spec: FinetuneSpec
+    training: TrainingSpec  # the spec's, with the precision that was chosen
+    layers: Sequence[Unit]
+    report: Reporter
+    train: Encoded
+    validation: Encoded
+    device: torch.device
+    share: Share
+    numerics: Numerics
+    meter: Meter
+    tracker: RankingTracker | None
+
+    @property
+    def metric(self) -> str:
+        """By which the best evaluation is chosen."""
+        return self.training.metric or self.data.metrics[0]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return total_steps(self.training, len(self.train), self.share.world)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of each epoch."""
+        return steps_per_epoch(self.training, len(self.train), self.share.world)
+
+    def epochs(self, progress: Progress) -> float:
+        """How many epochs are done, parts of one included."""
+        return progress.epoch + progress.batch / self.steps_per_epoch
+
+    def is_over(self, progress: Progress) -> bool:
+        """Whether no step is left, or the last evaluations brought nothing better."""
+        done = progress.step >= self.steps
+        return done or stops_early(progress.reports, self.metric, self.training)
+
+
+def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside its options
+    loaded: LoadedModel,
+    data: TaskData,
+    spec: FinetuneSpec,
+    layers: Sequence[Unit],
+    report: Reporter | None = None,
+    resume: Path | None = None,
+    scores: Mapping[str, float] | None = None,
+    room: Room | None = None,
+    *,
+    earlier_best: tuple[Path, Mapping[str, Any]] | None = None,
+) -> FinetuneResult:
+    """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
+
+    ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
+    the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
+    go by; ``room`` is what the frozen prefix may take; ``earlier_best`` is the best checkpoint of
+    the interrupted run with what was reported of it, for ``checkpoints.onnx``. In a group of
+    processes (torchrun, accelerate launch) each computes a part of every step. Raises
+    TrainingInvalid where the options do not fit, ExportFailed, TrainingDiverged when the loss is
+    not finite, OutOfMemory, and Stopped when the reporter asks for it.
+    """
+    reset_peak()
+    began = time.perf_counter()
+    report, export = report or Quiet(), None
+    if spec.checkpoints.onnx and present_share().rank == 0:
+        export = BestExport(loaded, data, spec.training.max_length, report, earlier_best)
+    run = _set_up(loaded, data, spec, layers, export or report, resume)
+    training, numerics, share = run.training, run.numerics, run.share
+
+    trained = make_trainable(loaded, layers, spec)
+    factors = rate_factors(loaded, trained, layers, training, scores)
+    optimizer = make_optimizer(trained, training, factors)
+    schedule = make_schedule(optimizer, training, run.steps)
+    moving = Moving(trained, optimizer, schedule, numerics.scaler)
+    digests = frozen_digests(loaded.model)
+    loss = loss_for(training, data.problem, len(data.labels), run.train)
+    stepper = Stepper(
+        loaded.model, moving, run.train, loss, training, numerics=numerics, share=share
+    )
+    torch.manual_seed(training.seed + share.rank)
+    progress = load_state(resume, moving, run.device, share) if resume else Progress()
+    stepper.halvings = progress.halvings
+
+    with numerics.settings():
+        prefix = _train(run, moving, progress, stepper, digests, room)
+    seconds = time.perf_counter() - began
+    check_frozen(loaded.model, digests)
+    result = _result(run, moving, progress, prefix.report, seconds)
+    result.onnx = export.finish() if export else None
+    return result
+
+
+def _train(
+    run: Setup,
+    moving: Moving,
+    progress: Progress,
+    stepper: Stepper,
+    digests: Mapping[str, str],
+    room: Room | None,
+) -> Prefix:
+    """Take the steps that are left, evaluating after each epoch or so many steps."""
+    training, saved_at = run.training, time.monotonic()
+    prefix = _open_prefix(run, progress, digests, room)
+    progress.replays, progress.precision = prefix.replays, training.precision
+    stepper.replay = partial(prefix.replay, "train")
+    steps: list[list[Rows]] = []  # the batches of each step of this epoch
+    with prefix.installed():
+        _begin_training(run, stepper)
+        while True:
+            evaluates = evaluation_due(progress, training, run.steps)
+            if evaluates:
+                _evaluate(run, moving, progress, prefix)
+            if run.is_over(progress):
+                return prefix
+            if evaluates:
+                saved_at = _save(run, moving, progress)
+                _begin_training(run, stepper)
+
+            began = time.perf_counter()
+            if progress.batch == 0 or not steps:
+                steps = epoch_steps(run.train.lengths, training, progress.epoch, run.share.world)
+            batches = steps[progress.batch]
+            loss = stepper.step(batches)
+            progress.add_step(loss, sum(map(len, batches)), len(steps))
+            progress.halvings = stepper.halvings
+            logs = progress.step % LOG_EVERY == 0
+            if logs:
+                settle(run.device)
+            progress.train_seconds += time.perf_counter() - began
+            if logs:
+                _log(run, moving, progress)
+
+            asked = _asked(run, progress, saved_at)
+            if asked in {SAVE, DRAIN}:
+                saved_at = _save(run, moving, progress)
+            if asked in {DRAIN, CANCEL}:
+                raise Stopped(resumable=asked == DRAIN)
+
+
+def _set_up(
+    loaded: LoadedModel,
+    data: TaskData,
+    spec: FinetuneSpec,
+    layers: Sequence[Unit],
+    report: Reporter,
+    resume: Path | None,
+) -> Setup:
+    """Place the model, tokenise the rows and check the options. Raises TrainingInvalid."""
+    device, share = PartialState().device, present_share()
+    training = with_precision(spec.training, device, saved_precision(resume) if resume else None)
+    loaded.model.to(device)
+    meter = Meter(loaded, training.precision or TrainingPrecision.FP32)
+    numerics = Numerics(training, device)
+    report.phase("tokenize")
+    tokenizer, length = loaded.tokenizer, training.max_length
+    with PartialState().main_process_first():  # the others find its tokens on disk
+        train = encode_split(data, "train", tokenizer, length)
+        validation = encode_split(data, "validation", tokenizer, length)
+    classes, rows = len(data.labels), len(train)
+    check_training(
+        training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
+    )
+    tracker = None
+    if spec.track_ranking:  # a resumed run finds the same, from the same weights
+        report.phase("rank")
+        tracker = RankingTracker(loaded, data, training)
+    return Setup(
+        loaded,
+        data,
+        spec,
+        training,
+        layers,
+        report,
+        train,
+        validation,
+        device,
+        share,
+        numerics,
+        meter,
+        tracker,
+    )
+
+
+def _open_prefix(
+    run: Setup, progress: Progress, digests: Mapping[str, str], room: Room | None
+) -> Prefix:
+    """What lies below the lowest trained layer, ready to be replayed."""
+    splits = {
+        "train": Split(run.train, run.numerics.autocast),
+        "validation": Split(run.validation),
+    }
+    return open_prefix(
+        run.loaded,
+        splits,
+        run.training,
+        run.report,
+        digests=digests,
+        passes=run.steps / run.steps_per_epoch,
+        room=room,
+        before=progress.replays,
+    )
+
+
+def _begin_training(run: Setup, stepper: Stepper) -> None:
+    run.report.phase("train")
+    stepper.model.train()
+
+
+def _log(run: Setup, moving: Moving, progress: Progress) -> None:
+    value = progress.recent_loss()
+    if not math.isfinite(value):
+        raise TrainingDiverged(
+            f"the loss is not finite at step {progress.step}; lower training.learning_rate"
+        )
+    rate = max(float(rate) for rate in moving.schedule.get_last_lr())
+    values = {"train_loss": value, "learning_rate": rate}
+    run.report.metric(progress.step, run.epochs(progress), values)
+
+
+def _asked(run: Setup, progress: Progress, saved_at: float) -> int:
+    """What is to be done after a step, by the reporter and the clock; the same in all processes."""
+    asked = SAVE if time.monotonic() - saved_at > STATE_SECONDS else GO_ON
+    try:
+        run.report.step(progress.step, run.steps, "steps")
+    except Stopped as stop:
+        asked = DRAIN if stop.resumable else CANCEL
+    return first_says(asked, run.share)
+
+
+def _save(run: Setup, moving: Moving, progress: Progress) -> float:
+    """Write a state to resume from and report it; returns the time of it."""
+    first = run.share.rank == 0
+    folder = run.report.new_folder(f"state-{progress.step}") if first else Path()
+    save_state(folder, progress, moving, run.device, run.share)
+    if first:
+        run.report.state(folder, progress.step)
+    return time.monotonic()
+
+
+def _evaluate(run: Setup, moving: Moving, progress: Progress, prefix: Prefix) -> None:
+    """Measure the model, report what was found and keep a checkpoint of it."""
+    run.report.phase("evaluate")
+    model, data = run.loaded.model, run.data
+    replay = partial(prefix.replay, "validation")
+    found = measured(model, run.validation, data, run.device, replay=replay)
+    entry = EpochReport(
+        epoch=run.epochs(progress),
+        step=progress.step,
+        train_loss=progress.epoch_loss(),
+        metrics=found.metrics(data.metrics),
+        also=evaluate_also(model, data.also, run.device),
+        ranking=run.tracker.now() if run.tracker else None,
+    )
+    progress.reports.append(entry)
+    is_best = best_report(progress.reports, run.metric) is entry
+    if is_best:
+        entry.noise = found.noise(run.metric)
+    run.report.metric(progress.step, entry.epoch, reported(entry))
+    if run.share.rank == 0:
+        _keep_checkpoint(run, list(moving.trained), entry, is_best=is_best)
+
+
+def _keep_checkpoint(
+    run: Setup, trained: Sequence[str], entry: EpochReport, *, is_best: bool
+) -> None:
+    """Write the checkpoint of an evaluation and report it."""
+    run.report.phase("save")
+    folder = run.report.new_folder(f"checkpoint-{entry.step}")
+    form, record = kept_form(run.spec), record_of(run.spec, run.data, run.layers, entry)
+    write_checkpoint(folder, run.loaded, trained, form, record)
     told = {"epoch": entry.epoch, "step": entry.step, "form": form, "metrics": entry.metrics}
-    report.checkpoint(folder, {**told, "is_best": is_best})
+    run.report.checkpoint(folder, {**told, "is_best": is_best})
+
+
+def _result(
+    run: Setup, moving: Moving, progress: Progress, prefix: PrefixReport, seconds: float
+) -> FinetuneResult:
+    """What was reached; all that was frozen has been proved to be as it was."""
+    spent, length = progress.train_seconds, run.training.max_length
+    lengths = token_lengths(run.train, run.loaded, length, run.validation)
+    return FinetuneResult(
+        trained_layers=[layer.name for layer in run.layers],
+        included=list(run.spec.selection.include),
+        adapter=run.spec.adapter,
+        trainable_parameters=sum(p.numel() for p in moving.trained.values()),
+        total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
+        primary_metric=run.metric,
+        best=best_report(progress.reports, run.metric),
+        epochs=progress.reports,
+        stopped_early=progress.step < run.steps,
+        ranking_at_start=run.tracker.at_start if run.tracker else None,
+        frozen_verified=True,
+        peak_memory_bytes=peak_bytes(),
+        samples_per_second=round(progress.rows / spent, 2) if spent else None,
+        lengths=lengths,
+        prefix=prefix,
+        processes=run.share.world,
+        precision=run.training.precision or TrainingPrecision.FP32,
+        throughput=run.meter.measured(run.train, progress, prefix),
+        seconds={"train": round(spent, 3), "total": round(seconds, 3)},
+        warnings=[
+            *truncation_warnings(lengths, length),
+            *halving_warnings(run.training, progress.halvings),
+        ],
+    )
 
 
 def best_report(reports: Sequence[EpochReport], metric: str) -> EpochReport:
@@ -92,258 +390,3 @@ def stops_early(reports: Sequence[EpochReport], metric: str, training: TrainingS
 def _value(report: EpochReport, metric: str) -> float:
     value = report.metrics[metric]
     return -math.inf if value is None else value
-
-
-@dataclass
-class Finetune:
-    """One run: what it works on and how far it is."""
-
-    loaded: LoadedModel
-    data: TaskData
-    spec: FinetuneSpec
-    layers: Sequence[Unit]
-    report: Reporter
-    scores: Mapping[str, float] | None = None
-    room: Room | None = None
-    resume: Path | None = None
-    progress: Progress = field(default_factory=Progress)
-
-    def __post_init__(self) -> None:
-        device = PartialState().device
-        before = saved_precision(self.resume) if self.resume else None
-        training = self.training = with_precision(self.spec.training, device, before)
-        self.loaded.model.to(device)
-        self.meter = Meter(self.loaded, training.precision or TrainingPrecision.FP32)
-        self.share = present_share()
-        self.numerics = Numerics(training, device)
-        self.report.phase("tokenize")
-        tokenizer, length = self.loaded.tokenizer, training.max_length
-        with PartialState().main_process_first():  # the others find its tokens on disk
-            self.train = encode_split(self.data, "train", tokenizer, length)
-            self.validation = encode_split(self.data, "validation", tokenizer, length)
-        self.lengths = token_lengths(self.train, self.loaded, length, self.validation)
-        world, rows, classes = self.share.world, len(self.train), len(self.data.labels)
-        check_training(
-            training, self.data.problem, self.data.metrics, classes=classes, rows=rows,
-            processes=world,
-        )  # fmt: skip
-        self.total_steps = total_steps(training, rows, world)
-        self.metric = training.metric or self.data.metrics[0]
-        self.tracker: RankingTracker | None = None
-        if self.spec.track_ranking:  # a resumed run finds the same, from the same weights
-            self.report.phase("rank")
-            self.tracker = RankingTracker(self.loaded, self.data, training)
-        self.moving = self._moving()
-        self.digests = frozen_digests(self.loaded.model)
-        loss = loss_for(training, self.data.problem, classes, self.train)
-        self.stepper = Stepper(
-            self.loaded.model, self.moving, self.train, loss, training, numerics=self.numerics,
-            share=self.share,
-        )  # fmt: skip
-        torch.manual_seed(training.seed + self.share.rank)
-        if self.resume is not None:
-            self._restore(self.resume)
-
-    def _moving(self) -> Moving:
-        trained = make_trainable(self.loaded, self.layers, self.spec)
-        factors = rate_factors(self.loaded, trained, self.layers, self.training, self.scores)
-        optimizer = make_optimizer(trained, self.training, factors)
-        schedule = make_schedule(optimizer, self.training, self.total_steps)
-        return Moving(trained, optimizer, schedule, self.numerics.scaler)
-
-    def _restore(self, folder: Path) -> None:
-        """Go on exactly where the saved state was."""
-        self.progress = load_state(folder, self.moving, self.stepper.device, self.share)
-        self.stepper.halvings = self.progress.halvings
-
-    def run(self) -> None:
-        """Train to the last step, evaluating after each epoch or so many steps."""
-        self._state_saved = time.monotonic()
-        self._plan: tuple[int, list[list[Rows]]] | None = None
-        with self.numerics.settings():
-            self.prefix = self._open_prefix()
-            self.progress.replays = self.prefix.replays
-            self.progress.precision = self.training.precision
-            self.stepper.replay = partial(self.prefix.replay, "train")
-            with self.prefix.installed():
-                self._train()
-
-    def _open_prefix(self) -> Prefix:
-        """What lies below the lowest trained layer, ready to be replayed."""
-        train = Split(self.train, self.numerics.autocast)
-        per_epoch = steps_per_epoch(self.training, len(self.train), self.share.world)
-        return open_prefix(
-            self.loaded, {"train": train, "validation": Split(self.validation)}, self.training,
-            self.report, digests=self.digests, passes=self.total_steps / per_epoch, room=self.room,
-            before=self.progress.replays,
-        )  # fmt: skip
-
-    def _train(self) -> None:
-        self.report.phase("train")
-        self.stepper.model.train()
-        while True:
-            if evaluation_due(self.progress, self.training, self.total_steps):
-                self._evaluate()
-            if self._over():
-                return
-            self._step()
-            self._stop_or_save()
-
-    def _over(self) -> bool:
-        done = self.progress.step >= self.total_steps
-        return done or stops_early(self.progress.reports, self.metric, self.training)
-
-    def _steps(self) -> list[list[Rows]]:
-        """The batches of each step of the present epoch."""
-        epoch = self.progress.epoch
-        if self._plan is None or self._plan[0] != epoch:
-            steps = epoch_steps(self.train.lengths, self.training, epoch, self.share.world)
-            self._plan = epoch, steps
-        return self._plan[1]
-
-    def _step(self) -> None:
-        began = time.perf_counter()
-        progress, steps = self.progress, self._steps()
-        batches = steps[progress.batch]
-        progress.add_loss(self.stepper.step(batches), sum(map(len, batches)))
-        progress.halvings = self.stepper.halvings
-        progress.step += 1
-        progress.batch += 1
-        if progress.batch == len(steps):
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-        if progress.step % LOG_EVERY == 0:
-            settle(self.stepper.device)
-        progress.train_seconds += time.perf_counter() - began
-        if progress.step % LOG_EVERY == 0:
-            self._log()
-
-    def _epochs(self) -> float:
-        """How many epochs are done, parts of one included."""
-        progress = self.progress
-        part = progress.batch / len(self._steps()) if progress.batch else 0.0
-        return progress.epoch + part
-
-    def _log(self) -> None:
-        value = self.progress.recent_loss()
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the loss is not finite at step {self.progress.step}; lower training.learning_rate"
-            )
-        rate = max(float(rate) for rate in self.moving.schedule.get_last_lr())
-        self.report.metric(
-            self.progress.step, self._epochs(), {"train_loss": value, "learning_rate": rate}
-        )
-
-    def _stop_or_save(self) -> None:
-        """Hear what the reporter wants; all processes do the same."""
-        wanted = GO_ON
-        if time.monotonic() - self._state_saved > STATE_SECONDS:
-            wanted = SAVE
-        try:
-            self.report.step(self.progress.step, self.total_steps, "steps")
-        except Stopped as stop:
-            wanted = DRAIN if stop.resumable else CANCEL
-        wanted = first_says(wanted, self.share)
-        if wanted in {SAVE, DRAIN}:
-            self._save_state()
-        if wanted in {DRAIN, CANCEL}:
-            raise Stopped(resumable=wanted == DRAIN)
-
-    def _save_state(self) -> None:
-        first = self.share.rank == 0
-        folder = self.report.new_folder(f"state-{self.progress.step}") if first else Path()
-        save_state(folder, self.progress, self.moving, self.stepper.device, self.share)
-        if first:
-            self.report.state(folder, self.progress.step)
-        self._state_saved = time.monotonic()
-
-    def _evaluate(self) -> None:
-        self.report.phase("evaluate")
-        progress = self.progress
-        model, device = self.loaded.model, self.stepper.device
-        replay = partial(self.prefix.replay, "validation")
-        found = measured(model, self.validation, self.data, device, replay=replay)
-        entry = EpochReport(
-            epoch=self._epochs(), step=progress.step, train_loss=progress.epoch_loss(),
-            metrics=found.metrics(self.data.metrics),
-            also=evaluate_also(model, self.data.also, device),
-            ranking=self.tracker.now() if self.tracker else None,
-        )  # fmt: skip
-        progress.reports.append(entry)
-        is_best = best_report(progress.reports, self.metric) is entry
-        if is_best:
-            entry.noise = found.noise(self.metric)
-        self.report.metric(progress.step, entry.epoch, reported(entry))
-        if self.share.rank == 0:
-            keep_checkpoint(
-                self.report, self.loaded, self.data, self.spec, self.layers,
-                list(self.moving.trained), entry, is_best=is_best,
-            )  # fmt: skip
-        if not self._over():
-            self._save_state()
-            self.report.phase("train")
-            self.stepper.model.train()
-
-    def result(self, seconds: float) -> FinetuneResult:
-        """What was reached, after proving that nothing frozen moved."""
-        check_frozen(self.loaded.model, self.digests)
-        progress = self.progress
-        spent = progress.train_seconds
-        return FinetuneResult(
-            trained_layers=[layer.name for layer in self.layers],
-            included=list(self.spec.selection.include),
-            adapter=self.spec.adapter,
-            trainable_parameters=sum(p.numel() for p in self.moving.trained.values()),
-            total_parameters=sum(p.numel() for p in self.loaded.model.parameters()),
-            primary_metric=self.metric,
-            best=best_report(progress.reports, self.metric),
-            epochs=progress.reports,
-            stopped_early=progress.step < self.total_steps,
-            ranking_at_start=self.tracker.at_start if self.tracker else None,
-            frozen_verified=True,
-            peak_memory_bytes=peak_bytes(),
-            samples_per_second=round(progress.rows / spent, 2) if spent else None,
-            lengths=self.lengths,
-            prefix=self.prefix.report,
-            processes=self.share.world,
-            precision=self.training.precision or TrainingPrecision.FP32,
-            throughput=self.meter.measured(self.train, progress, self.prefix.report),
-            seconds={"train": round(spent, 3), "total": round(seconds, 3)},
-            warnings=truncation_warnings(self.lengths, self.training.max_length)
-            + halving_warnings(self.training, progress.halvings),
-        )  # fmt: skip
-
-
-def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside its options
-    loaded: LoadedModel,
-    data: TaskData,
-    spec: FinetuneSpec,
-    layers: Sequence[Unit],
-    report: Reporter | None = None,
-    resume: Path | None = None,
-    scores: Mapping[str, float] | None = None,
-    room: Room | None = None,
-    *,
-    earlier_best: tuple[Path, Mapping[str, Any]] | None = None,
-) -> FinetuneResult:
-    """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
-
-    ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
-    the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
-    go by; ``room`` is what the frozen prefix may take; ``earlier_best`` is the best checkpoint of
-    the interrupted run with what was reported of it, for ``checkpoints.onnx``. In a group of
-    processes (torchrun, accelerate launch) each computes a part of every step. Raises
-    TrainingInvalid where the options do not fit, ExportFailed, TrainingDiverged when the loss is
-    not finite, OutOfMemory, and Stopped when the reporter asks for it.
-    """
-    reset_peak()
-    began = time.perf_counter()
-    report = report or Quiet()
-    export = None
-    if spec.checkpoints.onnx and present_share().rank == 0:
-        export = BestExport(loaded, data, spec.training.max_length, report, earlier_best)
-    run = Finetune(loaded, data, spec, layers, export or report, scores, room, resume)
-    run.run()
-    result = run.result(time.perf_counter() - began)
-    result.onnx = export.finish() if export else None
-    return result

@@ -38,8 +38,12 @@ class Progress:
     recent_total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     recent_rows: int = 0
 
-    def add_loss(self, mean: Tensor, rows: int) -> None:
-        """The mean loss of a step of so many rows."""
+    def add_step(self, mean: Tensor, rows: int, steps_per_epoch: int) -> None:
+        """Count a step of so many rows, whose mean loss this is."""
+        self.step += 1
+        self.batch += 1
+        if self.batch == steps_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
         weighted = mean.double() * rows
         self.epoch_total = self.epoch_total.to(weighted.device) + weighted
         self.recent_total = self.recent_total.to(weighted.device) + weighted

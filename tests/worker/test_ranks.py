@@ -26,16 +26,16 @@ FAULT = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-    from surgery.training.loop import Finetune
+    from surgery.training import loop
 
-    whole = Finetune._stop_or_save
+    whole = loop._asked
 
-    def failing(self):
-        if self.progress.step == 2:
+    def failing(run, progress, saved_at):
+        if progress.step == 2:
             {fault}
-        whole(self)
+        return whole(run, progress, saved_at)
 
-    Finetune._stop_or_save = failing
+    loop._asked = failing
 """
 
 
