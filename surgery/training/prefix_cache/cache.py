@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgery.data.tokens.dataset import Batch, Encoded, batches_by_length, on_device
+from surgery.data.tokens.dataset import Encoded, batches_by_length, on_device
 from surgery.errors import Fault, TrainingInvalid
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import model_inputs
@@ -25,7 +26,7 @@ from surgery.schemas.training import TrainingSpec
 from surgery.training.prefix_cache.replay import StandIns, prefix_states, quiet_prefix
 from surgery.training.prefix_cache.states import Layout, States, prefix_key, split_key
 from surgery.training.prefix_cache.store import Kept, Place, Room, Store, Wanted
-from surgery.training.prefix_cache.trace import CannotReplay, Cut, Embedded, Form, find_cut, form_of
+from surgery.training.prefix_cache.trace import CannotReplay, Cut, Form, find_cut, form_of
 
 # Largest difference of a logit from the plain forward pass's, as a share of the largest logit. A
 # wrong replay is off by the logits' own size.
@@ -41,72 +42,60 @@ TRACED_ROWS = 3
 CHECKED_ROWS = 4
 
 
-class Check:
-    """A few rows of a split, on which a way to replay is compared with the plain forward pass.
+@torch.no_grad()
+def fitting_stand_ins(
+    model: nn.Module, cut: Cut, form: Form, encoded: Encoded, kept: torch.dtype
+) -> tuple[StandIns, bool]:
+    """Stand-ins that give the logits of the plain forward pass of a few rows, in eval mode.
 
-    ``kept`` is the dtype in which states are stored. All in eval mode.
+    ``kept`` is the dtype in which states are stored. Also says whether the head reads no state but
+    the first token's. Raises CannotReplay where no stand-ins do.
     """
+    plain = _logits(model, encoded)
+    for embeddings in [None] if cut.embeddings is None else [cut.embeddings, None]:
+        stand_ins = StandIns(cut, form, embeddings)
+        whole = _replayed(model, stand_ins, Layout(encoded, first_only=False), encoded, kept)
+        if not _are_close(plain, whole, kept):
+            continue
+        if cut.after is not None:
+            return stand_ins, False
+        first = _replayed(model, stand_ins, Layout(encoded, first_only=True), encoded, kept)
+        return stand_ins, torch.equal(first, whole)
+    raise CannotReplay("replaying its output does not give the model's own predictions")
 
-    def __init__(
-        self, model: nn.Module, cut: Cut, form: Form, encoded: Encoded, kept: torch.dtype
-    ) -> None:
-        self._model, self._cut, self._form, self._kept = model, cut, form, kept
-        self._encoded = encoded
-        self._device = next(model.parameters()).device
-        self._rows = list(range(len(encoded)))
-        self._batch = self._on_device(self._rows)
 
-    @torch.no_grad()
-    def fitting(self) -> tuple[StandIns, bool]:
-        """Stand-ins that give the logits of the plain forward pass, and whether the head reads no
-        state but the first token's.
+def _are_close(plain: Tensor, found: Tensor, kept: torch.dtype) -> bool:
+    exact = (torch.float32, torch.float64)
+    rounds = kept not in exact or plain.dtype not in exact
+    rounds |= torch.get_float32_matmul_precision() != "highest"
+    worst = float((plain - found).abs().max())
+    return worst <= (ROUNDED if rounds else TOLERANCE) * float(plain.abs().max())
 
-        Raises CannotReplay where none do.
-        """
-        plain = self._logits()
-        choices: list[Embedded | None] = [None]
-        if self._cut.embeddings is not None:
-            choices.insert(0, self._cut.embeddings)
-        for embeddings in choices:
-            stand_ins = StandIns(self._cut, self._form, embeddings)
-            whole = self._replayed(stand_ins, first_only=False)
-            if self._close(plain, whole):
-                return stand_ins, self._reads_first_only(stand_ins, whole)
-        raise CannotReplay("replaying its output does not give the model's own predictions")
 
-    def _reads_first_only(self, stand_ins: StandIns, whole: Tensor) -> bool:
-        if self._cut.after is not None:
-            return False
-        first = self._replayed(stand_ins, first_only=True)
-        return torch.equal(first, whole)
+def _replayed(
+    model: nn.Module, stand_ins: StandIns, layout: Layout, encoded: Encoded, kept: torch.dtype
+) -> Tensor:
+    """The logits of the rows once their states are stored in that layout and replayed."""
+    device, rows = _device_of(model), list(range(len(encoded)))
+    cut, form = stand_ins.cut, stand_ins.form
+    states = States(layout, torch.zeros(layout.states + 1, form.width, dtype=kept, device=device))
+    for row in rows:
+        batch = on_device(encoded.batch([row]), device)
+        states.put([row], prefix_states(model, cut, form, batch))
+    with stand_ins.installed(), stand_ins.replay(states, rows):
+        return _logits(model, encoded)
 
-    def _close(self, plain: Tensor, found: Tensor) -> bool:
-        exact = (torch.float32, torch.float64)
-        rounds = self._kept not in exact or plain.dtype not in exact
-        rounds |= torch.get_float32_matmul_precision() != "highest"
-        worst = float((plain - found).abs().max())
-        return worst <= (ROUNDED if rounds else TOLERANCE) * float(plain.abs().max())
 
-    def _replayed(self, stand_ins: StandIns, *, first_only: bool) -> Tensor:
-        layout = Layout(self._encoded, first_only=first_only)
-        flat = torch.zeros(
-            layout.states + 1, self._form.width, dtype=self._kept, device=self._device
-        )
-        states = States(layout, flat)
-        for row in self._rows:
-            batch = self._on_device([row])
-            states.put([row], prefix_states(self._model, self._cut, self._form, batch))
-        with stand_ins.installed(), stand_ins.replay(states, self._rows):
-            return self._logits()
+def _logits(model: nn.Module, encoded: Encoded) -> Tensor:
+    batch = on_device(encoded.batch(list(range(len(encoded)))), _device_of(model))
+    logits: Tensor = model(**model_inputs(model, batch)).logits
+    if encoded.tagged:  # nobody reads what is said of padding
+        return logits[batch["attention_mask"] == 1]
+    return logits
 
-    def _logits(self) -> Tensor:
-        logits: Tensor = self._model(**model_inputs(self._model, self._batch)).logits
-        if self._encoded.tagged:  # nobody reads what is said of padding
-            return logits[self._batch["attention_mask"] == 1]
-        return logits
 
-    def _on_device(self, rows: Sequence[int]) -> Batch:
-        return on_device(self._encoded.batch(rows), self._device)
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 @dataclass(frozen=True)
@@ -169,137 +158,116 @@ def open_prefix(
 ) -> Prefix:
     """Find the frozen prefix of a model whose ``requires_grad`` are set, and store its states.
 
-    ``digests`` are `selection.frozen_digests` of the model; ``passes`` is how often the run goes
+    ``digests`` are `trainable.frozen_digests` of the model; ``passes`` is how often the run goes
     through ``train``; ``before`` is whether an interrupted run that goes on replayed states: their
     rounding is not that of a whole forward pass, so that it must do the same to end the same.
     Raises TrainingInvalid where ``prefix_cache`` asks for a place that the states do not fit in,
     and Stopped.
     """
-    opening = _Opening(loaded, splits, training, report, digests, passes, room or Room(), before)
-    was_training = loaded.model.training
-    loaded.model.eval()
+    model, train = loaded.model, splits["train"]
+    was_training = model.training
+    model.eval()
     try:
-        return opening.open()
-    finally:
-        loaded.model.train(was_training)
-
-
-@dataclass
-class _Opening:
-    """Decides what becomes of a prefix."""
-
-    loaded: LoadedModel
-    splits: Mapping[str, Split]
-    training: TrainingSpec
-    report: Reporter
-    digests: Mapping[str, str]
-    passes: float
-    room: Room
-    before: bool | None
-
-    def __post_init__(self) -> None:
-        self.model = self.loaded.model
-        self.device = next(self.model.parameters()).device
-
-    def open(self) -> Prefix:
-        train = self.splits["train"]
-        batch = self._batch(train.encoded, _spread(train.encoded, TRACED_ROWS))
+        traced = _spread(train.encoded, TRACED_ROWS)
+        batch = on_device(train.encoded.batch(traced), _device_of(model))
         with train.context():
-            self.cut = find_cut(self.model, self.loaded.blocks, batch)
-        if self.cut.reason is not None:
-            return self._without("none", self.cut.reason)
-        if self.training.prefix_cache == "off":
-            return self._without("recompute", "prefix_cache is off")
-        if self.before is False:
-            return self._without("recompute", "it was before the run was interrupted")
-        try:
-            self.form = form_of(self.cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
-            with train.context():
-                some = train.encoded.select(_spread(train.encoded, CHECKED_ROWS))
-                check = Check(self.model, self.cut, self.form, some, self._dtype)
-                self.stand_ins, self.first_only = check.fitting()
-            return self._kept()
-        except CannotReplay as cannot:
-            return self._refused(str(cannot))
+            cut = find_cut(model, loaded.blocks, batch)
+        if cut.reason is not None:
+            return Prefix(loaded, cut, _report(cut, "none", cut.reason))
+        if training.prefix_cache == "off":
+            return Prefix(loaded, cut, _report(cut, "recompute", "prefix_cache is off"))
+        if before is False:
+            reason = "it was before the run was interrupted"
+            return Prefix(loaded, cut, _report(cut, "recompute", reason))
 
-    def _batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
-        return on_device(encoded.batch(rows), self.device)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """What states are stored in: as computed, or bf16."""
-        if self.training.prefix_cache_dtype == "bf16":
-            return torch.bfloat16
-        return torch.promote_types(self.form.dtype, torch.float32)
-
-    def _kept(self) -> Prefix:
+        form = form_of(cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
+        dtype = _stored_dtype(form, training)
+        with train.context():
+            checked = train.encoded.select(_spread(train.encoded, CHECKED_ROWS))
+            stand_ins, first_only = fitting_stand_ins(model, cut, form, checked, dtype)
         began = time.perf_counter()
-        store = Store(self._wanted(), self.room, self.device, self._fill)
-        places = PLACES[self.training.prefix_cache]
-        for place in places:
-            found = store.found(place)
-            if found is not None:
-                return self._with(found, store, began)
-        if self.training.prefix_cache == "auto" and self.passes < 1 and not self.before:
-            return self._without("recompute", "the run is over before it has seen each row once")
-        self.report.phase("prefix")
-        refusals = []
-        for place in places:
-            try:
-                return self._with(store.keep(place), store, began)
-            except CannotReplay as cannot:
-                refusals.append(str(cannot))
-        raise CannotReplay("; ".join(refusals))
-
-    def _wanted(self) -> dict[str, Wanted]:
-        key = prefix_key(self.loaded, self.cut, self.digests, self.training, self._dtype)
+        key = prefix_key(loaded, cut, digests, training, dtype)
         wanted = {}
-        for name, split in self.splits.items():
-            layout = Layout(split.encoded, first_only=self.first_only)
+        for name, split in splits.items():
+            layout = Layout(split.encoded, first_only=first_only)
             own = split_key(key, name, split.encoded, layout)
-            wanted[name] = Wanted(own, layout, self.form.width, self._dtype)
-        return wanted
+            wanted[name] = Wanted(own, layout, form.width, dtype)
+        fill = partial(_fill, model, stand_ins, splits, report)
+        store = Store(wanted, room or Room(), _device_of(model), fill)
+        kept = _keep(store, training, report, is_short=passes < 1 and not before)
+        found = _report(cut, kept.place, kept.reason)
+        found.rows = sum(len(split.encoded) for split in splits.values())
+        found.states = sum(each.layout.states for each in wanted.values())
+        found.bytes, found.dtype = store.bytes, str(dtype).removeprefix("torch.")
+        found.reused, found.seconds = kept.reused, round(time.perf_counter() - began, 3)
+        return Prefix(loaded, cut, found, stand_ins, kept.states)
+    except CannotReplay as cannot:
+        reason = _recomputing(training, str(cannot), before=before)
+        return Prefix(loaded, cut, _report(cut, "recompute", reason))
+    finally:
+        model.train(was_training)
 
-    def _fill(self, name: str, states: States) -> None:
-        """Batches of like length, the same ones whatever the run: the states are the same bits."""
-        split = self.splits[name]
-        total, done = len(split.encoded), 0
-        for rows in batches_by_length(split.encoded.lengths, None):
-            with split.context():
-                batch = self._batch(split.encoded, rows)
-                states.put(rows, prefix_states(self.model, self.cut, self.form, batch))
-            done += len(rows)
-            self.report.step(done, total, "rows")
 
-    def _with(self, kept: Kept, store: Store, began: float) -> Prefix:
-        report = self._reported(kept.place, kept.reason)
-        report.rows = sum(len(split.encoded) for split in self.splits.values())
-        report.states = sum(states.layout.states for states in kept.states.values())
-        report.bytes = store.bytes
-        report.dtype = str(self._dtype).removeprefix("torch.")
-        report.reused = kept.reused
-        report.seconds = round(time.perf_counter() - began, 3)
-        return Prefix(self.loaded, self.cut, report, self.stand_ins, kept.states)
+def _stored_dtype(form: Form, training: TrainingSpec) -> torch.dtype:
+    """What states are stored in: as computed, or bf16."""
+    if training.prefix_cache_dtype == "bf16":
+        return torch.bfloat16
+    return torch.promote_types(form.dtype, torch.float32)
 
-    def _refused(self, why: str) -> Prefix:
-        """The states cannot be kept: an error where that was asked for."""
-        asked = self.training.prefix_cache
-        if asked == "auto":
-            again = "; before the interruption states were replayed: the last bits may differ"
-            return self._without("recompute", why + again * bool(self.before))
+
+def _fill(
+    model: nn.Module,
+    stand_ins: StandIns,
+    splits: Mapping[str, Split],
+    report: Reporter,
+    name: str,
+    states: States,
+) -> None:
+    """Batches of like length, the same ones whatever the run: the states are the same bits."""
+    split, done = splits[name], 0
+    for rows in batches_by_length(split.encoded.lengths, None):
+        with split.context():
+            batch = on_device(split.encoded.batch(rows), _device_of(model))
+            states.put(rows, prefix_states(model, stand_ins.cut, stand_ins.form, batch))
+        done += len(rows)
+        report.step(done, len(split.encoded), "rows")
+
+
+def _keep(store: Store, training: TrainingSpec, report: Reporter, *, is_short: bool) -> Kept:
+    """The states that an earlier run left, or else those computed now. Raises CannotReplay."""
+    places = PLACES[training.prefix_cache]
+    for place in places:
+        found = store.found(place)
+        if found is not None:
+            return found
+    if training.prefix_cache == "auto" and is_short:
+        raise CannotReplay("the run is over before it has seen each row once")
+    report.phase("prefix")
+    refusals = []
+    for place in places:
+        try:
+            return store.keep(place)
+        except CannotReplay as cannot:
+            refusals.append(str(cannot))
+    raise CannotReplay("; ".join(refusals))
+
+
+def _recomputing(training: TrainingSpec, why: str, *, before: bool | None) -> str:
+    """Why each step computes the prefix. Raises TrainingInvalid where stored states are a must."""
+    asked = training.prefix_cache
+    if asked != "auto":
         raise TrainingInvalid(
             f"prefix_cache {asked} is not possible: {why}; ask for auto or off",
             [Fault(why, pointer="/training/prefix_cache")],
         )
+    if before:
+        why += "; before the interruption states were replayed: the last bits may differ"
+    return why
 
-    def _without(self, mode: Mode, reason: str) -> Prefix:
-        return Prefix(self.loaded, self.cut, self._reported(mode, reason))
 
-    def _reported(self, mode: Mode, reason: str) -> PrefixReport:
-        runs = len(self.cut.runs)
-        return PrefixReport(
-            mode=mode, reason=reason, layers=runs, share=round(runs / self.cut.total, 4)
-        )
+def _report(cut: Cut, mode: Mode, reason: str) -> PrefixReport:
+    runs = len(cut.runs)
+    return PrefixReport(mode=mode, reason=reason, layers=runs, share=round(runs / cut.total, 4))
 
 
 def _spread(encoded: Encoded, count: int) -> list[int]:

@@ -80,7 +80,7 @@ class StandIns:
     """
 
     def __init__(self, cut: Cut, form: Form, embeddings: Embedded | None) -> None:
-        self._cut, self._form = cut, form
+        self.cut, self.form = cut, form
         self.embeddings = embeddings
         self._selected: tuple[States, Sequence[int]] | None = None
         self._padded: Tensor | None = None
@@ -90,7 +90,7 @@ class StandIns:
         """Put them in place; without selected rows they change nothing."""
         changed: list[tuple[nn.Module, Forward | None]] = []
         try:
-            changed.extend(_replace(module, self._block) for module in self._cut.blocks)
+            changed.extend(_replace(module, self._block) for module in self.cut.blocks)
             if self.embeddings is not None:
                 changed.append(_replace(self.embeddings.module, self._embed))
             yield
@@ -112,10 +112,10 @@ class StandIns:
             return forward(*given, **named)
         if self._padded is None:
             incoming = self._incoming([*given, *named.values()])
-            tokens = incoming.shape[0 if self._form.tokens_first else 1]
+            tokens = incoming.shape[0 if self.form.tokens_first else 1]
             states, rows = self._selected
-            self._padded = states.padded(rows, tokens).to(incoming.device, self._form.dtype)
-        return self._form.wrap(self._padded)
+            self._padded = states.padded(rows, tokens).to(incoming.device, self.form.dtype)
+        return self.form.wrap(self._padded)
 
     def _incoming(self, given: Sequence[Any]) -> Tensor:
         """What a block is given to work on: its length is that of the states."""
@@ -124,7 +124,7 @@ class StandIns:
             for value in given
             if isinstance(value, Tensor)
             and value.dim() == 3
-            and value.shape[2] == self._form.width
+            and value.shape[2] == self.form.width
             and value.is_floating_point()
         )
 

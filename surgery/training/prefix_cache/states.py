@@ -92,7 +92,7 @@ def prefix_key(
 ) -> str:
     """One for each model, values of its frozen tensors, end of the prefix and number format.
 
-    ``digests`` are `selection.frozen_digests`; parameters above the prefix do not count.
+    ``digests`` are `trainable.frozen_digests`; parameters above the prefix do not count.
     """
     inside = {id(module) for module in cut.blocks}
     above = {
