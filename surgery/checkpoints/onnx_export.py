@@ -23,7 +23,7 @@ from surgery.data.tokens.dataset import Batch, Encoded, TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import ExportFailed
 from surgery.io.folders import MANIFEST, complete_folder
-from surgery.io.reporter import Reporter
+from surgery.io.reporter import ForwardingReporter, Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
 from surgery.schemas.finetune import OnnxReport
@@ -147,7 +147,7 @@ def _run(path: Path, batch: Batch) -> np.ndarray[Any, Any]:
     return logits
 
 
-class BestExport:
+class BestExport(ForwardingReporter):
     """A run's reporter that keeps a copy of the best checkpoint's files until the end.
 
     Made before training, it exports the untrained model, so that a model that cannot be exported
@@ -159,12 +159,13 @@ class BestExport:
         self, loaded: LoadedModel, data: TaskData, max_length: int, report: Reporter,
         earlier: tuple[Path, Mapping[str, Any]] | None = None,
     ) -> None:  # fmt: skip
+        super().__init__(report)
         require_packages()
-        self._report, self._loaded, self._best = report, loaded, earlier
+        self._loaded, self._best = loaded, earlier
         chosen = choose_rows(len(data.validation), ROWS, seed=0)
         self._rows = encode(data.validation, loaded.tokenizer, max_length, chosen)
-        report.phase("export")
-        trial = report.new_folder("onnx-trial")
+        self.phase("export")
+        trial = self.new_folder("onnx-trial")
         trial.mkdir()
         try:
             export_onnx(copy.deepcopy(loaded.model).cpu().eval(), self._rows, trial / ONNX_FILE)
@@ -174,20 +175,20 @@ class BestExport:
     def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
         """Keep the best one's files under another name, then report it."""
         if record["is_best"]:
-            kept = self._report.new_folder(f"best-{record['step']}")
+            kept = self.new_folder(f"best-{record['step']}")
             _link(directory, kept)
             if self._best is not None and self._best[0].parent == kept.parent:
                 shutil.rmtree(self._best[0])
             self._best = kept, record
-        self._report.checkpoint(directory, record)
+        super().checkpoint(directory, record)
 
     def finish(self) -> OnnxReport:
         """Export the best checkpoint and report it again, with the file in it."""
         assert self._best is not None, "a run that is over has evaluated"
         folder, record = self._best
-        self._report.phase("export")
+        self.phase("export")
         began = time.perf_counter()
-        target = self._report.new_folder(f"checkpoint-{record['step']}-onnx")
+        target = self.new_folder(f"checkpoint-{record['step']}-onnx")
         with complete_folder(target) as building:
             _link(folder, building)
             (building / MANIFEST).unlink()
@@ -198,30 +199,8 @@ class BestExport:
             for name, text in documents(entries).items():
                 (building / name).unlink()  # a link: the other folder's file must stay as it is
                 (building / name).write_text(text)
-        self._report.checkpoint(target, record)
+        super().checkpoint(target, record)
         return report
-
-    # The rest is the reporter's own.
-
-    def phase(self, name: str) -> None:
-        """Handed on."""
-        self._report.phase(name)
-
-    def step(self, done: int, total: int | None, unit: str) -> None:
-        """Handed on."""
-        self._report.step(done, total, unit)
-
-    def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
-        """Handed on."""
-        self._report.metric(step, epoch, values)
-
-    def state(self, directory: Path, step: int) -> None:
-        """Handed on."""
-        self._report.state(directory, step)
-
-    def new_folder(self, name: str) -> Path:
-        """Handed on."""
-        return self._report.new_folder(name)
 
 
 def _link(source: Path, target: Path) -> None:

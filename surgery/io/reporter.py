@@ -64,3 +64,34 @@ class Quiet:
             raise ValueError("this run keeps checkpoints: give it a folder to keep them in")
         self.out.mkdir(parents=True, exist_ok=True)
         return self.out / name
+
+
+class ForwardingReporter:
+    """Passes everything on to another reporter; what derives from it overrides what it changes."""
+
+    def __init__(self, report: Reporter) -> None:
+        self._report = report
+
+    def phase(self, name: str) -> None:
+        """Passed on."""
+        self._report.phase(name)
+
+    def step(self, done: int, total: int | None, unit: str) -> None:
+        """Passed on; raises Stopped."""
+        self._report.step(done, total, unit)
+
+    def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
+        """Passed on."""
+        self._report.metric(step, epoch, values)
+
+    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+        """Passed on."""
+        self._report.checkpoint(directory, record)
+
+    def state(self, directory: Path, step: int) -> None:
+        """Passed on."""
+        self._report.state(directory, step)
+
+    def new_folder(self, name: str) -> Path:
+        """Passed on."""
+        return self._report.new_folder(name)

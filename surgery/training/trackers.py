@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker
 
 from surgery.io.folders import complete_folder
-from surgery.io.reporter import Reporter
+from surgery.io.reporter import ForwardingReporter, Reporter
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.tracker_services import (
     BROKEN_OFF_SECONDS,
@@ -100,7 +100,7 @@ class EventFiles:
             log.warning(self.warning)
 
 
-class Tracked:
+class Tracked(ForwardingReporter):
     """Passes everything on to another reporter, and numbers to trackers.
 
     ``keep`` is handed a complete folder with a copy of TensorBoard's files before each checkpoint
@@ -109,36 +109,25 @@ class Tracked:
     """
 
     def __init__(self, report: Reporter, trackers: Trackers, keep: Keep | None) -> None:
-        self._report, self._trackers, self._keep = report, trackers, keep
+        super().__init__(report)
+        self._trackers, self._keep = trackers, keep
         self._kept = 0
         self.warnings: list[str] = []
 
-    def phase(self, name: str) -> None:
-        """Passed on."""
-        self._report.phase(name)
-
-    def step(self, done: int, total: int | None, unit: str) -> None:
-        """Passed on; raises Stopped."""
-        self._report.step(done, total, unit)
-
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Passed on, and told to the trackers."""
-        self._report.metric(step, epoch, values)
+        super().metric(step, epoch, values)
         self._trackers.log(values, step)
 
     def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
         """Passed on, after the log so far."""
         self.keep()
-        self._report.checkpoint(directory, record)
+        super().checkpoint(directory, record)
 
     def state(self, directory: Path, step: int) -> None:
         """Passed on, after the log so far."""
         self.keep()
-        self._report.state(directory, step)
-
-    def new_folder(self, name: str) -> Path:
-        """Passed on."""
-        return self._report.new_folder(name)
+        super().state(directory, step)
 
     def keep(self) -> None:
         """Hand over TensorBoard's files as they are now."""
@@ -146,7 +135,7 @@ class Tracked:
         if self._keep is None or files.warning is not None:
             return
         self._kept += 1
-        target = self._report.new_folder(f"log-{self._kept}")
+        target = self.new_folder(f"log-{self._kept}")
         with complete_folder(target) as building:
             for path in files.folder.iterdir():
                 shutil.copy(path, building)
