@@ -9,20 +9,19 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from surgery.io.folders import bytes_on_disk, is_intact, last_used
+from surgery.io.folders import first_wins, is_intact, make_room, put_away, whole_folder
 
 log = logging.getLogger("surgeon.fetched")
-DISK_SHARE = 0.25  # of what is free on the disk, and of what the folders take already
-ABANDONED_SECONDS = 24 * 3600.0  # a folder still being fetched then is a crash's
+
+
+class _Torn(Exception):
+    """A folder that was fetched is not what its manifest says."""
 
 
 @dataclass
@@ -56,7 +55,7 @@ class FetchedFolders:
             return Held(folder, [lock])
         os.close(lock)
         log.warning("%s is damaged, fetching it again", folder)
-        self._remove(folder)
+        _remove(folder)
         return None
 
     def add(self, key: str, size: int, fetch: Callable[[Path], None]) -> Held | None:
@@ -66,71 +65,35 @@ class FetchedFolders:
         """
         self.make_room(size)
         target = self._path(key)
-        with self._building(target) as (building, held):
-            fetch(building)
-            if not is_intact(building):
-                held.release()
-                return None
-            try:
-                building.rename(target)
-            except OSError:
-                held.release()
-                if not target.is_dir():
-                    raise
-                return self.hold(key)
-        held.path = target
-        return held
-
-    @contextmanager
-    def _building(self, target: Path) -> Iterator[tuple[Path, Held]]:
-        """A folder aside, held; removed unless it was renamed."""
-        building = target.with_name(f".fetching-{secrets.token_hex(8)}")
-        building.mkdir(parents=True)
-        lock = _lock(building, fcntl.LOCK_SH)
-        held = Held(building, [] if lock is None else [lock])
-        try:
-            yield building, held
-        except BaseException:
-            held.release()
-            raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        with first_wins(target), suppress(_Torn), ExitStack() as failed:
+            with whole_folder(target) as building:
+                lock = _lock(building, fcntl.LOCK_SH)
+                assert lock is not None, "nobody else knows of this folder"
+                failed.callback(os.close, lock)
+                fetch(building)
+                if not is_intact(building):
+                    raise _Torn
+            failed.pop_all()
+            return Held(target, [lock])
+        return self.hold(key)
 
     def make_room(self, size: int = 0) -> None:
         """Remove what was not used for longest and nobody holds, until ``size`` more fit."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        sizes = {path: bytes_on_disk(path) for path in self.root.iterdir()}
-        taken = sum(sizes.values())
-        limit = self.limit
-        if limit is None:
-            limit = int(DISK_SHARE * (shutil.disk_usage(self.root).free + taken))
-        used = {path: last_used(path) for path in sizes}
-        for path in sorted(used, key=lambda path: used[path]):
-            aside = path.name.startswith(".")
-            abandoned = aside and time.time() - used[path] > ABANDONED_SECONDS
-            # For one that is larger than all may be, no room can be made: the others stay.
-            helps = not aside and taken + size > limit >= size
-            if (abandoned or helps) and self._remove(path):
-                taken -= sizes[path]
-
-    def _remove(self, folder: Path) -> bool:
-        """Out of the way in one move, so that nobody meets half of it; False where it is held."""
-        lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if lock is None:
-            return False
-        aside = folder.with_name(f".removing-{secrets.token_hex(8)}")
-        try:
-            folder.rename(aside)
-        except FileNotFoundError:  # another process was about to remove it, and did
-            return False
-        finally:
-            os.close(lock)
-        log.info("removing %s", folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        return True
+        make_room(self.root, size, self.limit, remove=_remove)
 
     def _path(self, key: str) -> Path:
         return self.root / quote(key, safe="")
+
+
+def _remove(folder: Path) -> bool:
+    """Put a folder away; False where somebody holds it."""
+    lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if lock is None:
+        return False
+    try:
+        return put_away(folder)
+    finally:
+        os.close(lock)
 
 
 def _lock(folder: Path, how: int) -> int | None:

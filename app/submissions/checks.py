@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +10,7 @@ from typing import Any
 from app.errors import Unprocessable
 from surgery import __version__
 from surgery.errors import Fault, SurgeryError
+from surgery.io.digests import json_digest
 from surgery.schemas.enums import Method, Problem
 from surgery.schemas.ranking import RankingOptions
 
@@ -36,8 +35,7 @@ def pointing(pointer: str) -> Iterator[None]:
 
 def digest_of(content: dict[str, Any]) -> str:
     """A name for content: equal content, equal name."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+    return f"sha256:{json_digest(content, separators=(',', ':'))}"
 
 
 def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:

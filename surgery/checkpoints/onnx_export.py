@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import shutil
 import time
@@ -22,7 +21,7 @@ from surgery.checkpoints.checkpoint import load, read_record
 from surgery.data.tokens.dataset import Batch, Encoded, TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import ExportFailed
-from surgery.io.folders import MANIFEST, complete_folder
+from surgery.io.folders import MANIFEST, complete_folder, link_files, link_folder
 from surgery.io.reporter import ForwardingReporter, Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
@@ -175,8 +174,7 @@ class BestExport(ForwardingReporter):
     def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
         """Keep the best one's files under another name, then report it."""
         if record["is_best"]:
-            kept = self.new_folder(f"best-{record['step']}")
-            _link(directory, kept)
+            kept = link_folder(directory, self.new_folder(f"best-{record['step']}"))
             if self._best is not None and self._best[0].parent == kept.parent:
                 shutil.rmtree(self._best[0])
             self._best = kept, record
@@ -190,7 +188,7 @@ class BestExport(ForwardingReporter):
         began = time.perf_counter()
         target = self.new_folder(f"checkpoint-{record['step']}-onnx")
         with complete_folder(target) as building:
-            _link(folder, building)
+            link_files(folder, building)
             (building / MANIFEST).unlink()
             model = load(self._loaded.snapshot, folder).cpu()
             report = export_onnx(model, self._rows, building / ONNX_FILE)
@@ -201,13 +199,3 @@ class BestExport(ForwardingReporter):
                 (building / name).write_text(text)
         super().checkpoint(target, record)
         return report
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same files under another folder, without their bytes where the file system can."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        try:
-            os.link(path, target / path.name)
-        except OSError:
-            shutil.copyfile(path, target / path.name)

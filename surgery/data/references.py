@@ -5,8 +5,6 @@ A preset or a Hub id is looked up in the mirrors first, then on the Hub.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +23,9 @@ from surgery.data.presets.tasks import TASKS, Task, metrics_for
 from surgery.data.rows import Format
 from surgery.data.splits import mirrored_splits, missing_from_mirror
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
-from surgery.io.sources import Sources, file_digest
+from surgery.io.digests import file_digest, json_digest
+from surgery.io.folders import first_wins
+from surgery.io.sources import Sources
 from surgery.schemas.dataset import Columns, DatasetReport, HubDataset
 from surgery.schemas.enums import Problem
 
@@ -168,11 +168,8 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     """
     folder = sources.cache / "datasets" / source.fingerprint.removeprefix("sha256:")
     if not (folder / REPORT).is_file():
-        try:
+        with first_wins(folder):
             _load(source, sources, folder)
-        except OSError:
-            if not (folder / REPORT).is_file():
-                raise
     text = (folder / REPORT).read_text(encoding="utf-8")
     return folder, DatasetReport.model_validate_json(text)
 
@@ -255,8 +252,7 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
     }
     if source.format is not None:
         whole["format"] = [source.format.name, source.format.version]
-    canonical = json.dumps(whole, sort_keys=True).encode()
-    return "sha256:" + hashlib.sha256(canonical).hexdigest()
+    return f"sha256:{json_digest(whole)}"
 
 
 def _count(path: Path) -> int:

@@ -1,46 +1,71 @@
-"""Folders that exist whole or not at all."""
+"""Folders that exist whole or not at all, and make way where they take too much room."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from surgery.errors import CheckpointDamaged
+from surgery.io.digests import sha256_of
 
+log = logging.getLogger("surgeon.folders")
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
+DISK_SHARE = 0.25  # of what is free on the disk, and of what the folders hold already
+ABANDONED_SECONDS = 24 * 3600.0  # a folder that is still being built then is a crash's
 
 
 @contextmanager
-def complete_folder(target: Path) -> Iterator[Path]:
-    """Build a folder aside; on leaving, sync it, write its manifest and rename it to ``target``.
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Build a folder aside and rename it to ``target`` on leaving; a failure leaves nothing.
 
-    The manifest lists size and SHA-256 of every file. After a crash at any point ``target`` either
-    is not there or is complete.
+    Raises OSError where ``target`` is there already and holds something.
     """
     # Not the process id: containers that share a volume have the same ones.
     building = target.with_name(f".building-{target.name}-{secrets.token_hex(8)}")
     building.mkdir(parents=True)
     try:
         yield building
+        building.rename(target)
+        sync(target.parent)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """A `whole_folder` that is synced and has a manifest with size and SHA-256 of every file.
+
+    After a crash at any point ``target`` either is not there or is complete.
+    """
+    with whole_folder(target) as building:
+        yield building
         manifest = {"files": {path.name: _seal(path) for path in sorted(building.iterdir())}}
         path = building / MANIFEST
         path.write_text(json.dumps(manifest, indent=1))
-        _sync(path)
-        _sync(building)
-        building.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        sync(path)
+        sync(building)
+
+
+@contextmanager
+def first_wins(target: Path) -> Iterator[None]:
+    """Around building ``target``: where another process finished it first, keep that one."""
+    try:
+        yield
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def move_folder(folder: Path, target: Path) -> None:
@@ -51,26 +76,81 @@ def move_folder(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        incoming = target.with_name(f".incoming-{target.name}")
-        shutil.rmtree(incoming, ignore_errors=True)
-        shutil.copytree(folder, incoming)
-        for path in (*incoming.iterdir(), incoming):
-            _sync(path)
-        incoming.rename(target)
+        with whole_folder(target) as building:
+            shutil.copytree(folder, building, dirs_exist_ok=True)
+            for path in (*building.iterdir(), building):
+                sync(path)
         shutil.rmtree(folder)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def link_folder(folder: Path, target: Path) -> Path:
     """A folder of links to the files of another; copies of them on another file system."""
     if not target.is_dir():
-        target.mkdir(parents=True)
-        for path in folder.iterdir():
-            try:
-                (target / path.name).hardlink_to(path)
-            except OSError:
-                shutil.copyfile(path, target / path.name)
+        with whole_folder(target) as building:
+            link_files(folder, building)
     return target
+
+
+def link_files(folder: Path, target: Path) -> None:
+    """The files of one folder also in another, without their bytes where the file system can."""
+    for path in folder.iterdir():
+        try:
+            (target / path.name).hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
+
+
+def put_away(folder: Path) -> bool:
+    """Remove a folder in one move, so that nobody meets half of it; whether that was done."""
+    aside = folder.with_name(f".removing-{secrets.token_hex(8)}")
+    try:
+        folder.rename(aside)
+    except OSError:  # another process was first, or it may not be removed
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
+def make_room(
+    root: Path,
+    need: int = 0,
+    limit: int | None = None,
+    *,
+    keep: Collection[str] = (),
+    remove: Callable[[Path], bool] = put_away,
+) -> int:
+    """Remove the folders not used for longest, until ``need`` more bytes may be written.
+
+    ``limit`` is in bytes for all folders together, default: a share of the disk. Names in ``keep``
+    stay, and so does what ``remove`` does not remove. Returns how many bytes may be written; where
+    ``need`` is more than there can be room for, only what crashes left behind is removed.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    sizes = {path: bytes_on_disk(path) for path in root.iterdir()}
+    used = {path: last_used(path) for path in sizes}
+    ended = time.time() - ABANDONED_SECONDS
+    abandoned = {path for path in sizes if path.name.startswith(".") and used[path] < ended}
+    unused = {path for path in sizes if not path.name.startswith(".") and path.name not in keep}
+    taken, free = sum(sizes.values()), shutil.disk_usage(root).free
+    if limit is None:
+        limit = int(DISK_SHARE * (free + taken))
+    room = min(limit - taken, free)
+    most = max(0, room + sum(sizes[path] for path in abandoned | unused))
+    for path in sorted(abandoned | unused, key=lambda path: used[path]):
+        helps = room < need <= most
+        if (path in abandoned or helps) and remove(path):
+            log.info("removed %s to make room", path)
+            room += sizes[path]
+    return room if need <= most else most
+
+
+def remove_older(root: Path, age_seconds: float) -> None:
+    """Remove the folders in a folder that were not used for so long; others may do the same."""
+    for path in root.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > age_seconds:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -137,25 +217,17 @@ def bytes_on_disk(folder: Path) -> int:
         return 0
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _seal(path: Path) -> dict[str, Any]:
-    _sync(path)
+    sync(path)
     return _describe(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold a file or a folder as it is now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 
@@ -56,16 +54,3 @@ def path_in_mirror(mirror: Path, *parts: str) -> Path | None:
         return path if real.is_relative_to(root) and real.exists() else None
     except OSError:  # a name that no file can have, such as one of over 255 bytes
         return None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hex; read once a process while its size and time stay the same."""
-    real = os.path.realpath(path)
-    state = Path(real).stat()
-    return _digest(real, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _digest(real: str, size: int, modified: int) -> str:  # noqa: ARG001  # part of the cache's key
-    with Path(real).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,14 +8,12 @@ import json
 import logging
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from app.settings import Settings
@@ -158,11 +156,3 @@ class ChildProcess:
             return "the job used more processor time than its deadline leaves to all its cores"
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"the job's process was killed by {name}{hint}"
-
-
-def remove_older(folder: Path, age_seconds: float) -> None:
-    """The folders in a folder that were not touched for so long; other workers may do the same."""
-    for path in folder.glob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > age_seconds:
-                shutil.rmtree(path, ignore_errors=True)

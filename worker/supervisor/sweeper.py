@@ -17,8 +17,8 @@ from app.jobs.queue import unrung
 from app.jobs.records import referenced_paths
 from app.settings import Settings
 from app.tables import Job
+from surgery.io.folders import remove_older
 from surgery.models.source.copy import copies_in
-from worker.supervisor.child_process import remove_older
 from worker.supervisor.environments import WorkerFolders
 
 log = logging.getLogger("surgeon.sweeper")

@@ -8,14 +8,8 @@ some 6 in memory.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import secrets
-import shutil
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -28,6 +22,8 @@ from surgery.data.ingest.repeats import find_repeats
 from surgery.data.ingest.survey import Asked, Survey, first_reading
 from surgery.data.ingest.table import Part, Table
 from surgery.errors import DatasetInvalid
+from surgery.io.digests import json_digest
+from surgery.io.folders import sync, whole_folder
 from surgery.schemas.dataset import WORD_BINS, Columns, DatasetReport, TextLengths
 from surgery.schemas.enums import Problem
 
@@ -92,10 +88,11 @@ def ingest_tables(
     inferred += ["problem"] if problem is None else []
     inferred += ["validation"] if validation is None else []
     mask = survey.mask(labelling, seed, split=validation is None)
-    with _scratch(out) as folder:
+    with whole_folder(out) as folder:
         writers = _write(survey, labelling, tables, mask, folder)
         report = _report(survey, labelling, inferred, mask, writers)
-        _write_durably(folder / REPORT, report.model_dump_json(indent=2))
+        (folder / REPORT).write_text(report.model_dump_json(indent=2), encoding="utf-8")
+        sync(folder / REPORT)
     return report
 
 
@@ -172,26 +169,4 @@ def _fingerprint(labelling: Labelling, writers: dict[str, SplitWriter]) -> str:
         "labels": labelling.names,
         "splits": {split: writer.digest.hexdigest() for split, writer in writers.items()},
     }
-    canonical = json.dumps(content, sort_keys=True).encode()
-    return "sha256:" + hashlib.sha256(canonical).hexdigest()
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when all is written, and goes when not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{secrets.token_hex(8)}"
-    folder.mkdir()
-    try:
-        yield folder
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    return f"sha256:{json_digest(content)}"

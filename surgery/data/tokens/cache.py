@@ -6,12 +6,8 @@ written whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -32,8 +28,8 @@ from surgery.data.tokens.tokenize import (
     tokenizer_fingerprint,
 )
 from surgery.errors import DatasetInvalid
-from surgery.io.folders import complete_folder, read_manifest
-from surgery.io.sources import file_digest
+from surgery.io.digests import file_digest, json_digest
+from surgery.io.folders import complete_folder, first_wins, put_away, read_manifest
 
 log = logging.getLogger("surgeon.tokens")
 Split = Literal["train", "validation"]
@@ -87,7 +83,7 @@ def _encode_split(
 def token_key(fingerprint: str, split: Split, tokenizer: Any, max_length: int) -> str:
     """The folder's name: one for each dataset, split, tokenizer and length."""
     parts = [FORMAT, fingerprint, split, tokenizer_fingerprint(tokenizer), max_length]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return json_digest(parts)
 
 
 def _read(folder: Path, form: RowForm) -> Encoded | None:
@@ -98,7 +94,8 @@ def _read(folder: Path, form: RowForm) -> Encoded | None:
         arrays = _mapped(folder)
         os.utime(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _put_away(folder, error)
+        if put_away(folder):
+            log.warning("tokens in %s are damaged, tokenising again: %s", folder, error)
         return None
     return Encoded(**arrays, **asdict(form))
 
@@ -117,29 +114,14 @@ def _mapped(folder: Path) -> dict[str, Any]:
     return arrays
 
 
-def _put_away(folder: Path, damage: Exception) -> None:
-    """Out of the way in one move, so that nobody meets half of it."""
-    aside = folder.with_name(f".damaged-{folder.name}-{secrets.token_hex(8)}")
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return  # another process was first
-    log.warning("tokens in %s are damaged, tokenising again: %s", folder, damage)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def _write(folder: Path, table: Dataset, tokenizer: Any, max_length: int) -> None:
     """Tokenise a table into a folder, a chunk in memory at a time.
 
     Where two processes do so at once, the second to finish leaves the first one's.
     """
-    try:
-        with complete_folder(folder) as building, _SplitWriter(building) as writer:
-            for chunk in token_chunks(table, tokenizer, max_length):
-                writer.add(chunk)
-    except OSError:
-        if not folder.is_dir():
-            raise
+    with first_wins(folder), complete_folder(folder) as building, _SplitWriter(building) as writer:
+        for chunk in token_chunks(table, tokenizer, max_length):
+            writer.add(chunk)
 
 
 class _SplitWriter:

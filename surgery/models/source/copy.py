@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from surgery.errors import ModelNotFound
+from surgery.io.folders import first_wins, whole_folder
 from surgery.io.regular_files import open_regular
 from surgery.io.safetensors import read_open_header
 from surgery.io.sources import Sources
@@ -54,17 +54,8 @@ def checked_copy(source: ModelSource, sources: Sources) -> Path:
             os.utime(folder)
         return folder
     origin = source.directory or download(source, sources)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
-    try:
+    with first_wins(folder), whole_folder(folder) as building:
         _fill(building, origin, source)
-        if not folder.is_dir():
-            building.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process was first
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import transformers
 from torch import Tensor
 
 from surgery.data.tokens.dataset import Encoded
+from surgery.io.digests import json_digest
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.training import TrainingSpec
@@ -108,7 +108,7 @@ def prefix_key(
     precision = training.precision or TrainingPrecision.FP32
     computed = [kind, precision.value, torch.__version__, transformers.__version__]
     runs = [run.block.name for run in cut.runs]
-    return _digest([FORMAT, loaded.source.fingerprint, runs, frozen, computed, str(dtype)])
+    return json_digest([FORMAT, loaded.source.fingerprint, runs, frozen, computed, str(dtype)])
 
 
 def split_key(prefix: str, split: str, encoded: Encoded, layout: Layout) -> str:
@@ -117,8 +117,4 @@ def split_key(prefix: str, split: str, encoded: Encoded, layout: Layout) -> str:
     for array in (encoded.ids, encoded.types, encoded.offsets):
         digest.update(b"-" if array is None else np.ascontiguousarray(array).data)
     form = [encoded.pad_id, encoded.pad_type, encoded.pad_left, encoded.pad_to, encoded.choices]
-    return _digest([prefix, split, digest.hexdigest(), form, layout.states])
-
-
-def _digest(parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return json_digest([prefix, split, digest.hexdigest(), form, layout.states])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surgery.io.folders import bytes_on_disk, complete_folder, last_used, read_manifest
-from surgery.io.sources import file_digest
+from surgery.io.digests import file_digest
+from surgery.io.folders import complete_folder, first_wins, make_room, put_away, read_manifest
 from surgery.models.distributed import present_share
 from surgery.models.memory import available_bytes
 from surgery.training.prefix_cache.states import Layout, States
@@ -24,8 +22,6 @@ from surgery.training.prefix_cache.trace import CannotReplay
 
 log = logging.getLogger("surgeon.prefix")
 STATES = "states.npy"
-DISK_SHARE = 0.25  # of what is free on the disk, and of what the files hold already
-ABANDONED_SECONDS = 24 * 3600.0  # a folder still being built then is a crash's
 # numpy has no bfloat16: its bits are kept as integers.
 ARRAYS = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.int16}
 
@@ -45,7 +41,7 @@ def read_states(folder: Path, dtype: torch.dtype) -> Tensor | None:
         return _mapped(folder / STATES, dtype)
     except (OSError, ValueError, KeyError) as error:
         log.warning("states in %s are damaged, computing again: %s", folder, error)
-        shutil.rmtree(folder, ignore_errors=True)
+        put_away(folder)
         return None
 
 
@@ -56,17 +52,13 @@ def write_states(
 
     Where two processes do so at once, the second to finish leaves the first one's.
     """
-    try:
-        with complete_folder(folder) as building:
-            path = building / STATES
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=ARRAYS[dtype], shape=shape)
-            _allocate(path)
-            fill(torch.from_numpy(array.view(np.ndarray)).view(dtype))
-            array.flush()
-            del array
-    except OSError:
-        if not folder.is_dir():
-            raise
+    with first_wins(folder), complete_folder(folder) as building:
+        path = building / STATES
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=ARRAYS[dtype], shape=shape)
+        _allocate(path)
+        fill(torch.from_numpy(array.view(np.ndarray)).view(dtype))
+        array.flush()
+        del array
     return _mapped(folder / STATES, dtype)
 
 
@@ -80,41 +72,6 @@ def _allocate(path: Path) -> None:
 def _mapped(path: Path, dtype: torch.dtype) -> Tensor:
     array: np.ndarray[Any, Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     return torch.from_numpy(array.view(np.ndarray)).view(dtype)
-
-
-def make_room(folder: Path, need: int, limit: int | None, keep: Collection[str]) -> int:
-    """Remove states that were not used for longest until so many bytes more may be written.
-
-    ``limit`` is for all files together, default: a share of the disk. Names in ``keep`` stay.
-    Returns the bytes that may be written; fewer than ``need`` where that is too much, and then
-    nothing was removed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    held = {path: bytes_on_disk(path) for path in folder.iterdir()}
-    free = shutil.disk_usage(folder).free
-    if limit is None:
-        limit = int(DISK_SHARE * (free + sum(held.values())))
-    going = [path for path in _oldest_first(held) if path.name not in keep]
-    removable = sum(held[path] for path in going)
-    room = min(limit - sum(held.values()), free)
-    if room + removable < need:
-        return max(0, room + removable)
-    for path in going:
-        if room >= need:
-            break
-        log.info("removing %s to make room for other states", path)
-        shutil.rmtree(path, ignore_errors=True)
-        room += held[path]
-    return room
-
-
-def _oldest_first(paths: Collection[Path]) -> Iterator[Path]:
-    """Complete folders and abandoned ones, by when they were last used."""
-    used = {path: last_used(path) for path in paths}
-    for path in sorted(used, key=lambda path: used[path]):
-        building = path.name.startswith(".")
-        if not building or time.time() - used[path] > ABANDONED_SECONDS:
-            yield path
 
 
 @dataclass(frozen=True)
@@ -231,7 +188,7 @@ class Store:
             raise CannotReplay("this run has no folder to keep them in")
         keys = {each.key for each in self._wanted.values()}
         try:
-            room = make_room(folder, self.bytes, self._room.disk_bytes, keys)
+            room = make_room(folder, self.bytes, self._room.disk_bytes, keep=keys)
             self._fits(room, "on disk")
             states = {name: self._written(folder, name) for name in self._wanted}
         except OSError as error:

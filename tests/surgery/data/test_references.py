@@ -15,7 +15,8 @@ from backports import zstd
 
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
-from surgery.io.sources import Sources, file_digest, mirror_path
+from surgery.io.digests import file_digest
+from surgery.io.sources import Sources, mirror_path
 from surgery.schemas.dataset import Columns, HubDataset
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
