@@ -17,7 +17,7 @@ from surgery import __version__
 from surgery.checkpoints.base_weights import BaseWeights, digest_of, find_origins, weights_of
 from surgery.checkpoints.card import CARD_FILE, Form, documents, format_of
 from surgery.checkpoints.compatibility import continuation_fault
-from surgery.checkpoints.lora import kept_name, merge_adapter, write_adapter
+from surgery.checkpoints.lora import kept_name, merged_tensors, write_adapter
 from surgery.checkpoints.merge import ADAPTER_FILE, DELTA, RECORD, Origin, origins_of
 from surgery.checkpoints.record import CheckpointRecord
 from surgery.data.tokens.dataset import TaskData
@@ -103,16 +103,34 @@ def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:
         raise CheckpointMismatch(
             f"{folder} is an adapter, not a delta; use surgery.load, or PEFT's from_pretrained"
         )
-    tensors = load_file(folder / DELTA)
+    return _copied(model, load_file(folder / DELTA), "delta")
+
+
+@torch.no_grad()
+def _apply(model: nn.Module, folder: Path) -> nn.Module:
+    """Give a model with its base's weights those of any checkpoint, in place."""
+    if (folder / WEIGHTS_FILE).exists():
+        whole = load_file(folder / WEIGHTS_FILE)
+        missing = sorted(model.state_dict().keys() - whole.keys())
+        if missing:
+            raise CheckpointMismatch(f"the checkpoint in {folder} has no {missing[0]}")
+        return _copied(model, whole, "checkpoint")
+    if (folder / ADAPTER_FILE).exists():
+        return _copied(model, merged_tensors(model.state_dict(), folder), "adapter")
+    return apply_delta(model, folder)
+
+
+@torch.no_grad()
+def _copied(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> nn.Module:
+    """The model with these tensors. Raises CheckpointMismatch, and changes nothing then."""
     state = model.state_dict()
     wrong = [n for n, t in tensors.items() if n not in state or state[n].shape != t.shape]
     if wrong:
         raise CheckpointMismatch(
-            f"the delta does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
+            f"the {what} does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
         )
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            state[name].copy_(tensor)
+    for name, tensor in tensors.items():
+        state[name].copy_(tensor)
     return model
 
 
@@ -140,12 +158,9 @@ def load(base: Path | str, checkpoint: Path | str) -> nn.Module:
     check_intact(folder, but=CARD_FILE)
     config = _read_config(folder)
     model: nn.Module = head_class(config, Problem(record["problem"]))(config)
-    if (folder / WEIGHTS_FILE).exists():
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        return model.eval()
-    model.load_state_dict(_frozen_tensors(Path(base), record), strict=False)
-    apply = merge_adapter if (folder / ADAPTER_FILE).exists() else apply_delta
-    return apply(model, folder).eval()
+    if not (folder / WEIGHTS_FILE).exists():
+        model.load_state_dict(_frozen_tensors(Path(base), record), strict=False)
+    return _apply(model, folder).eval()
 
 
 def _frozen_tensors(base: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -194,11 +209,4 @@ def begin_with(loaded: LoadedModel, data: TaskData, folder: Path) -> None:
     if detail is not None:
         raise CheckpointMismatch(detail, [Fault(detail, pointer="/continue_from")])
     check_intact(folder, but=CARD_FILE)
-    if not (folder / WEIGHTS_FILE).exists():
-        apply = merge_adapter if (folder / ADAPTER_FILE).exists() else apply_delta
-        apply(loaded.model, folder)
-        return
-    state = loaded.model.state_dict()
-    with torch.no_grad():
-        for name, tensor in load_file(folder / WEIGHTS_FILE).items():
-            state[name].copy_(tensor)
+    _apply(loaded.model, folder)

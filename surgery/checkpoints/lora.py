@@ -7,14 +7,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from surgery.checkpoints.card import Form
 from surgery.checkpoints.merge import ADAPTER_CONFIG, ADAPTER_FILE
-from surgery.errors import CheckpointMismatch, ModelUnsupported
+from surgery.errors import ModelUnsupported
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import ADAPTER, unadapted_state
 from surgery.schemas.enums import Problem
@@ -96,25 +95,12 @@ def _outermost(model: nn.Module, path: str, head: set[int]) -> str:
     return path
 
 
-@torch.no_grad()
-def merge_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Add an adapter to the weights of its base, W + (α/r)·B·A, and copy its head, in place.
-
-    Raises CheckpointMismatch where the model has no such tensors; nothing is changed then.
-    """
+def merged_tensors(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """What an adapter makes of its base's ``state``: the weights W + (α/r)·B·A, and the head."""
     settings = json.loads((folder / ADAPTER_CONFIG).read_text())
     scale = settings["lora_alpha"] / settings["r"]
     tensors = load_file(folder / ADAPTER_FILE)
-    state = model.state_dict()
-    changed = _merged(state, {n.removeprefix(PREFIX): t for n, t in tensors.items()}, scale)
-    wrong = [n for n, t in changed.items() if n not in state or state[n].shape != t.shape]
-    if wrong:
-        raise CheckpointMismatch(
-            f"the adapter does not fit the model: {wrong[0]} and {len(wrong) - 1} more"
-        )
-    for name, tensor in changed.items():
-        state[name].copy_(tensor)
-    return model
+    return _merged(state, {n.removeprefix(PREFIX): t for n, t in tensors.items()}, scale)
 
 
 def _merged(
