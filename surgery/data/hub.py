@@ -14,7 +14,7 @@ from typing import Any
 
 from surgery.data.splits import choose_config, split_files
 from surgery.errors import DatasetInvalid
-from surgery.io.hub import hub_errors
+from surgery.io.hub import DATASET, hub_errors
 from surgery.io.sources import Sources
 from surgery.schemas.dataset import HubDataset
 
@@ -40,7 +40,7 @@ def describe(reference: HubDataset, sources: Sources) -> HubFiles:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=sources.endpoint, token=sources.token or False)
-    with hub_errors(reference.hub, reference.revision):
+    with hub_errors(DATASET, reference.hub, reference.revision):
         info = api.dataset_info(
             reference.hub, revision=reference.revision, timeout=10, files_metadata=True
         )
@@ -71,7 +71,7 @@ def download(
     """Fetch files of one commit into ``folder``; raises UpstreamUnavailable."""
     from huggingface_hub import hf_hub_download
 
-    with hub_errors(hub, revision):
+    with hub_errors(DATASET, hub, revision):
         return [
             Path(
                 hf_hub_download(

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from surgery.errors import DatasetNotFound, UpstreamUnavailable
+from surgery.errors import (
+    DatasetNotFound,
+    ModelGated,
+    ModelNotFound,
+    SurgeryError,
+    UpstreamUnavailable,
+)
 from surgery.io.safetensors import TensorHeader, header_length, parse_header
 from surgery.io.sources import Sources
 
@@ -46,47 +53,62 @@ def _fetched(url: str, token: str | None, span: tuple[int, int]) -> bytes:
     return answer.content if answer.status_code == 206 else answer.content[start:end]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of repository, and the errors for one that is not there or may not be read."""
+
+    word: str
+    missing: type[SurgeryError]
+    gated: type[SurgeryError]
+
+
+MODEL = Kind("model", ModelNotFound, ModelGated)
+DATASET = Kind("dataset", DatasetNotFound, DatasetNotFound)
+
+
 @contextmanager
-def hub_errors(hub: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into this package's errors."""
+def hub_errors(kind: Kind, name: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises about a repository into this package's errors."""
     from huggingface_hub import errors
 
+    what = f"the {kind.word} {name}"
     try:
         yield
     except errors.GatedRepoError:
-        raise DatasetNotFound(
-            f"the dataset {hub} is gated; ask its owner for access on the Hub, "
+        raise kind.gated(
+            f"{what} is gated; ask its owner for access on the Hub, "
             "then set HF_TOKEN of an account that has it"
         ) from None
     except errors.RevisionNotFoundError:
-        raise DatasetNotFound(
-            f"the dataset {hub} has no revision {revision!r}; leave it out for the newest"
+        raise kind.missing(
+            f"{what} has no revision {revision!r}; leave it out for the newest"
         ) from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
-        raise DatasetNotFound(
-            f"the Hub has no dataset {hub}, or it is private; check the spelling, "
+        raise kind.missing(
+            f"the Hub has no {kind.word} {name}, or it is private; check the spelling, "
             "or set HF_TOKEN of an account that can read it"
         ) from None
     except errors.OfflineModeIsEnabled:
-        raise DatasetNotFound(
-            f"the dataset {hub} is not in the mirror, and HF_HUB_OFFLINE forbids the Hub"
+        raise kind.missing(
+            f"{what} is not in the mirror, and HF_HUB_OFFLINE forbids the Hub"
         ) from None
-    except (errors.LocalEntryNotFoundError, _http_error(), ConnectionError, TimeoutError) as error:
-        raise _unanswered(hub, error) from None
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        if _is_of_this_machine(error):
+            raise
+        raise _unanswered(kind, what, error) from None
 
 
-def _http_error() -> type[Exception]:
-    """The base of what huggingface_hub's own HTTP client raises: httpx here, httpx2 there."""
-    from huggingface_hub import errors
+def _is_of_this_machine(error: Exception) -> bool:
+    """Whether the operating system failed, by a full disk for example, and not the Hub."""
+    network = isinstance(error, ConnectionError | TimeoutError)
+    return getattr(error, "errno", None) is not None and not network
 
-    return errors.HTTPError  # type: ignore[attr-defined]
 
-
-def _unanswered(hub: str, error: Exception) -> DatasetNotFound | UpstreamUnavailable:
+def _unanswered(kind: Kind, what: str, error: Exception) -> SurgeryError:
     """Of the error only its kind is told: the text may hold a signed address."""
     status = getattr(getattr(error, "response", None), "status_code", 500)
     if 400 <= status < 500 and status not in {408, 429}:
-        return DatasetNotFound(f"the Hub refuses the dataset {hub} with status {status}")
+        return kind.missing(f"the Hub refuses {what} with status {status}")
     return UpstreamUnavailable(
-        f"the Hub did not answer for the dataset {hub} ({type(error).__name__}); try again"
+        f"the Hub did not answer for {what} ({type(error).__name__}); try again"
     )

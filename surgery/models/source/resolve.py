@@ -11,24 +11,20 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from surgery.errors import (
-    ModelGated,
     ModelNotFound,
     ModelUnsupported,
     UnsafeFiles,
-    UpstreamUnavailable,
 )
-from surgery.io.hub import hub_header
+from surgery.io.hub import MODEL, hub_errors, hub_header
 from surgery.io.regular_files import read_regular
 from surgery.io.safetensors import FLOATS, TensorHeader, check_count
 from surgery.io.sources import Sources, mirror_path
-from surgery.models.layers import encoder_sizes, parts_of, sizes_in_model
+from surgery.models.layers import encoder_sizes, parts_of, sizes_beside, sizes_in_model
 from surgery.models.source.checks import check_weights, check_wrapper, explain_folder
 from surgery.models.source.documents import CLEANERS, CONFIG
 from surgery.models.source.folder import (
@@ -160,14 +156,14 @@ def read_folder_config(directory: Path, name: str) -> dict[str, Any]:
 def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     from huggingface_hub import HfApi, hf_hub_download
 
-    with _hub_errors(name, revision):
+    with hub_errors(MODEL, name, revision):
         api = HfApi(endpoint=sources.endpoint, token=sources.token)
         info = api.model_info(name, revision=revision, timeout=10, files_metadata=True)
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or [] if is_read(s.rfilename)}
     _check_sizes(name, sizes)
 
     def fetched(file: str) -> Path:
-        with _hub_errors(name, revision):
+        with hub_errors(MODEL, name, revision):
             path = hf_hub_download(
                 name, file, revision=info.sha, token=sources.token, endpoint=sources.endpoint,
                 cache_dir=sources.cache / "hub",
@@ -182,29 +178,6 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     checked_documents(files, fetched, name)
     digest = hashlib.sha256(f"hub:{name}@{info.sha}".encode()).hexdigest()
     return ModelSource(name, "hub", info.sha, f"sha256:{digest}", config, files)
-
-
-@contextmanager
-def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the Hub's client raises about a model into this package's errors."""
-    from httpx2 import HTTPError
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise ModelGated(f"model {name!r} is gated: {ModelGated.__doc__}") from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelNotFound(f"model {name!r} has no revision {revision!r}") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise ModelNotFound(
-            f"no model {name!r} in the mirror or on the Hub, or it is private to others"
-        ) from error
-    except (errors.HfHubHTTPError, HTTPError, OSError) as error:
-        raise UpstreamUnavailable(
-            f"the Hugging Face Hub did not answer about model {name!r}; try again, or put the "
-            "model in a mirror directory"
-        ) from error
 
 
 def _check_sizes(name: str, sizes: dict[str, int]) -> None:
@@ -248,17 +221,9 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
         parameters=sum(sizes.values()),
         layers=layers,
         parts={each: parts_of(sizes, source.prefix, each) for each in FINER},
-        groups=_groups(encoder_sizes(sizes, source.prefix)),
+        groups=sizes_beside(encoder_sizes(sizes, source.prefix)),
         source="mirror" if source.directory else "hub",
     )
-
-
-def _groups(sizes: dict[str, int]) -> dict[str, int]:
-    parts = {"embeddings": ("embeddings.", "word_embedding."), "pooler": ("pooler.",)}
-    return {
-        part: sum(size for name, size in sizes.items() if name.startswith(starts))
-        for part, starts in parts.items()
-    }
 
 
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
@@ -292,7 +257,7 @@ def download(source: ModelSource, sources: Sources) -> Path:
     """The wanted files of a Hub model at its pinned revision, in the Hub's own cache."""
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(source.id, source.revision):
+    with hub_errors(MODEL, source.id, source.revision):
         folder = snapshot_download(
             source.id,
             revision=source.revision,

@@ -31,7 +31,7 @@ class FakeHub:
     address: str = ""
 
     def info(self) -> bytes:
-        """What the Hub's API says of its one dataset."""
+        """What the Hub's API says of its one repository."""
         siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
         whole = {"id": "me/own", "sha": SHA, "siblings": siblings, "cardData": self.card}
         return json.dumps(whole).encode()
@@ -54,7 +54,8 @@ def served() -> Iterator[FakeHub]:
             fake.tokens.add(self.headers.get("Authorization"))
             path = self.path.split("?", maxsplit=1)[0]
             name = path.partition(f"/resolve/{SHA}/")[2]
-            known = path.startswith("/api/datasets/me/own") or name in fake.files
+            info = path.startswith(("/api/datasets/me/own", "/api/models/me/own"))
+            known = info or name in fake.files
             body = fake.files.get(name, b"") if name else fake.info()
             status, body = _part(body, self.headers.get("Range")) if fake.ranges else (200, body)
             if not known or fake.status != 200:
