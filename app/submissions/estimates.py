@@ -18,7 +18,7 @@ from app.submissions.resolve import resolve_dataset_field
 from app.submissions.selections import resolve_selection
 from app.tables import Dataset, Job, Kind, Status
 from surgery.errors import SelectionMismatch
-from surgery.models.layers import encoder_sizes
+from surgery.models.layers import BESIDE, encoder_sizes
 from surgery.models.shape import (
     EncoderShape,
     encoder_shape,
@@ -250,7 +250,7 @@ def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
 def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) -> dict[str, int]:
     """The tensors of the checkpoint that the task model has below its head."""
     pooler = has_pooler(shape, problem)
-    return {name: n for name, n in sizes.items() if pooler or not name.startswith("pooler.")}
+    return {name: n for name, n in sizes.items() if pooler or not name.startswith(BESIDE["pooler"])}
 
 
 def question_of(spec: FinetuneSpec) -> EstimateSpec:

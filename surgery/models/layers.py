@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
 
 from surgery.errors import Fault, ModelUnsupported, SelectionMismatch
@@ -20,6 +20,8 @@ from surgery.schemas.training import AdapterSpec
 Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters
 Stack = list[tuple[str, int]]  # blocks with their parameters, bottom to top
 
+# Beginnings, inside the encoder, of the tensors that lie beside the blocks.
+BESIDE = {"embeddings": ("embeddings.", "word_embedding."), "pooler": ("pooler.",)}
 # Beginnings, inside the encoder: in the file → in the model.
 RENAMED = {"nomic_bert": {"encoder.layers.": "layers.", "emb_ln.": "embeddings.LayerNorm."}}
 # Old checkpoints write gamma and beta for a LayerNorm.
@@ -106,6 +108,14 @@ def encoder_sizes(sizes: dict[str, int], prefix: str) -> dict[str, int]:
     """
     inside = {name: size for name, size in sizes.items() if name.startswith(f"{prefix}.")}
     return {strip_prefix(name, prefix): size for name, size in (inside or sizes).items()}
+
+
+def sizes_beside(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Parameters of the embeddings and the pooler among an encoder's own tensors."""
+    return {
+        part: sum(size for name, size in sizes.items() if name.startswith(starts))
+        for part, starts in BESIDE.items()
+    }
 
 
 def in_decoder(name: str) -> bool:

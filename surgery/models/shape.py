@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surgery.models.layers import encoder_sizes
+from surgery.models.layers import encoder_sizes, sizes_beside
 from surgery.schemas.enums import Problem
 from surgery.schemas.model import LayerInfo
 
@@ -91,15 +91,9 @@ class EncoderShape:
 def encoder_shape(
     config: Mapping[str, Any], sizes: Mapping[str, int], prefix: str, layers: list[LayerInfo]
 ) -> EncoderShape:
-    """The sizes of an encoder with these tensors and blocks; see `headers.layers_of`."""
+    """The sizes of an encoder with these tensors and blocks; see `layers.layers_of`."""
     inside = encoder_sizes(dict(sizes), prefix)
-    parts = {
-        part: sum(size for name, size in inside.items() if name.startswith(starts))
-        for part, starts in {
-            "embeddings": ("embeddings.", "word_embedding."),
-            "pooler": ("pooler.",),
-        }.items()
-    }
+    parts = sizes_beside(inside)
     return EncoderShape(
         config=config,
         blocks=tuple(layer.parameters for layer in layers),

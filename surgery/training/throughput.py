@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from surgery.data.tokens.dataset import Encoded
+from surgery.models.blocks import part_of
 from surgery.models.loading import LoadedModel
 from surgery.models.memory import resident_bytes
 from surgery.models.shape import EncoderShape, runs_of
@@ -77,14 +78,12 @@ def _trained(loaded: LoadedModel) -> Trained:
     }
     inside = {id(p) for block in loaded.blocks for p in block.module.parameters()}
     above = {id(p) for p in loaded.head.values()}
-    beside = {
-        name: p
-        for name, p in loaded.model.named_parameters()
-        if p.requires_grad and id(p) not in inside
-    }
-    # A pooler may train too, and lies above the blocks as the head does.
-    below = any(id(p) not in above and "pooler." not in name for name, p in beside.items())
-    return Trained(blocks, sum(p.numel() for p in beside.values()), below=below)
+    pooler = part_of(loaded.model, "pooler")
+    if pooler is not None:  # it may train too, and lies above the blocks as the head does
+        above |= {id(p) for p in pooler.parameters()}
+    beside = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in inside]
+    below = any(id(p) not in above for p in beside)
+    return Trained(blocks, sum(p.numel() for p in beside), below=below)
 
 
 def device_name(device: torch.device) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from surgery.models.layers import is_bias
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
 from surgery.schemas.estimate import EstimatedSeconds
@@ -56,8 +57,7 @@ def _biases(inside: Mapping[str, int], layers: list[LayerInfo], head: int) -> Tr
     blocks: dict[int, int] = defaultdict(int)
     beside = head
     for name, size in inside.items():
-        own = name.rpartition(".")[2]
-        if own != "bias" and not own.endswith("_bias"):
+        if not is_bias(name):
             continue
         block = next((at for start, at in index.items() if name.startswith(f"{start}.")), None)
         if block is None:
