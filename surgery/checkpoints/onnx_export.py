@@ -155,9 +155,13 @@ class BestExport(ForwardingReporter):
     """
 
     def __init__(
-        self, loaded: LoadedModel, data: TaskData, max_length: int, report: Reporter,
+        self,
+        loaded: LoadedModel,
+        data: TaskData,
+        max_length: int,
+        report: Reporter,
         earlier: tuple[Path, Mapping[str, Any]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(report)
         require_packages()
         self._loaded, self._best = loaded, earlier

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
@@ -148,9 +147,8 @@ def make_room(
 def remove_older(root: Path, age_seconds: float) -> None:
     """Remove the folders in a folder that were not used for so long; others may do the same."""
     for path in root.glob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > age_seconds:
-                shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() and time.time() - last_used(path) > age_seconds:
+            put_away(path)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

@@ -26,18 +26,15 @@ def hub_header(
     """The tensors of a file of a model, in two small requests.
 
     Not by the Hub's client, which multiplies out each shape before anyone can refuse it. Raises
-    UnsafeWeights and UpstreamUnavailable.
+    UnsafeWeights and what `hub_errors` does.
     """
-    from httpx2 import HTTPError
     from huggingface_hub import hf_hub_url
 
-    url = hf_hub_url(model, name, revision=revision, endpoint=sources.endpoint)
-    try:
+    with hub_errors(MODEL, model, revision):
+        url = hf_hub_url(model, name, revision=revision, endpoint=sources.endpoint)
         length = header_length(_fetched(url, sources.token, (0, LENGTH_BYTES)), name)
         span = LENGTH_BYTES, LENGTH_BYTES + length
         return parse_header(_fetched(url, sources.token, span), name)
-    except HTTPError as error:
-        raise UpstreamUnavailable from error
 
 
 def _fetched(url: str, token: str | None, span: tuple[int, int]) -> bytes:

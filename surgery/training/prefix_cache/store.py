@@ -200,10 +200,11 @@ class Store:
         path = folder / wanted.key
         flat = read_states(path, wanted.dtype)
         if flat is None:
-            flat = write_states(
-                path, wanted.shape, wanted.dtype,
-                lambda flat: self._fill(name, States(wanted.layout, flat)),
-            )  # fmt: skip
+
+            def fill(empty: Tensor) -> None:
+                self._fill(name, States(wanted.layout, empty))
+
+            flat = write_states(path, wanted.shape, wanted.dtype, fill)
         return States(wanted.layout, flat)
 
     def _fits(self, room: int, where: str) -> None:
