@@ -190,7 +190,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
 SERVICES = """
 import sys
 from pathlib import Path
-from surgery import trackers
+from surgery.training import trackers
 running = trackers.start("ft_7", {"training": {"epochs": 3}, "include": ["pooler"]}, Path(sys.argv[1]))
 for step in (10, 20):
     running.log({"train_loss": step / 100}, step)
