@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.jobs import failing_plainly
+from surgeon.commands.options import failing_plainly
 from surgeon.terminal import terminal
 
 if TYPE_CHECKING:
@@ -103,6 +103,3 @@ def key() -> None:
     secret = f"sk_{secrets.token_urlsafe(32)}"
     terminal.console.out(f"key   {secret}", highlight=False)
     terminal.console.out(f"hash  {hashlib.sha256(secret.encode()).hexdigest()}", highlight=False)
-
-
-server_commands = (serve, api, worker, key)

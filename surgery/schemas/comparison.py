@@ -163,7 +163,7 @@ class ArmSpec(Trained):
 class ComparisonSpec(Submission):
     """Train several ways on the same data and seeds, and tell what the differences are worth."""
 
-    arms: list[ArmSpec] = Field([], max_length=64)
+    arms: list[ArmSpec] = Field([], max_length=64, description="The ways to train.")
     single_layers: bool = Field(
         False,
         description="Add one arm for each layer alone, and report how well each scoring method's "

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.dataset import DatasetRef, TokenLengths
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method, Precision
-from surgery.schemas.fields import Metadata, ModelId, Strict
+from surgery.schemas.fields import Metadata, ModelId, Strict, option_of, options_of
 
 
 class HeadSpec(Strict):
@@ -36,9 +36,16 @@ class HeadSpec(Strict):
 class RankingOptions(Strict):
     """How layers are ranked, the same wherever a ranking is asked for."""
 
-    method: Method = Method.FISHER
-    aggregate: Aggregate = Field(Aggregate.TRACE, description="For method fisher.")
-    granularity: Granularity = Granularity.LAYER
+    method: Method = Field(Method.FISHER, description="What a layer's score measures.")
+    aggregate: Aggregate = Field(
+        Aggregate.TRACE,
+        description="How the Fisher information of a layer becomes one number. For method fisher.",
+    )
+    granularity: Granularity = Field(
+        Granularity.LAYER,
+        description="What is ranked: layers, their attention and feed-forward parts, or single "
+        "tensors.",
+    )
     samples: int = Field(256, ge=2, le=1_000_000, description="Training rows scored, each once.")
     adaptive: bool = Field(
         False,
@@ -49,9 +56,15 @@ class RankingOptions(Strict):
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="Rows a batch; default: by a budget of tokens."
     )
-    seed: int = Field(0, ge=0, lt=2**31)
-    fisher: Fisher = Field(Fisher.EMPIRICAL, description="For method fisher.")
-    draws: int = Field(1, ge=1, le=64, description="Labels drawn a sample, for fisher sampled.")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the sample and of all that is drawn at random."
+    )
+    fisher: Fisher = Field(
+        Fisher.EMPIRICAL,
+        description="Which labels the gradients are taken at: the dataset's, some drawn from the "
+        "model's own prediction, or all by their probability. For method fisher.",
+    )
+    draws: int = Field(1, ge=1, le=64, description="Labels drawn for each row. For fisher sampled.")
     head: HeadSpec = HeadSpec()
     head_seeds: int = Field(
         1, ge=1, le=16, description="Average over so many new heads and report their spread."
@@ -64,7 +77,8 @@ class RankingOptions(Strict):
     )
     precision: Precision | None = Field(
         None,
-        description="Default: bf16 on a GPU that has it, else fp32; the result says which.",
+        description="Number format while scoring. Default: bf16 on a GPU that has it, else fp32; "
+        "the result says which.",
     )
 
     @model_validator(mode="after")
@@ -129,6 +143,20 @@ class RankingSpec(Submission, RankingOptions):
     cache: Literal["use", "bypass"] = Field(
         "use", description="`use` answers a repeated ranking from the stored result."
     )
+
+
+RANKING_OPTIONS = (
+    *options_of(RankingOptions, "method", "aggregate", "granularity", "fisher", "draws"),
+    *options_of(RankingOptions, "samples", "adaptive", "head_seeds", "precision"),
+    option_of(
+        RankingOptions,
+        "model_prior",
+        spelling="--no-prior",
+        help="Do not also rank on shuffled labels and tokens.",
+    ),
+    *options_of(RankingOptions, "max_length", "seed"),
+)
+"""What a command line can say of a ranking."""
 
 
 class LayerScore(BaseModel):

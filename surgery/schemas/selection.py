@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import SurgeryError
 from surgery.schemas.enums import ORDER_ONLY, RANKED, Granularity, Policy
-from surgery.schemas.fields import Strict
+from surgery.schemas.fields import Option, Strict, option_of, options_of
 from surgery.schemas.ranking import RankingOptions
 
 NEEDS = {
@@ -31,7 +31,7 @@ OPTIONS = ", ".join(f"--{policy.value.replace('_', '-')}" for policy in Policy)
 class SelectionSpec(Strict):
     """Which layers, or finer parts of them, train. The head always does."""
 
-    policy: Policy = Policy.TOP_K
+    policy: Policy = Field(Policy.TOP_K, description="How the layers that train are chosen.")
     k: int | None = Field(None, ge=1, le=10_000, description="How many, for the *_k policies.")
     share: float | None = Field(
         None,
@@ -63,7 +63,8 @@ class SelectionSpec(Strict):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="For random_k.")
     include: list[Literal["embeddings", "pooler"]] = Field(
-        [], description="What else trains beside the layers and the head."
+        [],
+        description="What else trains beside the layers and the head: `embeddings`, `pooler`.",
     )
 
     @model_validator(mode="before")
@@ -113,6 +114,39 @@ class SelectionSpec(Strict):
                 "only; use top_k"
             )
         return self
+
+
+_POLICY_HELP = {
+    Policy.TOP_K: "Train so many of highest score in the ranking.",
+    Policy.TOP_SHARE: "Train the fewest, best first, that hold this share of the total score.",
+    Policy.MAX_PARAMETERS: "Go down the ranking and train all that still fits into so many "
+    "parameters beside the head.",
+    Policy.BOTTOM_K: "Train so many of lowest score in the ranking.",
+    Policy.FIRST_K: "Train so many of the lowest.",
+    Policy.LAST_K: "Train so many of the highest.",
+    Policy.RANDOM_K: "Train so many, drawn by --seed.",
+    Policy.LAYERS: "Train these: names, or indices of whole layers, comma-separated.",
+    Policy.ALL: "Train every layer.",
+    Policy.HEAD_ONLY: "Train no layer.",
+}
+_METAVAR = {"k": "K", "share": "SHARE", "max_parameters": "N", "layers": "A,B"}
+
+
+def _option_for(policy: Policy) -> Option:
+    """A policy with what it needs as the option's value."""
+    needed, text = NEEDS.get(policy), _POLICY_HELP[policy]
+    if needed is None:
+        return Option(policy.value, bool, default=False, help=text)
+    metavar = _METAVAR[needed]
+    return option_of(SelectionSpec, needed, name=policy.value, help=text, metavar=metavar)
+
+
+SELECTION_OPTIONS = (
+    *map(_option_for, Policy),
+    *options_of(SelectionSpec, "granularity"),
+    option_of(SelectionSpec, "include", metavar="PART,…"),
+)
+"""What a command line can say of a selection: one option for each policy, and what goes with it."""
 
 
 def selection_from(given: Mapping[str, Any], default: Policy | None = None) -> dict[str, Any]:
