@@ -129,12 +129,18 @@ def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> Tas
         upload_spec(given.columns, given.problem, given.labels, given.split_seed)
     )
     report = ingest(
-        train, validation, out,
-        train_format=format_of(train.name), train_name=train.name,
+        train,
+        validation,
+        out,
+        train_format=format_of(train.name),
+        train_name=train.name,
         validation_format=format_of(validation.name) if validation else None,
         validation_name=validation.name if validation else "validation",
-        columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
-    )  # fmt: skip
+        columns=spec.columns,
+        problem=spec.problem,
+        labels=spec.labels,
+        seed=spec.seed,
+    )
     return open_data(out, report, metrics_for(report.problem, report.labels), tokens)
 
 

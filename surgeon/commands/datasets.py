@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.options import HOME, AsJson, Json, Key, Url, failing_plainly, taking
+from surgeon.commands.failures import failing_plainly
+from surgeon.commands.options import HOME, AsJson, Json, Key, Url, taking
 from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
 from surgery.errors import SurgeryError

@@ -8,6 +8,7 @@ import typer
 
 from surgeon.client import Client
 from surgeon.commands.datasets import Described, dataset_of
+from surgeon.commands.failures import failing_plainly
 from surgeon.commands.jobs import RANKING_ID
 from surgeon.commands.options import (
     HOME,
@@ -17,7 +18,6 @@ from surgeon.commands.options import (
     Key,
     Model,
     Url,
-    failing_plainly,
     selection_of,
     taking,
     values_of,
@@ -29,7 +29,10 @@ from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
 from surgery.schemas.training import TrainingSpec
 
-TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "batch_size", "max_length", "seed")
+TRAINING_OPTIONS = (
+    *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+    *options_of(SelectionSpec, "seed"),
+)
 
 
 @taking(

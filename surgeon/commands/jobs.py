@@ -9,6 +9,7 @@ import typer
 
 from surgeon.client import Client
 from surgeon.commands.datasets import dataset_of, described
+from surgeon.commands.failures import failing_plainly
 from surgeon.commands.options import (
     HOME,
     AsJson,
@@ -18,7 +19,6 @@ from surgeon.commands.options import (
     Key,
     Model,
     Url,
-    failing_plainly,
     selection_of,
     taking,
     values_of,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from surgeon.client import ApiError, Unreachable, Unsendable
-from surgeon.terminal import terminal
 from surgery.errors import SurgeryError
 from surgery.schemas.fields import Option
 from surgery.schemas.selection import selection_from
@@ -108,13 +105,3 @@ def selection_of(given: Mapping[str, Any]) -> Json:
         raise typer.BadParameter(str(error)) from error
     ranking = given.get("ranking")
     return selection if ranking is None else {**selection, "ranking": ranking}
-
-
-@contextmanager
-def failing_plainly(*expected: type[Exception]) -> Iterator[None]:
-    """Expected failures, of files among them, are a message and exit code 1, no traceback."""
-    try:
-        yield
-    except (ApiError, Unreachable, Unsendable, OSError, *expected) as error:
-        terminal.errors.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error

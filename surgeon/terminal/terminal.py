@@ -26,6 +26,12 @@ def show_json(value: object) -> None:
     console.out(json.dumps(value, indent=2), highlight=False)
 
 
+def say(*lines: str) -> None:
+    """Plain lines that can be copied: not wrapped, no markup."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def show_result(job: Json) -> None:
     """The outcome of a finished job, or its error."""
     if job["status"] == "succeeded":

@@ -170,7 +170,7 @@ class ComparisonSpec(Submission):
         "order agrees with what tuning that layer gained.",
     )
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=16)] = Field(
-        [0, 1, 2], min_length=1, description="Each arm is trained once with each."
+        [0, 1, 2], min_length=1, description="Each arm is trained once with each seed."
     )
     training: TrainingSpec = TrainingSpec()
     checkpoints: CheckpointSpec = CheckpointSpec(keep="best")

@@ -61,7 +61,7 @@ class SelectionSpec(Strict):
         max_length=10_000,
         description="Names or indices, for `layers`; finer parts have names only.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="For random_k.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the layers that random_k draws.")
     include: list[Literal["embeddings", "pooler"]] = Field(
         [],
         description="What else trains beside the layers and the head: `embeddings`, `pooler`.",

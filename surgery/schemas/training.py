@@ -21,7 +21,7 @@ class TrainingSpec(Strict):
     epochs: int = Field(3, ge=1, le=1000, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     learning_rate: float = Field(
-        5e-5, gt=0, le=1, allow_inf_nan=False, description="AdamW's, at the end of the warm-up."
+        5e-5, gt=0, le=1, allow_inf_nan=False, description="AdamW's rate at the end of the warm-up."
     )
     layer_learning_rate_decay: float | None = Field(
         None,
@@ -102,7 +102,10 @@ class TrainingSpec(Strict):
         "fp32", description="How they are kept; bf16 takes half the room and rounds."
     )
     seed: int = Field(
-        0, ge=0, lt=2**31, description="Seed of the new head, the order of the rows and dropout."
+        0,
+        ge=0,
+        lt=2**31,
+        description="Seed of all that is drawn at random: a new head, the order of rows, dropout.",
     )
 
     @model_validator(mode="after")
