@@ -23,7 +23,7 @@ from surgeon.commands.options import (
     values_of,
 )
 from surgeon.terminal import terminal
-from surgery.schemas.enums import Policy
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
@@ -69,7 +69,7 @@ def estimate(
 
 def _asked(chosen: Json, seed: int, policy: Policy | None, k: list[int] | None) -> Json:
     """The selection and the numbers of layers to compare; neither for every number of layers."""
-    if policy is not None and (k is None or not policy.value.endswith("_k")):
+    if policy is not None and (k is None or POLICIES[policy].takes != "k"):
         raise typer.BadParameter(
             f"--policy goes with --k and is a *_k policy; else write {OPTIONS}"
         )
