@@ -10,6 +10,7 @@ from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
 from surgeon.commands.jobs import cancel, download, jobs, rank, tune, watch
 from surgeon.commands.server import api, db_upgrade, key, serve, worker
+from surgery.schemas.enums import METHODS, described
 
 app = typer.Typer(
     help="Rank an encoder's layers by Fisher information; fine-tune only the ones that matter.",
@@ -22,8 +23,9 @@ OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)
+METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # a paragraph each
 for command in (*CLIENT, *OPERATOR):
-    app.command()(command)
+    app.command(epilog=METHODS_HELP if command is rank else None)(command)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ from surgery.models.trainable import included_parameters, layers_of_model
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.selection import choose_layers, granularity_of
 from surgery.schemas.dataset import HubDataset, UploadSpec
-from surgery.schemas.enums import POLICIES, Policy
+from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
@@ -244,9 +244,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m surgery", description=__doc__, formatter_class=layout
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    rank = commands.add_parser("rank", help="rank the layers")
-    tune = commands.add_parser(
-        "tune", help="fine-tune chosen layers; every layer where no option chooses"
+    methods = f"methods:\n{described(METHODS)}"
+    texts = {
+        "rank": "rank the layers",
+        "tune": "fine-tune chosen layers, or every layer where no option chooses",
+    }
+    rank, tune = (
+        commands.add_parser(name, help=text, epilog=methods, formatter_class=layout)
+        for name, text in texts.items()
     )
     for command in (rank, tune):
         command.add_argument("model")

@@ -109,25 +109,13 @@ class SelectionSpec(Strict):
         return self
 
 
-_POLICY_HELP = {
-    Policy.TOP_K: "Train so many of highest score in the ranking.",
-    Policy.TOP_SHARE: "Train the fewest, best first, that hold this share of the total score.",
-    Policy.MAX_PARAMETERS: "Go down the ranking and train all that still fits into so many "
-    "parameters beside the head.",
-    Policy.BOTTOM_K: "Train so many of lowest score in the ranking.",
-    Policy.FIRST_K: "Train so many of the lowest.",
-    Policy.LAST_K: "Train so many of the highest.",
-    Policy.RANDOM_K: "Train so many, drawn by --seed.",
-    Policy.LAYERS: "Train these: names, or indices of whole layers, comma-separated.",
-    Policy.ALL: "Train every layer.",
-    Policy.HEAD_ONLY: "Train no layer.",
-}
 _METAVAR = {"k": "K", "share": "SHARE", "max_parameters": "N", "layers": "A,B"}
 
 
 def _option_for(policy: Policy) -> Option:
     """A policy with what it needs as the option's value."""
-    needed, text = POLICIES[policy].takes, _POLICY_HELP[policy]
+    needed, meaning = POLICIES[policy].takes, POLICIES[policy].meaning
+    text = f"{meaning[0].upper()}{meaning[1:]}."
     if needed is None:
         return Option(policy.value, bool, default=False, help=text)
     metavar = _METAVAR[needed]
