@@ -35,10 +35,11 @@ def require(*extras: str) -> None:
     lacking = [extra for extra in extras if not all(map(find_spec, PACKAGES[extra]))]
     if lacking:
         terminal.errors.print(
-            f"this command needs more than is installed here: "
+            "this command needs more than is installed here: "
             f"pip install 'layer-surgeon[{','.join(lacking)}]'",
             style="red",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
         raise typer.Exit(1)
