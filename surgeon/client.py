@@ -177,9 +177,12 @@ class Client:
         return "\n".join([detail, *lines])
 
     def download(
-        self, checkpoint_id: str, folder: Path, form: str | None = None,
+        self,
+        checkpoint_id: str,
+        folder: Path,
+        form: str | None = None,
         seen: Callable[[int, int], None] | None = None,
-    ) -> Path:  # fmt: skip
+    ) -> Path:
         """Unpack a checkpoint's archive into a folder that is made when missing."""
         folder.mkdir(parents=True, exist_ok=True)
         params = {"form": form} if form else {}

@@ -29,7 +29,8 @@ from rich.table import Table
 from bench.data.capped import held_presets, write_capped
 from bench.service.noise import outcome_of
 from surgeon.client import Client
-from surgeon.demo.tour import MODEL, free_port, install_model, running_service, succeeded
+from surgeon.demo.service import MODEL, free_port, install_model, running_service
+from surgeon.demo.tour import succeeded
 from surgery.data.presets.tasks import TASKS
 from surgery.io.sources import Sources
 

@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.jobs import (
+from surgeon.commands.datasets import dataset_of, described
+from surgeon.commands.failures import failing_plainly
+from surgeon.commands.jobs import follow
+from surgeon.commands.options import (
     HOME,
-    AlsoEvaluate,
     AsJson,
+    Dataset,
+    Json,
     Key,
     Model,
     Url,
-    failing_plainly,
-    follow,
-)
-from surgeon.commands.options import (
-    Columns,
-    Dataset,
-    Labels,
-    LearningRate,
-    ProblemName,
-    SplitSeed,
-    Validation,
-    dataset_of,
-    described,
     finite,
     selection_of,
+    taking,
+    values_of,
 )
-from surgery.schemas.enums import Policy
-from surgery.schemas.selection import NEEDS
+from surgery.data.options import DATASET_OPTIONS
+from surgery.schemas.comparison import ComparisonSpec
+from surgery.schemas.enums import POLICIES, Policy
+from surgery.schemas.fields import option_of, options_of
+from surgery.schemas.training import TrainingSpec
 
-Json = dict[str, Any]
 ADAPTERS = ("lora", "bitfit")
+ARM = option_of(
+    ComparisonSpec,
+    "arms",
+    repeated=True,
+    name="arm",
+    metavar="ARM",
+    type=str,
+    help="A way to train: top_k=2, last_k=2, layers=1,4, all, head_only, lora=8, bitfit …",
+)
+TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length")
 
 
 def arm_from(text: str) -> Json:
@@ -54,10 +59,11 @@ def arm_from(text: str) -> Json:
     known = [policy.value for policy in Policy]
     if word not in known:
         raise typer.BadParameter(f"{text!r} is none of {', '.join([*known, *ADAPTERS])}")
-    if (word in NEEDS) != bool(value):
-        raise typer.BadParameter(f"{text!r}: write {word}{'=…' if word in NEEDS else ''}")
+    takes = POLICIES[Policy(word)].takes
+    if (takes is not None) != bool(value):
+        raise typer.BadParameter(f"{text!r}: write {word}{'=…' if takes else ''}")
     given: Any = value or True
-    if word in NEEDS and word != Policy.LAYERS:
+    if takes is not None and word != Policy.LAYERS:
         given = _share(text, value) if word == Policy.TOP_SHARE else _number(text, value)
     return {"name": name, "selection": selection_of({word: given})}
 
@@ -75,36 +81,31 @@ def _share(text: str, value: str) -> float:
         raise typer.BadParameter(f"{text!r}: {error}; write a share as in top_share=0.8") from None
 
 
+@taking(
+    *DATASET_OPTIONS,
+    ARM,
+    *options_of(ComparisonSpec, "single_layers", "seeds"),
+    *TRAINING_OPTIONS,
+    option_of(ComparisonSpec, "also_evaluate", repeated=True, metavar="PRESET"),
+)
 def compare(
-    model: Model, dataset: Dataset, validation: Validation = None, columns: Columns = None,
-    problem: ProblemName = None, labels: Labels = None, split_seed: SplitSeed = 0,
-    arm: Annotated[
-        list[str] | None,
-        typer.Option(help="A way to train, as often as wanted: top_k=2, last_k=2, layers=1,4, "
-                     "all, head_only, lora=8, bitfit …"),
-    ] = None,
-    single_layers: Annotated[
-        bool, typer.Option("--single-layers", help="Also each layer alone; judge every score.")
-    ] = False,
-    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2",
-    epochs: Annotated[int, typer.Option(min=1)] = 3,
-    learning_rate: LearningRate = 5e-5,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    max_length: Annotated[int, typer.Option(min=4)] = 128,
-    also_evaluate: AlsoEvaluate = None,
-    url: Url = HOME, key: Key = None, as_json: AsJson = False,
-) -> None:  # fmt: skip
+    model: Model,
+    dataset: Dataset,
+    url: Url = HOME,
+    key: Key = None,
+    as_json: AsJson = False,
+    **given: Any,
+) -> None:
     """Train MODEL on DATASET in several ways and seeds, and tell what the differences are worth."""
     body: Json = {
-        "model": model, "arms": [arm_from(text) for text in arm or []],
-        "single_layers": single_layers, "also_evaluate": also_evaluate or [],
-        "seeds": [_number(seeds, part) for part in seeds.split(",")],
-        "training": {
-            "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size,
-            "max_length": max_length,
-        },
-    }  # fmt: skip
-    data = described(validation, columns, problem, labels, split_seed)
+        "model": model,
+        "arms": [arm_from(text) for text in given["arm"] or []],
+        "single_layers": given["single_layers"],
+        "also_evaluate": given["also_evaluate"] or [],
+        "seeds": [_number(given["seeds"], part) for part in given["seeds"].split(",")],
+        "training": values_of(TRAINING_OPTIONS, given),
+    }
+    data = described(given)
     with failing_plainly(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("comparisons", body), as_json=as_json)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from surgeon.commands.failures import require
+
 
 def demo(
     keep: Annotated[
@@ -16,6 +18,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=120, help="Rows to generate.")] = 3000,
 ) -> None:
     """Rank and fine-tune a real encoder on a generated dataset, in some minutes."""
+    require("server", "worker", "demo")
     from surgeon.demo import tour
 
     raise typer.Exit(tour.run(keep, rows))

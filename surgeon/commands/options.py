@@ -1,42 +1,81 @@
-"""Options that commands share: what trains, and what a dataset is."""
+"""The options of commands: those that most have, and those that write the fields of a request."""
 
 from __future__ import annotations
 
-import json
+import functools
+import inspect
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 import typer
 
-from surgeon.client import Client
-from surgeon.terminal import terminal
-from surgery.data.options import (
-    COLUMNS_HELP,
-    LABELS_HELP,
-    SPLIT_SEED_HELP,
-    is_file,
-    reference_of,
-    upload_spec,
-)
 from surgery.errors import SurgeryError
-from surgery.schemas.enums import Granularity, Problem
+from surgery.schemas.fields import Option
 from surgery.schemas.selection import selection_from
 
 Json = dict[str, Any]
+Command = Callable[..., None]
+Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
 Dataset = Annotated[
     str,
     typer.Argument(
         help="A preset (glue/cola), a dataset's id, a file to upload, or a Hub reference in JSON."
     ),
 ]
-# The rest goes with a file.
-Validation = Annotated[Path | None, typer.Option(help="Validation file.")]
-Columns = Annotated[str | None, typer.Option(metavar="PART=COLUMN,…", help=COLUMNS_HELP)]
-ProblemName = Annotated[Problem | None, typer.Option(help="Inferred where left out.")]
-Labels = Annotated[str | None, typer.Option(metavar="NAME,…", help=LABELS_HELP)]
-SplitSeed = Annotated[int, typer.Option(help=SPLIT_SEED_HELP)]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+HOME = "http://127.0.0.1:8000"
+
+
+def taking(*options: Option) -> Callable[[Command], Command]:
+    """Give a command options; it is called with their values as ``**given``, under their names.
+
+    In its help they stand between its arguments and its own options.
+    """
+
+    def decorated(command: Command) -> Command:
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            switched_off = {each.name for each in options if each.default is True}
+            command(**given | {name: not given[name] for name in switched_off})
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        own = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
+        arguments = [each for each in own if each.default is each.empty]
+        others = [each for each in own if each.default is not each.empty]
+        parameters = [*arguments, *map(_parameter, options), *others]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return called
+
+    return decorated
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """An option as typer reads it from a function's signature."""
+    is_number, is_text = option.type is float, option.type is str
+    kind, default, text = option.type, option.default, option.help
+    if option.repeated:
+        kind, text = list[option.type] | None, f"{text} Give it once for each."  # type: ignore[name-defined]
+    elif option.type is bool:
+        default = False
+    elif default is None:
+        kind |= None
+    described = typer.Option(
+        option.flag,
+        help=text,
+        min=option.minimum,
+        parser=finite if is_number else None,
+        metavar=(option.metavar or "FLOAT") if is_number else option.metavar if is_text else None,
+    )
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, described],
+    )
 
 
 def finite(text: str) -> float:
@@ -50,32 +89,12 @@ def finite(text: str) -> float:
     return value
 
 
-TopK = Annotated[int | None, typer.Option(min=1, help="The best of a ranking.")]
-TopShare = Annotated[
-    float | None,
-    typer.Option(
-        parser=finite, metavar="FLOAT", help="The fewest that hold this share of the total score."
-    ),
-]
-MaxParameters = Annotated[
-    int | None, typer.Option(min=1, help="Down the ranking, all that fits, beside the head.")
-]
-BottomK = Annotated[int | None, typer.Option(min=1, help="The worst of a ranking.")]
-FirstK = Annotated[int | None, typer.Option(min=1, help="The lowest.")]
-LastK = Annotated[int | None, typer.Option(min=1, help="The highest.")]
-RandomK = Annotated[int | None, typer.Option(min=1, help="Drawn by --seed.")]
-Layers = Annotated[str | None, typer.Option(help="Names or indices, comma-separated.")]
-AllLayers = Annotated[bool, typer.Option("--all", help="Every layer.")]
-HeadOnly = Annotated[bool, typer.Option("--head-only", help="No layer.")]
-Chosen = Annotated[
-    Granularity | None, typer.Option(help="What is chosen. Default: as the ranking, or layers.")
-]
-Include = Annotated[str | None, typer.Option(help="Also train embeddings,pooler.")]
-Ranking = Annotated[str | None, typer.Option(help="Its id, for scores to choose by.")]
-LearningRate = Annotated[float, typer.Option(parser=finite, metavar="FLOAT")]
+def values_of(options: Iterable[Option], given: Mapping[str, Any]) -> Json:
+    """Those of the given values that belong to these options."""
+    return {option.name: given[option.name] for option in options}
 
 
-def selection_of(given: Json) -> Json:
+def selection_of(given: Mapping[str, Any]) -> Json:
     """The selection of these options; typer.BadParameter unless they say one policy.
 
     ``given`` is what ``selection_from`` takes, with the id of a ``ranking``.
@@ -86,62 +105,3 @@ def selection_of(given: Json) -> Json:
         raise typer.BadParameter(str(error)) from error
     ranking = given.get("ranking")
     return selection if ranking is None else {**selection, "ranking": ranking}
-
-
-@dataclass(frozen=True)
-class Described:
-    """What the options say of a file."""
-
-    validation: Path | None
-    spec: Json
-
-
-def described(
-    validation: Path | None,
-    columns: str | None,
-    problem: Problem | None,
-    labels: str | None,
-    split_seed: int,
-) -> Described:
-    """The options, taken apart; typer.BadParameter where one cannot be."""
-    if validation is not None and not is_file(validation):
-        raise typer.BadParameter(f"--validation: there is no file {validation}")
-    try:
-        return Described(validation, upload_spec(columns, problem, labels, split_seed))
-    except SurgeryError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def dataset_of(client: Client, given: str, described: Described) -> str | Json:
-    """A file is uploaded and named by its id; anything else is the service's to know."""
-    if is_file(given):
-        return str(uploaded(client, Path(given), described)["id"])
-    if described.validation is not None or described.spec:
-        raise typer.BadParameter(
-            "--validation, --columns, --problem, --labels and --split-seed go with a file as "
-            f"DATASET, and there is no file {given}"
-        )
-    try:
-        return reference_of(given)
-    except SurgeryError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def uploaded(client: Client, path: Path, described: Described) -> Json:
-    """Upload a file; say on standard error what it was taken for."""
-    found = client.upload(path, described.validation, json.dumps(described.spec))
-    rows, columns = found["rows"], found["columns"]
-    parts = ", ".join(f"{part} {_named(name)}" for part, name in columns.items() if name)
-    inferred = f"; inferred: {', '.join(found['inferred'])}" if found["inferred"] else ""
-    terminal.errors.print(
-        f"uploaded {path.name} as {found['id']}: {rows['train']:,} training and "
-        f"{rows['validation']:,} validation rows", highlight=False, markup=False,
-    )  # fmt: skip
-    terminal.errors.print(f"{found['problem']} of {parts}{inferred}", highlight=False, markup=False)
-    for warning in found["warnings"]:
-        terminal.errors.print(f"warning: {warning}", highlight=False, markup=False)
-    return found
-
-
-def _named(column: str | list[str]) -> str:
-    return column if isinstance(column, str) else ", ".join(column)

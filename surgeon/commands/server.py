@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.jobs import failing_plainly
+from surgeon.commands.failures import failing_plainly, require
 from surgeon.terminal import terminal
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _refusing_plainly() -> AbstractContextManager[None]:
 
 
 def _settings() -> Settings:
-    """Those of the environment, the log set up by them."""
+    """The settings of the environment; the log is set up by them."""
     from app.settings import settings_from_environment
 
     with _refusing_plainly():
@@ -47,11 +47,13 @@ def _settings() -> Settings:
 
 
 def serve(
-    host: Host = "127.0.0.1", port: Port = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     data_dir: Annotated[Path | None, typer.Option(help="Database, artifacts, caches.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
-) -> None:  # fmt: skip
+) -> None:
     """Run everything here: API and workers, no other services. Ctrl-C stops all."""
+    require("server", "worker")
     from app.main import serve_embedded
 
     if data_dir is not None:
@@ -60,10 +62,9 @@ def serve(
     settings = _settings()
 
     def ready() -> None:
-        terminal.errors.print(
-            f"Layer Surgeon on http://{host}:{port} (documentation at /docs), "
-            f"data in {settings.data_dir.resolve()}", highlight=False,
-        )  # fmt: skip
+        address, data = f"http://{host}:{port}", settings.data_dir.resolve()
+        line = f"Layer Surgeon on {address} (documentation at /docs), data in {data}"
+        terminal.errors.print(line, highlight=False)
 
     with _refusing_plainly():
         serve_embedded(settings, host, port, workers, ready)
@@ -71,6 +72,7 @@ def serve(
 
 def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Run the API alone."""
+    require("server")
     from app.main import serve_api
 
     settings = _settings()
@@ -82,6 +84,7 @@ def worker(
     queues: Annotated[str, typer.Option(help="Kinds of job to serve.")] = "ranking,finetune",
 ) -> None:
     """Run a worker: on Celery where SURGEON_REDIS_URL is set, else polling the database."""
+    require("server", "worker")
     # Nothing here imports the worker's package: it becomes that process.
     command = [sys.executable, "-m", "worker.main", "--queues", queues]
     os.execv(sys.executable, command)  # noqa: S606  # our own argument list, no shell
@@ -89,6 +92,7 @@ def worker(
 
 def db_upgrade() -> None:
     """Apply every migration."""
+    require("server")
     from app.db import Database
 
     settings = _settings()
@@ -103,6 +107,3 @@ def key() -> None:
     secret = f"sk_{secrets.token_urlsafe(32)}"
     terminal.console.out(f"key   {secret}", highlight=False)
     terminal.console.out(f"hash  {hashlib.sha256(secret.encode()).hexdigest()}", highlight=False)
-
-
-server_commands = (serve, api, worker, key)

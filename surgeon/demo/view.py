@@ -1,19 +1,18 @@
-"""What the demo shows: progress, the table of arms, what it means, the same by hand."""
+"""What the demo shows of its runs: a table of the arms, what it means, and the same by hand."""
 
 from __future__ import annotations
 
 import json
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from surgeon.terminal.tables import wide_table
 
 Json = dict[str, Any]
 FISHER, TANGENT = "Fisher's top 2", "tangent's top 2"
@@ -41,96 +40,24 @@ class Arm:
     bytes: int
 
 
-def arm_bars(
-    console: Console, names: Sequence[str]
-) -> tuple[Progress, Callable[[str, Mapping[str, Any]], None]]:
-    """A bar an arm, and what to call with an arm's name and every state of its job."""
-    bars = Progress(
-        TextColumn("{task.fields[arm]:<15}"), TextColumn("{task.description:<9}"), BarColumn(24),
-        TaskProgressColumn(), TextColumn("{task.fields[steps]}"), TimeElapsedColumn(),
-        console=console,
-    )  # fmt: skip
-    tasks = {
-        name: bars.add_task("queued", total=100, arm=name, steps="", start=False) for name in names
-    }
-
-    def seen(name: str, job: Mapping[str, Any]) -> None:
-        task, progress = tasks[name], job["progress"] or {}
-        if job["status"] == "running":
-            bars.start_task(task)
-        if progress.get("unit") == "steps":
-            bars.update(
-                task, completed=100 * progress["step"] / progress["total_steps"],
-                steps=f"{progress['step']}/{progress['total_steps']}",
-            )  # fmt: skip
-        bars.update(
-            task, description=(job["phase"] if not job["terminal"] else "") or job["status"]
-        )
-        if job["terminal"]:
-            if job["status"] == "succeeded":  # the last steps may have passed between two polls
-                bars.update(task, completed=100)
-            bars.stop_task(task)
-
-    return bars, seen
-
-
-def ranking_lines(say: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
-    """What to call with every state of a ranking: a line when it enters another phase."""
-    said = ""
-
-    def seen(job: Mapping[str, Any]) -> None:
-        nonlocal said
-        state = job["status"] if job["terminal"] else job["phase"] or job["status"]
-        if state != said:
-            said = state
-            say(f"  ranking: {state}")
-
-    return seen
-
-
-def arm_lines(say: Callable[[str], None]) -> Callable[[str, Mapping[str, Any]], None]:
-    """What to call with an arm's name and every state of its job: a line at its start and end.
-
-    A job of two arms is told under the name that comes first.
-    """
-    said: dict[str, str] = {}
-    names: dict[str, str] = {}
-
-    def seen(name: str, job: Mapping[str, Any]) -> None:
-        name, state = names.setdefault(job["id"], name), job["status"]
-        if state == "queued" or said.get(job["id"]) == state:
-            return
-        said[job["id"]] = state
-        result = job["result"]
-        if not job["terminal"]:
-            say(f"  {name}: started")
-        elif result:
-            metric = result["primary_metric"]
-            value = f"{metric} {result['best']['metrics'][metric]:.3f}"
-            say(f"  {name}: finished in {result['seconds']['total']:.0f} s, {value}")
-        else:
-            say(f"  {name}: {state}")
-
-    return seen
-
-
 def arms_table(arms: Sequence[Arm], metric: str) -> Table:
     """What each selection trained, reached and cost."""
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = wide_table()
     table.add_column("arm", no_wrap=True)
     table.add_column("layers", no_wrap=True)
     for name in ("rate", metric, "trainable", "seconds", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in arms:
         table.add_row(
-            arm.name, _shown_layers(arm.layers), f"{arm.learning_rate:g}", f"{arm.metric:.3f}",
-            f"{arm.parameters / 1e6:.2f}M", f"{arm.seconds:.1f}", f"{arm.bytes / 1e6:.1f}",
-        )  # fmt: skip
+            arm.name,
+            " ".join(map(str, sorted(arm.layers))),
+            f"{arm.learning_rate:g}",
+            f"{arm.metric:.3f}",
+            f"{arm.parameters / 1e6:.2f}M",
+            f"{arm.seconds:.1f}",
+            f"{arm.bytes / 1e6:.1f}",
+        )
     return table
-
-
-def _shown_layers(layers: Sequence[int]) -> str:
-    return " ".join(map(str, sorted(layers)))
 
 
 def best_arm(arms: Sequence[Arm]) -> Arm:

@@ -1,4 +1,4 @@
-"""What a command line says about a dataset of one's own, as the spec of an upload."""
+"""What a command line says about a dataset of one's own, and the spec of an upload it writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,28 @@ from typing import Any
 
 from surgery.data.files.source import format_of
 from surgery.errors import DatasetInvalid, SurgeryError
+from surgery.schemas.dataset import UploadSpec
+from surgery.schemas.fields import Option, option_of, options_of
 
-COLUMNS_HELP = "Columns, as in text=sentence,label=y (choices=a,choices=b), or JSON."
-LABELS_HELP = "Class or tag names in index order, comma-separated or JSON."
-SPLIT_SEED_HELP = "Which tenth is set aside without a validation file."
+DATASET_OPTIONS = (
+    Option("validation", Path, help="Validation file."),
+    option_of(
+        UploadSpec,
+        "columns",
+        type=str,
+        metavar="PART=COLUMN,…",
+        help="Columns, as in text=sentence,label=y (choices=a,choices=b), or JSON.",
+    ),
+    *options_of(UploadSpec, "problem"),
+    option_of(
+        UploadSpec,
+        "labels",
+        metavar="NAME,…",
+        help="Class or tag names in index order, comma-separated or JSON.",
+    ),
+    option_of(UploadSpec, "seed", name="split_seed"),
+)
+"""They go with a file."""
 
 
 def upload_spec(

@@ -163,14 +163,14 @@ class ArmSpec(Trained):
 class ComparisonSpec(Submission):
     """Train several ways on the same data and seeds, and tell what the differences are worth."""
 
-    arms: list[ArmSpec] = Field([], max_length=64)
+    arms: list[ArmSpec] = Field([], max_length=64, description="The ways to train.")
     single_layers: bool = Field(
         False,
         description="Add one arm for each layer alone, and report how well each scoring method's "
         "order agrees with what tuning that layer gained.",
     )
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=16)] = Field(
-        [0, 1, 2], min_length=1, description="Each arm is trained once with each."
+        [0, 1, 2], min_length=1, description="Each arm is trained once with each seed."
     )
     training: TrainingSpec = TrainingSpec()
     checkpoints: CheckpointSpec = CheckpointSpec(keep="best")

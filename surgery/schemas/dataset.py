@@ -121,10 +121,16 @@ def check_label_names(names: list[str], problem: Problem) -> None:
 class UploadSpec(Strict):
     """What an upload says about itself; the rest is inferred."""
 
-    columns: Columns | None = None
-    problem: Problem | None = None
+    columns: Columns | None = Field(None, description="Inferred where left out.")
+    problem: Problem | None = Field(
+        None, description="What is predicted from a row; inferred where left out."
+    )
     labels: LabelNames | None = None
-    seed: int = Field(0, description="Of what is set aside where there is no validation file.")
+    seed: int = Field(
+        0,
+        description="Seed of which tenth of the rows is set aside where there is no validation "
+        "file.",
+    )
 
 
 class HubDataset(Strict):
@@ -133,10 +139,12 @@ class HubDataset(Strict):
     hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN, max_length=200)] = Field(
         description="Dataset id on the Hub.", examples=["nyu-mll/glue"]
     )
-    config: PartName | None = None
-    revision: PartName | None = None
-    train: PartName = "train"
-    validation: PartName = "validation"
+    config: PartName | None = Field(None, description="Which of the dataset's configurations.")
+    revision: PartName | None = Field(
+        None, description="A branch, a tag or a commit; the newest where left out."
+    )
+    train: PartName = Field("train", description="The split to train on.")
+    validation: PartName = Field("validation", description="The split to evaluate on.")
     columns: Columns = Columns(text="text", label="label")
     problem: Problem = Problem.CLASSIFICATION
     labels: LabelNames | None = None

@@ -10,8 +10,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.dataset import DatasetRef, TokenLengths
-from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method, Precision
-from surgery.schemas.fields import Metadata, ModelId, Strict
+from surgery.schemas.enums import (
+    METHODS,
+    SAMPLES,
+    Aggregate,
+    Fisher,
+    Granularity,
+    Method,
+    Precision,
+)
+from surgery.schemas.fields import Metadata, ModelId, Strict, option_of, options_of
 
 
 class HeadSpec(Strict):
@@ -36,10 +44,19 @@ class HeadSpec(Strict):
 class RankingOptions(Strict):
     """How layers are ranked, the same wherever a ranking is asked for."""
 
-    method: Method = Method.FISHER
-    aggregate: Aggregate = Field(Aggregate.TRACE, description="For method fisher.")
-    granularity: Granularity = Granularity.LAYER
-    samples: int = Field(256, ge=2, le=1_000_000, description="Training rows scored, each once.")
+    method: Method = Field(Method.FISHER, description="What a layer's score measures.")
+    aggregate: Aggregate = Field(
+        Aggregate.TRACE,
+        description="How the Fisher information of a layer becomes one number. For method fisher.",
+    )
+    granularity: Granularity = Field(
+        Granularity.LAYER,
+        description="What is ranked: layers, their attention and feed-forward parts, or single "
+        "tensors.",
+    )
+    samples: int = Field(
+        256, ge=SAMPLES[0], le=SAMPLES[1], description="Training rows scored, each once."
+    )
     adaptive: bool = Field(
         False,
         description="Score ever more rows, up to `samples`, until the set of the top "
@@ -49,9 +66,15 @@ class RankingOptions(Strict):
     batch_size: int | None = Field(
         None, ge=1, le=4096, description="Rows a batch; default: by a budget of tokens."
     )
-    seed: int = Field(0, ge=0, lt=2**31)
-    fisher: Fisher = Field(Fisher.EMPIRICAL, description="For method fisher.")
-    draws: int = Field(1, ge=1, le=64, description="Labels drawn a sample, for fisher sampled.")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the sample and of all that is drawn at random."
+    )
+    fisher: Fisher = Field(
+        Fisher.EMPIRICAL,
+        description="Which labels the gradients are taken at: the dataset's, some drawn from the "
+        "model's own prediction, or all by their probability. For method fisher.",
+    )
+    draws: int = Field(1, ge=1, le=64, description="Labels drawn for each row. For fisher sampled.")
     head: HeadSpec = HeadSpec()
     head_seeds: int = Field(
         1, ge=1, le=16, description="Average over so many new heads and report their spread."
@@ -64,12 +87,14 @@ class RankingOptions(Strict):
     )
     precision: Precision | None = Field(
         None,
-        description="Default: bf16 on a GPU that has it, else fp32; the result says which.",
+        description="Number format while scoring. Default: bf16 on a GPU that has it, else fp32; "
+        "the result says which.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> RankingOptions:
-        for name in self._meaningless():
+        facts = METHODS[self.method]
+        for name in facts.ignores:
             default = type(self).model_fields[name].default
             if name in self.model_fields_set and getattr(self, name) != default:
                 raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
@@ -83,34 +108,14 @@ class RankingOptions(Strict):
             raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
         if self.adaptive and self.head_seeds > 1:
             raise ValueError("adaptive goes with one head: leave head_seeds out")
-        if self.granularity is not Granularity.LAYER and self.method in _BY_LAYER:
+        if self.granularity is not Granularity.LAYER and facts.whole_layers_only:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
 
     @property
     def scores_in_precision(self) -> bool:
         """Whether the method computes in ``precision``; the others do in float32."""
-        return "precision" not in self._meaningless()
-
-    def _meaningless(self) -> tuple[str, ...]:
-        if self.method is Method.PAPER_COMPAT:
-            return (*_FISHER_ONLY, "samples", "max_length", "head_seeds", "bootstrap", "precision")
-        if self.method is Method.ALL:
-            return ("adaptive",)
-        if self.method is Method.FISHER:
-            return ()
-        if self.method in _HEADLESS:
-            return (*_FISHER_ONLY, "head_seeds", "precision")
-        if self.method is Method.TANGENT:
-            return (*_FISHER_ONLY, "precision")
-        return _FISHER_ONLY
-
-
-_FISHER_ONLY = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
-_HEADLESS = {
-    Method.WEIGHT_SNR, Method.CLS_SIMILARITY, Method.FIRST, Method.LAST, Method.RANDOM,
-}  # fmt: skip
-_BY_LAYER = {Method.CLS_SIMILARITY, Method.TANGENT, Method.PAPER_COMPAT, Method.ALL}
+        return "precision" not in METHODS[self.method].ignores
 
 
 class Submission(Strict):
@@ -129,6 +134,20 @@ class RankingSpec(Submission, RankingOptions):
     cache: Literal["use", "bypass"] = Field(
         "use", description="`use` answers a repeated ranking from the stored result."
     )
+
+
+RANKING_OPTIONS = (
+    *options_of(RankingOptions, "method", "aggregate", "granularity", "fisher", "draws"),
+    *options_of(RankingOptions, "samples", "adaptive", "head_seeds", "precision"),
+    option_of(
+        RankingOptions,
+        "model_prior",
+        spelling="--no-prior",
+        help="Do not also rank on shuffled labels and tokens.",
+    ),
+    *options_of(RankingOptions, "max_length", "seed"),
+)
+"""What a command line can say of a ranking."""
 
 
 class LayerScore(BaseModel):

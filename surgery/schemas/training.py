@@ -18,9 +18,11 @@ CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 class TrainingSpec(Strict):
     """The optimisation: AdamW on the trained tensors."""
 
-    epochs: int = Field(3, ge=1, le=1000)
+    epochs: int = Field(3, ge=1, le=1000, description="Passes over the training rows.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    learning_rate: float = Field(5e-5, gt=0, le=1, allow_inf_nan=False)
+    learning_rate: float = Field(
+        5e-5, gt=0, le=1, allow_inf_nan=False, description="AdamW's rate at the end of the warm-up."
+    )
     layer_learning_rate_decay: float | None = Field(
         None,
         gt=0,
@@ -40,8 +42,17 @@ class TrainingSpec(Strict):
     warmup_steps: int | None = Field(
         None, ge=0, description="The same as a number of steps, fewer than the run has."
     )
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    max_grad_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="How the rate goes on after the warm-up: down to zero at the end, in a line or "
+        "along a cosine, or unchanged.",
+    )
+    max_grad_norm: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="The gradient of a step is scaled down to this norm where it is larger.",
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="Rows forward and backward at once.")
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=4096, description="Batches an optimizer step."
@@ -51,7 +62,7 @@ class TrainingSpec(Strict):
         description="When a batch does not fit in memory: `halve` does the step again in batches "
         "of half the size, the same optimisation; `fail` ends the job.",
     )
-    max_length: int = Field(128, ge=4, le=8192)
+    max_length: int = Field(128, ge=4, le=8192, description="Tokens kept of a row.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of the target spread over all classes."
     )
@@ -64,7 +75,8 @@ class TrainingSpec(Strict):
     )
     precision: TrainingPrecision | None = Field(
         None,
-        description="Default: bf16 on a GPU that has it, else fp32; the result says which.",
+        description="Number format of the matrix products. Default: bf16 on a GPU that has it, "
+        "else fp32; the result says which.",
     )
     deterministic: bool = Field(
         False, description="Use only algorithms that give the same bits each time, where slower."
@@ -89,7 +101,12 @@ class TrainingSpec(Strict):
     prefix_cache_dtype: Literal["fp32", "bf16"] = Field(
         "fp32", description="How they are kept; bf16 takes half the room and rounds."
     )
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**31,
+        description="Seed of all that is drawn at random: a new head, the order of rows, dropout.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSpec:

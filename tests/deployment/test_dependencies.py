@@ -201,6 +201,29 @@ def test_the_installs_are_really_bare(client: Path, server: Path) -> None:
     assert missing(server, *lacked) == ["torch", "pytest"]
 
 
+@pytest.mark.parametrize(
+    ("install", "arguments", "extras"),
+    [
+        ("client", ("api",), "server"),
+        ("client", ("db", "upgrade"), "server"),
+        ("client", ("serve",), "server,worker"),
+        ("client", ("demo",), "server,worker,demo"),
+        ("server", ("serve",), "worker"),
+        ("server", ("worker",), "worker"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_lacks(
+    install: str, arguments: tuple[str, ...], extras: str, request: pytest.FixtureRequest
+) -> None:
+    command = request.getfixturevalue(install)
+    done = subprocess.run(
+        [command, *arguments], env={}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"pip install 'layer-surgeon[{extras}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_api_and_its_client_run_each_on_its_install(
     client: Path, server: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from surgeon.terminal.tables import comparison_view, methods_table
+from surgeon.terminal.comparisons import comparison_view, methods_table
 from surgery.evaluation.comparison import compare
 from tests.support.service.finished_runs import grid, plan
 

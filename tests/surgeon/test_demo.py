@@ -13,6 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from surgeon.demo import tour
+from surgeon.demo.progress import (
+    arm_bars,
+    arm_lines,
+    arms_progress,
+    ranking_lines,
+    ranking_progress,
+)
+from surgeon.demo.service import service_environment
 from surgeon.demo.view import (
     ALL,
     FIRST,
@@ -21,13 +29,10 @@ from surgeon.demo.view import (
     ONE_RUN,
     TANGENT,
     Arm,
-    arm_bars,
-    arm_lines,
     arms_table,
     best_arm,
     by_hand,
     conclusions,
-    ranking_lines,
 )
 
 PARAMETERS = {2: 3_549_698, 6: 10_648_322}
@@ -260,11 +265,11 @@ def test_without_a_terminal_a_ranking_has_a_line_for_each_phase() -> None:
 
 def test_bars_are_for_terminals_and_lines_for_files(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True)
-    assert isinstance(tour.arms_progress(terminal, [FIRST])[0], Progress)
-    assert isinstance(tour.ranking_progress(terminal)[0], Progress)
+    assert isinstance(arms_progress(terminal, [FIRST])[0], Progress)
+    assert isinstance(ranking_progress(terminal)[0], Progress)
     file = Console(file=io.StringIO(), force_terminal=False)
-    tour.arms_progress(file, [FIRST])[1](FIRST, state("running"))
-    tour.ranking_progress(file)[1](state("running", phase="score"))
+    arms_progress(file, [FIRST])[1](FIRST, state("running"))
+    ranking_progress(file)[1](state("running", phase="score"))
     printed = capsys.readouterr().out.splitlines()
     assert printed == ["  first 2: started", "  ranking: score"]
 
@@ -298,6 +303,6 @@ def test_settings_of_the_caller_do_not_reach_the_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SURGEON_DATABASE_URL", "postgresql://elsewhere/db")
-    environment = tour.service_environment(tmp_path)
+    environment = service_environment(tmp_path)
     assert "SURGEON_DATABASE_URL" not in environment
     assert environment["SURGEON_OFFLINE"] == "1"
