@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
+from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import Run, add_other_presets, compare
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.finetune import FinetuneResult
@@ -40,17 +41,11 @@ def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
     return [(child, over) for child, over in session.execute(query)]
 
 
-def without_ranking(ranking: Job) -> Json:
+def without_ranking(ranking: Job) -> NoRanking:
     """The error of a child whose ranking did not succeed."""
     cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
-    return {
-        "type": "about:blank",
-        "title": "No ranking to go by",
-        "code": cause["code"],
-        "detail": f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}",
-        "retriable": cause.get("retriable", False),
-        "errors": [],
-    }
+    detail = f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}"
+    return NoRanking(detail, [cause])
 
 
 def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
@@ -68,11 +63,11 @@ def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
         return Status.CANCELLED, {}
     finetunes = [child for child in children if child.kind == Kind.FINETUNE]
     if not any(child.status == Status.SUCCEEDED for child in finetunes):
-        return Status.FAILED, {"error": _all_failed(finetunes)}
+        return Status.FAILED, {"error": _all_failed(finetunes).as_problem()}
     try:
         result = _table(session, comparison, finetunes)
     except ValidationError as error:  # a result stored by another version of the service
-        return Status.FAILED, {"error": _unreadable(error)}
+        return Status.FAILED, {"error": _unreadable(error).as_problem()}
     count = len(finetunes)
     progress = {**FULL, "step": count, "total_steps": count}
     return Status.SUCCEEDED, {"result": result, "progress": progress}
@@ -108,28 +103,20 @@ def _ranking(session: Session, ranking_id: str | None) -> tuple[str, RankingResu
     return job.id, RankingResult.model_validate(job.result)
 
 
-def _all_failed(finetunes: Sequence[Job]) -> Json:
+def _all_failed(finetunes: Sequence[Job]) -> NoRunSucceeded:
     errors = [job.error or {"code": "cancelled", "detail": "cancelled"} for job in finetunes]
-    return {
-        "type": "about:blank",
-        "title": "No run succeeded",
-        "code": errors[0]["code"],
-        "detail": f"none of the {len(errors)} runs succeeded; the first: {errors[0]['detail']}",
-        "retriable": all(error.get("retriable", False) for error in errors),
-        "errors": [
-            {"detail": f"{job.id} ({job.name}): {error['detail']}"}
+    return NoRunSucceeded(
+        f"none of the {len(errors)} runs succeeded; the first: {errors[0]['detail']}",
+        errors,
+        faults=[
+            Fault(f"{job.id} ({job.name}): {error['detail']}")
             for job, error in zip(finetunes, errors, strict=True)
-        ][:100],
-    }
+        ],
+    )
 
 
-def _unreadable(error: ValidationError) -> Json:
-    return {
-        "type": "about:blank",
-        "title": "Unreadable result",
-        "code": "internal",
-        "detail": f"a run's stored result has another shape than this version's: {error.title}; "
-        "the runs themselves are whole",
-        "retriable": False,
-        "errors": [],
-    }
+def _unreadable(error: ValidationError) -> UnreadableResult:
+    return UnreadableResult(
+        f"a run's stored result has another shape than this version's: {error.title}; "
+        "the runs themselves are whole"
+    )

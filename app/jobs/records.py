@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -13,6 +12,7 @@ from app.db import Database, db_now
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, holding, record_event, store_finished_ranking
 from app.tables import Checkpoint, Job, Kind, Metric, Status, new_id
+from surgery.io.reporter import CheckpointSummary
 
 
 def record_metrics(
@@ -47,7 +47,7 @@ def record(database: Database, lease: Lease, kind: str, data: Json) -> None:
 
 
 def commit_checkpoint(
-    database: Database, lease: Lease, path: str, files: Json, entry: Mapping[str, Any]
+    database: Database, lease: Lease, path: str, files: Json, summary: CheckpointSummary
 ) -> tuple[str, str | None]:
     """Write the row that makes a stored checkpoint exist. Raises Fenced.
 
@@ -56,25 +56,25 @@ def commit_checkpoint(
     """
     with database.write() as session:
         holding(session, lease)
-        if entry["is_best"]:
+        if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
             )
         row = session.scalar(
             select(Checkpoint)
-            .where(Checkpoint.job_id == lease.job_id, Checkpoint.step == entry["step"])
+            .where(Checkpoint.job_id == lease.job_id, Checkpoint.step == summary.step)
             .with_for_update()
         )
         if row is None:
-            row = Checkpoint(id=new_id("ck"), job_id=lease.job_id, step=entry["step"], path=path)
+            row = Checkpoint(id=new_id("ck"), job_id=lease.job_id, step=summary.step, path=path)
             session.add(row)
         # A job that continues from it may be reading the old files: they are left to the sweeper.
         free = row.path != path and not unfinished_users(session, row.id)
         replaced = row.path if free else None
         row.lease_epoch, row.path, row.files = lease.epoch, path, files
         row.bytes = sum(file["bytes"] for file in files.values())
-        for name in ("epoch", "form", "is_best", "metrics"):
-            setattr(row, name, entry[name])
+        row.epoch, row.form, row.is_best = summary.epoch, summary.form, summary.is_best
+        row.metrics = dict(summary.metrics)
         row.created_at = db_now()
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)

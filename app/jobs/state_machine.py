@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db import Database, db_now
 from app.jobs import comparisons
 from app.tables import TERMINAL, Job, JobEvent, Kind, Status
+from surgery.errors import WorkerLost
 
 Json = dict[str, Any]
 
@@ -147,7 +148,12 @@ def move_on(session: Session, comparison: Job) -> None:
             child.updated_at = db_now()
             record_event(session, child.id, 0, "ranking", {"id": ranking.id})
         else:
-            close(session, child, Status.FAILED, error=comparisons.without_ranking(ranking))
+            close(
+                session,
+                child,
+                Status.FAILED,
+                error=comparisons.without_ranking(ranking).as_problem(),
+            )
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:
         status, values = outcome
@@ -330,13 +336,7 @@ def reap(database: Database, backoff: timedelta) -> list[str]:
 
 
 def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
-    lost = {
-        "type": "about:blank",
-        "title": "Worker lost",
-        "code": "worker_lost",
-        "detail": "the worker stopped answering; its lease ran out",
-        "retriable": True,
-    }
+    lost = WorkerLost("the worker stopped answering; its lease ran out").as_problem()
     with database.write() as session:
         lock_comparison(session, job_id)
         query = select(Job).where(Job.id == job_id, _expired())

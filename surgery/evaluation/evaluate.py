@@ -197,15 +197,6 @@ class MeasuredSet:
     labels: tuple[str, ...] | None
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> MeasuredSet:
-        """From its fields as JSON has them."""
-        labels = entry["labels"]
-        return cls(
-            id=entry["id"], folder=Path(entry["folder"]), metrics=tuple(entry["metrics"]),
-            labels=None if labels is None else tuple(labels),
-        )  # fmt: skip
-
-    @classmethod
     def fetched(cls, source: DatasetSource, sources: Sources) -> MeasuredSet:
         """A preset that was resolved, loaded. Raises DatasetInvalid where a row of it is wrong."""
         folder, _ = materialise(source, sources)

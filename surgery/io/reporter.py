@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,17 @@ class Stopped(Exception):
     def __init__(self, *, resumable: bool) -> None:
         self.resumable = resumable
         super().__init__("drained" if resumable else "cancelled")
+
+
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """What a run tells of a checkpoint it has written."""
+
+    epoch: float
+    step: int
+    form: str  # as `checkpoints.card.Form` has it
+    metrics: Mapping[str, float | None]
+    is_best: bool
 
 
 class Reporter(Protocol):

@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.tables import Job, Kind, new_id
 from surgery.io.folders import complete_folder
 from tests.support.service.laid_ready import with_child
+from worker.protocol import Finished, RankingOrder
 from worker.supervisor.attempt import Attempt, Outcome, Parts
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
@@ -34,14 +35,14 @@ class Sweeping:
     def begin_job(self) -> None:
         self.jobs += 1
 
-    def send(self, message: dict[str, Any]) -> None:
-        self._folder = Path(message["dataset_folder"])
+    def send(self, order: RankingOrder) -> None:
+        self._folder = order.inputs.dataset.folder
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Finished:
         assert seconds > 0
         self._sweeper.collect_garbage()
         assert (self._folder / "report.json").read_text() == "{}"
-        return {"type": "result", "result": {}, "resolved": {}}
+        return Finished(result={}, resolved={})
 
 
 @pytest.fixture

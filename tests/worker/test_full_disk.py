@@ -22,7 +22,9 @@ from app.jobs.state_machine import enqueue
 from app.settings import Settings
 from app.tables import Job, Kind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
+from surgery.io.reporter import CheckpointSummary
 from tests.support.service.laid_ready import with_child
+from worker.protocol import CheckpointSaved, Message, Report, StateSaved
 from worker.supervisor.attempt import Attempt, Parts
 from worker.supervisor.environments import WorkerFolders
 
@@ -45,27 +47,27 @@ class FullAfterOne(Storage):
 class Told:
     """A child that says what it was given to say."""
 
-    def __init__(self, messages: list[dict[str, Any]]) -> None:
+    def __init__(self, messages: list[Report]) -> None:
         self.jobs = 0
-        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Report] = queue.SimpleQueue()
         for message in messages:
             self._messages.put(message)
 
     def begin_job(self) -> None:
         self.jobs += 1
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, order: Message) -> None:
         """Heard."""
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Report | None:
         return self._messages.get(timeout=seconds)
 
 
-def saved(folder: Path, step: int) -> dict[str, Any]:
+def saved(folder: Path, step: int) -> CheckpointSaved:
     with complete_folder(folder / f"checkpoint-{step}") as building:
         (building / "delta.safetensors").write_bytes(b"x" * 100)
-    record = {"epoch": step, "step": step, "form": "delta", "metrics": {}, "is_best": True}
-    return {"type": "checkpoint", "path": str(folder / f"checkpoint-{step}"), "record": record}
+    summary = CheckpointSummary(step, step, "delta", metrics={}, is_best=True)
+    return CheckpointSaved(path=folder / f"checkpoint-{step}", summary=summary)
 
 
 def test_the_job_fails_and_the_checkpoint_before_is_whole(
@@ -136,8 +138,7 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     folders = WorkerFolders.new(tmp_path)
     scratch = folders.scratch / f"{job.id}-{lease.epoch}"
     scratch.mkdir()
-    message = {"type": "state", "path": str(make(scratch)), "step": 1}
-    child: Any = Told([message])
+    child: Any = Told([StateSaved(path=make(scratch), step=1)])
     parts = Parts(settings, database, storage)
     attempt = Attempt(
         parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic()

@@ -17,7 +17,9 @@ from app.jobs.state_machine import enqueue
 from app.settings import Settings
 from app.tables import Job, Kind, Status, new_id
 from tests.support.service.laid_ready import with_child
+from worker.protocol import Message, PhaseBegun
 from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.child_process import Gone, Heard
 from worker.supervisor.environments import WorkerFolders
 
 
@@ -26,17 +28,17 @@ class Loading:
 
     def __init__(self, *, overran: bool) -> None:
         self.overran = overran
-        self._said = [{"type": "phase", "name": "load"}]
+        self._said: list[Heard] = [PhaseBegun(name="load")]
         if overran:
-            self._said.append({"type": "gone"})
+            self._said.append(Gone())
 
     def begin_job(self) -> None:
         """One more."""
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, order: Message) -> None:
         """Heard."""
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Heard | None:
         if self._said:
             return self._said.pop(0)
         time.sleep(min(seconds, 0.02))

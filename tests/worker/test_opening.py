@@ -11,8 +11,10 @@ from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
 from surgery.schemas.dataset import HubDataset
+from tests.support.service.laid_ready import MODEL
 from worker.child.fetcher import fetch_dataset
 from worker.child.inputs import data_of
+from worker.protocol import JobInputs
 
 OWN = {"hub": "me/own"}
 
@@ -30,10 +32,9 @@ def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) 
     write(tmp_path / "mirror", 4)
     found = resolve_dataset(HubDataset.model_validate(OWN), sources)
     pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
-    message = {"spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
-    ready = fetch_dataset(message, sources)
-    opened = data_of({"dataset_folder": ready["folder"], "metrics": ready["metrics"]}, sources)
+    ready = fetch_dataset(OWN, pinned, sources)
+    opened = data_of(JobInputs(model=MODEL, dataset=ready, cache=sources.cache), sources)
     assert len(opened.train) == 4
     write(tmp_path / "mirror", 6)
     with pytest.raises(DatasetInvalid, match="changed since the job was submitted"):
-        fetch_dataset(message, sources)
+        fetch_dataset(OWN, pinned, sources)

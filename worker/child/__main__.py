@@ -12,6 +12,7 @@ import sys
 
 from worker.child.process import Child, open_channel, uncollected
 from worker.confinement import Confinement, confine
+from worker.protocol import CHILD_ORDERS, JobOrder
 
 
 def main() -> None:
@@ -23,9 +24,9 @@ def main() -> None:
     channel = open_channel(parent)
     with uncollected():
         from worker.child.failures import unexpected
-        from worker.child.runners import RUNNERS
+        from worker.child.runners import run_job
 
-    Child(channel, RUNNERS, unexpected).serve()
+    Child[JobOrder](channel, CHILD_ORDERS, run_job, unexpected).serve()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from surgery.data.presets.tasks import metrics_for
@@ -19,36 +17,44 @@ from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import ModelSource, resolve_model
 from surgery.schemas.dataset import HubDataset
-from worker.child.process import Child, internal_problem, open_channel
-from worker.protocol import JobReporter
+from worker.child.process import Child, internal_error, open_channel
+from worker.protocol import (
+    FETCHER_ORDERS,
+    Fetched,
+    FetchedDataset,
+    FetchedModel,
+    FetchedPreset,
+    FetchOrder,
+    JobReporter,
+)
 
 Json = dict[str, Any]
 
 
-def sources_of(message: Json) -> Sources:
+def sources_of(order: FetchOrder) -> Sources:
     """Where models and datasets come from."""
-    given = message["sources"]
     return Sources(
-        mirrors=tuple(Path(path) for path in given["mirrors"]),
-        cache=Path(given["cache"]),
-        offline=given["offline"],
+        mirrors=order.mirrors,
+        cache=order.cache,
+        offline=order.offline,
         token=os.environ.get("HF_TOKEN"),
         endpoint=os.environ.get("HF_ENDPOINT"),
     )
 
 
-def fetch(message: Json, report: JobReporter) -> tuple[Json, Json]:
+def fetch(order: FetchOrder, report: JobReporter) -> Fetched:
     """The model, the dataset and the further presets of a job, each as a folder in the cache."""
     report.phase("fetch")
-    sources = sources_of(message)
-    source = pinned_model(message["resolved"]["model"], sources)
+    sources, resolved = sources_of(order), order.resolved
+    source = pinned_model(resolved["model"], sources)
     checked_copy(source, sources)
-    model = asdict(source) | {"directory": None}
     # An upload is not looked for: the supervisor has it.
-    uploaded = "path" in message["resolved"]["dataset"]
-    dataset = None if uploaded else fetch_dataset(message, sources)
-    also = [fetch_measured(pin, sources) for pin in message["resolved"].get("also_evaluate", [])]
-    return {"model": model, "dataset": dataset, "also": also}, {}
+    dataset = None
+    if "path" not in resolved["dataset"]:
+        dataset = fetch_dataset(order.spec["dataset"], resolved["dataset"], sources)
+    also = [fetch_measured(pin, sources) for pin in resolved.get("also_evaluate", [])]
+    model = FetchedModel.model_validate(source, from_attributes=True)
+    return Fetched(model=model, dataset=dataset, also=tuple(also))
 
 
 def pinned_model(pinned: Json, sources: Sources) -> ModelSource:
@@ -63,29 +69,24 @@ def pinned_model(pinned: Json, sources: Sources) -> ModelSource:
     return source
 
 
-def fetch_dataset(message: Json, sources: Sources) -> Json:
+def fetch_dataset(reference: str | Json, pinned: Json, sources: Sources) -> FetchedDataset:
     """Exactly the preset or Hub dataset of the submission, as a folder and its metrics."""
-    reference, pinned = message["spec"]["dataset"], message["resolved"]["dataset"]
-    if isinstance(reference, dict):
-        reference = HubDataset.model_validate(reference)
-    source = resolve_dataset(reference, sources, pinned["revision"])
+    named = reference if isinstance(reference, str) else HubDataset.model_validate(reference)
+    source = resolve_dataset(named, sources, pinned["revision"])
     if source.fingerprint != pinned["fingerprint"]:
         raise changed(source.id)
     folder, report = materialise(source, sources)
     metrics = source.metrics or metrics_for(report.problem, report.labels)
-    return {"folder": str(folder), "metrics": list(metrics)}
+    return FetchedDataset(folder=folder, metrics=tuple(metrics))
 
 
-def fetch_measured(pinned: Json, sources: Sources) -> Json:
-    """Exactly a preset that the model is to be measured on, as `also.MeasuredSet` takes it."""
+def fetch_measured(pinned: Json, sources: Sources) -> FetchedPreset:
+    """Exactly a preset that the model is to be measured on."""
     source = resolve_measured(pinned["id"], sources, pinned["revision"])
     if source.fingerprint != pinned["fingerprint"]:
         raise changed(source.id)
     folder, _ = materialise(source, sources)
-    labels = None if source.labels is None else list(source.labels)
-    return {
-        "id": source.id, "folder": str(folder), "metrics": list(source.metrics), "labels": labels,
-    }  # fmt: skip
+    return FetchedPreset(id=source.id, folder=folder, metrics=source.metrics, labels=source.labels)
 
 
 def changed(name: str) -> DatasetInvalid:
@@ -99,7 +100,7 @@ def changed(name: str) -> DatasetInvalid:
 def main() -> None:
     """Serve until the supervisor ends it."""
     channel = open_channel(int(sys.argv[1]))
-    Child(channel, {"ranking": fetch, "finetune": fetch}, internal_problem).serve()
+    Child(channel, FETCHER_ORDERS, fetch, lambda error, _: internal_error(error)).serve()
 
 
 if __name__ == "__main__":

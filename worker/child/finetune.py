@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from accelerate import PartialState
@@ -39,98 +38,108 @@ from surgery.training.state import saved_step
 from surgery.training.trackers import tracked
 from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
 from worker.child.ranks import launch
-from worker.protocol import JobReporter
+from worker.protocol import (
+    EventFilesSaved,
+    FinetuneOrder,
+    Finished,
+    JobReporter,
+    Json,
+    LayersSelected,
+    RankingComputed,
+)
 
-Json = dict[str, Any]
 
-
-def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
+def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
     """Rank first where the selection needs it, then train."""
-    spec = FinetuneSpec.model_validate(message["spec"])
-    if "layers" not in message["resolved"]:
-        chosen = _rank_first(message, spec, report)
-        message = message | {"resolved": message["resolved"] | chosen}
+    spec = FinetuneSpec.model_validate(order.spec)
+    if "layers" not in order.resolved:
+        chosen = _rank_first(order, spec, report)
+        order = order.model_copy(update={"resolved": order.resolved | chosen})
     if spec.processes > 1:
-        return launch(message, spec.processes, report)
-    return train(message, report)
+        return launch(order, spec.processes, report)
+    return train(order, report)
 
 
-def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
+def train(order: FinetuneOrder, report: JobReporter) -> Finished:
     """Train what was chosen; in a group of processes, each a part of every step."""
-    spec = FinetuneSpec.model_validate(message["spec"])
-    chosen, sources = message["resolved"], sources_of(message)
+    spec = FinetuneSpec.model_validate(order.spec)
+    chosen, sources = order.resolved, sources_of(order.inputs)
     report.phase("load")
     began = time.perf_counter()
-    data = data_of(message, sources)
+    data = data_of(order.inputs, sources)
     # A model of its own: a ranking warms up its head.
-    loaded = load_model(model_of(message), sources, data, seed=spec.training.seed, device=device())
-    if message["continue_folder"]:
-        begin_with(loaded, data, Path(message["continue_folder"]))
+    source, seed = model_of(order.inputs), spec.training.seed
+    loaded = load_model(source, sources, data, seed=seed, device=device())
+    if order.continue_folder is not None:
+        begin_with(loaded, data, order.continue_folder)
     layers = named_layers(loaded, chosen["layers"], Granularity(chosen.get("granularity", "layer")))
     _tell_selected(loaded, layers, spec, report)
-    data = replace(data, also=_also(message, sources, data, loaded, spec))
+    data = replace(data, also=_also(order, sources, data, loaded, spec))
     loading = time.perf_counter() - began
-    resume = Path(message["state_folder"]) if message["state_folder"] else None
-    before = message["earlier_best"]
-    with _tracked(message, spec, resume, report) as reporter:
+    before = order.earlier_best
+    with _tracked(order, spec, report) as reporter:
         result = finetune(
-            loaded, data, spec, layers, reporter, resume, chosen.get("scores"), _room(message),
-            earlier_best=(Path(before["path"]), before["record"]) if before else None,
-        )  # fmt: skip
+            loaded,
+            data,
+            spec,
+            layers,
+            reporter,
+            order.state_folder,
+            chosen.get("scores"),
+            Room(**dict(order.room)),
+            earlier_best=(before.path, asdict(before.summary)) if before else None,
+        )
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}
-    return result.model_dump(mode="json"), learned(data)
+    return Finished(result=result.model_dump(mode="json"), resolved=learned(data))
 
 
-def _room(message: Json) -> Room:
-    """What the operator lets a frozen prefix take."""
-    given = message["room"]
-    return Room(Path(given["folder"]), given["memory_bytes"], given["disk_bytes"])
-
-
-def _tracked(message: Json, spec: FinetuneSpec, resume: Path | None, report: JobReporter) -> Any:
+def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Any:
     """The reporter with trackers; of several processes, the first one's."""
     if not PartialState().is_main_process:
         return nullcontext(report)
     return tracked(
-        report, message["id"], spec, resumed_at=saved_step(resume) if resume else None,
-        keep=lambda folder: report.tell("log", path=str(folder)),
-    )  # fmt: skip
+        report,
+        order.id,
+        spec,
+        resumed_at=saved_step(order.state_folder) if order.state_folder else None,
+        keep=lambda folder: report.tell(EventFilesSaved(path=folder)),
+    )
 
 
 def _also(
-    message: Json, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
+    order: FinetuneOrder, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
 ) -> tuple[EvaluationSet, ...]:
     """The presets to measure on that were laid ready."""
-    found = [MeasuredSet.of(entry) for entry in message["also"]]
+    found = [MeasuredSet(**dict(preset)) for preset in order.also]
     length = spec.training.max_length
     return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
 
 
-def _rank_first(message: Json, spec: FinetuneSpec, report: JobReporter) -> Json:
+def _rank_first(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Json:
     """Choose by the ranking that was waited for, else by one computed now and handed over."""
     report.phase("load")
-    sources = sources_of(message)
-    data = data_of(message, sources)
+    sources = sources_of(order.inputs)
+    data = data_of(order.inputs, sources)
     selection, options = spec.selection, ranking_options(spec.selection)
-    loaded = load_to_rank(message, sources, data, options)
-    given = message["ranking"]
-    if given is None:
+    loaded = load_to_rank(order.inputs, sources, data, options)
+    if order.ranking is None:
         result = rank_layers(loaded, data, options, report)
     else:
-        result = RankingResult.model_validate(given)
+        result = RankingResult.model_validate(order.ranking)
     granularity = granularity_of(selection, result)
     included = sum(p.numel() for p in included_parameters(loaded, selection.include))
     chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
     selected = resolved_choice(chosen, granularity, result, included)
-    if given is not None:
-        report.tell("selected", **selected)
+    if order.ranking is not None:
+        report.tell(LayersSelected(resolved=selected))
         return selected
     report.tell(
-        "ranking",
-        options=options.model_dump(mode="json"),
-        result=result.model_dump(mode="json"),
-        selected=selected,
+        RankingComputed(
+            options=options.model_dump(mode="json"),
+            result=result.model_dump(mode="json"),
+            resolved=selected,
+        )
     )
     return selected
 
@@ -139,4 +148,5 @@ def _tell_selected(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
 ) -> None:
     """How much trains, the head among it, before the first step."""
-    report.tell("selected", trainable_parameters=count_trainable(loaded, layers, spec))
+    trainable = count_trainable(loaded, layers, spec)
+    report.tell(LayersSelected(resolved={"trainable_parameters": trainable}))

@@ -1,9 +1,8 @@
-"""What a job works on, opened from the supervisor's message: model, data, device."""
+"""What a job works on, opened from the supervisor's order: model, data, device."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from surgery.models.source.resolve import ModelSource
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.ranking import RankingOptions
 from surgery.training.throughput import device_name
+from worker.protocol import JobInputs
 
 Json = dict[str, Any]
 
@@ -37,22 +37,21 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def sources_of(message: Json) -> Sources:
+def sources_of(inputs: JobInputs) -> Sources:
     """Where the checked copies lie; this process reaches neither mirrors nor the Hub."""
-    return Sources(mirrors=(), cache=Path(message["sources"]["cache"]), offline=True)
+    return Sources(mirrors=(), cache=inputs.cache, offline=True)
 
 
-def model_of(message: Json) -> ModelSource:
+def model_of(inputs: JobInputs) -> ModelSource:
     """The model that was laid ready."""
-    fetched = message["model"]
-    return ModelSource(**fetched | {"files": tuple(fetched["files"])})
+    return ModelSource(**dict(inputs.model))
 
 
-def data_of(message: Json, sources: Sources) -> TaskData:
+def data_of(inputs: JobInputs, sources: Sources) -> TaskData:
     """The dataset that was laid ready."""
-    folder = Path(message["dataset_folder"])
+    folder = inputs.dataset.folder
     report = DatasetReport.model_validate_json((folder / "report.json").read_text())
-    metrics = message["metrics"] or metrics_for(report.problem, report.labels)
+    metrics = inputs.dataset.metrics or metrics_for(report.problem, report.labels)
     return open_data(folder, report, metrics, sources.tokens)
 
 
@@ -74,9 +73,9 @@ def described(where: torch.device) -> Json:
 
 
 def load_to_rank(
-    message: Json, sources: Sources, data: TaskData, options: RankingOptions
+    inputs: JobInputs, sources: Sources, data: TaskData, options: RankingOptions
 ) -> LoadedModel:
     """The model, with the head that a ranking asks for."""
     return load_model(
-        model_of(message), sources, data, seed=options.seed, head=options.head.init, device=device()
+        model_of(inputs), sources, data, seed=options.seed, head=options.head.init, device=device()
     )

@@ -4,93 +4,104 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import queue
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
+from typing import Generic, TextIO, TypeVar
 
-from surgery.errors import StorageFailed, SurgeryError
+from pydantic import TypeAdapter
+
+from surgery.errors import InternalError, StorageFailed, SurgeryError
 from surgery.io.reporter import Stopped
-from worker.protocol import Channel, ChannelReporter, JobReporter, Json, die_with_parent
+from worker.protocol import (
+    Cancel,
+    Channel,
+    ChannelReporter,
+    Drain,
+    Failed,
+    Fetched,
+    Finished,
+    Halted,
+    JobReporter,
+    Ready,
+    WorkOrder,
+    die_with_parent,
+    read_message,
+)
 
-Runner = Callable[[Json, JobReporter], tuple[Json, Json]]
-Explain = Callable[[BaseException, Json], Json]
+Work = TypeVar("Work", bound=WorkOrder)
 
 
-class Child:
+class Child(Generic[Work]):
     """Hears the supervisor on one thread, works on the main one.
 
-    ``runners`` has a function for each kind of job. ``explain`` makes a problem of a failure that
-    is no error of the science.
+    ``orders`` reads what this process may be told and ``runner`` does what it is told. ``explain``
+    makes an error of a failure that is no error of the science.
     """
 
-    def __init__(self, channel: Channel, runners: Mapping[str, Runner], explain: Explain) -> None:
-        self._channel, self._runners, self._explain = channel, runners, explain
-        self._work: queue.SimpleQueue[Json] = queue.SimpleQueue()
+    def __init__(
+        self,
+        channel: Channel,
+        orders: TypeAdapter[Work | Cancel | Drain],
+        runner: Callable[[Work, JobReporter], Finished | Fetched],
+        explain: Callable[[BaseException, Work], SurgeryError],
+    ) -> None:
+        self._channel, self._orders = channel, orders
+        self._runner, self._explain = runner, explain
+        self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._stop, self._drain = threading.Event(), threading.Event()
 
-    def listen(self, orders: TextIO) -> None:
+    def listen(self, stream: TextIO) -> None:
         """Until the other side closes the pipe, which ends the process at once."""
-        for line in orders:
-            message = json.loads(line)
-            kind = message["type"]
-            if kind == "run":
-                self._work.put(message)
-            elif kind == "cancel":
-                self._stop.set()
-            elif kind == "drain":
-                self._drain.set()
+        for line in stream:
+            match read_message(self._orders, line):
+                case Cancel():
+                    self._stop.set()
+                case Drain():
+                    self._drain.set()
+                case order:
+                    self._work.put(order)
         os._exit(0)
 
     def serve(self) -> None:
-        """Run one job after the other, as standard input says."""
+        """Do one thing after the other, as standard input says."""
         threading.Thread(target=self.listen, args=(sys.stdin,), daemon=True).start()
-        self._channel.send("ready")
+        self._channel.send(Ready())
         while True:
-            message = self._work.get()
+            order = self._work.get()
             self._stop.clear()
             self._drain.clear()
-            self.run(self._runners[message["kind"]], message)
+            self.run(order)
 
-    def run(self, runner: Runner, message: Json) -> None:
-        """Run one job and say how it ended."""
-        report = ChannelReporter(self._channel, Path(message["scratch"]), self._stop, self._drain)
+    def run(self, order: Work) -> None:
+        """Do what is ordered and say how it ended."""
+        report = ChannelReporter(self._channel, order.scratch, self._stop, self._drain)
         try:
-            result, resolved = runner(message, report)
-            self._channel.send("result", result=result, resolved=resolved)
+            self._channel.send(self._runner(order, report))
         except Stopped as stop:
-            self._channel.send("stopped", resumable=stop.resumable)
+            self._channel.send(Halted(resumable=stop.resumable))
         except SurgeryError as error:
-            self._channel.send("error", problem=error.as_problem())
+            self._channel.send(Failed.by(error))
         except BaseException as error:  # noqa: BLE001  # the one place where any failure is recorded
             # Any: the panic of a library in Rust is no Exception.
             traceback.print_exc()
-            self._channel.send("error", problem=self._explain(error, message))
+            self._channel.send(Failed.by(self._explain(error, order)))
 
 
-def internal_problem(error: BaseException, message: Json) -> Json:  # noqa: ARG001  # as `Explain` is called
-    """The problem of a failure of which nothing is known; a full disk is."""
+def internal_error(error: BaseException) -> SurgeryError:
+    """A failure of which nothing is known; a full disk is."""
     # Safetensors' own error is no OSError, but says the same.
     if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         return StorageFailed(
             "the worker's disk is full: what was being written is dropped, earlier checkpoints are "
             "as they were; free some room and submit again"
-        ).as_problem()
-    return {
-        "type": "about:blank",
-        "title": "Internal error",
-        "code": "internal",
-        "detail": f"{type(error).__name__}: {str(error)[:500]}",
-        "retriable": False,
-        "errors": [],
-    }
+        )
+    return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
 
 
 def open_channel(parent: int) -> Channel:

@@ -8,7 +8,6 @@ JSON lines: ``up`` what it reports, ``down`` that it should stop.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import select
 import subprocess
@@ -23,9 +22,20 @@ from surgery.errors import SurgeryError
 from surgery.io.reporter import Stopped
 from surgery.training.devices import check_processes
 from surgery.training.prefix_cache.store import release_held
-from worker.protocol import JobReporter
+from worker.protocol import (
+    REPORTS,
+    Cancel,
+    Drain,
+    Failed,
+    FinetuneOrder,
+    Finished,
+    Halted,
+    JobReporter,
+    Problem,
+    Report,
+    read_message,
+)
 
-Json = dict[str, Any]
 UP, DOWN, ORDER = "up", "down", "order.json"
 LOOK_SECONDS = 0.5  # between two looks whether the job should stop
 
@@ -35,7 +45,7 @@ class RanksFailed(SurgeryError):
 
     code = "internal"
 
-    def __init__(self, problem: Json | None = None, lost: str = "") -> None:
+    def __init__(self, problem: Problem | None = None, lost: str = "") -> None:
         heard = f" ({lost.strip()[:300]})" if lost else ""
         super().__init__(
             f"one of the job's processes ended without a word, or could not be reached{heard}; "
@@ -43,21 +53,21 @@ class RanksFailed(SurgeryError):
         )
         self.problem = problem
 
-    def as_problem(self) -> Json:
+    def as_problem(self) -> dict[str, Any]:
         """What the process itself said, if it did."""
-        return self.problem or super().as_problem()
+        return self.problem.model_dump() if self.problem else super().as_problem()
 
 
-def launch(message: Json, processes: int, report: JobReporter) -> tuple[Json, Json]:
-    """Run a fine-tune that many times at once; its result and what it adds to ``resolved``.
+def launch(order: FinetuneOrder, processes: int, report: JobReporter) -> Finished:
+    """Run a fine-tune that many times at once.
 
     Raises Stopped, or RanksFailed with the problem that a process met.
     """
     check_processes(processes, torch.cuda.device_count())
     _leave_the_gpu()
-    folder = Path(message["scratch"]) / "ranks"
+    folder = order.scratch / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ORDER).write_text(json.dumps(message))
+    (folder / ORDER).write_text(order.line())
     for name in (UP, DOWN):
         os.mkfifo(folder / name)
     # Opened both ways, a pipe waits for nobody: a process that never comes cannot hang the job.
@@ -95,32 +105,32 @@ def _command(folder: Path, processes: int) -> list[str]:
 
 def _followed(
     running: subprocess.Popen[bytes], up: int, down: int, report: JobReporter
-) -> tuple[Json, Json]:
+) -> Finished:
     told = False
     for message in _messages(running, up):
-        if message is None:
-            told = told or _pass_on_stop(report, down)
-            continue
-        kind = message.pop("type")
-        if kind == "result":
-            return message["result"], message["resolved"]
-        if kind == "stopped":
-            raise Stopped(resumable=message["resumable"])
-        if kind == "error":
-            raise RanksFailed(message["problem"])
-        report.tell(kind, **message)
+        match message:
+            case Finished():
+                return message
+            case Halted():
+                raise Stopped(resumable=message.resumable)
+            case Failed():
+                raise RanksFailed(message.problem)
+            case None:
+                pass
+            case _:
+                report.tell(message)
         told = told or _pass_on_stop(report, down)
     raise RanksFailed
 
 
-def _messages(running: subprocess.Popen[bytes], up: int) -> Iterator[Json | None]:
+def _messages(running: subprocess.Popen[bytes], up: int) -> Iterator[Report | None]:
     """What the first process says, None now and then; ends when the launcher has."""
     rest = b""
     while True:
         ended = running.poll() is not None
         if select.select([up], [], [], 0 if ended else LOOK_SECONDS)[0]:
             *lines, rest = (rest + os.read(up, 65536)).split(b"\n")
-            yield from map(json.loads, lines)
+            yield from (read_message(REPORTS, line) for line in lines)
         elif ended:
             return
         yield None
@@ -130,15 +140,15 @@ def _pass_on_stop(report: JobReporter, down: int) -> bool:
     try:
         report.check()
     except Stopped as stop:
-        line = json.dumps({"type": "drain" if stop.resumable else "cancel"})
-        os.write(down, line.encode() + b"\n")
+        order = Drain() if stop.resumable else Cancel()
+        os.write(down, order.line().encode())
         return True
     return False
 
 
-def _cause(told: Json | None, folder: Path) -> Json | None:
+def _cause(told: Problem | None, folder: Path) -> Problem | None:
     """The first process's error; where it only lost another one, what that wrote down."""
-    if told is not None and told["code"] != RanksFailed.code:
+    if told is not None and told.code != RanksFailed.code:
         return told
     written = min(folder.glob("error-*.json"), default=None)
-    return told if written is None else json.loads(written.read_text())
+    return told if written is None else Problem.model_validate_json(written.read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -14,9 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO
+
+from pydantic import ValidationError
 
 from app.settings import Settings
+from worker.protocol import REPORTS, Message, Report, read_message
 from worker.supervisor.environments import (
     WorkerFolders,
     child_confinement,
@@ -28,7 +30,32 @@ log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # for the log to catch up
 MAX_MESSAGE_BYTES = 64_000_000  # a ranking of every tensor of a large encoder has some 3 MB
 MAX_LOG_LINE_BYTES = 10_000
+FAULTS_SHOWN = 3  # of a message that is none
 LOG_LINES = 50  # kept for the error of a job whose process died
+
+
+class Gone:
+    """The process has ended, and said all it had to say."""
+
+
+class Unreadable(ValueError):
+    """A line of the process is no message."""
+
+
+Heard = Report | Gone | Unreadable
+
+
+def _heard(line: bytes) -> Report | Unreadable:
+    try:
+        return read_message(REPORTS, line)
+    except ValidationError as error:
+        # Each fault of a hostile message costs memory when it is asked for.
+        count = error.error_count()
+        faults = error.errors(include_input=False) if count <= FAULTS_SHOWN else []
+        places = [".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in faults]
+        return Unreadable(ascii("; ".join(places) or f"{count} faults")[1:301])
+    except (ValueError, RecursionError) as error:
+        return Unreadable(type(error).__name__)
 
 
 def start_child(settings: Settings, folders: WorkerFolders, *, several: bool) -> ChildProcess:
@@ -52,7 +79,7 @@ class ChildProcess:
         self.jobs = 0
         self._killed = False
         self.several = False  # whether it may run a job on several processes
-        self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.messages: queue.SimpleQueue[Heard] = queue.SimpleQueue()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(os.getpid()), *arguments],
@@ -80,11 +107,10 @@ class ChildProcess:
                 log.warning("the job's process sends a message without end: it is killed")
                 os.killpg(self._process.pid, signal.SIGKILL)
                 break
-            try:
-                self.messages.put(json.loads(line))
-            except ValueError:
-                log.warning("a line that is no message from the job's process: %.200r", line)
-        self.messages.put({"type": "gone"})
+            if not line.endswith(b"\n"):
+                break  # it died over this one
+            self.messages.put(_heard(line))
+        self.messages.put(Gone())
 
     def _read_log(self, stream: IO[bytes]) -> None:
         while raw := stream.readline(MAX_LOG_LINE_BYTES):
@@ -97,14 +123,14 @@ class ChildProcess:
         self.jobs += 1
         self.log_tail.clear()
 
-    def send(self, message: dict[str, Any]) -> None:
-        """One message; a process that is gone is noticed by ``gone``, not here."""
+    def send(self, order: Message) -> None:
+        """One message; a process that is gone is noticed by `Gone`, not here."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(order.line().encode())
             self._process.stdin.flush()
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Heard | None:
         """The next message, if one comes in time."""
         try:
             return self.messages.get(timeout=max(0.001, seconds))

@@ -12,6 +12,7 @@ from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.queue import unrung
 from app.jobs.state_machine import Fenced, enqueue
 from app.tables import WORKED, Job, Kind, Status, new_id
+from surgery.io.reporter import CheckpointSummary
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
 
 ERROR = {"code": "worker_lost", "detail": "gone"}
@@ -183,7 +184,7 @@ def test_checkpoints_are_replaced_by_step_and_pruned(database: Database) -> None
     lease = take(database)
 
     def commit(path: str, step: int, *, best: bool) -> str | None:
-        entry = {"step": step, "epoch": step, "form": "delta", "is_best": best, "metrics": {}}
+        entry = CheckpointSummary(step, step, "delta", metrics={}, is_best=best)
         return records.commit_checkpoint(database, lease, path, {"f": {"bytes": 2}}, entry)[1]
 
     assert commit("a", 1, best=True) is None

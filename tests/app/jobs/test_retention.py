@@ -14,6 +14,7 @@ from app.jobs import records, state_machine
 from app.jobs.checkpoints import delete_checkpoint, prune_checkpoints, set_pinned
 from app.jobs.state_machine import Lease, enqueue
 from app.tables import Checkpoint, Job, JobEvent, Kind, new_id
+from surgery.io.reporter import CheckpointSummary
 
 
 def submit(database: Database, **spec: Any) -> str:
@@ -36,7 +37,7 @@ def running(database: Database) -> Lease:
 def commit(
     database: Database, lease: Lease, step: int, *, best: bool = False, path: str = ""
 ) -> str:
-    entry = {"step": step, "epoch": step / 2, "form": "delta", "is_best": best, "metrics": {}}
+    entry = CheckpointSummary(step / 2, step, "delta", metrics={}, is_best=best)
     files = {"f": {"bytes": 2, "sha256": ""}}
     return records.commit_checkpoint(database, lease, path or f"p{step}", files, entry)[0]
 

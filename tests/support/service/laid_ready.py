@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from worker.protocol import Fetched, FetchedDataset, FetchedModel, FetchOrder
 from worker.supervisor.attempt import Processes
+
+MODEL = FetchedModel(id="m", origin="mirror", revision=None, fingerprint="f", config={}, files=())
 
 
 class LaidReady:
@@ -13,14 +17,15 @@ class LaidReady:
     def begin_job(self) -> None:
         """One more."""
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Heard."""
+    def send(self, order: FetchOrder) -> None:
+        """An upload is the supervisor's own to find."""
+        uploaded = "path" in order.resolved["dataset"]
+        self._dataset = None if uploaded else FetchedDataset(folder=Path(), metrics=())
 
-    def receive(self, seconds: float) -> dict[str, Any]:
+    def receive(self, seconds: float) -> Fetched:
         """Whatever was asked for."""
         assert seconds > 0
-        found = {"model": {}, "dataset": {"folder": "", "metrics": []}, "also": []}
-        return {"type": "result", "result": found, "resolved": {}}
+        return Fetched(model=MODEL, dataset=self._dataset, also=())
 
 
 def with_child(child: Any) -> Processes:

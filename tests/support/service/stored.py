@@ -20,6 +20,7 @@ from app.tables import Job, Kind, new_id
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.record import CheckpointRecord
 from surgery.io.folders import read_manifest
+from surgery.io.reporter import CheckpointSummary
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
 from tests.support.models.checkpoints import LABELS, loaded_from, task
@@ -56,8 +57,8 @@ def stored(
     assert claimed is not None
     files, key = read_manifest(folder), f"jobs/{job.id}/1/checkpoint-1"
     service.storage.put_folder(folder, key)
-    entry = {"step": 1, "epoch": 1, "form": form, "is_best": True, "metrics": {}}
-    row, _ = records.commit_checkpoint(service.database, claimed[0], key, files, entry)
+    summary = CheckpointSummary(epoch=1, step=1, form=form, metrics={}, is_best=True)
+    row, _ = records.commit_checkpoint(service.database, claimed[0], key, files, summary)
     return Stored(claimed[0], row)
 
 

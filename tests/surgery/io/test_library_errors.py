@@ -15,6 +15,7 @@ from surgery.io.library_errors import failure_of_model
 from surgery.models.blocks import model_inputs
 from tests.support.models.encoders import CONFIGS, padded_batch
 from worker.child.failures import unexpected
+from worker.protocol import RankingOrder
 
 
 def failure(kind: str = "bert", hook: Callable[..., Any] | None = None, **keys: Any) -> Exception:
@@ -41,7 +42,7 @@ def failure(kind: str = "bert", hook: Callable[..., Any] | None = None, **keys: 
     ids=["chunks", "types", "positions", "buckets", "convolution", "window"],
 )
 def test_sizes_that_do_not_fit_are_the_models_fault(kind: str, keys: dict[str, Any]) -> None:
-    problem = unexpected(failure(kind, **keys), {"spec": {}})
+    problem = unexpected(failure(kind, **keys), RankingOrder.model_construct()).as_problem()
     assert problem["code"] == "model_unsupported"
     assert f"modeling_{kind.replace('-', '_')}) fails on a batch: " in problem["detail"]
 
@@ -54,7 +55,7 @@ def test_a_fault_of_a_hook_is_none_of_the_model() -> None:
     hook = FunctionType(broken.__code__, names)
     error = failure(hook=hook)
     assert failure_of_model(error) is None
-    assert unexpected(error, {"spec": {}})["code"] == "internal"
+    assert unexpected(error, RankingOrder.model_construct()).as_problem()["code"] == "internal"
 
 
 class Broken(torch.autograd.Function):
