@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
+from surgery.schemas.resolved import Learned, Resolved, ResolvedFinetune, ResolvedSelection
 
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
@@ -103,7 +104,6 @@ class WorkOrder(Message):
     """Something to do; ``scratch`` is the attempt's own folder."""
 
     spec: Json
-    resolved: Json
     scratch: Folder
 
 
@@ -111,6 +111,7 @@ class FetchOrder(WorkOrder):
     """Lay a job's model, dataset and presets ready."""
 
     type: Literal["fetch"] = "fetch"
+    resolved: Resolved
     mirrors: tuple[Folder, ...]
     cache: Folder
     offline: bool
@@ -137,6 +138,7 @@ class FinetuneOrder(WorkOrder):
 
     type: Literal["finetune"] = "finetune"
     id: str
+    resolved: ResolvedFinetune
     inputs: JobInputs
     cpu_seconds: float
     also: tuple[FetchedPreset, ...]
@@ -237,14 +239,14 @@ class RankingComputed(Message):
     type: Literal["ranking"] = "ranking"
     options: Json
     result: Json
-    resolved: Json
+    resolved: ResolvedSelection
 
 
 class LayersSelected(Message):
     """What trains, as only the process could know it, to be added to ``resolved``."""
 
     type: Literal["selected"] = "selected"
-    resolved: Json
+    resolved: ResolvedSelection
 
 
 class Fetched(Message):
@@ -261,7 +263,7 @@ class Finished(Message):
 
     type: Literal["result"] = "result"
     result: Json
-    resolved: Json
+    resolved: Learned
 
 
 class Problem(Part):

@@ -11,7 +11,7 @@ from app.errors import Unprocessable
 from surgery import __version__
 from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
-from surgery.schemas.enums import METHODS
+from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
 
 
@@ -38,7 +38,7 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
     return digest_of({"model": model, "dataset": dataset, "version": __version__, **shape})
 
 
-def check_method(options: RankingOptions, problem: str, pointer: str = "") -> None:
+def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:
     """Refuse what the worker would refuse after loading the model. Raises Unprocessable."""
     method, facts = options.method, METHODS[options.method]
     fewest, most = facts.samples

@@ -13,8 +13,8 @@ from itertools import takewhile
 
 from surgery.errors import Fault, ModelUnsupported, SelectionMismatch
 from surgery.schemas.enums import Granularity
-from surgery.schemas.model import LayerInfo, ModelInfo
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import LayerInfo, ModelInfo
 from surgery.schemas.training import AdapterSpec
 
 Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters

@@ -8,7 +8,7 @@ from typing import Any
 
 from surgery.models.layers import encoder_sizes, sizes_beside
 from surgery.schemas.enums import Problem
-from surgery.schemas.model import LayerInfo
+from surgery.schemas.resolved import LayerInfo
 
 # The names that configs give the same thing.
 HIDDEN = ("hidden_size", "dim", "d_model")

@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch, nearest
 from surgery.models.layers import ATTENTION, SUBLAYERS
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
-from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
+from surgery.schemas.resolved import LayerInfo, ResolvedSelection
 from surgery.schemas.selection import SelectionSpec
 
 ROUNDING = 1e-12  # of a share that is reached; as recommended_k has it
@@ -89,16 +89,16 @@ def resolved_choice(
     granularity: Granularity,
     ranking: RankingResult | None = None,
     included: int = 0,
-) -> dict[str, Any]:
+) -> ResolvedSelection:
     """How a job remembers what it trains, and the scores that it was chosen by, if any."""
-    resolved: dict[str, Any] = {
-        "granularity": granularity.value,
-        "layers": [layer.name for layer in chosen],
-        "selected_parameters": sum(layer.parameters for layer in chosen) + included,
-    }
-    if ranking is not None and METHODS[Method(ranking.method)].weighs:
-        resolved["scores"] = {layer.name: layer.score for layer in ranking.layers}
-    return resolved
+    weighs = ranking is not None and METHODS[Method(ranking.method)].weighs
+    scored = ranking.layers if ranking is not None and weighs else None
+    return ResolvedSelection(
+        granularity=granularity,
+        layers=[layer.name for layer in chosen],
+        selected_parameters=sum(layer.parameters for layer in chosen) + included,
+        scores=None if scored is None else {layer.name: layer.score for layer in scored},
+    )
 
 
 def check_reachable(

@@ -1,4 +1,4 @@
-"""Fields of requests: those that many have, and each of them as an option of a command line."""
+"""Fields of requests: the model's id, and any field as an option of a command line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from functools import partial
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 # A dot is always followed by something else: no name is "..", and none leaves its folder.
 WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
-HUB_DATASET_PATTERN = rf"^{WORD}(?:/{WORD})?$"
-NAME_PATTERN = rf"^{WORD}$"
-
 # The Hub's own rules: names of up to 96 characters, no "--", no "-" or ".git" at their end.
 _HUB_RULES = r"(?=(?:[^@/]{1,96}/)?[^@/]{1,96}(?:@|$))(?![^@]*(?:--|-(?:[/@]|$)|\.git(?:@|$)))"
 MODEL_PATTERN = rf"^{_HUB_RULES}{WORD}(?:/{WORD})?(?:@{WORD})?$"
@@ -28,20 +25,6 @@ ModelId = Annotated[
         examples=["google-bert/bert-base-cased"],
     ),
 ]
-
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64)],
-        Annotated[str, StringConstraints(max_length=512)],
-    ],
-    Field(max_length=16, description="Your own labels: up to 16 pairs of strings."),
-]
-
-
-class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt option must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", use_enum_values=False, ser_json_inf_nan="null")
 
 
 @dataclass(frozen=True)

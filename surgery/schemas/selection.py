@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import SurgeryError
+from surgery.schemas import Strict
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy
-from surgery.schemas.fields import Option, Strict, option_of, options_of
+from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.ranking import RankingOptions
 
 _MEANING = {

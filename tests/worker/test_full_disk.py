@@ -24,6 +24,7 @@ from app.tables import Job, Kind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
 from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import CheckpointSaved, Message, Report, StateSaved
 from worker.supervisor.attempt import Attempt, Parts
 from worker.supervisor.environments import WorkerFolders
@@ -77,7 +78,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
-        model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},
+        model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
@@ -128,7 +129,7 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     storage = open_storage(settings)
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
-        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved={"dataset": {}},
+        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)

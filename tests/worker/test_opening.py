@@ -11,6 +11,7 @@ from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
 from surgery.schemas.dataset import HubDataset
+from surgery.schemas.resolved import Pinned
 from tests.support.service.laid_ready import MODEL
 from worker.child.fetcher import fetch_dataset
 from worker.child.inputs import data_of
@@ -31,7 +32,7 @@ def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) 
     sources = Sources((tmp_path / "mirror",), tmp_path / "cache", offline=True)
     write(tmp_path / "mirror", 4)
     found = resolve_dataset(HubDataset.model_validate(OWN), sources)
-    pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
+    pinned = Pinned(id=found.id, fingerprint=found.fingerprint, revision=found.revision)
     ready = fetch_dataset(OWN, pinned, sources)
     opened = data_of(JobInputs(model=MODEL, dataset=ready, cache=sources.cache), sources)
     assert len(opened.train) == 4

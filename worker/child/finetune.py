@@ -32,6 +32,7 @@ from surgery.ranking.selection import (
 from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import ResolvedSelection
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import saved_step
@@ -43,7 +44,6 @@ from worker.protocol import (
     FinetuneOrder,
     Finished,
     JobReporter,
-    Json,
     LayersSelected,
     RankingComputed,
 )
@@ -51,28 +51,35 @@ from worker.protocol import (
 
 def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
     """Rank first where the selection needs it, then train."""
-    spec = FinetuneSpec.model_validate(order.spec)
-    if "layers" not in order.resolved:
-        chosen = _rank_first(order, spec, report)
-        order = order.model_copy(update={"resolved": order.resolved | chosen})
+    spec, data = FinetuneSpec.model_validate(order.spec), None
+    if order.resolved.layers is None:
+        report.phase("load")
+        data = data_of(order.inputs, sources_of(order.inputs))
+        chosen = _rank_first(order, spec, data, report)
+        resolved = order.resolved.model_copy(update=chosen.model_dump(exclude_defaults=True))
+        order = order.model_copy(update={"resolved": resolved})
     if spec.processes > 1:
         return launch(order, spec.processes, report)
-    return train(order, report)
+    return train(order, report, data)
 
 
-def train(order: FinetuneOrder, report: JobReporter) -> Finished:
-    """Train what was chosen; in a group of processes, each a part of every step."""
+def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = None) -> Finished:
+    """Train what was chosen; in a group of processes, each a part of every step.
+
+    ``data`` are the job's where they are open already.
+    """
     spec = FinetuneSpec.model_validate(order.spec)
     chosen, sources = order.resolved, sources_of(order.inputs)
     report.phase("load")
     began = time.perf_counter()
-    data = data_of(order.inputs, sources)
+    data = data_of(order.inputs, sources) if data is None else data
     # A model of its own: a ranking warms up its head.
     source, seed = model_of(order.inputs), spec.training.seed
     loaded = load_model(source, sources, data, seed=seed, device=device())
     if order.continue_folder is not None:
         begin_with(loaded, data, order.continue_folder)
-    layers = named_layers(loaded, chosen["layers"], Granularity(chosen.get("granularity", "layer")))
+    assert chosen.layers is not None, "the ranking that chooses them comes first"
+    layers = named_layers(loaded, chosen.layers, chosen.granularity or Granularity.LAYER)
     _tell_selected(loaded, layers, spec, report)
     data = replace(data, also=_also(order, sources, data, loaded, spec))
     loading = time.perf_counter() - began
@@ -85,7 +92,7 @@ def train(order: FinetuneOrder, report: JobReporter) -> Finished:
             layers,
             reporter,
             order.state_folder,
-            chosen.get("scores"),
+            chosen.scores,
             Room(**dict(order.room)),
             earlier_best=(before.path, asdict(before.summary)) if before else None,
         )
@@ -116,13 +123,12 @@ def _also(
     return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
 
 
-def _rank_first(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Json:
+def _rank_first(
+    order: FinetuneOrder, spec: FinetuneSpec, data: TaskData, report: JobReporter
+) -> ResolvedSelection:
     """Choose by the ranking that was waited for, else by one computed now and handed over."""
-    report.phase("load")
-    sources = sources_of(order.inputs)
-    data = data_of(order.inputs, sources)
     selection, options = spec.selection, ranking_options(spec.selection)
-    loaded = load_to_rank(order.inputs, sources, data, options)
+    loaded = load_to_rank(order.inputs, sources_of(order.inputs), data, options)
     if order.ranking is None:
         result = rank_layers(loaded, data, options, report)
     else:
@@ -148,5 +154,5 @@ def _tell_selected(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
 ) -> None:
     """How much trains, the head among it, before the first step."""
-    trainable = count_trainable(loaded, layers, spec)
-    report.tell(LayersSelected(resolved={"trainable_parameters": trainable}))
+    trainable = ResolvedSelection(trainable_parameters=count_trainable(loaded, layers, spec))
+    report.tell(LayersSelected(resolved=trainable))

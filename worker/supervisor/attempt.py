@@ -35,6 +35,7 @@ from surgery.io.folders import check_plain, is_plain_name, link_folder, read_man
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
 from surgery.training.tracker_services import BROKEN_OFF_SECONDS, Services, config_of
 from worker.protocol import (
     Cancel,
@@ -185,7 +186,7 @@ class Attempt:
         sources = self.settings.sources
         return FetchOrder(
             spec=self.job.spec,
-            resolved=self.job.resolved,
+            resolved=Resolved.of(self.job.resolved),
             scratch=self.scratch,
             mirrors=sources.mirrors,
             cache=sources.cache,
@@ -202,17 +203,13 @@ class Attempt:
         cpu_seconds = self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
         if self.job.kind == Kind.RANKING:
             return RankingOrder(
-                spec=self.job.spec,
-                resolved=self.job.resolved,
-                scratch=self.scratch,
-                inputs=inputs,
-                cpu_seconds=cpu_seconds,
+                spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
             )
         state = self.job.state
         return FinetuneOrder(
             id=self.job.id,
             spec=self.job.spec,
-            resolved=self.job.resolved,
+            resolved=ResolvedFinetune.of(self.job.resolved),
             scratch=self.scratch,
             inputs=inputs,
             cpu_seconds=cpu_seconds,
@@ -226,7 +223,8 @@ class Attempt:
 
     def _upload(self) -> FetchedDataset:
         """The uploaded dataset of the job. Raises OSError where its files are not whole."""
-        folder = self._fetch(self.job.resolved["dataset"]["path"])
+        path = Resolved.of(self.job.resolved).dataset.path
+        folder = self._fetch(path) if path else None
         if folder is None:
             raise OSError(f"the stored files of dataset {self.job.dataset} are damaged")
         return FetchedDataset(folder=folder, metrics=None)
@@ -330,10 +328,8 @@ class Attempt:
 
     def _store_ranking(self, report: RankingComputed) -> None:
         options = RankingOptions.model_validate(report.options)
-        resolved = self.job.resolved
-        digest = ranking_digest(
-            resolved["model"]["fingerprint"], resolved["dataset"]["fingerprint"], options
-        )
+        resolved = Resolved.of(self.job.resolved)
+        digest = ranking_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, options)
         spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
         spec |= report.options
         self._write(
@@ -341,7 +337,7 @@ class Attempt:
         )
         self._store_selected(report.resolved)
 
-    def _store_selected(self, resolved: Json) -> None:
+    def _store_selected(self, resolved: ResolvedSelection) -> None:
         """What trains, as only the child could know it; the next attempt trains the same."""
         self._write(lambda: records.resolve_further(self.database, self.lease, resolved))
 

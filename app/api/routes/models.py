@@ -12,7 +12,7 @@ from app.errors import NotFound
 from surgery.errors import ModelNotFound
 from surgery.models.source.resolve import inspect_model, resolve_model
 from surgery.schemas.enums import Granularity
-from surgery.schemas.model import ModelInfo
+from surgery.schemas.resolved import ModelInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -11,7 +11,7 @@ from surgery.models.layers import is_bias
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
 from surgery.schemas.estimate import EstimatedSeconds
-from surgery.schemas.model import LayerInfo
+from surgery.schemas.resolved import LayerInfo
 from surgery.schemas.training import AdapterSpec, TrainingSpec, steps_per_epoch, total_steps
 from surgery.training.costs.activations import kept_by_block
 from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work

@@ -10,6 +10,7 @@ from app.db import Database
 from app.jobs import records, state_machine
 from app.jobs.queue import unrung
 from app.tables import WORKED, Kind, Status
+from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, submit
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
 
@@ -44,7 +45,7 @@ def test_children_wait_for_their_ranking_and_then_know_it(database: Database) ->
     assert (first.job_id, second.job_id) == (ranking, other)
     assert state_machine.claim(database, "w", WORKED, LEASE) is None
     assert waiting not in [job.id for job in unrung(database, -1)]
-    state_machine.finish(database, first, RANKING, {})
+    state_machine.finish(database, first, RANKING, Learned())
     lease = take(database)
     child = look(database, waiting)
     assert (lease.job_id, child.resolved["ranking"]) == (waiting, ranking)
@@ -162,7 +163,7 @@ def test_a_lost_worker_costs_an_attempt_and_the_last_one_the_cell(database: Data
 
 def test_a_result_of_another_shape_fails_the_comparison_alone(database: Database) -> None:
     parent, children = submit(database)
-    state_machine.finish(database, take(database), {"from": "an older version"}, {})
+    state_machine.finish(database, take(database), {"from": "an older version"}, Learned())
     finish(database, take(database))
     assert look(database, children[1]).status == Status.SUCCEEDED
     job = look(database, parent)

@@ -12,6 +12,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import end, ending
 from app.tables import Job, Kind, Status
+from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, new_job, submit
 from tests.support.service.queued_jobs import look, statuses, take
@@ -64,7 +65,7 @@ def test_two_children_that_end_at_once_end_the_comparison_once(database: Databas
 def test_any_number_at_once(database: Database, cancelling: bool) -> None:
     """Finishes, failures, crashes, reaps, sweeps and a cancel, all at the same time."""
     parent, children = submit(database, seeds=6, ranked=True)
-    state_machine.finish(database, take(database), RANKING, {})
+    state_machine.finish(database, take(database), RANKING, Learned())
     leases = [take(database) for _ in range(12)]
     barrier = threading.Barrier(15 if cancelling else 14)
 

@@ -13,6 +13,7 @@ from app.jobs.queue import unrung
 from app.jobs.state_machine import Fenced, enqueue
 from app.tables import WORKED, Job, Kind, Status, new_id
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.resolved import Learned
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
 
 ERROR = {"code": "worker_lost", "detail": "gone"}
@@ -32,7 +33,7 @@ def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
     lease = take(database)
     assert (lease.job_id, lease.epoch) == (job_id, 1)
     assert state_machine.claim(database, "another", WORKED, LEASE) is None
-    state_machine.finish(database, lease, {"answer": 1}, {"versions": {"surgery": "x"}})
+    state_machine.finish(database, lease, {"answer": 1}, Learned(versions={"surgery": "x"}))
     job = look(database, job_id)
     assert (job.status, job.result, job.resolved["versions"]) == (
         Status.SUCCEEDED, {"answer": 1}, {"surgery": "x"},
@@ -58,7 +59,7 @@ def test_an_expired_lease_fences_every_write(database: Database) -> None:
     lease = take(database, timedelta(seconds=-1))
     writes = [
         lambda: state_machine.renew(database, lease, LEASE, None, None),
-        lambda: state_machine.finish(database, lease, {}, {}),
+        lambda: state_machine.finish(database, lease, {}, Learned()),
         lambda: state_machine.fail(database, lease, ERROR),
         lambda: state_machine.release(database, lease),
         lambda: state_machine.end_cancelled(database, lease),
@@ -81,10 +82,10 @@ def test_a_stale_worker_cannot_touch_the_next_attempt(database: Database) -> Non
     fresh = take(database)
     assert fresh.epoch == stale.epoch + 1
     with pytest.raises(Fenced):
-        state_machine.finish(database, stale, {"from": "stale"}, {})
-    state_machine.finish(database, fresh, {"from": "fresh"}, {})
+        state_machine.finish(database, stale, {"from": "stale"}, Learned())
+    state_machine.finish(database, fresh, {"from": "fresh"}, Learned())
     with pytest.raises(Fenced):
-        state_machine.finish(database, fresh, {"from": "twice"}, {})
+        state_machine.finish(database, fresh, {"from": "twice"}, Learned())
     assert look(database, job_id).result == {"from": "fresh"}
 
 
@@ -138,7 +139,7 @@ def test_cancelling_a_running_job_is_told_by_the_next_heartbeat(database: Databa
 
 def test_cancelling_a_finished_job_changes_nothing(database: Database) -> None:
     job_id = submit(database)
-    state_machine.finish(database, take(database), {"answer": 1}, {})
+    state_machine.finish(database, take(database), {"answer": 1}, Learned())
     job = state_machine.cancel(database, job_id)
     assert job is not None
     assert (job.status, job.cancel_requested) == (Status.SUCCEEDED, False)

@@ -15,6 +15,7 @@ from app.jobs.checkpoints import delete_checkpoint, prune_checkpoints, set_pinne
 from app.jobs.state_machine import Lease, enqueue
 from app.tables import Checkpoint, Job, JobEvent, Kind, new_id
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.resolved import Learned
 
 
 def submit(database: Database, **spec: Any) -> str:
@@ -80,7 +81,7 @@ def test_a_pinned_checkpoint_stays_until_it_is_let_go(database: Database) -> Non
     commit(database, lease, 2, best=True)
     commit(database, lease, 3)
     assert prune_checkpoints(database, lease, "best") == ["p3"]
-    state_machine.finish(database, lease, {}, {})
+    state_machine.finish(database, lease, {}, Learned())
     with pytest.raises(Conflict, match=f"DELETE /v1/checkpoints/{first}/pin"):
         delete_checkpoint(database, first)
     set_pinned(database, first, pinned=False)
@@ -125,7 +126,7 @@ def test_a_checkpoint_that_a_job_continues_from_stays_until_it_is_over(database:
     assert prune_checkpoints(database, lease, "best") == []
     with pytest.raises(Conflict, match=f"job {lease.job_id} is running"):
         delete_checkpoint(database, first)
-    state_machine.finish(database, lease, {}, {})
+    state_machine.finish(database, lease, {}, Learned())
     with pytest.raises(Conflict, match=f"{user} continue from checkpoint {first}"):
         delete_checkpoint(database, first)
     state_machine.cancel(database, user)

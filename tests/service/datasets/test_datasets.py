@@ -24,6 +24,7 @@ from app.submissions.submit import prepare_ranking, submit
 from app.tables import Kind
 from surgery.errors import DatasetNotFound
 from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import Json, problem, upload
 
@@ -160,7 +161,7 @@ def test_a_dataset_in_use_is_kept_and_named_jobs_release_it(api: TestClient) -> 
     assert all(job["id"] in busy["detail"] for job in queued)
     assert len(busy["errors"]) == 2
     assert body["id"] in stored(api)
-    state_machine.finish(service.database, lease, RESULT, {})
+    state_machine.finish(service.database, lease, RESULT, Learned())
     done, waiting = sorted(queued, key=lambda job: job["id"] != lease.job_id)
     still = problem(api.delete(path), 409, "conflict")
     assert waiting["id"] in still["detail"]

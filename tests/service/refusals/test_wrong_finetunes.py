@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from app.jobs import state_machine
 from app.submissions.submit import prepare_ranking
 from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY
 from tests.support.service.finished_runs import ranking_result
 from tests.support.service.problems import Json, problem, says
@@ -153,7 +154,7 @@ def test_a_ranking_of_another_model_is_refused(api: TestClient, mirrors: str) ->
     assert "wait until it has succeeded" in early["detail"]
     scores = {"fisher": {"encoder.layer.0": 1.0, "encoder.layer.1": 0.5}}
     result = ranking_result(scores).model_dump(mode="json")
-    state_machine.finish(service.database, take(service.database), result, {})
+    state_machine.finish(service.database, take(service.database), result, Learned())
     refused = problem(
         api.post("/v1/finetunes", json={**TUNE, "selection": selection}), 422, "selection_mismatch"
     )

@@ -23,8 +23,10 @@ from surgery.io.folders import read_manifest
 from surgery.io.reporter import CheckpointSummary
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
+from surgery.schemas.resolved import Learned
 from tests.support.models.checkpoints import LABELS, loaded_from, task
 from tests.support.models.checkpoints import write_checkpoint as write_base
+from tests.support.service.queued_jobs import RESOLVED
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Place:
         return self.api.app.state.service  # type: ignore[attr-defined]
 
     def finish(self) -> None:
-        state_machine.finish(self.service.database, self.kept.lease, {}, {})
+        state_machine.finish(self.service.database, self.kept.lease, {}, Learned())
 
 
 @contextmanager
@@ -100,5 +102,5 @@ def _job(loaded: LoadedModel, problem: Problem) -> Job:
     return Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
         digest="x", max_attempts=1,
-        resolved={"model": model, "dataset": {"problem": problem.value}, "labels": LABELS[problem]},
+        resolved=RESOLVED | {"model": model, "labels": LABELS[problem]},
     )  # fmt: skip

@@ -16,8 +16,8 @@ from surgery.models.layers import in_module_order, ranked_parts
 from surgery.ranking.selection import choose_layers, granularity_of, ranking_options
 from surgery.ranking.uncertainty import recommended
 from surgery.schemas.enums import Granularity
-from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import LayerScore, RankingResult, RecommendedK, Stability
+from surgery.schemas.resolved import LayerInfo
 from surgery.schemas.selection import SelectionSpec
 from tests.support.models.encoders import CONFIGS, tiny
 

@@ -14,7 +14,7 @@ from surgery.errors import SelectionEmpty, SelectionMismatch
 from surgery.models.blocks import encoder_of, find_blocks, units_of
 from surgery.ranking.selection import selection_view
 from surgery.schemas.enums import Granularity
-from surgery.schemas.model import LayerInfo
+from surgery.schemas.resolved import LayerInfo
 from tests.support.models.encoders import CONFIGS, tiny
 from tests.support.service.axolotl_patterns import unfrozen
 
