@@ -19,7 +19,7 @@ from app.settings import Settings
 from app.submissions import resolve
 from app.tables import Job
 from surgery.models.source import folder
-from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune, shown
+from surgery.schemas.resolved import Learned, ResolvedComparison, ResolvedFinetune, shown
 from tests.support.models.mirror import TINY
 from tests.support.rows.invented import write_tasks
 from tests.support.rows.nli import put_nli
@@ -144,7 +144,7 @@ def test_a_fine_tune_by_a_ranking_stores_its_scores_once_it_is_there(api: TestCl
     result = ranking_result({"fisher": scores}).model_dump(mode="json")
     database: Any = api.app.state.service.database  # type: ignore[attr-defined]
     versions = {"versions": {"surgery": "1"}}
-    state_machine.finish(database, take(database), result, versions)
+    state_machine.finish(database, take(database), result, Learned.of(versions))
     assert stored(api, ranking) == COMMON | versions
     job = submit(api, "finetunes", selection={**TOP, "ranking": ranking, "include": ["pooler"]})
     expected = {
