@@ -53,7 +53,7 @@ from surgery.ranking.ranking import rank_layers
 from surgery.ranking.selection import choose_layers, granularity_of
 from surgery.schemas.dataset import HubDataset, UploadSpec
 from surgery.schemas.enums import (
-    RANKED,
+    POLICIES,
     Aggregate,
     Fisher,
     Granularity,
@@ -207,7 +207,8 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     selection = SelectionSpec.model_validate(selection_from(vars(given), Policy.ALL))
     given.granularity = granularity_of(selection)
     given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
-    ranking = _rank(given, sources, data) if selection.policy in RANKED else None
+    ranked = POLICIES[selection.policy].needs_ranking
+    ranking = _rank(given, sources, data) if ranked else None
     loaded = _load(given, sources, data, "auto")
     included = sum(p.numel() for p in included_parameters(loaded, selection.include))
     parts = layers_of_model(loaded, given.granularity)

@@ -12,15 +12,8 @@ from typing import Any
 from app.errors import Unprocessable
 from surgery import __version__
 from surgery.errors import Fault, SurgeryError
-from surgery.schemas.enums import Method, Problem
+from surgery.schemas.enums import METHODS
 from surgery.schemas.ranking import RankingOptions
-
-KERNEL_METHODS = (Method.TANGENT, Method.ALL)
-MIN_KERNEL, MAX_KERNEL = 10, 2000  # samples, as surgery.ranking.tangent has them
-UNDEFINED = {
-    Method.PAPER_COMPAT: (Problem.MULTIPLE_CHOICE, Problem.TOKEN_CLASSIFICATION),
-    Method.TANGENT: (Problem.TOKEN_CLASSIFICATION,),
-}
 
 
 @contextmanager
@@ -49,12 +42,13 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
 
 def check_method(options: RankingOptions, problem: str, pointer: str = "") -> None:
     """Refuse what the worker would refuse after loading the model. Raises Unprocessable."""
-    method = options.method
+    method, facts = options.method, METHODS[options.method]
+    fewest, most = facts.samples
     place, detail = "method", None
-    if problem in UNDEFINED.get(method, ()):
+    if problem not in facts.problems:
         detail = f"method {method} is not defined for problem {problem}; use another method"
-    elif method in KERNEL_METHODS and not MIN_KERNEL <= options.samples <= MAX_KERNEL:
+    elif not fewest <= options.samples <= most:
         place = "samples"
-        detail = f"method {method} takes {MIN_KERNEL} to {MAX_KERNEL:,} samples, for its kernels"
+        detail = f"method {method} takes {fewest:,} to {most:,} samples, for its kernels"
     if detail is not None:
         raise Unprocessable(detail, errors=[{"pointer": f"{pointer}/{place}", "detail": detail}])

@@ -19,7 +19,7 @@ from surgery import __version__
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
-from surgery.schemas.enums import RANKED, Method, Policy
+from surgery.schemas.enums import POLICIES, Method, Policy
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import RankingOptions, RankingSpec
@@ -171,7 +171,8 @@ def _rankings(
     new: dict[str, Job] = {}
     for arm in arms:
         for job in by_arm[arm.name]:
-            if arm.selection.policy in RANKED and "layers" not in job.resolved:
+            ranked = POLICIES[arm.selection.policy].needs_ranking
+            if ranked and "layers" not in job.resolved:
                 job.waits_for = family.ranking(ranking_options(arm.selection), new).id
     if not family.spec.single_layers:
         return list(new.values()), None

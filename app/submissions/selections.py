@@ -18,7 +18,7 @@ from surgery.ranking.selection import (
     ranking_options,
     resolved_choice,
 )
-from surgery.schemas.enums import RANKED
+from surgery.schemas.enums import POLICIES
 from surgery.schemas.model import ModelInfo
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.selection import SelectionSpec
@@ -36,7 +36,7 @@ def resolve_selection(
     """
     _check_included(selection, info)
     included = sum(info.groups[part] for part in set(selection.include))
-    if selection.policy not in RANKED:
+    if not POLICIES[selection.policy].needs_ranking:
         granularity = granularity_of(selection)
         chosen = choose_layers(selection, info.at(granularity), included=included)
         return resolved_choice(chosen, granularity, included=included)

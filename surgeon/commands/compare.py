@@ -31,8 +31,7 @@ from surgeon.commands.options import (
     finite,
     selection_of,
 )
-from surgery.schemas.enums import Policy
-from surgery.schemas.selection import NEEDS
+from surgery.schemas.enums import POLICIES, Policy
 
 Json = dict[str, Any]
 ADAPTERS = ("lora", "bitfit")
@@ -54,10 +53,11 @@ def arm_from(text: str) -> Json:
     known = [policy.value for policy in Policy]
     if word not in known:
         raise typer.BadParameter(f"{text!r} is none of {', '.join([*known, *ADAPTERS])}")
-    if (word in NEEDS) != bool(value):
-        raise typer.BadParameter(f"{text!r}: write {word}{'=…' if word in NEEDS else ''}")
+    takes = POLICIES[Policy(word)].takes
+    if (takes is not None) != bool(value):
+        raise typer.BadParameter(f"{text!r}: write {word}{'=…' if takes else ''}")
     given: Any = value or True
-    if word in NEEDS and word != Policy.LAYERS:
+    if takes is not None and word != Policy.LAYERS:
         given = _share(text, value) if word == Policy.TOP_SHARE else _number(text, value)
     return {"name": name, "selection": selection_of({word: given})}
 

@@ -30,7 +30,7 @@ from surgeon.commands.options import (
     selection_of,
 )
 from surgeon.terminal import terminal
-from surgery.schemas.enums import Policy
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.selection import OPTIONS
 
 Json = dict[str, Any]
@@ -79,7 +79,7 @@ def estimate(
 
 def _asked(given: Json, policy: Policy | None, k: list[int] | None) -> Json:
     """The selection and the numbers of layers to compare; neither for every number of layers."""
-    if policy is not None and (k is None or not policy.value.endswith("_k")):
+    if policy is not None and (k is None or POLICIES[policy].takes != "k"):
         raise typer.BadParameter(
             f"--policy goes with --k and is a *_k policy; else write {OPTIONS}"
         )

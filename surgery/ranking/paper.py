@@ -35,7 +35,7 @@ from surgery.io.reporter import Reporter
 from surgery.models.blocks import units_of
 from surgery.models.loading import LoadedModel
 from surgery.ranking.scores import Scores, frobenius_of_halves
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import METHODS, Method, Problem
 
 ROWS = 100
 LONGEST = 512  # where neither tokenizer nor config sets a maximum
@@ -60,7 +60,7 @@ class RawLogit(Objective):
 
 def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple[Scores, Plan]:
     """Score the layers as the released code does. Raises MethodUndefined for other problems."""
-    if data.problem not in {Problem.CLASSIFICATION, Problem.REGRESSION}:
+    if data.problem not in METHODS[Method.PAPER_COMPAT].problems:
         raise MethodUndefined(
             f"paper_compat scores sequences; it is not defined for {data.problem}. Use fisher"
         )

@@ -22,7 +22,7 @@ from surgery.ranking.agreement import model_prior
 from surgery.ranking.head import Warmup
 from surgery.ranking.paper import ROWS, paper_scores
 from surgery.ranking.sample import Sample
-from surgery.ranking.scorer import HEADLESS, WITHOUT_DATA, Scorer, ranked_only
+from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Matrix, Scores, average, from_samples
 from surgery.ranking.uncertainty import (
     CERTAIN,
@@ -36,7 +36,7 @@ from surgery.ranking.uncertainty import (
     top_k_probabilities,
     top_k_set_probability,
 )
-from surgery.schemas.enums import ORDER_ONLY, Method, Precision
+from surgery.schemas.enums import METHODS, Method, Precision
 from surgery.schemas.ranking import (
     AdaptiveReport,
     AdaptiveRound,
@@ -111,7 +111,7 @@ def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore
 
 def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Method) -> RecommendedK:
     """The smallest k whose layers hold half of the total score, and how sure that set is."""
-    if method in ORDER_ONLY:
+    if not METHODS[method].weighs:
         half = (len(layers) + 1) // 2
         reason = f"half of the layers: {method} orders, it does not weigh"
         return RecommendedK(k=half, reason=reason)
@@ -191,7 +191,7 @@ class Ranking:
         self.adaptive: AdaptiveReport | None = None
         with self._timed("tokenize"):
             self._open()
-        if self.options.method in HEADLESS:
+        if not METHODS[self.options.method].needs_head:
             with self._timed("score"):
                 found = self.scorer.headless(self.options.method)
             return self._result({self.options.method: found}, [])
@@ -284,7 +284,7 @@ class Ranking:
         main = Method.FISHER if options.method is Method.ALL else options.method
         with self._timed("bootstrap"):
             scored = scores[main].per_sample
-            rows = 0 if main in WITHOUT_DATA else len(scorer.sample)
+            rows = len(scorer.sample) if METHODS[main].reads_data else 0
             samples = rows if scored is None else len(scored)
             result = ranked_result(scores[main], scorer.units, options, samples)
             if options.method is Method.ALL:

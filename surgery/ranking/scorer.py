@@ -31,16 +31,12 @@ from surgery.ranking.methods import by_position, cls_similarity, gradient_scores
 from surgery.ranking.sample import Sample
 from surgery.ranking.scores import Scores, fisher_units, frobenius_of_halves
 from surgery.ranking.tangent import tangent_scores
-from surgery.schemas.enums import Aggregate, Fisher, Method, Precision, Problem
+from surgery.schemas.enums import METHODS, Aggregate, Fisher, Method, Precision, Problem
 from surgery.schemas.ranking import RankingOptions
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 HALF_SCALE = 1024.0  # lifts gradients of 1e-6, lost in fp16 otherwise; 64 is still representable
-GRADIENT_METHODS = (Method.GRADIENT_NORM, Method.RELATIVE_GRADIENT_NORM, Method.SNIP)
-POSITIONS = (Method.LAST, Method.FIRST, Method.RANDOM)
 Parkable = TypeVar("Parkable", bound=Sums)
-WITHOUT_DATA = (Method.WEIGHT_SNR, *POSITIONS)
-HEADLESS = (Method.CLS_SIMILARITY, *WITHOUT_DATA)
 
 
 @dataclass
@@ -86,15 +82,15 @@ class Scorer:
     def scores(self) -> dict[Method, Scores]:
         """By the method asked for, or by all, through the present head."""
         method = self.options.method
+        if method is Method.ALL:
+            return self._all()
         if method is Method.FISHER:
             return {method: self.fisher()}
         if method is Method.TANGENT:
             return {method: self.tangent()}
-        if method in GRADIENT_METHODS:
+        if METHODS[method].of_mean_gradient:
             return {method: self.gradients()[method]}
-        if method in HEADLESS:
-            return {method: self.headless(method)}
-        return self._all()
+        return {method: self.headless(method)}
 
     def _all(self) -> dict[Method, Scores]:
         if self.options.fisher is Fisher.EMPIRICAL:
@@ -105,7 +101,8 @@ class Scorer:
             found[Method.TANGENT] = self.tangent()
         except MethodUndefined as error:
             self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
-        return found | {method: self.headless(method) for method in HEADLESS}
+        headless = [method for method, facts in METHODS.items() if not facts.needs_head]
+        return found | {method: self.headless(method) for method in headless}
 
     def fisher(
         self,

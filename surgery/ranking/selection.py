@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch, nearest
 from surgery.models.layers import ATTENTION, SUBLAYERS
-from surgery.schemas.enums import ORDER_ONLY, RANKED, Granularity, Policy
+from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
 from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
 from surgery.schemas.selection import SelectionSpec
@@ -58,7 +58,7 @@ def choose_layers(
             return []
         case Policy.LAYERS:
             return _named(selection.layers or [], layers, granularity)
-        case policy if policy in RANKED:
+        case policy if POLICIES[policy].needs_ranking:
             check_reachable(selection, layers, granularity, included)
             if ranking is None:
                 raise SelectionMismatch(f"policy {policy} needs a ranking")
@@ -96,7 +96,7 @@ def resolved_choice(
         "layers": [layer.name for layer in chosen],
         "selected_parameters": sum(layer.parameters for layer in chosen) + included,
     }
-    if ranking is not None and ranking.method not in ORDER_ONLY:
+    if ranking is not None and METHODS[Method(ranking.method)].weighs:
         resolved["scores"] = {layer.name: layer.score for layer in ranking.layers}
     return resolved
 
@@ -156,7 +156,7 @@ def _by_score(
 
 def _top_share(share: float, ranking: RankingResult) -> Sequence[LayerScore]:
     """The fewest of the ranking that hold the share; a negative score counts as none."""
-    if ranking.method in ORDER_ONLY:
+    if not METHODS[Method(ranking.method)].weighs:
         raise SelectionMismatch(
             f"policy top_share adds up scores, and method {ranking.method} gives an order only",
             [Fault("use top_k, or a ranking by another method", pointer="/selection/policy")],

@@ -27,13 +27,11 @@ from surgery.gradients.plan import Path, Plan
 from surgery.models.blocks import Unit, model_inputs
 from surgery.ranking.methods import linear_weights
 from surgery.ranking.scores import Matrix, Scores, from_samples
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import METHODS, Method, Problem
 
 SKETCH = 48  # rows and columns: a norm is off by a quarter at rank one, by less at higher ranks
 
 FOLDS = 5
-MIN_SAMPLES = 2 * FOLDS  # two to predict in every fold
-MAX_SAMPLES = 2000  # a kernel has N² numbers
 MAX_OUTPUTS = 8  # of more outputs, so many directions are drawn
 BUDGET = 2**30  # bytes of sketches held at once
 MOST = 0.9  # of the parameters: below that share the result says what the kernel leaves out
@@ -199,20 +197,22 @@ def tangent_scores(
 
 
 def _require_defined(problem: Problem, samples: int) -> None:
-    if problem is Problem.TOKEN_CLASSIFICATION:
+    facts = METHODS[Method.TANGENT]
+    fewest, most = facts.samples
+    if problem not in facts.problems:
         raise MethodUndefined(
             "method tangent compares samples by the gradients of the same outputs, and a text with "
             "tags has outputs for each of its words; use another method for token classification"
         )
-    if samples < MIN_SAMPLES:
+    if samples < fewest:
         raise MethodUndefined(
-            f"method tangent cross-validates over {FOLDS} folds and needs {MIN_SAMPLES} samples at "
+            f"method tangent cross-validates over {FOLDS} folds and needs {fewest} samples at "
             f"least, not {samples}; score more rows or use another method"
         )
-    if samples > MAX_SAMPLES:
+    if samples > most:
         raise MethodUndefined(
-            f"tangent takes at most {MAX_SAMPLES:,} samples, as its memory grows with their "
-            f"square; set samples to {MAX_SAMPLES} or less, not {samples:,}"
+            f"tangent takes at most {most:,} samples, as its memory grows with their "
+            f"square; set samples to {most} or less, not {samples:,}"
         )
 
 

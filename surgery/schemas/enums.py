@@ -1,8 +1,15 @@
-"""The choices that requests and results are made of."""
+"""The choices that requests and results are made of, and what is true of each.
+
+``METHODS`` and ``POLICIES`` say all there is to know of a method of ranking and of a policy of
+selection beside how it is computed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Literal
 
 
 class Problem(StrEnum):
@@ -29,29 +36,124 @@ class Method(StrEnum):
     """What a layer's score measures."""
 
     FISHER = "fisher"
-    """The diagonal of the Fisher information: mean squared per-sample gradients."""
     GRADIENT_NORM = "gradient_norm"
-    """‖ḡ‖ of the mean gradient."""
     RELATIVE_GRADIENT_NORM = "relative_gradient_norm"
-    """Mean over tensors of ‖ḡ_p‖/‖θ_p‖ (Lee et al., "Surgical Fine-Tuning", ICLR 2023)."""
     SNIP = "snip"
-    """Σ|ḡ·θ| (Lee et al., "SNIP", ICLR 2019)."""
     WEIGHT_SNR = "weight_snr"
-    """Singular values above the noise edge over those below (Spectrum, 2024); uses no data."""
     CLS_SIMILARITY = "cls_similarity"
-    """How far a layer turns the first token's state: 1 − cosine. One forward pass."""
     TANGENT = "tangent"
-    """How well the layer's tangent kernel predicts what the head leaves unexplained."""
     LAST = "last"
-    """Upper layers first."""
     FIRST = "first"
-    """Lower layers first."""
     RANDOM = "random"
-    """A seeded order: what any method has to beat."""
     PAPER_COMPAT = "paper_compat"
-    """The computation of the paper's released code, for comparison only."""
     ALL = "all"
-    """Rank by `fisher`, and tabulate every other method beside it."""
+
+
+SAMPLES = (2, 1_000_000)  # the fewest and the most rows that any ranking scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodFacts:
+    """What a method is and needs: validation, scoring and descriptions all go by these."""
+
+    meaning: str
+    needs_head: bool = True
+    """Whether gradients flow through the task head. The others take no gradient."""
+    reads_data: bool = True
+    of_mean_gradient: bool = False
+    """Whether it scores the mean gradient of the samples: such methods share one pass."""
+    weighs: bool = True
+    """Whether scores can be added up. The others give an order and nothing more."""
+    whole_layers_only: bool = False
+    problems: frozenset[Problem] = frozenset(Problem)
+    """Those it is defined for."""
+    samples: tuple[int, int] = SAMPLES
+    """The fewest and the most that a request may ask for."""
+    ignores: tuple[str, ...] = ()
+    """Options that mean nothing to it."""
+
+
+_OF_FISHER = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
+_OF_GRADIENTS = (*_OF_FISHER, "head_seeds", "precision")
+_KERNEL_SAMPLES = (10, 2000)  # two to predict in each of five folds; a kernel has N² numbers
+
+METHODS: dict[Method, MethodFacts] = {
+    Method.FISHER: MethodFacts(
+        meaning="the diagonal of the Fisher information, which is the mean over samples of the "
+        "squared gradient of the log-likelihood"
+    ),
+    Method.GRADIENT_NORM: MethodFacts(
+        meaning="the norm of the mean gradient, ‖ḡ‖",
+        of_mean_gradient=True,
+        ignores=_OF_FISHER,
+    ),
+    Method.RELATIVE_GRADIENT_NORM: MethodFacts(
+        meaning="the mean over tensors of ‖ḡ_p‖/‖θ_p‖, the norm of the mean gradient over that of "
+        "the weights (Lee et al., ICLR 2023)",
+        of_mean_gradient=True,
+        ignores=_OF_FISHER,
+    ),
+    Method.SNIP: MethodFacts(
+        meaning="the sum of |ḡ·θ|, mean gradient times weight (Lee et al., ICLR 2019)",
+        of_mean_gradient=True,
+        ignores=_OF_FISHER,
+    ),
+    Method.TANGENT: MethodFacts(
+        meaning="how well the layer's tangent kernel predicts what the head leaves unexplained",
+        whole_layers_only=True,
+        problems=frozenset(Problem) - {Problem.TOKEN_CLASSIFICATION},
+        samples=_KERNEL_SAMPLES,
+        ignores=(*_OF_FISHER, "precision"),
+    ),
+    Method.CLS_SIMILARITY: MethodFacts(
+        meaning="how far the layer turns the state of the classification token, 1 − cosine, from "
+        "one forward pass",
+        needs_head=False,
+        whole_layers_only=True,
+        ignores=_OF_GRADIENTS,
+    ),
+    Method.WEIGHT_SNR: MethodFacts(
+        meaning="the singular values of the weights above the noise edge over those below it; "
+        "reads no data (Spectrum, 2024)",
+        needs_head=False,
+        reads_data=False,
+        ignores=_OF_GRADIENTS,
+    ),
+    Method.LAST: MethodFacts(
+        meaning="upper layers first",
+        needs_head=False,
+        reads_data=False,
+        weighs=False,
+        ignores=_OF_GRADIENTS,
+    ),
+    Method.FIRST: MethodFacts(
+        meaning="lower layers first",
+        needs_head=False,
+        reads_data=False,
+        weighs=False,
+        ignores=_OF_GRADIENTS,
+    ),
+    Method.RANDOM: MethodFacts(
+        meaning="a random order drawn by the seed: what any method has to beat",
+        needs_head=False,
+        reads_data=False,
+        weighs=False,
+        ignores=_OF_GRADIENTS,
+    ),
+    Method.PAPER_COMPAT: MethodFacts(
+        meaning="the computation of the paper's released code, for comparison only",
+        whole_layers_only=True,
+        problems=frozenset({Problem.CLASSIFICATION, Problem.REGRESSION}),
+        ignores=(*_OF_FISHER, "samples", "max_length", "head_seeds", "bootstrap", "precision"),
+    ),
+    Method.ALL: MethodFacts(
+        meaning="ranks by `fisher`, and puts every other method beside it in one table",
+        whole_layers_only=True,
+        samples=_KERNEL_SAMPLES,
+        ignores=("adaptive",),
+    ),
+}
+"""In the order in which a table of all methods lists them."""
 
 
 class Granularity(StrEnum):
@@ -99,13 +201,9 @@ class Policy(StrEnum):
     """Which layers train."""
 
     TOP_K = "top_k"
-    """The k of highest score."""
     TOP_SHARE = "top_share"
-    """The fewest, best first, that hold a share of the total score."""
     MAX_PARAMETERS = "max_parameters"
-    """Down the ranking, all that still fits into a number of parameters."""
     BOTTOM_K = "bottom_k"
-    """The k of lowest score: what the score has to beat."""
     FIRST_K = "first_k"
     LAST_K = "last_k"
     RANDOM_K = "random_k"
@@ -114,8 +212,49 @@ class Policy(StrEnum):
     HEAD_ONLY = "head_only"
 
 
-RANKED = (Policy.TOP_K, Policy.TOP_SHARE, Policy.MAX_PARAMETERS, Policy.BOTTOM_K)
-"""The policies that go by the scores of a ranking."""
+@dataclass(frozen=True, kw_only=True)
+class PolicyFacts:
+    """What a policy chooses and what a selection has to say with it."""
 
-ORDER_ONLY = (Method.FIRST, Method.LAST, Method.RANDOM)
-"""The methods whose scores order and do not weigh."""
+    meaning: str
+    takes: Literal["k", "share", "max_parameters", "layers"] | None = None
+    """The field of a selection that it needs; the other three mean nothing to it."""
+    needs_ranking: bool = False
+    """Whether it goes by the scores of a ranking."""
+    takes_seed: bool = False
+    takes_granularity: bool = True
+
+
+POLICIES: dict[Policy, PolicyFacts] = {
+    Policy.TOP_K: PolicyFacts(meaning="the k best of the ranking", takes="k", needs_ranking=True),
+    Policy.TOP_SHARE: PolicyFacts(
+        meaning="the fewest of the ranking, best first, that hold this share of the total score",
+        takes="share",
+        needs_ranking=True,
+    ),
+    Policy.MAX_PARAMETERS: PolicyFacts(
+        meaning="down the ranking, all that still fits into so many parameters beside the head",
+        takes="max_parameters",
+        needs_ranking=True,
+    ),
+    Policy.BOTTOM_K: PolicyFacts(
+        meaning="the k worst of the ranking: what its scores have to beat",
+        takes="k",
+        needs_ranking=True,
+    ),
+    Policy.FIRST_K: PolicyFacts(meaning="the k lowest layers", takes="k"),
+    Policy.LAST_K: PolicyFacts(meaning="the k highest layers", takes="k"),
+    Policy.RANDOM_K: PolicyFacts(
+        meaning="k layers drawn at random, by the seed", takes="k", takes_seed=True
+    ),
+    Policy.LAYERS: PolicyFacts(
+        meaning="the layers named, or whole layers by their index", takes="layers"
+    ),
+    Policy.ALL: PolicyFacts(meaning="every layer", takes_granularity=False),
+    Policy.HEAD_ONLY: PolicyFacts(meaning="no layer, only the head", takes_granularity=False),
+}
+
+
+def described(choices: Mapping[Any, MethodFacts | PolicyFacts]) -> str:
+    """A Markdown list of the choices and their meanings."""
+    return "\n".join(f"- `{choice}`: {facts.meaning}" for choice, facts in choices.items())

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.dataset import TokenLengths
-from surgery.schemas.enums import RANKED, Policy, TrainingPrecision
+from surgery.schemas.enums import POLICIES, Policy, TrainingPrecision
 from surgery.schemas.fields import Strict
 from surgery.schemas.ranking import Agreement, Submission
 from surgery.schemas.selection import SelectionSpec
@@ -116,7 +116,8 @@ class FinetuneSpec(Trained, Submission):
 
     @model_validator(mode="after")
     def _rates_need_scores(self) -> FinetuneSpec:
-        if self.training.layer_learning_rates and self.selection.policy not in RANKED:
+        ranked = POLICIES[self.selection.policy].needs_ranking
+        if self.training.layer_learning_rates and not ranked:
             raise ValueError(
                 "training.layer_learning_rates go by the scores of a ranking, and policy "
                 f"{self.selection.policy.value} has none"

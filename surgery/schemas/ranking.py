@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.dataset import DatasetRef, TokenLengths
-from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method, Precision
+from surgery.schemas.enums import (
+    METHODS,
+    SAMPLES,
+    Aggregate,
+    Fisher,
+    Granularity,
+    Method,
+    Precision,
+)
 from surgery.schemas.fields import Metadata, ModelId, Strict
 
 
@@ -39,7 +47,9 @@ class RankingOptions(Strict):
     method: Method = Method.FISHER
     aggregate: Aggregate = Field(Aggregate.TRACE, description="For method fisher.")
     granularity: Granularity = Granularity.LAYER
-    samples: int = Field(256, ge=2, le=1_000_000, description="Training rows scored, each once.")
+    samples: int = Field(
+        256, ge=SAMPLES[0], le=SAMPLES[1], description="Training rows scored, each once."
+    )
     adaptive: bool = Field(
         False,
         description="Score ever more rows, up to `samples`, until the set of the top "
@@ -69,7 +79,8 @@ class RankingOptions(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> RankingOptions:
-        for name in self._meaningless():
+        facts = METHODS[self.method]
+        for name in facts.ignores:
             default = type(self).model_fields[name].default
             if name in self.model_fields_set and getattr(self, name) != default:
                 raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
@@ -83,34 +94,14 @@ class RankingOptions(Strict):
             raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
         if self.adaptive and self.head_seeds > 1:
             raise ValueError("adaptive goes with one head: leave head_seeds out")
-        if self.granularity is not Granularity.LAYER and self.method in _BY_LAYER:
+        if self.granularity is not Granularity.LAYER and facts.whole_layers_only:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
 
     @property
     def scores_in_precision(self) -> bool:
         """Whether the method computes in ``precision``; the others do in float32."""
-        return "precision" not in self._meaningless()
-
-    def _meaningless(self) -> tuple[str, ...]:
-        if self.method is Method.PAPER_COMPAT:
-            return (*_FISHER_ONLY, "samples", "max_length", "head_seeds", "bootstrap", "precision")
-        if self.method is Method.ALL:
-            return ("adaptive",)
-        if self.method is Method.FISHER:
-            return ()
-        if self.method in _HEADLESS:
-            return (*_FISHER_ONLY, "head_seeds", "precision")
-        if self.method is Method.TANGENT:
-            return (*_FISHER_ONLY, "precision")
-        return _FISHER_ONLY
-
-
-_FISHER_ONLY = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
-_HEADLESS = {
-    Method.WEIGHT_SNR, Method.CLS_SIMILARITY, Method.FIRST, Method.LAST, Method.RANDOM,
-}  # fmt: skip
-_BY_LAYER = {Method.CLS_SIMILARITY, Method.TANGENT, Method.PAPER_COMPAT, Method.ALL}
+        return "precision" not in METHODS[self.method].ignores
 
 
 class Submission(Strict):

@@ -8,16 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import SurgeryError
-from surgery.schemas.enums import ORDER_ONLY, RANKED, Granularity, Policy
+from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy
 from surgery.schemas.fields import Strict
 from surgery.schemas.ranking import RankingOptions
 
-NEEDS = {
-    **dict.fromkeys((p for p in Policy if p.value.endswith("_k")), "k"),
-    Policy.TOP_SHARE: "share",
-    Policy.MAX_PARAMETERS: "max_parameters",
-    Policy.LAYERS: "layers",
-}
 _MEANING = {
     "k": "how many to train",
     "share": "the share of the total score to cover",
@@ -81,24 +75,23 @@ class SelectionSpec(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> SelectionSpec:
-        needed = NEEDS.get(self.policy)
+        facts = POLICIES[self.policy]
         for name, meaning in _MEANING.items():
             given = getattr(self, name) is not None
-            if name == needed and not given:
+            if name == facts.takes and not given:
                 raise ValueError(f"policy {self.policy.value} needs {name}, {meaning}")
-            if name != needed and given:
-                raise ValueError(
-                    f"{name} means nothing to policy {self.policy.value}; leave it out"
-                )
+            if name != facts.takes and given:
+                raise ValueError(self._means_nothing(name))
         if self.layers == []:
             raise ValueError("layers is empty: name a layer, or use policy head_only")
-        if self.ranking is not None and self.policy not in RANKED:
-            raise ValueError(f"ranking means nothing to policy {self.policy.value}; leave it out")
-        if self.granularity is not None and self.policy in {Policy.ALL, Policy.HEAD_ONLY}:
-            raise ValueError(
-                f"granularity means nothing to policy {self.policy.value}; leave it out"
-            )
+        if self.ranking is not None and not facts.needs_ranking:
+            raise ValueError(self._means_nothing("ranking"))
+        if self.granularity is not None and not facts.takes_granularity:
+            raise ValueError(self._means_nothing("granularity"))
         return self
+
+    def _means_nothing(self, name: str) -> str:
+        return f"{name} means nothing to policy {self.policy.value}; leave it out"
 
     @model_validator(mode="after")
     def _fits_the_ranking(self) -> SelectionSpec:
@@ -107,7 +100,7 @@ class SelectionSpec(Strict):
             return self
         if self.granularity not in {None, options.granularity}:
             raise ValueError("granularity differs from the ranking's; leave one of them out")
-        if self.policy is Policy.TOP_SHARE and options.method in ORDER_ONLY:
+        if self.policy is Policy.TOP_SHARE and not METHODS[options.method].weighs:
             raise ValueError(
                 f"policy top_share adds up scores, and method {options.method} gives an order "
                 "only; use top_k"
@@ -130,10 +123,11 @@ def selection_from(given: Mapping[str, Any], default: Policy | None = None) -> d
         raise SurgeryError(f"choose what trains with exactly one of {OPTIONS}")
     [policy] = wanted
     selection: dict[str, Any] = {"policy": policy.value}
-    if policy in NEEDS:
+    facts = POLICIES[policy]
+    if facts.takes is not None:
         value = given[policy]
-        selection[NEEDS[policy]] = _names(value) if policy is Policy.LAYERS else value
-    if policy is Policy.RANDOM_K:
+        selection[facts.takes] = _names(value) if policy is Policy.LAYERS else value
+    if facts.takes_seed:
         selection["seed"] = given.get("seed", 0)
     if given.get("granularity") is not None:
         selection["granularity"] = str(given["granularity"])

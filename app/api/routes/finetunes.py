@@ -22,6 +22,7 @@ from app.api.views import JobView
 from app.errors import NotFound
 from app.submissions.submit import prepare_finetune
 from app.tables import Job, Kind
+from surgery.schemas.enums import POLICIES, described
 from surgery.schemas.finetune import FinetuneSpec
 
 router = APIRouter(prefix="/v1/finetunes", tags=["fine-tunes"])
@@ -35,11 +36,28 @@ def find_finetune(job: JobDep) -> Job:
 
 
 Body = Annotated[FinetuneSpec, body_examples(FINETUNE_BODIES)]
+ABOUT = f"""Queue a fine-tune of what `selection` names, and of the head.
+
+`selection.policy` says what trains beside the head:
+
+{described(POLICIES)}
+
+Those that go by a ranking take `ranking`: an id, options, or nothing; what is not there yet is
+computed as the job's first phase and kept.
+
+`granularity` chooses among layers, their attention and feed-forward parts, or single tensors.
+`resolved` has the names, their scores and the number of parameters that train.
+A selection that matches nothing is refused; nothing else ever trains in its place.
+
+A ranking by any method will do. `track_ranking` scores the layers by Fisher information again at
+every evaluation and says whether their order stayed what it was.
+"""
 
 
 @router.post(
     "",
     summary="Fine-tune selected layers of a model on a dataset",
+    description=ABOUT,
     status_code=202,
     response_model=JobView,
     responses=answers(FINETUNE, 400, 409, 413, 415, 422, 503, status=202),
@@ -49,23 +67,7 @@ def create_finetune(
     service: ServiceDep, spec: Body,
     validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
 ) -> Response:  # fmt: skip
-    """Queue a fine-tune of what `selection` names, and of the head.
-
-    `selection.policy`:
-
-    - `top_k`, `bottom_k`: the k of highest, of lowest score; `top_share`: the fewest, best first,
-      that hold a `share` of the total score; `max_parameters`: down the ranking, all that still
-      fits. They go by `ranking`: an id, options, or nothing; what is not there yet is computed as
-      the job's first phase and kept
-    - `first_k`, `last_k`, `random_k`: by place; `layers`: by name; `all`; `head_only`
-
-    `granularity` chooses among layers, their attention and feed-forward parts, or single tensors.
-    `resolved` has the names, their scores and the number of parameters that train.
-    A selection that matches nothing is refused; nothing else ever trains in its place.
-
-    A ranking by any method will do. `track_ranking` scores the layers by Fisher
-    information again at every evaluation and says whether their order stayed what it was.
-    """
+    """Queue a fine-tune."""
     prepared = prepare_finetune(service, spec)
     return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 

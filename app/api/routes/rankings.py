@@ -24,7 +24,7 @@ from app.submissions.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import Format, choose_layers, selection_view
-from surgery.schemas.enums import Policy
+from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.selection import SelectionSpec
 
@@ -40,11 +40,26 @@ def find_ranking(job: JobDep) -> Job:
 
 RankingDep = Annotated[Job, Depends(find_ranking)]
 Body = Annotated[RankingSpec, body_examples(RANKING_BODIES)]
+ABOUT = f"""Queue a ranking. One that was computed before is answered at once.
+
+What the score of a layer is (`method`):
+
+{described(METHODS)}
+
+The gradients of `fisher` are taken at the dataset's labels (`empirical`), at `draws` of the model's
+own prediction (`sampled`) or in expectation over it (`exact`); `aggregate` is of a layer's diagonal
+the sum (`trace`), the `mean`, or the norm of the released code (`frobenius`).
+
+How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
+rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
+how much of it remains on shuffled labels. `granularity` ranks parts of layers.
+"""
 
 
 @router.post(
     "",
     summary="Rank the layers of a model on a dataset",
+    description=ABOUT,
     status_code=202,
     response_model=JobView,
     responses=answers(RANKING, 400, 413, 415, 422, 503, status=202)
@@ -55,23 +70,7 @@ def create_ranking(
     service: ServiceDep, spec: Body,
     validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
 ) -> Response:  # fmt: skip
-    """Queue a ranking. One that was computed before is answered at once.
-
-    What a score measures (`method`):
-
-    - `fisher`: squared gradients of the log-likelihood, at the dataset's labels (`empirical`), at
-      `draws` of the model's own prediction (`sampled`) or in expectation over it (`exact`); of a
-      layer their sum (`trace`), mean, or the norm of the released code (`frobenius`)
-    - `gradient_norm`, `relative_gradient_norm`, `snip`: of the mean gradient
-    - `tangent`: how well the layer's tangent kernel predicts what the head leaves unexplained
-    - `cls_similarity`, `weight_snr`: from one forward pass; from the weights alone
-    - `last`, `first`, `random`: what the others have to beat
-    - `paper_compat`: the paper's released code; `all`: `fisher`, and a table of every method
-
-    How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
-    rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
-    how much of it remains on shuffled labels. `granularity` ranks parts of layers.
-    """
+    """Queue a ranking, or answer with the stored result of the same one."""
     prepared = prepare_ranking(service, spec)
     return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
 
@@ -95,7 +94,9 @@ def get_ranking(job: RankingDep, service: ServiceDep) -> JobView:
 )
 def get_selection(
     job: RankingDep,
-    policy: Policy = Policy.TOP_K,
+    policy: Annotated[
+        Policy, Query(description=f"Which parts are chosen:\n\n{described(POLICIES)}")
+    ] = Policy.TOP_K,
     k: Annotated[int | None, Query(ge=1, description="For the *_k policies.")] = None,
     share: Annotated[
         float | None, Query(gt=0, le=1, description="For top_share: of the total score.")

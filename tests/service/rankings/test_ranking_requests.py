@@ -8,9 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.api.example_answers import FINETUNE_BODIES, FINETUNE_RESULT, RANKING_BODIES, RANKING_RESULT
-from app.submissions.checks import MAX_KERNEL, MIN_KERNEL
-from surgery.ranking.tangent import MAX_SAMPLES, MIN_SAMPLES
-from surgery.schemas.enums import Method
+from surgery.ranking.tangent import FOLDS
+from surgery.schemas.enums import METHODS, Method
 from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
 from surgery.schemas.ranking import RankingOptions, RankingResult, RankingSpec
 from tests.support.models.mirror import TINY
@@ -58,7 +57,7 @@ def test_options_that_do_not_go_together_are_refused(case: str, api: TestClient)
 
 
 def test_the_limits_of_the_kernels_are_those_of_the_computation() -> None:
-    assert (MIN_KERNEL, MAX_KERNEL) == (MIN_SAMPLES, MAX_SAMPLES)
+    assert METHODS[Method.TANGENT].samples == METHODS[Method.ALL].samples == (2 * FOLDS, 2000)
 
 
 def test_the_examples_are_of_the_present_shapes() -> None:

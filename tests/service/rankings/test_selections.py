@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from surgery.schemas.enums import RANKED, Granularity, Policy
+from surgery.schemas.enums import POLICIES, Granularity, Policy
 from tests.support.models.mirror import TINY
 from tests.support.service.axolotl_patterns import unfrozen
 from tests.support.service.problems import ROWS, problem, says
@@ -23,6 +23,7 @@ RANKING = {
 TRAINING = {"epochs": 1, "max_steps": 1, "batch_size": 4, "max_length": 16}
 HEAD = 2 * 16 + 2  # the classifier; the checkpoint has a pooler
 BUDGET = {"layer": 3000, "sublayer": 3000, "tensor": 900}
+RANKED = [policy for policy, facts in POLICIES.items() if facts.needs_ranking]
 UNDIVIDED = (Policy.ALL, Policy.HEAD_ONLY)
 
 
