@@ -17,6 +17,7 @@ from surgery.data.tokens.dataset import (
     Encoded,
     batches_by_length,
     on_device,
+    sample_numbers,
 )
 from surgery.errors import OutOfMemory
 from surgery.io.library_errors import is_out_of_memory
@@ -162,7 +163,6 @@ def _rows(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
     """Number of the sample, place of its batch, and row in it; without numbers, in order."""
     found: list[tuple[int, int, int]] = []
     for place, batch in enumerate(batches):
-        given, seen = batch.get("sample"), len(found)
-        numbers = range(seen, seen + len(batch["labels"])) if given is None else given.tolist()
+        numbers = sample_numbers(batch, len(found))
         found += [(number, place, row) for row, number in enumerate(numbers)]
     return found
