@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import (
     BATCH_TOKENS,
     IGNORED,
     Batch,
     Encoded,
+    TaskData,
     batches_by_length,
+    choose_rows,
     on_device,
     sample_numbers,
 )
@@ -23,11 +26,20 @@ from surgery.errors import OutOfMemory
 from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share
+from surgery.models.loading import LoadedModel
 from surgery.models.memory import available_bytes
 
 Result = TypeVar("Result")
 GPU_TOKENS = 262_144  # a batch at most: past that a GPU gains nothing
 FREE_SHARE = 0.6  # of the free memory: the estimate is from one row
+
+
+def training_rows(
+    loaded: LoadedModel, data: TaskData, count: int, max_length: int, seed: int
+) -> Encoded:
+    """So many training rows, or all that there are, chosen by the seed and tokenised."""
+    rows = choose_rows(len(data.train), count, seed)
+    return encode_split(data, "train", loaded.tokenizer, max_length, rows)
 
 
 @dataclass
