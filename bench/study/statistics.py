@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from bench.study.cells import ALL, HEAD, LORA, arm_of, best, chosen_by
+from surgery.evaluation.statistics import spearman
 
 RESAMPLES = 10_000
 POINTS = 100  # metrics are told in points
@@ -79,16 +79,9 @@ def runs_of(lines: Iterable[Json]) -> list[Run]:
     return [Run(*key, values[key], scores[key]) for key in sorted(scores)]
 
 
-def correlation(scores: Sequence[float], gains: Sequence[float]) -> float | None:
-    """Spearman's; None where one of them is constant."""
-    if len(set(scores)) < 2 or len(set(gains)) < 2:
-        return None
-    return float(spearmanr(scores, gains).statistic)
-
-
 def correlations(runs: Sequence[Run], method: str) -> ByTask:
-    """Of a method's scores with what each layer alone gains."""
-    found = ((run.task, correlation(run.scores[method], run.gains)) for run in runs if run.gains)
+    """Spearman's, of a method's scores with what each layer alone gains."""
+    found = ((run.task, spearman(run.scores[method], run.gains)) for run in runs if run.gains)
     return _grouped(found)
 
 

@@ -252,6 +252,12 @@ class Parked(Mapping[str, Tensor]):
         return len(self._devices)
 
 
+def parked(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same tensors out of the way of the next ones, unless they are small."""
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    return Parked(tensors) if size > PARKED_BYTES else tensors
+
+
 class Sums(Accumulator):
     """One tensor a parameter, float32 or wider: ``sums``."""
 
@@ -261,18 +267,12 @@ class Sums(Accumulator):
             name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
             for name, p in scored.items()
         }
-        self._parked: Parked | None = None
-
-    @property
-    def sums(self) -> Mapping[str, Tensor]:
+        self.sums: Mapping[str, Tensor] = self._tensors
         """Parameter name → sum over the samples so far, in the parameter's shape."""
-        return self._parked or self._tensors
 
     def park(self) -> None:
         """Put the sums out of the way of the next ones: nothing can be added any more."""
-        size = sum(tensor.nbytes for tensor in self._tensors.values())
-        if size > PARKED_BYTES:
-            self._parked, self._tensors = Parked(self._tensors), {}
+        self.sums, self._tensors = parked(self.sums), {}
 
     def scale(self, factor: float) -> None:
         """Multiply all sums, in place."""

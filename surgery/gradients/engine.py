@@ -15,19 +15,25 @@ and the result says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ScoresNotFinite
-from surgery.gradients.accumulators import Accumulator, Diagonal, Traces
+from surgery.gradients.accumulators import Accumulator, Diagonal, Means, Several, Traces, parked
 from surgery.gradients.hooks import UnsupportedModule
 from surgery.gradients.passes import Objective, prepared, score_batch, score_one_by_one
 from surgery.gradients.plan import Path, Plan, make_plan
 from surgery.models.blocks import Unit
+from surgery.models.distributed import Share, add_up, gather_rows
+
+Kind = Literal["traces", "diagonal", "means"]
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class FisherScores:
     norm of each sample, in that order, and unit; None for an elementwise pass. ``sums``: for an
     elementwise pass, the sum of squares over the samples, parameter name → tensor.
     ``units`` are those that were scored: a group whose modules do not follow the rules is left out
-    and named in ``warnings``.
+    and named in ``warnings``. ``means``: the sums of the gradients themselves, where asked for.
     """
 
     numbers: list[int]
@@ -47,6 +53,7 @@ class FisherScores:
     per_sample: Tensor | None = None
     sums: Mapping[str, Tensor] | None = None
     warnings: list[str] = field(default_factory=list)
+    means: Means | None = None
 
     @property
     def diagonal(self) -> dict[str, Tensor]:
@@ -54,6 +61,12 @@ class FisherScores:
         if self.sums is None:
             raise ValueError("only an elementwise pass keeps the diagonal")
         return {name: total / len(self.numbers) for name, total in self.sums.items()}
+
+    def parked(self) -> FisherScores:
+        """The same with sums of the parameters' size out of the way of the next pass's."""
+        if self.means is not None:
+            self.means.park()
+        return replace(self, sums=None if self.sums is None else parked(self.sums))
 
 
 def fisher_scores(
@@ -80,14 +93,9 @@ def fisher_scores(
     if first is None:
         raise ValueError("no batch to score")
     plan = plan or plan_for(model, units, first, objective)
-    scored = scored_parameters(model, plan)
-    accumulator: Traces | Diagonal = (
-        Diagonal(scored) if elementwise else Traces(scored, plan.columns, grams=objective.grams)
-    )
-    numbers = feed(model, accumulator, _chain(first, iterator), objective, plan, on_batch)
-    found = collect(accumulator, numbers, objective, plan)
-    require_finite(found)
-    return found
+    kinds: list[Kind] = ["diagonal" if elementwise else "traces"]
+    whole = chain([first], iterator)
+    return score_samples(model, plan, whole, objective, kinds=kinds, on_batch=on_batch)
 
 
 def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
@@ -96,35 +104,51 @@ def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: O
         return make_plan(model, units, batch, objective)
 
 
-def scored_parameters(model: nn.Module, plan: Plan) -> dict[str, nn.Parameter]:
-    """Those that belong to a unit of the plan."""
-    return {name: p for name, p in model.named_parameters() if name in plan.columns}
-
-
-def collect(
-    accumulator: Traces | Diagonal, numbers: Sequence[int], objective: Objective, plan: Plan
+def score_samples(
+    model: nn.Module,
+    plan: Plan,
+    batches: Iterable[Batch],
+    objective: Objective,
+    *,
+    kinds: Collection[Kind],
+    share: Share = ALONE,
+    samples: int = 0,
+    on_batch: Callable[[int], None] | None = None,
 ) -> FisherScores:
-    """What an accumulator holds after a pass."""
-    shrink = objective.scale**-2
-    ordered = sorted(numbers)
-    if isinstance(accumulator, Diagonal):
-        accumulator.scale(shrink)
-        return FisherScores(
-            ordered, plan.path, plan.units, sums=accumulator.sums, warnings=plan.warnings
-        )
-    matrix = (accumulator.matrix() * shrink)[torch.tensor(list(numbers)).argsort()]
-    return FisherScores(ordered, plan.path, plan.units, per_sample=matrix, warnings=plan.warnings)
+    """One pass of this process's batches: the one way from batches to scores.
 
-
-def require_finite(found: FisherScores) -> None:
-    """Raise ScoresNotFinite when a score is NaN or infinite."""
-    if found.per_sample is not None:
-        totals = found.per_sample
-    else:
-        assert found.sums is not None
-        totals = torch.stack([total.sum() for total in found.sums.values()])
-    if not torch.isfinite(totals).all():
-        raise ScoresNotFinite
+    ``kinds`` says what is accumulated on the way: the squared norm of each sample's gradients
+    (``traces``), or their elementwise squares (``diagonal``), and the gradients' sums (``means``).
+    What the processes of a ``share`` found is added up, of ``samples`` that they have together.
+    Raises ScoresNotFinite, in all processes alike.
+    """
+    scored = {name: p for name, p in model.named_parameters() if name in plan.columns}
+    traces = Traces(scored, plan.columns, grams=objective.grams) if "traces" in kinds else None
+    diagonal = Diagonal(scored) if "diagonal" in kinds else None
+    means = Means(scored) if "means" in kinds else None
+    parts = [part for part in (traces, diagonal, means) if part is not None]
+    accumulator = parts[0] if len(parts) == 1 else Several(parts)
+    numbers = feed(model, accumulator, batches, objective, plan, on_batch)
+    rows = None
+    if traces is not None:
+        rows = (traces.matrix() * objective.scale**-2)[torch.tensor(numbers).argsort()]
+    if diagonal is not None:
+        diagonal.scale(objective.scale**-2)
+    if means is not None:
+        means.scale(1 / objective.scale)
+    found = FisherScores(
+        sorted(numbers),
+        plan.path,
+        plan.units,
+        per_sample=rows,
+        sums=None if diagonal is None else diagonal.sums,
+        warnings=plan.warnings,
+        means=means,
+    )
+    if share.world > 1:
+        found = _added_up(found, share, samples)
+    _require_finite(found)
+    return found
 
 
 def feed(
@@ -143,7 +167,7 @@ def feed(
     numbers: list[int] = []
     with prepared(model):
         for batch in batches:
-            samples = _numbers(batch, len(numbers))
+            samples = sample_numbers(batch, len(numbers))
             accumulator.begin(samples)
             _add_batch(model, accumulator, batch, samples, objective, plan)
             numbers += samples
@@ -170,13 +194,23 @@ def _add_batch(
     score_one_by_one(model, accumulator, batch, samples, objective)
 
 
-def _numbers(batch: Batch, seen: int) -> list[int]:
-    """The samples' numbers; a tensor on the device would have to be waited for."""
-    given = batch.get("sample")
-    rows = len(batch["labels"])
-    return list(range(seen, seen + rows)) if given is None else given.tolist()
+def _added_up(found: FisherScores, share: Share, samples: int) -> FisherScores:
+    """With what the other processes found of their samples."""
+    mine = torch.zeros(samples)
+    mine[found.numbers] = 1
+    numbers = add_up(mine, share).nonzero().flatten().tolist()
+    means = {} if found.means is None else found.means.sums
+    for total in (*(found.sums or {}).values(), *means.values()):
+        add_up(total, share)
+    if found.per_sample is None:
+        return replace(found, numbers=numbers)
+    rows = gather_rows(found.per_sample, found.numbers, samples, share)[numbers]
+    return replace(found, numbers=numbers, per_sample=rows)
 
 
-def _chain(first: Batch, rest: Iterable[Batch]) -> Iterable[Batch]:
-    yield first
-    yield from rest
+def _require_finite(found: FisherScores) -> None:
+    """Raise ScoresNotFinite when a squared gradient is NaN or infinite."""
+    totals = [total.sum() for total in (found.sums or {}).values()]
+    for tensor in (found.per_sample, torch.stack(totals) if totals else None):
+        if tensor is not None and not torch.isfinite(tensor).all():
+            raise ScoresNotFinite

@@ -28,13 +28,13 @@ BLOCK_BYTES = 128  # of a row of one block in shared memory: 3 · 2 · 128 rows 
 # Neither count selects another binary: batches differ in both.
 @triton.jit(do_not_specialize=["samples", "tokens"])  # type: ignore[untyped-decorator]
 def _add_squares(  # type: ignore[no-untyped-def]
-    total, gradients, inputs, partial_norms,
+    total, gradients, inputs,
     samples, tokens, rows, columns,
     total_row, total_column,
     gradient_sample, gradient_token, gradient_row,
     input_sample, input_token, input_column,
     SIDE: tl.constexpr, BLOCK: tl.constexpr, DTYPE: tl.constexpr, SUM: tl.constexpr,
-    PRECISION: tl.constexpr, NORMS: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     # Neighbouring programs share the gradients' columns, so that these are read from the L2 cache.
     across = tl.cdiv(columns, SIDE)
@@ -55,10 +55,7 @@ def _add_squares(  # type: ignore[no-untyped-def]
         a = tl.load(a, mask=(down_column < tokens) & (column < columns), other=0.0).to(DTYPE)
         product = tl.dot(g, a, product, input_precision=PRECISION, out_dtype=SUM)
         if (step + 1) % steps == 0:
-            squared = product * product
-            squares += squared
-            if NORMS:
-                tl.store(partial_norms + program * samples + sample, tl.sum(squared))
+            squares += product * product
             product = tl.zeros((SIDE, SIDE), SUM)
     where = total + row * total_row + column * total_column
     inside = (row < rows) & (column < columns)
@@ -66,11 +63,7 @@ def _add_squares(  # type: ignore[no-untyped-def]
 
 
 def add_squares_fused(
-    total: Tensor,
-    gradients: Tensor,
-    inputs: Tensor,
-    norms: Tensor | None = None,
-    tile: Tile | None = None,
+    total: Tensor, gradients: Tensor, inputs: Tensor, tile: Tile | None = None
 ) -> None:
     """total += Σ_i (G_iᵀ A_i)² on a GPU; ``add_squared_products`` says more of the arguments.
 
@@ -83,19 +76,16 @@ def add_squares_fused(
     operand = torch.promote_types(gradients.dtype, inputs.dtype)
     across, down = (triton.cdiv(size, tile.side) for size in reversed(total.shape))
     samples, tokens, columns = inputs.shape
-    partial_norms = total.new_empty(across * down if norms is not None else 0, samples)
     block = min(BLOCK_BYTES // operand.itemsize, max(16, triton.next_power_of_2(tokens)))
     with torch.cuda.device_of(total):  # Triton launches on the current device
         _add_squares[(across * down,)](
-            total, gradients, inputs, partial_norms,
+            total, gradients, inputs,
             samples, tokens, len(total), columns,
             *total.stride(), *gradients.stride(), *inputs.stride(),
             SIDE=tile.side, BLOCK=block, DTYPE=_name(operand), SUM=_name(total.dtype),
-            PRECISION=_precision(), NORMS=norms is not None,
+            PRECISION=_precision(),
             num_warps=tile.warps, num_stages=STAGES,
         )  # fmt: skip
-    if norms is not None:
-        norms += partial_norms.sum(0)
 
 
 def _tile_for(total: Tensor) -> Tile:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from surgery.data.tokens.cache import encode_split
-from surgery.data.tokens.dataset import Batch, TaskData, choose_rows
+from surgery.data.tokens.dataset import Batch, TaskData
 from surgery.gradients.passes import prepared
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel, renew_head
-from surgery.ranking.head import Warmup
-from surgery.ranking.sample import Sample, with_shuffled_labels, with_shuffled_tokens
+from surgery.ranking.head import Warmup, put_back_afterwards
+from surgery.ranking.sample import (
+    Sample,
+    training_rows,
+    with_shuffled_labels,
+    with_shuffled_tokens,
+)
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
@@ -44,31 +47,24 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
     tokens = ranked_only(
         scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
     )
-    kept = {name: p.detach().clone() for name, p in loaded.head.items()}
-    try:
+    with put_back_afterwards(loaded.head):
         if warmup is not None:
             renew_head(loaded.model, options.seed, loaded.new)
-            epochs = options.head.warmup_epochs or 1
             warmup.run(
-                epochs=epochs, seed=options.seed,
+                epochs=options.head.warmup_epochs or 1,
+                seed=options.seed,
                 relabel=lambda found: with_shuffled_labels(found, options.seed),
-            )  # fmt: skip
+            )
             scorer.head_changed()
         labels = ranked_only(scorer.fisher(lambda: with_shuffled_labels(batches(), options.seed)))
-    finally:
-        _put_back(loaded.head, kept)
-        scorer.head_changed()
+    scorer.head_changed()
     agreement = _agreement(ranking, labels)
     return ModelPrior(
-        **agreement.model_dump(), shuffled_tokens=_agreement(ranking, tokens), samples=count,
+        **agreement.model_dump(),
+        shuffled_tokens=_agreement(ranking, tokens),
+        samples=count,
         note=_note(agreement.kendall_tau),
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def _put_back(head: dict[str, torch.nn.Parameter], kept: dict[str, torch.Tensor]) -> None:
-    for name, parameter in head.items():
-        parameter.copy_(kept[name])
+    )
 
 
 def _agreement(first: Scores, second: Scores) -> Agreement:
@@ -99,28 +95,24 @@ class RankingTracker:
     def __init__(self, loaded: LoadedModel, data: TaskData, training: TrainingSpec) -> None:
         self._loaded = loaded
         options = RankingOptions(
-            samples=TRACKED_SAMPLES, max_length=training.max_length, seed=training.seed,
+            samples=TRACKED_SAMPLES,
+            max_length=training.max_length,
+            seed=training.seed,
             model_prior=False,
-        )  # fmt: skip
-        rows = choose_rows(len(data.train), TRACKED_SAMPLES, training.seed)
-        encoded = encode_split(data, "train", loaded.tokenizer, training.max_length, rows)
+        )
+        encoded = training_rows(loaded, data, TRACKED_SAMPLES, training.max_length, training.seed)
         device = next(loaded.model.parameters()).device
         with prepared(loaded.model):
             self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
             self._first = self._first_scores(data, training) if loaded.new else self._score()
 
     def _first_scores(self, data: TaskData, training: TrainingSpec) -> Scores:
-        head = self._loaded.head
-        kept = {name: parameter.detach().clone() for name, parameter in head.items()}
-        rows = choose_rows(len(data.train), WARMUP_SAMPLES, training.seed + 1)
-        encoded = encode_split(data, "train", self._loaded.tokenizer, training.max_length, rows)
-        warmup = Warmup(self._loaded.model, list(head.values()), encoded, data.problem, Quiet())
-        warmup.run(epochs=1, seed=training.seed)
-        found = self._score()
-        with torch.no_grad():
-            for name, parameter in head.items():
-                parameter.copy_(kept[name])
-        return found
+        loaded, seed = self._loaded, training.seed
+        encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
+        head = list(loaded.head.values())
+        with put_back_afterwards(loaded.head):
+            Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=1, seed=seed)
+            return self._score()
 
     def _score(self) -> Scores:
         return ranked_only(self._scorer.fisher())
@@ -133,11 +125,8 @@ class RankingTracker:
     def now(self) -> RankingTrack:
         """The scores as the model is now, beside those at the start."""
         found = self._score()
-        return RankingTrack(
-            kendall_tau=kendall_tau(self._first.values, found.values),
-            top_k_overlap=top_k_overlap(self._first.values, found.values),
-            scores=_by_name(found),
-        )
+        agreement = _agreement(self._first, found)
+        return RankingTrack(**agreement.model_dump(), scores=_by_name(found))
 
 
 def _by_name(scores: Scores) -> dict[str, float]:

@@ -7,7 +7,7 @@ own forward then replays it, so pooling and head need not be known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +55,18 @@ def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
         yield replay
     finally:
         setattr(model, name, encoder)
+
+
+@contextmanager
+def put_back_afterwards(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Whatever happens to the head's weights meanwhile, they are then as they were."""
+    weights = {name: parameter.detach().clone() for name, parameter in head.items()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in head.items():
+                parameter.copy_(weights[name])
 
 
 class Warmup:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ModelUnsupported, ScoresNotFinite
 from surgery.gradients.accumulators import Means
 from surgery.gradients.passes import prepared
@@ -154,12 +154,10 @@ def cls_similarity(model: nn.Module, blocks: Sequence[Block], batches: Iterable[
     with prepared(model), torch.no_grad():
         tokens_first = _tokens_first(model, blocks, first)
         for batch in chain([first], iterator):
-            samples = len(batch["labels"])
+            samples = sample_numbers(batch, len(numbers))
             turns = _turns(model, blocks, batch, tokens_first=tokens_first)
-            parts.append(turns.reshape(samples, -1, len(blocks)).mean(1))
-            given = batch.get("sample")
-            start = len(numbers)
-            numbers += range(start, start + samples) if given is None else given.tolist()
+            parts.append(turns.reshape(len(samples), -1, len(blocks)).mean(1))
+            numbers += samples
     matrix = torch.cat(parts)[torch.tensor(numbers).argsort()]
     if not torch.isfinite(matrix).all():
         raise ScoresNotFinite

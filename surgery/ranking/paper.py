@@ -10,8 +10,8 @@ ranking, and scoring the validation split leaks it into the selection: the defau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,15 +20,7 @@ from torch.nn import functional as F
 
 from surgery.data.tokens.dataset import BATCH_TOKENS, Batch, TaskData
 from surgery.errors import MethodUndefined
-from surgery.gradients.accumulators import Diagonal
-from surgery.gradients.engine import (
-    FisherScores,
-    collect,
-    feed,
-    plan_for,
-    require_finite,
-    scored_parameters,
-)
+from surgery.gradients.engine import plan_for, score_samples
 from surgery.gradients.passes import Objective
 from surgery.gradients.plan import Plan
 from surgery.io.reporter import Reporter
@@ -76,26 +68,14 @@ def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple
     for rows in (range(0, total, 2), range(1, total, 2)):
         batches = list(padded_batches(loaded, data, rows))
         plan = plan or plan_for(loaded.model, units, batches[0], objective)
-        found, diagonal = _half(loaded, batches, objective, plan, partial(tell, done))
-        diagonal.park()
-        halves.append(replace(found, sums=diagonal.sums))
+        told = partial(tell, done)
+        found = score_samples(
+            loaded.model, plan, batches, objective, kinds=["diagonal"], on_batch=told
+        )
+        halves.append(found.parked())
         done += len(rows)
     assert plan is not None
     return frobenius_of_halves(*halves), plan
-
-
-def _half(
-    loaded: LoadedModel,
-    batches: Sequence[Batch],
-    objective: RawLogit,
-    plan: Plan,
-    on_batch: Callable[[int], None],
-) -> tuple[FisherScores, Diagonal]:
-    diagonal = Diagonal(scored_parameters(loaded.model, plan))
-    numbers = feed(loaded.model, diagonal, batches, objective, plan, on_batch)
-    found = collect(diagonal, numbers, objective, plan)
-    require_finite(found)
-    return found, diagonal
 
 
 def padded_batches(loaded: LoadedModel, data: TaskData, rows: Sequence[int]) -> Iterator[Batch]:

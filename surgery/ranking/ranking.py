@@ -10,8 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from surgery.data.tokens.cache import encode_split
-from surgery.data.tokens.dataset import TaskData, choose_rows
+from surgery.data.tokens.dataset import TaskData
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.blocks import Unit
 from surgery.models.distributed import present_share, same_weights
@@ -21,7 +20,7 @@ from surgery.models.numerics import has_bfloat16
 from surgery.ranking.agreement import model_prior
 from surgery.ranking.head import Warmup
 from surgery.ranking.paper import ROWS, paper_scores
-from surgery.ranking.sample import Sample
+from surgery.ranking.sample import Sample, training_rows
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Matrix, Scores, average, from_samples
 from surgery.ranking.uncertainty import (
@@ -149,6 +148,33 @@ def method_table(scores: Mapping[Method, Scores], options: RankingOptions) -> Me
     return MethodTable(methods=entries, kendall_tau=taus)
 
 
+@dataclass
+class Phases:
+    """Tells the reporter of each phase, and adds up the seconds that it takes."""
+
+    report: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """One phase, or one of several turns of it."""
+        self.report.phase(phase)
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 3)
+
+
+@dataclass
+class Heads:
+    """The scores through each head in turn, and how the first head came about."""
+
+    scores: list[dict[Method, Scores]]
+    report: HeadReport | None = None
+    warmup: Warmup | None = None
+    adaptive: AdaptiveReport | None = None
+
+
 def rank_layers(
     loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter | None = None
 ) -> RankingResult:
@@ -162,193 +188,185 @@ def rank_layers(
     device = next(loaded.model.parameters()).device
     if options.precision is None and options.scores_in_precision and has_bfloat16(device):
         options = options.model_copy(update={"precision": Precision.BF16})
-    return Ranking(loaded, data, options, report or Quiet()).run()
+    phases = Phases(report or Quiet())
+    if options.method is Method.PAPER_COMPAT:
+        return _rank_as_released(loaded, data, options, phases)
+    with phases.timed("tokenize"):
+        scorer = open_scorer(loaded, data, options, phases.report)
+        lengths = token_lengths(scorer.sample.encoded, loaded, options.max_length)
+    if METHODS[options.method].needs_head:
+        heads = _score_through_heads(scorer, data, phases)
+    else:
+        with phases.timed("score"):
+            heads = Heads([{options.method: scorer.headless(options.method)}])
+    with phases.timed("bootstrap"):
+        result, main = _ranked_by_mean(heads, scorer)
+    if options.model_prior and result.fisher is not None:
+        with phases.timed("prior"):
+            result.model_prior = model_prior(scorer, heads.warmup, ranked_only(main))
+    result.path, result.head, result.adaptive = scorer.path, heads.report, heads.adaptive
+    result.processes = scorer.sample.share.world
+    result.warnings = scorer.warnings + _warnings(result, options, data)
+    if result.samples:
+        result.lengths = lengths
+        result.warnings += truncation_warnings(lengths, options.max_length)
+    result.seconds = phases.seconds
+    return result
 
 
-@dataclass
-class Ranking:
-    """One ranking on its way: what it works on, and what it noted so far."""
+def open_scorer(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
+) -> Scorer:
+    """Choose and tokenise the rows that are scored."""
+    encoded = training_rows(loaded, data, options.samples, options.max_length, options.seed)
+    device = next(loaded.model.parameters()).device
+    sample = Sample(encoded, device, options.batch_size, present_share())
+    return Scorer(loaded, sample, data.problem, options, report)
 
-    loaded: LoadedModel
-    data: TaskData
-    options: RankingOptions
-    report: Reporter
-    seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        self.report.phase(phase)
-        began = time.perf_counter()
-        yield
-        spent = time.perf_counter() - began
-        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 3)
-
-    def run(self) -> RankingResult:
-        """Every phase in turn."""
-        if self.options.method is Method.PAPER_COMPAT:
-            return self._paper()
-        self.head: HeadReport | None = None
-        self.adaptive: AdaptiveReport | None = None
-        with self._timed("tokenize"):
-            self._open()
-        if not METHODS[self.options.method].needs_head:
-            with self._timed("score"):
-                found = self.scorer.headless(self.options.method)
-            return self._result({self.options.method: found}, [])
-        heads = [self._through_head(number) for number in range(self.options.head_seeds)]
-        scores = {method: average([head[method] for head in heads]) for method in heads[0]}
-        return self._result(scores, heads)
-
-    def _open(self) -> None:
-        options, loaded = self.options, self.loaded
-        rows = choose_rows(len(self.data.train), options.samples, options.seed)
-        encoded = encode_split(self.data, "train", loaded.tokenizer, options.max_length, rows)
-        device = next(loaded.model.parameters()).device
-        sample = Sample(encoded, device, options.batch_size, present_share())
-        self.lengths = token_lengths(encoded, loaded, options.max_length)
-        self.scorer = Scorer(loaded, sample, self.data.problem, options, self.report)
-        self.warmup: Warmup | None = None
-
-    def _through_head(self, number: int) -> dict[Method, Scores]:
-        with self._timed("warmup"):
-            self._prepare_head(number)
-        with self._timed("score"):
-            if self.options.adaptive:
-                return {Method.FISHER: self._adaptively()}
-            return self.scorer.scores()
-
-    def _prepare_head(self, number: int) -> None:
-        """The first head is the loaded one; each further one is drawn anew."""
-        loaded, options = self.loaded, self.options
-        if number > 0:
-            renew_head(loaded.model, options.seed + number, loaded.new)
-        asked = options.head.warmup_epochs
-        epochs = asked if asked is not None else int(bool(loaded.new))
-        loss = None
-        if epochs:
-            loss = self._warm().run(epochs=epochs, seed=options.seed + number)
-        same_weights(loaded.model, self.scorer.sample.share)
-        self.scorer.head_changed()
-        if self.head is None:
-            self.head = HeadReport(
-                source="new" if loaded.new else "checkpoint", warmup_epochs=epochs,
-                warmup_rows=len(self._warm()) if epochs else 0, warmup_loss=loss,
-            )  # fmt: skip
-
-    def _warm(self) -> Warmup:
-        """The encoder runs over the warm-up rows once, however many heads there are."""
-        if self.warmup is None:
-            options = self.options
-            rows = choose_rows(len(self.data.train), options.head.warmup_samples, options.seed + 1)
-            encoded = encode_split(
-                self.data, "train", self.loaded.tokenizer, options.max_length, rows
+def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Heads:
+    """Score through the loaded head, warmed up where it is new, and through further new ones."""
+    loaded, options = scorer.loaded, scorer.options
+    asked = options.head.warmup_epochs
+    epochs = asked if asked is not None else int(bool(loaded.new))
+    heads = Heads([])
+    for number in range(options.head_seeds):
+        with phases.timed("warmup"):
+            if epochs and heads.warmup is None:  # its encoder runs once, however many the heads
+                heads.warmup = _open_warmup(loaded, data, options, phases.report)
+            loss = _prepare_head(scorer, heads.warmup, epochs, number)
+        if heads.report is None:
+            heads.report = HeadReport(
+                source="new" if loaded.new else "checkpoint",
+                warmup_epochs=epochs,
+                warmup_rows=0 if heads.warmup is None else len(heads.warmup),
+                warmup_loss=loss,
             )
-            head = list(self.loaded.head.values())
-            self.warmup = Warmup(self.loaded.model, head, encoded, self.data.problem, self.report)
-        return self.warmup
+        with phases.timed("score"):
+            if options.adaptive:
+                scores, heads.adaptive = score_until_certain(scorer)
+                heads.scores.append({Method.FISHER: scores})
+            else:
+                heads.scores.append(scorer.scores())
+    return heads
 
-    def _adaptively(self) -> Scores:
-        """Ever more samples, until the top k are certain."""
-        total, world = len(self.scorer.sample), self.scorer.sample.share.world
-        order = np.random.default_rng(self.options.seed).permutation(total)
-        rounds: list[AdaptiveRound] = []
-        parts: list[Matrix] = []
-        done = 0
-        while True:
-            end = max(FIRST_SAMPLES, 2 * done, world)
-            end = end if end + world <= total else total  # every process has a part in each round
-            found = self.scorer.fisher(rows=sorted(order[done:end].tolist()))
-            assert found.per_sample is not None
-            parts.append(found.per_sample)
-            done = end
-            scores = from_samples(found.units, np.concatenate(parts))
-            rounds.append(self._certainty(ranked_only(scores)))
-            certain = rounds[-1].probability >= CERTAIN
-            if certain or done == total:
-                self.adaptive = AdaptiveReport(certain=certain, rounds=rounds)
-                return scores
 
-    def _certainty(self, scores: Scores) -> AdaptiveRound:
-        resamples = resampled(scores, self.options.bootstrap, self.options.seed)
-        assert resamples is not None and scores.per_sample is not None  # noqa: PT018
-        values = scores.values
-        shares = values[order_of(values)] / (values.sum() or 1.0)
-        k = recommended(shares.tolist()) or len(values)
-        probability = top_k_set_probability(values, resamples.values, k)
-        return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
+def _prepare_head(scorer: Scorer, warmup: Warmup | None, epochs: int, number: int) -> float | None:
+    """Draw any head but the first anew, and warm it up; the loss of its last epoch."""
+    loaded, seed = scorer.loaded, scorer.options.seed + number
+    if number > 0:
+        renew_head(loaded.model, seed, loaded.new)
+    loss = None if warmup is None else warmup.run(epochs=epochs, seed=seed)
+    same_weights(loaded.model, scorer.sample.share)
+    scorer.head_changed()
+    return loss
 
-    def _result(
-        self, scores: dict[Method, Scores], heads: list[dict[Method, Scores]]
-    ) -> RankingResult:
-        options, scorer = self.options, self.scorer
-        main = Method.FISHER if options.method is Method.ALL else options.method
-        with self._timed("bootstrap"):
-            scored = scores[main].per_sample
-            rows = len(scorer.sample) if METHODS[main].reads_data else 0
-            samples = rows if scored is None else len(scored)
-            result = ranked_result(scores[main], scorer.units, options, samples)
-            if options.method is Method.ALL:
-                result.methods = method_table(scores, options)
-            if len(heads) > 1:
-                result.head_spread = self._spread(result, [head[main] for head in heads])
-        if options.model_prior and main is Method.FISHER:
-            with self._timed("prior"):
-                ranked = ranked_only(scores[main])
-                result.model_prior = model_prior(scorer, self._warm_or_none(), ranked)
-        result.path, result.head, result.adaptive = scorer.path, self.head, self.adaptive
-        result.processes = scorer.sample.share.world
-        result.warnings = scorer.warnings + self._head_warnings(samples)
-        if samples:
-            result.lengths = self.lengths
-            result.warnings += truncation_warnings(self.lengths, options.max_length)
-        result.seconds = self.seconds
-        return result
 
-    def _warm_or_none(self) -> Warmup | None:
-        """A head that was warmed up is warmed up again on shuffled labels."""
-        assert self.head is not None
-        return self._warm() if self.head.warmup_epochs else None
+def _open_warmup(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
+) -> Warmup:
+    count, seed = options.head.warmup_samples, options.seed + 1
+    encoded = training_rows(loaded, data, count, options.max_length, seed)
+    return Warmup(loaded.model, list(loaded.head.values()), encoded, data.problem, report)
 
-    def _spread(self, result: RankingResult, heads: list[Scores]) -> HeadSpread:
-        """How far the heads disagree; the layers of the result get their deviations."""
-        scores = [ranked_only(head) for head in heads]
-        deviations = np.std([head.values for head in scores], axis=0, ddof=1)
-        by_name = {u.name: float(d) for u, d in zip(scores[0].units, deviations, strict=True)}
-        for layer in result.layers:
-            layer.head_std = by_name[layer.name]
-        taus = [kendall_tau(a.values, b.values) for a, b in combinations(scores, 2)]
-        known = [tau for tau in taus if tau is not None]
-        return HeadSpread(
-            heads=len(heads),
-            kendall_tau_mean=float(np.mean(known)) if known else None,
-            kendall_tau_min=min(known) if known else None,
+
+def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:
+    """Fisher scores on ever more samples, until the top k are certain."""
+    total, world = len(scorer.sample), scorer.sample.share.world
+    order = np.random.default_rng(scorer.options.seed).permutation(total)
+    rounds: list[AdaptiveRound] = []
+    parts: list[Matrix] = []
+    done = 0
+    while True:
+        end = max(FIRST_SAMPLES, 2 * done, world)
+        end = end if end + world <= total else total  # every process has a part in each round
+        found = scorer.fisher(rows=sorted(order[done:end].tolist()))
+        assert found.per_sample is not None
+        parts.append(found.per_sample)
+        done = end
+        scores = from_samples(found.units, np.concatenate(parts))
+        rounds.append(_certainty(ranked_only(scores), scorer.options))
+        certain = rounds[-1].probability >= CERTAIN
+        if certain or done == total:
+            return scores, AdaptiveReport(certain=certain, rounds=rounds)
+
+
+def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
+    resamples = resampled(scores, options.bootstrap, options.seed)
+    assert resamples is not None and scores.per_sample is not None  # noqa: PT018
+    values = scores.values
+    shares = values[order_of(values)] / (values.sum() or 1.0)
+    k = recommended(shares.tolist()) or len(values)
+    probability = top_k_set_probability(values, resamples.values, k)
+    return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
+
+
+def _ranked_by_mean(heads: Heads, scorer: Scorer) -> tuple[RankingResult, Scores]:
+    """The ranking by the mean of the scores over the heads, and that mean.
+
+    Where all methods are asked for, it goes by Fisher, and the table of all is part of it.
+    """
+    options = scorer.options
+    by_all = options.method is Method.ALL
+    main = Method.FISHER if by_all else options.method
+    scores = {
+        method: average([head[method] for head in heads.scores]) for method in heads.scores[0]
+    }
+    rows = len(scorer.sample) if METHODS[main].reads_data else 0
+    scored = scores[main].per_sample
+    samples = rows if scored is None else len(scored)
+    result = ranked_result(scores[main], scorer.units, options, samples)
+    if by_all:
+        result.methods = method_table(scores, options)
+    if len(heads.scores) > 1:
+        result.head_spread = _spread(result, [head[main] for head in heads.scores])
+    return result, scores[main]
+
+
+def _spread(result: RankingResult, heads: Sequence[Scores]) -> HeadSpread:
+    """How far the heads disagree; the layers of the result get their deviations."""
+    scores = [ranked_only(head) for head in heads]
+    deviations = np.std([head.values for head in scores], axis=0, ddof=1)
+    by_name = {u.name: float(d) for u, d in zip(scores[0].units, deviations, strict=True)}
+    for layer in result.layers:
+        layer.head_std = by_name[layer.name]
+    taus = [kendall_tau(a.values, b.values) for a, b in combinations(scores, 2)]
+    known = [tau for tau in taus if tau is not None]
+    return HeadSpread(
+        heads=len(heads),
+        kendall_tau_mean=float(np.mean(known)) if known else None,
+        kendall_tau_min=min(known) if known else None,
+    )
+
+
+def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) -> list[str]:
+    """What a reader should know of the head and of the number of rows."""
+    found = []
+    head, classes, samples = result.head, len(data.labels), result.samples
+    if head and head.source == "new" and head.warmup_epochs == 0:
+        found.append(
+            "the head is untrained: the ranking depends on the inputs and hardly on the labels"
         )
+    if 0 < samples < options.samples and result.adaptive is None:
+        found.append(f"the train split has {samples} rows; each was scored once")
+    if head and classes > 1 and head.warmup_epochs and head.warmup_rows < 10 * classes:
+        found.append("fewer than ten warm-up rows a class")
+    return found
 
-    def _head_warnings(self, samples: int) -> list[str]:
-        found = []
-        head, labels = self.head, self.data.labels
-        if head and head.source == "new" and head.warmup_epochs == 0:
-            found.append(
-                "the head is untrained: the ranking depends on the inputs and hardly on the labels"
-            )
-        if 0 < samples < self.options.samples and self.adaptive is None:
-            found.append(f"the train split has {samples} rows; each was scored once")
-        if head and len(labels) > 1 and head.warmup_epochs and head.warmup_rows < 10 * len(labels):
-            found.append("fewer than ten warm-up rows a class")
-        return found
 
-    def _paper(self) -> RankingResult:
-        """The paper's released computation; see `surgery.ranking.paper`."""
-        with self._timed("score"):
-            scores, plan = paper_scores(self.loaded, self.data, self.report)
-        rows = min(len(self.data.validation), ROWS)
-        result = ranked_result(scores, scores.units, self.options, rows)
-        result.path, result.seconds = plan.path, self.seconds
-        result.warnings = [
-            *plan.warnings,
-            (
-                "paper_compat repeats the paper's released code: raw logits, padding attended to, "
-                "and validation rows, which a selection should not see"
-            ),
-        ]
-        return result
+def _rank_as_released(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, phases: Phases
+) -> RankingResult:
+    """The paper's released computation; see `surgery.ranking.paper`."""
+    with phases.timed("score"):
+        scores, plan = paper_scores(loaded, data, phases.report)
+    result = ranked_result(scores, scores.units, options, min(len(data.validation), ROWS))
+    result.path, result.seconds = plan.path, phases.seconds
+    result.warnings = [
+        *plan.warnings,
+        (
+            "paper_compat repeats the paper's released code: raw logits, padding attended to, "
+            "and validation rows, which a selection should not see"
+        ),
+    ]
+    return result

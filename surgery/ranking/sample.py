@@ -10,23 +10,36 @@ import numpy as np
 import torch
 from torch import nn
 
+from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import (
     BATCH_TOKENS,
     IGNORED,
     Batch,
     Encoded,
+    TaskData,
     batches_by_length,
+    choose_rows,
     on_device,
+    sample_numbers,
 )
 from surgery.errors import OutOfMemory
 from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share
+from surgery.models.loading import LoadedModel
 from surgery.models.memory import available_bytes
 
 Result = TypeVar("Result")
 GPU_TOKENS = 262_144  # a batch at most: past that a GPU gains nothing
 FREE_SHARE = 0.6  # of the free memory: the estimate is from one row
+
+
+def training_rows(
+    loaded: LoadedModel, data: TaskData, count: int, max_length: int, seed: int
+) -> Encoded:
+    """So many training rows, or all that there are, chosen by the seed and tokenised."""
+    rows = choose_rows(len(data.train), count, seed)
+    return encode_split(data, "train", loaded.tokenizer, max_length, rows)
 
 
 @dataclass
@@ -162,7 +175,6 @@ def _rows(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
     """Number of the sample, place of its batch, and row in it; without numbers, in order."""
     found: list[tuple[int, int, int]] = []
     for place, batch in enumerate(batches):
-        given, seen = batch.get("sample"), len(found)
-        numbers = range(seen, seen + len(batch["labels"])) if given is None else given.tolist()
+        numbers = sample_numbers(batch, len(found))
         found += [(number, place, row) for row, number in enumerate(numbers)]
     return found

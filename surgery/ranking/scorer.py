@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from surgery.data.tokens.dataset import Batch
 from surgery.errors import MethodUndefined
-from surgery.gradients.accumulators import Accumulator, Diagonal, Means, Several, Sums, Traces
-from surgery.gradients.engine import (
-    FisherScores,
-    collect,
-    feed,
-    plan_for,
-    require_finite,
-    scored_parameters,
-)
+from surgery.gradients.engine import ALONE, FisherScores, Kind, plan_for, score_samples
 from surgery.gradients.passes import Objective
 from surgery.gradients.plan import Path, Plan
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import groups_of, units_of
-from surgery.models.distributed import add_up, gather_rows
+from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
 from surgery.ranking.methods import by_position, cls_similarity, gradient_scores, weight_snr
 from surgery.ranking.sample import Sample
@@ -36,7 +28,6 @@ from surgery.schemas.ranking import RankingOptions
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 HALF_SCALE = 1024.0  # lifts gradients of 1e-6, lost in fp16 otherwise; 64 is still representable
-Parkable = TypeVar("Parkable", bound=Sums)
 
 
 @dataclass
@@ -94,7 +85,7 @@ class Scorer:
 
     def _all(self) -> dict[Method, Scores]:
         if self.options.fisher is Fisher.EMPIRICAL:
-            found = self._together()
+            found = self.sample.scored(lambda: self._by_halves(self._fisher_kind, "means"))
         else:
             found = {Method.FISHER: self.fisher(), **self.gradients()}
         try:
@@ -111,113 +102,64 @@ class Scorer:
     ) -> Scores:
         """The Fisher score of every unit, on the whole sample, some rows, or batches as made.
 
-        They are made again, smaller, where memory runs out.
+        They are made again, smaller, where memory runs out. Batches that are given are scored by
+        every process alike, and not shared out.
         """
+        kind, aggregate = self._fisher_kind, self.options.aggregate
 
         def score() -> Scores:
-            made = None if batches is None else batches()
-            parts = [self._fisher_accumulator()]
-            numbers = self._pass(parts, self.objective, made, rows)
-            return self._fisher_scores(parts[0], numbers, shared=batches is None)
+            if batches is None:
+                found = self._pass([kind], self.sample.batches(rows), self.sample.share)
+            else:
+                found = self._pass([kind], batches(), ALONE)
+            return fisher_units(found, aggregate)
 
-        if self.options.aggregate is Aggregate.FROBENIUS and batches is None and rows is None:
-            return self.sample.scored(lambda: self._by_halves(fisher=True)[Method.FISHER])
+        if kind == "diagonal" and batches is None and rows is None:
+            return self.sample.scored(lambda: self._by_halves(kind)[Method.FISHER])
         return self.sample.scored(score)
 
     def gradients(self) -> dict[Method, Scores]:
         """The scores of the mean gradient, at the dataset's labels."""
-        return self.sample.scored(lambda: self._by_halves(means=True))
+        return self.sample.scored(lambda: self._by_halves("means"))
 
-    def _together(self) -> dict[Method, Scores]:
-        """Fisher and gradient scores from the same pass."""
-        return self.sample.scored(lambda: self._by_halves(fisher=True, means=True))
+    @property
+    def _fisher_kind(self) -> Kind:
+        return "diagonal" if self.options.aggregate is Aggregate.FROBENIUS else "traces"
 
-    def _by_halves(self, *, fisher: bool = False, means: bool = False) -> dict[Method, Scores]:
+    def _by_halves(self, *kinds: Kind) -> dict[Method, Scores]:
         """Score one half of the samples, put its sums out of the way, and score the other.
 
         So memory holds one sum of the parameters' size, as a training step holds one gradient.
         """
-        objective = self.objective if fisher else self._labelled
-        found: list[FisherScores] = []
-        gradients: list[Means] = []
-        seen = 0
-        for rows in self.sample.halves():
-            own = [self._fisher_accumulator()] if fisher else []
-            mean = [Means(scored_parameters(self.model, self.plan))] if means else []
-            numbers = self._pass([*own, *mean], objective, None, rows, seen)
-            seen += len(numbers)
-            for part in mean:
-                part.scale(1 / objective.scale)
-                self._add_up(part.sums)
-                gradients.append(_parked(part))
-            found += [self._half(part, numbers) for part in own]
-        scores = {Method.FISHER: _of_halves(found, self.options.aggregate)} if fisher else {}
-        if means:
-            sizes = tuple(len(rows) for rows in self.sample.halves())
-            scores |= gradient_scores(
-                (gradients[0], gradients[1]), self.ranked, (sizes[0], sizes[1])
-            )
+        objective, share = self.objective, self.sample.share
+        if kinds == ("means",):  # at the dataset's labels, whichever Fisher's are
+            objective = Objective(self.problem, scale=objective.scale)
+        first, second = self.sample.halves()
+        halves = (
+            self._pass(kinds, self.sample.batches(first), share, objective).parked(),
+            self._pass(kinds, self.sample.batches(second), share, objective, len(first)).parked(),
+        )
+        scores = {}
+        if self._fisher_kind in kinds:
+            scores[Method.FISHER] = _of_halves(*halves, self.options.aggregate)
+        if halves[0].means is not None and halves[1].means is not None:
+            means, sizes = (halves[0].means, halves[1].means), (len(first), len(second))
+            scores |= gradient_scores(means, self.ranked, sizes)
         return scores
-
-    def _half(self, accumulator: Traces | Diagonal, numbers: list[int]) -> FisherScores:
-        found = self._collected(accumulator, numbers)
-        if isinstance(accumulator, Diagonal):
-            return replace(found, sums=_parked(accumulator).sums)
-        return found
-
-    def _fisher_accumulator(self) -> Traces | Diagonal:
-        scored = scored_parameters(self.model, self.plan)
-        if self.options.aggregate is Aggregate.FROBENIUS:
-            return Diagonal(scored)
-        return Traces(scored, self.plan.columns, grams=self.objective.grams)
-
-    def _collected(self, accumulator: Traces | Diagonal, numbers: list[int]) -> FisherScores:
-        """What this process and the others found; refused only then, by all of them alike."""
-        found = self._added_up(collect(accumulator, numbers, self.objective, self.plan))
-        require_finite(found)
-        return found
-
-    def _fisher_scores(
-        self, accumulator: Traces | Diagonal, numbers: list[int], *, shared: bool
-    ) -> Scores:
-        if shared:
-            found = self._collected(accumulator, numbers)
-        else:
-            found = collect(accumulator, numbers, self.objective, self.plan)
-            require_finite(found)
-        return fisher_units(found, self.options.aggregate)
-
-    def _added_up(self, found: FisherScores) -> FisherScores:
-        """With the other processes' samples."""
-        share, total = self.sample.share, len(self.sample)
-        if share.world == 1:
-            return found
-        mine = torch.zeros(total)
-        mine[found.numbers] = 1
-        numbers = add_up(mine, share).nonzero().flatten().tolist()
-        if found.per_sample is not None:
-            rows = gather_rows(found.per_sample, found.numbers, total, share)[numbers]
-            return replace(found, numbers=numbers, per_sample=rows)
-        assert found.sums is not None
-        self._add_up(found.sums)
-        return replace(found, numbers=numbers)
-
-    def _add_up(self, sums: Mapping[str, Tensor]) -> None:
-        for total in sums.values():
-            add_up(total, self.sample.share)
-
-    @property
-    def _labelled(self) -> Objective:
-        return Objective(self.problem, scale=self.objective.scale)
 
     def tangent(self) -> Scores:
         """Every process scores the whole sample: the kernels need all pairs."""
 
         def score() -> Scores:
+            batches, tell = list(whole.batches()), partial(self._tell, 0)
             found, self.path, warnings = tangent_scores(
-                self.loaded.model, self.ranked, list(whole.batches()), self.problem,
-                seed=self.options.seed, on_batch=self._tell,
-            )  # fmt: skip
+                self.loaded.model,
+                self.ranked,
+                batches,
+                self.problem,
+                seed=self.options.seed,
+                on_batch=tell,
+            )
             self._warn(warnings)
             return found
 
@@ -243,25 +185,30 @@ class Scorer:
 
     def _pass(
         self,
-        parts: Sequence[Accumulator],
-        objective: Objective,
-        batches: Iterable[Batch] | None,
-        rows: Sequence[int] | None,
-        seen: int = 0,
-    ) -> list[int]:
-        source = self.sample.batches(rows) if batches is None else batches
-        accumulator = parts[0] if len(parts) == 1 else Several(parts)
-        numbers = feed(
-            self.model, accumulator, source, objective, self.plan,
-            lambda done: self._tell(seen + done),
-        )  # fmt: skip
-        self.path = self.plan.path
-        self._warn(self.plan.warnings)
-        return numbers
+        kinds: Collection[Kind],
+        batches: Iterable[Batch],
+        share: Share,
+        objective: Objective | None = None,
+        before: int = 0,
+    ) -> FisherScores:
+        """Score some batches; ``before`` counts the samples of earlier passes, for the progress."""
+        found = score_samples(
+            self.model,
+            self.plan,
+            batches,
+            objective or self.objective,
+            kinds=kinds,
+            share=share,
+            samples=len(self.sample),
+            on_batch=partial(self._tell, before),
+        )
+        self.path = found.path
+        self._warn(found.warnings)
+        return found
 
-    def _tell(self, done: int) -> None:
-        world = self.sample.share.world
-        self.report.step(min(len(self.sample), done * world), len(self.sample), "samples")
+    def _tell(self, before: int, done: int) -> None:
+        total = len(self.sample)
+        self.report.step(min(total, before + done * self.sample.share.world), total, "samples")
 
     def _warn(self, warnings: Sequence[str]) -> None:
         self.warnings += [text for text in warnings if text not in self.warnings]
@@ -272,16 +219,10 @@ def ranked_only(scores: Scores) -> Scores:
     return scores.only([place for place, unit in enumerate(scores.units) if unit.ranked])
 
 
-def _of_halves(found: Sequence[FisherScores], aggregate: Aggregate) -> Scores:
-    first, second = found
+def _of_halves(first: FisherScores, second: FisherScores, aggregate: Aggregate) -> Scores:
     if first.per_sample is None or second.per_sample is None:
         return frobenius_of_halves(first, second)
     numbers = first.numbers + second.numbers
     order = torch.tensor(numbers).argsort()
     rows = torch.cat([first.per_sample, second.per_sample])[order]
     return fisher_units(replace(first, numbers=sorted(numbers), per_sample=rows), aggregate)
-
-
-def _parked(sums: Parkable) -> Parkable:
-    sums.park()
-    return sums

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from surgery.evaluation.statistics import kendall
 from surgery.ranking.scores import Matrix, Scores
 from surgery.schemas.ranking import Stability
 
@@ -144,12 +145,8 @@ def split_half_tau(scores: Scores, seed: int) -> float | None:
 
 def kendall_tau(first: Any, second: Any) -> float | None:
     """τ-b of two score vectors; None where one is constant or they are too short."""
-    if len(first) < 2 or len(set(np.asarray(first).tolist())) == 1:
-        return None
-    from scipy.stats import kendalltau  # takes a second to import
-
-    tau = float(kendalltau(first, second).statistic)
-    return None if np.isnan(tau) else round(tau, 12)  # 1, not 0.9999999999999999
+    tau = kendall(np.asarray(first).tolist(), np.asarray(second).tolist())
+    return None if tau is None else round(tau, 12)
 
 
 def top_k_overlap(first: Matrix, second: Matrix) -> dict[str, float]:

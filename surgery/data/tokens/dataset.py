@@ -46,6 +46,16 @@ class TaskData:
         return len(self.labels) if self.problem in named else 1
 
 
+def sample_numbers(batch: Batch, seen: int) -> list[int]:
+    """The numbers of a batch's samples: as it says, else in order after those ``seen`` before.
+
+    Those it says lie on the CPU: a tensor on the device would have to be waited for.
+    """
+    given = batch.get("sample")
+    rows = len(batch["labels"])
+    return list(range(seen, seen + rows)) if given is None else given.tolist()
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """A batch's tensors where the model is.
 

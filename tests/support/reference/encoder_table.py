@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from surgery.gradients.engine import FisherScores, fisher_scores
 from surgery.gradients.passes import Objective
 from surgery.models.blocks import Unit, find_blocks, groups_of, units_of
-from surgery.ranking.scores import fisher_units
+from surgery.ranking.scores import fisher_units, frobenius_of_halves
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Problem
 from tests.support.models.encoders import CONFIGS, NO_CHOICES, padded_batch, tiny
 from tests.support.reference.gradients import squared_gradients
@@ -152,6 +152,13 @@ def batches_of(case: Case) -> list[dict[str, Tensor]]:
     ]
 
 
+def numbered(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The same, each of which says which samples it holds."""
+    rows = [len(batch["labels"]) for batch in batches]
+    parts = torch.arange(sum(rows)).split(rows)
+    return [{**batch, "sample": part} for batch, part in zip(batches, parts, strict=True)]
+
+
 def measure(case: Case, fisher: Fisher) -> Measured:
     """Compare every unit at every granularity, and every aggregate."""
     model, batches = model_of(case), batches_of(case)
@@ -166,8 +173,11 @@ def measure(case: Case, fisher: Fisher) -> Measured:
         errors += [_trace_error(found, twin, aggregate) for aggregate in ("trace", "mean")]
         path = found.path
         why = next((w for w in found.warnings if w.split()[0] not in {"other", "pooler"}), "")
-        whole = fisher_scores(model, units, batches, objective, elementwise=True)
-        errors.append(_frobenius_error(whole, twin))
+        halves = [
+            fisher_scores(model, units, [half], objective, elementwise=True)
+            for half in numbered(batches)
+        ]
+        errors.append(_frobenius_error(*halves, twin))
     return Measured(path, max(errors), why)
 
 
@@ -188,12 +198,15 @@ def _total(sample: dict[str, Tensor], unit: Unit) -> Tensor:
     return torch.stack([sample[name].sum() for name in unit.members]).sum()
 
 
-def _frobenius_error(found: FisherScores, twin: Sequence[dict[str, Tensor]]) -> float:
+def _frobenius_error(
+    first: FisherScores, second: FisherScores, twin: Sequence[dict[str, Tensor]]
+) -> float:
+    """By halves of the samples, as every ranking takes it."""
     expected = []
-    for unit in found.units:
+    for unit in first.units:
         means = [torch.stack([s[name] for s in twin]).mean(0) for name in unit.members]
         expected.append(sum(mean.norm() for mean in means))
-    scores = fisher_units(found, Aggregate.FROBENIUS).values
+    scores = frobenius_of_halves(first, second).values
     return _worst(torch.from_numpy(scores), torch.stack([torch.as_tensor(e) for e in expected]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surgery.io.reporter import Quiet
-from surgery.ranking.ranking import Ranking
+from surgery.ranking.ranking import open_scorer, score_until_certain
 from surgery.ranking.scorer import Scorer
 from surgery.ranking.scores import Scores, from_samples
 from surgery.schemas.ranking import RankingOptions
@@ -32,9 +32,7 @@ def test_adaptive_sampling_of_all_rows_is_the_whole_ranking() -> None:
     """Two layers as good as tied: no sample is enough; every row is scored once."""
     loaded, data = toy_model(), toy_data(90)
     options = RankingOptions(samples=80, adaptive=True, **QUICK)
-    ranking = Ranking(loaded, data, options, Quiet())
-    ranking._open()
-    scorer = ranking.scorer
+    scorer = open_scorer(loaded, data, options, Quiet())
     seen: list[int] = []
 
     def tied(rows: list[int]) -> Scores:
@@ -46,11 +44,10 @@ def test_adaptive_sampling_of_all_rows_is_the_whole_ranking() -> None:
         return from_samples(found.units[:3], middle * noise)
 
     scorer.fisher = tied  # type: ignore[method-assign,assignment]
-    scores = ranking._adaptively()
-    assert ranking.adaptive is not None
-    assert not ranking.adaptive.certain
-    assert [each.samples for each in ranking.adaptive.rounds] == [32, 64, 80]
-    assert all(each.probability < 0.95 for each in ranking.adaptive.rounds)
+    scores, adaptive = score_until_certain(scorer)
+    assert not adaptive.certain
+    assert [each.samples for each in adaptive.rounds] == [32, 64, 80]
+    assert all(each.probability < 0.95 for each in adaptive.rounds)
     assert sorted(seen) == list(range(80))
     assert scores.per_sample is not None
     assert len(scores.per_sample) == 80

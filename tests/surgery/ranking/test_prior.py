@@ -12,7 +12,7 @@ from surgery.data.tokens.dataset import TaskData
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel
 from surgery.ranking.agreement import PRIOR_SAMPLES
-from surgery.ranking.ranking import Ranking, rank_layers
+from surgery.ranking.ranking import open_scorer, rank_layers
 from surgery.ranking.scorer import ranked_only
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
 from surgery.schemas.enums import Problem
@@ -105,10 +105,10 @@ def labels_decide(rows: int) -> tuple[LoadedModel, TaskData]:
 def test_where_labels_decide_the_shuffled_ranking_is_another() -> None:
     """Equal to scoring the rows of the shuffled labels by hand."""
     loaded, data = labels_decide(60)
-    ranking = Ranking(loaded, data, RankingOptions(samples=60, bootstrap=0), Quiet())
-    result = ranking.run()
+    options = RankingOptions(samples=60, bootstrap=0)
+    result = rank_layers(loaded, data, options)
     assert result.model_prior is not None
-    per_sample = ranked_only(ranking.scorer.fisher()).per_sample
+    per_sample = ranked_only(open_scorer(loaded, data, options, Quiet()).fisher()).per_sample
     assert per_sample is not None
     long = per_sample[::10]
     assert long.sum() > 0.99 * per_sample.sum()  # the rows of the rare label hold the score

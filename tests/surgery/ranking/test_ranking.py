@@ -15,7 +15,7 @@ from surgery.io.reporter import Quiet
 from surgery.models.blocks import groups_of
 from surgery.models.loading import renew_head
 from surgery.ranking.head import Warmup
-from surgery.ranking.ranking import Ranking, rank_layers
+from surgery.ranking.ranking import open_scorer, rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
@@ -36,15 +36,14 @@ def test_a_ranking_scores_distinct_training_rows_once_each() -> None:
     """Equal, row by row and without padding, to autograd on the rows that the seed chose."""
     data, loaded = toy_data(), toy_model()
     options = RankingOptions(samples=24, max_length=8, seed=3, **QUICK)
-    ranking = Ranking(loaded, data, options, Quiet())
-    result = ranking.run()
+    result = rank_layers(loaded, data, options)
     rows = choose_rows(40, 24, 3)
     assert len(set(rows)) == 24
     blocks = [block.module for block in loaded.blocks]
     expected = row_by_row(
         loaded.model, blocks, loaded.tokenizer, [data.train[row] for row in rows], 8
     )
-    found = ranked_only(ranking.scorer.fisher()).per_sample
+    found = ranked_only(open_scorer(loaded, data, options, Quiet()).fisher()).per_sample
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     assert len({tuple(row) for row in found.tolist()}) == 24
     assert by_index(result) == pytest.approx(expected.mean(0).tolist())
@@ -189,16 +188,14 @@ def single_head(number: int, seed: int, epochs: int, aggregate: Aggregate) -> Sc
     """Through one head drawn and warmed up by itself."""
     loaded, data = toy_model(new=True), toy_data()
     options = RankingOptions(seed=seed, aggregate=aggregate, **QUICK)
-    ranking = Ranking(loaded, data, options, Quiet())
-    ranking._open()
+    encoded = open_scorer(loaded, data, options, Quiet()).sample.encoded
     if number:
         renew_head(loaded.model, seed + number)
     if epochs:
-        encoded = ranking.scorer.sample.encoded  # all 40 rows, for warm-up as for scores
-        head = list(loaded.head.values())
+        head = list(loaded.head.values())  # all 40 rows, for warm-up as for scores
         warmup = Warmup(loaded.model, head, encoded, data.problem, Quiet())
         warmup.run(epochs=epochs, seed=seed + number)
-    sample = Sample(encoded=ranking.scorer.sample.encoded, device=torch.device("cpu"))
+    sample = Sample(encoded=encoded, device=torch.device("cpu"))
     return ranked_only(Scorer(loaded, sample, data.problem, options, Quiet()).fisher())
 
 

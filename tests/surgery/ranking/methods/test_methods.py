@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from surgery.errors import ScoresNotFinite
 from surgery.gradients.accumulators import Means
-from surgery.gradients.engine import feed, plan_for, scored_parameters
+from surgery.gradients.engine import plan_for, score_samples
 from surgery.gradients.passes import Objective
 from surgery.models.blocks import Unit, find_blocks, units_of
 from surgery.ranking.methods import by_position, gradient_scores
@@ -29,9 +29,10 @@ def gradients(
     halves, sizes = [], []
     for side in (0, 1):
         rows = [row for place, row in enumerate(single_rows(batches)) if place % 2 == side]
-        means = Means(scored_parameters(model, plan))
-        sizes.append(len(feed(model, means, rows, objective, plan)))
-        halves.append(means)
+        found = score_samples(model, plan, rows, objective, kinds=["means"])
+        assert found.means is not None
+        sizes.append(len(found.numbers))
+        halves.append(found.means)
     return gradient_scores((halves[0], halves[1]), units, (sizes[0], sizes[1]))
 
 
