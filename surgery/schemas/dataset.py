@@ -6,8 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from surgery.schemas import Strict
 from surgery.schemas.enums import Problem
-from surgery.schemas.fields import HUB_DATASET_PATTERN, NAME_PATTERN, Strict
+from surgery.schemas.model import WORD
+
+HUB_DATASET_PATTERN = rf"^{WORD}(?:/{WORD})?$"
+NAME_PATTERN = rf"^{WORD}$"
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 PartName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=96)]

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from surgery.schemas import Strict
 from surgery.schemas.dataset import DatasetRef
-from surgery.schemas.fields import ModelId, Strict
+from surgery.schemas.model import ModelId
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec
 

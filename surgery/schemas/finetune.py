@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from surgery.schemas import Strict
 from surgery.schemas.dataset import TokenLengths
 from surgery.schemas.enums import RANKED, Policy, TrainingPrecision
-from surgery.schemas.fields import Strict
 from surgery.schemas.ranking import Agreement, Submission
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, CheckpointSpec, TrainingSpec

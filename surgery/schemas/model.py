@@ -1,12 +1,27 @@
-"""What is known of a model from its config and the headers of its weights."""
+"""A model as a request names it, and what its config and the headers of its weights tell."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from surgery.schemas.enums import Granularity
+
+# A dot is always followed by something else: no name is "..", and none leaves its folder.
+WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
+# The Hub's own rules: names of up to 96 characters, no "--", no "-" or ".git" at their end.
+_HUB_RULES = r"(?=(?:[^@/]{1,96}/)?[^@/]{1,96}(?:@|$))(?![^@]*(?:--|-(?:[/@]|$)|\.git(?:@|$)))"
+MODEL_PATTERN = rf"^{_HUB_RULES}{WORD}(?:/{WORD})?(?:@{WORD})?$"
+
+ModelId = Annotated[
+    str,
+    StringConstraints(max_length=300),
+    Field(
+        description="Hugging Face model id, `owner/name` or `name`, with an optional `@revision`.",
+        examples=["google-bert/bert-base-cased"],
+    ),
+]
 
 
 class LayerInfo(BaseModel):

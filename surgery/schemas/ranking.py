@@ -9,9 +9,18 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from surgery.schemas import Strict
 from surgery.schemas.dataset import DatasetRef, TokenLengths
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method, Precision
-from surgery.schemas.fields import Metadata, ModelId, Strict
+from surgery.schemas.model import ModelId
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16, description="Your own labels: up to 16 pairs of strings."),
+]
 
 
 class HeadSpec(Strict):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import SurgeryError
+from surgery.schemas import Strict
 from surgery.schemas.enums import ORDER_ONLY, RANKED, Granularity, Policy
-from surgery.schemas.fields import Strict
 from surgery.schemas.ranking import RankingOptions
 
 NEEDS = {

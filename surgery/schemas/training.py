@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, TrainingInvalid, nearest
+from surgery.schemas import Strict
 from surgery.schemas.enums import Problem, TrainingPrecision
-from surgery.schemas.fields import Strict
 
 CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 

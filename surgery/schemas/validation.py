@@ -8,8 +8,17 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from surgery.errors import MAX_FAULTS, nearest
-from surgery.schemas import comparison, dataset, estimate, finetune, ranking, selection, training
-from surgery.schemas.fields import HUB_DATASET_PATTERN, NAME_PATTERN, Strict
+from surgery.schemas import (
+    Strict,
+    comparison,
+    dataset,
+    estimate,
+    finetune,
+    ranking,
+    selection,
+    training,
+)
+from surgery.schemas.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
 
 SCHEMAS = {
     kind.__name__: kind

@@ -40,8 +40,7 @@ from surgery.models.source.folder import (
     weights_among,
 )
 from surgery.schemas.enums import Granularity
-from surgery.schemas.fields import MODEL_PATTERN
-from surgery.schemas.model import ModelInfo
+from surgery.schemas.model import MODEL_PATTERN, ModelInfo
 
 # model_type → the name under which its task model holds the encoder.
 ENCODERS = {

@@ -6,9 +6,8 @@ import pytest
 
 from surgery.data.examples import raw_example, read_example
 from surgery.data.presets.tasks import TASKS, Task, metrics_for
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.dataset import HUB_DATASET_PATTERN, HubDataset
 from surgery.schemas.enums import Problem
-from surgery.schemas.fields import HUB_DATASET_PATTERN
 
 DOCS = Path(__file__).parents[4] / "docs" / "tasks.md"
 KNOWN_METRICS = {
