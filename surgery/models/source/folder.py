@@ -109,6 +109,7 @@ class ModelFolder:
     files: tuple[str, ...]
     config: dict[str, Any]
     fingerprint: str
+    tensors: dict[str, TensorHeader]
 
 
 def is_read(name: str) -> bool:
@@ -150,11 +151,10 @@ def read_folder(directory: Path, model: str) -> ModelFolder:
             f"the weights of {model!r} have {whole:,} bytes; at most {MAX_WEIGHT_BYTES:,} are read"
         )
     documents = checked_documents(files, lambda name: directory / name, model)
-    for name in weights_among(files):
-        with open_regular(directory / name, limit_of(name)) as file:
-            read_open_header(file, name)
+    tensors = tensors_in(directory, files, model)
     digests = {name: digest_of(directory / name, limit_of(name)) for name in files}
-    return ModelFolder(files, documents[CONFIG], fingerprint_of(digests))
+    headers = {tensor: header for tensor, (_, header) in tensors.items()}
+    return ModelFolder(files, documents[CONFIG], fingerprint_of(digests), headers)
 
 
 def _names(directory: Path) -> list[str]:

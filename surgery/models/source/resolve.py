@@ -36,7 +36,6 @@ from surgery.models.source.folder import (
     is_read,
     limit_of,
     read_folder,
-    tensors_in,
     weights_among,
 )
 from surgery.schemas.enums import Granularity
@@ -79,6 +78,7 @@ class ModelSource:
     config: dict[str, Any] = field(repr=False)
     files: tuple[str, ...] = field(repr=False)
     directory: Path | None = field(default=None, repr=False)
+    tensors: dict[str, TensorHeader] = field(default_factory=dict, repr=False)  # of a folder
 
     @property
     def prefix(self) -> str:
@@ -147,7 +147,14 @@ def _from_folder(name: str, directory: Path) -> ModelSource:
         _check_type(read_folder_config(directory, name), name)
         folder = read_folder(directory, name)
     return ModelSource(
-        name, "mirror", None, folder.fingerprint, folder.config, folder.files, directory
+        name,
+        "mirror",
+        None,
+        folder.fingerprint,
+        folder.config,
+        folder.files,
+        directory,
+        folder.tensors,
     )
 
 
@@ -231,7 +238,11 @@ def _check_type(config: dict[str, Any], name: str) -> None:
 
 def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
     """Architecture and layers of a resolved model, from its config and headers alone."""
-    sizes = tensor_sizes(source, sources)
+    return model_info(source, tensor_sizes(source, sources))
+
+
+def model_info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
+    """The same where the sizes of its tensors are known."""
     config = source.config
     layers = parts_of(sizes, source.prefix, Granularity.LAYER)
     check_weights(config, sizes, len(layers), source.id)
@@ -278,8 +289,7 @@ def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
 
 def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
     if source.directory is not None:
-        found = tensors_in(source.directory, source.files, source.id)
-        return {tensor: header for tensor, (_, header) in found.items()}
+        return source.tensors
     headers: dict[str, TensorHeader] = {}
     for file in source.weights:
         headers |= hub_header(source.id, source.revision, file, sources)
