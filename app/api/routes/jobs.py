@@ -1,4 +1,4 @@
-"""Every job, whatever its kind, and how any of them is submitted."""
+"""Every job, whatever its kind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy import ColumnElement, exists, func, select
 
 from app.api.deps import JobDep, ServiceDep
@@ -31,20 +31,7 @@ from app.db import Database
 from app.errors import NotFound
 from app.jobs import state_machine as machine
 from app.service import Service
-from app.submissions.estimates import estimate, question_of
-from app.submissions.submit import Prepared, submit
 from app.tables import Job, JobEvent, Kind, Metric, Status
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import Submission
-
-ValidateOnly = Annotated[
-    bool, Query(description="Do every check, create nothing, answer what would be created.")
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(max_length=255, description="The same key and body give the same job for a day."),
-]
-POLL_AFTER_SECONDS = 1
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
@@ -53,31 +40,6 @@ Filter = Annotated[str | None, Query(max_length=300)]
 ParentFilter = Annotated[
     str | None, Query(max_length=64, description="Only the children of this comparison.")
 ]
-
-
-def answer_submission(
-    service: Service, prepared: Prepared, spec: Submission, key: str | None, *, validate_only: bool
-) -> JSONResponse:
-    """202 with the queued job; 200 with a stored result, or with the outcome of a dry run."""
-    if validate_only:
-        resolved = {**prepared.job.resolved}
-        resolved["dataset"] = {k: v for k, v in resolved["dataset"].items() if k != "path"}
-        body = {"valid": True, "cached": prepared.cached, "resolved": resolved}
-        if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
-            body["estimate"] = estimate(service, question_of(spec)).model_dump(mode="json")
-        return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
-    job, replayed = prepared.job, False
-    if not prepared.cached:
-        job, replayed = submit(service, prepared, key, spec.model_dump(mode="json"))
-    with service.database.read() as session:
-        view = job_views(session, [job], cached=prepared.cached)[0]
-    headers = {"Location": view.links["self"]}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
-    status = 200 if prepared.cached else 202
-    if not view.terminal:
-        headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return JSONResponse(view.model_dump(mode="json"), status, headers=headers)
 
 
 @dataclass(frozen=True)

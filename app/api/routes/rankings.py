@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query
 
-from app.api.deps import JobDep, ServiceDep, require_json
-from app.api.example_answers import JOBS, RANKING, SELECTION, answers, body_examples
+from app.api.example_answers import RANKING, SELECTION, answers
 from app.api.example_bodies import RANKING_BODIES
-from app.api.pages import Page
-from app.api.routes.jobs import (
-    IdempotencyKey,
-    ListingDep,
-    ValidateOnly,
-    answer_submission,
-    get_job,
-    list_jobs,
-)
+from app.api.routes.kinds import KindOfJob
 from app.api.views import JobView
-from app.errors import Conflict, NotFound
+from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from surgery.models.layers import ranked_parts
@@ -28,64 +19,40 @@ from surgery.schemas.enums import Policy
 from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.selection import SelectionSpec
 
-router = APIRouter(prefix="/v1/rankings", tags=["rankings"])
+DESCRIPTION = """\
+Queue a ranking. One that was computed before is answered at once.
 
+What a score measures (`method`):
 
-def find_ranking(job: JobDep) -> Job:
-    """A job that is a ranking."""
-    if job.kind != Kind.RANKING:
-        raise NotFound(f"{job.id} is no ranking; GET /v1/jobs/{job.id} has it")
-    return job
+- `fisher`: squared gradients of the log-likelihood, at the dataset's labels (`empirical`), at
+  `draws` of the model's own prediction (`sampled`) or in expectation over it (`exact`); of a
+  layer their sum (`trace`), mean, or the norm of the released code (`frobenius`)
+- `gradient_norm`, `relative_gradient_norm`, `snip`: of the mean gradient
+- `tangent`: how well the layer's tangent kernel predicts what the head leaves unexplained
+- `cls_similarity`, `weight_snr`: from one forward pass; from the weights alone
+- `last`, `first`, `random`: what the others have to beat
+- `paper_compat`: the paper's released code; `all`: `fisher`, and a table of every method
 
+How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
+rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
+how much of it remains on shuffled labels. `granularity` ranks parts of layers.
+"""
 
-RankingDep = Annotated[Job, Depends(find_ranking)]
-Body = Annotated[RankingSpec, body_examples(RANKING_BODIES)]
-
-
-@router.post(
-    "",
+RANKINGS = KindOfJob(
+    kind=Kind.RANKING,
+    name="ranking",
+    spec=RankingSpec,
+    prepare=prepare_ranking,
+    bodies=RANKING_BODIES,
+    job=RANKING,
+    refusals=(400, 413, 415, 422, 503),
     summary="Rank the layers of a model on a dataset",
-    status_code=202,
-    response_model=JobView,
-    responses=answers(RANKING, 400, 413, 415, 422, 503, status=202)
-    | {200: {"model": JobView, "description": "The stored result of the same ranking."}},
-    dependencies=[Depends(require_json)],
+    description=DESCRIPTION,
 )
-def create_ranking(
-    service: ServiceDep, spec: Body,
-    validate_only: ValidateOnly = False, idempotency_key: IdempotencyKey = None,
-) -> Response:  # fmt: skip
-    """Queue a ranking. One that was computed before is answered at once.
-
-    What a score measures (`method`):
-
-    - `fisher`: squared gradients of the log-likelihood, at the dataset's labels (`empirical`), at
-      `draws` of the model's own prediction (`sampled`) or in expectation over it (`exact`); of a
-      layer their sum (`trace`), mean, or the norm of the released code (`frobenius`)
-    - `gradient_norm`, `relative_gradient_norm`, `snip`: of the mean gradient
-    - `tangent`: how well the layer's tangent kernel predicts what the head leaves unexplained
-    - `cls_similarity`, `weight_snr`: from one forward pass; from the weights alone
-    - `last`, `first`, `random`: what the others have to beat
-    - `paper_compat`: the paper's released code; `all`: `fisher`, and a table of every method
-
-    How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
-    rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
-    how much of it remains on shuffled labels. `granularity` ranks parts of layers.
-    """
-    prepared = prepare_ranking(service, spec)
-    return answer_submission(service, prepared, spec, idempotency_key, validate_only=validate_only)
-
-
-@router.get("", summary="List rankings", responses=answers(JOBS))
-def get_rankings(service: ServiceDep, asked: ListingDep) -> Page[JobView]:
-    """Newest first."""
-    return list_jobs(service, asked, Kind.RANKING)
-
-
-@router.get("/{job_id}", summary="Get a ranking", responses=answers(RANKING, 404))
-def get_ranking(job: RankingDep, service: ServiceDep) -> JobView:
-    """The same object as `GET /v1/jobs/{id}`."""
-    return get_job(job, service)
+router = RANKINGS.router(
+    {200: {"model": JobView, "description": "The stored result of the same ranking."}}
+)
+RankingDep = Annotated[Job, Depends(RANKINGS.find)]
 
 
 @router.get(
