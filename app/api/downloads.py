@@ -24,6 +24,7 @@ from surgery.io.folders import MANIFEST
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.folder import WEIGHTS_FILE
 from surgery.models.source.resolve import resolve_model
+from surgery.schemas.resolved import Resolved
 
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # one range; several are answered with the whole
 
@@ -72,12 +73,11 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
     with service.database.read() as session:
         job = session.get(Job, row.job_id)
     assert job is not None
-    model = job.resolved["model"]
-    pinned = f"{model['id']}@{model['revision']}" if model["revision"] else model["id"]
-    base = resolve_model(pinned, sources)
-    if base.fingerprint != model["fingerprint"]:
+    model = Resolved.of(job.resolved).model
+    base = resolve_model(model.reference, sources)
+    if base.fingerprint != model.fingerprint:
         raise Unprocessable(
-            f"{model['id']} is no longer the model this was trained on; download form=delta"
+            f"{model.id} is no longer the model this was trained on; download form=delta"
         )
     # Not the mirror's own files, whose place another file may take while they are read.
     copy = checked_copy(base, sources)

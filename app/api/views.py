@@ -18,6 +18,7 @@ from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 
@@ -105,7 +106,7 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
             progress=_progress(session, job),
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
             attempt=min(job.crashes + 1, job.max_attempts),
-            resolved=_shown(job.resolved),
+            resolved=shown(job.resolved),
             cached=cached,
             transitions=transitions[job.id],
             links=_links(job),
@@ -143,12 +144,6 @@ def _progress(session: Session, job: Job) -> ProgressView | None:
         percent=round(100 * done / total, 1), step=done, total_steps=total, unit="runs",
         eta_seconds=eta,
     )  # fmt: skip
-
-
-def _shown(resolved: Json) -> Json:
-    """Without the paths only the service needs."""
-    dataset = {k: v for k, v in resolved.get("dataset", {}).items() if k != "path"}
-    return {**resolved, "dataset": dataset}
 
 
 def _transitions(session: Session, ids: list[str]) -> dict[str, list[Transition]]:

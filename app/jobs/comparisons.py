@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session, aliased
 
 from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
 from surgery.evaluation.comparison import Run, add_other_presets, compare
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
 
 Json = dict[str, Any]
 FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
@@ -85,19 +85,24 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     sizes = {row.job_id: row.bytes for row in session.scalars(best)}
     runs = [
         Run(
-            arm=job.resolved["arm"], seed=job.spec["training"]["seed"], job=job.id,
-            status=job.status, error=job.error, checkpoint_bytes=sizes.get(job.id),
+            arm=str(ResolvedFinetune.of(job.resolved).arm),
+            seed=job.spec["training"]["seed"],
+            job=job.id,
+            status=job.status,
+            error=job.error,
+            checkpoint_bytes=sizes.get(job.id),
             result=FinetuneResult.model_validate(job.result) if job.result else None,
         )
         for job in finetunes
-    ]  # fmt: skip
-    arms = [ArmPlan.model_validate(arm) for arm in comparison.resolved["arms"]]
-    ranking = _ranking(session, comparison.resolved["ranking"])
-    table = compare(arms, runs, ranking)
+    ]
+    resolved = ResolvedComparison.of(comparison.resolved)
+    ranking = _ranking(session, resolved.ranking)
+    table = compare(resolved.arms, runs, ranking)
     add_other_presets(table, runs)
-    asked = comparison.resolved["ranking"]
-    if asked and ranking is None:
-        table.warnings.append(f"ranking {asked} has no result, so no scoring method is judged")
+    if resolved.ranking and ranking is None:
+        table.warnings.append(
+            f"ranking {resolved.ranking} has no result, so no scoring method is judged"
+        )
     return table.model_dump(mode="json")
 
 

@@ -13,6 +13,7 @@ from app.db import Database, db_now
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, holding, record_event, store_finished_ranking
 from app.tables import Checkpoint, Job, Kind, Metric, Status, new_id
+from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
 
 def record_metrics(
@@ -98,25 +99,33 @@ def commit_state(database: Database, lease: Lease, path: str, step: int) -> str 
         return before
 
 
-def resolve_further(database: Database, lease: Lease, resolved: Json) -> None:
+def resolve_further(database: Database, lease: Lease, selection: ResolvedSelection) -> None:
     """Pin what only the worker could know, for this attempt and the next. Raises Fenced."""
     with database.write() as session:
         job = holding(session, lease)
-        job.resolved = {**job.resolved, **resolved}
+        job.resolved = completed(job.resolved, selection)
 
 
 def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
     """Store the ranking a fine-tune computed as a ranking of its own; its id. Raises Fenced."""
     with database.write() as session:
         job = holding(session, lease)
-        resolved = {key: job.resolved[key] for key in ("model", "dataset")} | {"digest": digest}
+        own = ResolvedFinetune.of(job.resolved)
         ranking = Job(
-            id=new_id("rk"), kind=Kind.RANKING, labels=job.labels, model=job.model,
-            dataset=job.dataset, digest=digest, parent=job.id, max_attempts=1, spec=spec,
-            resolved=resolved, result=result,
-        )  # fmt: skip
+            id=new_id("rk"),
+            kind=Kind.RANKING,
+            labels=job.labels,
+            model=job.model,
+            dataset=job.dataset,
+            digest=digest,
+            parent=job.id,
+            max_attempts=1,
+            spec=spec,
+            resolved=Resolved(model=own.model, dataset=own.dataset, digest=digest).stored(),
+            result=result,
+        )
         store_finished_ranking(session, ranking)
-        job.resolved = {**job.resolved, "ranking": ranking.id}
+        job.resolved = completed(job.resolved, ResolvedSelection(ranking=ranking.id))
         record_event(session, job.id, lease.epoch, "ranking", {"id": ranking.id})
         return ranking.id
 
@@ -139,16 +148,16 @@ def ranking_of(database: Database, job_id: str) -> str | None:
     """The ranking behind a fine-tune's selection."""
     with database.read() as session:
         job = session.get(Job, job_id)
-    return job.resolved.get("ranking") if job else None
+    return ResolvedFinetune.of(job.resolved).ranking if job else None
 
 
 def waited_for(database: Database, job: Job) -> Json | None:
     """The result of the ranking that a fine-tune waited for, and has to choose its layers by."""
-    ranking_id = job.resolved.get("ranking")
-    if ranking_id is None or "layers" in job.resolved:
+    resolved = ResolvedFinetune.of(job.resolved)
+    if resolved.ranking is None or resolved.layers is not None:
         return None
     with database.read() as session:
-        ranking = session.get(Job, ranking_id)
+        ranking = session.get(Job, resolved.ranking)
     return ranking.result if ranking else None
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.db import Database, db_now
 from app.jobs import comparisons
 from app.tables import TERMINAL, Job, JobEvent, Kind, Status
+from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
 Json = dict[str, Any]
 
@@ -142,7 +143,7 @@ def move_on(session: Session, comparison: Job) -> None:
         return
     for child, ranking in comparisons.blocked(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
-            child.resolved = {**child.resolved, "ranking": ranking.id}
+            child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
             child.waits_for = None
             child.updated_at = db_now()
             record_event(session, child.id, 0, "ranking", {"id": ranking.id})
@@ -280,16 +281,14 @@ def advance(database: Database) -> None:
                 move_on(session, comparison)
 
 
-def finish(database: Database, lease: Lease, result: Json, resolved: Json) -> Json | None:
+def finish(database: Database, lease: Lease, result: Json, learned: Json) -> Json | None:
     """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
     with database.write() as session:
         job = ending(session, lease)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
-        end(
-            session, job, Status.SUCCEEDED,
-            result=result, resolved={**job.resolved, **resolved}, progress=full,
-        )  # fmt: skip
+        resolved = completed(job.resolved, Learned.of(learned))
+        end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state
 
 

@@ -47,7 +47,7 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
     return digest_of({"model": model, "dataset": dataset, "version": __version__, **shape})
 
 
-def check_method(options: RankingOptions, problem: str, pointer: str = "") -> None:
+def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:
     """Refuse what the worker would refuse after loading the model. Raises Unprocessable."""
     method = options.method
     place, detail = "method", None

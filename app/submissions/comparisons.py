@@ -11,11 +11,17 @@ from pydantic import ValidationError
 from app.errors import ServiceError, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
-from app.submissions.checks import check_method, digest_of, ranking_digest
+from app.submissions.checks import check_method, ranking_digest
 from app.submissions.resolve import Subject, resolve_subject
-from app.submissions.submit import Prepared, check_training_field, finetune_job, new_job
+from app.submissions.submit import (
+    Prepared,
+    check_training_field,
+    finetune_job,
+    new_job,
+    ranking_job,
+    training_digest,
+)
 from app.tables import Job, Kind
-from surgery import __version__
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
@@ -23,6 +29,7 @@ from surgery.schemas.enums import RANKED, Method, Policy
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import RankingOptions, RankingSpec
+from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.validation import faults_of
 
@@ -41,7 +48,7 @@ class Family:
     def ranking(self, options: RankingOptions, new: dict[str, Job]) -> Job:
         """The stored ranking of these options, else one new job for it."""
         model, dataset = self.subject.model, self.subject.dataset
-        digest = ranking_digest(model["fingerprint"], dataset["fingerprint"], options)
+        digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
         known = stored_ranking(self.service.database, digest) or new.get(digest)
         if known is None:
             known = new[digest] = self._new_ranking(options, digest)
@@ -54,14 +61,12 @@ class Family:
         given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
         spec = RankingSpec.model_validate({**carried, **given})
         spec.name = f"ranking by {options.method}"
-        subject = self.subject
-        resolved = {"model": dict(subject.model), "dataset": subject.dataset, "digest": digest}
-        return new_job(self.service, Kind.RANKING, "rk", spec, resolved, subject.info)
+        return ranking_job(self.service, spec, self.subject, digest)
 
     def finetunes(self, arm: ArmSpec) -> list[Job]:
         """An arm's children, one a seed."""
         return [
-            finetune_job(self.service, self._finetune(arm, seed), self.subject)
+            finetune_job(self.service, self._finetune(arm, seed), self.subject, arm.name)
             for seed in self.spec.seeds
         ]
 
@@ -80,7 +85,7 @@ class Family:
 
 def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     """Check every arm, and lay out all that will run."""
-    subject = resolve_subject(service, spec)
+    subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
     check_training_field(spec.training, subject.dataset, processes=1)
     family = Family(service, spec, subject)
     arms = _all_arms(spec, subject.info.layers)
@@ -89,19 +94,20 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     plans = [
         _plan(arm, by_arm[arm.name], place >= len(spec.arms)) for place, arm in enumerate(arms)
     ]
-    prints = {"model": subject.model["fingerprint"], "dataset": subject.dataset["fingerprint"]}
-    shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
-    resolved: Json = {
-        "model": subject.model, "dataset": subject.dataset,
-        "digest": digest_of({**shape, **prints, **subject.also, "version": __version__}),
-        "arms": [plan.model_dump(mode="json") for plan in plans],
-        "ranking": judged, "runs": sum(len(jobs) for jobs in by_arm.values()), **subject.also,
-    }  # fmt: skip
-    job = new_job(service, Kind.COMPARISON, "cmp", spec, resolved, subject.info)
+    resolved = ResolvedComparison(
+        model=subject.model,
+        dataset=subject.dataset,
+        digest=training_digest(spec, subject),
+        also_evaluate=subject.also_evaluate,
+        arms=plans,
+        ranking=judged,
+        runs=sum(len(jobs) for jobs in by_arm.values()),
+    )
+    job = new_job(service, Kind.COMPARISON, "cmp", spec, resolved)
     children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]
     for child in children:
         child.parent = job.id
-    return Prepared(job, children=children)
+    return Prepared(job, subject, children=children)
 
 
 def _all_arms(spec: ComparisonSpec, layers: Sequence[LayerInfo]) -> list[ArmSpec]:
@@ -141,9 +147,6 @@ def _check(family: Family, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
             faults += [_at_arm(fault, place, arm) for fault in _faults(error)]
     if faults:
         raise Unprocessable("an arm cannot be trained", errors=faults)
-    for name, own in jobs.items():
-        for job in own:
-            job.resolved["arm"] = name
     return jobs
 
 
@@ -171,24 +174,31 @@ def _rankings(
     new: dict[str, Job] = {}
     for arm in arms:
         for job in by_arm[arm.name]:
-            if arm.selection.policy in RANKED and "layers" not in job.resolved:
+            if arm.selection.policy in RANKED and _layers(job) is None:
                 job.waits_for = family.ranking(ranking_options(arm.selection), new).id
     if not family.spec.single_layers:
         return list(new.values()), None
     length = family.spec.training.max_length
     every = RankingOptions(method=Method.ALL, max_length=length)
-    check_method(every, family.subject.dataset["problem"])
+    check_method(every, family.subject.dataset.problem)
     judged = family.ranking(every, new).id
     return list(new.values()), judged
 
 
+def _layers(job: Job) -> list[str] | None:
+    """What a child trains; None where a ranking has to choose it first."""
+    return ResolvedFinetune.of(job.resolved).layers
+
+
 def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
     return ArmPlan(
-        name=arm.name, policy=arm.selection.policy,
+        name=arm.name,
+        policy=arm.selection.policy,
         adapter=arm.adapter.type if arm.adapter else None,
-        layers=jobs[0].resolved.get("layers"), single=single,
+        layers=_layers(jobs[0]),
+        single=single,
         learning_rate=jobs[0].spec["training"]["learning_rate"],
-    )  # fmt: skip
+    )
 
 
 def _in_order(arms: Iterable[Sequence[Job]], layers: Sequence[LayerInfo]) -> list[Job]:
@@ -198,7 +208,7 @@ def _in_order(arms: Iterable[Sequence[Job]], layers: Sequence[LayerInfo]) -> lis
 
 def _lowest(job: Job, layers: Sequence[LayerInfo]) -> int:
     """The place of the lowest layer that trains; above all of them where only the head does."""
-    names = job.resolved.get("layers")
+    names = _layers(job)
     if names is None:
         return -1
     if job.spec["adapter"] is not None or "embeddings" in job.spec["selection"]["include"]:

@@ -13,10 +13,10 @@ from sqlalchemy import select
 
 from app.db import Database
 from app.service import Service
-from app.submissions.checks import pointing
-from app.submissions.resolve import resolve_dataset_field
+from app.submissions.resolve import Subject
 from app.submissions.selections import resolve_selection
-from app.tables import Dataset, Job, Kind, Status
+from app.submissions.submit import check_training_field
+from app.tables import Job, Kind, Status
 from surgery.errors import SelectionMismatch
 from surgery.models.layers import encoder_sizes
 from surgery.models.shape import (
@@ -27,7 +27,6 @@ from surgery.models.shape import (
     reads_first_token,
     total_parameters,
 )
-from surgery.models.source.resolve import inspect_model, resolve_model, tensor_sizes
 from surgery.schemas.enums import Granularity, Policy, Problem
 from surgery.schemas.estimate import (
     Estimate,
@@ -39,8 +38,9 @@ from surgery.schemas.estimate import (
 )
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.model import LayerInfo, ModelInfo
+from surgery.schemas.resolved import Resolved
 from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import check_training, total_steps
+from surgery.schemas.training import total_steps
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import RowLength, Trained
 
@@ -82,7 +82,9 @@ def measured_rate(
         if (told := job.result["throughput"])["device"] == device  # type: ignore[index]
         and told["precision"] == precision
     ]
-    own = [told for job, told in alike if job.resolved["model"]["fingerprint"] == fingerprint]
+    own = [
+        told for job, told in alike if Resolved.of(job.resolved).model.fingerprint == fingerprint
+    ]
     used = own or [told for _, told in alike]
     seconds = sum(told["seconds"] for told in used)
     if not seconds:
@@ -107,18 +109,19 @@ def _chosen_precision(jobs: Sequence[Job], device: str) -> str:
 
 
 def row_lengths(
-    database: Database, model: Json, dataset: Json, words: Json | None, limit: int, choices: int
+    database: Database, subject: Subject, limit: int, choices: int
 ) -> tuple[LengthBasis, RowLength | None]:
     """Tokens of a training row cut at ``limit``: as a job counted them, else by the words."""
-    where = (Job.model == model["id"], Job.dataset == dataset["id"])
+    where = (Job.model == subject.model.id, Job.dataset == subject.dataset.id)
     for job in _newest(database, *where):
-        pinned, result = job.resolved, job.result or {}
-        same = all(
-            pinned[part]["fingerprint"] == given["fingerprint"]
-            for part, given in (("model", model), ("dataset", dataset))
+        pinned, result = Resolved.of(job.resolved), job.result or {}
+        same = (
+            pinned.model.fingerprint == subject.model.fingerprint
+            and pinned.dataset.fingerprint == subject.dataset.fingerprint
         )
         if same and result.get("lengths"):
             return _counted(job, result, limit, choices)
+    words = subject.words
     if words is None:
         unknown = LengthBasis(source="unknown", mean_tokens=None, longest=limit)
         return unknown, None
@@ -197,45 +200,43 @@ class Asked:
         return EstimateRow(**found)
 
 
-def estimate(service: Service, spec: EstimateSpec) -> Estimate:
-    """Answer a question, after the checks of a submission. Raises what a submission raises."""
-    sources = service.settings.sources
-    with pointing("/model"):
-        source = resolve_model(spec.model, sources)
-        info = inspect_model(source, sources)
-        sizes = tensor_sizes(source, sources)
-    dataset = resolve_dataset_field(service, spec.dataset)
-    problem, rows = Problem(dataset["problem"]), dataset["rows"] or {}
-    check_training(
-        spec.training, problem, dataset["metrics"], classes=dataset.get("classes"),
-        rows=rows.get("train"),
-    )  # fmt: skip
-    pinned = {
-        "model": {"id": source.id, "fingerprint": source.fingerprint}, "dataset": dataset,
-    }  # fmt: skip
-    outputs, choices = _outputs(problem, dataset.get("labels") or [])
-    lengths, row = row_lengths(
-        service.database, **pinned, words=_words(service, dataset),
-        limit=spec.training.max_length, choices=choices,
-    )  # fmt: skip
-    rate, process = measured_rate(service.database, source.fingerprint, spec.training.precision)
-    shape = encoder_shape(source.config, sizes, source.prefix, info.layers)
+def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate:
+    """Answer a question about this subject. Raises what a submission raises."""
+    dataset, info, training = subject.dataset, subject.info, spec.training
+    problem, rows = dataset.problem, dataset.rows
+    check_training_field(training, dataset, processes=1)
+    outputs, choices = _outputs(problem, dataset.labels or [])
+    lengths, row = row_lengths(service.database, subject, training.max_length, choices)
+    rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
+    prefix = subject.source.prefix
+    shape = encoder_shape(subject.source.config, subject.sizes, prefix, info.layers)
     asked = Asked(
-        spec=spec, info=info, shape=shape,
-        tensors=_of_encoder(encoder_sizes(sizes, source.prefix), shape, problem),
+        spec=spec,
+        info=info,
+        shape=shape,
+        tensors=_of_encoder(encoder_sizes(subject.sizes, prefix), shape, problem),
         head=None if outputs is None else head_parameters(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
         data=Data(
-            rows.get("train"), rows.get("validation"), row, lengths.longest, choices,
+            rows.get("train"),
+            rows.get("validation"),
+            row,
+            lengths.longest,
+            choices,
             first_only=reads_first_token(shape, problem),
         ),
         rate=rate.operations_per_second if rate else None,
-    )  # fmt: skip
+    )
     return Estimate(
-        model=source.id, dataset=dataset["id"], layers=len(info.layers), lengths=lengths,
-        total_parameters=asked.total, throughput=rate, process_bytes=process,
-        rows=list(_rows(service, asked, pinned)),
-    )  # fmt: skip
+        model=subject.model.id,
+        dataset=dataset.id,
+        layers=len(info.layers),
+        lengths=lengths,
+        total_parameters=asked.total,
+        throughput=rate,
+        process_bytes=process,
+        rows=list(_rows(service, asked, subject)),
+    )
 
 
 def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
@@ -261,16 +262,7 @@ def question_of(spec: FinetuneSpec) -> EstimateSpec:
     )  # fmt: skip
 
 
-def _words(service: Service, dataset: Json) -> Json | None:
-    """The histogram of an upload's words."""
-    if "path" not in dataset:
-        return None
-    with service.database.read() as session:
-        row = session.get(Dataset, dataset["id"])
-    return row.report["text_lengths"] if row else None
-
-
-def _rows(service: Service, asked: Asked, pinned: Json) -> Iterator[EstimateRow]:
+def _rows(service: Service, asked: Asked, subject: Subject) -> Iterator[EstimateRow]:
     spec = asked.spec
     if spec.adapter is not None:
         trained = None
@@ -280,11 +272,10 @@ def _rows(service: Service, asked: Asked, pinned: Json) -> Iterator[EstimateRow]
         return
     for place, selection in enumerate(_selections(spec, asked.info)):
         with _of_list(spec, place):
-            resolved = resolve_selection(service, selection, asked.info, pinned)
-        granularity = Granularity(resolved["granularity"])
-        parts = asked.info.at(granularity)
-        if "layers" in resolved:
-            names = set(resolved["layers"])
+            resolved = resolve_selection(service, selection, subject)
+        parts = asked.info.at(resolved.granularity or Granularity.LAYER)
+        if resolved.layers is not None:
+            names = set(resolved.layers)
             chosen = [part for part in parts if part.name in names]
             yield _row(asked, selection, chosen, "exact")
         elif selection.k is None:

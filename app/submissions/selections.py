@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from app.errors import Conflict, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, pointing, ranking_digest
+from app.submissions.resolve import Subject
 from app.tables import Job, Kind, Status
 from surgery.errors import Fault, SelectionMismatch
 from surgery.ranking.selection import (
@@ -21,38 +20,39 @@ from surgery.ranking.selection import (
 from surgery.schemas.enums import RANKED
 from surgery.schemas.model import ModelInfo
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import Resolved, ResolvedModel, ResolvedSelection
 from surgery.schemas.selection import SelectionSpec
-
-Json = dict[str, Any]
 
 
 def resolve_selection(
-    service: Service, selection: SelectionSpec, info: ModelInfo, pinned: Json
-) -> Json:
+    service: Service, selection: SelectionSpec, subject: Subject
+) -> ResolvedSelection:
     """Granularity, names and parameters of what trains, and the ranking it was chosen by.
 
-    ``pinned`` holds the resolved model and dataset. Of a ranking that has yet to be computed as
-    the job's first phase, only the granularity is known. Raises what a worker would raise later.
+    Of a ranking that has yet to be computed as the job's first phase, only the granularity is
+    known. Raises what a worker would raise later.
     """
+    info = subject.info
     _check_included(selection, info)
     included = sum(info.groups[part] for part in set(selection.include))
     if selection.policy not in RANKED:
         granularity = granularity_of(selection)
         chosen = choose_layers(selection, info.at(granularity), included=included)
         return resolved_choice(chosen, granularity, included=included)
-    job = _ranking_of(service, selection, pinned)
+    job = _ranking_of(service, selection, subject)
     if job is None:
         granularity = granularity_of(selection)
         check_reachable(selection, info.at(granularity), granularity, included)
-        return {"granularity": granularity.value}
+        return ResolvedSelection(granularity=granularity)
     ranking = RankingResult.model_validate(job.result)
     granularity = granularity_of(selection, ranking)
     layers = info.at(granularity)
     with pointing("/selection/ranking"):
         check_ranking(ranking, layers, granularity)
-        _check_model(job, pinned["model"])
+        _check_model(job, subject.model)
     chosen = choose_layers(selection, layers, ranking, included)
-    return {"ranking": job.id, **resolved_choice(chosen, granularity, ranking, included)}
+    choice = resolved_choice(chosen, granularity, ranking, included)
+    return choice.model_copy(update={"ranking": job.id})
 
 
 def _check_included(selection: SelectionSpec, info: ModelInfo) -> None:
@@ -65,22 +65,22 @@ def _check_included(selection: SelectionSpec, info: ModelInfo) -> None:
         raise SelectionMismatch(f"{info.id} lacks a part to include", faults)
 
 
-def _check_model(ranking: Job, model: Json) -> None:
-    if ranking.resolved["model"]["fingerprint"] != model["fingerprint"]:
+def _check_model(ranking: Job, model: ResolvedModel) -> None:
+    if Resolved.of(ranking.resolved).model.fingerprint != model.fingerprint:
         raise SelectionMismatch(
-            f"ranking {ranking.id} is of {ranking.model}, not of the {model['id']} named here; "
+            f"ranking {ranking.id} is of {ranking.model}, not of the {model.id} named here; "
             "rank this model, or leave ranking out"
         )
 
 
-def _ranking_of(service: Service, selection: SelectionSpec, pinned: Json) -> Job | None:
+def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) -> Job | None:
     """The ranking that is named, or the stored one of the same content; None: not computed yet."""
     if isinstance(selection.ranking, str):
         return _ranking_by_id(service, selection.ranking)
     options = ranking_options(selection)
-    model, dataset = pinned["model"], pinned["dataset"]
-    check_method(options, dataset["problem"], "/selection/ranking")
-    digest = ranking_digest(model["fingerprint"], dataset["fingerprint"], options)
+    model, dataset = subject.model, subject.dataset
+    check_method(options, dataset.problem, "/selection/ranking")
+    digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
     return stored_ranking(service.database, digest)
 
 

@@ -21,8 +21,6 @@ from app.submissions.resolve import (
     Subject,
     hold_checkpoint,
     resolve_continuation,
-    resolve_dataset_field,
-    resolve_model_field,
     resolve_subject,
 )
 from app.submissions.selections import resolve_selection
@@ -30,10 +28,10 @@ from app.tables import Dataset, IdempotencyKey, Job, Kind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
-from surgery.schemas.enums import Problem
+from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.model import ModelInfo
 from surgery.schemas.ranking import RankingSpec, Submission
+from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.training.devices import check_processes, gpus_here
 
@@ -45,13 +43,14 @@ class Prepared:
     """A submission that passed every check: the row to insert, or the stored answer."""
 
     job: Job
+    subject: Subject
     cached: bool = False
     children: Sequence[Job] = ()  # of a comparison, in the order they are to run
 
 
 def _hold_dataset(session: Session, job: Job) -> None:
     """Keep an upload from being deleted before its job is inserted, or find that it was."""
-    if "path" in job.resolved["dataset"]:
+    if Resolved.of(job.resolved).dataset.path is not None:
         row = session.scalar(
             select(Dataset).where(Dataset.id == job.dataset).with_for_update(read=True)
         )
@@ -61,67 +60,90 @@ def _hold_dataset(session: Session, job: Job) -> None:
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
     """Check a ranking; find its stored answer."""
-    info, model = resolve_model_field(service, spec.model)
-    dataset = resolve_dataset_field(service, spec.dataset)
-    check_method(spec, dataset["problem"])
-    digest = ranking_digest(model["fingerprint"], dataset["fingerprint"], spec)
+    subject = resolve_subject(service, spec.model, spec.dataset)
+    check_method(spec, subject.dataset.problem)
+    digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
     if spec.cache == "use":
         known = stored_ranking(service.database, digest)
         if known is not None:
-            return Prepared(known, cached=True)
-    resolved = {"model": model, "dataset": dataset, "digest": digest}
-    return Prepared(new_job(service, Kind.RANKING, "rk", spec, resolved, info))
+            return Prepared(known, subject, cached=True)
+    return Prepared(ranking_job(service, spec, subject, digest), subject)
+
+
+def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: str) -> Job:
+    """The job of a ranking of this subject."""
+    resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
+    return new_job(service, Kind.RANKING, "rk", spec, resolved)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune and pin what it will train, where that is known already."""
-    return Prepared(finetune_job(service, spec, resolve_subject(service, spec)))
+    subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
+    return Prepared(finetune_job(service, spec, subject), subject)
 
 
-def check_training_field(training: TrainingSpec, dataset: dict[str, Any], processes: int) -> None:
+def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
     """Refuse options of training that do not fit the dataset."""
     check_training(
-        training, Problem(dataset["problem"]), dataset["metrics"],
-        classes=dataset.get("classes"), rows=(dataset["rows"] or {}).get("train"),
+        training,
+        dataset.problem,
+        dataset.metrics or (),
+        classes=dataset.classes,
+        rows=dataset.rows.get("train"),
         processes=processes,
-    )  # fmt: skip
+    )
 
 
-def finetune_job(service: Service, spec: FinetuneSpec, subject: Subject) -> Job:
-    """The job of a fine-tune of this subject, checked."""
-    info, model, dataset = subject.info, dict(subject.model), subject.dataset
+def finetune_job(
+    service: Service, spec: FinetuneSpec, subject: Subject, arm: str | None = None
+) -> Job:
+    """The job of a fine-tune of this subject, checked; ``arm`` is that of its comparison."""
     if service.settings.embedded:  # its workers run on this machine
         check_processes(spec.processes, min(gpus_here(), service.settings.gpus_per_worker))
-    check_training_field(spec.training, dataset, spec.processes)
-    resolved: dict[str, Any] = {"model": model, "dataset": dataset}
-    resolved |= resolve_selection(service, spec.selection, info, resolved)
+    check_training_field(spec.training, subject.dataset, spec.processes)
+    selection = resolve_selection(service, spec.selection, subject)
     if spec.adapter is not None:
-        check_adapter(spec.adapter, info)
-    resolved |= resolve_continuation(service, spec, model, dataset)
-    prints = {"model": model["fingerprint"], "dataset": dataset["fingerprint"]}
-    shape = spec.model_dump(mode="json", exclude={"name", "metadata", "priority"})
-    resolved |= subject.also
-    resolved["digest"] = digest_of({**shape, **prints, **subject.also, "version": __version__})
-    return new_job(service, Kind.FINETUNE, "ft", spec, resolved, info)
+        check_adapter(spec.adapter, subject.info)
+    resolved = ResolvedFinetune(
+        model=subject.model,
+        dataset=subject.dataset,
+        **dict(selection),
+        continue_from=resolve_continuation(service, spec.continue_from, subject),
+        also_evaluate=subject.also_evaluate,
+        digest=training_digest(spec, subject),
+        arm=arm,
+    )
+    return new_job(service, Kind.FINETUNE, "ft", spec, resolved)
 
 
-def new_job(
-    service: Service,
-    kind: Kind,
-    prefix: str,
-    spec: Submission,
-    resolved: dict[str, Any],
-    info: ModelInfo,
-) -> Job:
+def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:
+    """Fine-tunes, and comparisons, of equal digest train the same on the same."""
+    return digest_of(
+        {
+            **spec.model_dump(mode="json", exclude={"name", "metadata", "priority"}),
+            "model": subject.model.fingerprint,
+            "dataset": subject.dataset.fingerprint,
+            "also_evaluate": [preset.stored() for preset in subject.also_evaluate],
+            "version": __version__,
+        }
+    )
+
+
+def new_job(service: Service, kind: Kind, prefix: str, spec: Submission, resolved: Resolved) -> Job:
     """A row for a checked submission, not inserted yet."""
-    dataset = resolved["dataset"]
-    resolved["model"] |= {"layers": len(info.layers), "parameters": info.parameters}
     return Job(
-        id=new_id(prefix), kind=kind, name=spec.name, labels=spec.metadata, priority=spec.priority,
-        model=resolved["model"]["id"], dataset=dataset["id"], digest=resolved["digest"],
-        max_attempts=service.settings.max_attempts, spec=spec.model_dump(mode="json"),
-        resolved=resolved,
-    )  # fmt: skip
+        id=new_id(prefix),
+        kind=kind,
+        name=spec.name,
+        labels=spec.metadata,
+        priority=spec.priority,
+        model=resolved.model.id,
+        dataset=resolved.dataset.id,
+        digest=resolved.digest,
+        max_attempts=service.settings.max_attempts,
+        spec=spec.model_dump(mode="json"),
+        resolved=resolved.stored(),
+    )
 
 
 def submit(

@@ -13,6 +13,7 @@ from surgery.models.layers import ATTENTION, SUBLAYERS
 from surgery.schemas.enums import ORDER_ONLY, RANKED, Granularity, Policy
 from surgery.schemas.model import LayerInfo
 from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
+from surgery.schemas.resolved import ResolvedSelection
 from surgery.schemas.selection import SelectionSpec
 
 ROUNDING = 1e-12  # of a share that is reached; as recommended_k has it
@@ -89,16 +90,15 @@ def resolved_choice(
     granularity: Granularity,
     ranking: RankingResult | None = None,
     included: int = 0,
-) -> dict[str, Any]:
+) -> ResolvedSelection:
     """How a job remembers what it trains, and the scores that it was chosen by, if any."""
-    resolved: dict[str, Any] = {
-        "granularity": granularity.value,
-        "layers": [layer.name for layer in chosen],
-        "selected_parameters": sum(layer.parameters for layer in chosen) + included,
-    }
-    if ranking is not None and ranking.method not in ORDER_ONLY:
-        resolved["scores"] = {layer.name: layer.score for layer in ranking.layers}
-    return resolved
+    scored = ranking.layers if ranking is not None and ranking.method not in ORDER_ONLY else None
+    return ResolvedSelection(
+        granularity=granularity,
+        layers=[layer.name for layer in chosen],
+        selected_parameters=sum(layer.parameters for layer in chosen) + included,
+        scores=None if scored is None else {layer.name: layer.score for layer in scored},
+    )
 
 
 def check_reachable(

@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.tables import Job, Kind, new_id
 from surgery.io.folders import complete_folder
 from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
 from worker.supervisor.attempt import Attempt, Outcome, Parts
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
@@ -60,7 +61,7 @@ def test_it_goes_when_the_job_has_ended(
     storage.put_folder(tmp_path / "ds", "datasets/ds_1")
     job = Job(
         id=new_id("rk"), kind=Kind.RANKING, spec={}, labels={}, model="m", dataset="ds_1",
-        digest="x", max_attempts=1, resolved={"dataset": {"path": "datasets/ds_1"}},
+        digest="x", max_attempts=1, resolved=RESOLVED | {"dataset": {**RESOLVED["dataset"], "path": "datasets/ds_1"}},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)

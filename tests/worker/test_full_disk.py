@@ -23,6 +23,7 @@ from app.settings import Settings
 from app.tables import Job, Kind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
 from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
 from worker.supervisor.attempt import Attempt, Parts
 from worker.supervisor.environments import WorkerFolders
 
@@ -75,7 +76,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
-        model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},
+        model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
@@ -126,7 +127,7 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     storage = open_storage(settings)
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
-        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved={"dataset": {}},
+        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)

@@ -17,6 +17,7 @@ from app.jobs.state_machine import enqueue
 from app.settings import Settings
 from app.tables import Job, Kind, Status, new_id
 from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
 from worker.supervisor.attempt import Attempt, Outcome, Parts
 from worker.supervisor.environments import WorkerFolders
 
@@ -58,7 +59,7 @@ def test_a_limit_ends_the_job_with_its_log(
     settings = Settings(data_dir=tmp_path / "data", load=timedelta(seconds=0.1))
     job = Job(
         id=new_id("rk"), kind=Kind.RANKING, model="m", dataset="d", digest="x", max_attempts=3,
-        spec={}, resolved={"dataset": {}, "model": {}}, labels={},
+        spec={}, resolved=RESOLVED, labels={},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)

@@ -11,6 +11,7 @@ from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
 from surgery.schemas.dataset import HubDataset
+from surgery.schemas.resolved import Pinned
 from worker.child.fetcher import fetch_dataset
 from worker.child.inputs import data_of
 
@@ -29,11 +30,10 @@ def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) 
     sources = Sources((tmp_path / "mirror",), tmp_path / "cache", offline=True)
     write(tmp_path / "mirror", 4)
     found = resolve_dataset(HubDataset.model_validate(OWN), sources)
-    pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
-    message = {"spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
-    ready = fetch_dataset(message, sources)
+    pinned = Pinned(id=found.id, fingerprint=found.fingerprint, revision=found.revision)
+    ready = fetch_dataset(OWN, pinned, sources)
     opened = data_of({"dataset_folder": ready["folder"], "metrics": ready["metrics"]}, sources)
     assert len(opened.train) == 4
     write(tmp_path / "mirror", 6)
     with pytest.raises(DatasetInvalid, match="changed since the job was submitted"):
-        fetch_dataset(message, sources)
+        fetch_dataset(OWN, pinned, sources)

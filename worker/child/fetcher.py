@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import ModelSource, resolve_model
 from surgery.schemas.dataset import HubDataset
+from surgery.schemas.resolved import Pinned, Resolved, ResolvedModel
 from worker.child.process import Child, internal_problem, open_channel
 from worker.protocol import JobReporter
 
@@ -41,45 +42,44 @@ def fetch(message: Json, report: JobReporter) -> tuple[Json, Json]:
     """The model, the dataset and the further presets of a job, each as a folder in the cache."""
     report.phase("fetch")
     sources = sources_of(message)
-    source = pinned_model(message["resolved"]["model"], sources)
+    resolved = Resolved.of(message["resolved"])
+    source = pinned_model(resolved.model, sources)
     checked_copy(source, sources)
-    model = asdict(source) | {"directory": None}
+    model = asdict(replace(source, directory=None, tensors={}))
     # An upload is not looked for: the supervisor has it.
-    uploaded = "path" in message["resolved"]["dataset"]
-    dataset = None if uploaded else fetch_dataset(message, sources)
-    also = [fetch_measured(pin, sources) for pin in message["resolved"].get("also_evaluate", [])]
+    dataset = None
+    if resolved.dataset.path is None:
+        dataset = fetch_dataset(message["spec"]["dataset"], resolved.dataset, sources)
+    also = [fetch_measured(pin, sources) for pin in resolved.also_evaluate]
     return {"model": model, "dataset": dataset, "also": also}, {}
 
 
-def pinned_model(pinned: Json, sources: Sources) -> ModelSource:
+def pinned_model(pinned: ResolvedModel, sources: Sources) -> ModelSource:
     """Exactly the model that was resolved when the job was submitted."""
-    revision = f"@{pinned['revision']}" if pinned["revision"] else ""
-    source = resolve_model(pinned["id"] + revision, sources)
-    if source.fingerprint != pinned["fingerprint"]:
+    source = resolve_model(pinned.reference, sources)
+    if source.fingerprint != pinned.fingerprint:
         raise ModelNotFound(
-            f"{pinned['id']} changed since the job was submitted, or this worker's mirror holds "
+            f"{pinned.id} changed since the job was submitted, or this worker's mirror holds "
             "another copy; submit again"
         )
     return source
 
 
-def fetch_dataset(message: Json, sources: Sources) -> Json:
+def fetch_dataset(reference: str | Json, pinned: Pinned, sources: Sources) -> Json:
     """Exactly the preset or Hub dataset of the submission, as a folder and its metrics."""
-    reference, pinned = message["spec"]["dataset"], message["resolved"]["dataset"]
-    if isinstance(reference, dict):
-        reference = HubDataset.model_validate(reference)
-    source = resolve_dataset(reference, sources, pinned["revision"])
-    if source.fingerprint != pinned["fingerprint"]:
+    named = reference if isinstance(reference, str) else HubDataset.model_validate(reference)
+    source = resolve_dataset(named, sources, pinned.revision)
+    if source.fingerprint != pinned.fingerprint:
         raise changed(source.id)
     folder, report = materialise(source, sources)
     metrics = source.metrics or metrics_for(report.problem, report.labels)
     return {"folder": str(folder), "metrics": list(metrics)}
 
 
-def fetch_measured(pinned: Json, sources: Sources) -> Json:
+def fetch_measured(pinned: Pinned, sources: Sources) -> Json:
     """Exactly a preset that the model is to be measured on, as `also.MeasuredSet` takes it."""
-    source = resolve_measured(pinned["id"], sources, pinned["revision"])
-    if source.fingerprint != pinned["fingerprint"]:
+    source = resolve_measured(pinned.id, sources, pinned.revision)
+    if source.fingerprint != pinned.fingerprint:
         raise changed(source.id)
     folder, _ = materialise(source, sources)
     labels = None if source.labels is None else list(source.labels)

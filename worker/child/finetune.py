@@ -33,6 +33,7 @@ from surgery.ranking.selection import (
 from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import ResolvedSelection, completed
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import saved_step
@@ -47,26 +48,33 @@ Json = dict[str, Any]
 def run_finetune(message: Json, report: JobReporter) -> tuple[Json, Json]:
     """Rank first where the selection needs it, then train."""
     spec = FinetuneSpec.model_validate(message["spec"])
-    if "layers" not in message["resolved"]:
-        chosen = _rank_first(message, spec, report)
-        message = message | {"resolved": message["resolved"] | chosen}
+    data = None
+    if ResolvedSelection.of(message["resolved"]).layers is None:
+        report.phase("load")
+        data = data_of(message, sources_of(message))
+        chosen = _rank_first(message, spec, data, report)
+        message = message | {"resolved": completed(message["resolved"], chosen)}
     if spec.processes > 1:
         return launch(message, spec.processes, report)
-    return train(message, report)
+    return train(message, report, data)
 
 
-def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
-    """Train what was chosen; in a group of processes, each a part of every step."""
+def train(message: Json, report: JobReporter, data: TaskData | None = None) -> tuple[Json, Json]:
+    """Train what was chosen; in a group of processes, each a part of every step.
+
+    ``data`` are the job's where they are open already.
+    """
     spec = FinetuneSpec.model_validate(message["spec"])
-    chosen, sources = message["resolved"], sources_of(message)
+    chosen, sources = ResolvedSelection.of(message["resolved"]), sources_of(message)
     report.phase("load")
     began = time.perf_counter()
-    data = data_of(message, sources)
+    data = data_of(message, sources) if data is None else data
     # A model of its own: a ranking warms up its head.
     loaded = load_model(model_of(message), sources, data, seed=spec.training.seed, device=device())
     if message["continue_folder"]:
         begin_with(loaded, data, Path(message["continue_folder"]))
-    layers = named_layers(loaded, chosen["layers"], Granularity(chosen.get("granularity", "layer")))
+    assert chosen.layers is not None, "the ranking that chooses them comes first"
+    layers = named_layers(loaded, chosen.layers, chosen.granularity or Granularity.LAYER)
     _tell_selected(loaded, layers, spec, report)
     data = replace(data, also=_also(message, sources, data, loaded, spec))
     loading = time.perf_counter() - began
@@ -74,12 +82,12 @@ def train(message: Json, report: JobReporter) -> tuple[Json, Json]:
     before = message["earlier_best"]
     with _tracked(message, spec, resume, report) as reporter:
         result = finetune(
-            loaded, data, spec, layers, reporter, resume, chosen.get("scores"), _room(message),
+            loaded, data, spec, layers, reporter, resume, chosen.scores, _room(message),
             earlier_best=(Path(before["path"]), before["record"]) if before else None,
         )  # fmt: skip
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}
-    return result.model_dump(mode="json"), learned(data)
+    return result.model_dump(mode="json"), learned(data).stored()
 
 
 def _room(message: Json) -> Room:
@@ -107,13 +115,12 @@ def _also(
     return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
 
 
-def _rank_first(message: Json, spec: FinetuneSpec, report: JobReporter) -> Json:
+def _rank_first(
+    message: Json, spec: FinetuneSpec, data: TaskData, report: JobReporter
+) -> ResolvedSelection:
     """Choose by the ranking that was waited for, else by one computed now and handed over."""
-    report.phase("load")
-    sources = sources_of(message)
-    data = data_of(message, sources)
     selection, options = spec.selection, ranking_options(spec.selection)
-    loaded = load_to_rank(message, sources, data, options)
+    loaded = load_to_rank(message, sources_of(message), data, options)
     given = message["ranking"]
     if given is None:
         result = rank_layers(loaded, data, options, report)
@@ -124,13 +131,13 @@ def _rank_first(message: Json, spec: FinetuneSpec, report: JobReporter) -> Json:
     chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
     selected = resolved_choice(chosen, granularity, result, included)
     if given is not None:
-        report.tell("selected", **selected)
+        report.tell("selected", **selected.stored())
         return selected
     report.tell(
         "ranking",
         options=options.model_dump(mode="json"),
         result=result.model_dump(mode="json"),
-        selected=selected,
+        selected=selected.stored(),
     )
     return selected
 
@@ -139,4 +146,5 @@ def _tell_selected(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
 ) -> None:
     """How much trains, the head among it, before the first step."""
-    report.tell("selected", trainable_parameters=count_trainable(loaded, layers, spec))
+    selected = ResolvedSelection(trainable_parameters=count_trainable(loaded, layers, spec))
+    report.tell("selected", **selected.stored())

@@ -17,6 +17,7 @@ from surgery.models.loading import LoadedModel, load_model
 from surgery.models.source.resolve import ModelSource
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.resolved import Learned
 from surgery.training.throughput import device_name
 
 Json = dict[str, Any]
@@ -56,13 +57,14 @@ def data_of(message: Json, sources: Sources) -> TaskData:
     return open_data(folder, report, metrics, sources.tokens)
 
 
-def learned(data: TaskData) -> Json:
-    """What a job adds to ``resolved`` once its data are open."""
-    rows = {"train": len(data.train), "validation": len(data.validation)}
-    return {
-        "versions": versions(), "device": described(device()), "rows": rows,
-        "labels": data.labels[:1000],
-    }  # fmt: skip
+def learned(data: TaskData) -> Learned:
+    """What a job adds to what it remembers once its data are open."""
+    return Learned(
+        versions=versions(),
+        device=described(device()),
+        rows={"train": len(data.train), "validation": len(data.validation)},
+        labels=data.labels[:1000],
+    )
 
 
 def described(where: torch.device) -> Json:

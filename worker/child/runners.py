@@ -27,7 +27,7 @@ def run_ranking(message: Json, report: JobReporter) -> tuple[Json, Json]:
     spent = time.perf_counter() - began
     result = rank_layers(loaded, data, spec, report)
     result.seconds = {"load": round(spent, 3), **result.seconds}
-    return result.model_dump(mode="json"), learned(data)
+    return result.model_dump(mode="json"), learned(data).stored()
 
 
 def limited(runner: Runner) -> Runner:

@@ -27,6 +27,7 @@ from app.tables import Job, Kind
 from surgery.errors import ModelUnsupported
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.resolved import Resolved, ResolvedSelection
 from surgery.training.tracker_services import BROKEN_OFF_SECONDS, Services, config_of
 from worker.supervisor.child_process import ChildProcess
 from worker.supervisor.environments import WorkerFolders
@@ -161,7 +162,7 @@ class Attempt:
 
     def _order(self) -> Json:
         """Everything the child needs to know."""
-        uploaded = self.job.resolved["dataset"].get("path")
+        uploaded = Resolved.of(self.job.resolved).dataset.path
         fetched = self._fetched["dataset"] or {"metrics": None}
         state = self.job.state
         return {
@@ -267,10 +268,8 @@ class Attempt:
 
     def _store_ranking(self, message: Json) -> None:
         options = RankingOptions.model_validate(message["options"])
-        resolved = self.job.resolved
-        digest = ranking_digest(
-            resolved["model"]["fingerprint"], resolved["dataset"]["fingerprint"], options
-        )
+        resolved = Resolved.of(self.job.resolved)
+        digest = ranking_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, options)
         spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
         spec |= message["options"]
         self._write(
@@ -280,7 +279,8 @@ class Attempt:
 
     def _store_selected(self, message: Json) -> None:
         """What trains, as only the child could know it; the next attempt trains the same."""
-        self._write(lambda: records.resolve_further(self.database, self.lease, message))
+        selection = ResolvedSelection.of(message)
+        self._write(lambda: records.resolve_further(self.database, self.lease, selection))
 
     def _ended(self, kind: str, message: Json) -> Outcome:
         if kind == "result" and self.current is self._processes.fetcher:

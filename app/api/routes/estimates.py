@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from app.api.deps import ServiceDep, require_json
 from app.api.example_answers import ESTIMATE, ESTIMATE_BODIES, answers, body_examples
 from app.submissions.estimates import estimate
+from app.submissions.resolve import resolve_subject
 from surgery.schemas.estimate import Estimate, EstimateSpec
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
@@ -28,4 +29,4 @@ def create_estimate(service: ServiceDep, spec: Body) -> Estimate:
     were on the worker's device. Unknown numbers are null. Where a ranking that is not there yet
     would choose the layers, each k has its costliest and its cheapest choice.
     """
-    return estimate(service, spec)
+    return estimate(service, spec, resolve_subject(service, spec.model, spec.dataset))

@@ -22,6 +22,7 @@ from app.submissions.submit import Prepared, submit
 from app.tables import Job, Kind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
+from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
@@ -116,11 +117,14 @@ def _getting(of: KindOfJob) -> Callable[..., JobView]:
 
 def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResponse:
     """200 with what would be created, and for a fine-tune with what it would take."""
-    resolved = {**prepared.job.resolved}
-    resolved["dataset"] = {k: v for k, v in resolved["dataset"].items() if k != "path"}
-    body: Json = {"valid": True, "cached": prepared.cached, "resolved": resolved}
+    body: Json = {
+        "valid": True,
+        "cached": prepared.cached,
+        "resolved": shown(prepared.job.resolved),
+    }
     if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
-        body["estimate"] = estimate(service, question_of(spec)).model_dump(mode="json")
+        answer = estimate(service, question_of(spec), prepared.subject)
+        body["estimate"] = answer.model_dump(mode="json")
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 
 

@@ -17,6 +17,7 @@ from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import Format, choose_layers, selection_view
 from surgery.schemas.enums import Policy
 from surgery.schemas.ranking import RankingResult, RankingSpec
+from surgery.schemas.resolved import Resolved
 from surgery.schemas.selection import SelectionSpec
 
 DESCRIPTION = """\
@@ -94,5 +95,5 @@ def get_selection(
         "policy": policy, "k": k, "share": share, "max_parameters": max_parameters, "format": form,
         "selection": selection_view(chosen, form, result.granularity),
         "trainable_parameters": sum(layer.parameters for layer in chosen),
-        "total_parameters": job.resolved["model"].get("parameters"),
+        "total_parameters": Resolved.of(job.resolved).model.parameters,
     }  # fmt: skip

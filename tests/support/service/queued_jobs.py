@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from app.db import Database
 from app.jobs import state_machine
@@ -10,6 +11,15 @@ from app.jobs.state_machine import Lease
 from app.tables import WORKED, Job, JobEvent
 
 LEASE = timedelta(seconds=60)
+RESOLVED: dict[str, Any] = {
+    "model": {"id": "m", "revision": None, "fingerprint": "sha256:m"},
+    "dataset": {
+        "id": "d", "revision": None, "fingerprint": "sha256:d", "rows": {"train": 8},
+        "problem": "classification",
+    },
+    "digest": "x",
+}  # fmt: skip
+"""What any job remembers."""
 
 
 def take(database: Database, lease: timedelta = LEASE) -> Lease:

@@ -24,6 +24,7 @@ from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
 from tests.support.models.checkpoints import LABELS, loaded_from, task
 from tests.support.models.checkpoints import write_checkpoint as write_base
+from tests.support.service.queued_jobs import RESOLVED
 
 
 @dataclass(frozen=True)
@@ -99,5 +100,5 @@ def _job(loaded: LoadedModel, problem: Problem) -> Job:
     return Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
         digest="x", max_attempts=1,
-        resolved={"model": model, "dataset": {"problem": problem.value}, "labels": LABELS[problem]},
+        resolved=RESOLVED | {"model": model, "labels": LABELS[problem]},
     )  # fmt: skip
