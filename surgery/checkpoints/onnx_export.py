@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from surgery.data.tokens.dataset import Batch, Encoded, TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import ExportFailed
 from surgery.io.folders import MANIFEST, complete_folder, link_files, link_folder
-from surgery.io.reporter import ForwardingReporter, Reporter
+from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
 from surgery.schemas.finetune import OnnxReport
@@ -160,7 +160,7 @@ class BestExport(ForwardingReporter):
         data: TaskData,
         max_length: int,
         report: Reporter,
-        earlier: tuple[Path, Mapping[str, Any]] | None = None,
+        earlier: tuple[Path, CheckpointSummary] | None = None,
     ) -> None:
         super().__init__(report)
         require_packages()
@@ -175,10 +175,10 @@ class BestExport(ForwardingReporter):
         finally:
             shutil.rmtree(trial)
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """Keep the best one's files under another name, then report it."""
-        if record["is_best"]:
-            kept = link_folder(directory, self.new_folder(f"best-{record['step']}"))
+        if record.is_best:
+            kept = link_folder(directory, self.new_folder(f"best-{record.step}"))
             if self._best is not None and self._best[0].parent == kept.parent:
                 shutil.rmtree(self._best[0])
             self._best = kept, record
@@ -190,7 +190,7 @@ class BestExport(ForwardingReporter):
         folder, record = self._best
         self.phase("export")
         began = time.perf_counter()
-        target = self.new_folder(f"checkpoint-{record['step']}-onnx")
+        target = self.new_folder(f"checkpoint-{record.step}-onnx")
         with complete_folder(target) as building:
             link_files(folder, building)
             (building / MANIFEST).unlink()

@@ -119,7 +119,7 @@ class Tracked(ForwardingReporter):
         super().metric(step, epoch, values)
         self._trackers.log(values, step)
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """Passed on, after the log so far."""
         self.keep()
         super().checkpoint(directory, record)
