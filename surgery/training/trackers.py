@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker
 
 from surgery.io.folders import complete_folder
-from surgery.io.reporter import ForwardingReporter, Reporter
+from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.tracker_services import (
     BROKEN_OFF_SECONDS,

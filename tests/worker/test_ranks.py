@@ -16,7 +16,9 @@ from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import resolve_model
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.resolved import ResolvedFinetune
 from tests.support.models.mirror import TINY
+from tests.support.service.queued_jobs import RESOLVED
 from worker.child.ranks import RanksFailed, launch
 from worker.protocol import (
     CheckpointSaved,
@@ -81,7 +83,7 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> FinetuneOrder:
     )
     return FinetuneOrder(
         id="ft_1", spec=spec.model_dump(mode="json"), scratch=tmp_path / "scratch",
-        resolved={"layers": ["encoder.layer.3"], "dataset": {}}, inputs=inputs, cpu_seconds=600,
+        resolved=ResolvedFinetune.of(RESOLVED | {"layers": ["encoder.layer.3"]}), inputs=inputs, cpu_seconds=600,
         also=(), ranking=None, earlier_best=None, state_folder=None, continue_folder=None,
         room=PrefixRoom(folder=sources.prefixes, memory_bytes=None, disk_bytes=None),
     )  # fmt: skip

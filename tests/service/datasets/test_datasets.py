@@ -17,9 +17,9 @@ import pytest
 from backports import zstd
 from fastapi.testclient import TestClient
 
-from app.api.routes import datasets
 from app.jobs import state_machine
 from app.service import Service
+from app.submissions import uploads
 from app.submissions.submit import prepare_ranking, submit
 from app.tables import Kind
 from surgery.errors import DatasetNotFound
@@ -93,13 +93,13 @@ def test_equal_uploads_at_once_are_one_dataset(
     api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have looked for the content and found none before either is inserted."""
-    before, both, insert = stored(api), threading.Barrier(2, timeout=20), datasets._insert
+    before, both, insert = stored(api), threading.Barrier(2, timeout=20), uploads._insert
 
     def at_once(*args: Any) -> None:
         both.wait()
         insert(*args)
 
-    monkeypatch.setattr(datasets, "_insert", at_once)
+    monkeypatch.setattr(uploads, "_insert", at_once)
     names = ["a.csv", "c.jsonl"]
     with ThreadPoolExecutor(2) as pool:
         sent = [pool.submit(upload, api, FORMS[name](rows("race")), name) for name in names]
@@ -114,7 +114,7 @@ def test_a_failed_insert_leaves_no_bytes(api: TestClient, monkeypatch: pytest.Mo
         raise RuntimeError("no")
 
     before = stored(api)
-    monkeypatch.setattr(datasets, "_insert", broken)
+    monkeypatch.setattr(uploads, "_insert", broken)
     assert upload(api, as_csv(rows("broken"))).status_code == 500
     assert stored(api) == before
 

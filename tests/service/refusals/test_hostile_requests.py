@@ -13,11 +13,10 @@ from huggingface_hub.utils import validate_repo_id
 from app.db import Database
 from app.main import create_app
 from app.settings import Settings
-from surgery import errors
 from surgery.errors import ModelNotFound, nearest
 from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
-from surgery.schemas import ranking
+from surgery.schemas import ranking, validation
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import Json, problem, says
 
@@ -59,7 +58,7 @@ def test_only_faults_that_are_shown_get_a_suggestion(
         asked.append(len(known))
         return nearest(word, known)
 
-    monkeypatch.setattr(errors, "nearest", counted)
+    monkeypatch.setattr(validation, "nearest", counted)
     body = {**GOOD, **{f"samples{n}": 1 for n in range(40_000)}}
     answer = problem(api.post("/v1/rankings", json=body), 422, "invalid")
     assert len(answer["errors"]) == len(asked) == 100

@@ -19,7 +19,7 @@ class LaidReady:
 
     def send(self, order: FetchOrder) -> None:
         """An upload is the supervisor's own to find."""
-        uploaded = "path" in order.resolved["dataset"]
+        uploaded = order.resolved.dataset.path is not None
         self._dataset = None if uploaded else FetchedDataset(folder=Path(), metrics=())
 
     def receive(self, seconds: float) -> Fetched:
