@@ -383,9 +383,9 @@ class ChannelReporter:
         known = [f"{name} {value:.6g}" for name, value in values.items() if value is not None]
         note(f"step {step}: {', '.join(known)}")
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """A complete folder for the supervisor to store."""
-        self.tell(CheckpointSaved(path=directory, summary=CheckpointSummary(**record)))
+        self.tell(CheckpointSaved(path=directory, summary=record))
 
     def state(self, directory: Path, step: int) -> None:
         """A complete folder to resume from."""

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import Encoded, TaskData, open_data
 from surgery.data.tokens.tokenize import encode
 from surgery.evaluation.evaluate import evaluate
-from surgery.io.reporter import Quiet
+from surgery.io.reporter import CheckpointSummary, Quiet
 from surgery.io.sources import Sources
 from surgery.models.loading import LoadedModel, load_model
 from surgery.models.memory import peak_bytes, reset_peak, settle
@@ -227,7 +227,7 @@ class _Watch(Quiet):
             self.clock.end_epoch()
             self.last = self.clock.measured()
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:  # noqa: ARG002
         """How large it is; it was written after the last step."""
         self.kept = size_of(directory)
 

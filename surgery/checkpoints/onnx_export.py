@@ -23,7 +23,7 @@ from surgery.data.tokens.dataset import Batch, Encoded, TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import ExportFailed
 from surgery.io.folders import MANIFEST, complete_folder
-from surgery.io.reporter import Reporter
+from surgery.io.reporter import CheckpointSummary, Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
 from surgery.schemas.finetune import OnnxReport
@@ -157,7 +157,7 @@ class BestExport:
 
     def __init__(
         self, loaded: LoadedModel, data: TaskData, max_length: int, report: Reporter,
-        earlier: tuple[Path, Mapping[str, Any]] | None = None,
+        earlier: tuple[Path, CheckpointSummary] | None = None,
     ) -> None:  # fmt: skip
         require_packages()
         self._report, self._loaded, self._best = report, loaded, earlier
@@ -171,10 +171,10 @@ class BestExport:
         finally:
             shutil.rmtree(trial)
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """Keep the best one's files under another name, then report it."""
-        if record["is_best"]:
-            kept = self._report.new_folder(f"best-{record['step']}")
+        if record.is_best:
+            kept = self._report.new_folder(f"best-{record.step}")
             _link(directory, kept)
             if self._best is not None and self._best[0].parent == kept.parent:
                 shutil.rmtree(self._best[0])
@@ -187,7 +187,7 @@ class BestExport:
         folder, record = self._best
         self._report.phase("export")
         began = time.perf_counter()
-        target = self._report.new_folder(f"checkpoint-{record['step']}-onnx")
+        target = self._report.new_folder(f"checkpoint-{record.step}-onnx")
         with complete_folder(target) as building:
             _link(folder, building)
             (building / MANIFEST).unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Stopped(Exception):
@@ -39,7 +39,7 @@ class Reporter(Protocol):
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Numbers measured at an optimizer step."""
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """A checkpoint is complete on disk."""
 
     def state(self, directory: Path, step: int) -> None:
@@ -64,7 +64,7 @@ class Quiet:
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         """Nothing to tell."""
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """It stays where it was built."""
 
     def state(self, directory: Path, step: int) -> None:

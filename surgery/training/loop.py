@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -21,7 +20,7 @@ from surgery.data.tokens.dataset import TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluate import evaluate_also, measured
 from surgery.evaluation.evaluation_sets import reported
-from surgery.io.reporter import Quiet, Reporter, Stopped
+from surgery.io.reporter import CheckpointSummary, Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
 from surgery.models.distributed import first_says, present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
@@ -54,8 +53,8 @@ def keep_checkpoint(
     folder = report.new_folder(f"checkpoint-{entry.step}")
     form = kept_form(spec)
     write_checkpoint(folder, loaded, trained, form, record_of(spec, data, layers, entry))
-    told = {"epoch": entry.epoch, "step": entry.step, "form": form, "metrics": entry.metrics}
-    report.checkpoint(folder, {**told, "is_best": is_best})
+    summary = CheckpointSummary(entry.epoch, entry.step, form, entry.metrics, is_best)
+    report.checkpoint(folder, summary)
 
 
 def best_report(reports: Sequence[EpochReport], metric: str) -> EpochReport:
@@ -324,7 +323,7 @@ def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside i
     scores: Mapping[str, float] | None = None,
     room: Room | None = None,
     *,
-    earlier_best: tuple[Path, Mapping[str, Any]] | None = None,
+    earlier_best: tuple[Path, CheckpointSummary] | None = None,
 ) -> FinetuneResult:
     """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from accelerate.tracking import TensorBoardTracker
 
 from surgery.io.folders import complete_folder
-from surgery.io.reporter import Reporter
+from surgery.io.reporter import CheckpointSummary, Reporter
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.tracker_services import (
     BROKEN_OFF_SECONDS,
@@ -126,7 +126,7 @@ class Tracked:
         self._report.metric(step, epoch, values)
         self._trackers.log(values, step)
 
-    def checkpoint(self, directory: Path, record: Mapping[str, Any]) -> None:
+    def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
         """Passed on, after the log so far."""
         self.keep()
         self._report.checkpoint(directory, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from accelerate import PartialState
@@ -87,7 +87,7 @@ def train(order: FinetuneOrder, report: JobReporter) -> Finished:
             order.state_folder,
             chosen.get("scores"),
             Room(**dict(order.room)),
-            earlier_best=(before.path, asdict(before.summary)) if before else None,
+            earlier_best=(before.path, before.summary) if before else None,
         )
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}

@@ -98,7 +98,7 @@ def test_the_best_checkpoint_of_a_run_gets_the_file(tmp_path: Path) -> None:
     quiet.checkpoint = lambda folder, record: reported.append((folder, record))  # type: ignore[method-assign]
     result = finetune(loaded, data, spec, layers_of_model(loaded)[-1:], quiet)
     folder, record = reported[-1]
-    assert record == next(r for f, r in reported[:-1] if r["step"] == result.best.step)
+    assert record == next(r for f, r in reported[:-1] if r.step == result.best.step)
     assert result.onnx is not None
     assert is_intact(folder)
     plain = folder.with_name(f"checkpoint-{result.best.step}")
