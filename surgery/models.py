@@ -187,9 +187,10 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
 @contextmanager
 def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
     """Turn what the Hub's client raises about a model into this package's errors."""
-    from httpx2 import HTTPError
     from huggingface_hub import errors
 
+    # What its HTTP client raises: httpx's before 2.0, httpx2's since.
+    http_error = errors.HTTPError  # type: ignore[attr-defined]
     try:
         yield
     except errors.GatedRepoError as error:
@@ -200,7 +201,7 @@ def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
         raise ModelNotFound(
             f"no model {name!r} in the mirror or on the Hub, or it is private to others"
         ) from error
-    except (errors.HfHubHTTPError, HTTPError, OSError) as error:
+    except (errors.HfHubHTTPError, http_error, OSError) as error:
         raise UpstreamUnavailable(
             f"the Hugging Face Hub did not answer about model {name!r}; try again, or put the "
             "model in a mirror directory"

@@ -18,6 +18,7 @@ from preset_rows import varied
 from surgery.dataset_spec import HubDataset
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.evaluation_sets import find_evaluation_sets
+from surgery.models import resolve_model
 from surgery.references import DatasetSource, materialise, resolve_dataset, resolve_measured
 from surgery.sources import Sources
 from surgery.tasks import TASKS
@@ -125,6 +126,8 @@ def test_a_hub_out_of_reach_may_be_tried_again(online: Sources) -> None:
     with pytest.raises(UpstreamUnavailable, match="did not answer") as caught:
         resolve_dataset(OWN, away)
     assert caught.value.retriable
+    with pytest.raises(UpstreamUnavailable, match="did not answer about model"):
+        resolve_model("me/own", away)
 
 
 def test_a_hub_dataset_needs_the_hub_to_load(tmp_path: Path) -> None:
