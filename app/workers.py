@@ -18,16 +18,19 @@ RESTART_SECONDS = 2.0  # before a worker that died is started again
 class Workers:
     """One worker for each of ``environments``: what its own has beside this process's.
 
-    They share the machine's cores. ``arguments`` are options of ``worker.main``.
+    They share ``cores``, all of the machine's unless given. ``arguments`` are options of
+    ``worker.main``.
     """
 
     def __init__(
-        self, environments: Sequence[Mapping[str, str]], arguments: Sequence[str] = ()
+        self,
+        environments: Sequence[Mapping[str, str]],
+        arguments: Sequence[str] = (),
+        cores: int | None = None,
     ) -> None:
-        threads = max(1, (os.cpu_count() or 1) // len(environments))
-        shared = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._environments = [{**shared, **own} for own in environments]
-        self._arguments = tuple(arguments)
+        share = max(1, (cores or os.cpu_count() or 1) // len(environments))
+        self._environments = [{**os.environ, **own} for own in environments]
+        self._arguments = ("--cores", str(share), *arguments)
         self._processes = [self._start(each) for each in self._environments]
         self._stopping = threading.Event()
         # One thread for the whole life: Linux ties a child's parent-death signal to the thread

@@ -27,6 +27,7 @@ from worker.supervisor.gpus import VISIBLE, Gpu, groups, visible_gpus
 from worker.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("surgeon.worker")
+THREADS = "OMP_NUM_THREADS"
 
 
 def run_worker(settings: Settings, kinds: Sequence[Kind], gpus: Sequence[Gpu] = ()) -> None:
@@ -44,13 +45,13 @@ def run_worker(settings: Settings, kinds: Sequence[Kind], gpus: Sequence[Gpu] = 
     database.close()
 
 
-def run_workers(shares: Sequence[Sequence[Gpu]], queues: str) -> None:
-    """A worker for each share of the GPUs, until SIGTERM or SIGINT."""
+def run_workers(shares: Sequence[Sequence[Gpu]], queues: str, cores: int | None) -> None:
+    """A worker for each share of the GPUs and of these cores, until SIGTERM or SIGINT."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     environments = [{VISIBLE: ",".join(gpu.key for gpu in share)} for share in shares]
-    workers = Workers(environments, ["--queues", queues])
+    workers = Workers(environments, ["--queues", queues], cores)
     stopping.wait()
     workers.stop()
 
@@ -117,10 +118,11 @@ def stop_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """``python -m worker.main [--queues ranking,finetune] [--parent PID]``."""
+    """``python -m worker.main [--queues ranking,finetune] [--parent PID] [--cores N]``."""
     parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
     parser.add_argument("--queues", default=",".join(WORKED), help="kinds of job to serve")
     parser.add_argument("--parent", type=int, help="stop when this process dies")
+    parser.add_argument("--cores", type=int, help="share of the machine's cores for its jobs")
     given = parser.parse_args()
     unknown = set(given.queues.split(",")) - set(WORKED)
     if unknown:
@@ -135,8 +137,10 @@ def main() -> None:
         stop_with_parent(given.parent)
     shares = groups(visible_gpus(), settings.gpus_per_worker)
     if len(shares) > 1:
-        run_workers(shares, given.queues)
+        run_workers(shares, given.queues, given.cores)
         return
+    if given.cores and not os.environ.get(THREADS):
+        os.environ[THREADS] = str(given.cores)  # of the processes that run its jobs
     try:
         run_worker(settings, [Kind(name) for name in given.queues.split(",")], *shares)
     except NotMigrated as error:

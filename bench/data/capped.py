@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.fisher.cases import sentences
+from bench.fisher.cases import ROWS_OF, sentences, source_of
 from surgery.data.files.read import count_rows, read_rows
 from surgery.data.files.source import format_of
 from surgery.data.presets.tasks import TASKS
@@ -72,11 +72,17 @@ def write_cola(mirror: Path, sources: Sources, rows: int, validation: int) -> st
         for split, path in zip(sizes, (files["train"], files["validation"]), strict=True):
             read = (row for _, row in read_rows(path, format_of(path.name)))
             _write(folder / f"{split}.jsonl", islice(read, sizes[split]))
-        return "CoLA"
+        return _tell(mirror, source_of(files["train"].parents[4]))
     source, table = sentences(rows + validation)
     made = [{task.text: row["text"], task.label: row["label"]} for row in table]
     _write(folder / f"{task.train}.jsonl", made[:rows])
     _write(folder / f"{task.validation}.jsonl", made[rows:])
+    return _tell(mirror, source)
+
+
+def _tell(mirror: Path, source: str) -> str:
+    """Beside rows in CoLA's place, which rows they are."""
+    (mirror / ROWS_OF).write_text(source)
     return source
 
 

@@ -23,6 +23,7 @@ from surgery.data.tokens.tokenize import encode
 from surgery.models.blocks import find_blocks
 
 COLA = "datasets/nyu-mll/glue/cola/train.jsonl"
+ROWS_OF = "rows.txt"
 WORDS = """the a this every some old new quiet bright river house teacher engine garden letter
 winter music answer story market said found left broke saw kept wrote near under without before
 because although when and but very rarely never always slowly again today tomorrow it they"""
@@ -155,6 +156,12 @@ class Setting:
         return Case(f"MiniLM-L6, {source}", model, batches)
 
 
+def source_of(mirror: Path) -> str:
+    """Which rows a mirror has in CoLA's place: CoLA's own, unless it says otherwise."""
+    told = mirror / ROWS_OF
+    return told.read_text() if told.is_file() else "CoLA"
+
+
 def sentences(count: int) -> tuple[str, Dataset]:
     """The first rows of CoLA's train split where a mirror has it, else made-up ones."""
     mirrors = [Path(p) for p in os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep) if p]
@@ -163,7 +170,8 @@ def sentences(count: int) -> tuple[str, Dataset]:
         with found[0].open() as lines:
             rows = [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
         texts, labels = [row["sentence"] for row in rows], [row["label"] for row in rows]
-        return "CoLA", Dataset.from_dict({"text": texts, "label": labels})
+        told = Dataset.from_dict({"text": texts, "label": labels})
+        return source_of(found[0].parents[4]), told
     generator = np.random.default_rng(0)
     sizes = np.clip(generator.lognormal(2.3, 0.6, count), 3, 60).astype(int)
     texts = [" ".join(generator.choice(WORDS.split(), size)) for size in sizes]

@@ -196,6 +196,8 @@ def write_summary(out: Path, told: Json, outcomes: Sequence[Outcome]) -> str:
     whole = {**told, "sections": [asdict(outcome) for outcome in outcomes]}
     (out / "summary.json").write_text(json.dumps(whole, indent=2) + "\n")
     lines = [", ".join(f"{key}: {value}" for key, value in told.items()), ""]
+    if told["device"] == "cpu":
+        lines += ["A rehearsal: the aims are a GPU's.", ""]
     for outcome in outcomes:
         counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
         lines.append(

@@ -17,6 +17,7 @@ from surgery.data.references import DatasetSource, materialise, resolve_dataset,
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
 from surgery.io.sources import Sources
+from surgery.models.source.resolve import resolve_model
 from surgery.schemas.dataset import HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.rows.nli import nli_rows
@@ -125,6 +126,8 @@ def test_a_hub_out_of_reach_may_be_tried_again(online: Sources) -> None:
     with pytest.raises(UpstreamUnavailable, match="did not answer") as caught:
         resolve_dataset(OWN, away)
     assert caught.value.retriable
+    with pytest.raises(UpstreamUnavailable, match="did not answer for the model"):
+        resolve_model("me/own", away)
 
 
 def test_a_hub_dataset_needs_the_hub_to_load(tmp_path: Path) -> None:
