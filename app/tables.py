@@ -54,7 +54,7 @@ class Status(StrEnum):
 TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
-class Kind(StrEnum):
+class JobKind(StrEnum):
     """What a job does."""
 
     RANKING = "ranking"
@@ -62,7 +62,7 @@ class Kind(StrEnum):
     COMPARISON = "comparison"  # runs through its children, no worker holds it
 
 
-WORKED = (Kind.RANKING, Kind.FINETUNE)
+WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE)
 """What workers claim; each kind has a queue of its own name."""
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from app.artifacts.tar import Member
 from app.errors import NotFound, Unprocessable
-from app.jobs.checkpoints import missing, reading
+from app.jobs.checkpoints import explaining_missing_files, missing_files_error
 from app.service import Service
 from app.tables import Checkpoint, Job
 from surgery.checkpoints.card import full_documents
@@ -55,7 +55,7 @@ def full_members(service: Service, row: Checkpoint) -> list[Member]:
 
 def full_texts(service: Service, row: Checkpoint) -> dict[str, str]:
     """The files whose text tells the form, as the full form of a delta has them."""
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         record = b"".join(service.storage.chunks(f"{row.path}/{RECORD}"))
     try:
         return full_documents(json.loads(record))
@@ -67,7 +67,7 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
     """A delta's weights laid out with those of the base.
 
     Raises Unprocessable where the base is no longer what was trained on, UnsafeWeights where the
-    stored delta is damaged, and what ``missing`` says where it is gone.
+    stored delta is damaged, and what ``missing_files_error`` says where it is gone.
     """
     sources = service.settings.sources
     with service.database.read() as session:
@@ -82,10 +82,10 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
     # Not the mirror's own files, whose place another file may take while they are read.
     copy = checked_copy(base, sources)
     weights = [copy / name for name in base.weights]
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         held = service.storage.fetch_folder(row.path)
         if held is None:
-            raise missing(service.database, row)
+            raise missing_files_error(service.database, row)
         try:
             merged = merge(held.path, weights)
         except BaseException:

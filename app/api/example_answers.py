@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Body
 
 from app.api.example_bodies import FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
-from app.api.problems import TITLES, Problem
+from app.api.problems import TITLES, ProblemDetails
 
 Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"
@@ -319,7 +319,7 @@ def answers(example: Json, *errors: int, status: int = 200) -> dict[int | str, J
     content = {"application/json": {"example": example}}
     found: dict[int | str, Json] = {status: {"content": content}}
     for code in (401, *errors):
-        problem = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+        problem = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
         found[code] = {"description": TITLES[code], "content": problem}
     return found
 

@@ -75,6 +75,6 @@ def _unknown() -> Unprocessable:
     return Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}])
 
 
-def cut(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
+def first_page(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
     """The page and whether more follows, from ``limit + 1`` rows."""
     return list(rows[:limit]), len(rows) > limit

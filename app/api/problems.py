@@ -21,7 +21,7 @@ from surgery.schemas.validation import faults_of, validation_faults
 log = logging.getLogger("surgeon.api")
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """What every error answer looks like."""
 
     type: str = "about:blank"
@@ -53,7 +53,7 @@ def respond(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """A problem answer."""
-    problem = Problem(
+    problem = ProblemDetails(
         title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
         instance=request.url.path, retriable=retriable, errors=(errors or [])[:MAX_FAULTS],
         request_id=getattr(request.state, "request_id", None),

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, Kind, Status
+from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.finetune import FinetuneResult
@@ -124,7 +124,7 @@ _SAME = (
 
 def _links(job: Job) -> dict[str, str]:
     links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
-    if job.kind == Kind.COMPARISON:
+    if job.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={job.id}"}
     names = ("metrics", "checkpoints")
     return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
@@ -132,7 +132,7 @@ def _links(job: Job) -> dict[str, str]:
 
 def _progress(session: Session, job: Job) -> ProgressView | None:
     """As the worker told it; of a running comparison, by how many of its children are over."""
-    if job.kind != Kind.COMPARISON or job.status in TERMINAL:
+    if job.kind != JobKind.COMPARISON or job.status in TERMINAL:
         return ProgressView(**job.progress) if job.progress else None
     over = Job.status.in_(TERMINAL)
     counted = (func.count(), func.count().filter(over), func.max(Job.finished_at).filter(over))

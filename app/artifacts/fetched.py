@@ -25,7 +25,7 @@ class _Torn(Exception):
 
 
 @dataclass
-class Held:
+class HeldFolder:
     """A folder that stays until it is released."""
 
     path: Path
@@ -44,7 +44,7 @@ class FetchedFolders:
     root: Path
     limit: int | None = None
 
-    def hold(self, key: str) -> Held | None:
+    def hold(self, key: str) -> HeldFolder | None:
         """The folder of a key, marked as used; None where it is not here. A damaged one goes."""
         folder = self._path(key)
         lock = _lock(folder, fcntl.LOCK_SH)
@@ -52,13 +52,13 @@ class FetchedFolders:
             return None
         if is_intact(folder):
             os.utime(folder)
-            return Held(folder, [lock])
+            return HeldFolder(folder, [lock])
         os.close(lock)
         log.warning("%s is damaged, fetching it again", folder)
         _remove(folder)
         return None
 
-    def add(self, key: str, size: int, fetch: Callable[[Path], None]) -> Held | None:
+    def add(self, key: str, size: int, fetch: Callable[[Path], None]) -> HeldFolder | None:
         """Have a folder of so many bytes fetched; None where what came is not whole.
 
         Where two do so at once, the second to finish leaves the first one's and holds that.
@@ -74,7 +74,7 @@ class FetchedFolders:
                 if not is_intact(building):
                     raise _Torn
             failed.pop_all()
-            return Held(target, [lock])
+            return HeldFolder(target, [lock])
         return self.hold(key)
 
     def make_room(self, size: int = 0) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from app.artifacts.fetched import FetchedFolders, Held
+from app.artifacts.fetched import FetchedFolders, HeldFolder
 from app.settings import Settings
 from surgery.io.folders import CHUNK, MANIFEST, is_intact, is_plain_name, move_folder, read_manifest
 
@@ -38,17 +38,17 @@ class Storage:
             self._files.put_file(str(folder / name), f"{target}/{name}")
         shutil.rmtree(folder)
 
-    def fetch_folder(self, key: str) -> Held | None:
+    def fetch_folder(self, key: str) -> HeldFolder | None:
         """The folder on local disk, verified against its manifest; None when it is not whole.
 
         The caller releases it. Raises FileNotFoundError where an object store has it not.
         """
         if self.local:
             folder = Path(self._path(key))
-            return Held(folder) if is_intact(folder) else None
+            return HeldFolder(folder) if is_intact(folder) else None
         return self._fetched.hold(key) or self._fetch(key)
 
-    def _fetch(self, key: str) -> Held | None:
+    def _fetch(self, key: str) -> HeldFolder | None:
         path = self._path(key)
         try:
             files = json.loads(self._files.cat_file(f"{path}/{MANIFEST}"))["files"]

@@ -10,23 +10,23 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.jobs.state_machine import Lease, holding, record_event
+from app.jobs.state_machine import Lease, locked_job, record_event
 from app.tables import TERMINAL, Checkpoint, Job
 from surgery.errors import UnsafeWeights
 
-Keep = str | int  # as CheckpointSpec.keep has it
+Retention = str | int  # as CheckpointSpec.keep has it
 
 
 @contextmanager
-def reading(database: Database, row: Checkpoint) -> Iterator[None]:
-    """Raises what ``missing`` says where a file is not there."""
+def explaining_missing_files(database: Database, row: Checkpoint) -> Iterator[None]:
+    """Raises what ``missing_files_error`` says where a file is not there."""
     try:
         yield
     except FileNotFoundError as error:
-        raise missing(database, row) from error
+        raise missing_files_error(database, row) from error
 
 
-def missing(database: Database, row: Checkpoint) -> Exception:
+def missing_files_error(database: Database, row: Checkpoint) -> Exception:
     """Why the files that a row names, as it was read a moment ago, are not there."""
     with database.read() as session:
         now = session.get(Checkpoint, row.id)
@@ -51,7 +51,7 @@ def unfinished_users(session: Session, checkpoint_id: str) -> Sequence[str]:
     ).all()
 
 
-def prune_checkpoints(database: Database, lease: Lease, keep: Keep) -> list[str]:
+def prune_checkpoints(database: Database, lease: Lease, keep: Retention) -> list[str]:
     """Drop the rows a run does not keep; the paths whose files may go. Raises Fenced.
 
     The rows are locked before they are read, so that what was pinned or asked for until now stays.
@@ -59,7 +59,7 @@ def prune_checkpoints(database: Database, lease: Lease, keep: Keep) -> list[str]
     if keep == "all":
         return []
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         query = select(Checkpoint).where(Checkpoint.job_id == lease.job_id)
         rows = session.scalars(query.order_by(Checkpoint.step).with_for_update()).all()
         kept = _kept(rows, keep)
@@ -73,7 +73,7 @@ def prune_checkpoints(database: Database, lease: Lease, keep: Keep) -> list[str]
         return [row.path for row in dropped]
 
 
-def _kept(rows: Sequence[Checkpoint], keep: Keep) -> set[str]:
+def _kept(rows: Sequence[Checkpoint], keep: Retention) -> set[str]:
     """The ids that ``keep`` names; ``rows`` from the oldest to the newest."""
     best = {row.id for row in rows if row.is_best}
     if isinstance(keep, int):

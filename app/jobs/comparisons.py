@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
+from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import Run, add_other_presets, compare
 from surgery.schemas.finetune import FinetuneResult
@@ -20,13 +20,13 @@ Json = dict[str, Any]
 FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
 
 
-def alive(session: Session, comparison_id: str) -> Sequence[Job]:
+def unfinished_children(session: Session, comparison_id: str) -> Sequence[Job]:
     """The children that are not over, locked."""
     query = select(Job).where(Job.parent == comparison_id, Job.status.not_in(TERMINAL))
     return session.scalars(query.order_by(Job.id).with_for_update()).all()
 
 
-def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
+def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
     """The children that wait for a ranking that is over, locked, each with that ranking."""
     ranking = aliased(Job)
     query = (
@@ -41,7 +41,7 @@ def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
     return [(child, over) for child, over in session.execute(query)]
 
 
-def without_ranking(ranking: Job) -> NoRanking:
+def no_ranking_error(ranking: Job) -> NoRanking:
     """The error of a child whose ranking did not succeed."""
     cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
     detail = f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}"
@@ -61,7 +61,7 @@ def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
     ).all()
     if comparison.cancel_requested and any(c.status == Status.CANCELLED for c in children):
         return Status.CANCELLED, {}
-    finetunes = [child for child in children if child.kind == Kind.FINETUNE]
+    finetunes = [child for child in children if child.kind == JobKind.FINETUNE]
     if not any(child.status == Status.SUCCEEDED for child in finetunes):
         return Status.FAILED, {"error": _all_failed(finetunes).as_problem()}
     try:

@@ -17,13 +17,13 @@ from sqlalchemy import and_, or_, select
 
 from app.db import Database, db_now
 from app.settings import Settings
-from app.tables import WORKED, Job, Kind, Status
+from app.tables import WORKER_KINDS, Job, JobKind, Status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"
 
 
-def queue_name(kind: Kind | str) -> str:
+def queue_name(kind: JobKind | str) -> str:
     """The Celery queue of a kind of job."""
     return f"surgeon.{kind}"
 
@@ -39,8 +39,8 @@ def make_celery(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         task_publish_retry=False,  # a submission does not wait for a broker that is down
-        task_queues=[Queue(queue_name(kind)) for kind in WORKED],  # type: ignore[no-untyped-call]
-        task_default_queue=queue_name(Kind.RANKING),
+        task_queues=[Queue(queue_name(kind)) for kind in WORKER_KINDS],  # type: ignore[no-untyped-call]
+        task_default_queue=queue_name(JobKind.RANKING),
         worker_prefetch_multiplier=1,
         worker_concurrency=1,
         worker_pool="threads",
@@ -82,7 +82,7 @@ def ring_bell(celery: Celery, kind: str) -> bool:
     return True
 
 
-def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
+def unannounced_jobs(database: Database, seconds: float = 30.0) -> Sequence[Job]:
     """Queued jobs that nobody rang for lately, marked as rung now."""
     waiting = and_(
         Job.status == Status.QUEUED,

@@ -10,8 +10,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.db import Database, db_now
 from app.jobs.checkpoints import unfinished_users
-from app.jobs.state_machine import Json, Lease, holding, record_event, store_finished_ranking
-from app.tables import Checkpoint, Job, Kind, Metric, Status, new_id
+from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -22,7 +22,7 @@ def record_metrics(
     """Store numbers measured at a step; a repeated step replaces them. Raises Fenced."""
     insert = sqlite_insert if database.engine.dialect.name == "sqlite" else postgres_insert
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         for name, value in values.items():
             row = {
                 "job_id": lease.job_id,
@@ -43,7 +43,7 @@ def record_metrics(
 def record(database: Database, lease: Lease, kind: str, data: Json) -> None:
     """Add an event to the job's history. Raises Fenced."""
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         record_event(session, lease.job_id, lease.epoch, kind, data)
 
 
@@ -56,7 +56,7 @@ def commit_checkpoint(
     replaces, whose files may go. Such a checkpoint keeps its id, and stays pinned if it was.
     """
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
@@ -93,27 +93,27 @@ def referenced_paths(database: Database) -> set[str]:
 def commit_state(database: Database, lease: Lease, path: str, step: int) -> str | None:
     """Remember where an interrupted run goes on; the path of the state before. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
+        job = locked_job(session, lease)
         before = job.state["path"] if job.state else None
         job.state = {"path": path, "step": step}
         return before
 
 
-def resolve_further(database: Database, lease: Lease, selection: ResolvedSelection) -> None:
+def pin_selection(database: Database, lease: Lease, selection: ResolvedSelection) -> None:
     """Pin what only the worker could know, for this attempt and the next. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
+        job = locked_job(session, lease)
         job.resolved = completed(job.resolved, selection)
 
 
-def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
+def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
     """Store the ranking a fine-tune computed as a ranking of its own; its id. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
+        job = locked_job(session, lease)
         own = ResolvedFinetune.of(job.resolved)
         ranking = Job(
             id=new_id("rk"),
-            kind=Kind.RANKING,
+            kind=JobKind.RANKING,
             labels=job.labels,
             model=job.model,
             dataset=job.dataset,
@@ -151,7 +151,7 @@ def ranking_of(database: Database, job_id: str) -> str | None:
     return ResolvedFinetune.of(job.resolved).ranking if job else None
 
 
-def waited_for(database: Database, job: Job) -> Json | None:
+def awaited_ranking(database: Database, job: Job) -> Json | None:
     """The result of the ranking that a fine-tune waited for, and has to choose its layers by."""
     resolved = ResolvedFinetune.of(job.resolved)
     if resolved.ranking is None or resolved.layers is not None:
@@ -166,7 +166,9 @@ def stored_ranking(database: Database, digest: str) -> Job | None:
     with database.read() as session:
         return session.scalar(
             select(Job)
-            .where(Job.digest == digest, Job.kind == Kind.RANKING, Job.status == Status.SUCCEEDED)
+            .where(
+                Job.digest == digest, Job.kind == JobKind.RANKING, Job.status == Status.SUCCEEDED
+            )
             .order_by(Job.id.desc())
             .limit(1)
         )

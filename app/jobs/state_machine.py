@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.tables import TERMINAL, Job, JobEvent, Kind, Status
+from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -38,7 +38,7 @@ class Renewal:
     cancel_requested: bool
 
 
-def held(lease: Lease) -> ColumnElement[bool]:
+def lease_holds(lease: Lease) -> ColumnElement[bool]:
     """The one condition under which a worker may write."""
     return and_(
         Job.id == lease.job_id,
@@ -55,9 +55,9 @@ def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Jso
     session.add(event)
 
 
-def holding(session: Session, lease: Lease) -> Job:
+def locked_job(session: Session, lease: Lease) -> Job:
     """The job's row, locked, if the lease still holds. Raises Fenced."""
-    job = session.scalar(select(Job).where(held(lease)).with_for_update())
+    job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update())
     if job is None:
         raise Fenced
     return job
@@ -66,14 +66,14 @@ def holding(session: Session, lease: Lease) -> Job:
 def lock_comparison(session: Session, job_id: str) -> None:
     """Lock the comparison that a job belongs to, before the job itself is locked."""
     parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
-    query = select(Job).where(Job.id == parent, Job.kind == Kind.COMPARISON)
+    query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
     session.execute(query.with_for_update())
 
 
-def ending(session: Session, lease: Lease) -> Job:
+def locked_with_comparison(session: Session, lease: Lease) -> Job:
     """The job's row and its comparison's, locked, if the lease still holds. Raises Fenced."""
     lock_comparison(session, lease.job_id)
-    return holding(session, lease)
+    return locked_job(session, lease)
 
 
 def record_status(session: Session, job_id: str, epoch: int, status: Status, **data: Any) -> None:
@@ -131,18 +131,18 @@ def end(session: Session, job: Job, status: Status, **values: Any) -> None:
     """End a job for good; the caller holds its row and its comparison's."""
     close(session, job, status, **values)
     parent = session.get(Job, job.parent) if job.parent else None
-    if parent is not None and parent.kind == Kind.COMPARISON:
-        move_on(session, parent)
+    if parent is not None and parent.kind == JobKind.COMPARISON:
+        advance_comparison(session, parent)
 
 
-def move_on(session: Session, comparison: Job) -> None:
+def advance_comparison(session: Session, comparison: Job) -> None:
     """Let go on what waited, and end a comparison whose children have all ended.
 
     The caller holds its row; doing it again does nothing.
     """
     if comparison.status in TERMINAL:
         return
-    for child, ranking in comparisons.blocked(session, comparison.id):
+    for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
             child.waits_for = None
@@ -153,7 +153,7 @@ def move_on(session: Session, comparison: Job) -> None:
                 session,
                 child,
                 Status.FAILED,
-                error=comparisons.without_ranking(ranking).as_problem(),
+                error=comparisons.no_ranking_error(ranking).as_problem(),
             )
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:
@@ -161,7 +161,7 @@ def move_on(session: Session, comparison: Job) -> None:
         close(session, comparison, status, **values)
 
 
-def charge(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
+def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
     """Count a crash: another attempt, or the end."""
     job.crashes += 1
     if job.cancel_requested:
@@ -194,17 +194,17 @@ def ask_to_stop(session: Session, job: Job) -> None:
 
 def cancel_children(session: Session, comparison: Job) -> None:
     """Stop every child that is not over, and the comparison if that was all."""
-    for child in comparisons.alive(session, comparison.id):
+    for child in comparisons.unfinished_children(session, comparison.id):
         if child.status == Status.RUNNING:
             ask_to_stop(session, child)
         else:
             child.cancel_requested = True
             close(session, child, Status.CANCELLED)
-    move_on(session, comparison)
+    advance_comparison(session, comparison)
 
 
 def claim(
-    database: Database, owner: str, kinds: Sequence[Kind], lease: timedelta
+    database: Database, owner: str, kinds: Sequence[JobKind], lease: timedelta
 ) -> tuple[Lease, Job] | None:
     """Take the next queued job: highest priority first, then oldest. None when there is none."""
     ready = _ready(kinds)
@@ -235,7 +235,7 @@ def claim(
         return Lease(job.id, job.lease_epoch), job
 
 
-def _ready(kinds: Sequence[Kind]) -> CTE:
+def _ready(kinds: Sequence[JobKind]) -> CTE:
     """The row a claim would take, locked on Postgres; others' locks are stepped over."""
     return (
         select(Job.id)
@@ -259,7 +259,7 @@ def renew(
     with database.write() as session:
         wanted = session.scalar(
             update(Job)
-            .where(held(lease))
+            .where(lease_holds(lease))
             .values(
                 lease_expires_at=db_now(duration.total_seconds()),
                 heartbeat_at=db_now(),
@@ -274,9 +274,9 @@ def renew(
         return Renewal(bool(wanted))
 
 
-def advance(database: Database) -> None:
+def advance_comparisons(database: Database) -> None:
     """Take any step of a comparison that was left untaken."""
-    running = and_(Job.kind == Kind.COMPARISON, Job.status == Status.RUNNING)
+    running = and_(Job.kind == JobKind.COMPARISON, Job.status == Status.RUNNING)
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(running)).all()
     for job_id in ids:
@@ -284,13 +284,13 @@ def advance(database: Database) -> None:
             query = select(Job).where(Job.id == job_id, running)
             comparison = session.scalar(query.with_for_update(skip_locked=True))
             if comparison is not None:
-                move_on(session, comparison)
+                advance_comparison(session, comparison)
 
 
 def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> Json | None:
     """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
     with database.write() as session:
-        job = ending(session, lease)
+        job = locked_with_comparison(session, lease)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         resolved = completed(job.resolved, learned)
@@ -301,26 +301,26 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
 def fail(database: Database, lease: Lease, error: Json) -> None:
     """Store an error and fail for good. Raises Fenced."""
     with database.write() as session:
-        end(session, ending(session, lease), Status.FAILED, error=error)
+        end(session, locked_with_comparison(session, lease), Status.FAILED, error=error)
 
 
 def end_cancelled(database: Database, lease: Lease) -> None:
     """The worker stopped because it was asked to. Raises Fenced."""
     with database.write() as session:
-        end(session, ending(session, lease), Status.CANCELLED)
+        end(session, locked_with_comparison(session, lease), Status.CANCELLED)
 
 
 def release(database: Database, lease: Lease) -> None:
     """Give a job back unharmed: the worker is leaving. Nothing is charged. Raises Fenced."""
     with database.write() as session:
-        requeue(session, holding(session, lease), None, "drained")
+        requeue(session, locked_job(session, lease), None, "drained")
 
 
 def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
     """The attempt died: queue it again with backoff, or fail at the last attempt. Raises Fenced."""
     with database.write() as session:
-        job = ending(session, lease)
-        return charge(session, job, error, backoff)
+        job = locked_with_comparison(session, lease)
+        return count_crash(session, job, error, backoff)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -341,7 +341,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            charge(session, job, lost, backoff)
+            count_crash(session, job, lost, backoff)
         return job is not None
 
 
@@ -360,7 +360,7 @@ def cancel(database: Database, job_id: str) -> Job | None:
             end(session, job, Status.CANCELLED)
         elif not job.cancel_requested:
             ask_to_stop(session, job)
-            if job.kind == Kind.COMPARISON:
+            if job.kind == JobKind.COMPARISON:
                 cancel_children(session, job)
         session.flush()
         session.refresh(job)

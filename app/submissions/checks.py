@@ -26,7 +26,7 @@ def pointing(pointer: str) -> Iterator[None]:
         raise
 
 
-def digest_of(content: dict[str, Any]) -> str:
+def content_digest(content: dict[str, Any]) -> str:
     """A name for content: equal content, equal name."""
     return f"sha256:{json_digest(content, separators=(',', ':'))}"
 
@@ -35,7 +35,7 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
     """Rankings of equal digest are the same computation. Takes the fingerprints."""
     kept = {name: getattr(options, name) for name in RankingOptions.model_fields}
     shape = RankingOptions.model_construct(**kept).model_dump(mode="json")
-    return digest_of({"model": model, "dataset": dataset, "version": __version__, **shape})
+    return content_digest({"model": model, "dataset": dataset, "version": __version__, **shape})
 
 
 def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:

@@ -21,7 +21,7 @@ from app.submissions.submit import (
     ranking_job,
     training_digest,
 )
-from app.tables import Job, Kind
+from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
@@ -37,7 +37,7 @@ OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")
 
 
 @dataclass(frozen=True)
-class Family:
+class JobBuilder:
     """What is collected while the arms are checked."""
 
     service: Service
@@ -86,10 +86,10 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     """Check every arm, and lay out all that will run."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
     check_training_field(spec.training, subject.dataset, processes=1)
-    family = Family(service, spec, subject)
+    builder = JobBuilder(service, spec, subject)
     arms = _all_arms(spec, subject.info.layers)
-    by_arm = _check(family, arms)
-    rankings, judged = _rankings(family, arms, by_arm)
+    by_arm = _check(builder, arms)
+    rankings, judged = _rankings(builder, arms, by_arm)
     plans = [
         _plan(arm, by_arm[arm.name], place >= len(spec.arms)) for place, arm in enumerate(arms)
     ]
@@ -102,7 +102,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
         ranking=judged,
         runs=sum(len(jobs) for jobs in by_arm.values()),
     )
-    job = new_job(service, Kind.COMPARISON, "cmp", spec, resolved)
+    job = new_job(service, JobKind.COMPARISON, "cmp", spec, resolved)
     children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]
     for child in children:
         child.parent = job.id
@@ -135,13 +135,13 @@ def _all_arms(spec: ComparisonSpec, layers: Sequence[LayerInfo]) -> list[ArmSpec
     return [*spec.arms, *singles]
 
 
-def _check(family: Family, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
+def _check(builder: JobBuilder, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
     """The children of every arm. Raises Unprocessable with the faults of all arms."""
     jobs: dict[str, list[Job]] = {}
     faults: list[Json] = []
     for place, arm in enumerate(arms):
         try:
-            jobs[arm.name] = family.finetunes(arm)
+            jobs[arm.name] = builder.finetunes(arm)
         except (SurgeryError, ServiceError, ValidationError) as error:
             faults += [_at_arm(fault, place, arm) for fault in _faults(error)]
     if faults:
@@ -167,20 +167,20 @@ def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
 
 
 def _rankings(
-    family: Family, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
+    builder: JobBuilder, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
 ) -> tuple[list[Job], str | None]:
     """The rankings to compute first, each once; and the one that judges the single layers."""
     new: dict[str, Job] = {}
     for arm in arms:
         for job in by_arm[arm.name]:
             if POLICIES[arm.selection.policy].needs_ranking and _layers(job) is None:
-                job.waits_for = family.ranking(ranking_options(arm.selection), new).id
-    if not family.spec.single_layers:
+                job.waits_for = builder.ranking(ranking_options(arm.selection), new).id
+    if not builder.spec.single_layers:
         return list(new.values()), None
-    length = family.spec.training.max_length
+    length = builder.spec.training.max_length
     every = RankingOptions(method=Method.ALL, max_length=length)
-    check_method(every, family.subject.dataset.problem)
-    judged = family.ranking(every, new).id
+    check_method(every, builder.subject.dataset.problem)
+    judged = builder.ranking(every, new).id
     return list(new.values()), judged
 
 

@@ -16,7 +16,7 @@ from app.service import Service
 from app.submissions.resolve import Subject
 from app.submissions.selections import resolve_selection
 from app.submissions.submit import check_training_field
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.errors import SelectionMismatch
 from surgery.models.layers import BESIDE, encoder_sizes
 from surgery.models.shape import (
@@ -67,7 +67,7 @@ def measured_rate(
     """
     jobs = [
         job
-        for job in _newest(database, Job.kind == Kind.FINETUNE)
+        for job in _newest(database, Job.kind == JobKind.FINETUNE)
         if job.result and job.result.get("throughput") and job.result["processes"] == 1
     ]
     if not jobs:
@@ -160,7 +160,7 @@ def _of_histogram(
 
 
 @dataclass(frozen=True)
-class Asked:
+class EstimateInputs:
     """One question, with all that is the same in each of its rows."""
 
     spec: EstimateSpec
@@ -209,7 +209,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
     rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
     prefix = subject.source.prefix
     shape = encoder_shape(subject.source.config, subject.sizes, prefix, info.layers)
-    asked = Asked(
+    inputs = EstimateInputs(
         spec=spec,
         info=info,
         shape=shape,
@@ -231,10 +231,10 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         dataset=dataset.id,
         layers=len(info.layers),
         lengths=lengths,
-        total_parameters=asked.total,
+        total_parameters=inputs.total,
         throughput=rate,
         process_bytes=process,
-        rows=list(_rows(service, asked, subject)),
+        rows=list(_rows(service, inputs, subject)),
     )
 
 
@@ -253,7 +253,7 @@ def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) ->
     return {name: n for name, n in sizes.items() if pooler or not name.startswith(BESIDE["pooler"])}
 
 
-def question_of(spec: FinetuneSpec) -> EstimateSpec:
+def estimate_spec_of(spec: FinetuneSpec) -> EstimateSpec:
     """What this very fine-tune would take."""
     return EstimateSpec(
         model=spec.model, dataset=spec.dataset, training=spec.training, adapter=spec.adapter,
@@ -261,29 +261,29 @@ def question_of(spec: FinetuneSpec) -> EstimateSpec:
     )  # fmt: skip
 
 
-def _rows(service: Service, asked: Asked, subject: Subject) -> Iterator[EstimateRow]:
-    spec = asked.spec
+def _rows(service: Service, inputs: EstimateInputs, subject: Subject) -> Iterator[EstimateRow]:
+    spec = inputs.spec
     if spec.adapter is not None:
         trained = None
-        if asked.head is not None:
-            trained = adapter_trained(asked.tensors, asked.info.layers, spec.adapter, asked.head)
-        yield asked.row(trained, spec.adapter.type, None, "exact")
+        if inputs.head is not None:
+            trained = adapter_trained(inputs.tensors, inputs.info.layers, spec.adapter, inputs.head)
+        yield inputs.row(trained, spec.adapter.type, None, "exact")
         return
-    for place, selection in enumerate(_selections(spec, asked.info)):
+    for place, selection in enumerate(_selections(spec, inputs.info)):
         with _of_list(spec, place):
             resolved = resolve_selection(service, selection, subject)
-        parts = asked.info.at(resolved.granularity or Granularity.LAYER)
+        parts = inputs.info.at(resolved.granularity or Granularity.LAYER)
         if resolved.layers is not None:
             names = set(resolved.layers)
             chosen = [part for part in parts if part.name in names]
-            yield _row(asked, selection, chosen, "exact")
+            yield _row(inputs, selection, chosen, "exact")
         elif selection.k is None:
             # How many a ranking's scores will choose is not known before it is there.
-            yield asked.row(None, selection.policy, None, "lowest")
+            yield inputs.row(None, selection.policy, None, "lowest")
         else:
             k = selection.k
-            yield _row(asked, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
-            yield _row(asked, selection, parts[-k:], "highest")
+            yield _row(inputs, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
+            yield _row(inputs, selection, parts[-k:], "highest")
 
 
 @contextmanager
@@ -309,14 +309,14 @@ def _selections(spec: EstimateSpec, info: ModelInfo) -> list[SelectionSpec]:
 
 
 def _row(
-    asked: Asked, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
+    inputs: EstimateInputs, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
 ) -> EstimateRow:
     trained = None
-    if asked.head is not None:
+    if inputs.head is not None:
         blocks: dict[int, int] = defaultdict(int)
         for part in chosen:
             blocks[part.index] += part.parameters
         included = set(selection.include)
-        beside = asked.head + sum(asked.info.groups[part] for part in included)
+        beside = inputs.head + sum(inputs.info.groups[part] for part in included)
         trained = Trained(dict(blocks), beside, below="embeddings" in included)
-    return asked.row(trained, selection.policy, len(chosen), position)
+    return inputs.row(trained, selection.policy, len(chosen), position)

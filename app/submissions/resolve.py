@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Unprocessable
-from app.jobs.checkpoints import missing
+from app.jobs.checkpoints import missing_files_error
 from app.service import Service
 from app.submissions.checks import pointing
 from app.tables import Checkpoint, Dataset, Job
@@ -137,7 +137,7 @@ def resolve_continuation(
     try:
         record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
     except FileNotFoundError as error:
-        raise _refused(str(missing(service.database, row))) from error
+        raise _refused(str(missing_files_error(service.database, row))) from error
     model, dataset = subject.model, subject.dataset
     detail = continuation_fault(
         record, model.id, model.fingerprint, dataset.problem, dataset.labels
@@ -147,7 +147,7 @@ def resolve_continuation(
     return ResolvedCheckpoint(checkpoint=row.id, job=row.job_id, step=row.step)
 
 
-def hold_checkpoint(session: Session, job: Job) -> None:
+def lock_checkpoint(session: Session, job: Job) -> None:
     """Keep a checkpoint until the job that begins with it is inserted, or find that it went."""
     wanted = job.spec.get("continue_from")
     if wanted is None:

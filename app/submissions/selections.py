@@ -7,7 +7,7 @@ from app.jobs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, pointing, ranking_digest
 from app.submissions.resolve import Subject
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.errors import Fault, SelectionMismatch
 from surgery.ranking.selection import (
     check_ranking,
@@ -87,7 +87,7 @@ def _ranking_by_id(service: Service, ranking_id: str) -> Job:
     with service.database.read() as session:
         job = session.get(Job, ranking_id)
     fault = {"pointer": "/selection/ranking"}
-    if job is None or job.kind != Kind.RANKING:
+    if job is None or job.kind != JobKind.RANKING:
         detail = f"no ranking {ranking_id!r}; GET /v1/rankings lists them"
         raise Unprocessable(detail, errors=[{**fault, "detail": detail}])
     if job.status != Status.SUCCEEDED:

@@ -16,15 +16,15 @@ from app.errors import Unprocessable
 from app.jobs.records import stored_ranking
 from app.jobs.state_machine import enqueue, enqueue_comparison
 from app.service import Service
-from app.submissions.checks import check_method, digest_of, ranking_digest
+from app.submissions.checks import check_method, content_digest, ranking_digest
 from app.submissions.resolve import (
     Subject,
-    hold_checkpoint,
+    lock_checkpoint,
     resolve_continuation,
     resolve_subject,
 )
 from app.submissions.selections import resolve_selection
-from app.tables import Dataset, IdempotencyKey, Job, Kind, new_id
+from app.tables import Dataset, IdempotencyKey, Job, JobKind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
@@ -48,7 +48,7 @@ class Prepared:
     children: Sequence[Job] = ()  # of a comparison, in the order they are to run
 
 
-def _hold_dataset(session: Session, job: Job) -> None:
+def _lock_dataset(session: Session, job: Job) -> None:
     """Keep an upload from being deleted before its job is inserted, or find that it was."""
     if Resolved.of(job.resolved).dataset.path is not None:
         row = session.scalar(
@@ -73,7 +73,7 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
 def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: str) -> Job:
     """The job of a ranking of this subject."""
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
-    return new_job(service, Kind.RANKING, "rk", spec, resolved)
+    return new_job(service, JobKind.RANKING, "rk", spec, resolved)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
@@ -113,12 +113,12 @@ def finetune_job(
         digest=training_digest(spec, subject),
         arm=arm,
     )
-    return new_job(service, Kind.FINETUNE, "ft", spec, resolved)
+    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved)
 
 
 def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:
     """Fine-tunes, and comparisons, of equal digest train the same on the same."""
-    return digest_of(
+    return content_digest(
         {
             **spec.model_dump(mode="json", exclude={"name", "metadata", "priority"}),
             "model": subject.model.fingerprint,
@@ -129,7 +129,9 @@ def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> st
     )
 
 
-def new_job(service: Service, kind: Kind, prefix: str, spec: Submission, resolved: Resolved) -> Job:
+def new_job(
+    service: Service, kind: JobKind, prefix: str, spec: Submission, resolved: Resolved
+) -> Job:
     """A row for a checked submission, not inserted yet."""
     return Job(
         id=new_id(prefix),
@@ -155,7 +157,7 @@ def submit(
     Raises Unprocessable when the key was used with another body.
     """
     job, children = prepared.job, prepared.children
-    fingerprint = digest_of({"kind": job.kind, **body}).removeprefix("sha256:")
+    fingerprint = content_digest({"kind": job.kind, **body}).removeprefix("sha256:")
     try:
         with service.database.write() as session:
             if key is not None:
@@ -164,8 +166,8 @@ def submit(
                         IdempotencyKey.created_at < db_now(-KEY_LIFETIME.total_seconds())
                     )
                 )
-            _hold_dataset(session, job)
-            hold_checkpoint(session, job)
+            _lock_dataset(session, job)
+            lock_checkpoint(session, job)
             if children:
                 enqueue_comparison(session, job, children)
             else:

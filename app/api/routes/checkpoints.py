@@ -19,7 +19,7 @@ from app.api.views import CheckpointView, checkpoint_view
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import Conflict, NotFound
 from app.jobs import checkpoints
-from app.jobs.checkpoints import reading, set_pinned
+from app.jobs.checkpoints import explaining_missing_files, set_pinned
 from app.jobs.records import checkpoints_of
 from app.service import Service
 from app.tables import Checkpoint
@@ -143,7 +143,7 @@ def _kept_file(service: Service, row: Checkpoint, name: str, request: Request) -
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     key = f"{row.path}/{name}"
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         service.storage.check(row.path, [name])
         path = service.storage.local_file(key)
         stat = path.stat() if path else None
@@ -183,7 +183,7 @@ def get_archive(
     etag = _archive_tag(row, kind)
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         service.storage.check(row.path, row.files)
     if kind == row.form:
         members = [_stored(service, row, name) for name in sorted(row.files)]

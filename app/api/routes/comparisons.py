@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.api.example_answers import COMPARISON, COMPARISON_BODIES
 from app.api.routes.kinds import KindOfJob
 from app.submissions.comparisons import prepare_comparison
-from app.tables import Kind
+from app.tables import JobKind
 from surgery.schemas.comparison import ComparisonSpec
 
 DESCRIPTION = """\
@@ -17,7 +17,7 @@ It succeeds when any run did, with the others under `failures`; cancelling it ca
 """
 
 router = KindOfJob(
-    kind=Kind.COMPARISON,
+    kind=JobKind.COMPARISON,
     name="comparison",
     spec=ComparisonSpec,
     prepare=prepare_comparison,

@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 
 from app.api.deps import DatasetDep, ServiceDep
 from app.api.example_answers import DATASET, DATASETS, answers
-from app.api.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
+from app.api.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, first_page
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.uploads import ingest_upload, store_dataset
@@ -134,7 +134,7 @@ def get_datasets(
     if cursor is not None:
         query = query.where(Dataset.id < decode_cursor(cursor))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query).all(), limit)
+        rows, more = first_page(session.scalars(query).all(), limit)
     following = encode_cursor(rows[-1].id) if more else None
     return Page(data=[dataset_view(row) for row in rows], next_cursor=following, has_more=more)
 

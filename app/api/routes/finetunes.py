@@ -6,7 +6,7 @@ from app.api.example_answers import FINETUNE
 from app.api.example_bodies import FINETUNE_BODIES
 from app.api.routes.kinds import KindOfJob
 from app.submissions.submit import prepare_finetune
-from app.tables import Kind
+from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described
 from surgery.schemas.finetune import FinetuneSpec
 
@@ -28,7 +28,7 @@ every evaluation and says whether their order stayed what it was.
 """
 
 router = KindOfJob(
-    kind=Kind.FINETUNE,
+    kind=JobKind.FINETUNE,
     name="fine-tune",
     spec=FinetuneSpec,
     prepare=prepare_finetune,

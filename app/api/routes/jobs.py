@@ -17,11 +17,11 @@ from app.api.pages import (
     Cursor,
     Limit,
     Page,
-    cut,
     decode_moment,
     decode_position,
     encode_cursor,
     encode_moment,
+    first_page,
 )
 from app.api.request_checks import MetadataFilter
 from app.api.views import EventView, JobView, MetricView, job_views
@@ -31,7 +31,7 @@ from app.db import Database
 from app.errors import NotFound
 from app.jobs import state_machine as machine
 from app.service import Service
-from app.tables import Job, JobEvent, Kind, Metric, Status
+from app.tables import Job, JobEvent, JobKind, Metric, Status
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
@@ -43,44 +43,44 @@ ParentFilter = Annotated[
 
 
 @dataclass(frozen=True)
-class Listing:
+class JobFilter:
     """Which jobs of a list, and from where on."""
 
-    wanted: dict[Any, Any]  # column → value
+    columns: dict[Any, Any]  # column → value
     metadata: dict[str, str]
     limit: int
     cursor: str | None
 
 
-def listing(
+def job_filter(
     metadata: MetadataFilter, status: StatusFilter = None, model: Filter = None,
     dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
-) -> Listing:  # fmt: skip
+) -> JobFilter:  # fmt: skip
     """What every list of jobs can be asked for."""
-    wanted = {Job.status: status, Job.model: model, Job.dataset: dataset}
-    return Listing(wanted, metadata, limit, cursor)
+    columns = {Job.status: status, Job.model: model, Job.dataset: dataset}
+    return JobFilter(columns, metadata, limit, cursor)
 
 
-ListingDep = Annotated[Listing, Depends(listing)]
+JobFilterDep = Annotated[JobFilter, Depends(job_filter)]
 
 
 def list_jobs(
-    service: Service, asked: Listing, kind: Kind | None, parent: str | None = None
+    service: Service, filters: JobFilter, kind: JobKind | None, parent: str | None = None
 ) -> Page[JobView]:
     """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
     # Ids of different kinds do not sort by time together: the moment does.
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(asked.limit + 1)
-    for column, value in {**asked.wanted, Job.kind: kind, Job.parent: parent}.items():
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
+    for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
-    for name, value in asked.metadata.items():
+    for name, value in filters.metadata.items():
         query = query.where(_labelled(service.database, name, value))
-    if asked.cursor is not None:
-        moment, last = decode_moment(asked.cursor)
+    if filters.cursor is not None:
+        moment, last = decode_moment(filters.cursor)
         older = Job.created_at < moment
         query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query).all(), asked.limit)
+        rows, more = first_page(session.scalars(query).all(), filters.limit)
         views = job_views(session, rows)
     following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
     return Page(data=views, next_cursor=following, has_more=more)
@@ -95,10 +95,13 @@ def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
 
 @router.get("", summary="List jobs", responses=answers(JOBS))
 def get_jobs(
-    service: ServiceDep, asked: ListingDep, kind: Kind | None = None, parent: ParentFilter = None
+    service: ServiceDep,
+    filters: JobFilterDep,
+    kind: JobKind | None = None,
+    parent: ParentFilter = None,
 ) -> Page[JobView]:
     """All jobs, newest first. `metadata[key]=value` filters by your own labels."""
-    return list_jobs(service, asked, kind, parent)
+    return list_jobs(service, filters, kind, parent)
 
 
 @router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
@@ -129,7 +132,7 @@ def get_events(
     if cursor is not None:
         query = query.where(JobEvent.seq > decode_position(cursor))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query.limit(limit + 1)).all(), limit)
+        rows, more = first_page(session.scalars(query.limit(limit + 1)).all(), limit)
     events = [EventView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(rows[-1].seq)) if more else None
     return Page(data=events, next_cursor=following, has_more=more)
@@ -145,7 +148,7 @@ def get_metrics(
         query = query.where(Metric.name == name)
     start = decode_position(cursor) if cursor is not None else 0
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
+        rows, more = first_page(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
     data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(start + limit)) if more else None
     return Page(data=data, next_cursor=following, has_more=more)

@@ -13,13 +13,13 @@ from fastapi.responses import JSONResponse
 from app.api.deps import JobDep, ServiceDep, require_json
 from app.api.example_answers import JOBS, answers, body_examples
 from app.api.pages import Page
-from app.api.routes.jobs import ListingDep, get_job, list_jobs
+from app.api.routes.jobs import JobFilterDep, get_job, list_jobs
 from app.api.views import COLLECTION, JobView, job_views
 from app.errors import NotFound
 from app.service import Service
-from app.submissions.estimates import estimate, question_of
+from app.submissions.estimates import estimate, estimate_spec_of
 from app.submissions.submit import Prepared, submit
-from app.tables import Job, Kind
+from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
 from surgery.schemas.resolved import shown
@@ -40,7 +40,7 @@ IdempotencyKey = Annotated[
 class KindOfJob:
     """One kind of job, as its routes and their descriptions have it."""
 
-    kind: Kind
+    kind: JobKind
     name: str  # in a sentence: "no fine-tune"
     spec: type[Submission]
     prepare: Callable[[Service, Any], Prepared]
@@ -98,10 +98,10 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
     return create
 
 
-def _listing(kind: Kind) -> Callable[..., Page[JobView]]:
-    def get_all(service: ServiceDep, asked: ListingDep) -> Page[JobView]:
+def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
+    def get_all(service: ServiceDep, filters: JobFilterDep) -> Page[JobView]:
         """Newest first."""
-        return list_jobs(service, asked, kind)
+        return list_jobs(service, filters, kind)
 
     return get_all
 
@@ -123,7 +123,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
         "resolved": shown(prepared.job.resolved),
     }
     if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
-        answer = estimate(service, question_of(spec), prepared.subject)
+        answer = estimate(service, estimate_spec_of(spec), prepared.subject)
         body["estimate"] = answer.model_dump(mode="json")
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 

@@ -12,7 +12,7 @@ from app.api.routes.kinds import KindOfJob
 from app.api.views import JobView
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import Format, choose_layers, selection_view
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
@@ -36,7 +36,7 @@ how much of it remains on shuffled labels. `granularity` ranks parts of layers.
 """
 
 RANKINGS = KindOfJob(
-    kind=Kind.RANKING,
+    kind=JobKind.RANKING,
     name="ranking",
     spec=RankingSpec,
     prepare=prepare_ranking,
