@@ -1,4 +1,4 @@
-"""Worker processes on this machine, started again when they die."""
+"""Worker processes on this machine, which are restarted when they die."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RESTART_SECONDS = 2.0  # before a worker that died is started again
 
 
 class Workers:
-    """One worker for each of ``environments``: what its own has beside this process's.
+    """One worker for each of ``environments``, the variables that it has beside this process's.
 
-    They share the machine's cores. ``arguments`` are options of ``worker.main``.
+    The workers share the machine's cores. ``arguments`` are options of ``worker.main``.
     """
 
     def __init__(
@@ -26,20 +26,19 @@ class Workers:
     ) -> None:
         threads = max(1, (os.cpu_count() or 1) // len(environments))
         shared = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self._environments = [{**shared, **own} for own in environments]
+        self._environments = [{**shared, **extra} for extra in environments]
         self._arguments = tuple(arguments)
         self._processes = [self._start(each) for each in self._environments]
         self._stopping = threading.Event()
-        # One thread for the whole life: Linux ties a child's parent-death signal to the thread
-        # that started it.
+        # One thread starts every worker and lives as long as this process: Linux sends the
+        # parent-death signal when the thread that started a child ends.
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable, "-m", "worker.main", "--parent", str(os.getpid()), *self._arguments,
-        ]  # fmt: skip
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the workers.
+        arguments = ("--parent", str(os.getpid()), *self._arguments)
+        command = [sys.executable, "-m", "worker.main", *arguments]
+        # In its own session: Ctrl-C in the terminal reaches this process only, which stops it.
         return subprocess.Popen(command, env=dict(environment), start_new_session=True)
 
     def _watch(self) -> None:
@@ -50,7 +49,7 @@ class Workers:
                     self._processes[index] = self._start(self._environments[index])
 
     def stop(self) -> None:
-        """Let each give its job back; kill what does not stop."""
+        """Ask each worker to give its job back and to stop; kill those that do not stop in time."""
         self._stopping.set()
         self._watcher.join()
         for process in self._processes:

@@ -1,4 +1,8 @@
-"""The job state machine: all that changes a job's status, and the lease that allows it."""
+"""The state machine of jobs: every change of a job's status, and the leases that allow it.
+
+A worker may write for a job only while it holds the job's lease. Whoever ends a job locks its
+comparison's row first and the job's row after it, so that no two transactions wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,15 @@ Json = dict[str, Any]
 
 
 class Fenced(Exception):
-    """The lease is lost: another epoch owns the job, or it is over. Nothing was written."""
+    """The lease does not hold any more, so nothing was written.
+
+    The job has ended, or a later attempt has it.
+    """
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a job, until it expires or is lost."""
+    """The right to work on a job until it expires; each attempt has an epoch of its own."""
 
     job_id: str
     epoch: int
@@ -33,13 +40,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What a heartbeat brings back."""
+    """What a worker learns from a heartbeat."""
 
     cancel_requested: bool
 
 
 def lease_holds(lease: Lease) -> ColumnElement[bool]:
-    """The one condition under which a worker may write."""
+    """The condition under which a worker may write."""
     return and_(
         Job.id == lease.job_id,
         Job.lease_epoch == lease.epoch,
@@ -49,14 +56,14 @@ def lease_holds(lease: Lease) -> ColumnElement[bool]:
 
 
 def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Json) -> None:
-    """Add to a job's history, in the caller's transaction."""
+    """Add an event to a job's history, in the caller's transaction."""
     event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
     event.at = db_now()
     session.add(event)
 
 
 def locked_job(session: Session, lease: Lease) -> Job:
-    """The job's row, locked, if the lease still holds. Raises Fenced."""
+    """The job's row, locked. Raises Fenced if the lease does not hold any more."""
     job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update())
     if job is None:
         raise Fenced
@@ -64,20 +71,20 @@ def locked_job(session: Session, lease: Lease) -> Job:
 
 
 def lock_comparison(session: Session, job_id: str) -> None:
-    """Lock the comparison that a job belongs to, before the job itself is locked."""
+    """Lock the row of the comparison that a job belongs to, if there is one."""
     parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
     query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
     session.execute(query.with_for_update())
 
 
 def locked_with_comparison(session: Session, lease: Lease) -> Job:
-    """The job's row and its comparison's, locked, if the lease still holds. Raises Fenced."""
+    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold."""
     lock_comparison(session, lease.job_id)
     return locked_job(session, lease)
 
 
 def record_status(session: Session, job_id: str, epoch: int, status: Status, **data: Any) -> None:
-    """Every change of status is in the job's history."""
+    """Add a change of status to the job's history."""
     record_event(session, job_id, epoch, "status", {"status": status.value, **data})
 
 
@@ -93,7 +100,7 @@ def enqueue(session: Session, job: Job) -> Job:
 
 
 def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job]) -> Job:
-    """Insert a comparison, running, and its queued children, in the caller's transaction."""
+    """Insert a running comparison and its queued children, in the caller's transaction."""
     enqueue(session, comparison)
     comparison.status = Status.RUNNING
     comparison.started_at = db_now()
@@ -106,7 +113,7 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
 
 
 def store_finished_ranking(session: Session, job: Job) -> Job:
-    """Insert a ranking that a fine-tune computed, already succeeded."""
+    """Insert a ranking that a fine-tune has computed, as a job that succeeded."""
     enqueue(session, job)
     job.status = Status.SUCCEEDED
     job.started_at = job.finished_at = db_now()
@@ -115,12 +122,12 @@ def store_finished_ranking(session: Session, job: Job) -> Job:
 
 
 def close(session: Session, job: Job, status: Status, **values: Any) -> None:
-    """End a job, and nothing that follows from it."""
+    """End a job without regard to its comparison."""
     for name, value in values.items():
         setattr(job, name, value)
     job.status = status
     job.lease_expires_at = None
-    job.state = None  # its files are garbage now
+    job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = (values.get("error") or {}).get("code")
@@ -128,7 +135,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
-    """End a job for good; the caller holds its row and its comparison's."""
+    """End a job and advance its comparison; the caller has locked both rows."""
     close(session, job, status, **values)
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
@@ -136,9 +143,9 @@ def end(session: Session, job: Job, status: Status, **values: Any) -> None:
 
 
 def advance_comparison(session: Session, comparison: Job) -> None:
-    """Let go on what waited, and end a comparison whose children have all ended.
+    """Release the children whose ranking has ended, and end the comparison after its last child.
 
-    The caller holds its row; doing it again does nothing.
+    The caller has locked its row. A second call has no effect.
     """
     if comparison.status in TERMINAL:
         return
@@ -162,7 +169,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
 
 
 def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
-    """Count a crash: another attempt, or the end."""
+    """Count a crash, and queue the job for another attempt or end it."""
     job.crashes += 1
     if job.cancel_requested:
         end(session, job, Status.CANCELLED)
@@ -171,29 +178,29 @@ def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> 
     else:
         delay = backoff * 2 ** (job.crashes - 1)
         requeue(session, job, delay, str(error.get("code", "worker_lost")))
-        job.error = error  # what the last attempt died of stays visible until the next one begins
+        job.error = error  # shown until the next attempt begins
     return Status(job.status)
 
 
 def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) -> None:
-    """Back into the queue."""
+    """Put a running job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
-    job.phase = None  # queued_at stays: a job given back keeps its place
+    job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
     record_status(session, job.id, job.lease_epoch, Status.QUEUED, reason=reason)
 
 
 def ask_to_stop(session: Session, job: Job) -> None:
-    """The next heartbeat tells the worker."""
+    """Ask a running job to stop; its worker learns of it with the next heartbeat."""
     job.cancel_requested = True
     job.updated_at = db_now()
     record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
 
 
 def cancel_children(session: Session, comparison: Job) -> None:
-    """Stop every child that is not over, and the comparison if that was all."""
+    """Stop every child that has not ended, and end the comparison if none is left running."""
     for child in comparisons.unfinished_children(session, comparison.id):
         if child.status == Status.RUNNING:
             ask_to_stop(session, child)
@@ -206,7 +213,7 @@ def cancel_children(session: Session, comparison: Job) -> None:
 def claim(
     database: Database, owner: str, kinds: Sequence[JobKind], lease: timedelta
 ) -> tuple[Lease, Job] | None:
-    """Take the next queued job: highest priority first, then oldest. None when there is none."""
+    """Take the next queued job, by priority and then by age; None if there is none."""
     ready = _ready(kinds)
     values = {
         "lease_epoch": Job.lease_epoch + 1,
@@ -226,7 +233,7 @@ def claim(
     )
     with database.read() as session:
         if session.scalar(select(ready.c.id)) is None:
-            return None  # the common case of a poll, without taking the writer lane
+            return None  # the usual case, checked without SQLite's write lock
     with database.write() as session:
         job = session.scalar(statement)
         if job is None:
@@ -236,7 +243,7 @@ def claim(
 
 
 def _ready(kinds: Sequence[JobKind]) -> CTE:
-    """The row a claim would take, locked on Postgres; others' locks are stepped over."""
+    """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
     return (
         select(Job.id)
         .where(
@@ -255,9 +262,9 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
 def renew(
     database: Database, lease: Lease, duration: timedelta, phase: str | None, progress: Json | None
 ) -> Renewal:
-    """Heartbeat: prolong the lease, store the progress, learn of a cancel. Raises Fenced."""
+    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced."""
     with database.write() as session:
-        wanted = session.scalar(
+        cancel_requested = session.scalar(
             update(Job)
             .where(lease_holds(lease))
             .values(
@@ -269,13 +276,13 @@ def renew(
             )
             .returning(Job.cancel_requested)
         )
-        if wanted is None:
+        if cancel_requested is None:
             raise Fenced
-        return Renewal(bool(wanted))
+        return Renewal(cancel_requested)
 
 
 def advance_comparisons(database: Database) -> None:
-    """Take any step of a comparison that was left untaken."""
+    """Advance every running comparison, in case a process died before it did so."""
     running = and_(Job.kind == JobKind.COMPARISON, Job.status == Status.RUNNING)
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(running)).all()
@@ -288,7 +295,10 @@ def advance_comparisons(database: Database) -> None:
 
 
 def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> Json | None:
-    """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
+    """End a job with its result. Raises Fenced.
+
+    Returns the resume state, whose files are not needed any more.
+    """
     with database.write() as session:
         job = locked_with_comparison(session, lease)
         state = job.state
@@ -299,25 +309,25 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
 
 
 def fail(database: Database, lease: Lease, error: Json) -> None:
-    """Store an error and fail for good. Raises Fenced."""
+    """End a job with an error, without another attempt. Raises Fenced."""
     with database.write() as session:
         end(session, locked_with_comparison(session, lease), Status.FAILED, error=error)
 
 
 def end_cancelled(database: Database, lease: Lease) -> None:
-    """The worker stopped because it was asked to. Raises Fenced."""
+    """End a job whose worker stopped it on request. Raises Fenced."""
     with database.write() as session:
         end(session, locked_with_comparison(session, lease), Status.CANCELLED)
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Give a job back unharmed: the worker is leaving. Nothing is charged. Raises Fenced."""
+    """Queue a job again because its worker is stopping; no crash is counted. Raises Fenced."""
     with database.write() as session:
         requeue(session, locked_job(session, lease), None, "drained")
 
 
 def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
-    """The attempt died: queue it again with backoff, or fail at the last attempt. Raises Fenced."""
+    """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
         job = locked_with_comparison(session, lease)
         return count_crash(session, job, error, backoff)
@@ -328,7 +338,7 @@ def _expired() -> ColumnElement[bool]:
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:
-    """Take back every job whose lease has run out, each in a transaction; their ids."""
+    """End the attempts whose leases have expired, and return the ids of their jobs."""
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(_expired())).all()
     return [job_id for job_id in ids if _take_back(database, job_id, backoff)]
@@ -346,9 +356,10 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
 
 
 def cancel(database: Database, job_id: str) -> Job | None:
-    """Ask a job to stop: at once when queued, within a step when running; else no effect.
+    """End a queued job, or ask a running one to stop; a job that has ended stays as it is.
 
-    A comparison's children are all asked, and it ends with the last of them.
+    All children of a comparison are cancelled, and it ends with the last of them. None if there is
+    no such job.
     """
     with database.write() as session:
         lock_comparison(session, job_id)

@@ -1,4 +1,4 @@
-"""What the jobs of each kind have in common over HTTP: how they are submitted, listed and found."""
+"""The operations that every kind of job has: submit a job, list the jobs and read one."""
 
 from __future__ import annotations
 
@@ -28,36 +28,41 @@ Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
 
 ValidateOnly = Annotated[
-    bool, Query(description="Do every check, create nothing, answer what would be created.")
+    bool,
+    Query(description="Only check the request: create nothing, and answer what would be created."),
 ]
 IdempotencyKey = Annotated[
     str | None,
-    Header(max_length=255, description="The same key and body give the same job for a day."),
+    Header(
+        max_length=255,
+        description="A text of your choice that makes it safe to send a request again: for a day, "
+        "the same key with the same body answers the job that it created first.",
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class KindOfJob:
-    """One kind of job, as its routes and their descriptions have it."""
+    """One kind of job, and what its operations and their descriptions need to know of it."""
 
     kind: JobKind
-    name: str  # in a sentence: "no fine-tune"
+    name: str  # as a sentence has it, such as "fine-tune"
     spec: type[Submission]
     prepare: Callable[[Service, Any], Prepared]
-    bodies: Json  # examples of a submission by their names
+    bodies: Json  # examples of a request by their names
     job: Json  # an example of the answer
-    refusals: tuple[int, ...]  # statuses of the problems that a submission can be answered with
+    refusals: tuple[int, ...]  # statuses with which a submission can be refused
     summary: str
     description: str
 
     def find(self, job: JobDep) -> Job:
-        """A job of this kind."""
+        """The job of this kind that the path names. Raises NotFound."""
         if job.kind != self.kind:
-            raise NotFound(f"{job.id} is no {self.name}; GET /v1/jobs/{job.id} has it")
+            raise NotFound(f"{job.id} is not a {self.name}; GET /v1/jobs/{job.id} has it")
         return job
 
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
-        """Its routes to submit a job, list all and get one; ``more_answers`` a submission has."""
+        """The operations of this kind; ``more_answers`` of a submission are documented too."""
         router = APIRouter(prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"])
         router.post(
             "",
@@ -93,14 +98,17 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
             return _dry_run(service, prepared, spec)
         return _submitted(service, prepared, spec, idempotency_key)
 
-    # FastAPI reads the body's type here; a closure's own variables it could not see.
+    # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
     return create
 
 
 def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
     def get_all(service: ServiceDep, filters: JobFilterDep) -> Page[JobView]:
-        """Newest first."""
+        """Lists the jobs of this kind, newest first.
+
+        Parameters `metadata[key]=value` leave only the jobs that were submitted with these labels.
+        """
         return list_jobs(service, filters, kind)
 
     return get_all
@@ -108,7 +116,7 @@ def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
 
 def _getting(of: KindOfJob) -> Callable[..., JobView]:
     def get_one(job: Any, service: ServiceDep) -> JobView:
-        """The same object as `GET /v1/jobs/{id}`."""
+        """Answers the current state of a job, as `GET /v1/jobs/{id}` does."""
         return get_job(job, service)
 
     get_one.__annotations__["job"] = Annotated[Job, Depends(of.find)]
@@ -116,13 +124,13 @@ def _getting(of: KindOfJob) -> Callable[..., JobView]:
 
 
 def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResponse:
-    """200 with what would be created, and for a fine-tune with what it would take."""
+    """200 with the job that would be created and, for a fine-tune, an estimate of its costs."""
     body: Json = {
         "valid": True,
         "cached": prepared.cached,
         "resolved": shown(prepared.job.resolved),
     }
-    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
+    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
         answer = estimate(service, estimate_spec_of(spec), prepared.subject)
         body["estimate"] = answer.model_dump(mode="json")
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
@@ -131,7 +139,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
 def _submitted(
     service: Service, prepared: Prepared, spec: Submission, key: str | None
 ) -> JSONResponse:
-    """202 with the queued job, or 200 with a stored result."""
+    """202 with the queued job, or 200 with a result that is stored already."""
     job, replayed = prepared.job, False
     if not prepared.cached:
         job, replayed = submit(service, prepared, key, spec.model_dump(mode="json"))
