@@ -78,9 +78,7 @@ def ring_bell(celery: Celery, kind: str) -> bool:
     try:
         celery.send_task(RING, queue=queue_name(kind), retry=False)
     except (OperationalError, OSError) as error:
-        log.warning(
-            "no message was sent for a %s; workers will find it by polling: %s", kind, error
-        )
+        log.warning("no message was sent for a %s; workers find it by polling: %s", kind, error)
         return False
     return True
 

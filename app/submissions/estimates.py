@@ -151,7 +151,10 @@ def _counted(job: Job, result: Json, limit: int, choices: int) -> tuple[LengthBa
 def _of_histogram(
     bins: Sequence[float], counts: Sequence[int], longest: float, limit: int, choices: int
 ) -> RowLength:
-    """Mean lengths, as if each row were as long as the middle of its bin, and so its choices."""
+    """Mean lengths, taking each row to be as long as the middle of its bin.
+
+    All choices of a row are taken to be as long as its longest, whose length was counted.
+    """
     edges = np.minimum(np.array([*bins, np.inf]), max(longest, bins[0] + 1))
     middles = np.minimum((edges[:-1] + edges[1:]) / 2, limit)
     weights = np.array(counts) / max(1, sum(counts))

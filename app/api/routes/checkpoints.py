@@ -83,7 +83,7 @@ def get_checkpoint(row: CheckpointDep) -> CheckpointView:
     responses=answers({**CHECKPOINT, "pinned": True}, 404),
 )
 def pin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
-    """Keeps a checkpoint regardless of its job's `checkpoints.keep`, and from being deleted.
+    """Protects a checkpoint from deletion, also by its job's `checkpoints.keep`.
 
     Pinning a pinned checkpoint has no effect.
     """
@@ -107,10 +107,11 @@ def unpin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
     "/checkpoints/{checkpoint_id}",
     summary="Delete a checkpoint",
     status_code=204,
+    response_description="The checkpoint was deleted.",
     responses=problems(404, 409),
 )
 def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
-    """Deletes a checkpoint's files. Its job's events still name it, and metrics stay.
+    """Deletes a checkpoint and its files. Its job's events and metrics stay.
 
     The answer is 409 while the checkpoint is pinned, while its job has not ended, and while
     another job that continues from it has not ended.

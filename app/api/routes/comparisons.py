@@ -10,7 +10,7 @@ from app.tables import JobKind
 from surgery.schemas.comparison import ComparisonSpec
 
 DESCRIPTION = """\
-Queue one fine-tune for each arm and seed, and tabulate the metrics that they reach.
+Queues one fine-tune for each arm and seed, and tabulates the metrics that they reach.
 
 A ranking that an arm needs is computed once, before the fine-tunes that need it. The comparison
 is `running` from the start and ends with the last of its children, which

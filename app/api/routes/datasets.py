@@ -158,10 +158,11 @@ def get_dataset(row: DatasetDep) -> DatasetView:
     "/{dataset_id}",
     summary="Delete an uploaded dataset",
     status_code=204,
+    response_description="The dataset was deleted.",
     responses=problems(404, 409),
 )
 def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
-    """Deletes a dataset's files. The answer is 409 while a job that uses it has not ended.
+    """Deletes a dataset and its files. The answer is 409 while a job that uses it has not ended.
 
     Jobs that have ended keep their results.
     """

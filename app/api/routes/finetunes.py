@@ -10,7 +10,7 @@ from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described
 from surgery.schemas.finetune import FinetuneSpec
 
-DESCRIPTION = f"""Queue a fine-tune of the selected layers and of the head.
+DESCRIPTION = f"""Queues a fine-tune of the selected layers and of the head.
 
 `selection.policy` says which layers train beside the head:
 

@@ -32,14 +32,17 @@ class NotReady(ServiceError):
 
 
 EXAMPLE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}},
+    200: {
+        "content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}},
+        "description": "The process is alive, or the service ready.",
+    },
     **problems(guarded=False),
 }
 
 
 @router.get("/healthz", summary="Check that the process is alive", responses=EXAMPLE)
 async def healthz() -> Health:
-    """Answers at once. It asks no database and needs no thread, so that load cannot delay it."""
+    """Answers at once. It uses neither the database nor a thread, so that load cannot delay it."""
     return Health()
 
 

@@ -26,6 +26,9 @@ from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
+LISTING = """Lists the {}s that were submitted, newest first.
+
+Parameters `metadata[key]=value` leave only those that were submitted with these labels."""
 
 ValidateOnly = Annotated[
     bool,
@@ -75,12 +78,17 @@ class KindOfJob:
             dependencies=[Depends(require_json)],
         )(_submission(self))
         router.get(
-            "", name=f"get_{self.kind}s", summary=f"List {self.name}s", responses=answers(JOBS)
+            "",
+            name=f"get_{self.kind}s",
+            summary=f"List {self.name}s",
+            description=LISTING.format(self.name),
+            responses=answers(JOBS),
         )(_listing(self.kind))
         router.get(
             "/{job_id}",
             name=f"get_{self.kind}",
             summary=f"Get a {self.name}",
+            description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
             responses=answers(self.job, 404),
         )(_getting(self))
         return router
@@ -105,10 +113,6 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
 
 def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
     def get_all(service: ServiceDep, filters: JobFilterDep) -> Page[JobView]:
-        """Lists the jobs of this kind, newest first.
-
-        Parameters `metadata[key]=value` leave only the jobs that were submitted with these labels.
-        """
         return list_jobs(service, filters, kind)
 
     return get_all
@@ -116,7 +120,6 @@ def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
 
 def _getting(of: KindOfJob) -> Callable[..., JobView]:
     def get_one(job: Any, service: ServiceDep) -> JobView:
-        """Answers the current state of a job, as `GET /v1/jobs/{id}` does."""
         return get_job(job, service)
 
     get_one.__annotations__["job"] = Annotated[Job, Depends(of.find)]

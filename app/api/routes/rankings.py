@@ -20,7 +20,7 @@ from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.resolved import Resolved
 from surgery.schemas.selection import SelectionSpec
 
-DESCRIPTION = f"""Queue a ranking. The result of one that was computed before is answered at once.
+DESCRIPTION = f"""Queues a ranking. The result of one that was computed before is answered at once.
 
 `method` says what the score of a layer is:
 
@@ -88,7 +88,7 @@ def get_selection(
         Format,
         Query(
             alias="format",
-            description="How the selection is written: as a list of names (`json`), as options of "
+            description="How the selection is written: as a list of layers (`json`), as options of "
             "PEFT's configurations (`peft`), as Axolotl's list of unfrozen parameters (`axolotl`), "
             "or as a regular expression (`regex`).",
         ),
