@@ -143,7 +143,10 @@ def is_too_much(error: OperationalError) -> bool:
 
 def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
     log.warning("the database cannot store a value: %s", error.orig)
-    detail = "the database cannot store a value of the request; it is too long or nested too deeply"
+    detail = (
+        "the database cannot store a value of the request: it is too long, nested too deeply or "
+        "out of range"
+    )
     return respond(request, 422, "invalid", detail)
 
 
