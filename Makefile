@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 .PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
-	@echo "make test   the tests, on their own Postgres and Redis (some twenty minutes)"
+	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make check  linter, order of imports and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
@@ -36,7 +36,7 @@ serve: $(VENV)/worker,demo.stamp
 	@$(BIN)/surgeon serve
 
 test: $(VENV)/worker,test.stamp
-	@echo "==> tests: real Postgres, Redis, Celery and encoder, some twenty minutes on two cores"
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, five to twelve minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(VENV)/worker,test.stamp

@@ -1,4 +1,4 @@
-"""Runs migrations on the connection of the service's own engine."""
+"""Runs migrations through the service's own engine, which knows how to begin on SQLite."""
 
 from __future__ import annotations
 

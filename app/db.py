@@ -1,6 +1,6 @@
-"""The database: one synchronous layer for SQLite and Postgres, API and worker.
+"""Access to the database, SQLite or Postgres, for the API and for workers.
 
-The database's clock alone decides about leases; ``db_now`` is that clock.
+Only the database's own clock, ``db_now``, decides whether a lease has expired.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from app.errors import NotMigrated
 from app.settings import Settings
 
-# A server that hangs must be noticed well within a lease.
+# Short enough to notice a server that hangs well within a lease.
 POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
-WRITER_WAIT_SECONDS = 30.0  # for the one writer lane of SQLite
+WRITER_WAIT_SECONDS = 30.0  # SQLite lets one connection write at a time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC, to the microsecond: what is read equals what is stored.
+    """A moment in UTC, stored and read to the microsecond.
 
-    timestamptz on Postgres, whole microseconds since 1970 on SQLite.
+    The column is a timestamptz on Postgres and holds microseconds since 1970 on SQLite.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no type for moments; a double holds whole microseconds until 2255."""
+        """The column's type: SQLite has none for moments, and a double is exact until 2255."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(Float())
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """To the database."""
+        """A moment as it is stored."""
         return (value - EPOCH) // MICROSECOND if value and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From the database."""
+        """A moment as it was stored, in UTC."""
         if value is None:
             return None
         if dialect.name == "sqlite":
@@ -66,7 +66,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801  # reads as the SQL function it is
-    """The database's clock, plus so many seconds."""
+    """The time by the database's clock, plus a number of seconds."""
 
     type = Instant()
     inherit_cache = False
@@ -83,13 +83,13 @@ def _now_postgres(element: db_now, *_: object, **__: object) -> str:
 
 @compiles(db_now, "sqlite")
 def _now_sqlite(element: db_now, *_: object, **__: object) -> str:
-    # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to some 40 µs everywhere.
+    # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to about 40 µs everywhere.
     seconds = f"(julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f}"
     return f"round(({seconds}) * 1000000.0)"
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # transactions are begun by _begin_sqlite
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -97,9 +97,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Reads begin plainly; writes take the one writer lane at once, waiting with jitter.
+    """Begin a transaction; one that writes takes SQLite's single write lock at once.
 
-    SQLite's own busy handler starves writers under load: short tries with random pauses do not.
+    It tries again after random pauses, because SQLite's own busy handler starves writers under
+    load.
     """
     if not connection.get_execution_options().get("writes"):
         connection.exec_driver_sql("BEGIN")
@@ -117,7 +118,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Database:
-    """An engine and its two kinds of transaction."""
+    """A database, with one kind of transaction that reads and one that writes."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -133,19 +134,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that changes nothing."""
+        """A transaction that only reads."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction committed on leaving, rolled back on an error."""
+        """A transaction that is committed at the end, or rolled back on an error."""
         engine = self.engine.execution_options(writes=True)
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         self.engine.dispose()
 
     def is_at_head(self) -> bool:
@@ -160,7 +161,7 @@ class Database:
 
 
 def alembic_config(url: str) -> Config:
-    """Where the migrations are: inside the installed package, or at the root of a checkout."""
+    """Alembic's configuration: migrations are in the installed package or in the source tree."""
     installed = Path(__file__).parent / "migrations"
     config = Config()
     folder = installed if installed.is_dir() else Path(__file__).parent.parent / "alembic"
@@ -170,10 +171,10 @@ def alembic_config(url: str) -> Config:
 
 
 def open_database(settings: Settings) -> Database:
-    """The database, at its newest migration.
+    """The database, with every migration applied.
 
-    The embedded one is migrated here; a production database is never changed by starting a
-    process: raises NotMigrated.
+    An embedded database is migrated here. Starting a process never changes a Postgres database;
+    if that lacks migrations, NotMigrated is raised.
     """
     database = Database(settings.resolved_database_url)
     if not database.is_at_head():

@@ -1,4 +1,4 @@
-"""What the service can refuse or fail with: errors of HTTP requests, and of starting a process."""
+"""Expected errors: those that HTTP requests are answered with, and those of starting a process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
-    """An expected failure with its answer."""
+    """An error that a request is answered with; its docstring is the default message."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -20,14 +20,14 @@ class ServiceError(Exception):
 
 
 class NotFound(ServiceError):
-    """No such object."""
+    """There is no such object."""
 
     status = 404
     code = "not_found"
 
 
 class Conflict(ServiceError):
-    """The object's state does not allow this."""
+    """The state of the object does not allow this."""
 
     status = 409
     code = "conflict"
@@ -62,11 +62,11 @@ class Unprocessable(ServiceError):
 
 
 class Refused(Exception):
-    """The service will not start like this; the message says why and what to do."""
+    """The service refuses to start; the message says why and what to do."""
 
 
 class Misconfigured(Exception):
-    """A variable of the environment cannot be what it is set to; the message names it."""
+    """An environment variable has an unusable value; the message names the variable."""
 
 
 class NotMigrated(RuntimeError):

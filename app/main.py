@@ -1,4 +1,4 @@
-"""The API process: the application, alone or with workers beside it."""
+"""The API process: the application, by itself or together with workers."""
 
 from __future__ import annotations
 
@@ -38,18 +38,35 @@ from app.workers import Workers
 from surgery import __version__
 
 DESCRIPTION = """
-Name a pretrained encoder and a dataset: get its layers ranked by Fisher information, and get it
-fine-tuned on just the layers worth tuning.
+Name a pretrained encoder and a dataset. The service ranks the encoder's layers by Fisher
+information or another method, and fine-tunes only the layers that are worth it.
 
-Everything that runs is a job: `GET /v1/jobs/{id}` polls any of them. Errors are
-`application/problem+json` and say where and what to do.
+Rankings, fine-tunes and comparisons run as jobs: a request to create one answers with the job's id,
+and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every error is answered as
+`application/problem+json` (RFC 9457) and says which field is wrong and what to do.
+
+If the service has API keys configured, send one as `Authorization: Bearer sk_…`.
 """
+TAGS = {
+    "models": "Models of the Hugging Face Hub and of mirrors: their layers and sizes.",
+    "tasks": "Presets: the tasks of GLUE and SuperGLUE, ready to train and evaluate on.",
+    "datasets": "Datasets that you upload. Every row is checked before anything is stored.",
+    "rankings": "Rankings of a model's layers by how much they matter for a dataset.",
+    "fine-tunes": "Fine-tunes, which train only the selected layers and the task's head.",
+    "comparisons": "Several ways to fine-tune, on the same data and with the same seeds.",
+    "estimates": "The memory and time that fine-tunes would take, before anything runs.",
+    "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
+    "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
+    "platform": "Whether the service is alive and ready. These operations need no API key.",
+}
+
+GUARDED = (models, tasks, datasets, rankings, finetunes, comparisons, estimates, jobs, checkpoints)
 
 log = logging.getLogger("surgeon.serve")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application; settings from the environment when none are given."""
+    """The application; the settings come from the environment unless they are given."""
     settings = settings or settings_from_environment()
     database = open_database(settings)
     service = Service(settings, database, open_storage(settings), make_ring(settings))
@@ -60,26 +77,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database.close()
 
     app = FastAPI(
-        title="Layer Surgeon", version=__version__, description=DESCRIPTION, lifespan=lifespan
+        title="Layer Surgeon",
+        version=__version__,
+        description=DESCRIPTION,
+        openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
+        lifespan=lifespan,
     )
     app.state.service = service
     install_handlers(app)
     app.add_middleware(
-        RequestMiddleware, upload_max_bytes=settings.upload_max_bytes,
+        RequestMiddleware,
+        upload_max_bytes=settings.upload_max_bytes,
         any_host=bool(settings.api_key_hashes),
-    )  # fmt: skip
+    )
     checks = [Depends(refuse_nul), Depends(check_query)]
-    guarded = [Depends(require_key), *checks]
-    for module in (
-        models, tasks, datasets, rankings, finetunes, comparisons, estimates, jobs, checkpoints,
-    ):  # fmt: skip
-        app.include_router(module.router, dependencies=guarded)
+    with_key = [Depends(require_key), *checks]
+    for module in GUARDED:
+        app.include_router(module.router, dependencies=with_key)
     app.include_router(health.router, dependencies=checks)
     return app
 
 
 def check_address(settings: Settings, host: str) -> None:
-    """Only loopback may go without API keys."""
+    """Raises Refused if other machines can reach the address and no API key is configured."""
     if settings.api_key_hashes or is_loopback(host):
         return
     raise Refused(
@@ -89,25 +109,30 @@ def check_address(settings: Settings, host: str) -> None:
 
 
 def serve_api(settings: Settings, host: str, port: int) -> None:
-    """The API until a signal stops it."""
+    """Run the API until a signal stops it."""
     check_address(settings, host)
-    # Requests that read a model's files compute; the thread that answers others waits for one of
-    # them no longer than this.
+    # Requests that read a model's files hold the interpreter; this is the longest time in seconds
+    # that the thread which answers other requests waits for one of them.
     sys.setswitchinterval(0.001)
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=host, port=port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=5, server_header=False,
-    )  # fmt: skip
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
     uvicorn.Server(config).run()
 
 
 def serve_embedded(
     settings: Settings, host: str, port: int, workers: int, ready: Callable[[], None]
 ) -> None:
-    """API and workers on the embedded database; Ctrl-C stops all."""
+    """Run the API and workers on the embedded database until Ctrl-C or a signal stops them all."""
     check_address(settings, host)
-    signal.signal(signal.SIGTERM, _exit)  # uvicorn raises it again once it has shut down
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn raises the signal again after its shutdown
     create_app(settings)  # migrates the database before workers open it
     pool = Workers([{}] * workers)
     try:

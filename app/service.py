@@ -1,4 +1,4 @@
-"""The parts that a running API process is made of."""
+"""What a running API process consists of."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ class Service:
     settings: Settings
     database: Database
     storage: Storage
-    ring: Callable[[Job], None]  # tell workers that a job waits; may do nothing, never fails
+    ring: Callable[[Job], None]  # tells workers that a job waits; never fails

@@ -1,4 +1,4 @@
-"""Every setting of the service, read from the environment in this one place."""
+"""The settings of the service. This is the only module that reads them from the environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from surgery.io.sources import Sources
 
 
 def _seconds(value: object) -> object:
-    """The environment holds text: "0.5" is half a second."""
+    """A number of seconds as the environment writes it, such as "0.5"; other values unchanged."""
     if isinstance(value, str) and value.replace(".", "", 1).isdigit():
         return float(value)
     return value
@@ -34,61 +34,108 @@ KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Settings(BaseSettings):
-    """Variables named ``SURGEON_…``; hyper-parameters are not settings but part of a job's spec."""
+    """Settings from variables ``SURGEON_…``. Hyper-parameters belong to a job's spec instead."""
 
     model_config = SettingsConfigDict(env_prefix="SURGEON_", frozen=True, populate_by_name=True)
 
     data_dir: Path = Field(
-        Path("surgeon-data"), description="Embedded database, artifacts, caches."
+        Path("surgeon-data"),
+        description="Directory of the embedded database, of artifacts and of caches.",
     )
-    database_url: str = Field("", description="Postgres DSN; empty: SQLite in the data directory.")
+    database_url: str = Field(
+        "", description="DSN of a Postgres database; empty: SQLite in the data directory."
+    )
     redis_url: SecretStr | None = Field(
-        None, description="Celery's broker; absent: workers poll the database."
+        None, description="URL of Celery's broker; unset: workers only poll the database."
     )
     artifacts_url: str = Field(
-        "", description="fsspec URL of artifacts; empty: the data directory."
+        "", description="fsspec URL of a store for artifacts; empty: the data directory."
     )
     mirror_dir: str = Field(
-        "", description="Mirror directories, searched in order, separated as in PATH."
+        "",
+        description="Directories with copies of models and datasets, separated as in PATH. They "
+        "are searched in order, before the Hugging Face Hub is asked.",
     )
     offline: bool = Field(False, description="Never ask the Hugging Face Hub.")
     hf_token: SecretStr | None = Field(
-        None, validation_alias="HF_TOKEN", description="For gated models; reaches the Hub only."
+        None,
+        validation_alias="HF_TOKEN",
+        description="Token for gated models. It is sent to the Hugging Face Hub only.",
     )
     api_key_hashes: Annotated[list[KeyHash], NoDecode] = Field(
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
     )
-    upload_max_bytes: int = Field(2 << 30, ge=1, description="Largest upload.")
-    lease: Seconds = timedelta(seconds=60)  # six missed heartbeats
-    heartbeat: Seconds = timedelta(seconds=10)
-    fence_margin: Seconds = timedelta(seconds=15)  # a worker stops itself so long before its lease
-    sweep: Seconds = timedelta(seconds=15)
-    poll: Seconds = timedelta(seconds=5)
-    grace: Seconds = timedelta(seconds=20)  # for a child to stop by itself
-    deadline: Seconds = timedelta(hours=24)  # for one attempt at a job
-    load: Seconds = timedelta(minutes=15)  # for a job's process to load a model and open its data
-    retry_backoff: Seconds = timedelta(seconds=2)  # doubled at each crash
-    max_attempts: int = Field(3, ge=1)
-    jobs_per_child: int = Field(50, ge=1, description="A worker process is replaced after so many.")
+    upload_max_bytes: int = Field(
+        2 << 30, ge=1, description="Largest upload in bytes, as sent and when unpacked."
+    )
+    lease: Seconds = Field(
+        timedelta(seconds=60),  # six missed heartbeats
+        description="A job is taken from its worker after this time without a heartbeat.",
+    )
+    heartbeat: Seconds = Field(
+        timedelta(seconds=10), description="Time between two heartbeats of a worker."
+    )
+    fence_margin: Seconds = Field(
+        timedelta(seconds=15),
+        description="A worker that cannot renew its lease stops its job this long before the end.",
+    )
+    sweep: Seconds = Field(
+        timedelta(seconds=15), description="Time between two searches for lost jobs and garbage."
+    )
+    poll: Seconds = Field(
+        timedelta(seconds=5), description="Time between two looks of an idle worker for a job."
+    )
+    grace: Seconds = Field(
+        timedelta(seconds=20), description="Time that a job's process has to stop by itself."
+    )
+    deadline: Seconds = Field(
+        timedelta(hours=24), description="Longest time for one attempt at a job."
+    )
+    load: Seconds = Field(
+        timedelta(minutes=15),
+        description="Longest time for a job's process to load the model and to open the data.",
+    )
+    retry_backoff: Seconds = Field(
+        timedelta(seconds=2),
+        description="Pause before a job's second attempt; it doubles with each further attempt.",
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="A job fails for good when this many attempts have crashed."
+    )
+    jobs_per_child: int = Field(
+        50, ge=1, description="A worker replaces the process that runs jobs after this many jobs."
+    )
     gpus_per_worker: int = Field(
-        1, ge=1, description="A machine's GPUs are shared out among workers, so many to each: the "
-        "most processes of one of its jobs.",
-    )  # fmt: skip
+        1,
+        ge=1,
+        description="How many of a machine's GPUs each worker gets; also the largest number of "
+        "processes for one job.",
+    )
     job_memory_bytes: int | None = Field(
-        None, ge=1 << 30, description="Memory that each process of a job may take for itself; "
-        "absent: all that the machine or its container has.",
-    )  # fmt: skip
+        None,
+        ge=1 << 30,
+        description="Memory limit of each process of a job; unset: all that the machine or its "
+        "container has.",
+    )
     prefix_memory_bytes: int | None = Field(
-        None, ge=0, description="A job's frozen prefix may take; absent: a quarter of what is free."
+        None,
+        ge=0,
+        description="Memory limit of one job's prefix cache; unset: a quarter of the free memory.",
     )
     prefix_disk_bytes: int | None = Field(
-        None, ge=0, description="All kept prefixes may take; absent: a quarter of the free disk."
+        None,
+        ge=0,
+        description="Disk limit of all prefix caches together; unset: a quarter of the free disk.",
     )
     artifact_cache_bytes: int | None = Field(
-        None, ge=0, description="Artifacts fetched from an object store may take on this disk; "
-        "absent: a quarter of what is free.",
-    )  # fmt: skip
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+        None,
+        ge=0,
+        description="Disk limit of local copies of artifacts from an object store; unset: a "
+        "quarter of the free disk.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="Least severe messages that are logged."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -106,12 +153,12 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether the database is the service's own file."""
+        """Whether the database is an SQLite file of the service."""
         return self.resolved_database_url.startswith("sqlite")
 
     @property
     def resolved_database_url(self) -> str:
-        """The database as SQLAlchemy names it."""
+        """The URL of the database, as SQLAlchemy takes it."""
         if not self.database_url:
             return f"sqlite:///{self.data_dir.resolve() / 'surgeon.db'}"
         for short in ("postgres://", "postgresql://"):
@@ -121,12 +168,12 @@ class Settings(BaseSettings):
 
     @property
     def resolved_artifacts_url(self) -> str:
-        """Where artifacts live, as fsspec names it."""
+        """The URL or folder of the artifacts, as fsspec takes it."""
         return self.artifacts_url or str(self.data_dir.resolve() / "artifacts")
 
     @property
     def sources(self) -> Sources:
-        """Where models and datasets are looked for."""
+        """Where models and datasets are searched for."""
         mirrors = tuple(Path(part) for part in self.mirror_dir.split(os.pathsep) if part)
         return Sources(
             mirrors=mirrors,
@@ -138,7 +185,10 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings_from_environment() -> Settings:
-    """The process's settings. Raises Misconfigured, which shows no value: some are secret."""
+    """The settings of this process.
+
+    Raises Misconfigured, whose message shows no values, as some of them are secret.
+    """
     try:
         return Settings()
     except ValidationError as error:

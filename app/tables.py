@@ -1,4 +1,4 @@
-"""The rows of the database, and identifiers that sort by the time they were made.
+"""The tables of the database.
 
 Only ``app.jobs.state_machine`` changes a job's status.
 """
@@ -30,22 +30,25 @@ from app.db import Instant
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-# SQLite counts only INTEGER primary keys up by itself.
+# SQLite numbers rows by itself only if the primary key is an INTEGER.
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 
 def new_id(prefix: str) -> str:
-    """``rk_01k9…``: 48 bits of milliseconds, then 80 random bits, as in a ULID."""
+    """A new id such as ``rk_01k9…``; ids of one prefix sort by the time they were made.
+
+    As in a ULID, 48 bits are milliseconds and 80 bits are random.
+    """
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     digits = [ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)]
     return f"{prefix}_{''.join(digits)}"
 
 
 class Status(StrEnum):
-    """Where a job stands."""
+    """The status of a job."""
 
-    QUEUED = "queued"  # waits for a worker, first or again
-    RUNNING = "running"  # a worker holds its lease
+    QUEUED = "queued"  # waits for a worker, for its first attempt or another one
+    RUNNING = "running"  # a worker holds its lease; a comparison's children run
     SUCCEEDED = "succeeded"  # its result is stored
     FAILED = "failed"  # its error is stored
     CANCELLED = "cancelled"  # stopped because someone asked
@@ -54,26 +57,26 @@ class Status(StrEnum):
 TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
-class Kind(StrEnum):
-    """What a job does."""
+class JobKind(StrEnum):
+    """The kind of a job."""
 
     RANKING = "ranking"
     FINETUNE = "finetune"
-    COMPARISON = "comparison"  # runs through its children, no worker holds it
+    COMPARISON = "comparison"  # runs as its children; no worker claims it
 
 
-WORKED = (Kind.RANKING, Kind.FINETUNE)
-"""What workers claim; each kind has a queue of its own name."""
+WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE)
+"""The kinds that workers claim. Each has a Celery queue."""
 
 
 class Base(DeclarativeBase):
-    """Every table."""
+    """The base class of every table."""
 
     type_annotation_map = {dict[str, Any]: Json, datetime: Instant()}  # noqa: RUF012
 
 
 class Job(Base):
-    """One piece of work, and its place in the queue."""
+    """A ranking, fine-tune or comparison, with its place in the queue."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -93,7 +96,7 @@ class Job(Base):
     dataset: Mapped[str] = mapped_column(String(300), index=True)
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
-    waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking; not claimed before
+    waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))
@@ -105,14 +108,14 @@ class Job(Base):
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
-    not_before: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # the earliest time of the next attempt
+    rung_at: Mapped[datetime | None]  # when workers were last told that it waits
 
     spec: Mapped[dict[str, Any]]
     resolved: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
-    state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune goes on
+    state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
@@ -123,7 +126,7 @@ class Job(Base):
 
 
 class JobEvent(Base):
-    """Something that happened to a job, written in the transaction that made it happen."""
+    """Something that happened to a job, written in the same transaction as the change."""
 
     __tablename__ = "job_events"
     __table_args__ = (Index("job_events_job", "job_id", "seq"),)
@@ -137,7 +140,7 @@ class JobEvent(Base):
 
 
 class Metric(Base):
-    """One number measured at one step; an attempt that repeats a step replaces it."""
+    """One number measured at one step. An attempt that repeats the step overwrites it."""
 
     __tablename__ = "metrics"
 
@@ -150,7 +153,7 @@ class Metric(Base):
 
 
 class Checkpoint(Base):
-    """A checkpoint that is whole; its files are reached through this row alone."""
+    """A complete checkpoint. Its files are found through this row only."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (UniqueConstraint("job_id", "step"),)
@@ -171,7 +174,7 @@ class Checkpoint(Base):
 
 
 class Dataset(Base):
-    """An uploaded dataset; its identity is its content."""
+    """An uploaded dataset, identified by its content."""
 
     __tablename__ = "datasets"
 
@@ -183,7 +186,7 @@ class Dataset(Base):
 
 
 class IdempotencyKey(Base):
-    """The answer a key was given, for a day."""
+    """The job that the first request with an idempotency key created; kept for a day."""
 
     __tablename__ = "idempotency_keys"
 

@@ -1,4 +1,4 @@
-"""Worker processes on this machine, started again when they die."""
+"""Worker processes on this machine, which are restarted when they die."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESTART_SECONDS = 2.0  # before a worker that died is started again
 
 
 class Workers:
-    """One worker for each of ``environments``: what its own has beside this process's.
+    """One worker for each of ``environments``, the variables that it has beside this process's.
 
     They share ``cores``, all of the machine's unless given. ``arguments`` are options of
     ``worker.main``.
@@ -33,16 +33,15 @@ class Workers:
         self._arguments = ("--cores", str(share), *arguments)
         self._processes = [self._start(each) for each in self._environments]
         self._stopping = threading.Event()
-        # One thread for the whole life: Linux ties a child's parent-death signal to the thread
-        # that started it.
+        # One thread starts every worker and lives as long as this process: Linux sends the
+        # parent-death signal when the thread that started a child ends.
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable, "-m", "worker.main", "--parent", str(os.getpid()), *self._arguments,
-        ]  # fmt: skip
-        # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop the workers.
+        arguments = ("--parent", str(os.getpid()), *self._arguments)
+        command = [sys.executable, "-m", "worker.main", *arguments]
+        # In its own session: Ctrl-C in the terminal reaches this process only, which stops it.
         return subprocess.Popen(command, env=dict(environment), start_new_session=True)
 
     def _watch(self) -> None:
@@ -53,7 +52,7 @@ class Workers:
                     self._processes[index] = self._start(self._environments[index])
 
     def stop(self) -> None:
-        """Let each give its job back; kill what does not stop."""
+        """Ask each worker to give its job back and to stop; kill those that do not stop in time."""
         self._stopping.set()
         self._watcher.join()
         for process in self._processes:

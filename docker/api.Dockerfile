@@ -1,14 +1,14 @@
-# The API and the migrations: no torch.
+# The image of the API and of the migrations, without torch.
 #
 #   docker build -f docker/api.Dockerfile -t layer-surgeon-api:0.1.0 .
 #
-# For artifacts in an object store add its fsspec package: --build-arg STORAGE_PACKAGE=s3fs
+# For artifacts in an object store, add its fsspec package: --build-arg STORAGE_PACKAGE=s3fs
 
 FROM python:3.11.15-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# Without pip: the final image installs nothing.
+# The environment has no pip, because nothing is installed in the final image.
 RUN python -m venv --without-pip /opt/venv
 COPY constraints.txt ./
 RUN python -m pip install --constraint constraints.txt hatchling
@@ -27,8 +27,8 @@ RUN set -- /wheels/*.whl && \
 FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="layer-surgeon-api" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The data directory is the only place written to. Uploads are spooled to TMPDIR: on the volume, as
-# /tmp is memory where the root is read-only.
+# Only the data directory is written to. Uploads are buffered in TMPDIR, which is on the volume
+# because /tmp is in memory if the root file system is read-only.
 ENV PATH="/opt/venv/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -43,7 +43,7 @@ RUN groupadd --gid 10001 surgeon && \
     install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/surgeon \
         /var/lib/surgeon/artifacts /var/lib/surgeon/cache /var/lib/surgeon/tmp
 COPY --from=build /opt/venv /opt/venv
-# Empty and root's: Python looks for modules where it is started.
+# Python looks for modules in the directory where it is started, so that is empty and read-only.
 WORKDIR /opt/surgeon
 USER 10001:10001
 EXPOSE 8000

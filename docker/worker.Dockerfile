@@ -1,26 +1,26 @@
-# A worker, for NVIDIA GPUs or for CPUs.
+# The image of a worker, for NVIDIA GPUs or for CPUs.
 #
 #   docker build -f docker/worker.Dockerfile -t layer-surgeon-worker:0.1.0-cuda .
 #   docker build -f docker/worker.Dockerfile -t layer-surgeon-worker:0.1.0-cpu \
 #       --build-arg TORCH_VARIANT=cpu --build-arg TORCH_INDEX_URL=<index of CPU wheels> .
 #
-# The wheel of torch that pip finds by itself on Linux is the CUDA build and brings CUDA along, so no
-# CUDA base image is needed: the host has the driver and the NVIDIA container toolkit. CPU builds
-# are on an index of their own: PyTorch's installation page names it, or use your own mirror.
+# By default, pip on Linux installs torch with CUDA, so no CUDA base image is needed; the host needs
+# the driver and the NVIDIA container toolkit. Torch for CPUs is on a separate index, which the
+# installation page of PyTorch names; a mirror of it will do, too.
 #
-# For artifacts in an object store add its fsspec package: --build-arg STORAGE_PACKAGE=s3fs
-# For trackers beside TensorBoard: --build-arg WORKER_EXTRAS=worker,mlflow,wandb
+# For artifacts in an object store, add its fsspec package: --build-arg STORAGE_PACKAGE=s3fs
+# For other trackers than TensorBoard: --build-arg WORKER_EXTRAS=worker,mlflow,wandb
 
 FROM python:3.11.15-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 WORKDIR /src
-# Without pip: the final image installs nothing.
+# The environment has no pip, because nothing is installed in the final image.
 RUN python -m venv --without-pip /opt/venv
 COPY constraints.txt ./
 RUN python -m pip install --constraint constraints.txt hatchling
-# torch first: gigabytes that stay cached while the source changes. Only torch comes from the index
-# of CPU wheels, what it needs comes with the rest.
+# Torch is installed first, so that its gigabytes stay cached when the source changes. Only torch
+# itself comes from the index of CPU wheels; its dependencies are installed with the rest.
 ARG TORCH_VARIANT=cuda
 ARG TORCH_INDEX_URL=""
 RUN set -- python -m pip --python /opt/venv/bin/python install && \
@@ -47,7 +47,7 @@ RUN set -- /wheels/*.whl && \
 FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="layer-surgeon-worker" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The data directory is the only place written to.
+# Only the data directory is written to.
 ENV PATH="/opt/venv/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -57,20 +57,21 @@ ENV PATH="/opt/venv/bin:${PATH}" \
     HF_HUB_DISABLE_TELEMETRY=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     SURGEON_DATA_DIR=/var/lib/surgeon
-# The ids are the API's: both write the same volumes.
+# The user has the same ids as in the API's image, because both write to the same volumes.
 RUN groupadd --gid 10001 surgeon && \
     useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp \
         --shell /usr/sbin/nologin surgeon && \
     install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/surgeon \
         /var/lib/surgeon/artifacts /var/lib/surgeon/cache /var/lib/surgeon/tmp
 COPY --from=build /opt/venv /opt/venv
-# Empty and root's: Python looks for modules where it is started.
+# Python looks for modules in the directory where it is started, so that is empty and read-only.
 WORKDIR /opt/surgeon
 USER 10001:10001
-# Saves the running job's state and gives the job back; give it more than SURGEON_GRACE to do so.
+# On this signal a worker saves the running job's state and gives the job back. Allow it more time
+# than SURGEON_GRACE.
 STOPSIGNAL SIGTERM
-# Healthy while it keeps the process that runs jobs. Redis and Postgres are not asked: a worker
-# outlives their restarts.
+# A worker is healthy while its process that runs jobs exists. Redis and Postgres are not asked,
+# because a worker survives their restarts.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import pathlib, sys; sys.exit(not any(b'-m\\0worker.child\\0' in p.read_bytes() for p in pathlib.Path('/proc').glob('[0-9]*/cmdline')))"]
 CMD ["surgeon", "worker"]

@@ -19,7 +19,7 @@ from app.db import open_database
 from app.errors import Misconfigured, NotMigrated
 from app.jobs.queue import RING, make_celery, queue_name, ring_bell
 from app.settings import Settings, settings_from_environment
-from app.tables import WORKED, Job, Kind
+from app.tables import WORKER_KINDS, Job, JobKind
 from app.workers import Workers
 from worker.protocol import PR_SET_PDEATHSIG
 from worker.supervisor.attempt import Parts
@@ -30,7 +30,7 @@ log = logging.getLogger("surgeon.worker")
 THREADS = "OMP_NUM_THREADS"
 
 
-def run_worker(settings: Settings, kinds: Sequence[Kind], gpus: Sequence[Gpu] = ()) -> None:
+def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu] = ()) -> None:
     """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured.
 
     ``gpus`` are those that its jobs will see, for the log.
@@ -63,7 +63,7 @@ def run_poller(supervisor: Supervisor) -> None:
     supervisor.run()
 
 
-def _run_celery(parts: Parts, kinds: Sequence[Kind]) -> None:
+def _run_celery(parts: Parts, kinds: Sequence[JobKind]) -> None:
     """Celery hears the bell; the supervisor, on a thread that lives as long, does the work."""
     celery = make_celery(parts.settings)
 
@@ -120,13 +120,15 @@ def stop_with_parent(parent: int) -> None:
 def main() -> None:
     """``python -m worker.main [--queues ranking,finetune] [--parent PID] [--cores N]``."""
     parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
-    parser.add_argument("--queues", default=",".join(WORKED), help="kinds of job to serve")
+    parser.add_argument("--queues", default=",".join(WORKER_KINDS), help="kinds of job to serve")
     parser.add_argument("--parent", type=int, help="stop when this process dies")
     parser.add_argument("--cores", type=int, help="share of the machine's cores for its jobs")
     given = parser.parse_args()
-    unknown = set(given.queues.split(",")) - set(WORKED)
+    unknown = set(given.queues.split(",")) - set(WORKER_KINDS)
     if unknown:
-        parser.error(f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(WORKED)}")
+        parser.error(
+            f"unknown queue {', '.join(sorted(unknown))}; there are: {', '.join(WORKER_KINDS)}"
+        )
     try:
         settings = settings_from_environment()
     except Misconfigured as error:
@@ -142,7 +144,7 @@ def main() -> None:
     if given.cores and not os.environ.get(THREADS):
         os.environ[THREADS] = str(given.cores)  # of the processes that run its jobs
     try:
-        run_worker(settings, [Kind(name) for name in given.queues.split(",")], *shares)
+        run_worker(settings, [JobKind(name) for name in given.queues.split(",")], *shares)
     except NotMigrated as error:
         sys.exit(str(error))
 

@@ -1,4 +1,4 @@
-"""Jobs, their events and metrics, checkpoints, datasets, idempotency keys."""
+"""Create jobs, their events and metrics, checkpoints, datasets and idempotency keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints inside an epoch, and pinned ones."""
+"""Allow checkpoints inside an epoch, and pins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Children of a comparison: found by their parent, some wait for a ranking."""
+"""Find a comparison's children by their parent, and let them wait for a ranking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Not in a batch: that would rebuild a table to which others refer.
+    # A batch would rebuild the table, to which foreign keys of others refer.
     op.add_column("jobs", sa.Column("waits_for", sa.String(length=40), nullable=True))
     op.create_index("jobs_parent", "jobs", ["parent"])
 

@@ -1,7 +1,7 @@
-"""SQLite: moments as whole microseconds, where seconds with a finer fraction were.
+"""Store moments on SQLite as whole microseconds instead of seconds with a fraction.
 
-The columns stay doubles, which hold whole microseconds exactly until 2255. Postgres keeps whole
-microseconds by itself.
+The columns stay doubles, which hold whole microseconds exactly until 2255. Postgres stores whole
+microseconds anyway.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ depends_on = None
 
 MOMENTS = {
     "jobs": (
-        "lease_expires_at", "not_before", "rung_at", "created_at", "queued_at", "started_at",
-        "finished_at", "updated_at", "heartbeat_at",
+        "lease_expires_at",
+        "not_before",
+        "rung_at",
+        "created_at",
+        "queued_at",
+        "started_at",
+        "finished_at",
+        "updated_at",
+        "heartbeat_at",
     ),
     "job_events": ("at",),
     "metrics": ("at",),
     "checkpoints": ("created_at",),
     "datasets": ("created_at",),
     "idempotency_keys": ("created_at",),
-}  # fmt: skip
+}
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""What routes take: the service's parts, an API key, and rows by their id."""
+"""What routes depend on: the service's parts, an API key, and rows found by their id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.tables import Checkpoint, Dataset, Job
 
 
 def get_service(request: Request) -> Service:
-    """The parts this application was created with."""
+    """The parts that this application was created with."""
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
@@ -24,7 +24,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 
 
 def require_key(request: Request, service: ServiceDep) -> None:
-    """Check the API key where keys are configured."""
+    """Raises Unauthorized unless the request has an accepted API key, or no keys are configured."""
     accepted = service.settings.api_key_hashes
     if not accepted:
         return
@@ -33,7 +33,7 @@ def require_key(request: Request, service: ServiceDep) -> None:
     if scheme.lower() != "bearer" or not key.strip():
         raise Unauthorized(headers=challenge)
     given = hashlib.sha256(key.strip().encode()).hexdigest()
-    # Every hash is compared: the time taken tells nothing.
+    # Every hash is compared, so that the time it takes reveals nothing about the keys.
     matches = [hmac.compare_digest(given, known) for known in accepted]
     if not any(matches):
         raise Unauthorized(
@@ -44,17 +44,26 @@ def require_key(request: Request, service: ServiceDep) -> None:
 
 
 def require_json(request: Request) -> None:
-    """A JSON body must say so: else a web page could post one without asking."""
+    """Raises WrongMediaType unless the body is declared as JSON.
+
+    A browser lets any web page post other types to this service without asking it first.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise WrongMediaType(f"the body must be application/json, not {kind or 'untyped'!r}")
 
 
-ObjectId = Annotated[str, Path(max_length=64, description="The object's id.")]
+JobId = Annotated[str, Path(max_length=64, description="The id of a job.")]
+DatasetId = Annotated[
+    str, Path(max_length=64, description="The id of an uploaded dataset, such as `ds_…`.")
+]
+CheckpointId = Annotated[
+    str, Path(max_length=64, description="The id of a checkpoint, such as `ck_…`.")
+]
 
 
-def find_job(job_id: ObjectId, service: ServiceDep) -> Job:
-    """A job of any kind."""
+def find_job(job_id: JobId, service: ServiceDep) -> Job:
+    """The job of any kind that the path names. Raises NotFound."""
     with service.database.read() as session:
         job = session.get(Job, job_id)
     if job is None:
@@ -62,8 +71,8 @@ def find_job(job_id: ObjectId, service: ServiceDep) -> Job:
     return job
 
 
-def find_dataset(dataset_id: ObjectId, service: ServiceDep) -> Dataset:
-    """An uploaded dataset."""
+def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
+    """The uploaded dataset that the path names. Raises NotFound."""
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None:
@@ -71,8 +80,8 @@ def find_dataset(dataset_id: ObjectId, service: ServiceDep) -> Dataset:
     return row
 
 
-def find_checkpoint(checkpoint_id: ObjectId, service: ServiceDep) -> Checkpoint:
-    """A checkpoint."""
+def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpoint:
+    """The checkpoint that the path names. Raises NotFound."""
     with service.database.read() as session:
         row = session.get(Checkpoint, checkpoint_id)
     if row is None:

@@ -1,4 +1,4 @@
-"""The full form of a delta, put together from the base model on the way to its reader."""
+"""Downloads of a delta checkpoint in full form: its weights are merged while they are sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 
 from app.artifacts.tar import Member
 from app.errors import NotFound, Unprocessable
-from app.jobs.checkpoints import missing, reading
+from app.jobs.checkpoints import explaining_missing_files, missing_files_error
 from app.service import Service
 from app.tables import Checkpoint, Job
 from surgery.checkpoints.card import full_documents
@@ -26,11 +26,11 @@ from surgery.models.source.folder import WEIGHTS_FILE
 from surgery.models.source.resolve import resolve_model
 from surgery.schemas.resolved import Resolved
 
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # one range; several are answered with the whole
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")  # several ranges get the whole file
 
 
 def full_members(service: Service, row: Checkpoint) -> list[Member]:
-    """The files of the full form, the manifest last: it tells what was read while streaming."""
+    """The files of the full form. The manifest is last: its digest is known once all is sent."""
     weights = full_weights(service, row)
     texts = full_texts(service, row)
     others = {name: entry for name, entry in row.files.items() if name not in {DELTA, *texts}}
@@ -39,8 +39,7 @@ def full_members(service: Service, row: Checkpoint) -> list[Member]:
         for name, entry in others.items()
     ]
     members += [_text(name, text.encode()) for name, text in texts.items()]
-    entries = others | {member.name: _entry(texts[member.name].encode()) for member in members
-                        if member.name in texts}  # fmt: skip
+    entries = others | {name: _entry(text.encode()) for name, text in texts.items()}
     digest = hashlib.sha256()
     members.append(Member(WEIGHTS_FILE, weights.size, lambda: _hashing(weights, digest)))
 
@@ -48,14 +47,14 @@ def full_members(service: Service, row: Checkpoint) -> list[Member]:
         whole = {WEIGHTS_FILE: {"bytes": weights.size, "sha256": digest.hexdigest()}}
         return json.dumps({"files": entries | whole}, indent=1).encode()
 
-    # A digest has always the same length, so the size is known before the digest is.
+    # Every digest has the same length, so the manifest's size is known before the digest is.
     members.append(Member(MANIFEST, len(manifest()), lambda: iter([manifest()])))
     return members
 
 
 def full_texts(service: Service, row: Checkpoint) -> dict[str, str]:
-    """The files whose text tells the form, as the full form of a delta has them."""
-    with reading(service.database, row):
+    """The texts that describe the checkpoint's form, as the full form of a delta has them."""
+    with explaining_missing_files(service.database, row):
         record = b"".join(service.storage.chunks(f"{row.path}/{RECORD}"))
     try:
         return full_documents(json.loads(record))
@@ -64,10 +63,10 @@ def full_texts(service: Service, row: Checkpoint) -> dict[str, str]:
 
 
 def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
-    """A delta's weights laid out with those of the base.
+    """A delta's weights merged with those of its base model.
 
-    Raises Unprocessable where the base is no longer what was trained on, UnsafeWeights where the
-    stored delta is damaged, and what ``missing`` says where it is gone.
+    Raises Unprocessable if the base model has changed since the training, UnsafeWeights if the
+    stored delta is damaged, and what ``missing_files_error`` returns if it is gone.
     """
     sources = service.settings.sources
     with service.database.read() as session:
@@ -77,26 +76,26 @@ def full_weights(service: Service, row: Checkpoint) -> MergedWeights:
     base = resolve_model(model.reference, sources)
     if base.fingerprint != model.fingerprint:
         raise Unprocessable(
-            f"{model.id} is no longer the model this was trained on; download form=delta"
+            f"{model.id} has changed since this checkpoint was trained; download form=delta"
         )
-    # Not the mirror's own files, whose place another file may take while they are read.
+    # A verified copy is read: the mirror's own files could be replaced meanwhile.
     copy = checked_copy(base, sources)
     weights = [copy / name for name in base.weights]
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         held = service.storage.fetch_folder(row.path)
         if held is None:
-            raise missing(service.database, row)
+            raise missing_files_error(service.database, row)
         try:
             merged = merge(held.path, weights)
         except BaseException:
             held.release()
             raise
-    weakref.finalize(merged, held.release)  # they are read until the last answer of them has gone
+    weakref.finalize(merged, held.release)  # the last answer that reads them has been sent by then
     return merged
 
 
 def answer_full_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
-    """A file of a delta's full form that the delta has not, or has otherwise. Raises NotFound."""
+    """A file of a delta's full form that the delta lacks or has differently. Raises NotFound."""
     if name == WEIGHTS_FILE:
         return answer_full_weights(service, row, request)
     texts = full_texts(service, row)
@@ -115,8 +114,8 @@ def answer_full_file(service: Service, row: Checkpoint, name: str, request: Requ
 
 
 def answer_full_weights(service: Service, row: Checkpoint, request: Request) -> Response:
-    """`model.safetensors` of a delta, whole or one range of it."""
-    etag = f'"full-{row.files[DELTA]["sha256"]}"'  # the delta belongs to one base alone
+    """The merged `model.safetensors` of a delta, or one range of its bytes."""
+    etag = f'"full-{row.files[DELTA]["sha256"]}"'  # a delta has only one base model
     headers = {"ETag": etag, "Accept-Ranges": "bytes", "Cache-Control": "private, immutable"}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
@@ -138,7 +137,7 @@ def answer_full_weights(service: Service, row: Checkpoint, request: Request) -> 
 
 
 def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
-    """Of ``first-last``, ``first-`` or ``-count``; empty where nothing is there."""
+    """Start and end of the range ``first-last``, ``first-`` or ``-count``; may be empty."""
     if not first:
         return max(0, size - int(last)), size
     return int(first), min(size, int(last) + 1 if last else size)

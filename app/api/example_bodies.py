@@ -1,4 +1,4 @@
-"""Example bodies of requests, shown in the OpenAPI document."""
+"""Examples of request bodies, which the OpenAPI document shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RANKING_BODIES: Json = {
         "value": {"model": MODEL_ID, "dataset": "glue/cola"},
     },
     "hub": {
-        "summary": "A dataset of the Hub, the paper's aggregate",
+        "summary": "A dataset of the Hub, with the aggregate of the paper's released code",
         "value": {
             "model": "google-bert/bert-base-cased",
             "dataset": {
@@ -25,7 +25,7 @@ RANKING_BODIES: Json = {
         },
     },
     "how sure of the rows": {
-        "summary": "How sure is it? Score rows until the top layers are certain",
+        "summary": "Score rows until the top layers are certain",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/rte",
@@ -35,7 +35,7 @@ RANKING_BODIES: Json = {
         },
     },
     "how sure of the head": {
-        "summary": "How sure is it? Average over new heads and report their spread",
+        "summary": "Average over several new heads and report how far they differ",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/rte",
@@ -44,15 +44,15 @@ RANKING_BODIES: Json = {
         },
     },
     "every method": {
-        "summary": "Rank by Fisher information, every other method beside it",
+        "summary": "Rank by Fisher information and compare with every other method",
         "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "all", "samples": 256},
     },
     "can it learn": {
-        "summary": "Which layer can learn the task: the tangent kernels",
+        "summary": "Rank by the tangent kernels: which layer can learn the task?",
         "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "tangent", "samples": 512},
     },
     "fine-grained": {
-        "summary": "Attention and feed-forward parts, per parameter, in bfloat16",
+        "summary": "Rank attention and feed-forward parts by their mean per parameter, in bfloat16",
         "value": {
             "model": MODEL_ID,
             "dataset": "super_glue/copa",
@@ -69,7 +69,7 @@ RANKING_BODIES: Json = {
 }
 FINETUNE_BODIES: Json = {
     "top two": {
-        "summary": "The two best layers, ranked first if need be",
+        "summary": "The two best layers, ranked first if they have not been ranked yet",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/cola",
@@ -78,7 +78,7 @@ FINETUNE_BODIES: Json = {
         },
     },
     "by name": {
-        "summary": "Layers by name, as a whole transformers folder",
+        "summary": "Layers by name and index, stored as a whole transformers folder",
         "value": {
             "model": MODEL_ID,
             "dataset": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
@@ -108,7 +108,7 @@ FINETUNE_BODIES: Json = {
         },
     },
     "tensors": {
-        "summary": "Ten tensors of a ranking of tensors, and the pooler",
+        "summary": "The ten best tensors of a ranking of tensors, and the pooler",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/cola",
@@ -122,7 +122,7 @@ FINETUNE_BODIES: Json = {
         },
     },
     "measured elsewhere": {
-        "summary": "One fine-tune, measured on both sets of MNLI and on the diagnostics",
+        "summary": "Train on MNLI; evaluate on its second validation set and the diagnostics too",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/mnli",
@@ -131,12 +131,86 @@ FINETUNE_BODIES: Json = {
         },
     },
     "tracked": {
-        "summary": "The best layer by another method; does the ranking stay as it was?",
+        "summary": "The best layer by another method; does the ranking change while it trains?",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/rte",
             "selection": {"policy": "top_k", "k": 1, "ranking": {"method": "tangent"}},
             "track_ranking": True,
+        },
+    },
+    "continued": {
+        "summary": "Continue from a checkpoint with another layer, and export the best one to ONNX",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "continue_from": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+            "selection": {"policy": "layers", "layers": [3]},
+            "checkpoints": {"keep": 2, "onnx": True},
+        },
+    },
+}
+COMPARISON_BODIES: Json = {
+    "against all": {
+        "summary": "Two layers by the default ranking, the last two, a LoRA adapter, all layers",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "arms": [
+                {"name": "top-2", "selection": {"policy": "top_k", "k": 2}},
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "lora", "adapter": {"type": "lora", "rank": 8}, "learning_rate": 3e-4},
+                {"name": "all", "selection": {"policy": "all"}},
+            ],
+            "seeds": [0, 1, 2],
+            "training": {"epochs": 3, "learning_rate": 1e-4},
+        },
+    },
+    "each layer alone": {
+        "summary": "Each layer alone: does any score predict which layer is worth tuning?",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "single_layers": True,
+            "arms": [{"name": "head", "selection": {"policy": "head_only"}}],
+            "seeds": [0, 1, 2],
+        },
+    },
+    "measured elsewhere too": {
+        "summary": "Two ways to train on MNLI, evaluated on its second set and the diagnostics too",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/mnli",
+            "arms": [
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "all", "selection": {"policy": "all"}},
+            ],
+            "also_evaluate": ["glue/mnli_mismatched", "glue/ax"],
+        },
+    },
+}
+
+ESTIMATE_BODIES: Json = {
+    "every k": {
+        "summary": "Every number of layers, chosen by the default ranking",
+        "value": {"model": MODEL_ID, "dataset": "glue/cola"},
+    },
+    "some k": {
+        "summary": "The topmost one, two and four layers, without the prefix cache",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "last_k"},
+            "k": [1, 2, 4],
+            "training": {"epochs": 5, "prefix_cache": "off"},
+        },
+    },
+    "adapter": {
+        "summary": "A LoRA adapter instead of layers",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "adapter": {"type": "lora", "rank": 16},
         },
     },
 }

@@ -1,4 +1,4 @@
-"""What every request passes through: an id, a limit on its body, a line in the log."""
+"""What every request passes through: it gets an id, a limit on its body and a line in the log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ UPLOAD_PATH = "/v1/datasets"
 
 
 class _BodyTooLarge(Exception):
-    """More bytes arrived than allowed."""
+    """The body is larger than the service allows."""
 
 
 class RequestMiddleware:
-    """Plain ASGI, so that streamed answers stay streams."""
+    """Checks and logs requests. It is plain ASGI, so that streamed answers stay streams."""
 
     def __init__(self, app: ASGIApp, upload_max_bytes: int, any_host: bool) -> None:
         self.app = app
@@ -32,7 +32,7 @@ class RequestMiddleware:
         self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -86,8 +86,8 @@ class RequestMiddleware:
         await self.app(scope, counted, send)
 
     async def _refuse_host(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A page of another name that resolves to this machine must not command the service."""
-        detail = "without API keys only requests to 127.0.0.1 or localhost are answered"
+        """Refuse a host name of a web page that resolves to this machine (DNS rebinding)."""
+        detail = "without API keys, only requests to 127.0.0.1 or localhost are answered"
         await respond(Request(scope), 400, "wrong_host", detail)(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,14 +97,14 @@ class RequestMiddleware:
 
 
 def _host_name(header: str) -> str:
-    """Without the port; IPv6 without its brackets."""
+    """The host in a Host header, without its port and without the brackets of IPv6."""
     if header.startswith("["):
         return header[1:].partition("]")[0]
     return header.partition(":")[0]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can mean itself by that name."""
+    """Whether a host name or address is always this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -112,7 +112,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _request_id(given: str | None) -> str:
-    """The caller's, when it is harmless in a log; else a new one."""
+    """The caller's id if it is harmless in a log, else a new one."""
     if given and re.fullmatch(r"[A-Za-z0-9._-]{1,100}", given):
         return given
     return uuid.uuid4().hex

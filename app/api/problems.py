@@ -1,4 +1,4 @@
-"""Every error as an answer of application/problem+json (RFC 9457)."""
+"""Turns every error into an answer of type application/problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
@@ -21,25 +21,36 @@ from surgery.schemas.validation import faults_of, validation_faults
 log = logging.getLogger("surgeon.api")
 
 
-class Problem(BaseModel):
-    """What every error answer looks like."""
+class ProblemDetails(BaseModel):
+    """An error as it is answered (RFC 9457)."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    retriable: bool = False
-    request_id: str | None = None
-    errors: list[dict[str, Any]] = []
+    type: str = Field("about:blank", description="Always `about:blank`; `code` tells errors apart.")
+    title: str = Field(description="What the status means.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong and what to do about it.")
+    instance: str = Field(description="The path that was requested.")
+    code: str = Field(description="What kind of error it is, for programs.")
+    retriable: bool = Field(False, description="Whether the same request may succeed later.")
+    request_id: str | None = Field(None, description="The id of this request in the server's log.")
+    errors: list[dict[str, Any]] = Field(
+        [],
+        description="Each fault with its `detail` and, where a field of the request is to blame, "
+        "a `pointer` to it (a JSON Pointer).",
+    )
 
 
 TITLES = {
-    400: "Bad request", 401: "Unauthorized", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 413: "Too large", 415: "Unsupported media type", 422: "Invalid request",
-    500: "Internal error", 503: "Unavailable",
-}  # fmt: skip
+    400: "Bad request",
+    401: "Unauthorized",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    500: "Internal error",
+    503: "Unavailable",
+}
 
 
 def respond(
@@ -52,32 +63,39 @@ def respond(
     retriable: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem answer."""
-    problem = Problem(
-        title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
-        instance=request.url.path, retriable=retriable, errors=(errors or [])[:MAX_FAULTS],
+    """The answer to a request that failed."""
+    problem = ProblemDetails(
+        title=TITLES.get(status, "Error"),
+        status=status,
+        detail=detail,
+        code=code,
+        instance=request.url.path,
+        retriable=retriable,
+        errors=(errors or [])[:MAX_FAULTS],
         request_id=getattr(request.state, "request_id", None),
-    )  # fmt: skip
+    )
     return JSONResponse(
         problem.model_dump(), status, headers=headers, media_type="application/problem+json"
     )
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:
-    return respond(
-        request, error.status, error.code, error.detail, errors=error.errors,
-        headers=error.headers,
-    )  # fmt: skip
+    status, code, headers = error.status, error.code, error.headers
+    return respond(request, status, code, error.detail, errors=error.errors, headers=headers)
 
 
 def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
     faults = [fault.as_dict() for fault in error.faults]
     if error.code == "upstream_unavailable":
-        return respond(
-            request, 503, error.code, error.detail, errors=faults, retriable=True,
-            headers={"Retry-After": "10"},
-        )  # fmt: skip
+        return _unavailable(request, error.code, error.detail, faults, retry_after="10")
     return respond(request, 422, error.code, error.detail, errors=faults)
+
+
+def _unavailable(
+    request: Request, code: str, detail: str, faults: list[dict[str, Any]], retry_after: str
+) -> JSONResponse:
+    headers = {"Retry-After": retry_after}  # in seconds
+    return respond(request, 503, code, detail, errors=faults, retriable=True, headers=headers)
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -110,14 +128,12 @@ def _database(request: Request, error: OperationalError) -> JSONResponse:
     if is_too_much(error):
         return _unstorable(request, error)
     log.error("database unavailable: %s", error.orig)
-    return respond(
-        request, 503, "database_unavailable", "the database does not answer; try again",
-        retriable=True, headers={"Retry-After": "5"},
-    )  # fmt: skip
+    detail = "the database does not answer; try again"
+    return _unavailable(request, "database_unavailable", detail, [], retry_after="5")
 
 
 def is_too_much(error: OperationalError) -> bool:
-    """Whether the database works, and the request is what it refuses."""
+    """Whether the database works but refuses a request as too large."""
     if isinstance(error.orig, sqlite3.OperationalError):
         words = ("too large", "too big", "too many", "too complex", "JSON path")
         return any(word in str(error.orig) for word in words)
@@ -126,20 +142,18 @@ def is_too_much(error: OperationalError) -> bool:
 
 
 def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
-    log.warning("a value that the database does not take: %s", error.orig)
-    return respond(
-        request, 422, "invalid",
-        "a value of the request is longer or deeper than the database can take, or is none it "
-        "stores",
-    )  # fmt: skip
+    log.warning("the database cannot store a value: %s", error.orig)
+    detail = (
+        "the database cannot store a value of the request: it is too long, nested too deeply or "
+        "out of range"
+    )
+    return respond(request, 422, "invalid", detail)
 
 
 def _internal(request: Request, error: Exception) -> JSONResponse:
     log.exception("unexpected error", exc_info=error)
-    return respond(
-        request, 500, "internal",
-        "an unexpected error; the server's log has it under this request_id",
-    )  # fmt: skip
+    detail = "an unexpected error; the server's log has it under this request_id"
+    return respond(request, 500, "internal", detail)
 
 
 HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
@@ -155,6 +169,6 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Render every error as a problem."""
+    """Make an application answer every error as a problem."""
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)

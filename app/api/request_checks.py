@@ -1,4 +1,4 @@
-"""What every operation refuses before it reads or stores anything: names and characters."""
+"""Checks that every operation makes first: names of query parameters, and NUL characters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NUL = "\0"
 
 
 def metadata_filter(request: Request) -> dict[str, str]:
-    """The labels that listed jobs must have, given as ``metadata[key]=value``."""
+    """The labels that jobs of a list must have, from parameters ``metadata[key]=value``."""
     given = request.query_params.items()
     wanted = {match[1]: value for name, value in given if (match := METADATA.fullmatch(name))}
     if len(wanted) > MAX_METADATA:
-        detail = f"{len(wanted)} labels, and a job has at most {MAX_METADATA}"
+        detail = f"{len(wanted)} labels were given, but a job has at most {MAX_METADATA}"
         raise Unprocessable(detail, errors=[{"pointer": "/metadata", "detail": detail}])
     return wanted
 
@@ -37,7 +37,7 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
 
 
 def check_query(request: Request) -> None:
-    """Raises Unprocessable for parameters not declared: a misspelt one must not be ignored."""
+    """Raises Unprocessable for unknown query parameters: a misspelt one must not be ignored."""
     parts = list(_dependants(request.scope["route"].dependant))
     known = sorted({str(field.alias) for part in parts for field in part.query_params})
     labelled = any(part.call is metadata_filter for part in parts)
@@ -62,7 +62,7 @@ def _unknown(name: str, known: list[str], *, labelled: bool) -> str:
 
 
 async def refuse_nul(request: Request) -> None:
-    """No database stores it in a text, and no file name has it. Raises Unprocessable."""
+    """Raises Unprocessable for a NUL character, which neither Postgres nor a file name can hold."""
     given = [*request.path_params.items(), *request.query_params.multi_items()]
     places = [f"/{_shown(name)}" for name, value in given if NUL in f"{name}{value}"]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -75,7 +75,7 @@ async def refuse_nul(request: Request) -> None:
 
 
 def _with_nul(document: Any) -> Iterator[str]:
-    """Where texts and names hold it, as JSON Pointers. No recursion: bodies may be deep."""
+    """JSON Pointers to texts and names with a NUL. It does not recurse, as bodies may be deep."""
     waiting = [("", document)]
     while waiting:
         place, value = waiting.pop()

@@ -1,4 +1,4 @@
-"""How rows look in answers."""
+"""How rows of the database look in answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.tables import TERMINAL, Checkpoint, Dataset, Job, JobEvent, Kind, Status
+from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobEvent, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.finetune import FinetuneResult
@@ -24,89 +24,114 @@ Json = dict[str, Any]
 
 
 class Transition(BaseModel):
-    """A change of status."""
+    """A change of a job's status."""
 
-    status: str
-    at: datetime
-    reason: str | None = None
+    status: str = Field(description="The status that the job changed to.")
+    at: datetime = Field(description="When it changed.")
+    reason: str | None = Field(
+        None, description="Why it changed, such as an error's code; null where it needs no reason."
+    )
 
 
 class ProgressView(BaseModel):
-    """How far the present phase is; what is not known is null."""
+    """How far the current phase of a job is. Numbers that are not known are null."""
 
-    percent: float | None = None
-    step: int | None = None
-    total_steps: int | None = None
-    unit: str | None = None
-    eta_seconds: float | None = None
+    percent: float | None = Field(None, description="Share of the phase that is done, in percent.")
+    step: int | None = Field(None, description="Units that are done.")
+    total_steps: int | None = Field(None, description="Units that the phase has.")
+    unit: str | None = Field(None, description="What is counted, such as `samples` or `steps`.")
+    eta_seconds: float | None = Field(
+        None, description="Estimated seconds until the phase is over."
+    )
 
 
 class QueueView(BaseModel):
-    """Where a queued job stands."""
+    """Where a queued job stands in the queue."""
 
-    ahead: int
+    ahead: int = Field(description="Queued jobs that will be started before this one.")
 
 
 class ResultShapes:
-    """Documents what a stored result looks like; it is answered as it was stored."""
+    """Documents the shapes of a stored result, which is answered without validating it again."""
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """A ranking's, a fine-tune's or a comparison's."""
+        """The result of a ranking, of a fine-tune or of a comparison, or null."""
         kinds = (RankingResult, FinetuneResult, ComparisonResult)
         shapes = [handler(kind.__pydantic_core_schema__) for kind in kinds]
         return {"anyOf": [*shapes, {"type": "null"}]}
 
 
 class JobView(BaseModel):
-    """A job of any kind: what `GET /v1/jobs/{id}` and `GET /v1/rankings/{id}` return alike."""
+    """A job of any kind. `GET /v1/jobs/{id}` and, say, `GET /v1/rankings/{id}` answer the same."""
 
-    id: str
-    kind: str
-    name: str | None
-    metadata: dict[str, str]
-    priority: int
-    status: str
-    phase: str | None
-    terminal: bool
-    progress: ProgressView | None
-    queue: QueueView | None
-    attempt: int
-    max_attempts: int
-    cancel_requested: bool
-    error: Json | None
-    spec: Json
-    resolved: Json
-    result: Annotated[Json | None, ResultShapes]
+    id: str = Field(description="The job's id.")
+    kind: str = Field(description="`ranking`, `finetune` or `comparison`.")
+    name: str | None = Field(description="The name that the request gave the job.")
+    metadata: dict[str, str] = Field(description="The labels that the request gave the job.")
+    priority: int = Field(description="Queued jobs of a higher priority are started first.")
+    status: str = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
+    phase: str | None = Field(description="What a running job is doing, such as `load` or `train`.")
+    terminal: bool = Field(description="Whether the job has ended, so that polling can stop.")
+    progress: ProgressView | None = Field(
+        description="How far the current phase is; null before the job has reported any progress."
+    )
+    queue: QueueView | None = Field(description="Where a queued job stands; null for any other.")
+    attempt: int = Field(
+        description="The number of the current attempt. It grows when a worker is lost."
+    )
+    max_attempts: int = Field(description="Attempts after which the job fails for good.")
+    cancel_requested: bool = Field(description="Whether somebody has asked the job to stop.")
+    error: Json | None = Field(
+        description="Why the job failed, or what its last attempt died of, as a problem "
+        "(RFC 9457) with `code` and `detail`."
+    )
+    spec: Json = Field(description="The request, with every default filled in.")
+    resolved: Json = Field(
+        description="What the request resolved to: the model's and the dataset's revisions and "
+        "fingerprints and, for a fine-tune, the layers that train."
+    )
+    result: Annotated[Json | None, ResultShapes] = Field(
+        description="The result of a job that succeeded; its shape depends on `kind`."
+    )
     cached: bool = Field(False, description="Whether this answer came from a stored result.")
-    parent: str | None = Field(None, description="The job that made this one.")
-    created_at: datetime
-    queued_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    updated_at: datetime
-    heartbeat_at: datetime | None
-    transitions: list[Transition]
-    links: dict[str, str]
+    parent: str | None = Field(None, description="The job that created this one, if one did.")
+    created_at: datetime = Field(description="When the job was submitted.")
+    queued_at: datetime = Field(
+        description="When the job entered the queue. It keeps its place when it is queued again."
+    )
+    started_at: datetime | None = Field(description="When the latest attempt began.")
+    finished_at: datetime | None = Field(description="When the job ended.")
+    updated_at: datetime = Field(description="When anything about the job last changed.")
+    heartbeat_at: datetime | None = Field(
+        description="When the worker last said that it is working on the job."
+    )
+    transitions: list[Transition] = Field(description="Every change of status, oldest first.")
+    links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")
 
 
 COLLECTION = {"ranking": "rankings", "finetune": "finetunes", "comparison": "comparisons"}
 
 
+def _same_fields(view: type[BaseModel], row: Base) -> Json:
+    """The fields of a view that its row has under the same names, as they are stored."""
+    columns = row.__table__.columns.keys()
+    return {name: getattr(row, name) for name in view.model_fields if name in columns}
+
+
 def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
-    """Jobs as answers, with three queries however many there are."""
+    """Jobs as they are answered; their transitions are read with one query for all of them."""
     transitions = _transitions(session, [job.id for job in jobs])
     return [
         JobView(
-            **{name: getattr(job, name) for name in _SAME},
+            **_same_fields(JobView, job)
+            | {"progress": _progress(session, job), "resolved": shown(job.resolved)},
             metadata=job.labels,
             terminal=job.status in TERMINAL,
-            progress=_progress(session, job),
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
             attempt=min(job.crashes + 1, job.max_attempts),
-            resolved=shown(job.resolved),
             cached=cached,
             transitions=transitions[job.id],
             links=_links(job),
@@ -115,24 +140,17 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
     ]
 
 
-_SAME = (
-    "id", "kind", "name", "priority", "status", "phase", "max_attempts", "cancel_requested",
-    "error", "spec", "result", "parent", "created_at", "queued_at", "started_at", "finished_at",
-    "updated_at", "heartbeat_at",
-)  # fmt: skip
-
-
 def _links(job: Job) -> dict[str, str]:
     links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
-    if job.kind == Kind.COMPARISON:
+    if job.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={job.id}"}
     names = ("metrics", "checkpoints")
     return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
 
 
 def _progress(session: Session, job: Job) -> ProgressView | None:
-    """As the worker told it; of a running comparison, by how many of its children are over."""
-    if job.kind != Kind.COMPARISON or job.status in TERMINAL:
+    """The progress that the worker reported; a comparison's counts its children that ended."""
+    if job.kind != JobKind.COMPARISON or job.status in TERMINAL:
         return ProgressView(**job.progress) if job.progress else None
     over = Job.status.in_(TERMINAL)
     counted = (func.count(), func.count().filter(over), func.max(Job.finished_at).filter(over))
@@ -140,10 +158,8 @@ def _progress(session: Session, job: Job) -> ProgressView | None:
     eta = None
     if last is not None and job.started_at is not None:
         eta = round((last - job.started_at).total_seconds() / done * (total - done), 1)
-    return ProgressView(
-        percent=round(100 * done / total, 1), step=done, total_steps=total, unit="runs",
-        eta_seconds=eta,
-    )  # fmt: skip
+    percent = round(100 * done / total, 1)
+    return ProgressView(percent=percent, step=done, total_steps=total, unit="runs", eta_seconds=eta)
 
 
 def _transitions(session: Session, ids: list[str]) -> dict[str, list[Transition]]:
@@ -171,72 +187,74 @@ def _ahead(session: Session, job: Job) -> int:
 class EventView(BaseModel):
     """Something that happened to a job."""
 
-    seq: int
-    type: str
-    data: Json
-    at: datetime
+    seq: int = Field(description="Events are numbered in the order in which they happened.")
+    type: str = Field(description="What happened, such as `status`, `checkpoint` or `ranking`.")
+    data: Json = Field(description="Details, which depend on `type`.")
+    at: datetime = Field(description="When it happened.")
 
 
 class MetricView(BaseModel):
     """One number measured at one step."""
 
-    name: str
-    step: int
-    epoch: float
-    value: float | None
-    at: datetime
+    name: str = Field(description="What was measured, such as `train_loss`.")
+    step: int = Field(description="Optimizer steps done by then.")
+    epoch: float = Field(description="Passes over the training rows done by then.")
+    value: float | None = Field(description="The number; null where it was not finite.")
+    at: datetime = Field(description="When it was recorded.")
 
 
 class FileView(BaseModel):
     """One file of a checkpoint."""
 
-    name: str
-    bytes: int
-    sha256: str
-    href: str
+    name: str = Field(description="The file's name.")
+    bytes: int = Field(description="The file's size.")
+    sha256: str = Field(description="SHA-256 of the file's content, in hexadecimal digits.")
+    href: str = Field(description="The path to download it from.")
 
 
 class CheckpointView(BaseModel):
     """A checkpoint and its files."""
 
-    id: str
-    job: str
-    step: int
-    epoch: float = Field(description="Passes over the training rows so far.")
+    id: str = Field(description="The checkpoint's id.")
+    job: str = Field(description="The fine-tune that wrote it.")
+    step: int = Field(description="Optimizer steps done by then.")
+    epoch: float = Field(description="Passes over the training rows done by then.")
     form: Literal["delta", "full", "adapter"] = Field(
-        description="`adapter`: LoRA, as PEFT reads it."
+        description="`delta`: only the tensors that were trained. `full`: a whole transformers "
+        "folder. `adapter`: a LoRA adapter in PEFT's format."
     )
-    is_best: bool
-    pinned: bool = Field(description="Whether it stays whatever its job keeps.")
-    metrics: dict[str, float | None]
-    bytes: int
-    files: list[FileView]
-    created_at: datetime
-    links: dict[str, str]
+    is_best: bool = Field(description="Whether it has the job's best metric so far.")
+    pinned: bool = Field(description="Whether it is kept regardless of `checkpoints.keep`.")
+    metrics: dict[str, float | None] = Field(
+        description="The metrics of the evaluation it belongs to."
+    )
+    bytes: int = Field(description="Size of all its files together.")
+    files: list[FileView] = Field(description="Its files, as they are stored.")
+    created_at: datetime = Field(description="When it was stored.")
+    links: dict[str, str] = Field(description="Paths of the checkpoint, its archive and its job.")
 
 
 def checkpoint_view(row: Checkpoint) -> CheckpointView:
-    """A checkpoint as an answer."""
+    """A checkpoint as it is answered."""
     own = f"/v1/checkpoints/{row.id}"
+    files = [
+        FileView(name=name, **entry, href=f"{own}/files/{name}")
+        for name, entry in row.files.items()
+    ]
     return CheckpointView(
-        id=row.id, job=row.job_id, step=row.step, epoch=row.epoch, form=row.form,
-        is_best=row.is_best, pinned=row.pinned, metrics=row.metrics, bytes=row.bytes,
-        created_at=row.created_at,
-        files=[
-            FileView(name=name, **entry, href=f"{own}/files/{name}")
-            for name, entry in row.files.items()
-        ],
+        **_same_fields(CheckpointView, row) | {"files": files},
+        job=row.job_id,
         links={"self": own, "archive": f"{own}/archive", "job": f"/v1/jobs/{row.job_id}"},
-    )  # fmt: skip
+    )
 
 
 class DatasetView(DatasetReport):
-    """An uploaded dataset: what reading it found."""
+    """An uploaded dataset: what was found in its files, and under which id it is stored."""
 
-    id: str
-    created_at: datetime
+    id: str = Field(description="The dataset's id, which other requests take as `dataset`.")
+    created_at: datetime = Field(description="When it was first uploaded.")
 
 
 def dataset_view(row: Dataset) -> DatasetView:
-    """A dataset as an answer."""
+    """An uploaded dataset as it is answered."""
     return DatasetView(id=row.id, created_at=row.created_at, **row.report)

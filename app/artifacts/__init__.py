@@ -1,1 +1,1 @@
-"""Stored folders, on a local disk or in an object store, and how they are read."""
+"""Artifacts: stored folders of files, on a local disk or in an object store."""

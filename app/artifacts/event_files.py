@@ -1,4 +1,4 @@
-"""TensorBoard's event files of a job: those of every attempt, in one folder."""
+"""The TensorBoard event files that all attempts at a job have written."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from app.artifacts.storage import Storage
 from app.errors import Conflict
 from app.tables import TERMINAL, Job
 
-TRIES = 3  # of reading what a worker replaces at each checkpoint
-PAUSE_SECONDS = 0.05  # between them; replacing a small folder takes less
+TRIES = 3  # a worker replaces the folder at each checkpoint, perhaps while it is read
+PAUSE_SECONDS = 0.05  # replacing a small folder takes less
 
 
 def event_files_key(job_id: str, epoch: int) -> str:
-    """Where one attempt's files are stored. A lease's epoch is one attempt's alone."""
+    """Where the files of one attempt are stored; each attempt has another lease epoch."""
     return f"logs/{job_id}/{epoch}"
 
 
 def event_files(storage: Storage, job: Job) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file, oldest attempt first. Raises Conflict.
+    """The name and content of each file, oldest attempt first. Raises Conflict.
 
-    Read whole, some 60 bytes a number, for a running job's are replaced by longer ones.
+    Each file is read at once, about 60 bytes for each number, because a running job replaces its
+    files by longer ones.
     """
     for epoch in range(1, job.lease_epoch + 1):
         running = epoch == job.lease_epoch and job.status not in TERMINAL
@@ -29,7 +30,7 @@ def event_files(storage: Storage, job: Job) -> Iterator[tuple[str, bytes]]:
 
 
 def _of_attempt(storage: Storage, key: str, *, running: bool) -> list[tuple[str, bytes]]:
-    """Of a running attempt the folder may be away for a moment, or go while it is read."""
+    """The files of one attempt. While it runs, its folder may be missing for a moment."""
     lost = False
     for tried in range(TRIES):
         time.sleep(PAUSE_SECONDS if tried else 0)
@@ -42,5 +43,5 @@ def _of_attempt(storage: Storage, key: str, *, running: bool) -> list[tuple[str,
         if found or not running:
             return found
     if lost:
-        raise Conflict("the worker is replacing the log just now; ask again")
+        raise Conflict("the worker is replacing the log at this moment; ask again")
     return []

@@ -1,7 +1,7 @@
-"""Folders of an object store on this machine's disk, shared by its processes.
+"""Local copies of folders from an object store, shared by the processes of this machine.
 
-A folder is there whole or not at all. Whoever uses one holds it by a lock, which ends with the
-process at the latest; of the others, the one that was not used for longest makes way.
+A copy is always complete. A process that uses one holds a lock on it, which ends with the process
+at the latest. If room is needed, the least recently used copies that nobody holds are removed.
 """
 
 from __future__ import annotations
@@ -21,64 +21,64 @@ log = logging.getLogger("surgeon.fetched")
 
 
 class _Torn(Exception):
-    """A folder that was fetched is not what its manifest says."""
+    """A folder that was fetched does not match its manifest."""
 
 
 @dataclass
-class Held:
-    """A folder that stays until it is released."""
+class HeldFolder:
+    """A folder that is not removed before it is released."""
 
     path: Path
     _locks: list[int] = field(default_factory=list)  # open descriptors
 
     def release(self) -> None:
-        """Let it go; a second time has no effect."""
+        """Allow the folder to be removed; calling it again has no effect."""
         while self._locks:
             os.close(self._locks.pop())
 
 
 @dataclass(frozen=True)
 class FetchedFolders:
-    """``limit`` is in bytes for all of them; default: a share of the disk."""
+    """The local copies. ``limit`` is their total size in bytes; None is a share of the disk."""
 
     root: Path
     limit: int | None = None
 
-    def hold(self, key: str) -> Held | None:
-        """The folder of a key, marked as used; None where it is not here. A damaged one goes."""
+    def hold(self, key: str) -> HeldFolder | None:
+        """The local copy of a key, or None if there is none. A damaged copy is removed."""
         folder = self._path(key)
         lock = _lock(folder, fcntl.LOCK_SH)
         if lock is None:
             return None
         if is_intact(folder):
             os.utime(folder)
-            return Held(folder, [lock])
+            return HeldFolder(folder, [lock])
         os.close(lock)
-        log.warning("%s is damaged, fetching it again", folder)
+        log.warning("%s is damaged; it is fetched again", folder)
         _remove(folder)
         return None
 
-    def add(self, key: str, size: int, fetch: Callable[[Path], None]) -> Held | None:
-        """Have a folder of so many bytes fetched; None where what came is not whole.
+    def add(self, key: str, size: int, fetch: Callable[[Path], None]) -> HeldFolder | None:
+        """Fetch a folder of ``size`` bytes and hold it; None if what came is incomplete.
 
-        Where two do so at once, the second to finish leaves the first one's and holds that.
+        If two processes fetch the same folder, the second to finish holds the first one's copy.
         """
         self.make_room(size)
         target = self._path(key)
         with first_wins(target), suppress(_Torn), ExitStack() as failed:
             with whole_folder(target) as building:
                 lock = _lock(building, fcntl.LOCK_SH)
-                assert lock is not None, "nobody else knows of this folder"
+                assert lock is not None, "no other process knows this folder yet"
                 failed.callback(os.close, lock)
                 fetch(building)
                 if not is_intact(building):
                     raise _Torn
             failed.pop_all()
-            return Held(target, [lock])
+            return HeldFolder(target, [lock])
         return self.hold(key)
 
     def make_room(self, size: int = 0) -> None:
-        """Remove what was not used for longest and nobody holds, until ``size`` more fit."""
+        """Remove the least recently used copies that nobody holds until ``size`` more bytes fit."""
         make_room(self.root, size, self.limit, remove=_remove)
 
     def _path(self, key: str) -> Path:
@@ -86,7 +86,7 @@ class FetchedFolders:
 
 
 def _remove(folder: Path) -> bool:
-    """Put a folder away; False where somebody holds it."""
+    """Remove a folder; False if a process holds it."""
     lock = _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if lock is None:
         return False
@@ -97,14 +97,14 @@ def _remove(folder: Path) -> bool:
 
 
 def _lock(folder: Path, how: int) -> int | None:
-    """A descriptor that holds the folder; None where it is not there, or held against us."""
+    """A locked descriptor of the folder; None if there is none or another lock excludes ours."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, how)
-        # Whoever held it may have put it away meanwhile.
+        # The process that held the lock may have removed the folder meanwhile.
         if os.path.samestat(folder.stat(), os.fstat(descriptor)):
             return descriptor
     except (BlockingIOError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Artifacts through fsspec: a local folder, or an object store."""
+"""Reads and writes artifacts through fsspec, in a local folder or in an object store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from app.artifacts.fetched import FetchedFolders, Held
+from app.artifacts.fetched import FetchedFolders, HeldFolder
 from app.settings import Settings
 from surgery.io.folders import CHUNK, MANIFEST, is_intact, is_plain_name, move_folder, read_manifest
 
 
 class Storage:
-    """Folders of files under keys such as ``jobs/ft_…/2/checkpoint-90``."""
+    """Stores folders of files under keys such as ``jobs/ft_…/2/checkpoint-90``."""
 
     def __init__(self, url: str, fetched: FetchedFolders) -> None:
         self.local = not urlsplit(url).scheme or url.startswith("file://")
@@ -28,7 +28,7 @@ class Storage:
         return f"{self._root}/{key}"
 
     def put_folder(self, folder: Path, key: str) -> None:
-        """Move a complete local folder to a key; the manifest goes last and makes it exist."""
+        """Move a complete local folder to a key. The manifest is written last and completes it."""
         target = self._path(key)
         if self.local:
             shutil.rmtree(target, ignore_errors=True)
@@ -38,24 +38,24 @@ class Storage:
             self._files.put_file(str(folder / name), f"{target}/{name}")
         shutil.rmtree(folder)
 
-    def fetch_folder(self, key: str) -> Held | None:
-        """The folder on local disk, verified against its manifest; None when it is not whole.
+    def fetch_folder(self, key: str) -> HeldFolder | None:
+        """A local copy of the folder, checked against its manifest; None if it is incomplete.
 
-        The caller releases it. Raises FileNotFoundError where an object store has it not.
+        The caller releases it. Raises FileNotFoundError if an object store does not have it.
         """
         if self.local:
             folder = Path(self._path(key))
-            return Held(folder) if is_intact(folder) else None
+            return HeldFolder(folder) if is_intact(folder) else None
         return self._fetched.hold(key) or self._fetch(key)
 
-    def _fetch(self, key: str) -> Held | None:
+    def _fetch(self, key: str) -> HeldFolder | None:
         path = self._path(key)
         try:
             files = json.loads(self._files.cat_file(f"{path}/{MANIFEST}"))["files"]
             size = sum(int(entry["bytes"]) for entry in files.values())
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
-        if not all(map(is_plain_name, files)):  # a path out of the folder, say
+        if not all(map(is_plain_name, files)):  # a path that leads out of the folder, say
             return None
 
         def download(folder: Path) -> None:
@@ -65,46 +65,46 @@ class Storage:
         return self._fetched.add(key, size, download)
 
     def sweep_fetched(self) -> None:
-        """Remove what takes more room on local disk than it may."""
+        """Remove local copies until they take no more room than they may."""
         if not self.local:
             self._fetched.make_room()
 
     def local_file(self, key: str) -> Path | None:
-        """The path of a file when artifacts are local."""
+        """The path of a file; None if it is not on a local disk."""
         path = Path(self._path(key))
         return path if self.local and path.is_file() else None
 
     def check(self, key: str, names: Iterable[str]) -> None:
-        """Raises FileNotFoundError unless a folder has all of these files."""
+        """Raises FileNotFoundError unless the folder has all of these files."""
         path = self._path(key)
         self._files.invalidate_cache(path)
-        held = {str(file).rpartition("/")[2] for file in self._files.ls(path, detail=False)}
+        present = {str(file).rpartition("/")[2] for file in self._files.ls(path, detail=False)}
         for name in names:
-            if name not in held:
+            if name not in present:
                 raise FileNotFoundError(f"{path}/{name}")
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        """A file's bytes, a MiB at a time. Raises FileNotFoundError at the first of them."""
+        """The content of a file in chunks. Raises FileNotFoundError at the first of them."""
         with self._files.open(self._path(key), "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
     def names(self, key: str) -> list[str]:
-        """The files of a complete folder; none where there is no such folder."""
+        """The names of a complete folder's files; empty if there is no such folder."""
         path = f"{self._path(key)}/{MANIFEST}"
         if not self._files.exists(path):
             return []
         return list(json.loads(self._files.cat_file(path))["files"])
 
     def delete(self, key: str) -> None:
-        """Remove a folder; none is no error."""
+        """Remove a folder, if it exists."""
         if self._files.exists(self._path(key)):
             self._files.rm(self._path(key), recursive=True)
 
     def stale_folders(self, prefix: str, depth: int, age_seconds: float) -> list[str]:
-        """Keys of the folders ``depth`` levels below a prefix whose manifest is so old.
+        """Keys of the folders ``depth`` levels below a prefix whose manifest is older than this.
 
-        Manifests are files: an object store dates those, not folders.
+        The age is that of the manifest because an object store dates files, not folders.
         """
         pattern = "/".join([self._path(prefix), *["*"] * depth, MANIFEST])
         self._files.invalidate_cache()
@@ -118,6 +118,6 @@ class Storage:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The artifacts of a service."""
+    """The storage that the settings name."""
     fetched = FetchedFolders(settings.sources.cache / "artifacts", settings.artifact_cache_bytes)
     return Storage(settings.resolved_artifacts_url, fetched)

@@ -1,4 +1,4 @@
-"""A tar archive as a stream of known length: nothing is built on disk or in memory."""
+"""Streams tar archives whose length is known in advance, without building them anywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ END = b"\0" * (2 * tarfile.BLOCKSIZE)
 
 @dataclass(frozen=True)
 class Member:
-    """A file of the archive; ``chunks`` yields exactly ``size`` bytes."""
+    """A file of an archive; ``chunks`` yields exactly ``size`` bytes."""
 
     name: str
     size: int
@@ -19,13 +19,13 @@ class Member:
 
 
 def tar_size(members: Sequence[Member]) -> int:
-    """Bytes of the whole archive."""
+    """The size of the archive in bytes."""
     padded = (-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for member in members)
     return sum(tarfile.BLOCKSIZE + size for size in padded) + len(END)
 
 
 def tar_stream(members: Sequence[Member], modified: float) -> Iterator[bytes]:
-    """The archive, chunk by chunk."""
+    """The archive in chunks; ``modified`` is the time stamp of every file, in Unix seconds."""
     for member in members:
         info = tarfile.TarInfo(member.name)
         info.size, info.mtime, info.mode = member.size, int(modified), 0o644

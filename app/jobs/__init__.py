@@ -1,1 +1,1 @@
-"""The state machine of jobs, and everything that is written under a worker's lease."""
+"""The state machine of jobs, and what workers and requests write about them."""

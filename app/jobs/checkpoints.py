@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what a reader is told whose checkpoint goes meanwhile."""
+"""Pins, deletes and prunes checkpoints, and explains why a checkpoint's files are missing."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Conflict, NotFound
-from app.jobs.state_machine import Lease, holding, record_event
+from app.jobs.state_machine import Lease, locked_job, record_event
 from app.tables import TERMINAL, Checkpoint, Job
 from surgery.errors import UnsafeWeights
 
-Keep = str | int  # as CheckpointSpec.keep has it
+Retention = str | int  # a value of CheckpointSpec.keep
 
 
 @contextmanager
-def reading(database: Database, row: Checkpoint) -> Iterator[None]:
-    """Raises what ``missing`` says where a file is not there."""
+def explaining_missing_files(database: Database, row: Checkpoint) -> Iterator[None]:
+    """Replaces FileNotFoundError by the result of ``missing_files_error``."""
     try:
         yield
     except FileNotFoundError as error:
-        raise missing(database, row) from error
+        raise missing_files_error(database, row) from error
 
 
-def missing(database: Database, row: Checkpoint) -> Exception:
-    """Why the files that a row names, as it was read a moment ago, are not there."""
+def missing_files_error(database: Database, row: Checkpoint) -> Exception:
+    """The error that says why files are missing that a row named when it was read."""
     with database.read() as session:
         now = session.get(Checkpoint, row.id)
     if now is None:
@@ -40,9 +40,10 @@ def missing(database: Database, row: Checkpoint) -> Exception:
 
 
 def unfinished_users(session: Session, checkpoint_id: str) -> Sequence[str]:
-    """The jobs that begin with a checkpoint's weights and are not over.
+    """The jobs that continue from a checkpoint and have not ended.
 
-    Ask after locking the checkpoint: a submission holds it until its job is there to be seen.
+    The caller holds a lock on the checkpoint. A submission holds one until its job is inserted, so
+    that no job is missed.
     """
     return session.scalars(
         select(Job.id)
@@ -51,15 +52,16 @@ def unfinished_users(session: Session, checkpoint_id: str) -> Sequence[str]:
     ).all()
 
 
-def prune_checkpoints(database: Database, lease: Lease, keep: Keep) -> list[str]:
-    """Drop the rows a run does not keep; the paths whose files may go. Raises Fenced.
+def prune_checkpoints(database: Database, lease: Lease, keep: Retention) -> list[str]:
+    """Delete the rows that ``keep`` does not name, and return the paths of their files.
 
-    The rows are locked before they are read, so that what was pinned or asked for until now stays.
+    The rows are locked before they are read, so that no checkpoint is dropped that was pinned or
+    continued from meanwhile. Raises Fenced.
     """
     if keep == "all":
         return []
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         query = select(Checkpoint).where(Checkpoint.job_id == lease.job_id)
         rows = session.scalars(query.order_by(Checkpoint.step).with_for_update()).all()
         kept = _kept(rows, keep)
@@ -73,8 +75,8 @@ def prune_checkpoints(database: Database, lease: Lease, keep: Keep) -> list[str]
         return [row.path for row in dropped]
 
 
-def _kept(rows: Sequence[Checkpoint], keep: Keep) -> set[str]:
-    """The ids that ``keep`` names; ``rows`` from the oldest to the newest."""
+def _kept(rows: Sequence[Checkpoint], keep: Retention) -> set[str]:
+    """The ids of the checkpoints that ``keep`` names; ``rows`` are sorted from old to new."""
     best = {row.id for row in rows if row.is_best}
     if isinstance(keep, int):
         return best | {row.id for row in rows[-keep:]}
@@ -83,7 +85,7 @@ def _kept(rows: Sequence[Checkpoint], keep: Keep) -> set[str]:
 
 
 def set_pinned(database: Database, checkpoint_id: str, *, pinned: bool) -> Checkpoint:
-    """Pin a checkpoint or let it go again; no effect where it is so already. Raises NotFound."""
+    """Pin a checkpoint or end its pin. Raises NotFound."""
     with database.write() as session:
         row = _locked(session, checkpoint_id)
         if row.pinned != pinned:
@@ -94,10 +96,10 @@ def set_pinned(database: Database, checkpoint_id: str, *, pinned: bool) -> Check
 
 
 def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
-    """Remove a checkpoint's row; the path whose files may go.
+    """Delete a checkpoint's row, and return the path of its files.
 
-    Raises NotFound, and Conflict where it is pinned, its own job still runs or another begins with
-    it.
+    Raises NotFound; and Conflict if the checkpoint is pinned, if its job has not ended, or if a
+    job that continues from it has not ended.
     """
     with database.write() as session:
         row = _locked(session, checkpoint_id)
@@ -108,13 +110,13 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
         job = session.get(Job, row.job_id)
         if job is not None and job.status not in TERMINAL:
             raise Conflict(
-                f"job {row.job_id} is {job.status} and keeps what its checkpoints.keep says; "
-                "cancel it or wait"
+                f"job {row.job_id} is {job.status} and may need its checkpoints; cancel it or wait "
+                "until it has ended"
             )
         users = unfinished_users(session, row.id)
         if users:
             raise Conflict(
-                f"{', '.join(users[:10])} continue from checkpoint {row.id}; cancel or wait",
+                f"{', '.join(users[:10])} continue from checkpoint {row.id}; cancel them or wait",
                 errors=[{"detail": f"{user} continues from it"} for user in users],
             )
         session.delete(row)
@@ -124,7 +126,7 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
 
 def _locked(session: Session, checkpoint_id: str) -> Checkpoint:
     owner = select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id).scalar_subquery()
-    # First the job, then its checkpoints, as a worker that commits one locks them.
+    # The job is locked before its checkpoints, in the same order as by a worker.
     session.execute(select(Job.id).where(Job.id == owner).with_for_update())
     query = select(Checkpoint).where(Checkpoint.id == checkpoint_id).with_for_update()
     row = session.scalar(query)

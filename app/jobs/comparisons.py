@@ -1,4 +1,4 @@
-"""What the children of a comparison mean for it; reads only, the state machine acts on it."""
+"""What a comparison's children mean for it. Only reads; the state machine changes the jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
+from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import Run, add_other_presets, compare
 from surgery.schemas.finetune import FinetuneResult
@@ -20,14 +20,14 @@ Json = dict[str, Any]
 FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
 
 
-def alive(session: Session, comparison_id: str) -> Sequence[Job]:
-    """The children that are not over, locked."""
+def unfinished_children(session: Session, comparison_id: str) -> Sequence[Job]:
+    """The children that have not ended, with their rows locked."""
     query = select(Job).where(Job.parent == comparison_id, Job.status.not_in(TERMINAL))
     return session.scalars(query.order_by(Job.id).with_for_update()).all()
 
 
-def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
-    """The children that wait for a ranking that is over, locked, each with that ranking."""
+def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
+    """The children whose ranking has ended, with their rows locked, each with that ranking."""
     ranking = aliased(Job)
     query = (
         select(Job, ranking)
@@ -38,20 +38,20 @@ def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
         .order_by(Job.id)
         .with_for_update(of=Job)
     )
-    return [(child, over) for child, over in session.execute(query)]
+    return [(child, ended) for child, ended in session.execute(query)]
 
 
-def without_ranking(ranking: Job) -> NoRanking:
-    """The error of a child whose ranking did not succeed."""
+def no_ranking_error(ranking: Job) -> NoRanking:
+    """The error of a child that waited for a ranking that did not succeed."""
     cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
     detail = f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}"
     return NoRanking(detail, [cause])
 
 
 def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
-    """How the comparison ends: its status and what is stored with it. None while children run.
+    """The status with which the comparison ends and what is stored; None before that.
 
-    Asked whenever a child ends: their results are loaded with the last one only.
+    This is called whenever a child ends, but loads the children's results only after the last one.
     """
     running = select(Job.id).where(Job.parent == comparison.id, Job.status.not_in(TERMINAL))
     if session.scalar(running.limit(1)) is not None:
@@ -61,7 +61,7 @@ def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
     ).all()
     if comparison.cancel_requested and any(c.status == Status.CANCELLED for c in children):
         return Status.CANCELLED, {}
-    finetunes = [child for child in children if child.kind == Kind.FINETUNE]
+    finetunes = [child for child in children if child.kind == JobKind.FINETUNE]
     if not any(child.status == Status.SUCCEEDED for child in finetunes):
         return Status.FAILED, {"error": _all_failed(finetunes).as_problem()}
     try:
@@ -122,6 +122,6 @@ def _all_failed(finetunes: Sequence[Job]) -> NoRunSucceeded:
 
 def _unreadable(error: ValidationError) -> UnreadableResult:
     return UnreadableResult(
-        f"a run's stored result has another shape than this version's: {error.title}; "
-        "the runs themselves are whole"
+        f"another version of the service stored a run's result, {error.title}, in a shape that "
+        "this version cannot read; the runs themselves are unharmed"
     )

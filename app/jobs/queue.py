@@ -1,7 +1,8 @@
-"""Celery is the doorbell: its messages say that something waits, never what.
+"""Tells workers through Celery that a job waits, but not which one.
 
-A lost, late, repeated or forged message does no harm: whoever hears it claims from the database and
-may find nothing. So messages are acknowledged early and no result is kept.
+A message is only a doorbell: a worker that receives one claims a job from the database, and may
+find none. A message that is lost, late, repeated or forged therefore does no harm, so messages are
+acknowledged early and no results are stored.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from sqlalchemy import and_, or_, select
 
 from app.db import Database, db_now
 from app.settings import Settings
-from app.tables import WORKED, Job, Kind, Status
+from app.tables import WORKER_KINDS, Job, JobKind, Status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"
 
 
-def queue_name(kind: Kind | str) -> str:
-    """The Celery queue of a kind of job."""
+def queue_name(kind: JobKind | str) -> str:
+    """The name of the Celery queue for a kind of job."""
     return f"surgeon.{kind}"
 
 
 def make_celery(settings: Settings) -> Celery:
-    """A Celery application for ringing and for being rung."""
+    """The Celery application that sends the messages, and that workers receive them with."""
     if settings.redis_url is None:
         raise ValueError("SURGEON_REDIS_URL is not set: there is no broker")
     celery = Celery("surgeon", broker=settings.redis_url.get_secret_value())
@@ -38,17 +39,17 @@ def make_celery(settings: Settings) -> Celery:
         task_serializer="json",
         task_ignore_result=True,
         task_acks_late=False,
-        task_publish_retry=False,  # a submission does not wait for a broker that is down
-        task_queues=[Queue(queue_name(kind)) for kind in WORKED],  # type: ignore[no-untyped-call]
-        task_default_queue=queue_name(Kind.RANKING),
+        task_publish_retry=False,  # a submission never waits for a broker that is down
+        task_queues=[Queue(queue_name(kind)) for kind in WORKER_KINDS],  # type: ignore[no-untyped-call]
+        task_default_queue=queue_name(JobKind.RANKING),
         worker_prefetch_multiplier=1,
         worker_concurrency=1,
         worker_pool="threads",
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # for ever: without a broker workers still poll
+        broker_connection_max_retries=None,  # no limit: workers poll the database meanwhile
         broker_transport_options={
-            # A hung Redis blocks a publish for ever by default.
+            # By default, sending to a Redis that hangs would block for ever.
             "socket_timeout": 2.0,
             "socket_connect_timeout": 2.0,
             "health_check_interval": 25,
@@ -59,11 +60,11 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def make_ring(settings: Settings) -> Callable[[Job], None]:
-    """How the API tells workers that a job waits. Returns at once, never fails."""
+    """A function that tells workers that a job waits. It returns at once and never fails."""
     if settings.redis_url is None:
-        return lambda _: None  # embedded workers look for themselves
+        return lambda _: None  # embedded workers only poll
     celery = make_celery(settings)
-    # One thread: a broker that hangs delays hints, not answers; workers also poll.
+    # Messages are sent by another thread: a broker that hangs does not delay any answer.
     ringer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ring")
 
     def ring(job: Job) -> None:
@@ -73,17 +74,17 @@ def make_ring(settings: Settings) -> Callable[[Job], None]:
 
 
 def ring_bell(celery: Celery, kind: str) -> bool:
-    """Send one hint; False when the broker did not take it."""
+    """Send one message; False if the broker did not accept it."""
     try:
         celery.send_task(RING, queue=queue_name(kind), retry=False)
     except (OperationalError, OSError) as error:
-        log.warning("could not ring for a %s, workers will find it by themselves: %s", kind, error)
+        log.warning("no message was sent for a %s; workers find it by polling: %s", kind, error)
         return False
     return True
 
 
-def unrung(database: Database, seconds: float = 30.0) -> Sequence[Job]:
-    """Queued jobs that nobody rang for lately, marked as rung now."""
+def unannounced_jobs(database: Database, seconds: float = 30.0) -> Sequence[Job]:
+    """Jobs queued for ``seconds`` without a message since, marked as if one was sent now."""
     waiting = and_(
         Job.status == Status.QUEUED,
         or_(Job.rung_at.is_(None), Job.rung_at < db_now(-seconds)),

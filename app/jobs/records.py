@@ -1,4 +1,4 @@
-"""What a running job records, each write fenced by its lease."""
+"""Writes what a running job records, only while its lease holds, and reads it back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.db import Database, db_now
 from app.jobs.checkpoints import unfinished_users
-from app.jobs.state_machine import Json, Lease, holding, record_event, store_finished_ranking
-from app.tables import Checkpoint, Job, Kind, Metric, Status, new_id
+from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -19,10 +19,10 @@ from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelecti
 def record_metrics(
     database: Database, lease: Lease, step: int, epoch: float, values: Mapping[str, float | None]
 ) -> None:
-    """Store numbers measured at a step; a repeated step replaces them. Raises Fenced."""
+    """Store the numbers measured at a step, over those of the same step. Raises Fenced."""
     insert = sqlite_insert if database.engine.dialect.name == "sqlite" else postgres_insert
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         for name, value in values.items():
             row = {
                 "job_id": lease.job_id,
@@ -43,20 +43,21 @@ def record_metrics(
 def record(database: Database, lease: Lease, kind: str, data: Json) -> None:
     """Add an event to the job's history. Raises Fenced."""
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         record_event(session, lease.job_id, lease.epoch, kind, data)
 
 
 def commit_checkpoint(
     database: Database, lease: Lease, path: str, files: Json, summary: CheckpointSummary
 ) -> tuple[str, str | None]:
-    """Write the row that makes a stored checkpoint exist. Raises Fenced.
+    """Write the row of a checkpoint whose files are stored. Raises Fenced.
 
-    Returns its id, and the path of an earlier attempt's checkpoint of the same step that it
-    replaces, whose files may go. Such a checkpoint keeps its id, and stays pinned if it was.
+    An earlier attempt may have left a checkpoint of the same step. Its row is reused, so that its
+    id and its pin stay. Returns the checkpoint's id, and the path of the earlier files if they can
+    be deleted.
     """
     with database.write() as session:
-        holding(session, lease)
+        locked_job(session, lease)
         if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
@@ -69,7 +70,7 @@ def commit_checkpoint(
         if row is None:
             row = Checkpoint(id=new_id("ck"), job_id=lease.job_id, step=summary.step, path=path)
             session.add(row)
-        # A job that continues from it may be reading the old files: they are left to the sweeper.
+        # A job that continues from it may be reading the old files; the sweeper deletes them later.
         free = row.path != path and not unfinished_users(session, row.id)
         replaced = row.path if free else None
         row.lease_epoch, row.path, row.files = lease.epoch, path, files
@@ -83,7 +84,7 @@ def commit_checkpoint(
 
 
 def referenced_paths(database: Database) -> set[str]:
-    """Every path of a checkpoint or a state that some row still names."""
+    """The paths of checkpoints and resume states that rows of the database name."""
     with database.read() as session:
         checkpoints = session.scalars(select(Checkpoint.path)).all()
         states = session.scalars(select(Job.state).where(Job.state.is_not(None))).all()
@@ -91,29 +92,32 @@ def referenced_paths(database: Database) -> set[str]:
 
 
 def commit_state(database: Database, lease: Lease, path: str, step: int) -> str | None:
-    """Remember where an interrupted run goes on; the path of the state before. Raises Fenced."""
+    """Record the state from which an interrupted run resumes. Raises Fenced.
+
+    Returns the path of the state that it replaces.
+    """
     with database.write() as session:
-        job = holding(session, lease)
+        job = locked_job(session, lease)
         before = job.state["path"] if job.state else None
         job.state = {"path": path, "step": step}
         return before
 
 
-def resolve_further(database: Database, lease: Lease, selection: ResolvedSelection) -> None:
-    """Pin what only the worker could know, for this attempt and the next. Raises Fenced."""
+def pin_selection(database: Database, lease: Lease, selection: ResolvedSelection) -> None:
+    """Store the selection that a worker resolved, for this and later attempts. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
+        job = locked_job(session, lease)
         job.resolved = completed(job.resolved, selection)
 
 
-def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
-    """Store the ranking a fine-tune computed as a ranking of its own; its id. Raises Fenced."""
+def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
+    """Store a fine-tune's ranking as a finished job, and return its id. Raises Fenced."""
     with database.write() as session:
-        job = holding(session, lease)
-        own = ResolvedFinetune.of(job.resolved)
+        job = locked_job(session, lease)
+        resolved = ResolvedFinetune.of(job.resolved)
         ranking = Job(
             id=new_id("rk"),
-            kind=Kind.RANKING,
+            kind=JobKind.RANKING,
             labels=job.labels,
             model=job.model,
             dataset=job.dataset,
@@ -121,7 +125,9 @@ def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, resu
             parent=job.id,
             max_attempts=1,
             spec=spec,
-            resolved=Resolved(model=own.model, dataset=own.dataset, digest=digest).stored(),
+            resolved=Resolved(
+                model=resolved.model, dataset=resolved.dataset, digest=digest
+            ).stored(),
             result=result,
         )
         store_finished_ranking(session, ranking)
@@ -131,28 +137,28 @@ def keep_ranking(database: Database, lease: Lease, digest: str, spec: Json, resu
 
 
 def checkpoints_of(database: Database, job_id: str) -> Sequence[Checkpoint]:
-    """A job's checkpoints in order of their step."""
+    """A job's checkpoints in order of their steps."""
     with database.read() as session:
         query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)
         return session.scalars(query).all()
 
 
 def checkpoint_path(database: Database, checkpoint_id: str) -> str | None:
-    """Where a checkpoint's files are now."""
+    """The current path of a checkpoint's files; None if there is no such checkpoint."""
     with database.read() as session:
         row = session.get(Checkpoint, checkpoint_id)
     return row.path if row else None
 
 
 def ranking_of(database: Database, job_id: str) -> str | None:
-    """The ranking behind a fine-tune's selection."""
+    """The id of the ranking by which a fine-tune's layers were chosen, if there is one."""
     with database.read() as session:
         job = session.get(Job, job_id)
     return ResolvedFinetune.of(job.resolved).ranking if job else None
 
 
-def waited_for(database: Database, job: Job) -> Json | None:
-    """The result of the ranking that a fine-tune waited for, and has to choose its layers by."""
+def awaited_ranking(database: Database, job: Job) -> Json | None:
+    """The result of the ranking by which a fine-tune still has to choose its layers, if any."""
     resolved = ResolvedFinetune.of(job.resolved)
     if resolved.ranking is None or resolved.layers is not None:
         return None
@@ -162,11 +168,13 @@ def waited_for(database: Database, job: Job) -> Json | None:
 
 
 def stored_ranking(database: Database, digest: str) -> Job | None:
-    """The newest succeeded ranking with this very content."""
+    """The newest ranking with this digest that succeeded."""
     with database.read() as session:
         return session.scalar(
             select(Job)
-            .where(Job.digest == digest, Job.kind == Kind.RANKING, Job.status == Status.SUCCEEDED)
+            .where(
+                Job.digest == digest, Job.kind == JobKind.RANKING, Job.status == Status.SUCCEEDED
+            )
             .order_by(Job.id.desc())
             .limit(1)
         )

@@ -1,4 +1,8 @@
-"""The job state machine: all that changes a job's status, and the lease that allows it."""
+"""The state machine of jobs: every change of a job's status, and the leases that allow it.
+
+A worker may write for a job only while it holds the job's lease. Whoever ends a job locks its
+comparison's row first and the job's row after it, so that no two transactions wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.tables import TERMINAL, Job, JobEvent, Kind, Status
+from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -20,12 +24,15 @@ Json = dict[str, Any]
 
 
 class Fenced(Exception):
-    """The lease is lost: another epoch owns the job, or it is over. Nothing was written."""
+    """The lease does not hold any more, so nothing was written.
+
+    The job has ended, or a later attempt has it.
+    """
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a job, until it expires or is lost."""
+    """The right to work on a job until it expires; each attempt has an epoch of its own."""
 
     job_id: str
     epoch: int
@@ -33,13 +40,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Renewal:
-    """What a heartbeat brings back."""
+    """What a worker learns from a heartbeat."""
 
     cancel_requested: bool
 
 
-def held(lease: Lease) -> ColumnElement[bool]:
-    """The one condition under which a worker may write."""
+def lease_holds(lease: Lease) -> ColumnElement[bool]:
+    """The condition under which a worker may write."""
     return and_(
         Job.id == lease.job_id,
         Job.lease_epoch == lease.epoch,
@@ -49,35 +56,35 @@ def held(lease: Lease) -> ColumnElement[bool]:
 
 
 def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Json) -> None:
-    """Add to a job's history, in the caller's transaction."""
+    """Add an event to a job's history, in the caller's transaction."""
     event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
     event.at = db_now()
     session.add(event)
 
 
-def holding(session: Session, lease: Lease) -> Job:
-    """The job's row, locked, if the lease still holds. Raises Fenced."""
-    job = session.scalar(select(Job).where(held(lease)).with_for_update())
+def locked_job(session: Session, lease: Lease) -> Job:
+    """The job's row, locked. Raises Fenced if the lease does not hold any more."""
+    job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update())
     if job is None:
         raise Fenced
     return job
 
 
 def lock_comparison(session: Session, job_id: str) -> None:
-    """Lock the comparison that a job belongs to, before the job itself is locked."""
+    """Lock the row of the comparison that a job belongs to, if there is one."""
     parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
-    query = select(Job).where(Job.id == parent, Job.kind == Kind.COMPARISON)
+    query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
     session.execute(query.with_for_update())
 
 
-def ending(session: Session, lease: Lease) -> Job:
-    """The job's row and its comparison's, locked, if the lease still holds. Raises Fenced."""
+def locked_with_comparison(session: Session, lease: Lease) -> Job:
+    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold."""
     lock_comparison(session, lease.job_id)
-    return holding(session, lease)
+    return locked_job(session, lease)
 
 
 def record_status(session: Session, job_id: str, epoch: int, status: Status, **data: Any) -> None:
-    """Every change of status is in the job's history."""
+    """Add a change of status to the job's history."""
     record_event(session, job_id, epoch, "status", {"status": status.value, **data})
 
 
@@ -93,7 +100,7 @@ def enqueue(session: Session, job: Job) -> Job:
 
 
 def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job]) -> Job:
-    """Insert a comparison, running, and its queued children, in the caller's transaction."""
+    """Insert a running comparison and its queued children, in the caller's transaction."""
     enqueue(session, comparison)
     comparison.status = Status.RUNNING
     comparison.started_at = db_now()
@@ -106,7 +113,7 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
 
 
 def store_finished_ranking(session: Session, job: Job) -> Job:
-    """Insert a ranking that a fine-tune computed, already succeeded."""
+    """Insert a ranking that a fine-tune has computed, as a job that succeeded."""
     enqueue(session, job)
     job.status = Status.SUCCEEDED
     job.started_at = job.finished_at = db_now()
@@ -115,12 +122,12 @@ def store_finished_ranking(session: Session, job: Job) -> Job:
 
 
 def close(session: Session, job: Job, status: Status, **values: Any) -> None:
-    """End a job, and nothing that follows from it."""
+    """End a job without regard to its comparison."""
     for name, value in values.items():
         setattr(job, name, value)
     job.status = status
     job.lease_expires_at = None
-    job.state = None  # its files are garbage now
+    job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = (values.get("error") or {}).get("code")
@@ -128,21 +135,21 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
-    """End a job for good; the caller holds its row and its comparison's."""
+    """End a job and advance its comparison; the caller has locked both rows."""
     close(session, job, status, **values)
     parent = session.get(Job, job.parent) if job.parent else None
-    if parent is not None and parent.kind == Kind.COMPARISON:
-        move_on(session, parent)
+    if parent is not None and parent.kind == JobKind.COMPARISON:
+        advance_comparison(session, parent)
 
 
-def move_on(session: Session, comparison: Job) -> None:
-    """Let go on what waited, and end a comparison whose children have all ended.
+def advance_comparison(session: Session, comparison: Job) -> None:
+    """Release the children whose ranking has ended, and end the comparison after its last child.
 
-    The caller holds its row; doing it again does nothing.
+    The caller has locked its row. A second call has no effect.
     """
     if comparison.status in TERMINAL:
         return
-    for child, ranking in comparisons.blocked(session, comparison.id):
+    for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
             child.waits_for = None
@@ -153,7 +160,7 @@ def move_on(session: Session, comparison: Job) -> None:
                 session,
                 child,
                 Status.FAILED,
-                error=comparisons.without_ranking(ranking).as_problem(),
+                error=comparisons.no_ranking_error(ranking).as_problem(),
             )
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:
@@ -161,8 +168,8 @@ def move_on(session: Session, comparison: Job) -> None:
         close(session, comparison, status, **values)
 
 
-def charge(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
-    """Count a crash: another attempt, or the end."""
+def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
+    """Count a crash, and queue the job for another attempt or end it."""
     job.crashes += 1
     if job.cancel_requested:
         end(session, job, Status.CANCELLED)
@@ -171,42 +178,42 @@ def charge(session: Session, job: Job, error: Json, backoff: timedelta) -> Statu
     else:
         delay = backoff * 2 ** (job.crashes - 1)
         requeue(session, job, delay, str(error.get("code", "worker_lost")))
-        job.error = error  # what the last attempt died of stays visible until the next one begins
+        job.error = error  # shown until the next attempt begins
     return Status(job.status)
 
 
 def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) -> None:
-    """Back into the queue."""
+    """Put a running job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
-    job.phase = None  # queued_at stays: a job given back keeps its place
+    job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
     record_status(session, job.id, job.lease_epoch, Status.QUEUED, reason=reason)
 
 
 def ask_to_stop(session: Session, job: Job) -> None:
-    """The next heartbeat tells the worker."""
+    """Ask a running job to stop; its worker learns of it with the next heartbeat."""
     job.cancel_requested = True
     job.updated_at = db_now()
     record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
 
 
 def cancel_children(session: Session, comparison: Job) -> None:
-    """Stop every child that is not over, and the comparison if that was all."""
-    for child in comparisons.alive(session, comparison.id):
+    """Stop every child that has not ended, and end the comparison if none is left running."""
+    for child in comparisons.unfinished_children(session, comparison.id):
         if child.status == Status.RUNNING:
             ask_to_stop(session, child)
         else:
             child.cancel_requested = True
             close(session, child, Status.CANCELLED)
-    move_on(session, comparison)
+    advance_comparison(session, comparison)
 
 
 def claim(
-    database: Database, owner: str, kinds: Sequence[Kind], lease: timedelta
+    database: Database, owner: str, kinds: Sequence[JobKind], lease: timedelta
 ) -> tuple[Lease, Job] | None:
-    """Take the next queued job: highest priority first, then oldest. None when there is none."""
+    """Take the next queued job, by priority and then by age; None if there is none."""
     ready = _ready(kinds)
     values = {
         "lease_epoch": Job.lease_epoch + 1,
@@ -226,7 +233,7 @@ def claim(
     )
     with database.read() as session:
         if session.scalar(select(ready.c.id)) is None:
-            return None  # the common case of a poll, without taking the writer lane
+            return None  # the usual case, checked without SQLite's write lock
     with database.write() as session:
         job = session.scalar(statement)
         if job is None:
@@ -235,8 +242,8 @@ def claim(
         return Lease(job.id, job.lease_epoch), job
 
 
-def _ready(kinds: Sequence[Kind]) -> CTE:
-    """The row a claim would take, locked on Postgres; others' locks are stepped over."""
+def _ready(kinds: Sequence[JobKind]) -> CTE:
+    """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
     return (
         select(Job.id)
         .where(
@@ -255,11 +262,11 @@ def _ready(kinds: Sequence[Kind]) -> CTE:
 def renew(
     database: Database, lease: Lease, duration: timedelta, phase: str | None, progress: Json | None
 ) -> Renewal:
-    """Heartbeat: prolong the lease, store the progress, learn of a cancel. Raises Fenced."""
+    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced."""
     with database.write() as session:
-        wanted = session.scalar(
+        cancel_requested = session.scalar(
             update(Job)
-            .where(held(lease))
+            .where(lease_holds(lease))
             .values(
                 lease_expires_at=db_now(duration.total_seconds()),
                 heartbeat_at=db_now(),
@@ -269,14 +276,14 @@ def renew(
             )
             .returning(Job.cancel_requested)
         )
-        if wanted is None:
+        if cancel_requested is None:
             raise Fenced
-        return Renewal(bool(wanted))
+        return Renewal(cancel_requested)
 
 
-def advance(database: Database) -> None:
-    """Take any step of a comparison that was left untaken."""
-    running = and_(Job.kind == Kind.COMPARISON, Job.status == Status.RUNNING)
+def advance_comparisons(database: Database) -> None:
+    """Advance every running comparison, in case a process died before it did so."""
+    running = and_(Job.kind == JobKind.COMPARISON, Job.status == Status.RUNNING)
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(running)).all()
     for job_id in ids:
@@ -284,13 +291,16 @@ def advance(database: Database) -> None:
             query = select(Job).where(Job.id == job_id, running)
             comparison = session.scalar(query.with_for_update(skip_locked=True))
             if comparison is not None:
-                move_on(session, comparison)
+                advance_comparison(session, comparison)
 
 
 def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> Json | None:
-    """Store the result and succeed; the resume state that nobody needs now. Raises Fenced."""
+    """End a job with its result. Raises Fenced.
+
+    Returns the resume state, whose files are not needed any more.
+    """
     with database.write() as session:
-        job = ending(session, lease)
+        job = locked_with_comparison(session, lease)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         resolved = completed(job.resolved, learned)
@@ -299,28 +309,28 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
 
 
 def fail(database: Database, lease: Lease, error: Json) -> None:
-    """Store an error and fail for good. Raises Fenced."""
+    """End a job with an error, without another attempt. Raises Fenced."""
     with database.write() as session:
-        end(session, ending(session, lease), Status.FAILED, error=error)
+        end(session, locked_with_comparison(session, lease), Status.FAILED, error=error)
 
 
 def end_cancelled(database: Database, lease: Lease) -> None:
-    """The worker stopped because it was asked to. Raises Fenced."""
+    """End a job whose worker stopped it on request. Raises Fenced."""
     with database.write() as session:
-        end(session, ending(session, lease), Status.CANCELLED)
+        end(session, locked_with_comparison(session, lease), Status.CANCELLED)
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Give a job back unharmed: the worker is leaving. Nothing is charged. Raises Fenced."""
+    """Queue a job again because its worker is stopping; no crash is counted. Raises Fenced."""
     with database.write() as session:
-        requeue(session, holding(session, lease), None, "drained")
+        requeue(session, locked_job(session, lease), None, "drained")
 
 
 def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
-    """The attempt died: queue it again with backoff, or fail at the last attempt. Raises Fenced."""
+    """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
-        job = ending(session, lease)
-        return charge(session, job, error, backoff)
+        job = locked_with_comparison(session, lease)
+        return count_crash(session, job, error, backoff)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -328,7 +338,7 @@ def _expired() -> ColumnElement[bool]:
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:
-    """Take back every job whose lease has run out, each in a transaction; their ids."""
+    """End the attempts whose leases have expired, and return the ids of their jobs."""
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(_expired())).all()
     return [job_id for job_id in ids if _take_back(database, job_id, backoff)]
@@ -341,14 +351,15 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            charge(session, job, lost, backoff)
+            count_crash(session, job, lost, backoff)
         return job is not None
 
 
 def cancel(database: Database, job_id: str) -> Job | None:
-    """Ask a job to stop: at once when queued, within a step when running; else no effect.
+    """End a queued job, or ask a running one to stop; a job that has ended stays as it is.
 
-    A comparison's children are all asked, and it ends with the last of them.
+    All children of a comparison are cancelled, and it ends with the last of them. None if there is
+    no such job.
     """
     with database.write() as session:
         lock_comparison(session, job_id)
@@ -360,7 +371,7 @@ def cancel(database: Database, job_id: str) -> Job | None:
             end(session, job, Status.CANCELLED)
         elif not job.cancel_requested:
             ask_to_stop(session, job)
-            if job.kind == Kind.COMPARISON:
+            if job.kind == JobKind.COMPARISON:
                 cancel_children(session, job)
         session.flush()
         session.refresh(job)

@@ -1,1 +1,1 @@
-"""From a request to a queued job: resolve, check, select, estimate."""
+"""Turns requests into queued jobs, and into answers about jobs that could be queued."""

@@ -1,4 +1,4 @@
-"""What every submission is checked by, and what its content is called."""
+"""Checks and digests that several kinds of submission share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from surgery.schemas.ranking import RankingOptions
 
 @contextmanager
 def pointing(pointer: str) -> Iterator[None]:
-    """Say which field of the request an error of the science is about."""
+    """Adds to an error's faults which field of the request they are about."""
     try:
         yield
     except SurgeryError as error:
@@ -26,20 +26,23 @@ def pointing(pointer: str) -> Iterator[None]:
         raise
 
 
-def digest_of(content: dict[str, Any]) -> str:
-    """A name for content: equal content, equal name."""
+def content_digest(content: dict[str, Any]) -> str:
+    """The SHA-256 of a JSON document, equal for equal content."""
     return f"sha256:{json_digest(content, separators=(',', ':'))}"
 
 
 def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
-    """Rankings of equal digest are the same computation. Takes the fingerprints."""
-    kept = {name: getattr(options, name) for name in RankingOptions.model_fields}
-    shape = RankingOptions.model_construct(**kept).model_dump(mode="json")
-    return digest_of({"model": model, "dataset": dataset, "version": __version__, **shape})
+    """The digest of a ranking, equal for equal computations.
+
+    ``model`` and ``dataset`` are their fingerprints.
+    """
+    values = {name: getattr(options, name) for name in RankingOptions.model_fields}
+    shape = RankingOptions.model_construct(**values).model_dump(mode="json")
+    return content_digest({"model": model, "dataset": dataset, "version": __version__, **shape})
 
 
 def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:
-    """Refuse what the worker would refuse after loading the model. Raises Unprocessable."""
+    """Raises Unprocessable if a method cannot rank for this problem or with so many samples."""
     method, facts = options.method, METHODS[options.method]
     fewest, most = facts.samples
     place, detail = "method", None

@@ -1,4 +1,4 @@
-"""From a comparison to its children: fine-tunes, and the rankings that some of them wait for."""
+"""Turns a comparison into its children: fine-tunes, and rankings that some of them wait for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.submissions.submit import (
     ranking_job,
     training_digest,
 )
-from app.tables import Job, Kind
+from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
@@ -33,19 +33,19 @@ from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]
-OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")
+OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")  # fields that each arm has
 
 
 @dataclass(frozen=True)
-class Family:
-    """What is collected while the arms are checked."""
+class JobBuilder:
+    """Builds the jobs of one comparison, without inserting them."""
 
     service: Service
     spec: ComparisonSpec
     subject: Subject
 
     def ranking(self, options: RankingOptions, new: dict[str, Job]) -> Job:
-        """The stored ranking of these options, else one new job for it."""
+        """The stored ranking with these options, or else a new job, added to ``new`` by digest."""
         model, dataset = self.subject.model, self.subject.dataset
         digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
         known = stored_ranking(self.service.database, digest) or new.get(digest)
@@ -54,16 +54,16 @@ class Family:
         return known
 
     def _new_ranking(self, options: RankingOptions, digest: str) -> Job:
-        carried = self.spec.model_dump(
+        shared = self.spec.model_dump(
             mode="json", include={"model", "dataset", "metadata", "priority"}
         )
         given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
-        spec = RankingSpec.model_validate({**carried, **given})
+        spec = RankingSpec.model_validate({**shared, **given})
         spec.name = f"ranking by {options.method}"
         return ranking_job(self.service, spec, self.subject, digest)
 
     def finetunes(self, arm: ArmSpec) -> list[Job]:
-        """An arm's children, one a seed."""
+        """The fine-tunes of an arm, one for each seed."""
         return [
             finetune_job(self.service, self._finetune(arm, seed), self.subject, arm.name)
             for seed in self.spec.seeds
@@ -75,21 +75,27 @@ class Family:
         if arm.learning_rate is not None:
             changed["learning_rate"] = arm.learning_rate
         return FinetuneSpec(
-            model=spec.model, dataset=spec.dataset, name=f"{arm.name}, seed {seed}",
-            metadata=spec.metadata, priority=spec.priority, selection=arm.selection,
-            adapter=arm.adapter, training=spec.training.model_copy(update=changed),
-            checkpoints=spec.checkpoints, also_evaluate=spec.also_evaluate,
-        )  # fmt: skip
+            model=spec.model,
+            dataset=spec.dataset,
+            name=f"{arm.name}, seed {seed}",
+            metadata=spec.metadata,
+            priority=spec.priority,
+            selection=arm.selection,
+            adapter=arm.adapter,
+            training=spec.training.model_copy(update=changed),
+            checkpoints=spec.checkpoints,
+            also_evaluate=spec.also_evaluate,
+        )
 
 
 def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
-    """Check every arm, and lay out all that will run."""
+    """Check a comparison, and build its job and all its children."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
     check_training_field(spec.training, subject.dataset, processes=1)
-    family = Family(service, spec, subject)
+    builder = JobBuilder(service, spec, subject)
     arms = _all_arms(spec, subject.info.layers)
-    by_arm = _check(family, arms)
-    rankings, judged = _rankings(family, arms, by_arm)
+    by_arm = _check(builder, arms)
+    rankings, judged = _rankings(builder, arms, by_arm)
     plans = [
         _plan(arm, by_arm[arm.name], place >= len(spec.arms)) for place, arm in enumerate(arms)
     ]
@@ -102,7 +108,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
         ranking=judged,
         runs=sum(len(jobs) for jobs in by_arm.values()),
     )
-    job = new_job(service, Kind.COMPARISON, "cmp", spec, resolved)
+    job = new_job(service, JobKind.COMPARISON, "cmp", spec, resolved)
     children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]
     for child in children:
         child.parent = job.id
@@ -110,7 +116,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
 
 
 def _all_arms(spec: ComparisonSpec, layers: Sequence[LayerInfo]) -> list[ArmSpec]:
-    """Those that were named, then one a layer where asked for."""
+    """The arms of the request, then one for each layer if ``single_layers`` asks for them."""
     if not spec.single_layers:
         return list(spec.arms)
     singles = [
@@ -131,17 +137,17 @@ def _all_arms(spec: ComparisonSpec, layers: Sequence[LayerInfo]) -> list[ArmSpec
         detail = f"{runs} runs with those of single_layers, more than {MAX_RUNS}; name fewer seeds"
         faults.append({"pointer": "/seeds", "detail": detail})
     if faults:
-        raise Unprocessable("single_layers does not go with the rest", errors=faults)
+        raise Unprocessable("single_layers does not fit the other fields", errors=faults)
     return [*spec.arms, *singles]
 
 
-def _check(family: Family, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
-    """The children of every arm. Raises Unprocessable with the faults of all arms."""
+def _check(builder: JobBuilder, arms: Sequence[ArmSpec]) -> dict[str, list[Job]]:
+    """The fine-tunes of every arm by its name. Raises Unprocessable with all arms' faults."""
     jobs: dict[str, list[Job]] = {}
     faults: list[Json] = []
     for place, arm in enumerate(arms):
         try:
-            jobs[arm.name] = family.finetunes(arm)
+            jobs[arm.name] = builder.finetunes(arm)
         except (SurgeryError, ServiceError, ValidationError) as error:
             faults += [_at_arm(fault, place, arm) for fault in _faults(error)]
     if faults:
@@ -159,7 +165,7 @@ def _faults(error: SurgeryError | ServiceError | ValidationError) -> list[Json]:
 
 
 def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
-    """A fine-tune's fault, where the comparison has the field."""
+    """A fault of an arm's fine-tune, pointing at the comparison's field instead."""
     pointer = str(fault.get("pointer") or "")
     if pointer.startswith(OF_ARM) or not pointer.strip("/"):
         pointer = f"/arms/{place}{pointer.rstrip('/')}"
@@ -167,25 +173,25 @@ def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
 
 
 def _rankings(
-    family: Family, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
+    builder: JobBuilder, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
 ) -> tuple[list[Job], str | None]:
-    """The rankings to compute first, each once; and the one that judges the single layers."""
+    """New rankings to compute first, and the id of the one that single layers are judged by."""
     new: dict[str, Job] = {}
     for arm in arms:
         for job in by_arm[arm.name]:
             if POLICIES[arm.selection.policy].needs_ranking and _layers(job) is None:
-                job.waits_for = family.ranking(ranking_options(arm.selection), new).id
-    if not family.spec.single_layers:
+                job.waits_for = builder.ranking(ranking_options(arm.selection), new).id
+    if not builder.spec.single_layers:
         return list(new.values()), None
-    length = family.spec.training.max_length
+    length = builder.spec.training.max_length
     every = RankingOptions(method=Method.ALL, max_length=length)
-    check_method(every, family.subject.dataset.problem)
-    judged = family.ranking(every, new).id
+    check_method(every, builder.subject.dataset.problem)
+    judged = builder.ranking(every, new).id
     return list(new.values()), judged
 
 
 def _layers(job: Job) -> list[str] | None:
-    """What a child trains; None where a ranking has to choose it first."""
+    """The names of what a child trains; None if a ranking has to choose them first."""
     return ResolvedFinetune.of(job.resolved).layers
 
 
@@ -201,12 +207,18 @@ def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
 
 
 def _in_order(arms: Iterable[Sequence[Job]], layers: Sequence[LayerInfo]) -> list[Job]:
-    """Equal frozen prefixes one after another, the longest first; those that wait come last."""
+    """The fine-tunes, longest frozen prefix first, so that equal prefixes follow each other.
+
+    Those that wait for a ranking come last.
+    """
     return sorted((job for jobs in arms for job in jobs), key=lambda job: -_lowest(job, layers))
 
 
 def _lowest(job: Job, layers: Sequence[LayerInfo]) -> int:
-    """The place of the lowest layer that trains; above all of them where only the head does."""
+    """The index of the lowest layer that trains; the number of layers if only the head does.
+
+    -1 if a ranking has to choose the layers first.
+    """
     names = _layers(job)
     if names is None:
         return -1

@@ -1,4 +1,4 @@
-"""From a question to estimates, by what the service knows and what finished jobs measured."""
+"""Estimates the costs of fine-tunes from a model's sizes and from what finished jobs measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.service import Service
 from app.submissions.resolve import Subject
 from app.submissions.selections import resolve_selection
 from app.submissions.submit import check_training_field
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.errors import SelectionMismatch
 from surgery.models.layers import BESIDE, encoder_sizes
 from surgery.models.shape import (
@@ -44,11 +44,10 @@ from surgery.training.costs.estimate import Data, adapter_trained, memory, outpu
 from surgery.training.costs.flops import RowLength, Trained
 
 Json = dict[str, Any]
-NEWEST = 50  # finished fine-tunes that are looked at
-TOKENS_PER_WORD = (
-    1.25  # median of MiniLM's on the presets: python -m bench.finetune.estimates --words
-)
-SPECIAL_TOKENS = 2  # a row's first and last
+NEWEST = 50  # finished jobs that are looked at
+# Median of MiniLM's tokenizer over the presets, by python -m bench.finetune.estimates --words.
+TOKENS_PER_WORD = 1.25
+SPECIAL_TOKENS = 2  # at the start and at the end of a row
 
 
 def _newest(database: Database, *where: Any) -> Sequence[Job]:
@@ -60,14 +59,14 @@ def _newest(database: Database, *where: Any) -> Sequence[Job]:
 def measured_rate(
     database: Database, fingerprint: str, precision: str | None
 ) -> tuple[ThroughputBasis | None, int | None]:
-    """Operations a second on the device of the newest fine-tune, and what its process held.
+    """Operations per second on the device of the newest fine-tune, and its process's memory.
 
-    From fine-tunes of this model in this precision where there are any, else of other models.
-    Where the question leaves the precision open, it is what a worker last chose on that device.
+    The rate is measured by fine-tunes of this model in this precision if there are any, else by
+    those of other models. Without a precision, it is the one that a worker last chose there.
     """
     jobs = [
         job
-        for job in _newest(database, Job.kind == Kind.FINETUNE)
+        for job in _newest(database, Job.kind == JobKind.FINETUNE)
         if job.result and job.result.get("throughput") and job.result["processes"] == 1
     ]
     if not jobs:
@@ -76,41 +75,43 @@ def measured_rate(
     device, process = newest["device"], newest["process_bytes"]
     precision = precision or _chosen_precision(jobs, device)
     alike = [
-        (job, told)
+        (job, measured)
         for job in jobs
-        if (told := job.result["throughput"])["device"] == device  # type: ignore[index]
-        and told["precision"] == precision
+        if (measured := job.result["throughput"])["device"] == device  # type: ignore[index]
+        and measured["precision"] == precision
     ]
     own = [
-        told for job, told in alike if Resolved.of(job.resolved).model.fingerprint == fingerprint
+        measured
+        for job, measured in alike
+        if Resolved.of(job.resolved).model.fingerprint == fingerprint
     ]
-    used = own or [told for _, told in alike]
-    seconds = sum(told["seconds"] for told in used)
+    used = own or [measured for _, measured in alike]
+    seconds = sum(measured["seconds"] for measured in used)
     if not seconds:
         return None, process
     basis = ThroughputBasis(
         basis="measured on this model" if own else "measured on other models of this device",
         device=device,
         precision=precision,
-        operations_per_second=sum(told["operations"] for told in used) / seconds,
+        operations_per_second=sum(measured["operations"] for measured in used) / seconds,
         jobs=len(used),
     )
     return basis, process
 
 
 def _chosen_precision(jobs: Sequence[Job], device: str) -> str:
-    """Of the newest fine-tune on a device that left its precision to the worker; else fp32."""
+    """The precision that a worker last chose by itself on a device, else fp32."""
     for job in jobs:
-        told = job.result["throughput"]  # type: ignore[index]
-        if told["device"] == device and job.spec["training"].get("precision") is None:
-            return str(told["precision"])
+        measured = job.result["throughput"]  # type: ignore[index]
+        if measured["device"] == device and job.spec["training"].get("precision") is None:
+            return str(measured["precision"])
     return "fp32"
 
 
 def row_lengths(
     database: Database, subject: Subject, limit: int, choices: int
 ) -> tuple[LengthBasis, RowLength | None]:
-    """Tokens of a training row cut at ``limit``: as a job counted them, else by the words."""
+    """Tokens of a training row, cut at ``limit``: as a job counted them, or else from its words."""
     where = (Job.model == subject.model.id, Job.dataset == subject.dataset.id)
     for job in _newest(database, *where):
         pinned, result = Resolved.of(job.resolved), job.result or {}
@@ -128,30 +129,32 @@ def row_lengths(
     longest = round(words["longest"] * TOKENS_PER_WORD) + SPECIAL_TOKENS
     row = _of_histogram(bins, words["train"], longest, limit, choices)
     basis = LengthBasis(
-        source="words", tokens_per_word=TOKENS_PER_WORD, mean_tokens=round(row.tokens, 2),
+        source="words",
+        tokens_per_word=TOKENS_PER_WORD,
+        mean_tokens=round(row.tokens, 2),
         longest=min(longest, limit),
-    )  # fmt: skip
+    )
     return basis, row
 
 
 def _counted(job: Job, result: Json, limit: int, choices: int) -> tuple[LengthBasis, RowLength]:
-    lengths, told = result["lengths"], result.get("throughput")
+    lengths, measured = result["lengths"], result.get("throughput")
     options = job.spec.get("training") or job.spec
-    if told and options["max_length"] == limit:
-        row = RowLength(told["mean_tokens"], told["mean_squares"])
+    if measured and options["max_length"] == limit:
+        row = RowLength(measured["mean_tokens"], measured["mean_squares"])
     else:
         row = _of_histogram(lengths["bins"], lengths["counts"], lengths["longest"], limit, choices)
-    basis = LengthBasis(
-        source="job", job=job.id, mean_tokens=round(row.tokens, 2),
-        longest=min(lengths["longest"], limit),
-    )  # fmt: skip
-    return basis, row
+    mean, longest = round(row.tokens, 2), min(lengths["longest"], limit)
+    return LengthBasis(source="job", job=job.id, mean_tokens=mean, longest=longest), row
 
 
 def _of_histogram(
     bins: Sequence[float], counts: Sequence[int], longest: float, limit: int, choices: int
 ) -> RowLength:
-    """Means where each row is as long as the middle of its bin; every choice as the longest."""
+    """Mean lengths, taking each row to be as long as the middle of its bin.
+
+    All choices of a row are taken to be as long as its longest, whose length was counted.
+    """
     edges = np.minimum(np.array([*bins, np.inf]), max(longest, bins[0] + 1))
     middles = np.minimum((edges[:-1] + edges[1:]) / 2, limit)
     weights = np.array(counts) / max(1, sum(counts))
@@ -160,47 +163,50 @@ def _of_histogram(
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question, with all that is the same in each of its rows."""
+class EstimateInputs:
+    """A request, and what all rows of its answer have in common."""
 
     spec: EstimateSpec
     info: ModelInfo
     shape: EncoderShape
-    tensors: dict[str, int]  # of the encoder as the task model has it
-    head: int | None
-    total: int | None
+    tensors: dict[str, int]  # sizes of the encoder's tensors that the task model has
+    head: int | None  # parameters of the head
+    total: int | None  # parameters of the task model
     data: Data
-    rate: float | None
+    rate: float | None  # operations per second
 
     def row(
         self, trained: Trained | None, policy: str, k: int | None, position: Position
     ) -> EstimateRow:
-        """What one fine-tune would take."""
+        """The costs of one fine-tune; ``trained`` is None if it is not known what trains."""
         training, data = self.spec.training, self.data
-        found: Json = dict.fromkeys(EstimateRow.model_fields)
-        found |= {"k": k, "policy": policy, "position": position}
+        values: Json = dict.fromkeys(EstimateRow.model_fields)
+        values |= {"k": k, "policy": policy, "position": position}
         if data.train is not None:
-            found["steps"] = total_steps(training, data.train)
+            values["steps"] = total_steps(training, data.train)
         if self.total is not None:
-            found["weights_bytes"] = 4 * self.total
+            values["weights_bytes"] = 4 * self.total
         if trained is None or self.total is None:
-            return EstimateRow(**found)
-        held = memory(self.shape, self.total, trained, data, training)
+            return EstimateRow(**values)
+        needed = memory(self.shape, self.total, trained, data, training)
         lowest = trained.lowest(self.shape)
-        found |= {
+        values |= {
             "lowest_layer": lowest if lowest < len(self.shape.blocks) else None,
-            "trainable_parameters": trained.parameters, "gradient_bytes": held.gradients,
-            "optimizer_bytes": held.moments, "activation_bytes": held.activations,
-            "prefix_cache_bytes": held.cache, "peak_memory_bytes": held.peak,
-            "checkpoint_bytes": None if policy == "lora" else held.gradients,
-        }  # fmt: skip
+            "trainable_parameters": trained.parameters,
+            "gradient_bytes": needed.gradients,
+            "optimizer_bytes": needed.moments,
+            "activation_bytes": needed.activations,
+            "prefix_cache_bytes": needed.cache,
+            "peak_memory_bytes": needed.peak,
+            "checkpoint_bytes": None if policy == "lora" else needed.gradients,
+        }
         if self.rate is not None:
-            found["seconds"] = seconds(self.shape, trained, data, training, self.rate)
-        return EstimateRow(**found)
+            values["seconds"] = seconds(self.shape, trained, data, training, self.rate)
+        return EstimateRow(**values)
 
 
 def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate:
-    """Answer a question about this subject. Raises what a submission raises."""
+    """Answer a request about this subject. Raises the errors that a submission would raise."""
     dataset, info, training = subject.dataset, subject.info, spec.training
     problem, rows = dataset.problem, dataset.rows
     check_training_field(training, dataset, processes=1)
@@ -209,7 +215,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
     rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
     prefix = subject.source.prefix
     shape = encoder_shape(subject.source.config, subject.sizes, prefix, info.layers)
-    asked = Asked(
+    inputs = EstimateInputs(
         spec=spec,
         info=info,
         shape=shape,
@@ -231,15 +237,15 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         dataset=dataset.id,
         layers=len(info.layers),
         lengths=lengths,
-        total_parameters=asked.total,
+        total_parameters=inputs.total,
         throughput=rate,
         process_bytes=process,
-        rows=list(_rows(service, asked, subject)),
+        rows=list(_rows(service, inputs, subject)),
     )
 
 
 def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
-    """How many numbers the head puts out, None where only the data tell, and choices of a row."""
+    """How many outputs the head has, None if only the data tell, and how many choices a row has."""
     if problem is Problem.MULTIPLE_CHOICE:
         return 1, len(labels) or 2  # the one preset has two; an upload's labels are its choices
     if problem is Problem.REGRESSION or labels:
@@ -248,47 +254,50 @@ def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
 
 
 def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) -> dict[str, int]:
-    """The tensors of the checkpoint that the task model has below its head."""
+    """The sizes of the checkpoint's tensors that the task model has below its head."""
     pooler = has_pooler(shape, problem)
     return {name: n for name, n in sizes.items() if pooler or not name.startswith(BESIDE["pooler"])}
 
 
-def question_of(spec: FinetuneSpec) -> EstimateSpec:
-    """What this very fine-tune would take."""
+def estimate_spec_of(spec: FinetuneSpec) -> EstimateSpec:
+    """The request for an estimate of exactly this fine-tune."""
     return EstimateSpec(
-        model=spec.model, dataset=spec.dataset, training=spec.training, adapter=spec.adapter,
+        model=spec.model,
+        dataset=spec.dataset,
+        training=spec.training,
+        adapter=spec.adapter,
         selection=None if spec.adapter else spec.selection,
-    )  # fmt: skip
+    )
 
 
-def _rows(service: Service, asked: Asked, subject: Subject) -> Iterator[EstimateRow]:
-    spec = asked.spec
+def _rows(service: Service, inputs: EstimateInputs, subject: Subject) -> Iterator[EstimateRow]:
+    spec = inputs.spec
     if spec.adapter is not None:
         trained = None
-        if asked.head is not None:
-            trained = adapter_trained(asked.tensors, asked.info.layers, spec.adapter, asked.head)
-        yield asked.row(trained, spec.adapter.type, None, "exact")
+        if inputs.head is not None:
+            trained = adapter_trained(inputs.tensors, inputs.info.layers, spec.adapter, inputs.head)
+        yield inputs.row(trained, spec.adapter.type, None, "exact")
         return
-    for place, selection in enumerate(_selections(spec, asked.info)):
+    for place, selection in enumerate(_selections(spec, inputs.info)):
         with _of_list(spec, place):
             resolved = resolve_selection(service, selection, subject)
-        parts = asked.info.at(resolved.granularity or Granularity.LAYER)
+        parts = inputs.info.at(resolved.granularity or Granularity.LAYER)
         if resolved.layers is not None:
             names = set(resolved.layers)
             chosen = [part for part in parts if part.name in names]
-            yield _row(asked, selection, chosen, "exact")
+            yield _row(inputs, selection, chosen, "exact")
         elif selection.k is None:
-            # How many a ranking's scores will choose is not known before it is there.
-            yield asked.row(None, selection.policy, None, "lowest")
+            # How many layers the scores will choose is not known before they are computed.
+            yield inputs.row(None, selection.policy, None, "lowest")
         else:
             k = selection.k
-            yield _row(asked, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
-            yield _row(asked, selection, parts[-k:], "highest")
+            yield _row(inputs, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
+            yield _row(inputs, selection, parts[-k:], "highest")
 
 
 @contextmanager
 def _of_list(spec: EstimateSpec, place: int) -> Iterator[None]:
-    """Point to the entry of the list where the selection's number came from there."""
+    """Lets faults of ``selection.k`` point at the entry of the list ``k`` that it came from."""
     try:
         yield
     except SelectionMismatch as error:
@@ -309,14 +318,14 @@ def _selections(spec: EstimateSpec, info: ModelInfo) -> list[SelectionSpec]:
 
 
 def _row(
-    asked: Asked, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
+    inputs: EstimateInputs, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
 ) -> EstimateRow:
     trained = None
-    if asked.head is not None:
+    if inputs.head is not None:
         blocks: dict[int, int] = defaultdict(int)
         for part in chosen:
             blocks[part.index] += part.parameters
         included = set(selection.include)
-        beside = asked.head + sum(asked.info.groups[part] for part in included)
+        beside = inputs.head + sum(inputs.info.groups[part] for part in included)
         trained = Trained(dict(blocks), beside, below="embeddings" in included)
-    return asked.row(trained, selection.policy, len(chosen), position)
+    return inputs.row(trained, selection.policy, len(chosen), position)

@@ -1,4 +1,4 @@
-"""What a request names, found and pinned: model, dataset, other presets, an earlier checkpoint."""
+"""Finds what a request names: its model, its dataset, other presets, an earlier checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Unprocessable
-from app.jobs.checkpoints import missing
+from app.jobs.checkpoints import missing_files_error
 from app.service import Service
 from app.submissions.checks import pointing
 from app.tables import Checkpoint, Dataset, Job
@@ -39,23 +39,23 @@ POINTER = "/continue_from"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a request is about, looked up once: a model and data, and how a job remembers them."""
+    """The model and the data of a request, looked up once, and how a job remembers them."""
 
     source: ModelSource
-    sizes: dict[str, int]  # of the model's tensors
+    sizes: dict[str, int]  # number of elements of each of the model's tensors
     info: ModelInfo
     model: ResolvedModel
     dataset: ResolvedDataset
-    words: Json | None  # the histogram of an upload's texts, in words
-    also_evaluate: list[Pinned]  # the presets that are measured beside the dataset
+    words: Json | None  # histogram of the lengths of an upload's texts, in words
+    also_evaluate: list[Pinned]  # the presets that are evaluated beside the dataset
 
 
 def resolve_subject(
     service: Service, model_id: str, reference: str | HubDataset, presets: Sequence[str] = ()
 ) -> Subject:
-    """Find the model, the dataset and the further presets of a request.
+    """Find the model, the dataset and the further presets that a request names.
 
-    Raises what is wrong with any of them, pointing at the field that names it.
+    An error about one of them points at the field that names it.
     """
     sources = service.settings.sources
     with pointing("/model"):
@@ -96,7 +96,7 @@ def _found(reference: str | HubDataset, sources: Sources) -> ResolvedDataset:
 
 
 def _uploaded(service: Service, dataset_id: str) -> tuple[ResolvedDataset, Json | None]:
-    """How a job remembers an upload, and the histogram of its words."""
+    """How a job remembers an upload, and the histogram of its texts' lengths in words."""
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None:
@@ -121,10 +121,10 @@ def _uploaded(service: Service, dataset_id: str) -> tuple[ResolvedDataset, Json 
 def resolve_continuation(
     service: Service, checkpoint_id: str | None, subject: Subject
 ) -> ResolvedCheckpoint | None:
-    """What a job remembers of the checkpoint it begins with, if it begins with one.
+    """What a job remembers of the checkpoint that it continues from, if it continues from one.
 
-    Raises Unprocessable where there is no such checkpoint, or it is of another model, problem or
-    labels. Labels that only reading the data tells are compared by the worker.
+    Raises Unprocessable if there is no such checkpoint, or if its model, problem or labels differ.
+    Labels that are known only after reading the data are compared by the worker.
     """
     if checkpoint_id is None:
         return None
@@ -137,7 +137,7 @@ def resolve_continuation(
     try:
         record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
     except FileNotFoundError as error:
-        raise _refused(str(missing(service.database, row))) from error
+        raise _refused(str(missing_files_error(service.database, row))) from error
     model, dataset = subject.model, subject.dataset
     detail = continuation_fault(
         record, model.id, model.fingerprint, dataset.problem, dataset.labels
@@ -147,8 +147,11 @@ def resolve_continuation(
     return ResolvedCheckpoint(checkpoint=row.id, job=row.job_id, step=row.step)
 
 
-def hold_checkpoint(session: Session, job: Job) -> None:
-    """Keep a checkpoint until the job that begins with it is inserted, or find that it went."""
+def lock_checkpoint(session: Session, job: Job) -> None:
+    """Lock the checkpoint that a job continues from, until the job is inserted.
+
+    Raises Unprocessable if the checkpoint was deleted.
+    """
     wanted = job.spec.get("continue_from")
     if wanted is None:
         return

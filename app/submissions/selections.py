@@ -1,4 +1,4 @@
-"""What a selection means for a model: pinned at submit, where it is known by then."""
+"""Resolves a selection to the names of a model's layers, as far as they are known at submission."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from app.jobs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, pointing, ranking_digest
 from app.submissions.resolve import Subject
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.errors import Fault, SelectionMismatch
 from surgery.ranking.selection import (
     check_ranking,
@@ -26,10 +26,10 @@ from surgery.schemas.selection import SelectionSpec
 def resolve_selection(
     service: Service, selection: SelectionSpec, subject: Subject
 ) -> ResolvedSelection:
-    """Granularity, names and parameters of what trains, and the ranking it was chosen by.
+    """The names and parameters of what trains, and the ranking by which they were chosen.
 
-    Of a ranking that has yet to be computed as the job's first phase, only the granularity is
-    known. Raises what a worker would raise later.
+    If that ranking has to be computed by the job first, only the granularity is known. Raises the
+    errors that a worker would raise later.
     """
     info = subject.info
     _check_included(selection, info)
@@ -73,7 +73,7 @@ def _check_model(ranking: Job, model: ResolvedModel) -> None:
 
 
 def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) -> Job | None:
-    """The ranking that is named, or the stored one of the same content; None: not computed yet."""
+    """The ranking that a selection names or describes; None if it has not been computed yet."""
     if isinstance(selection.ranking, str):
         return _ranking_by_id(service, selection.ranking)
     options = ranking_options(selection)
@@ -87,7 +87,7 @@ def _ranking_by_id(service: Service, ranking_id: str) -> Job:
     with service.database.read() as session:
         job = session.get(Job, ranking_id)
     fault = {"pointer": "/selection/ranking"}
-    if job is None or job.kind != Kind.RANKING:
+    if job is None or job.kind != JobKind.RANKING:
         detail = f"no ranking {ranking_id!r}; GET /v1/rankings lists them"
         raise Unprocessable(detail, errors=[{**fault, "detail": detail}])
     if job.status != Status.SUCCEEDED:

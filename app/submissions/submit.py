@@ -1,4 +1,4 @@
-"""From a request to a queued job: everything that can be known is checked first."""
+"""Checks requests for rankings and fine-tunes as far as possible, and queues their jobs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from app.errors import Unprocessable
 from app.jobs.records import stored_ranking
 from app.jobs.state_machine import enqueue, enqueue_comparison
 from app.service import Service
-from app.submissions.checks import check_method, digest_of, ranking_digest
+from app.submissions.checks import check_method, content_digest, ranking_digest
 from app.submissions.resolve import (
     Subject,
-    hold_checkpoint,
+    lock_checkpoint,
     resolve_continuation,
     resolve_subject,
 )
 from app.submissions.selections import resolve_selection
-from app.tables import Dataset, IdempotencyKey, Job, Kind, new_id
+from app.tables import Dataset, IdempotencyKey, Job, JobKind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
@@ -40,16 +40,19 @@ KEY_LIFETIME = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A submission that passed every check: the row to insert, or the stored answer."""
+    """A submission that passed every check: a job to insert, or a stored one that answers it."""
 
     job: Job
     subject: Subject
     cached: bool = False
-    children: Sequence[Job] = ()  # of a comparison, in the order they are to run
+    children: Sequence[Job] = ()  # a comparison's, in the order in which they shall run
 
 
-def _hold_dataset(session: Session, job: Job) -> None:
-    """Keep an upload from being deleted before its job is inserted, or find that it was."""
+def _lock_dataset(session: Session, job: Job) -> None:
+    """Lock a job's uploaded dataset until the job is inserted.
+
+    Raises DatasetNotFound if the dataset was deleted.
+    """
     if Resolved.of(job.resolved).dataset.path is not None:
         row = session.scalar(
             select(Dataset).where(Dataset.id == job.dataset).with_for_update(read=True)
@@ -59,7 +62,7 @@ def _hold_dataset(session: Session, job: Job) -> None:
 
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
-    """Check a ranking; find its stored answer."""
+    """Check a ranking, and find its stored result if there is one."""
     subject = resolve_subject(service, spec.model, spec.dataset)
     check_method(spec, subject.dataset.problem)
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
@@ -71,19 +74,19 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
 
 
 def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: str) -> Job:
-    """The job of a ranking of this subject."""
+    """The job of a ranking, not inserted yet."""
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
-    return new_job(service, Kind.RANKING, "rk", spec, resolved)
+    return new_job(service, JobKind.RANKING, "rk", spec, resolved)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
-    """Check a fine-tune and pin what it will train, where that is known already."""
+    """Check a fine-tune, and resolve what it will train as far as that is known."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
     return Prepared(finetune_job(service, spec, subject), subject)
 
 
 def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
-    """Refuse options of training that do not fit the dataset."""
+    """Raises an error about options of training that do not fit the dataset."""
     check_training(
         training,
         dataset.problem,
@@ -97,7 +100,7 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
 def finetune_job(
     service: Service, spec: FinetuneSpec, subject: Subject, arm: str | None = None
 ) -> Job:
-    """The job of a fine-tune of this subject, checked; ``arm`` is that of its comparison."""
+    """Check a fine-tune and build its job; ``arm`` is the name of its comparison's arm, if any."""
     if service.settings.embedded:  # its workers run on this machine
         check_processes(spec.processes, min(gpus_here(), service.settings.gpus_per_worker))
     check_training_field(spec.training, subject.dataset, spec.processes)
@@ -113,12 +116,12 @@ def finetune_job(
         digest=training_digest(spec, subject),
         arm=arm,
     )
-    return new_job(service, Kind.FINETUNE, "ft", spec, resolved)
+    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved)
 
 
 def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:
-    """Fine-tunes, and comparisons, of equal digest train the same on the same."""
-    return digest_of(
+    """The digest of a fine-tune or comparison, equal for equal training on equal data."""
+    return content_digest(
         {
             **spec.model_dump(mode="json", exclude={"name", "metadata", "priority"}),
             "model": subject.model.fingerprint,
@@ -129,8 +132,10 @@ def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> st
     )
 
 
-def new_job(service: Service, kind: Kind, prefix: str, spec: Submission, resolved: Resolved) -> Job:
-    """A row for a checked submission, not inserted yet."""
+def new_job(
+    service: Service, kind: JobKind, prefix: str, spec: Submission, resolved: Resolved
+) -> Job:
+    """The job of a submission that was checked, not inserted yet."""
     return Job(
         id=new_id(prefix),
         kind=kind,
@@ -149,13 +154,13 @@ def new_job(service: Service, kind: Kind, prefix: str, spec: Submission, resolve
 def submit(
     service: Service, prepared: Prepared, key: str | None, body: dict[str, Any]
 ) -> tuple[Job, bool]:
-    """Insert a job, and its children, once; the job and whether it was there already.
+    """Insert a job and its children, unless the idempotency key has created a job already.
 
-    That is the job which the same idempotency key made before.
-    Raises Unprocessable when the key was used with another body.
+    Returns the job, and whether it existed before. Raises Unprocessable if the key was used with
+    another body.
     """
     job, children = prepared.job, prepared.children
-    fingerprint = digest_of({"kind": job.kind, **body}).removeprefix("sha256:")
+    fingerprint = content_digest({"kind": job.kind, **body}).removeprefix("sha256:")
     try:
         with service.database.write() as session:
             if key is not None:
@@ -164,8 +169,8 @@ def submit(
                         IdempotencyKey.created_at < db_now(-KEY_LIFETIME.total_seconds())
                     )
                 )
-            _hold_dataset(session, job)
-            hold_checkpoint(session, job)
+            _lock_dataset(session, job)
+            lock_checkpoint(session, job)
             if children:
                 enqueue_comparison(session, job, children)
             else:

@@ -1,4 +1,4 @@
-"""An upload: checked, converted and stored once for each content."""
+"""Checks and converts uploaded files, and stores each content once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ingest_upload(
     validation: UploadFile | None,
     spec: UploadSpec,
 ) -> DatasetReport:
-    """Copy the parts to names of our own, then check and convert them."""
+    """Copy the parts of an upload to safe names, then check and convert them."""
     files: dict[str, Any] = {"train": train, "validation": validation}
     paths = {}
     for role, upload in files.items():
@@ -43,18 +43,24 @@ def ingest_upload(
     formats = {role: format_of(path.name) for role, path in paths.items()}
     with _pointing_into_spec():
         return ingest(
-            paths["train"], paths.get("validation"), scratch / "data",
-            train_format=formats["train"], validation_format=formats.get("validation"),
-            columns=spec.columns, problem=spec.problem, labels=spec.labels, seed=spec.seed,
+            paths["train"],
+            paths.get("validation"),
+            scratch / "data",
+            train_format=formats["train"],
+            validation_format=formats.get("validation"),
+            columns=spec.columns,
+            problem=spec.problem,
+            labels=spec.labels,
+            seed=spec.seed,
             train_name=train.filename or "train",
             validation_name=(validation and validation.filename) or "validation",
             limits=replace(LIMITS, max_unpacked_bytes=service.settings.upload_max_bytes),
-        )  # fmt: skip
+        )
 
 
 @contextmanager
 def _pointing_into_spec() -> Iterator[None]:
-    """Say of columns and labels that they are fields of the form field spec."""
+    """Lets faults point into the form field ``spec``, which has the columns and labels."""
     try:
         yield
     except SurgeryError as error:
@@ -66,23 +72,25 @@ def _pointing_into_spec() -> Iterator[None]:
 
 
 def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tuple[Dataset, bool]:
-    """The row of this content; whether it is new."""
+    """The dataset with the content of a folder, and whether it is new."""
     known = _by_fingerprint(service, report.fingerprint)
     if known is not None:
         return known, False
     identifier = new_id("ds")
     row = Dataset(
-        id=identifier, fingerprint=report.fingerprint, report=report.model_dump(mode="json"),
+        id=identifier,
+        fingerprint=report.fingerprint,
+        report=report.model_dump(mode="json"),
         path=f"datasets/{identifier}",
-    )  # fmt: skip
+    )
     row.created_at = db_now()
     service.storage.put_folder(_sealed(folder), row.path)
     try:
         _insert(service, row)
-    except IntegrityError:  # the unique fingerprint: an equal upload was faster
+    except IntegrityError:  # another upload of the same content was faster
         service.storage.delete(row.path)
         known = _by_fingerprint(service, report.fingerprint)
-        if known is None:  # and is deleted again
+        if known is None:  # and it was deleted again
             raise Conflict("an equal dataset was deleted meanwhile; send it again") from None
         return known, False
     except BaseException:
@@ -92,7 +100,7 @@ def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tupl
 
 
 def _sealed(folder: Path) -> Path:
-    """The files as a complete folder."""
+    """Move a folder's files into a complete folder, which has a manifest."""
     sealed = folder.with_name("sealed")
     with complete_folder(sealed) as building:
         for path in folder.iterdir():

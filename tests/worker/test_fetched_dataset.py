@@ -17,7 +17,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.tables import Job, Kind, new_id
+from app.tables import Job, JobKind, new_id
 from surgery.io.folders import complete_folder
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
@@ -61,12 +61,12 @@ def test_it_goes_when_the_job_has_ended(
         (building / "report.json").write_text("{}")
     storage.put_folder(tmp_path / "ds", "datasets/ds_1")
     job = Job(
-        id=new_id("rk"), kind=Kind.RANKING, spec={}, labels={}, model="m", dataset="ds_1",
+        id=new_id("rk"), kind=JobKind.RANKING, spec={}, labels={}, model="m", dataset="ds_1",
         digest="x", max_attempts=1, resolved=RESOLVED | {"dataset": {**RESOLVED["dataset"], "path": "datasets/ds_1"}},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [JobKind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     folders = WorkerFolders.new(tmp_path)
     sweeper = Sweeper(settings, database, storage, folders, None)

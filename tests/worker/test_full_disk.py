@@ -20,7 +20,7 @@ from app.db import Database
 from app.jobs import records, state_machine
 from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.tables import Job, Kind, Status, new_id
+from app.tables import Job, JobKind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
 from tests.support.service.laid_ready import with_child
@@ -77,12 +77,12 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     settings = Settings(data_dir=tmp_path / "data")
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
-        id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
+        id=new_id("ft"), kind=JobKind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
         model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)
@@ -128,12 +128,12 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     settings = Settings(data_dir=tmp_path / "data")
     storage = open_storage(settings)
     job = Job(
-        id=new_id("ft"), kind=Kind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
+        id=new_id("ft"), kind=JobKind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
         labels={}, spec={"checkpoints": {"keep": "best"}}, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)

@@ -15,7 +15,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.tables import Job, Kind, Status, new_id
+from app.tables import Job, JobKind, Status, new_id
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Message, PhaseBegun
@@ -60,12 +60,12 @@ def test_a_limit_ends_the_job_with_its_log(
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data", load=timedelta(seconds=0.1))
     job = Job(
-        id=new_id("rk"), kind=Kind.RANKING, model="m", dataset="d", digest="x", max_attempts=3,
+        id=new_id("rk"), kind=JobKind.RANKING, model="m", dataset="d", digest="x", max_attempts=3,
         spec={}, resolved=RESOLVED, labels={},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [JobKind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     parts = Parts(settings, database, open_storage(settings))
     child: Any = Loading(overran=overran)

@@ -23,7 +23,7 @@ from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.state_machine import Lease
 from app.settings import Settings
 from app.submissions.checks import ranking_digest
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.errors import (
     ArtifactsFailed,
     DeadlineExceeded,
@@ -163,7 +163,7 @@ class Attempt:
                 return outcome
             assert self._fetched is not None
             order = self._order(self._fetched)
-            if self.job.kind == Kind.FINETUNE:
+            if self.job.kind == JobKind.FINETUNE:
                 self._services = Services.begin(self.job.id, config_of(self.job.spec))
                 self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
             return self._follow(self._processes.child, order)
@@ -201,7 +201,7 @@ class Attempt:
             cache=self.settings.sources.cache,
         )
         cpu_seconds = self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
-        if self.job.kind == Kind.RANKING:
+        if self.job.kind == JobKind.RANKING:
             return RankingOrder(
                 spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
             )
@@ -214,7 +214,7 @@ class Attempt:
             inputs=inputs,
             cpu_seconds=cpu_seconds,
             also=fetched.also,
-            ranking=self._write(lambda: records.waited_for(self.database, self.job)),
+            ranking=self._write(lambda: records.awaited_ranking(self.database, self.job)),
             continue_folder=self._write(lambda: continued_folder(*self._stored)),
             state_folder=self._fetch(state["path"]) if state else None,
             earlier_best=self._write(lambda: best_so_far(*self._stored)) if state else None,
@@ -333,13 +333,13 @@ class Attempt:
         spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
         spec |= report.options
         self._write(
-            lambda: records.keep_ranking(self.database, self.lease, digest, spec, report.result)
+            lambda: records.store_ranking(self.database, self.lease, digest, spec, report.result)
         )
         self._store_selected(report.resolved)
 
     def _store_selected(self, resolved: ResolvedSelection) -> None:
         """What trains, as only the child could know it; the next attempt trains the same."""
-        self._write(lambda: records.resolve_further(self.database, self.lease, resolved))
+        self._write(lambda: records.pin_selection(self.database, self.lease, resolved))
 
     def _ended(self, report: Ending) -> Outcome:
         fetching = self.current is self._processes.fetcher
@@ -358,7 +358,7 @@ class Attempt:
 
     def _succeeded(self, report: Finished) -> Outcome:
         result = report.result
-        if self.job.kind == Kind.FINETUNE:
+        if self.job.kind == JobKind.FINETUNE:
             result = self._completed(FinetuneResult.model_validate(result))
         state = self._write(
             lambda: state_machine.finish(self.database, self.lease, result, report.resolved)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
-from app.tables import Job, Kind
+from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Parts, Processes
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.environments import WorkerFolders
@@ -33,7 +33,7 @@ class Supervisor:
     """A worker: claims until it is told to stop."""
 
     def __init__(
-        self, parts: Parts, kinds: Sequence[Kind], ring: Callable[[Job], Any] | None = None
+        self, parts: Parts, kinds: Sequence[JobKind], ring: Callable[[Job], Any] | None = None
     ) -> None:
         self.parts = parts
         self.settings, self.database = parts.settings, parts.database

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
-from app.jobs.queue import unrung
+from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths
 from app.settings import Settings
 from app.tables import Job
@@ -62,9 +62,9 @@ class Sweeper:
         """Once."""
         for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
             log.warning("%s: its worker is lost; taken back", job_id)
-        state_machine.advance(self._database)
+        state_machine.advance_comparisons(self._database)
         if self._ring is not None:
-            for job in unrung(self._database):
+            for job in unannounced_jobs(self._database):
                 self._ring(job)
         if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
             self._collected = time.monotonic()

@@ -1,1 +1,1 @@
-"""One file a resource."""
+"""The operations of the API, one module for each resource."""

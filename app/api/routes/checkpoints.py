@@ -1,4 +1,4 @@
-"""Checkpoints: what a fine-tune left, file by file or as an archive."""
+"""Checkpoints of fine-tunes: list, pin, delete and download them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api.deps import CheckpointDep, JobDep, ServiceDep
 from app.api.downloads import answer_full_file, full_members
-from app.api.example_answers import CHECKPOINT, CHECKPOINTS, answers
+from app.api.example_answers import CHECKPOINT, CHECKPOINTS, answers, problems
 from app.api.views import CheckpointView, checkpoint_view
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import Conflict, NotFound
 from app.jobs import checkpoints
-from app.jobs.checkpoints import reading, set_pinned
+from app.jobs.checkpoints import explaining_missing_files, set_pinned
 from app.jobs.records import checkpoints_of
 from app.service import Service
 from app.tables import Checkpoint
@@ -28,23 +28,43 @@ from surgery.checkpoints.merge import DELTA, RECORD
 from surgery.io.folders import MANIFEST
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"])
-TEXTS = (RECORD, CARD_FILE)  # differ by form
+TEXTS = (RECORD, CARD_FILE)  # their text depends on the checkpoint's form
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+FileName = Annotated[
+    str, Path(max_length=200, description="The name of a file, as the checkpoint lists it.")
+]
+FileForm = Annotated[
+    Literal["full"] | None,
+    Query(
+        description="`full`: the file as it is in the checkpoint's full form, where a delta's "
+        "`model.safetensors` has the weights of the whole model. The answer is 409 for a LoRA "
+        "adapter, which has no full form, and 404 for `delta.safetensors`, which the full form "
+        "lacks. Default: the file as it is stored."
+    ),
+]
+ArchiveForm = Annotated[
+    Literal["delta", "full"] | None,
+    Query(
+        description="`full`: a plain transformers folder. `delta`: the trained tensors only. "
+        "Default: the form in which the checkpoint is stored."
+    ),
+]
 
 
 class CheckpointList(BaseModel):
-    """A job's checkpoints, oldest first."""
+    """All checkpoints of a job."""
 
-    data: list[CheckpointView]
+    data: list[CheckpointView] = Field(description="The checkpoints in order of their steps.")
 
 
 @router.get(
-    "/jobs/{job_id}/checkpoints", summary="List a job's checkpoints",
+    "/jobs/{job_id}/checkpoints",
+    summary="List a job's checkpoints",
     responses=answers(CHECKPOINTS, 404),
-)  # fmt: skip
+)
 def get_checkpoints(job: JobDep, service: ServiceDep) -> CheckpointList:
-    """In order of their step. While the job runs, those so far."""
+    """Lists the checkpoints that a fine-tune has, even while it runs, in order of their steps."""
     rows = checkpoints_of(service.database, job.id)
     return CheckpointList(data=[checkpoint_view(row) for row in rows])
 
@@ -53,40 +73,48 @@ def get_checkpoints(job: JobDep, service: ServiceDep) -> CheckpointList:
     "/checkpoints/{checkpoint_id}", summary="Get a checkpoint", responses=answers(CHECKPOINT, 404)
 )
 def get_checkpoint(row: CheckpointDep) -> CheckpointView:
-    """Its metrics and its files with their SHA-256."""
+    """Describes a checkpoint: its metrics, and its files with their sizes and SHA-256 digests."""
     return checkpoint_view(row)
 
 
 @router.post(
-    "/checkpoints/{checkpoint_id}/pin", summary="Pin a checkpoint",
+    "/checkpoints/{checkpoint_id}/pin",
+    summary="Pin a checkpoint",
     responses=answers({**CHECKPOINT, "pinned": True}, 404),
-)  # fmt: skip
+)
 def pin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
-    """Whatever its job keeps, a pinned checkpoint stays, and it cannot be deleted.
+    """Protects a checkpoint from deletion, also by its job's `checkpoints.keep`.
 
-    A checkpoint that is pinned already stays so.
+    Pinning a pinned checkpoint has no effect.
     """
     return checkpoint_view(set_pinned(service.database, row.id, pinned=True))
 
 
 @router.delete(
-    "/checkpoints/{checkpoint_id}/pin", summary="Let a pinned checkpoint go",
+    "/checkpoints/{checkpoint_id}/pin",
+    summary="Unpin a checkpoint",
     responses=answers(CHECKPOINT, 404),
-)  # fmt: skip
+)
 def unpin_checkpoint(row: CheckpointDep, service: ServiceDep) -> CheckpointView:
-    """Its job drops it at the next evaluation if `checkpoints.keep` says so."""
+    """Ends the pin. While its job runs, `checkpoints.keep` applies to the checkpoint again.
+
+    Unpinning a checkpoint that is not pinned has no effect.
+    """
     return checkpoint_view(set_pinned(service.database, row.id, pinned=False))
 
 
 @router.delete(
-    "/checkpoints/{checkpoint_id}", summary="Delete a checkpoint", status_code=204,
-    responses={code: value for code, value in answers({}, 404, 409).items() if code != 200},
-)  # fmt: skip
+    "/checkpoints/{checkpoint_id}",
+    summary="Delete a checkpoint",
+    status_code=204,
+    response_description="The checkpoint was deleted.",
+    responses=problems(404, 409),
+)
 def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
-    """Frees its bytes; its job's history keeps its id and its metrics.
+    """Deletes a checkpoint and its files. Its job's events and metrics stay.
 
-    Refused while it is pinned, while its own job is not over, and while another job continues from
-    it. A second time it is not found.
+    The answer is 409 while the checkpoint is pinned, while its job has not ended, and while
+    another job that continues from it has not ended.
     """
     service.storage.delete(checkpoints.delete_checkpoint(service.database, row.id))
 
@@ -96,39 +124,36 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     summary="Download a file of a checkpoint",
     response_class=Response,
     responses={
-        **answers({}, 404, 409, 422),
+        **problems(404, 409),
         200: {"content": BINARY, "description": "The file."},
-        206: {"content": BINARY, "description": "The range of it that was asked for."},
-        304: {"description": "`If-None-Match` names the ETag."},
-        416: {"description": "There are no such bytes."},
+        206: {"content": BINARY, "description": "The range of bytes that `Range` asked for."},
+        304: {"description": "The file's ETag is the one in `If-None-Match`."},
+        416: {"description": "The file does not have the bytes that `Range` asked for."},
     },
 )
 def get_file(
-    row: CheckpointDep, service: ServiceDep, request: Request,
-    name: Annotated[str, Path(max_length=200)],
-    form: Annotated[
-        Literal["full"] | None,
-        Query(
-            description="The file as the full form has it: of a delta, `model.safetensors` is the "
-            "whole model's weights. 409 for a LoRA adapter, which has no full form, and 404 for "
-            "`delta.safetensors`, which is not in it."
-        ),
-    ] = None,
-) -> Response:  # fmt: skip
-    """With `Content-Length`, `ETag`, `Repr-Digest`; a local store answers ranges too.
+    row: CheckpointDep,
+    service: ServiceDep,
+    request: Request,
+    name: FileName,
+    form: FileForm = None,
+) -> Response:
+    """Answers one file with `Content-Length`, `ETag` and `Repr-Digest`.
 
-    `model.safetensors?form=full` of a delta is put together from the base model on the way: it
-    answers ranges, and has no `Repr-Digest`, which only reading all of it would tell. The archive
-    has its SHA-256 in `manifest.json`.
+    `Range` is honoured where the service stores checkpoints on a local disk.
+
+    `model.safetensors?form=full` of a delta is merged with the base model while it is sent. It
+    honours `Range`, but has no `Repr-Digest`, because its digest is not known before all of it was
+    read; the archive has that digest in its `manifest.json`.
     """
     _check_form(row, form)
-    shared = row.files.keys() - {DELTA, *TEXTS}  # the same in both forms
+    shared = row.files.keys() - {DELTA, *TEXTS}  # equal in both forms
     if form == "full" and row.form == "delta" and name not in shared:
         return answer_full_file(service, row, name, request)
-    return _kept_file(service, row, name, request)
+    return _stored_file(service, row, name, request)
 
 
-def _kept_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
+def _stored_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
     entry = row.files.get(name)
     if entry is None:
         raise NotFound(
@@ -143,7 +168,7 @@ def _kept_file(service: Service, row: Checkpoint, name: str, request: Request) -
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     key = f"{row.path}/{name}"
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         service.storage.check(row.path, [name])
         path = service.storage.local_file(key)
         stat = path.stat() if path else None
@@ -163,30 +188,29 @@ def _base64(hexadecimal: str) -> str:
     "/checkpoints/{checkpoint_id}/archive",
     summary="Download a whole checkpoint as a tar archive",
     response_class=Response,
-    responses={**answers({}, 404, 409, 422), 200: {"content": TAR, "description": "The archive."}},
+    responses={
+        **problems(404, 409),
+        200: {"content": TAR, "description": "The archive."},
+        304: {"description": "The archive's ETag is the one in `If-None-Match`."},
+    },
 )
 def get_archive(
-    row: CheckpointDep,
-    service: ServiceDep,
-    request: Request,
-    form: Annotated[
-        Literal["delta", "full"] | None,
-        Query(description="`full` makes a plain transformers folder; default: as it is kept."),
-    ] = None,
+    row: CheckpointDep, service: ServiceDep, request: Request, form: ArchiveForm = None
 ) -> Response:
-    """Streamed, with `Content-Length` and `ETag`; no ranges. `manifest.json` has every SHA-256.
+    """Streams every file of a checkpoint, with `Content-Length` and `ETag` but without ranges.
 
-    `full` of a delta is put together from the base model on the way.
+    `manifest.json` in the archive has the SHA-256 of each file. The full form of a delta is merged
+    with the base model while it is sent.
     """
     _check_form(row, form)
     kind = form or row.form
     etag = _archive_tag(row, kind)
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers={"ETag": etag})
-    with reading(service.database, row):
+    with explaining_missing_files(service.database, row):
         service.storage.check(row.path, row.files)
     if kind == row.form:
-        members = [_stored(service, row, name) for name in sorted(row.files)]
+        members = [_member(service, row, name) for name in sorted(row.files)]
         manifest = json.dumps({"files": row.files}, indent=1).encode()
         members.append(Member(MANIFEST, len(manifest), lambda: iter([manifest])))
     else:
@@ -194,8 +218,9 @@ def get_archive(
     headers = {
         "Content-Length": str(tar_size(members)),
         "Content-Disposition": f'attachment; filename="{row.id}-{kind}.tar"',
-        "ETag": etag, "Cache-Control": "private, immutable",
-    }  # fmt: skip
+        "ETag": etag,
+        "Cache-Control": "private, immutable",
+    }
     stream = tar_stream(members, row.created_at.timestamp())
     return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
 
@@ -203,22 +228,22 @@ def get_archive(
 def _check_form(row: Checkpoint, form: str | None) -> None:
     if form == "delta" and row.form == "full":
         raise Conflict(
-            f"checkpoint {row.id} was kept in full form; a delta cannot be taken from it"
+            f"checkpoint {row.id} is stored in full form; a delta cannot be taken from it"
         )
     if form is not None and row.form == "adapter":
         raise Conflict(
-            f"checkpoint {row.id} is a LoRA adapter: download it without form, then surgery.load("
-            "base, folder).save_pretrained(target) makes a full folder of it; or train with "
-            "checkpoints.form full"
+            f"checkpoint {row.id} is a LoRA adapter, so leave form out: "
+            "surgery.load(base, folder).save_pretrained(target) makes a full folder of the "
+            "download; or train with checkpoints.form full"
         )
 
 
 def _archive_tag(row: Checkpoint, kind: str) -> str:
-    """Of its form, its files and the moment they were written, which the archive has too."""
+    """The ETag of an archive: a digest of its form, its files and their time stamp."""
     content = json.dumps([kind, row.files, row.created_at.timestamp()], sort_keys=True)
     return f'"{hashlib.sha256(content.encode()).hexdigest()}"'
 
 
-def _stored(service: Service, row: Checkpoint, name: str) -> Member:
+def _member(service: Service, row: Checkpoint, name: str) -> Member:
     chunks = partial(service.storage.chunks, f"{row.path}/{name}")
     return Member(name, row.files[name]["bytes"], chunks)

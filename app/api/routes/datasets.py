@@ -1,4 +1,4 @@
-"""Datasets of one's own: uploaded, checked row by row, kept whole or not at all."""
+"""Uploaded datasets: every row is checked before anything is stored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from sqlalchemy import delete, select
 
 from app.api.deps import DatasetDep, ServiceDep
-from app.api.example_answers import DATASET, DATASETS, answers
-from app.api.pages import Cursor, Limit, Page, cut, decode_cursor, encode_cursor
+from app.api.example_answers import DATASET, DATASETS, answers, problems
+from app.api.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, first_page
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.uploads import ingest_upload, store_dataset
@@ -26,18 +26,17 @@ from surgery.schemas.validation import faults_of
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
-# Names that people give to the parts, beside misspelt ones.
-_PARTS = {
-    "train": "train", "training": "train", "data": "train", "dataset": "train", "file": "train",
-    "files": "train", "upload": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-    "eval": "validation", "evaluation": "validation", "test": "validation",
-    "spec": "spec", "options": "spec", "config": "spec",
-}  # fmt: skip
+# Other names that people give to the parts of the form.
+_SYNONYMS = {
+    "train": ("training", "data", "dataset", "file", "files", "upload"),
+    "validation": ("valid", "val", "dev", "eval", "evaluation", "test"),
+    "spec": ("options", "config"),
+}
+_PARTS = {name: part for part, names in _SYNONYMS.items() for name in (part, *names)}
 
 
 async def check_parts(request: Request) -> None:
-    """Refuse unknown parts of the form, and a part sent twice: neither may be ignored."""
+    """Raises Unprocessable for unknown parts of the form and for parts that were sent twice."""
     sent = [name for name, _ in (await request.form()).multi_items()]
     faults = [
         {"pointer": f"/{_escaped(name)}", "detail": _unknown_part(name)}
@@ -47,7 +46,7 @@ async def check_parts(request: Request) -> None:
     faults += [
         {
             "pointer": f"/{name}",
-            "detail": f"{name!r} was sent twice; send one file a split"
+            "detail": f"{name!r} was sent twice; send one file for each split"
             if name != "spec"
             else "'spec' was sent twice; send one",
         }
@@ -59,7 +58,7 @@ async def check_parts(request: Request) -> None:
 
 
 def _escaped(name: str) -> str:
-    """As a JSON Pointer has it (RFC 6901)."""
+    """A name as a part of a JSON Pointer (RFC 6901)."""
     return shown(name).replace("~", "~0").replace("/", "~1")
 
 
@@ -78,31 +77,41 @@ def _unknown_part(name: str) -> str:
     summary="Upload a dataset",
     status_code=201,
     dependencies=[Depends(check_parts)],
-    responses=answers(DATASET, 409, 413, 422, status=201)
-    | {200: {"model": DatasetView, "description": "The same rows were uploaded before."}},
+    responses=answers(DATASET, 409, 413, status=201)
+    | {200: {"model": DatasetView, "description": "The dataset with these rows, stored earlier."}},
 )
 def create_dataset(
     service: ServiceDep,
     response: Response,
     train: Annotated[
         UploadFile,
-        File(description="CSV, TSV, JSON Lines (each also as .gz or .zst) or Parquet."),
+        File(
+            description="The training rows: CSV, TSV or JSON Lines, each also compressed as .gz "
+            "or .zst, or Parquet. The file's name tells the format."
+        ),
     ],
     validation: Annotated[
-        UploadFile | None, File(description="Without one, a seeded tenth of train is set aside.")
+        UploadFile | None,
+        File(
+            description="The validation rows, in any of these formats. Without this part, a tenth "
+            "of the training rows is drawn for validation."
+        ),
     ] = None,
     spec: Annotated[
         str,
         Form(
             max_length=100_000,
-            description='JSON: `{"columns": {"text": …, "label": …}, "problem": …}`.',
+            description="How to read the files, as JSON: "
+            '`{"columns": {"text": …, "label": …}, "problem": …, "labels": …, "seed": …}`. '
+            "Whatever is left out is inferred from the files.",
         ),
     ] = "{}",
 ) -> DatasetView:
-    """Every row is checked; with errors nothing is kept and the first 100 are answered.
+    """Checks every row and stores the dataset, or answers the first 100 errors and stores nothing.
 
-    A dataset is its content: equal rows, from whatever files, answer 200 with the dataset there is.
-    Parts of the form with another name, and a part sent twice, are refused.
+    A dataset is identified by its content: if the same rows were uploaded before, in whatever
+    files, the answer is 200 with the dataset that is stored already. A form with other parts, or
+    with a part sent twice, is refused.
     """
     wanted = _parse_spec(spec)
     service.settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -129,35 +138,38 @@ def _parse_spec(text: str) -> UploadSpec:
 def get_datasets(
     service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[DatasetView]:
-    """Newest first."""
+    """Lists every uploaded dataset, newest first."""
     query = select(Dataset).order_by(Dataset.id.desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(Dataset.id < decode_cursor(cursor))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query).all(), limit)
+        rows, more = first_page(session.scalars(query).all(), limit)
     following = encode_cursor(rows[-1].id) if more else None
     return Page(data=[dataset_view(row) for row in rows], next_cursor=following, has_more=more)
 
 
 @router.get("/{dataset_id}", summary="Get an uploaded dataset", responses=answers(DATASET, 404))
 def get_dataset(row: DatasetDep) -> DatasetView:
-    """What reading it found."""
+    """Describes an uploaded dataset: its columns, labels, rows, and what its files contained."""
     return dataset_view(row)
 
 
 @router.delete(
-    "/{dataset_id}", summary="Delete an uploaded dataset", status_code=204,
-    responses={code: value for code, value in answers({}, 404, 409).items() if code != 200},
-)  # fmt: skip
+    "/{dataset_id}",
+    summary="Delete an uploaded dataset",
+    status_code=204,
+    response_description="The dataset was deleted.",
+    responses=problems(404, 409),
+)
 def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
-    """Frees its bytes. Refused while a job that uses it is queued or running.
+    """Deletes a dataset and its files. The answer is 409 while a job that uses it has not ended.
 
-    Jobs that are over stay, with their results.
+    Jobs that have ended keep their results.
     """
     with service.database.write() as session:
-        # A submission holds this row until its job is there to be seen.
-        held = session.scalar(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
-        if held is None:  # another deletion was first, and it removes the bytes
+        # A submission locks this row until its job is inserted, so no job can be missed below.
+        locked = session.scalar(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
+        if locked is None:  # another request deleted it first and removes its files
             raise NotFound(f"no dataset {row.id!r}; GET /v1/datasets lists them")
         users = session.scalars(
             select(Job.id)

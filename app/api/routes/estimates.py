@@ -1,4 +1,4 @@
-"""Estimates: what fine-tunes would take, before anything runs."""
+"""Estimates of the memory and time that fine-tunes would take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.api.deps import ServiceDep, require_json
-from app.api.example_answers import ESTIMATE, ESTIMATE_BODIES, answers, body_examples
+from app.api.example_answers import ESTIMATE, answers, body_examples
+from app.api.example_bodies import ESTIMATE_BODIES
 from app.submissions.estimates import estimate
 from app.submissions.resolve import resolve_subject
 from surgery.schemas.estimate import Estimate, EstimateSpec
@@ -18,15 +19,16 @@ Body = Annotated[EstimateSpec, body_examples(ESTIMATE_BODIES)]
 
 @router.post(
     "",
-    summary="Estimate what fine-tunes of several numbers of layers would take",
-    responses=answers(ESTIMATE, 400, 409, 413, 415, 422, 503),
+    summary="Estimate the costs of fine-tuning several numbers of layers",
+    responses=answers(ESTIMATE, 400, 409, 413, 415, 503),
     dependencies=[Depends(require_json)],
 )
 def create_estimate(service: ServiceDep, spec: Body) -> Estimate:
-    """Parameters, memory, steps and seconds for each k, answered at once; nothing is stored.
+    """Answers the parameters, memory, steps and seconds for each k at once. Nothing is stored.
 
-    From the model's config and headers, the lengths of the rows, and how fast finished fine-tunes
-    were on the worker's device. Unknown numbers are null. Where a ranking that is not there yet
-    would choose the layers, each k has its costliest and its cheapest choice.
+    The numbers are computed from the model's config and headers, the lengths of the dataset's
+    rows, and the speed of finished fine-tunes on the worker's device. Numbers that are not known
+    are null. Where the layers depend on a ranking that has not been computed yet, each k has two
+    rows: its costliest choice of layers and its cheapest.
     """
     return estimate(service, spec, resolve_subject(service, spec.model, spec.dataset))

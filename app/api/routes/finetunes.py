@@ -1,4 +1,4 @@
-"""Fine-tunes: train the selected layers and the head."""
+"""Fine-tunes, which train the selected layers and the head."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from app.api.example_answers import FINETUNE
 from app.api.example_bodies import FINETUNE_BODIES
 from app.api.routes.kinds import KindOfJob
 from app.submissions.submit import prepare_finetune
-from app.tables import Kind
+from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described
 from surgery.schemas.finetune import FinetuneSpec
 
-DESCRIPTION = f"""Queue a fine-tune of what `selection` names, and of the head.
+DESCRIPTION = f"""Queues a fine-tune of the selected layers and of the head.
 
-`selection.policy` says what trains beside the head:
+`selection.policy` says which layers train beside the head:
 
 {described(POLICIES)}
 
-Those that go by a ranking take `ranking`: an id, options, or nothing; what is not there yet is
-computed as the job's first phase and kept.
+A policy that needs a ranking takes `selection.ranking`: the id of a ranking, the options of one,
+or nothing for the default ranking. If that ranking has not been computed yet, the job computes it
+first and stores it as a ranking of its own. A ranking by any method can be used.
 
-`granularity` chooses among layers, their attention and feed-forward parts, or single tensors.
-`resolved` has the names, their scores and the number of parameters that train.
-A selection that matches nothing is refused; nothing else ever trains in its place.
+`selection.granularity` says whether whole layers are chosen, their attention and feed-forward
+parts, or single tensors. The job's `resolved` has the names that were chosen, their scores and
+the number of parameters that train. A selection that matches nothing is refused.
 
-A ranking by any method will do. `track_ranking` scores the layers by Fisher information again at
-every evaluation and says whether their order stayed what it was.
+With `track_ranking`, every evaluation scores the layers by Fisher information again and reports
+how far their order has changed.
 """
 
 router = KindOfJob(
-    kind=Kind.FINETUNE,
+    kind=JobKind.FINETUNE,
     name="fine-tune",
     spec=FinetuneSpec,
     prepare=prepare_finetune,
     bodies=FINETUNE_BODIES,
     job=FINETUNE,
-    refusals=(400, 409, 413, 415, 422, 503),
+    refusals=(400, 409, 413, 415, 503),
     summary="Fine-tune selected layers of a model on a dataset",
     description=DESCRIPTION,
 ).router()

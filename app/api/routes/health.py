@@ -1,15 +1,16 @@
-"""Whether the process lives, and whether it can serve."""
+"""Whether the API process is alive, and whether it can serve requests."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import ServiceDep
+from app.api.example_answers import problems
 from app.errors import ServiceError
 from surgery import __version__
 
@@ -17,35 +18,41 @@ router = APIRouter(tags=["platform"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The state of the API process."""
 
-    status: str = "ok"
-    version: str = __version__
+    status: str = Field("ok", description="Always `ok`; a process in trouble answers an error.")
+    version: str = Field(__version__, description="The version of the service.")
 
 
 class NotReady(ServiceError):
-    """The service cannot serve yet."""
+    """The service cannot answer requests yet."""
 
     status = 503
     code = "not_ready"
 
 
 EXAMPLE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}}}
+    200: {
+        "content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}},
+        "description": "The process is alive, or the service ready.",
+    },
+    **problems(guarded=False),
 }
 
 
-@router.get("/healthz", summary="Does the process live?", responses=EXAMPLE)
+@router.get("/healthz", summary="Check that the process is alive", responses=EXAMPLE)
 async def healthz() -> Health:
-    """Touches nothing else, and waits for no thread that other requests keep busy."""
+    """Answers at once. It uses neither the database nor a thread, so that load cannot delay it."""
     return Health()
 
 
 @router.get(
-    "/readyz", summary="Can it serve?", responses={**EXAMPLE, 503: {"description": "Not yet."}}
+    "/readyz",
+    summary="Check that the service can serve requests",
+    responses={**EXAMPLE, **problems(503, guarded=False)},
 )
 def readyz(service: ServiceDep) -> Health:
-    """The database answers and has every migration."""
+    """Checks that the database answers and that every migration has been applied to it."""
     try:
         with service.database.read() as session:
             session.execute(text("SELECT 1"))

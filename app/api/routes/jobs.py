@@ -1,4 +1,4 @@
-"""Every job, whatever its kind."""
+"""Jobs of every kind: list, read and cancel them, and read what they recorded."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy import ColumnElement, exists, func, select
 
 from app.api.deps import JobDep, ServiceDep
-from app.api.example_answers import EVENTS, JOB, JOBS, METRICS, answers
+from app.api.example_answers import EVENTS, JOB, JOBS, METRICS, answers, problems
 from app.api.pages import (
     Cursor,
     Limit,
     Page,
-    cut,
     decode_moment,
     decode_position,
     encode_cursor,
     encode_moment,
+    first_page,
 )
 from app.api.request_checks import MetadataFilter
 from app.api.views import EventView, JobView, MetricView, job_views
@@ -31,63 +31,79 @@ from app.db import Database
 from app.errors import NotFound
 from app.jobs import state_machine as machine
 from app.service import Service
-from app.tables import Job, JobEvent, Kind, Metric, Status
+from app.tables import Job, JobEvent, JobKind, Metric, Status
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
-StatusFilter = Annotated[Status | None, Query(description="Only jobs that stand here.")]
-Filter = Annotated[str | None, Query(max_length=300)]
+StatusFilter = Annotated[Status | None, Query(description="Only jobs with this status.")]
+ModelFilter = Annotated[
+    str | None, Query(max_length=300, description="Only jobs on the model with this id.")
+]
+DatasetFilter = Annotated[
+    str | None, Query(max_length=300, description="Only jobs on the dataset with this id.")
+]
+KindFilter = Annotated[JobKind | None, Query(description="Only jobs of this kind.")]
 ParentFilter = Annotated[
-    str | None, Query(max_length=64, description="Only the children of this comparison.")
+    str | None, Query(max_length=64, description="Only the children of the job with this id.")
+]
+NameFilter = Annotated[
+    str | None, Query(max_length=300, description="Only the measurements with this name.")
 ]
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Which jobs of a list, and from where on."""
+class JobFilter:
+    """Which jobs a list has, and where its page begins."""
 
-    wanted: dict[Any, Any]  # column → value
+    columns: dict[Any, Any]  # a column and the value that it must have; None for any value
     metadata: dict[str, str]
     limit: int
     cursor: str | None
 
 
-def listing(
-    metadata: MetadataFilter, status: StatusFilter = None, model: Filter = None,
-    dataset: Filter = None, limit: Limit = 50, cursor: Cursor = None,
-) -> Listing:  # fmt: skip
-    """What every list of jobs can be asked for."""
-    wanted = {Job.status: status, Job.model: model, Job.dataset: dataset}
-    return Listing(wanted, metadata, limit, cursor)
+def job_filter(
+    metadata: MetadataFilter,
+    status: StatusFilter = None,
+    model: ModelFilter = None,
+    dataset: DatasetFilter = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> JobFilter:
+    """The query parameters that every list of jobs takes."""
+    columns = {Job.status: status, Job.model: model, Job.dataset: dataset}
+    return JobFilter(columns, metadata, limit, cursor)
 
 
-ListingDep = Annotated[Listing, Depends(listing)]
+JobFilterDep = Annotated[JobFilter, Depends(job_filter)]
 
 
 def list_jobs(
-    service: Service, asked: Listing, kind: Kind | None, parent: str | None = None
+    service: Service, filters: JobFilter, kind: JobKind | None, parent: str | None = None
 ) -> Page[JobView]:
-    """Newest first; ``metadata[key]=value`` filters by the caller's own labels."""
-    # Ids of different kinds do not sort by time together: the moment does.
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(asked.limit + 1)
-    for column, value in {**asked.wanted, Job.kind: kind, Job.parent: parent}.items():
+    """A page of the jobs that pass the filters, newest first."""
+    # Not by id alone: ids begin with the kind of job.
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
+    for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
-    for name, value in asked.metadata.items():
+    for name, value in filters.metadata.items():
         query = query.where(_labelled(service.database, name, value))
-    if asked.cursor is not None:
-        moment, last = decode_moment(asked.cursor)
+    if filters.cursor is not None:
+        moment, last = decode_moment(filters.cursor)
         older = Job.created_at < moment
         query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query).all(), asked.limit)
+        rows, more = first_page(session.scalars(query).all(), filters.limit)
         views = job_views(session, rows)
     following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
     return Page(data=views, next_cursor=following, has_more=more)
 
 
 def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
-    """By name and value as they are: a JSON path would read quotes and dots of the name."""
+    """Whether a job has a label of this name and value.
+
+    A JSON path would be shorter, but would interpret quotes and dots in the name.
+    """
     each = func.json_each if database.engine.dialect.name == "sqlite" else func.jsonb_each_text
     label = each(Job.labels).table_valued("key", "value")
     return exists().where(label.c.key == name, label.c.value == value)
@@ -95,24 +111,28 @@ def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
 
 @router.get("", summary="List jobs", responses=answers(JOBS))
 def get_jobs(
-    service: ServiceDep, asked: ListingDep, kind: Kind | None = None, parent: ParentFilter = None
+    service: ServiceDep, filters: JobFilterDep, kind: KindFilter = None, parent: ParentFilter = None
 ) -> Page[JobView]:
-    """All jobs, newest first. `metadata[key]=value` filters by your own labels."""
-    return list_jobs(service, asked, kind, parent)
+    """Lists jobs of every kind, newest first.
+
+    Parameters `metadata[key]=value` leave only the jobs that were submitted with these labels.
+    """
+    return list_jobs(service, filters, kind, parent)
 
 
 @router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
 def get_job(job: JobDep, service: ServiceDep) -> JobView:
-    """The job as it stands now. Poll until `terminal` is true."""
+    """Answers the current state of a job. Poll until `terminal` is true."""
     with service.database.read() as session:
         return job_views(session, [job])[0]
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
 def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """A queued job ends at once, a running one within a step; a finished one stays as it is.
+    """Ends a queued job at once and a running one after its current step.
 
-    A comparison's children are all cancelled, and it ends with the last of them.
+    Cancelling a comparison cancels all its children, and it ends with the last of them. A job that
+    has ended already stays as it is.
     """
     row = machine.cancel(service.database, job.id)
     assert row is not None
@@ -120,32 +140,38 @@ def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
         return job_views(session, [row])[0]
 
 
-@router.get("/{job_id}/events", summary="What happened to a job", responses=answers(EVENTS, 404))
+@router.get("/{job_id}/events", summary="List a job's events", responses=answers(EVENTS, 404))
 def get_events(
     job: JobDep, service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[EventView]:
-    """Every change of status, checkpoint and request, oldest first."""
+    """Lists what happened to a job, oldest first: changes of status, checkpoints, requests."""
     query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
     if cursor is not None:
         query = query.where(JobEvent.seq > decode_position(cursor))
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query.limit(limit + 1)).all(), limit)
+        rows, more = first_page(session.scalars(query.limit(limit + 1)).all(), limit)
     events = [EventView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(rows[-1].seq)) if more else None
     return Page(data=events, next_cursor=following, has_more=more)
 
 
-@router.get("/{job_id}/metrics", summary="A job's measurements", responses=answers(METRICS, 404))
+@router.get(
+    "/{job_id}/metrics", summary="List a job's measurements", responses=answers(METRICS, 404)
+)
 def get_metrics(
-    job: JobDep, service: ServiceDep, name: Filter = None, limit: Limit = 200, cursor: Cursor = None
+    job: JobDep,
+    service: ServiceDep,
+    name: NameFilter = None,
+    limit: Limit = 200,
+    cursor: Cursor = None,
 ) -> Page[MetricView]:
-    """Loss, learning rate and validation metrics by step."""
+    """Lists the loss, the learning rate and the validation metrics in order of their steps."""
     query = select(Metric).where(Metric.job_id == job.id).order_by(Metric.step, Metric.name)
     if name is not None:
         query = query.where(Metric.name == name)
     start = decode_position(cursor) if cursor is not None else 0
     with service.database.read() as session:
-        rows, more = cut(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
+        rows, more = first_page(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
     data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
     following = encode_cursor(str(start + limit)) if more else None
     return Page(data=data, next_cursor=following, has_more=more)
@@ -155,12 +181,13 @@ def get_metrics(
     "/{job_id}/tensorboard",
     summary="Download a fine-tune's TensorBoard log",
     response_class=Response,
-    responses={**answers({}, 404, 409), 200: {"content": TAR, "description": "The archive."}},
+    responses={**problems(404, 409), 200: {"content": TAR, "description": "The archive."}},
 )
 def get_tensorboard(job: JobDep, service: ServiceDep) -> Response:
-    """A tar archive of event files: unpack it and run `tensorboard --logdir` on the folder.
+    """Answers a tar archive of event files: unpack it and run `tensorboard --logdir` on the folder.
 
-    They hold what `metrics` lists. While the job runs, as of its last checkpoint.
+    The files have the numbers that `metrics` lists. While the job runs, they are as of its latest
+    checkpoint.
     """
     members = [
         Member(f"{job.id}/{name}", len(content), partial(_once, content))

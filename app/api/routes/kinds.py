@@ -1,4 +1,4 @@
-"""What the jobs of each kind have in common over HTTP: how they are submitted, listed and found."""
+"""The operations that every kind of job has: submit a job, list the jobs and read one."""
 
 from __future__ import annotations
 
@@ -13,51 +13,59 @@ from fastapi.responses import JSONResponse
 from app.api.deps import JobDep, ServiceDep, require_json
 from app.api.example_answers import JOBS, answers, body_examples
 from app.api.pages import Page
-from app.api.routes.jobs import ListingDep, get_job, list_jobs
+from app.api.routes.jobs import JobFilterDep, get_job, list_jobs
 from app.api.views import COLLECTION, JobView, job_views
 from app.errors import NotFound
 from app.service import Service
-from app.submissions.estimates import estimate, question_of
+from app.submissions.estimates import estimate, estimate_spec_of
 from app.submissions.submit import Prepared, submit
-from app.tables import Job, Kind
+from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
 from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
+LISTING = """Lists the {}s that were submitted, newest first.
+
+Parameters `metadata[key]=value` leave only those that were submitted with these labels."""
 
 ValidateOnly = Annotated[
-    bool, Query(description="Do every check, create nothing, answer what would be created.")
+    bool,
+    Query(description="Only check the request: create nothing, and answer what would be created."),
 ]
 IdempotencyKey = Annotated[
     str | None,
-    Header(max_length=255, description="The same key and body give the same job for a day."),
+    Header(
+        max_length=255,
+        description="A text of your choice that makes it safe to send a request again: for a day, "
+        "the same key with the same body answers the job that it created first.",
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class KindOfJob:
-    """One kind of job, as its routes and their descriptions have it."""
+    """One kind of job, and what its operations and their descriptions need to know of it."""
 
-    kind: Kind
-    name: str  # in a sentence: "no fine-tune"
+    kind: JobKind
+    name: str  # as a sentence has it, such as "fine-tune"
     spec: type[Submission]
     prepare: Callable[[Service, Any], Prepared]
-    bodies: Json  # examples of a submission by their names
+    bodies: Json  # examples of a request by their names
     job: Json  # an example of the answer
-    refusals: tuple[int, ...]  # statuses of the problems that a submission can be answered with
+    refusals: tuple[int, ...]  # statuses with which a submission can be refused
     summary: str
     description: str
 
     def find(self, job: JobDep) -> Job:
-        """A job of this kind."""
+        """The job of this kind that the path names. Raises NotFound."""
         if job.kind != self.kind:
-            raise NotFound(f"{job.id} is no {self.name}; GET /v1/jobs/{job.id} has it")
+            raise NotFound(f"{job.id} is not a {self.name}; GET /v1/jobs/{job.id} has it")
         return job
 
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
-        """Its routes to submit a job, list all and get one; ``more_answers`` a submission has."""
+        """The operations of this kind; ``more_answers`` of a submission are documented too."""
         router = APIRouter(prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"])
         router.post(
             "",
@@ -70,12 +78,17 @@ class KindOfJob:
             dependencies=[Depends(require_json)],
         )(_submission(self))
         router.get(
-            "", name=f"get_{self.kind}s", summary=f"List {self.name}s", responses=answers(JOBS)
+            "",
+            name=f"get_{self.kind}s",
+            summary=f"List {self.name}s",
+            description=LISTING.format(self.name),
+            responses=answers(JOBS),
         )(_listing(self.kind))
         router.get(
             "/{job_id}",
             name=f"get_{self.kind}",
             summary=f"Get a {self.name}",
+            description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
             responses=answers(self.job, 404),
         )(_getting(self))
         return router
@@ -93,22 +106,20 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
             return _dry_run(service, prepared, spec)
         return _submitted(service, prepared, spec, idempotency_key)
 
-    # FastAPI reads the body's type here; a closure's own variables it could not see.
+    # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
     return create
 
 
-def _listing(kind: Kind) -> Callable[..., Page[JobView]]:
-    def get_all(service: ServiceDep, asked: ListingDep) -> Page[JobView]:
-        """Newest first."""
-        return list_jobs(service, asked, kind)
+def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
+    def get_all(service: ServiceDep, filters: JobFilterDep) -> Page[JobView]:
+        return list_jobs(service, filters, kind)
 
     return get_all
 
 
 def _getting(of: KindOfJob) -> Callable[..., JobView]:
     def get_one(job: Any, service: ServiceDep) -> JobView:
-        """The same object as `GET /v1/jobs/{id}`."""
         return get_job(job, service)
 
     get_one.__annotations__["job"] = Annotated[Job, Depends(of.find)]
@@ -116,14 +127,14 @@ def _getting(of: KindOfJob) -> Callable[..., JobView]:
 
 
 def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResponse:
-    """200 with what would be created, and for a fine-tune with what it would take."""
+    """200 with the job that would be created and, for a fine-tune, an estimate of its costs."""
     body: Json = {
         "valid": True,
         "cached": prepared.cached,
         "resolved": shown(prepared.job.resolved),
     }
-    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # nobody has measured several
-        answer = estimate(service, question_of(spec), prepared.subject)
+    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
+        answer = estimate(service, estimate_spec_of(spec), prepared.subject)
         body["estimate"] = answer.model_dump(mode="json")
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 
@@ -131,7 +142,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
 def _submitted(
     service: Service, prepared: Prepared, spec: Submission, key: str | None
 ) -> JSONResponse:
-    """202 with the queued job, or 200 with a stored result."""
+    """202 with the queued job, or 200 with a result that is stored already."""
     job, replayed = prepared.job, False
     if not prepared.cached:
         job, replayed = submit(service, prepared, key, spec.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""Models: what a checkpoint is, read from its config and headers alone."""
+"""Models, described from their config and the headers of their weights."""
 
 from __future__ import annotations
 
@@ -18,23 +18,34 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get(
-    "/{model_id:path}", summary="Describe a model's layers", responses=answers(MODEL, 404, 422, 503)
+    "/{model_id:path}", summary="Describe a model's layers", responses=answers(MODEL, 404, 503)
 )
 def get_model(
     service: ServiceDep,
     model_id: Annotated[
-        str, Path(max_length=300, description="`owner/name`, with an optional `@revision`.")
+        str,
+        Path(
+            max_length=300,
+            description="A Hugging Face model id, `owner/name` or `name`, with an optional "
+            "`@revision`.",
+        ),
     ],
     granularity: Annotated[
         Granularity,
-        Query(description="Also list the parts that a selection chooses among."),
+        Query(
+            description="`sublayer` or `tensor` also lists, under `parts`, the parts of the layers "
+            "that a selection of this granularity chooses among."
+        ),
     ] = Granularity.LAYER,
 ) -> ModelInfo:
-    """Architecture, layer names and sizes. No weight is read and no code of the model runs."""
+    """Answers the model's architecture and the names and sizes of its layers.
+
+    Only the config and the headers of the weights are read, and no code of the model runs.
+    """
     sources = service.settings.sources
     try:
         info = inspect_model(resolve_model(model_id, sources), sources)
     except ModelNotFound as error:
         raise NotFound(error.detail) from error
-    asked = {kind: parts for kind, parts in info.parts.items() if kind is granularity}
-    return info.model_copy(update={"parts": asked})
+    parts = {kind: parts for kind, parts in info.parts.items() if kind is granularity}
+    return info.model_copy(update={"parts": parts})

@@ -1,4 +1,4 @@
-"""Rankings: which layers matter for a task."""
+"""Rankings of a model's layers by how much they matter for a task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.api.routes.kinds import KindOfJob
 from app.api.views import JobView
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
-from app.tables import Job, Kind, Status
+from app.tables import Job, JobKind, Status
 from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import Format, choose_layers, selection_view
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
@@ -20,34 +20,39 @@ from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.resolved import Resolved
 from surgery.schemas.selection import SelectionSpec
 
-DESCRIPTION = f"""Queue a ranking. One that was computed before is answered at once.
+DESCRIPTION = f"""Queues a ranking. The result of one that was computed before is answered at once.
 
-What the score of a layer is (`method`):
+`method` says what the score of a layer is:
 
 {described(METHODS)}
 
-The gradients of `fisher` are taken at the dataset's labels (`empirical`), at `draws` of the model's
-own prediction (`sampled`) or in expectation over it (`exact`); `aggregate` is of a layer's diagonal
-the sum (`trace`), the `mean`, or the norm of the released code (`frobenius`).
+For method `fisher`, the field `fisher` says at which labels the gradients are taken: those of the
+dataset (`empirical`), `draws` labels drawn from the model's own prediction (`sampled`), or all
+labels by their predicted probability (`exact`). `aggregate` says how the diagonal of a layer
+becomes its score: as the sum (`trace`), the `mean`, or the norm of the paper's released code
+(`frobenius`).
 
-How sure it is: intervals and `stability` come with every ranking by samples; `adaptive` scores
-rows until the top layers are certain; `head_seeds` averages over new heads; `model_prior` says
-how much of it remains on shuffled labels. `granularity` ranks parts of layers.
+`granularity` says whether whole layers are ranked, their attention and feed-forward parts, or
+single tensors.
+
+Every ranking from samples reports confidence intervals and its `stability`. `adaptive` scores rows
+until the top layers are certain, `head_seeds` averages over several new heads, and `model_prior`
+reports how much of the ranking remains on shuffled labels.
 """
 
 RANKINGS = KindOfJob(
-    kind=Kind.RANKING,
+    kind=JobKind.RANKING,
     name="ranking",
     spec=RankingSpec,
     prepare=prepare_ranking,
     bodies=RANKING_BODIES,
     job=RANKING,
-    refusals=(400, 413, 415, 422, 503),
+    refusals=(400, 413, 415, 503),
     summary="Rank the layers of a model on a dataset",
     description=DESCRIPTION,
 )
 router = RANKINGS.router(
-    {200: {"model": JobView, "description": "The stored result of the same ranking."}}
+    {200: {"model": JobView, "description": "The same ranking, computed and stored earlier."}}
 )
 RankingDep = Annotated[Job, Depends(RANKINGS.find)]
 
@@ -55,29 +60,48 @@ RankingDep = Annotated[Job, Depends(RANKINGS.find)]
 @router.get(
     "/{job_id}/selection",
     summary="Turn a ranking into a selection",
-    responses=answers(SELECTION, 404, 409, 422),
+    responses=answers(SELECTION, 404, 409),
 )
 def get_selection(
     job: RankingDep,
     policy: Annotated[
-        Policy, Query(description=f"Which parts are chosen:\n\n{described(POLICIES)}")
+        Policy, Query(description=f"How the layers are chosen:\n\n{described(POLICIES)}")
     ] = Policy.TOP_K,
-    k: Annotated[int | None, Query(ge=1, description="For the *_k policies.")] = None,
-    share: Annotated[
-        float | None, Query(gt=0, le=1, description="For top_share: of the total score.")
+    k: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            description="For the *_k policies: how many layers are chosen. Default for `top_k`: "
+            "the ranking's `recommended_k`.",
+        ),
     ] = None,
-    max_parameters: Annotated[int | None, Query(ge=1, description="For max_parameters.")] = None,
-    seed: Annotated[int, Query(ge=0, description="For random_k.")] = 0,
+    share: Annotated[
+        float | None,
+        Query(gt=0, le=1, description="For `top_share`: the share of the total score."),
+    ] = None,
+    max_parameters: Annotated[
+        int | None,
+        Query(ge=1, description="For `max_parameters`: the largest number of parameters."),
+    ] = None,
+    seed: Annotated[int, Query(ge=0, description="For `random_k`: the seed of the draw.")] = 0,
     form: Annotated[
-        Format, Query(alias="format", description="For PEFT, Axolotl, or as a regular expression.")
+        Format,
+        Query(
+            alias="format",
+            description="How the selection is written: as a list of layers (`json`), as options of "
+            "PEFT's configurations (`peft`), as Axolotl's list of unfrozen parameters (`axolotl`), "
+            "or as a regular expression (`regex`).",
+        ),
     ] = "json",
 ) -> dict[str, Any]:
-    """A pure view of a ranking, of its granularity; nothing is stored.
+    """Answers which layers of a ranking a policy chooses, for use in other tools.
 
-    The default k is `recommended_k`. `regex` matches the names of exactly the chosen parameters,
-    whatever the task model's prefix; `axolotl` has one for each, with plain dots, which Axolotl
-    escapes itself; `peft` can name whole layers only. `trainable_parameters` are those chosen,
-    `total_parameters` the checkpoint's.
+    Nothing is stored. Layers, their parts or tensors are chosen, as the ranking ranks them.
+
+    `regex` matches the names of exactly the chosen parameters, with any prefix that a task model
+    puts before them. `axolotl` has one expression for each part, with plain dots, which Axolotl
+    escapes itself. `peft` can name whole layers only. `trainable_parameters` counts the chosen
+    parameters, and `total_parameters` those of the model's checkpoint.
     """
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
@@ -89,9 +113,15 @@ def get_selection(
     )
     chosen = choose_layers(selection, ranked_parts(result), result)
     return {
-        "ranking": job.id, "model": job.model, "granularity": result.granularity,
-        "policy": policy, "k": k, "share": share, "max_parameters": max_parameters, "format": form,
+        "ranking": job.id,
+        "model": job.model,
+        "granularity": result.granularity,
+        "policy": policy,
+        "k": k,
+        "share": share,
+        "max_parameters": max_parameters,
+        "format": form,
         "selection": selection_view(chosen, form, result.granularity),
         "trainable_parameters": sum(layer.parameters for layer in chosen),
         "total_parameters": Resolved.of(job.resolved).model.parameters,
-    }  # fmt: skip
+    }

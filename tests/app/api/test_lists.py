@@ -18,10 +18,10 @@ from app.db import Database, alembic_config
 from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobEvent, Kind, new_id
+from app.tables import Job, JobEvent, JobKind, new_id
 from tests.support.service.problems import problem, says
 
-PREFIX = {Kind.RANKING: "rk", Kind.FINETUNE: "ft"}
+PREFIX = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}
 
 
 def insert(database: Database, count: int) -> list[str]:
@@ -29,7 +29,7 @@ def insert(database: Database, count: int) -> list[str]:
     ids = []
     with database.write() as session:
         for number in range(count):
-            kind = Kind.RANKING if number % 3 else Kind.FINETUNE
+            kind = JobKind.RANKING if number % 3 else JobKind.FINETUNE
             job = Job(
                 id=new_id(PREFIX[kind]), kind=kind, spec={}, labels={}, model="m", dataset="d",
                 digest="x", max_attempts=1, resolved={"model": {"id": "m"}, "dataset": {"id": "d"}},

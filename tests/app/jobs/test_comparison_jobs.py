@@ -8,8 +8,8 @@ import pytest
 
 from app.db import Database
 from app.jobs import records, state_machine
-from app.jobs.queue import unrung
-from app.tables import WORKED, Kind, Status
+from app.jobs.queue import unannounced_jobs
+from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, submit
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
@@ -34,7 +34,7 @@ def test_the_last_child_ends_the_comparison(database: Database) -> None:
 def test_no_worker_claims_a_comparison_and_none_takes_it_back(database: Database) -> None:
     parent, children = submit(database)
     assert {take(database).job_id, take(database).job_id} == set(children)
-    assert state_machine.claim(database, "w", list(Kind), LEASE) is None
+    assert state_machine.claim(database, "w", list(JobKind), LEASE) is None
     assert state_machine.reap(database, NOW) == []
     assert look(database, parent).status == Status.RUNNING
 
@@ -43,13 +43,13 @@ def test_children_wait_for_their_ranking_and_then_know_it(database: Database) ->
     parent, (ranking, waiting, other) = submit(database, ranked=True)
     first, second = take(database), take(database)
     assert (first.job_id, second.job_id) == (ranking, other)
-    assert state_machine.claim(database, "w", WORKED, LEASE) is None
-    assert waiting not in [job.id for job in unrung(database, -1)]
+    assert state_machine.claim(database, "w", WORKER_KINDS, LEASE) is None
+    assert waiting not in [job.id for job in unannounced_jobs(database, -1)]
     state_machine.finish(database, first, RANKING, Learned())
     lease = take(database)
     child = look(database, waiting)
     assert (lease.job_id, child.resolved["ranking"]) == (waiting, ranking)
-    assert records.waited_for(database, child) == RANKING
+    assert records.awaited_ranking(database, child) == RANKING
     finish(database, lease)
     finish(database, second)
     assert look(database, parent).status == Status.SUCCEEDED
@@ -113,7 +113,7 @@ def test_cancelling_stops_queued_children_at_once_and_running_ones_by_their_work
     assert state_machine.renew(database, lease, LEASE, "train", None).cancel_requested
     state_machine.end_cancelled(database, lease)
     assert statuses(database, parent) == ["queued", "running", "cancelled"]
-    assert state_machine.claim(database, "w", WORKED, LEASE) is None
+    assert state_machine.claim(database, "w", WORKER_KINDS, LEASE) is None
 
 
 def test_cancelling_before_any_child_runs_ends_all_at_once(database: Database) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from app.db import Database
 from app.jobs import state_machine
-from app.jobs.state_machine import end, ending
-from app.tables import Job, Kind, Status
+from app.jobs.state_machine import end, locked_with_comparison
+from app.tables import Job, JobKind, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, new_job, submit
@@ -21,7 +21,7 @@ from tests.support.service.queued_jobs import look, statuses, take
 def test_the_sweeper_takes_a_step_that_was_left_untaken(database: Database) -> None:
     """As when a ranking is stored by somebody else between the check and the insert."""
     parent, (_, waiting, _) = submit(database, ranked=True)
-    stored = new_job(Kind.RANKING, None, result=RANKING)
+    stored = new_job(JobKind.RANKING, None, result=RANKING)
     with database.write() as session:
         from app.jobs.state_machine import store_finished_ranking
 
@@ -29,8 +29,8 @@ def test_the_sweeper_takes_a_step_that_was_left_untaken(database: Database) -> N
         child = session.get(Job, waiting)
         assert child is not None
         child.waits_for = stored.id
-    state_machine.advance(database)
-    state_machine.advance(database)
+    state_machine.advance_comparisons(database)
+    state_machine.advance_comparisons(database)
     assert look(database, waiting).waits_for is None
     assert look(database, waiting).resolved["ranking"] == stored.id
     assert look(database, parent).status == Status.RUNNING
@@ -49,7 +49,7 @@ def test_two_children_that_end_at_once_end_the_comparison_once(database: Databas
 
     with ThreadPoolExecutor() as pool:
         with database.write() as session:
-            end(session, ending(session, first), Status.SUCCEEDED, result=result)
+            end(session, locked_with_comparison(session, first), Status.SUCCEEDED, result=result)
             waiting = pool.submit(end_second)
             began.wait(5)
             with pytest.raises(TimeoutError):
@@ -84,7 +84,7 @@ def test_any_number_at_once(database: Database, cancelling: bool) -> None:
     with ThreadPoolExecutor(15) as pool:
         waiting = [pool.submit(work, place) for place in range(12)]
         waiting += [
-            pool.submit(at_once, state_machine.advance),
+            pool.submit(at_once, state_machine.advance_comparisons),
             pool.submit(at_once, state_machine.reap, NOW),
         ]
         if cancelling:

@@ -9,9 +9,9 @@ import pytest
 from app.db import Database, db_now
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import prune_checkpoints
-from app.jobs.queue import unrung
+from app.jobs.queue import unannounced_jobs
 from app.jobs.state_machine import Fenced, enqueue
-from app.tables import WORKED, Job, Kind, Status, new_id
+from app.tables import WORKER_KINDS, Job, JobKind, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
@@ -20,7 +20,7 @@ ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
 
 
-def submit(database: Database, kind: Kind = Kind.RANKING, **values: object) -> str:
+def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
     fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
     job = Job(id=new_id("rk"), kind=kind, spec={}, resolved={}, **{**fields, **values})
     with database.write() as session:
@@ -32,7 +32,7 @@ def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
     job_id = submit(database)
     lease = take(database)
     assert (lease.job_id, lease.epoch) == (job_id, 1)
-    assert state_machine.claim(database, "another", WORKED, LEASE) is None
+    assert state_machine.claim(database, "another", WORKER_KINDS, LEASE) is None
     state_machine.finish(database, lease, {"answer": 1}, Learned(versions={"surgery": "x"}))
     job = look(database, job_id)
     assert (job.status, job.result, job.resolved["versions"]) == (
@@ -47,8 +47,8 @@ def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
 def test_priority_comes_before_age_and_kinds_have_their_own_queue(database: Database) -> None:
     old = submit(database)
     urgent = submit(database, priority=5)
-    tune = submit(database, Kind.FINETUNE)
-    claimed = state_machine.claim(database, "w", [Kind.FINETUNE], LEASE)
+    tune = submit(database, JobKind.FINETUNE)
+    claimed = state_machine.claim(database, "w", [JobKind.FINETUNE], LEASE)
     assert claimed is not None
     assert claimed[0].job_id == tune
     assert [take(database).job_id, take(database).job_id] == [urgent, old]
@@ -66,7 +66,7 @@ def test_an_expired_lease_fences_every_write(database: Database) -> None:
         lambda: state_machine.crash(database, lease, ERROR, NOW),
         lambda: records.record_metrics(database, lease, 1, 0.1, {"loss": 1.0}),
         lambda: records.commit_state(database, lease, "p", 1),
-        lambda: records.resolve_further(database, lease, {}),
+        lambda: records.pin_selection(database, lease, {}),
         lambda: prune_checkpoints(database, lease, "best"),
     ]
     for write in writes:
@@ -102,7 +102,7 @@ def test_the_third_crash_fails_the_job_and_keeps_the_reason(database: Database) 
 def test_a_crash_waits_before_the_next_attempt(database: Database) -> None:
     submit(database)
     state_machine.crash(database, take(database), ERROR, timedelta(hours=1))
-    assert state_machine.claim(database, "w", WORKED, LEASE) is None
+    assert state_machine.claim(database, "w", WORKER_KINDS, LEASE) is None
 
 
 def test_a_drained_job_goes_back_uncharged_and_keeps_its_place(database: Database) -> None:
@@ -122,7 +122,7 @@ def test_cancelling_a_queued_job_ends_it(database: Database) -> None:
     job = state_machine.cancel(database, job_id)
     assert job is not None
     assert job.status == Status.CANCELLED
-    assert state_machine.claim(database, "w", WORKED, LEASE) is None
+    assert state_machine.claim(database, "w", WORKER_KINDS, LEASE) is None
 
 
 def test_cancelling_a_running_job_is_told_by_the_next_heartbeat(database: Database) -> None:
@@ -163,9 +163,9 @@ def test_reaping_leaves_live_leases_alone(database: Database) -> None:
 
 def test_only_jobs_that_waited_unheard_are_rung_again(database: Database) -> None:
     job_id = submit(database)
-    assert list(unrung(database)) == []
-    assert [job.id for job in unrung(database, -1)] == [job_id]
-    assert list(unrung(database)) == []
+    assert list(unannounced_jobs(database)) == []
+    assert [job.id for job in unannounced_jobs(database, -1)] == [job_id]
+    assert list(unannounced_jobs(database)) == []
 
 
 def test_metrics_of_a_repeated_step_are_replaced(database: Database) -> None:
@@ -181,7 +181,7 @@ def test_metrics_of_a_repeated_step_are_replaced(database: Database) -> None:
 
 
 def test_checkpoints_are_replaced_by_step_and_pruned(database: Database) -> None:
-    submit(database, Kind.FINETUNE)
+    submit(database, JobKind.FINETUNE)
     lease = take(database)
 
     def commit(path: str, step: int, *, best: bool) -> str | None:

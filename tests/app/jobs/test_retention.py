@@ -13,14 +13,14 @@ from app.errors import Conflict, NotFound
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import delete_checkpoint, prune_checkpoints, set_pinned
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import Checkpoint, Job, JobEvent, Kind, new_id
+from app.tables import Checkpoint, Job, JobEvent, JobKind, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 
 
 def submit(database: Database, **spec: Any) -> str:
     job = Job(
-        id=new_id("ft"), kind=Kind.FINETUNE, spec=spec, resolved={}, labels={}, model="m",
+        id=new_id("ft"), kind=JobKind.FINETUNE, spec=spec, resolved={}, labels={}, model="m",
         dataset="d", digest="x", max_attempts=3,
     )  # fmt: skip
     with database.write() as session:
@@ -30,7 +30,7 @@ def submit(database: Database, **spec: Any) -> str:
 
 def running(database: Database) -> Lease:
     submit(database)
-    claimed = state_machine.claim(database, "worker", list(Kind), timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", list(JobKind), timedelta(seconds=60))
     assert claimed is not None
     return claimed[0]
 

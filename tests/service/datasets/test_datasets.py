@@ -21,7 +21,7 @@ from app.jobs import state_machine
 from app.service import Service
 from app.submissions import uploads
 from app.submissions.submit import prepare_ranking, submit
-from app.tables import Kind
+from app.tables import JobKind
 from surgery.errors import DatasetNotFound
 from surgery.schemas.ranking import RankingSpec
 from surgery.schemas.resolved import Learned
@@ -151,7 +151,7 @@ def test_a_dataset_in_use_is_kept_and_named_jobs_release_it(api: TestClient) -> 
     ]
     service = service_of(api)
     lease, _ = state_machine.claim(
-        service.database, "w", [Kind.RANKING], service.settings.lease
+        service.database, "w", [JobKind.RANKING], service.settings.lease
     ) or (
         None,
         None,

@@ -8,7 +8,7 @@ from typing import Any
 from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue_comparison
-from app.tables import Job, Kind, new_id
+from app.tables import Job, JobKind, new_id
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result, ranking_result
 from tests.support.service.queued_jobs import RESOLVED
@@ -23,7 +23,7 @@ ARMS = [
 RANKING = ranking_result({"fisher": {"l0": 2.0, "l1": 1.0}}).model_dump(mode="json")
 
 
-def new_job(kind: Kind, parent: str | None, **values: object) -> Job:
+def new_job(kind: JobKind, parent: str | None, **values: object) -> Job:
     """A job that is not yet in the database."""
     fields: Json = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3,
                     "spec": {}, "resolved": RESOLVED}  # fmt: skip
@@ -33,12 +33,12 @@ def new_job(kind: Kind, parent: str | None, **values: object) -> Job:
 def submit(database: Database, seeds: int = 1, *, ranked: bool = False) -> tuple[str, list[str]]:
     """A comparison of two arms; its id, and its children's in the order of the queue."""
     parent = new_job(
-        Kind.COMPARISON, None, resolved=RESOLVED | {"arms": ARMS, "ranking": None, "runs": 2}
+        JobKind.COMPARISON, None, resolved=RESOLVED | {"arms": ARMS, "ranking": None, "runs": 2}
     )
-    ranking = new_job(Kind.RANKING, parent.id) if ranked else None
+    ranking = new_job(JobKind.RANKING, parent.id) if ranked else None
     children = [
         new_job(
-            Kind.FINETUNE, parent.id, name=f"{arm['name']}, seed {seed}",
+            JobKind.FINETUNE, parent.id, name=f"{arm['name']}, seed {seed}",
             spec={"training": {"seed": seed}}, resolved=RESOLVED | {"arm": arm["name"]},
             waits_for=ranking.id if ranking and arm["name"] == "a" else None,
         )

@@ -8,7 +8,7 @@ from typing import Any
 from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease
-from app.tables import WORKED, Job, JobEvent
+from app.tables import WORKER_KINDS, Job, JobEvent
 
 LEASE = timedelta(seconds=60)
 RESOLVED: dict[str, Any] = {
@@ -24,7 +24,7 @@ RESOLVED: dict[str, Any] = {
 
 def take(database: Database, lease: timedelta = LEASE) -> Lease:
     """Claim the next job, whatever its kind."""
-    claimed = state_machine.claim(database, "worker", WORKED, lease)
+    claimed = state_machine.claim(database, "worker", WORKER_KINDS, lease)
     assert claimed is not None
     return claimed[0]
 

@@ -16,7 +16,7 @@ from app.jobs import records, state_machine
 from app.jobs.state_machine import Lease, enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, Kind, new_id
+from app.tables import Job, JobKind, new_id
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.record import CheckpointRecord
 from surgery.io.folders import read_manifest
@@ -54,7 +54,7 @@ def stored(
     with service.database.write() as session:
         enqueue(session, job)
     claimed = state_machine.claim(
-        service.database, "worker", [Kind.FINETUNE], timedelta(seconds=60)
+        service.database, "worker", [JobKind.FINETUNE], timedelta(seconds=60)
     )
     assert claimed is not None
     files, key = read_manifest(folder), f"jobs/{job.id}/1/checkpoint-1"
@@ -100,7 +100,7 @@ def _job(loaded: LoadedModel, problem: Problem) -> Job:
     source = loaded.source
     model = {"id": source.id, "revision": source.revision, "fingerprint": source.fingerprint}
     return Job(
-        id=new_id("ft"), kind=Kind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
+        id=new_id("ft"), kind=JobKind.FINETUNE, spec={}, labels={}, model=source.id, dataset="d",
         digest="x", max_attempts=1,
         resolved=RESOLVED | {"model": model, "labels": LABELS[problem]},
     )  # fmt: skip
