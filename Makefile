@@ -13,7 +13,7 @@ help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (some twenty minutes)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
-	@echo "make check  linter and strict types (about a minute)"
+	@echo "make check  linter, order of imports and strict types (about a minute)"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make gpu    the tests and figures of a GPU, on a machine with one (eight minutes)"
 	@echo "make gpu-kit  the same to carry to a GPU machine that has no package registry"
@@ -29,7 +29,7 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt
 
 demo: $(VENV)/worker,demo.stamp
 	@echo "==> demo: rank and fine-tune a real encoder on the embedded service, 3-4 minutes"
-	@$(BIN)/python -m worker.demo
+	@$(BIN)/surgeon demo
 
 serve: $(VENV)/worker,demo.stamp
 	@echo "==> the embedded service; Ctrl-C stops it"
@@ -44,18 +44,19 @@ test-slow: $(VENV)/worker,test.stamp
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: $(VENV)/worker,test,dev.stamp
-	@echo "==> linter, formatter, strict types: about a minute"
+	@echo "==> linter, formatter, order of imports, strict types: about a minute"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 
 gpu: $(VENV)/worker,test.stamp
 	@echo "==> the GPU's tests and figures, at most eight minutes; tables go to build/gpu"
-	@PYTHONPATH=tests $(BIN)/python -m bench.gpu $(ARGS)
+	@$(BIN)/python -m bench.gpu $(ARGS)
 
 gpu-kit: $(VENV)/worker,test.stamp
 	@echo "==> gathering what a GPU machine without a registry lacks, into build/gpu-kit"
-	@$(BIN)/python -m bench.gpu_kit $(ARGS)
+	@$(BIN)/python -m bench.gpu.kit $(ARGS)
 
 bench: bench-fisher
 bench-fisher: $(VENV)/worker,demo,bench.stamp

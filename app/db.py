@@ -25,10 +25,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from app.errors import NotMigrated
+from app.settings import Settings
+
 # A server that hangs must be noticed well within a lease.
 POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 WRITER_WAIT_SECONDS = 30.0  # for the one writer lane of SQLite
-
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -165,3 +167,18 @@ def alembic_config(url: str) -> Config:
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes["url"] = url
     return config
+
+
+def open_database(settings: Settings) -> Database:
+    """The database, at its newest migration.
+
+    The embedded one is migrated here; a production database is never changed by starting a
+    process: raises NotMigrated.
+    """
+    database = Database(settings.resolved_database_url)
+    if not database.is_at_head():
+        if not settings.embedded:
+            database.close()
+            raise NotMigrated(NotMigrated.__doc__)
+        database.upgrade()
+    return database

@@ -18,7 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from surgery.sources import Sources
+from app.errors import Misconfigured
+from surgery.io.sources import Sources
 
 
 def _seconds(value: object) -> object:
@@ -133,10 +134,6 @@ class Settings(BaseSettings):
             offline=self.offline,
             token=self.hf_token.get_secret_value() if self.hf_token else None,
         )
-
-
-class Misconfigured(Exception):
-    """A variable of the environment cannot be what it is set to; the message names it."""
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,12 @@
-"""The rows. Only ``app.jobs`` and ``app.transitions`` change a job's status."""
+"""The rows of the database, and identifiers that sort by the time they were made.
+
+Only ``app.jobs.state_machine`` changes a job's status.
+"""
 
 from __future__ import annotations
 
+import secrets
+import time
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -22,9 +27,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.db import Instant
 
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
+
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 # SQLite counts only INTEGER primary keys up by itself.
 Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def new_id(prefix: str) -> str:
+    """``rk_01k9…``: 48 bits of milliseconds, then 80 random bits, as in a ULID."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    digits = [ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5)]
+    return f"{prefix}_{''.join(digits)}"
 
 
 class Status(StrEnum):

@@ -17,11 +17,12 @@ COPY alembic alembic
 COPY surgery surgery
 COPY app app
 COPY worker worker
+COPY surgeon surgeon
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 ARG STORAGE_PACKAGE=""
 RUN set -- /wheels/*.whl && \
     python -m pip --python /opt/venv/bin/python install --constraint constraints.txt \
-        "$1" ${STORAGE_PACKAGE:+"${STORAGE_PACKAGE}"}
+        "$1[server]" ${STORAGE_PACKAGE:+"${STORAGE_PACKAGE}"}
 
 FROM python:3.11.15-slim-bookworm
 LABEL org.opencontainers.image.title="layer-surgeon-api" \

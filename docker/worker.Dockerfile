@@ -35,6 +35,7 @@ COPY alembic alembic
 COPY surgery surgery
 COPY app app
 COPY worker worker
+COPY surgeon surgeon
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 ARG STORAGE_PACKAGE=""
 ARG WORKER_EXTRAS="worker"

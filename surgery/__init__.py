@@ -12,14 +12,14 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Loaded on first use: the API process imports surgery.spec and must stay free of torch.
+# Loaded on first use: the API process imports surgery.schemas.ranking and must stay free of torch.
 _EXPORTS = {
-    "apply_delta": "surgery.checkpoint",
-    "finetune": "surgery.training",
-    "fisher_scores": "surgery.fisher",
-    "find_blocks": "surgery.architecture",
-    "load": "surgery.checkpoint",
-    "rank_layers": "surgery.ranking",
+    "apply_delta": "surgery.checkpoints.checkpoint",
+    "finetune": "surgery.training.loop",
+    "fisher_scores": "surgery.gradients.engine",
+    "find_blocks": "surgery.models.blocks",
+    "load": "surgery.checkpoints.checkpoint",
+    "rank_layers": "surgery.ranking.ranking",
 }
 __all__ = [
     "__version__",

@@ -1,7 +1,7 @@
 """Rank and tune on local files, without the service.
 
-python -m surgery rank MODEL TRAIN [--validation FILE] [--samples 256] [--method fisher] …
-python -m surgery tune MODEL TRAIN OUT --top-k 2 [--granularity sublayer] [--epochs 3] …
+python -m surgery rank MODEL TRAIN [--validation FILE] [--samples N] [--method METHOD] …
+python -m surgery tune MODEL TRAIN OUT --top-k 2 [--granularity sublayer] [--epochs N] …
 
 MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, a
 preset such as glue/cola, or a dataset of the Hub as JSON, {"hub": "owner/name", "columns": …}.
@@ -27,36 +27,121 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
-from surgery.also import MeasuredSet, open_evaluation_sets
-from surgery.command_data import add_data_options, read_data, sources_for
-from surgery.data import EvaluationSet, TaskData
-from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
-from surgery.evaluation_sets import find_evaluation_sets
-from surgery.faults import fault_line, faults_of
-from surgery.finetune_spec import FinetuneSpec
-from surgery.loading import LoadedModel, load_model
-from surgery.models import ModelSource, local_model, resolve_model
-from surgery.parallel import Share, present_share
-from surgery.policies import choose_layers, granularity_of
-from surgery.progress import Quiet
-from surgery.ranking import rank_layers
-from surgery.results import RankingResult
-from surgery.selection import included_parameters, layers_of_model
-from surgery.selection_options import selection_from
-from surgery.selection_spec import SelectionSpec
-from surgery.sources import Sources
-from surgery.spec import RankingOptions
-from surgery.terms import RANKED, Aggregate, Fisher, Granularity, Method, Policy, Precision
-from surgery.tracked import tracked
-from surgery.training import finetune
-from surgery.training_spec import CheckpointSpec, TrainingSpec
+from surgery.data.files.source import format_of
+from surgery.data.ingest.ingest import ingest
+from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
+from surgery.data.presets.tasks import metrics_for
+from surgery.data.references import materialise, resolve_dataset
+from surgery.data.tokens.dataset import EvaluationSet, TaskData, open_data
+from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError, fault_line
+from surgery.evaluation.evaluate import MeasuredSet, open_evaluation_sets
+from surgery.evaluation.evaluation_sets import find_evaluation_sets
+from surgery.io.reporter import Quiet
+from surgery.io.sources import Sources
+from surgery.models.distributed import Share, present_share
+from surgery.models.loading import LoadedModel, load_model
+from surgery.models.source.resolve import ModelSource, local_model, resolve_model
+from surgery.models.trainable import included_parameters, layers_of_model
+from surgery.ranking.ranking import rank_layers
+from surgery.ranking.selection import choose_layers, granularity_of
+from surgery.schemas.dataset import HubDataset, UploadSpec
+from surgery.schemas.enums import METHODS, POLICIES, Policy, described
+from surgery.schemas.fields import Option, option_of, options_of
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
+from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
+from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.validation import faults_of
+from surgery.training.loop import finetune
+from surgery.training.trackers import tracked
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)
-RANKING_OPTIONS = (
-    "method", "aggregate", "granularity", "fisher", "draws", "samples", "adaptive", "head_seeds",
-    "precision", "max_length", "seed", "model_prior",
-)  # fmt: skip
+CACHE = Option(
+    "cache",
+    Path,
+    metavar="DIR",
+    help="Keep datasets and tokens there for later runs. Left out, they are kept in "
+    "SURGEON_DATA_DIR/cache where that is set, else not at all.",
+)
+OF_RANKING_ALONE = {
+    "granularity",
+    "model_prior",
+}  # tune chooses at the granularity of its selection
+TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "learning_rate", "batch_size")
+TUNE_OPTIONS = (
+    *(option for option in RANKING_OPTIONS if option.name not in OF_RANKING_ALONE),
+    *SELECTION_OPTIONS,
+    *TRAINING_OPTIONS,
+    option_of(CheckpointSpec, "form", default="full"),  # transformers loads it without this library
+    option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
+    *options_of(FinetuneSpec, "track_ranking"),
+)
+
+
+def sources_for(given: argparse.Namespace, scratch: Path) -> Sources:
+    """Mirrors as for the service, and the cache that is asked for, else one in ``scratch``."""
+    mirrors = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
+    offline = os.environ.get("SURGEON_OFFLINE", "").lower() in {"1", "true"}
+    cache = _kept_cache(given) or scratch / "cache"
+    return Sources(tuple(Path(part) for part in mirrors if part), cache=cache, offline=offline)
+
+
+def _kept_cache(given: argparse.Namespace) -> Path | None:
+    service = os.environ.get("SURGEON_DATA_DIR")
+    kept: Path | None = given.cache or (Path(service) / "cache" if service else None)
+    try:
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SurgeryError(f"--cache: {kept} cannot be written ({error.strerror})") from None
+    return kept
+
+
+def read_data(given: argparse.Namespace, sources: Sources, scratch: Path) -> TaskData:
+    """The dataset that TRAIN is, read and checked.
+
+    Raises SurgeryError, or pydantic's ValidationError for a wrong option or reference.
+    """
+    # Tokens are worth writing where a later run finds them.
+    tokens = None if sources.cache.is_relative_to(scratch) else sources.tokens
+    if is_file(given.train):
+        return _own_files(given, scratch / "data", tokens)
+    if given.validation or upload_spec(given.columns, given.problem, given.labels):
+        raise SurgeryError(
+            "--validation, --columns, --problem and --labels go with a file as TRAIN, and there "
+            f"is no file {given.train}"
+        )
+    reference = reference_of(given.train)
+    source = resolve_dataset(
+        reference if isinstance(reference, str) else HubDataset.model_validate(reference), sources
+    )
+    folder, report = materialise(source, sources)
+    metrics = source.metrics or metrics_for(report.problem, report.labels)
+    return open_data(folder, report, metrics, tokens)
+
+
+def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> TaskData:
+    train, validation = Path(given.train), given.validation
+    if validation is not None and not is_file(validation):
+        raise SurgeryError(f"--validation: there is no file {validation}")
+    spec = UploadSpec.model_validate(
+        upload_spec(given.columns, given.problem, given.labels, given.split_seed)
+    )
+    report = ingest(
+        train,
+        validation,
+        out,
+        train_format=format_of(train.name),
+        train_name=train.name,
+        validation_format=format_of(validation.name) if validation else None,
+        validation_name=validation.name if validation else "validation",
+        columns=spec.columns,
+        problem=spec.problem,
+        labels=spec.labels,
+        seed=spec.seed,
+    )
+    return open_data(out, report, metrics_for(report.problem, report.labels), tokens)
 
 
 class Lines(Quiet):
@@ -103,7 +188,7 @@ def _load(given: argparse.Namespace, sources: Sources, data: TaskData, head: str
 
 def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> RankingResult:
     head = "new" if given.head_seeds > 1 else "auto"
-    asked = {name: getattr(given, name) for name in RANKING_OPTIONS}
+    asked = {option.name: getattr(given, option.name) for option in RANKING_OPTIONS}
     options = RankingOptions.model_validate({**asked, "head": {"init": head}})
     report = Lines() if present_share().rank == 0 else Quiet()
     return rank_layers(_load(given, sources, data, head), data, options, report)
@@ -115,20 +200,28 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     selection = SelectionSpec.model_validate(selection_from(vars(given), Policy.ALL))
     given.granularity = granularity_of(selection)
     given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
-    ranking = _rank(given, sources, data) if selection.policy in RANKED else None
+    ranked = POLICIES[selection.policy].needs_ranking
+    ranking = _rank(given, sources, data) if ranked else None
     loaded = _load(given, sources, data, "auto")
     included = sum(p.numel() for p in included_parameters(loaded, selection.include))
     parts = layers_of_model(loaded, given.granularity)
     layers = choose_layers(selection, parts, ranking, included)
     data = replace(data, also=_also(given, sources, data, loaded))
     spec = FinetuneSpec(
-        model="local", dataset="local", selection=selection, track_ranking=given.track_ranking,
-        checkpoints=CheckpointSpec(form=given.form), also_evaluate=given.also_evaluate,
+        model="local",
+        dataset="local",
+        selection=selection,
         training=TrainingSpec(
-            epochs=given.epochs, learning_rate=given.learning_rate, batch_size=given.batch_size,
-            max_length=given.max_length, seed=given.seed,
+            epochs=given.epochs,
+            learning_rate=given.learning_rate,
+            batch_size=given.batch_size,
+            max_length=given.max_length,
+            seed=given.seed,
         ),
-    )  # fmt: skip
+        checkpoints=CheckpointSpec(form=given.form),
+        also_evaluate=given.also_evaluate,
+        track_ranking=given.track_ranking,
+    )
     scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
     with tracked(Lines(given.out), given.out.resolve().name, spec) as reporter:
         result = finetune(loaded, data, spec, layers, reporter, scores=scores)
@@ -146,77 +239,48 @@ def _also(
 
 
 def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m surgery", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        prog="python -m surgery", description=__doc__, formatter_class=layout
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    rank = commands.add_parser("rank", help="rank the layers")
-    tune = commands.add_parser("tune", help="fine-tune chosen layers")
+    methods = f"methods:\n{described(METHODS)}"
+    texts = {
+        "rank": "rank the layers",
+        "tune": "fine-tune chosen layers, or every layer where no option chooses",
+    }
+    rank, tune = (
+        commands.add_parser(name, help=text, epilog=methods, formatter_class=layout)
+        for name, text in texts.items()
+    )
     for command in (rank, tune):
         command.add_argument("model")
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
-    for command in (rank, tune):
-        add_data_options(command)
-        _add_ranking_options(command)
-    rank.add_argument("--granularity", choices=[*Granularity], default="layer")
-    rank.add_argument(
-        "--no-prior", dest="model_prior", action="store_false",
-        help="do not also rank on shuffled labels and tokens",
-    )  # fmt: skip
-    _add_selection_options(tune)
-    _add_tuning_options(tune)
+    for command, options in ((rank, RANKING_OPTIONS), (tune, TUNE_OPTIONS)):
+        for option in (*DATASET_OPTIONS, CACHE, *options):
+            _add_option(command, option)
     return parser
 
 
-def _add_ranking_options(command: argparse.ArgumentParser) -> None:
-    """For tune: of the ranking behind the policies that go by scores."""
-    command.add_argument("--method", choices=[*Method], default="fisher")
-    command.add_argument("--aggregate", choices=[*Aggregate], default="trace")
-    command.add_argument("--fisher", choices=[*Fisher], default="empirical")
-    command.add_argument("--draws", type=int, default=1, help="labels a row, for sampled")
-    command.add_argument("--samples", type=int, default=256, help="training rows scored")
-    command.add_argument("--adaptive", action="store_true", help="stop when the top is certain")
-    command.add_argument("--head-seeds", type=int, default=1, help="average over new heads")
+def _add_option(command: argparse.ArgumentParser, option: Option) -> None:
+    text = option.help.replace("%", "%%")
+    if option.type is bool:
+        action = "store_false" if option.default else "store_true"
+        command.add_argument(option.flag, dest=option.name, action=action, help=text)
+        return
+    if option.default is not None:
+        text += " (default: %(default)s)"
     command.add_argument(
-        "--precision", choices=[*Precision], help="default: bf16 on a GPU that has it, else fp32"
+        option.flag,
+        dest=option.name,
+        default=[] if option.repeated else option.default,
+        help=text,
+        type=str if option.choices else option.type,
+        choices=option.choices or None,
+        metavar=option.metavar,
+        nargs="+" if option.repeated else None,
     )
-    command.add_argument("--max-length", type=int, default=128, help="tokens kept of a row")
-    command.add_argument("--seed", type=int, default=0)
-
-
-def _add_selection_options(tune: argparse.ArgumentParser) -> None:
-    """One for each policy, and what goes with them; without any, every layer trains."""
-    for policy, meaning in (
-        ("top-k", "the best of the ranking"), ("bottom-k", "the worst of the ranking"),
-        ("first-k", "the lowest"), ("last-k", "the highest"), ("random-k", "drawn by --seed"),
-    ):  # fmt: skip
-        tune.add_argument(f"--{policy}", type=int, metavar="K", help=meaning)
-    tune.add_argument(
-        "--top-share", type=float, metavar="SHARE",
-        help="the fewest of the ranking that hold this share of the total score",
-    )  # fmt: skip
-    tune.add_argument(
-        "--max-parameters", type=int, metavar="N",
-        help="down the ranking, all that still fits into so many parameters beside the head",
-    )  # fmt: skip
-    tune.add_argument("--layers", metavar="A,B", help="names, or indices of whole layers")
-    tune.add_argument("--all", action="store_true", help="every layer, as without an option")
-    tune.add_argument("--head-only", action="store_true")
-    tune.add_argument("--granularity", choices=[*Granularity], help="default: layer")
-    tune.add_argument("--include", metavar="PART,…", help="embeddings, pooler: train them too")
-
-
-def _add_tuning_options(tune: argparse.ArgumentParser) -> None:
-    tune.add_argument("--epochs", type=int, default=3)
-    tune.add_argument("--learning-rate", type=float, default=5e-5)
-    tune.add_argument("--batch-size", type=int, default=32)
-    tune.add_argument("--form", choices=["delta", "full"], default="full")
-    tune.add_argument(
-        "--also-evaluate", nargs="+", default=[], metavar="PRESET", help="measure on these too"
-    )
-    tune.add_argument("--track-ranking", action="store_true", help="rank at every evaluation")
 
 
 def _told(error: Exception, share: Share) -> str:

@@ -1,4 +1,4 @@
-"""What can go wrong in the science, in words a user can act on.
+"""What can go wrong in the science and in running it, in words a user can act on.
 
 These errors know no HTTP. Each has a stable ``code``, says where in the request (``pointer``, a
 JSON Pointer) or in which ``row`` the fault lies, and its message says what to do about it.
@@ -6,8 +6,9 @@ JSON Pointer) or in which ``row`` the fault lies, and its message says what to d
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 MAX_FAULTS = 100  # of one document; more would tell nobody more
 
@@ -39,8 +40,8 @@ def encodable(text: str) -> str:
 class SurgeryError(Exception):
     """The request cannot be carried out."""
 
-    code: ClassVar[str] = "internal"
-    retriable: ClassVar[bool] = False
+    code: str = "internal"
+    retriable: bool = False
 
     def __init__(self, detail: str | None = None, faults: list[Fault] | None = None) -> None:
         # A name in a stranger's file may hold half of a character, which no answer can carry.
@@ -175,3 +176,64 @@ class UpstreamUnavailable(SurgeryError):
 
     code = "upstream_unavailable"
     retriable = True
+
+
+class InternalError(SurgeryError):
+    """Internal error; the log tells more."""
+
+
+class WorkerLost(SurgeryError):
+    """Worker lost; another attempt may do better."""
+
+    code = "worker_lost"
+    retriable = True
+
+
+class DeadlineExceeded(SurgeryError):
+    """Deadline exceeded; another attempt would exceed it again."""
+
+    code = "deadline_exceeded"
+
+
+class ArtifactsFailed(StorageFailed):
+    """Storage failed; artifacts could not be read or written."""
+
+
+class FailedBefore(SurgeryError):
+    """Other jobs failed before this one.
+
+    The code is that of the first of their problems; another try may help where it may for all.
+    """
+
+    def __init__(self, detail: str, problems: Sequence[Mapping[str, Any]], **more: Any) -> None:
+        super().__init__(detail, **more)
+        self.code = problems[0]["code"]
+        self.retriable = all(problem.get("retriable", False) for problem in problems)
+
+
+class NoRanking(FailedBefore):
+    """No ranking to go by; the one that was waited for failed."""
+
+
+class NoRunSucceeded(FailedBefore):
+    """No run succeeded; each says why."""
+
+
+class UnreadableResult(SurgeryError):
+    """Unreadable result; another version of the service stored it."""
+
+
+def nearest(word: str, known: list[str]) -> str | None:
+    """The known name most like a misspelt one, if any is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def fault_line(fault: Mapping[str, Any], said: str | None) -> str:
+    """Where a fault lies, and what it is unless that was ``said`` already."""
+    place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
+    place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
+    where = ", ".join(place)
+    return f"  at {where}" if fault.get("detail") == said else f"  {where}: {fault.get('detail')}"

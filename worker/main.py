@@ -14,16 +14,17 @@ from functools import partial
 
 from celery.signals import worker_shutting_down
 
-from app.main import NotMigrated, open_database
-from app.queue import RING, make_celery, queue_name, ring_bell
-from app.settings import Misconfigured, Settings, settings_from_environment
-from app.storage import open_storage
+from app.artifacts.storage import open_storage
+from app.db import open_database
+from app.errors import Misconfigured, NotMigrated
+from app.jobs.queue import RING, make_celery, queue_name, ring_bell
+from app.settings import Settings, settings_from_environment
 from app.tables import WORKED, Job, Kind
 from app.workers import Workers
-from worker.attempt import Parts
-from worker.child import PR_SET_PDEATHSIG
-from worker.gpus import VISIBLE, Gpu, groups, visible_gpus
-from worker.supervisor import Supervisor
+from worker.protocol import PR_SET_PDEATHSIG
+from worker.supervisor.attempt import Parts
+from worker.supervisor.gpus import VISIBLE, Gpu, groups, visible_gpus
+from worker.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("surgeon.worker")
 THREADS = "OMP_NUM_THREADS"

@@ -10,8 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
-from app.db import Database, alembic_config
-from app.main import NotMigrated, open_database
+from app.db import Database, alembic_config, open_database
+from app.errors import NotMigrated
 from app.settings import Settings
 from app.tables import Base
 

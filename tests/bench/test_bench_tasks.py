@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from preset_rows import put, varied
 
-from bench.capped import held_presets, write_capped
-from bench.noise import Outcome
-from bench.tasks import SETTINGS, finished
-from surgery.references import materialise, resolve_dataset
-from surgery.sources import Sources
-from surgery.tasks import TASKS
+from bench.data.capped import held_presets, write_capped
+from bench.service.noise import Outcome
+from bench.service.tasks import SETTINGS, finished
+from surgery.data.presets.tasks import TASKS
+from surgery.data.references import materialise, resolve_dataset
+from surgery.io.sources import Sources
+from tests.support.rows.presets import put, varied
 
 
 def outcome(name: str, right: np.ndarray, groups: np.ndarray | None = None) -> Outcome:

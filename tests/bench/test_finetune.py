@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.finetune_tables import (
+from bench.finetune.tables import (
     BASE,
     first,
     later,

@@ -8,13 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from deployment_files import ROOT
 
-from bench.capped import mirrors_held, write_cola
-from bench.cases import sentences
+from bench.data.capped import mirrors_held, write_cola
+from bench.fisher.cases import sentences
+from tests.support.service.deployment import ROOT
 
 PROJECT = """[project]
 dependencies = ["rich>=999", "numpy>=999", "pydantic>=2"]
+optional-dependencies.server = []
 optional-dependencies.worker = ["torch>=2"]
 """
 
@@ -43,7 +44,7 @@ def test_what_is_lacking_or_too_old_is_installed(tmp_path: Path) -> None:
     with zipfile.ZipFile(kit / "model.zip", "w") as archive:
         archive.writestr("model/config.json", "{}")
     told = subprocess.run(
-        [sys.executable, ROOT / "bench/kit/unpack.py", kit, place],
+        [sys.executable, ROOT / "bench/gpu/unpack.py", kit, place],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     first, second = told.splitlines()

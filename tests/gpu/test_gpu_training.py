@@ -12,31 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reference_training
 import torch
-import tuning_process
-from devices import SLOW_ON_CPU
-from killed_run import ROWS, TRAINING
-from models import TINY
 from safetensors.torch import load_file
-from sentence_runs import TRAINED, distance, fresh, spec_of, tuned, weights
 from torch import Tensor, nn
 
 import surgery
-from surgery.architecture import model_inputs
-from surgery.data import TaskData, on_device
-from surgery.encoding import encode
-from surgery.finetune_spec import FinetuneSpec
-from surgery.loading import LoadedModel
-from surgery.numerics import has_bfloat16, with_precision
-from surgery.optimisation import rate_factors
-from surgery.prefix_store import Room, _held, release_held
-from surgery.progress import Quiet
-from surgery.selection import freeze_all_but, layers_of_model
-from surgery.terms import TrainingPrecision
-from surgery.training import finetune
-from surgery.training_checks import total_steps, warmup_steps
-from surgery.training_spec import TrainingSpec
+from surgery.data.tokens.dataset import TaskData, on_device
+from surgery.data.tokens.tokenize import encode
+from surgery.io.reporter import Quiet
+from surgery.models.blocks import model_inputs
+from surgery.models.loading import LoadedModel
+from surgery.models.numerics import has_bfloat16, with_precision
+from surgery.models.trainable import freeze_all_but, layers_of_model
+from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
+from surgery.training.loop import finetune
+from surgery.training.optimizer import rate_factors
+from surgery.training.prefix_cache.store import Room, _held, release_held
+from tests.support.devices import SLOW_ON_CPU
+from tests.support.models.mirror import TINY
+from tests.support.models.sentence_runs import TRAINED, distance, fresh, spec_of, tuned, weights
+from tests.support.processes import tuning as tuning_process
+from tests.support.processes.killed_run import ROWS, TRAINING
+from tests.support.reference import training as reference_training
 
 TESTS = Path(__file__).parents[1]
 FP32: dict[str, Any] = {"precision": "fp32"}
@@ -55,7 +54,7 @@ def on_cpu(loaded: LoadedModel) -> dict[str, Tensor]:
 
 def program(name: str, *arguments: object, launcher: tuple[str, ...] = ()) -> Any:
     """Run one of the helpers as a process of its own."""
-    paths = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, *launcher, TESTS / name, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True, check=False,
@@ -94,7 +93,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     whole = fresh(mirror, data, dropout=True)
     options = {**TRAINING, "precision": precision}
     expected = tuned(whole, data, tmp_path / "whole", **options)
-    killed = program("killed_run.py", mirror, tmp_path / "killed", precision)
+    killed = program("support/processes/killed_run.py", mirror, tmp_path / "killed", precision)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     saved = Path((tmp_path / "killed" / "saved").read_text())
     states = load_file(saved / "state.safetensors")["random"]
@@ -186,7 +185,7 @@ def test_one_process_of_a_group_is_no_different(
     """Under NCCL on a GPU, under gloo elsewhere."""
     model = mirror / "models" / TINY
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1")
-    done = program("tuning_process.py", model, tmp_path, launcher=launcher)
+    done = program("support/processes/tuning.py", model, tmp_path, launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads((tmp_path / "plain.json").read_text())
     assert told["backend"] == ("nccl" if device.type == "cuda" else "gloo")

@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from invented import write_tasks
-from services import Running, embedded, production
 
 from app.main import create_app
 from app.settings import Settings
+from tests.support.rows.invented import write_tasks
+from tests.support.service.services import Running, embedded, production
 
 
 @pytest.fixture(scope="session")

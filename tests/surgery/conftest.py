@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, served
 
-from surgery.sources import Sources
+from surgery.io.sources import Sources
+from tests.support.service.hub import FakeHub, served
 
 
 @pytest.fixture

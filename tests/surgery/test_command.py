@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from models import TINY
-from nli_rows import put_nli
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from surgery.__main__ import main
-from surgery.merge import RECORD
+from surgery.checkpoints.merge import RECORD
+from tests.support.models.mirror import TINY
+from tests.support.rows.nli import put_nli
 
 Done = subprocess.CompletedProcess[str]
 Here = Callable[..., Done]
@@ -88,7 +88,7 @@ def test_rank_takes_every_option(mirror: Path, csv: Path, here: Here) -> None:
         assert {name: result[name] for name in expected} == expected
 
 
-@pytest.mark.slow  # tests/surgery/test_parallel.py says the same of the library
+@pytest.mark.slow  # tests/surgery/ranking/test_parallel.py says the same of the library
 def test_rank_shares_the_samples_among_processes(
     ranking: tuple[object, ...], ranked: Done, tmp_path: Path
 ) -> None:

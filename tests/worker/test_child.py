@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from worker.child import unexpected
+from worker.child.failures import unexpected
+from worker.protocol import FinetuneOrder, RankingOrder
 
 
 @pytest.mark.parametrize(
@@ -22,12 +23,12 @@ from worker.child import unexpected
     ids=lambda error: type(error).__name__,
 )
 def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
-    training = {"spec": {"training": {"batch_size": 32, "max_length": 128}}}
-    problem = unexpected(error, training)
+    training = {"training": {"batch_size": 32, "max_length": 128}}
+    problem = unexpected(error, FinetuneOrder.model_construct(spec=training)).as_problem()
     assert (problem["code"], problem["retriable"]) == ("out_of_memory", True)
     assert "batch_size 16" in problem["detail"]
-    ranking = {"spec": {"batch_size": None, "max_length": 64}}
-    assert "max_length below 64" in unexpected(error, ranking)["detail"]
+    ranking = RankingOrder.model_construct(spec={"batch_size": None, "max_length": 64})
+    assert "max_length below 64" in unexpected(error, ranking).as_problem()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +42,13 @@ def test_memory_that_ran_out_is_an_expected_failure(error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_a_full_disk_is_an_expected_failure(error: Exception) -> None:
-    problem = unexpected(error, {"spec": {}})
+    problem = unexpected(error, RankingOrder.model_construct()).as_problem()
     assert (problem["code"], problem["retriable"]) == ("storage_failed", True)
     assert "earlier checkpoints are as they were" in problem["detail"]
 
 
 def test_any_other_failure_is_internal() -> None:
-    problem = unexpected(KeyError("x" * 1000), {"spec": {}})
+    problem = unexpected(KeyError("x" * 1000), RankingOrder.model_construct()).as_problem()
     assert (problem["code"], problem["retriable"]) == ("internal", False)
     assert problem["detail"].startswith("KeyError: ")
     assert len(problem["detail"]) < 600

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from worker.environments import WorkerFolders, child_environment, fetcher_environment
+from worker.supervisor.environments import WorkerFolders, child_environment, fetcher_environment
 
 SECRETS = {
     "HF_TOKEN": "hf_canary", "MLFLOW_TRACKING_PASSWORD": "canary", "MLFLOW_TRACKING_URI": "http://c",

@@ -11,19 +11,20 @@ from typing import Any
 
 import fsspec
 import pytest
-from laid_ready import with_child
 
-from app import jobs
+from app.artifacts.storage import open_storage
 from app.db import Database
-from app.ids import new_id
+from app.jobs import state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import open_storage
-from app.tables import Job, Kind
-from app.transitions import enqueue
-from surgery.folder import complete_folder
-from worker.attempt import Attempt, Outcome, Parts
-from worker.environments import WorkerFolders
-from worker.sweeper import Sweeper
+from app.tables import Job, Kind, new_id
+from surgery.io.folders import complete_folder
+from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
+from worker.protocol import Finished, RankingOrder
+from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.sweeper import Sweeper
 
 
 class Sweeping:
@@ -35,14 +36,14 @@ class Sweeping:
     def begin_job(self) -> None:
         self.jobs += 1
 
-    def send(self, message: dict[str, Any]) -> None:
-        self._folder = Path(message["dataset_folder"])
+    def send(self, order: RankingOrder) -> None:
+        self._folder = order.inputs.dataset.folder
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Finished:
         assert seconds > 0
         self._sweeper.collect_garbage()
         assert (self._folder / "report.json").read_text() == "{}"
-        return {"type": "result", "result": {}, "resolved": {}}
+        return Finished(result={}, resolved={})
 
 
 @pytest.fixture
@@ -61,11 +62,11 @@ def test_it_goes_when_the_job_has_ended(
     storage.put_folder(tmp_path / "ds", "datasets/ds_1")
     job = Job(
         id=new_id("rk"), kind=Kind.RANKING, spec={}, labels={}, model="m", dataset="ds_1",
-        digest="x", max_attempts=1, resolved={"dataset": {"path": "datasets/ds_1"}},
+        digest="x", max_attempts=1, resolved=RESOLVED | {"dataset": {**RESOLVED["dataset"], "path": "datasets/ds_1"}},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     folders = WorkerFolders.new(tmp_path)
     sweeper = Sweeper(settings, database, storage, folders, None)

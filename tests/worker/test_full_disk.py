@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laid_ready import with_child
 
-from app import jobs, runs
+from app.artifacts.fetched import FetchedFolders
+from app.artifacts.storage import Storage, open_storage
 from app.db import Database
-from app.fetched import FetchedFolders
-from app.ids import new_id
+from app.jobs import records, state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import Storage, open_storage
-from app.tables import Job, Kind, Status
-from app.transitions import enqueue
-from surgery.folder import complete_folder, is_intact
-from worker.attempt import Attempt, Parts
-from worker.environments import WorkerFolders
+from app.tables import Job, Kind, Status, new_id
+from surgery.io.folders import complete_folder, is_intact
+from surgery.io.reporter import CheckpointSummary
+from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
+from worker.protocol import CheckpointSaved, Message, Report, StateSaved
+from worker.supervisor.attempt import Attempt, Parts
+from worker.supervisor.environments import WorkerFolders
 
 
 class FullAfterOne(Storage):
@@ -46,27 +48,27 @@ class FullAfterOne(Storage):
 class Told:
     """A child that says what it was given to say."""
 
-    def __init__(self, messages: list[dict[str, Any]]) -> None:
+    def __init__(self, messages: list[Report]) -> None:
         self.jobs = 0
-        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Report] = queue.SimpleQueue()
         for message in messages:
             self._messages.put(message)
 
     def begin_job(self) -> None:
         self.jobs += 1
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, order: Message) -> None:
         """Heard."""
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Report | None:
         return self._messages.get(timeout=seconds)
 
 
-def saved(folder: Path, step: int) -> dict[str, Any]:
+def saved(folder: Path, step: int) -> CheckpointSaved:
     with complete_folder(folder / f"checkpoint-{step}") as building:
         (building / "delta.safetensors").write_bytes(b"x" * 100)
-    record = {"epoch": step, "step": step, "form": "delta", "metrics": {}, "is_best": True}
-    return {"type": "checkpoint", "path": str(folder / f"checkpoint-{step}"), "record": record}
+    summary = CheckpointSummary(step, step, "delta", metrics={}, is_best=True)
+    return CheckpointSaved(path=folder / f"checkpoint-{step}", summary=summary)
 
 
 def test_the_job_fails_and_the_checkpoint_before_is_whole(
@@ -76,11 +78,11 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
-        model="m", dataset="d", digest="x", max_attempts=3, resolved={"dataset": {}},
+        model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)
@@ -99,10 +101,10 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
         assert over.error is not None
         assert (over.status, over.error["code"]) == (Status.FAILED, "storage_failed")
         assert over.error["retriable"]
-    [kept] = runs.checkpoints_of(database, job.id)
+    [kept] = records.checkpoints_of(database, job.id)
     assert kept.step == 1
     assert is_intact(Path(storage._path(kept.path)))
-    assert runs.referenced_paths(database) == {kept.path}
+    assert records.referenced_paths(database) == {kept.path}
 
 
 def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
@@ -127,18 +129,17 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     storage = open_storage(settings)
     job = Job(
         id=new_id("ft"), kind=Kind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
-        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved={"dataset": {}},
+        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.FINETUNE], timedelta(seconds=60))
     assert claimed is not None
     lease, row = claimed
     folders = WorkerFolders.new(tmp_path)
     scratch = folders.scratch / f"{job.id}-{lease.epoch}"
     scratch.mkdir()
-    message = {"type": "state", "path": str(make(scratch)), "step": 1}
-    child: Any = Told([message])
+    child: Any = Told([StateSaved(path=make(scratch), step=1)])
     parts = Parts(settings, database, storage)
     attempt = Attempt(
         parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic()

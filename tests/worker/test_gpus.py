@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import psutil
 import pynvml
 import pytest
-from services import Running, embedded_with, wait_until
 
-from worker.gpus import Gpu, groups, visible_gpus
+from tests.support.service.services import Running, embedded_with, wait_until
+from worker.supervisor.gpus import Gpu, groups, visible_gpus
 
 NAMES = ("NVIDIA A100", "NVIDIA A100", "NVIDIA H200")
 UUIDS = ("GPU-aa11", "GPU-bb22", "GPU-cc33")

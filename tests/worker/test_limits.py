@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laid_ready import with_child
 
-from app import jobs
+from app.artifacts.storage import open_storage
 from app.db import Database
-from app.ids import new_id
+from app.jobs import state_machine
+from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.storage import open_storage
-from app.tables import Job, Kind, Status
-from app.transitions import enqueue
-from worker.attempt import Attempt, Outcome, Parts
-from worker.environments import WorkerFolders
+from app.tables import Job, Kind, Status, new_id
+from tests.support.service.laid_ready import with_child
+from tests.support.service.queued_jobs import RESOLVED
+from worker.protocol import Message, PhaseBegun
+from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.child_process import Gone, Heard
+from worker.supervisor.environments import WorkerFolders
 
 
 class Loading:
@@ -27,17 +29,17 @@ class Loading:
 
     def __init__(self, *, overran: bool) -> None:
         self.overran = overran
-        self._said = [{"type": "phase", "name": "load"}]
+        self._said: list[Heard] = [PhaseBegun(name="load")]
         if overran:
-            self._said.append({"type": "gone"})
+            self._said.append(Gone())
 
     def begin_job(self) -> None:
         """One more."""
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, order: Message) -> None:
         """Heard."""
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
+    def receive(self, seconds: float) -> Heard | None:
         if self._said:
             return self._said.pop(0)
         time.sleep(min(seconds, 0.02))
@@ -59,11 +61,11 @@ def test_a_limit_ends_the_job_with_its_log(
     settings = Settings(data_dir=tmp_path / "data", load=timedelta(seconds=0.1))
     job = Job(
         id=new_id("rk"), kind=Kind.RANKING, model="m", dataset="d", digest="x", max_attempts=3,
-        spec={}, resolved={"dataset": {}, "model": {}}, labels={},
+        spec={}, resolved=RESOLVED, labels={},
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)
-    claimed = jobs.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
+    claimed = state_machine.claim(database, "worker", [Kind.RANKING], timedelta(seconds=60))
     assert claimed is not None
     parts = Parts(settings, database, open_storage(settings))
     child: Any = Loading(overran=overran)

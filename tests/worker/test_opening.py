@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from surgery.dataset_spec import HubDataset
+from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
-from surgery.references import resolve_dataset
-from surgery.sources import Sources
-from worker.fetcher import fetch_dataset
-from worker.opening import data_of
+from surgery.io.sources import Sources
+from surgery.schemas.dataset import HubDataset
+from surgery.schemas.resolved import Pinned
+from tests.support.service.laid_ready import MODEL
+from worker.child.fetcher import fetch_dataset
+from worker.child.inputs import data_of
+from worker.protocol import JobInputs
 
 OWN = {"hub": "me/own"}
 
@@ -29,11 +32,10 @@ def test_a_dataset_that_changed_since_the_submission_is_refused(tmp_path: Path) 
     sources = Sources((tmp_path / "mirror",), tmp_path / "cache", offline=True)
     write(tmp_path / "mirror", 4)
     found = resolve_dataset(HubDataset.model_validate(OWN), sources)
-    pinned = {"fingerprint": found.fingerprint, "revision": found.revision}
-    message = {"spec": {"dataset": OWN}, "resolved": {"dataset": pinned}}
-    ready = fetch_dataset(message, sources)
-    opened = data_of({"dataset_folder": ready["folder"], "metrics": ready["metrics"]}, sources)
+    pinned = Pinned(id=found.id, fingerprint=found.fingerprint, revision=found.revision)
+    ready = fetch_dataset(OWN, pinned, sources)
+    opened = data_of(JobInputs(model=MODEL, dataset=ready, cache=sources.cache), sources)
     assert len(opened.train) == 4
     write(tmp_path / "mirror", 6)
     with pytest.raises(DatasetInvalid, match="changed since the job was submitted"):
-        fetch_dataset(message, sources)
+        fetch_dataset(OWN, pinned, sources)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from worker import process
-from worker.process import ChildProcess
+from worker.protocol import Ready
+from worker.supervisor import child_process
+from worker.supervisor.child_process import ChildProcess, Gone, Unreadable
 
 WRITER = """
 import sys
@@ -35,17 +36,51 @@ def writing(folder: Path, what: str) -> Iterator[ChildProcess]:
 def test_a_message_without_end_costs_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(child_process, "MAX_MESSAGE_BYTES", 1000)
     with writing(tmp_path, "message") as child:
-        assert child.receive(60) == {"type": "gone"}
+        assert isinstance(child.receive(60), Gone)
         assert "SIGKILL" in child.how_it_ended()
 
 
 def test_a_line_of_the_log_without_end_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MAX_LOG_LINE_BYTES", 1000)
+    monkeypatch.setattr(child_process, "MAX_LOG_LINE_BYTES", 1000)
     with writing(tmp_path, "log") as child:
         while len(child.log_tail) < 6:  # the test's time limit ends it
             child.receive(0.1)
         assert [len(line) for line in child.log_tail] == [1000] * 5 + [0]
+
+
+SPEAKER = """
+import sys
+sys.stdout.write(sys.argv[2])
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("nonsense", "JSONDecodeError"),
+        ("[" * 100_000, "RecursionError"),
+        ("[]", "dict"),
+        ('{"type": "gone"}', "expected tags"),
+        ('{"type": "phase"}', "phase.name: Field required"),
+        ('{"type": "metric", "step": 1, "epoch": NaN, "values": {}}', "finite number"),
+        ('{"type": "state", "path": 1, "step": 1}', "not a valid path"),
+    ],
+    ids=["no JSON", "too deep", "no object", "no such kind", "field missing", "NaN", "wrong type"],
+)
+def test_a_line_that_is_no_message_is_told_as_such(line: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "speaker.py").write_text(SPEAKER)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    child = ChildProcess(("speaker", f'{line}\n{{"type": "ready"}}\n{{"type": "cut o'), environment)
+    try:
+        wrong = child.receive(60)
+        assert isinstance(wrong, Unreadable)
+        assert words in str(wrong)
+        assert isinstance(child.receive(60), Ready)
+        assert isinstance(child.receive(60), Gone)  # of a message it died over nothing is told
+    finally:
+        child.kill()

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from models import TINY
 
-from surgery.files import format_of
-from surgery.finetune_spec import FinetuneSpec
-from surgery.ingest import ingest
-from surgery.model_copy import checked_copy
-from surgery.models import resolve_model
-from surgery.onnx_export import ONNX_FILE
-from surgery.progress import Quiet
-from surgery.sources import Sources
-from worker.ranks import RanksFailed, launch
+from surgery.checkpoints.onnx_export import ONNX_FILE
+from surgery.data.files.source import format_of
+from surgery.data.ingest.ingest import ingest
+from surgery.io.reporter import Quiet
+from surgery.io.sources import Sources
+from surgery.models.source.copy import checked_copy
+from surgery.models.source.resolve import resolve_model
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.resolved import ResolvedFinetune
+from tests.support.models.mirror import TINY
+from tests.support.service.queued_jobs import RESOLVED
+from worker.child.ranks import RanksFailed, launch
+from worker.protocol import (
+    CheckpointSaved,
+    FetchedDataset,
+    FetchedModel,
+    FinetuneOrder,
+    JobInputs,
+    Message,
+    PrefixRoom,
+)
 
-Json = dict[str, Any]
 # Python runs a module of this name at its start: the second process meets what no other does.
 FAULT = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-    from surgery.training import Finetune
+    from surgery.training import loop
 
-    whole = Finetune._stop_or_save
+    whole = loop._asked
 
-    def failing(self):
-        if self.progress.step == 2:
+    def failing(run, progress, saved_at):
+        if progress.step == 2:
             {fault}
-        whole(self)
+        return whole(run, progress, saved_at)
 
-    Finetune._stop_or_save = failing
+    loop._asked = failing
 """
 
 
@@ -44,16 +53,16 @@ class Heard(Quiet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[str, Json]] = []
+        self.told: list[Message] = []
 
-    def tell(self, kind: str, **data: Any) -> None:
-        self.told.append((kind, data))
+    def tell(self, report: Message) -> None:
+        self.told.append(report)
 
     def check(self) -> None:
         """Nobody asks for an end."""
 
 
-def order(tmp_path: Path, mirror: Path, **more: Any) -> Json:
+def order(tmp_path: Path, mirror: Path, **more: Any) -> FinetuneOrder:
     """What a worker tells the process that trains."""
     sources = Sources((mirror,), tmp_path / "cache", offline=True)
     rows = [f"a {'fine' if i % 2 else 'poor'} sentence {i},{i % 2}" for i in range(40)]
@@ -67,15 +76,17 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> Json:
         "training": {"epochs": 1, "batch_size": 4, "max_length": 16, "max_steps": 4}, **more,
     })  # fmt: skip
     checked_copy(model, sources)
-    return {
-        "id": "ft_1", "spec": spec.model_dump(mode="json"), "scratch": str(tmp_path / "scratch"),
-        "resolved": {"layers": ["encoder.layer.3"], "dataset": {}},
-        "model": asdict(model) | {"directory": None}, "metrics": None, "also": [],
-        "dataset_folder": str(tmp_path / "dataset"), "ranking": None, "earlier_best": None,
-        "state_folder": None, "continue_folder": None,
-        "sources": {"cache": str(sources.cache)},
-        "room": {"folder": str(sources.prefixes), "memory_bytes": None, "disk_bytes": None},
-    }  # fmt: skip
+    inputs = JobInputs(
+        model=FetchedModel.model_validate(model, from_attributes=True),
+        dataset=FetchedDataset(folder=tmp_path / "dataset", metrics=None),
+        cache=sources.cache,
+    )
+    return FinetuneOrder(
+        id="ft_1", spec=spec.model_dump(mode="json"), scratch=tmp_path / "scratch",
+        resolved=ResolvedFinetune.of(RESOLVED | {"layers": ["encoder.layer.3"]}), inputs=inputs, cpu_seconds=600,
+        also=(), ranking=None, earlier_best=None, state_folder=None, continue_folder=None,
+        room=PrefixRoom(folder=sources.prefixes, memory_bytes=None, disk_bytes=None),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -103,11 +114,12 @@ def test_the_error_is_that_of_the_process_that_failed(
     assert (problem["code"], words in problem["detail"]) == ("internal", True), problem
 
 
+@pytest.mark.slow
 def test_the_first_process_exports_the_best_checkpoint(tmp_path: Path, mirror: Path) -> None:
     report: Any = Heard()
     asked = {"checkpoints": {"keep": "best", "onnx": True}}
-    result, _ = launch(order(tmp_path, mirror, **asked), 2, report)
+    result = launch(order(tmp_path, mirror, **asked), 2, report).result
     assert result["processes"] == 2
     assert result["onnx"]["max_abs_difference"] < 1e-3
-    kept = [Path(data["path"]) for kind, data in report.told if kind == "checkpoint"]
+    kept = [said.path for said in report.told if isinstance(said, CheckpointSaved)]
     assert [(folder / ONNX_FILE).is_file() for folder in kept] == [False, True]

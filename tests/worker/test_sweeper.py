@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from app.artifacts.storage import open_storage
 from app.db import Database
 from app.settings import Settings
-from app.storage import open_storage
-from surgery.model_copy import copies_in
-from worker.environments import WorkerFolders
-from worker.sweeper import Sweeper
+from surgery.models.source.copy import copies_in
+from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.sweeper import Sweeper
 
 DAY = 24 * 3600
 

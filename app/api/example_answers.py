@@ -1,0 +1,373 @@
+"""Example answers, shown in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Body
+
+from app.api.example_bodies import FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
+from app.api.problems import TITLES, Problem
+
+Json = dict[str, Any]
+FINGERPRINT = "sha256:6d0c0d2f…"
+LAYER: Json = {"name": "encoder.layer.5", "index": 5, "parameters": 1774464}
+
+FINETUNE_BODIES["continued"] = {
+    "summary": "Go on from a checkpoint with another layer; export the best one to ONNX",
+    "value": {
+        "model": MODEL_ID,
+        "dataset": "glue/cola",
+        "continue_from": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+        "selection": {"policy": "layers", "layers": [3]},
+        "checkpoints": {"keep": 2, "onnx": True},
+    },
+}
+TOP: Json = {"1": 1.0, "2": 1.0}
+SAME_TOP: Json = {"kendall_tau": 1.0, "top_k_overlap": TOP}
+LENGTHS: Json = {
+    "unit": "tokens", "rows": 256, "longest": 38, "truncated": 0.0, "suggested_max_length": 32,
+    "bins": [0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193],
+    "counts": [63, 164, 28, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+}  # fmt: skip
+RANKING_RESULT: Json = {
+    "method": "fisher", "aggregate": "trace", "fisher": "empirical", "granularity": "layer",
+    "precision": "fp32", "samples": 256, "path": "batched",
+    "layers": [
+        {
+            "rank": 1, **LAYER, "score": 0.217, "share": 0.58, "ci": [0.2, 0.23],
+            "p_top_k": TOP, "unbiased": None, "head_std": None,
+        },
+        {
+            "rank": 2, "name": "encoder.layer.4", "index": 4, "parameters": 1774464,
+            "score": 0.157, "share": 0.42, "ci": [0.15, 0.17],
+            "p_top_k": {"1": 0.0, "2": 1.0}, "unbiased": None, "head_std": None,
+        },
+    ],
+    "groups": [{"name": "embeddings", "score": 0.041, "parameters": 11918592}],
+    "stability": {"split_half_kendall_tau": 1.0, "rank_confidence": 1.0, "ambiguous_k": []},
+    "recommended_k": {"k": 1, "reason": "smallest k with at least half of the total score"},
+    "head": {"source": "new", "warmup_epochs": 1, "warmup_rows": 1024, "warmup_loss": 0.62},
+    "head_spread": None,
+    "model_prior": {
+        **SAME_TOP, "shuffled_tokens": SAME_TOP, "samples": 128,
+        "note": "agreement with the ranking of the same model on shuffled labels: most of this "
+        "ranking is the model's own, little is about the task",
+    },
+    "adaptive": None, "methods": None, "processes": 1,
+    "lengths": {**LENGTHS, "validation": None}, "warnings": [],
+    "seconds": {"load": 0.4, "warmup": 2.0, "score": 1.4, "bootstrap": 0.02, "prior": 2.9},
+}  # fmt: skip
+EPOCH: Json = {
+    "epoch": 2, "step": 536, "train_loss": 0.51, "metrics": {"matthews_correlation": 0.31},
+    "noise": 0.027, "also": {},
+    "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
+}  # fmt: skip
+FINETUNE_RESULT: Json = {
+    "trained_layers": ["encoder.layer.4", "encoder.layer.5"], "included": [], "adapter": None,
+    "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "trainable_parameters": 3549698, "total_parameters": 22713986,
+    "primary_metric": "matthews_correlation", "best": EPOCH, "epochs": [EPOCH],
+    "stopped_early": False, "processes": 1, "precision": "fp32",
+    "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+    "onnx": {
+        "opset": 18, "bytes": 91234567, "rows": 8, "lengths": [5, 8, 9, 11, 13, 16, 21, 38],
+        "max_abs_difference": 1.2e-6, "seconds": 9.1,
+    },
+    "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
+    "frozen_verified": True, "peak_memory_bytes": 1073741824, "samples_per_second": 212.5,
+    "lengths": {
+        **LENGTHS, "rows": 8551, "counts": [2112, 5468, 927, 44, *[0] * 8],
+        "validation": {
+            "rows": 1043, "longest": 34, "truncated": 0.0, "counts": [255, 681, 105, 2, *[0] * 8],
+        },
+    },
+    "prefix": {
+        "mode": "memory", "reason": "the states fit", "layers": 4, "share": 0.67, "rows": 9594,
+        "states": 107466, "bytes": 165067776, "dtype": "fp32", "reused": False, "seconds": 9.8,
+    },
+    "throughput": {
+        "device": "cpu", "precision": "fp32", "operations": 4.1e12, "seconds": 80.1,
+        "mean_tokens": 11.2, "mean_squares": 141.0, "process_bytes": 612368384,
+    },
+    "seconds": {"train": 80.1, "total": 90.4}, "warnings": [],
+}  # fmt: skip
+COMPARISON_BODIES: Json = {
+    "against all": {
+        "summary": "Two layers by the default ranking, the last two, an adapter, and all",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "arms": [
+                {"name": "top-2", "selection": {"policy": "top_k", "k": 2}},
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "lora", "adapter": {"type": "lora", "rank": 8}, "learning_rate": 3e-4},
+                {"name": "all", "selection": {"policy": "all"}},
+            ],
+            "seeds": [0, 1, 2],
+            "training": {"epochs": 3, "learning_rate": 1e-4},
+        },
+    },
+    "each layer alone": {
+        "summary": "Does any score foretell which layer is worth tuning?",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "single_layers": True,
+            "arms": [{"name": "head", "selection": {"policy": "head_only"}}],
+            "seeds": [0, 1, 2],
+        },
+    },
+    "measured elsewhere too": {
+        "summary": "Two ways on MNLI, measured on its second validation set and a diagnostic",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/mnli",
+            "arms": [
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "all", "selection": {"policy": "all"}},
+            ],
+            "also_evaluate": ["glue/mnli_mismatched", "glue/ax"],
+        },
+    },
+}
+
+ESTIMATE_BODIES: Json = {
+    "every k": {
+        "summary": "Every number of layers, chosen by the default ranking",
+        "value": {"model": MODEL_ID, "dataset": "glue/cola"},
+    },
+    "some k": {
+        "summary": "The topmost one, two and four layers, without the cache",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "last_k"},
+            "k": [1, 2, 4],
+            "training": {"epochs": 5, "prefix_cache": "off"},
+        },
+    },
+    "adapter": {
+        "summary": "Low-rank updates instead of layers",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "adapter": {"type": "lora", "rank": 16},
+        },
+    },
+}
+ESTIMATE: Json = {
+    "model": MODEL_ID, "dataset": "glue/cola", "layers": 6, "total_parameters": 22713986,
+    "lengths": {
+        "source": "job", "job": "ft_01kaszb2e8r5t6y7u9i0p3a4s5", "tokens_per_word": None,
+        "mean_tokens": 11.3, "longest": 44,
+    },
+    "throughput": {
+        "basis": "measured on this model", "device": "NVIDIA A10", "precision": "fp32",
+        "operations_per_second": 8.1e12, "jobs": 3,
+    },
+    "process_bytes": 0,
+    "rows": [
+        {
+            "k": 2, "policy": "last_k", "position": "exact", "lowest_layer": 4,
+            "trainable_parameters": 3549698, "weights_bytes": 90855944,
+            "gradient_bytes": 14198792, "optimizer_bytes": 28397584,
+            "activation_bytes": 96337920, "prefix_cache_bytes": 166494720,
+            "peak_memory_bytes": 396284960, "checkpoint_bytes": 14198792, "steps": 804,
+            "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "total": 0.7},
+        }
+    ],
+}  # fmt: skip
+
+
+def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json | None) -> Json:
+    """A job as it is answered."""
+    moment = "2026-11-23T10:00:00Z"
+    return {
+        "id": identifier, "kind": kind, "name": None, "metadata": {"team": "search"},
+        "priority": 0, "status": "succeeded" if result else "queued", "phase": None,
+        "terminal": result is not None, "progress": None,
+        "queue": None if result else {"ahead": 0},
+        "attempt": 1, "max_attempts": 3, "cancel_requested": False, "error": None, "spec": spec,
+        "resolved": {
+            "model": {"id": MODEL_ID, "revision": None, "fingerprint": FINGERPRINT},
+            "dataset": {
+                "id": "glue/cola", "revision": None, "fingerprint": FINGERPRINT,
+                "rows": {"train": 8551, "validation": 1043},
+            },
+            "digest": FINGERPRINT,
+        },
+        "result": result, "cached": False, "parent": None, "created_at": moment,
+        "queued_at": moment, "started_at": moment if result else None,
+        "finished_at": moment if result else None, "updated_at": moment, "heartbeat_at": None,
+        "transitions": [{"status": "queued", "at": moment, "reason": None}],
+        "links": {"self": f"/v1/{path}/{identifier}", "events": f"/v1/jobs/{identifier}/events"},
+    }  # fmt: skip
+
+
+RANKING = job_example(
+    "rk_01kasz3v7d9q6m8x2c4n5b7t1w", "ranking", "rankings",
+    RANKING_BODIES["shortest"]["value"], RANKING_RESULT,
+)  # fmt: skip
+FINETUNE = job_example(
+    "ft_01kaszb2e8r5t6y7u9i0p3a4s5", "finetune", "finetunes",
+    FINETUNE_BODIES["top two"]["value"], FINETUNE_RESULT,
+)  # fmt: skip
+JOB = RANKING
+JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
+EVENTS: Json = {
+    "data": [
+        {"seq": 1, "type": "status", "data": {"status": "queued"}, "at": "2026-11-23T10:00:00Z"}
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+METRICS: Json = {
+    "data": [
+        {
+            "name": "train_loss",
+            "step": 10,
+            "epoch": 0.04,
+            "value": 0.61,
+            "at": "2026-11-23T10:00:09Z",
+        }
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+SELECTION: Json = {
+    "ranking": RANKING["id"], "model": MODEL_ID, "granularity": "layer",
+    "policy": "top_k", "k": 2, "share": None, "max_parameters": None, "format": "peft",
+    "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "trainable_parameters": 3548928, "total_parameters": 22713216,
+}  # fmt: skip
+MODEL: Json = {
+    "id": MODEL_ID, "revision": None, "fingerprint": FINGERPRINT, "model_type": "bert",
+    "architecture": "BertModel", "hidden_size": 384, "parameters": 22713216, "layers": [LAYER],
+    "parts": {
+        "sublayer": [
+            {"name": "encoder.layer.5.attention", "index": 5, "parameters": 592128},
+            {"name": "encoder.layer.5.feed_forward", "index": 5, "parameters": 1182336},
+        ]
+    },
+    "groups": {"embeddings": 11919360, "pooler": 147840}, "source": "mirror",
+}  # fmt: skip
+TASK: Json = {
+    "name": "glue/cola", "title": "Corpus of Linguistic Acceptability", "hub": "nyu-mll/glue",
+    "config": "cola", "train": "train", "validation": "validation",
+    "sizes": {"train": 8551, "validation": 1043},
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"}, "raw_columns": None,
+    "problem": "classification", "labels": ["unacceptable", "acceptable"],
+    "metrics": ["matthews_correlation"], "evaluation_only": False, "train_on": None,
+    "example": {
+        "raw": {"sentence": "The kettle whistle loudly.", "label": 0},
+        "formatted": [{"text": "The kettle whistle loudly.", "label": 0}],
+    },
+}  # fmt: skip
+TASKS_PAGE: Json = {"data": [TASK]}
+DATASET: Json = {
+    "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w", "created_at": "2026-11-23T10:00:00Z",
+    "problem": "classification",
+    "columns": {"text": "sentence", "text_pair": None, "label": "label"},
+    "inferred": ["columns", "problem", "validation"], "labels": ["bad", "good"],
+    "rows": {"train": 900, "validation": 100},
+    "label_counts": {"train": {"bad": 450, "good": 450}, "validation": {"bad": 50, "good": 50}},
+    "label_range": None,
+    "text_lengths": {
+        "unit": "words", "bins": [0, 8, 16], "train": [310, 520, 70], "longest": 41,
+        "longest_at": {"file": "train.csv.gz", "row": 372},
+    },
+    "duplicates": {"within_train": 1, "train_and_validation": 0, "conflicting_labels": 0},
+    "warnings": [
+        "rows of train that repeat an earlier row's text: 1; first: train.csv.gz row 118 (as row 7)"
+    ],
+    "findings": [
+        {
+            "code": "repeated_texts",
+            "detail": "rows of train that repeat an earlier row's text: 1; "
+            "first: train.csv.gz row 118 (as row 7)",
+            "count": 1,
+            "examples": [
+                {
+                    "file": "train.csv.gz", "row": 118,
+                    "same_as": {"file": "train.csv.gz", "row": 7},
+                }
+            ],
+        }
+    ],
+    "fingerprint": FINGERPRINT,
+}  # fmt: skip
+DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
+CHECKPOINT: Json = {
+    "id": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "job": FINETUNE["id"], "step": 536, "epoch": 2.0,
+    "form": "delta", "is_best": True, "pinned": False, "metrics": {"matthews_correlation": 0.31},
+    "bytes": 14912345,
+    "files": [
+        {
+            "name": "delta.safetensors", "bytes": 14200112, "sha256": "9f86d081…",
+            "href": "/v1/checkpoints/ck_01kaszq0m3f4h5j6k7m8n9p0q1/files/delta.safetensors",
+        }
+    ],
+    "created_at": "2026-11-23T10:02:00Z",
+    "links": {"self": "/v1/checkpoints/ck_01kaszq0m3f4h5j6k7m8n9p0q1"},
+}  # fmt: skip
+CHECKPOINTS: Json = {"data": [CHECKPOINT]}
+
+
+def answers(example: Json, *errors: int, status: int = 200) -> dict[int | str, Json]:
+    """The successful answer with its example, and the problems an operation can answer with."""
+    content = {"application/json": {"example": example}}
+    found: dict[int | str, Json] = {status: {"content": content}}
+    for code in (401, *errors):
+        problem = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+        found[code] = {"description": TITLES[code], "content": problem}
+    return found
+
+
+def body_examples(examples: Json) -> Any:
+    """A request body with named examples."""
+    return Body(openapi_examples=examples)
+
+
+def _run(job: str, seed: int, metric: float) -> Json:
+    return {
+        "job": job, "seed": seed, "status": "succeeded", "metric": metric,
+        "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1", "error": None,
+    }  # fmt: skip
+
+
+def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) -> Json:
+    return {
+        "name": name, "trained_layers": layers,
+        "metric": {"mean": sum(metrics) / len(metrics), "ci": [0.28, 0.35], "seeds": len(metrics)},
+        "difference": None, "verdict": None, "also": {}, "trainable_parameters": parameters,
+        "seconds": {"load": 0.5, "train": 80.1, "total": 90.4}, "samples_per_second": 212.5,
+        "peak_memory_bytes": 1073741824, "checkpoint_bytes": 4 * parameters,
+        "runs": [
+            _run(f"ft_01kaszb2e8r5t6y7u9i0p3a4s{seed}", seed, metric)
+            for seed, metric in enumerate(metrics)
+        ],
+    }  # fmt: skip
+
+
+SHARED_RATE = (
+    "top-2 and all trained at one learning rate, 0.0001: a rate that suits a few layers can be too "
+    "high for all of them, so a difference between these arms, or the lack of one, may be the "
+    "rate's"
+)
+COMPARISON_RESULT: Json = {
+    "primary_metric": "matthews_correlation", "reference": "all", "noise": 0.027,
+    "arms": [
+        {
+            **_arm("top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3]),
+            "difference": {"mean": -0.06, "ci": [-0.09, -0.03], "seeds": 3}, "verdict": "worse",
+        },
+        _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36]),
+    ],
+    "failures": [], "single_layers": None, "runs": 6, "seconds": 542.4,
+    "warnings": [SHARED_RATE],
+}  # fmt: skip
+COMPARISON = job_example(
+    "cmp_01kat0a1b2c3d4e5f6g7h8j9k0", "comparison", "comparisons",
+    COMPARISON_BODIES["against all"]["value"], COMPARISON_RESULT,
+)  # fmt: skip

@@ -1,0 +1,160 @@
+"""Every error as an answer of application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from starlette.exceptions import HTTPException
+
+from app.errors import ServiceError
+from surgery.errors import MAX_FAULTS, SurgeryError
+from surgery.schemas.validation import faults_of, validation_faults
+
+log = logging.getLogger("surgeon.api")
+
+
+class Problem(BaseModel):
+    """What every error answer looks like."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    retriable: bool = False
+    request_id: str | None = None
+    errors: list[dict[str, Any]] = []
+
+
+TITLES = {
+    400: "Bad request", 401: "Unauthorized", 404: "Not found", 405: "Method not allowed",
+    409: "Conflict", 413: "Too large", 415: "Unsupported media type", 422: "Invalid request",
+    500: "Internal error", 503: "Unavailable",
+}  # fmt: skip
+
+
+def respond(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, Any]] | None = None,
+    retriable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem answer."""
+    problem = Problem(
+        title=TITLES.get(status, "Error"), status=status, detail=detail, code=code,
+        instance=request.url.path, retriable=retriable, errors=(errors or [])[:MAX_FAULTS],
+        request_id=getattr(request.state, "request_id", None),
+    )  # fmt: skip
+    return JSONResponse(
+        problem.model_dump(), status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def _service(request: Request, error: ServiceError) -> JSONResponse:
+    return respond(
+        request, error.status, error.code, error.detail, errors=error.errors,
+        headers=error.headers,
+    )  # fmt: skip
+
+
+def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
+    faults = [fault.as_dict() for fault in error.faults]
+    if error.code == "upstream_unavailable":
+        return respond(
+            request, 503, error.code, error.detail, errors=faults, retriable=True,
+            headers={"Retry-After": "10"},
+        )  # fmt: skip
+    return respond(request, 422, error.code, error.detail, errors=faults)
+
+
+def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    found = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in found):
+        return respond(request, 400, "not_json", "the body is not JSON")
+    where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
+    body = getattr(request.scope.get("route"), "body_field", None)
+    kind = body.field_info.annotation if body else None
+    faults = validation_faults(
+        [{**f, "loc": f["loc"][1:]} for _, f in where],
+        schema=kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None,
+    )
+    parts = {str(part) for part, _ in where}
+    detail = "the request body has errors" if parts == {"body"} else "the request has errors"
+    return respond(request, 422, "invalid", detail, errors=faults)
+
+
+def _shape(request: Request, error: ValidationError) -> JSONResponse:
+    faults = faults_of(error)
+    return respond(request, 422, "invalid", "the request has errors", errors=faults)
+
+
+def _http(request: Request, error: HTTPException) -> JSONResponse:
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
+
+
+def _database(request: Request, error: OperationalError) -> JSONResponse:
+    if is_too_much(error):
+        return _unstorable(request, error)
+    log.error("database unavailable: %s", error.orig)
+    return respond(
+        request, 503, "database_unavailable", "the database does not answer; try again",
+        retriable=True, headers={"Retry-After": "5"},
+    )  # fmt: skip
+
+
+def is_too_much(error: OperationalError) -> bool:
+    """Whether the database works, and the request is what it refuses."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        words = ("too large", "too big", "too many", "too complex", "JSON path")
+        return any(word in str(error.orig) for word in words)
+    # Postgres: class 54 is "program limit exceeded".
+    return str(getattr(error.orig, "sqlstate", None)).startswith("54")
+
+
+def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
+    log.warning("a value that the database does not take: %s", error.orig)
+    return respond(
+        request, 422, "invalid",
+        "a value of the request is longer or deeper than the database can take, or is none it "
+        "stores",
+    )  # fmt: skip
+
+
+def _internal(request: Request, error: Exception) -> JSONResponse:
+    log.exception("unexpected error", exc_info=error)
+    return respond(
+        request, 500, "internal",
+        "an unexpected error; the server's log has it under this request_id",
+    )  # fmt: skip
+
+
+HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
+    ServiceError: _service,
+    SurgeryError: _surgery,
+    RequestValidationError: _invalid,
+    ValidationError: _shape,
+    HTTPException: _http,
+    OperationalError: _database,
+    DataError: _unstorable,
+    Exception: _internal,
+}
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Render every error as a problem."""
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)

@@ -1,0 +1,1 @@
+"""Stored folders, on a local disk or in an object store, and how they are read."""

@@ -1,0 +1,1 @@
+"""The state machine of jobs, and everything that is written under a worker's lease."""

@@ -1,0 +1,127 @@
+"""What the children of a comparison mean for it; reads only, the state machine acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from app.tables import TERMINAL, Checkpoint, Job, Kind, Status
+from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
+from surgery.evaluation.comparison import Run, add_other_presets, compare
+from surgery.schemas.finetune import FinetuneResult
+from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
+
+Json = dict[str, Any]
+FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
+
+
+def alive(session: Session, comparison_id: str) -> Sequence[Job]:
+    """The children that are not over, locked."""
+    query = select(Job).where(Job.parent == comparison_id, Job.status.not_in(TERMINAL))
+    return session.scalars(query.order_by(Job.id).with_for_update()).all()
+
+
+def blocked(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
+    """The children that wait for a ranking that is over, locked, each with that ranking."""
+    ranking = aliased(Job)
+    query = (
+        select(Job, ranking)
+        .join(ranking, Job.waits_for == ranking.id)
+        .where(
+            Job.parent == comparison_id, Job.status == Status.QUEUED, ranking.status.in_(TERMINAL)
+        )
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+    )
+    return [(child, over) for child, over in session.execute(query)]
+
+
+def without_ranking(ranking: Job) -> NoRanking:
+    """The error of a child whose ranking did not succeed."""
+    cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
+    detail = f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}"
+    return NoRanking(detail, [cause])
+
+
+def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
+    """How the comparison ends: its status and what is stored with it. None while children run.
+
+    Asked whenever a child ends: their results are loaded with the last one only.
+    """
+    running = select(Job.id).where(Job.parent == comparison.id, Job.status.not_in(TERMINAL))
+    if session.scalar(running.limit(1)) is not None:
+        return None
+    children = session.scalars(
+        select(Job).where(Job.parent == comparison.id).order_by(Job.queued_at, Job.id)
+    ).all()
+    if comparison.cancel_requested and any(c.status == Status.CANCELLED for c in children):
+        return Status.CANCELLED, {}
+    finetunes = [child for child in children if child.kind == Kind.FINETUNE]
+    if not any(child.status == Status.SUCCEEDED for child in finetunes):
+        return Status.FAILED, {"error": _all_failed(finetunes).as_problem()}
+    try:
+        result = _table(session, comparison, finetunes)
+    except ValidationError as error:  # a result stored by another version of the service
+        return Status.FAILED, {"error": _unreadable(error).as_problem()}
+    count = len(finetunes)
+    progress = {**FULL, "step": count, "total_steps": count}
+    return Status.SUCCEEDED, {"result": result, "progress": progress}
+
+
+def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
+    best = select(Checkpoint).where(
+        Checkpoint.job_id.in_([job.id for job in finetunes]), Checkpoint.is_best
+    )
+    sizes = {row.job_id: row.bytes for row in session.scalars(best)}
+    runs = [
+        Run(
+            arm=str(ResolvedFinetune.of(job.resolved).arm),
+            seed=job.spec["training"]["seed"],
+            job=job.id,
+            status=job.status,
+            error=job.error,
+            checkpoint_bytes=sizes.get(job.id),
+            result=FinetuneResult.model_validate(job.result) if job.result else None,
+        )
+        for job in finetunes
+    ]
+    resolved = ResolvedComparison.of(comparison.resolved)
+    ranking = _ranking(session, resolved.ranking)
+    table = compare(resolved.arms, runs, ranking)
+    add_other_presets(table, runs)
+    if resolved.ranking and ranking is None:
+        table.warnings.append(
+            f"ranking {resolved.ranking} has no result, so no scoring method is judged"
+        )
+    return table.model_dump(mode="json")
+
+
+def _ranking(session: Session, ranking_id: str | None) -> tuple[str, RankingResult] | None:
+    job = session.get(Job, ranking_id) if ranking_id else None
+    if job is None or job.result is None:
+        return None
+    return job.id, RankingResult.model_validate(job.result)
+
+
+def _all_failed(finetunes: Sequence[Job]) -> NoRunSucceeded:
+    errors = [job.error or {"code": "cancelled", "detail": "cancelled"} for job in finetunes]
+    return NoRunSucceeded(
+        f"none of the {len(errors)} runs succeeded; the first: {errors[0]['detail']}",
+        errors,
+        faults=[
+            Fault(f"{job.id} ({job.name}): {error['detail']}")
+            for job, error in zip(finetunes, errors, strict=True)
+        ],
+    )
+
+
+def _unreadable(error: ValidationError) -> UnreadableResult:
+    return UnreadableResult(
+        f"a run's stored result has another shape than this version's: {error.title}; "
+        "the runs themselves are whole"
+    )

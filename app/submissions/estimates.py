@@ -1,0 +1,322 @@
+"""From a question to estimates, by what the service knows and what finished jobs measured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from app.db import Database
+from app.service import Service
+from app.submissions.resolve import Subject
+from app.submissions.selections import resolve_selection
+from app.submissions.submit import check_training_field
+from app.tables import Job, Kind, Status
+from surgery.errors import SelectionMismatch
+from surgery.models.layers import BESIDE, encoder_sizes
+from surgery.models.shape import (
+    EncoderShape,
+    encoder_shape,
+    has_pooler,
+    head_parameters,
+    reads_first_token,
+    total_parameters,
+)
+from surgery.schemas.enums import Granularity, Policy, Problem
+from surgery.schemas.estimate import (
+    Estimate,
+    EstimateRow,
+    EstimateSpec,
+    LengthBasis,
+    Position,
+    ThroughputBasis,
+)
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
+from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.training import total_steps
+from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
+from surgery.training.costs.flops import RowLength, Trained
+
+Json = dict[str, Any]
+NEWEST = 50  # finished fine-tunes that are looked at
+TOKENS_PER_WORD = (
+    1.25  # median of MiniLM's on the presets: python -m bench.finetune.estimates --words
+)
+SPECIAL_TOKENS = 2  # a row's first and last
+
+
+def _newest(database: Database, *where: Any) -> Sequence[Job]:
+    query = select(Job).where(Job.status == Status.SUCCEEDED, *where)
+    with database.read() as session:
+        return session.scalars(query.order_by(Job.finished_at.desc()).limit(NEWEST)).all()
+
+
+def measured_rate(
+    database: Database, fingerprint: str, precision: str | None
+) -> tuple[ThroughputBasis | None, int | None]:
+    """Operations a second on the device of the newest fine-tune, and what its process held.
+
+    From fine-tunes of this model in this precision where there are any, else of other models.
+    Where the question leaves the precision open, it is what a worker last chose on that device.
+    """
+    jobs = [
+        job
+        for job in _newest(database, Job.kind == Kind.FINETUNE)
+        if job.result and job.result.get("throughput") and job.result["processes"] == 1
+    ]
+    if not jobs:
+        return None, None
+    newest = jobs[0].result["throughput"]  # type: ignore[index]
+    device, process = newest["device"], newest["process_bytes"]
+    precision = precision or _chosen_precision(jobs, device)
+    alike = [
+        (job, told)
+        for job in jobs
+        if (told := job.result["throughput"])["device"] == device  # type: ignore[index]
+        and told["precision"] == precision
+    ]
+    own = [
+        told for job, told in alike if Resolved.of(job.resolved).model.fingerprint == fingerprint
+    ]
+    used = own or [told for _, told in alike]
+    seconds = sum(told["seconds"] for told in used)
+    if not seconds:
+        return None, process
+    basis = ThroughputBasis(
+        basis="measured on this model" if own else "measured on other models of this device",
+        device=device,
+        precision=precision,
+        operations_per_second=sum(told["operations"] for told in used) / seconds,
+        jobs=len(used),
+    )
+    return basis, process
+
+
+def _chosen_precision(jobs: Sequence[Job], device: str) -> str:
+    """Of the newest fine-tune on a device that left its precision to the worker; else fp32."""
+    for job in jobs:
+        told = job.result["throughput"]  # type: ignore[index]
+        if told["device"] == device and job.spec["training"].get("precision") is None:
+            return str(told["precision"])
+    return "fp32"
+
+
+def row_lengths(
+    database: Database, subject: Subject, limit: int, choices: int
+) -> tuple[LengthBasis, RowLength | None]:
+    """Tokens of a training row cut at ``limit``: as a job counted them, else by the words."""
+    where = (Job.model == subject.model.id, Job.dataset == subject.dataset.id)
+    for job in _newest(database, *where):
+        pinned, result = Resolved.of(job.resolved), job.result or {}
+        same = (
+            pinned.model.fingerprint == subject.model.fingerprint
+            and pinned.dataset.fingerprint == subject.dataset.fingerprint
+        )
+        if same and result.get("lengths"):
+            return _counted(job, result, limit, choices)
+    words = subject.words
+    if words is None:
+        unknown = LengthBasis(source="unknown", mean_tokens=None, longest=limit)
+        return unknown, None
+    bins = [count * TOKENS_PER_WORD + SPECIAL_TOKENS for count in words["bins"]]
+    longest = round(words["longest"] * TOKENS_PER_WORD) + SPECIAL_TOKENS
+    row = _of_histogram(bins, words["train"], longest, limit, choices)
+    basis = LengthBasis(
+        source="words", tokens_per_word=TOKENS_PER_WORD, mean_tokens=round(row.tokens, 2),
+        longest=min(longest, limit),
+    )  # fmt: skip
+    return basis, row
+
+
+def _counted(job: Job, result: Json, limit: int, choices: int) -> tuple[LengthBasis, RowLength]:
+    lengths, told = result["lengths"], result.get("throughput")
+    options = job.spec.get("training") or job.spec
+    if told and options["max_length"] == limit:
+        row = RowLength(told["mean_tokens"], told["mean_squares"])
+    else:
+        row = _of_histogram(lengths["bins"], lengths["counts"], lengths["longest"], limit, choices)
+    basis = LengthBasis(
+        source="job", job=job.id, mean_tokens=round(row.tokens, 2),
+        longest=min(lengths["longest"], limit),
+    )  # fmt: skip
+    return basis, row
+
+
+def _of_histogram(
+    bins: Sequence[float], counts: Sequence[int], longest: float, limit: int, choices: int
+) -> RowLength:
+    """Means where each row is as long as the middle of its bin; every choice as the longest."""
+    edges = np.minimum(np.array([*bins, np.inf]), max(longest, bins[0] + 1))
+    middles = np.minimum((edges[:-1] + edges[1:]) / 2, limit)
+    weights = np.array(counts) / max(1, sum(counts))
+    tokens, squares = weights @ middles, weights @ middles**2
+    return RowLength(float(tokens) * choices, float(squares) * choices)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question, with all that is the same in each of its rows."""
+
+    spec: EstimateSpec
+    info: ModelInfo
+    shape: EncoderShape
+    tensors: dict[str, int]  # of the encoder as the task model has it
+    head: int | None
+    total: int | None
+    data: Data
+    rate: float | None
+
+    def row(
+        self, trained: Trained | None, policy: str, k: int | None, position: Position
+    ) -> EstimateRow:
+        """What one fine-tune would take."""
+        training, data = self.spec.training, self.data
+        found: Json = dict.fromkeys(EstimateRow.model_fields)
+        found |= {"k": k, "policy": policy, "position": position}
+        if data.train is not None:
+            found["steps"] = total_steps(training, data.train)
+        if self.total is not None:
+            found["weights_bytes"] = 4 * self.total
+        if trained is None or self.total is None:
+            return EstimateRow(**found)
+        held = memory(self.shape, self.total, trained, data, training)
+        lowest = trained.lowest(self.shape)
+        found |= {
+            "lowest_layer": lowest if lowest < len(self.shape.blocks) else None,
+            "trainable_parameters": trained.parameters, "gradient_bytes": held.gradients,
+            "optimizer_bytes": held.moments, "activation_bytes": held.activations,
+            "prefix_cache_bytes": held.cache, "peak_memory_bytes": held.peak,
+            "checkpoint_bytes": None if policy == "lora" else held.gradients,
+        }  # fmt: skip
+        if self.rate is not None:
+            found["seconds"] = seconds(self.shape, trained, data, training, self.rate)
+        return EstimateRow(**found)
+
+
+def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate:
+    """Answer a question about this subject. Raises what a submission raises."""
+    dataset, info, training = subject.dataset, subject.info, spec.training
+    problem, rows = dataset.problem, dataset.rows
+    check_training_field(training, dataset, processes=1)
+    outputs, choices = _outputs(problem, dataset.labels or [])
+    lengths, row = row_lengths(service.database, subject, training.max_length, choices)
+    rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
+    prefix = subject.source.prefix
+    shape = encoder_shape(subject.source.config, subject.sizes, prefix, info.layers)
+    asked = Asked(
+        spec=spec,
+        info=info,
+        shape=shape,
+        tensors=_of_encoder(encoder_sizes(subject.sizes, prefix), shape, problem),
+        head=None if outputs is None else head_parameters(shape, problem, outputs),
+        total=None if outputs is None else total_parameters(shape, problem, outputs),
+        data=Data(
+            rows.get("train"),
+            rows.get("validation"),
+            row,
+            lengths.longest,
+            choices,
+            first_only=reads_first_token(shape, problem),
+        ),
+        rate=rate.operations_per_second if rate else None,
+    )
+    return Estimate(
+        model=subject.model.id,
+        dataset=dataset.id,
+        layers=len(info.layers),
+        lengths=lengths,
+        total_parameters=asked.total,
+        throughput=rate,
+        process_bytes=process,
+        rows=list(_rows(service, asked, subject)),
+    )
+
+
+def _outputs(problem: Problem, labels: Sequence[str]) -> tuple[int | None, int]:
+    """How many numbers the head puts out, None where only the data tell, and choices of a row."""
+    if problem is Problem.MULTIPLE_CHOICE:
+        return 1, len(labels) or 2  # the one preset has two; an upload's labels are its choices
+    if problem is Problem.REGRESSION or labels:
+        return outputs_of(problem, len(labels)), 1
+    return None, 1
+
+
+def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) -> dict[str, int]:
+    """The tensors of the checkpoint that the task model has below its head."""
+    pooler = has_pooler(shape, problem)
+    return {name: n for name, n in sizes.items() if pooler or not name.startswith(BESIDE["pooler"])}
+
+
+def question_of(spec: FinetuneSpec) -> EstimateSpec:
+    """What this very fine-tune would take."""
+    return EstimateSpec(
+        model=spec.model, dataset=spec.dataset, training=spec.training, adapter=spec.adapter,
+        selection=None if spec.adapter else spec.selection,
+    )  # fmt: skip
+
+
+def _rows(service: Service, asked: Asked, subject: Subject) -> Iterator[EstimateRow]:
+    spec = asked.spec
+    if spec.adapter is not None:
+        trained = None
+        if asked.head is not None:
+            trained = adapter_trained(asked.tensors, asked.info.layers, spec.adapter, asked.head)
+        yield asked.row(trained, spec.adapter.type, None, "exact")
+        return
+    for place, selection in enumerate(_selections(spec, asked.info)):
+        with _of_list(spec, place):
+            resolved = resolve_selection(service, selection, subject)
+        parts = asked.info.at(resolved.granularity or Granularity.LAYER)
+        if resolved.layers is not None:
+            names = set(resolved.layers)
+            chosen = [part for part in parts if part.name in names]
+            yield _row(asked, selection, chosen, "exact")
+        elif selection.k is None:
+            # How many a ranking's scores will choose is not known before it is there.
+            yield asked.row(None, selection.policy, None, "lowest")
+        else:
+            k = selection.k
+            yield _row(asked, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
+            yield _row(asked, selection, parts[-k:], "highest")
+
+
+@contextmanager
+def _of_list(spec: EstimateSpec, place: int) -> Iterator[None]:
+    """Point to the entry of the list where the selection's number came from there."""
+    try:
+        yield
+    except SelectionMismatch as error:
+        if spec.k is not None:
+            error.faults = [
+                replace(fault, pointer=f"/k/{place}") if fault.pointer == "/selection/k" else fault
+                for fault in error.faults
+            ]
+        raise
+
+
+def _selections(spec: EstimateSpec, info: ModelInfo) -> list[SelectionSpec]:
+    base = spec.selection or SelectionSpec(policy=Policy.TOP_K, k=1)
+    if spec.k is None and spec.selection is not None:
+        return [base]
+    counts = spec.k or range(1, len(info.layers) + 1)
+    return [base.model_copy(update={"k": k}) for k in counts]
+
+
+def _row(
+    asked: Asked, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
+) -> EstimateRow:
+    trained = None
+    if asked.head is not None:
+        blocks: dict[int, int] = defaultdict(int)
+        for part in chosen:
+            blocks[part.index] += part.parameters
+        included = set(selection.include)
+        beside = asked.head + sum(asked.info.groups[part] for part in included)
+        trained = Trained(dict(blocks), beside, below="embeddings" in included)
+    return asked.row(trained, selection.policy, len(chosen), position)

@@ -1,0 +1,161 @@
+"""What a request names, found and pinned: model, dataset, other presets, an earlier checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import Unprocessable
+from app.jobs.checkpoints import missing
+from app.service import Service
+from app.submissions.checks import pointing
+from app.tables import Checkpoint, Dataset, Job
+from surgery.checkpoints.compatibility import continuation_fault
+from surgery.checkpoints.merge import RECORD
+from surgery.data.presets.tasks import metrics_for
+from surgery.data.references import DatasetSource, resolve_dataset
+from surgery.errors import DatasetNotFound
+from surgery.evaluation.evaluation_sets import find_evaluation_sets
+from surgery.io.sources import Sources
+from surgery.models.source.resolve import ModelSource, model_info, resolve_model, tensor_sizes
+from surgery.schemas.dataset import HubDataset
+from surgery.schemas.enums import Problem
+from surgery.schemas.resolved import (
+    ModelInfo,
+    Pinned,
+    ResolvedCheckpoint,
+    ResolvedDataset,
+    ResolvedModel,
+)
+
+Json = dict[str, Any]
+POINTER = "/continue_from"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a request is about, looked up once: a model and data, and how a job remembers them."""
+
+    source: ModelSource
+    sizes: dict[str, int]  # of the model's tensors
+    info: ModelInfo
+    model: ResolvedModel
+    dataset: ResolvedDataset
+    words: Json | None  # the histogram of an upload's texts, in words
+    also_evaluate: list[Pinned]  # the presets that are measured beside the dataset
+
+
+def resolve_subject(
+    service: Service, model_id: str, reference: str | HubDataset, presets: Sequence[str] = ()
+) -> Subject:
+    """Find the model, the dataset and the further presets of a request.
+
+    Raises what is wrong with any of them, pointing at the field that names it.
+    """
+    sources = service.settings.sources
+    with pointing("/model"):
+        source = resolve_model(model_id, sources)
+        sizes = tensor_sizes(source, sources)
+        info = model_info(source, sizes)
+    model = ResolvedModel(
+        id=source.id,
+        revision=source.revision,
+        fingerprint=source.fingerprint,
+        layers=len(info.layers),
+        parameters=info.parameters,
+    )
+    with pointing("/dataset"):
+        if isinstance(reference, str) and reference.startswith("ds_"):
+            dataset, words = _uploaded(service, reference)
+        else:
+            dataset, words = _found(reference, sources), None
+    measured = find_evaluation_sets(presets, dataset.id, dataset.problem, dataset.labels, sources)
+    also = [_pinned(each) for each in measured]
+    return Subject(source, sizes, info, model, dataset, words, also)
+
+
+def _pinned(source: DatasetSource) -> Pinned:
+    return Pinned(id=source.id, revision=source.revision, fingerprint=source.fingerprint)
+
+
+def _found(reference: str | HubDataset, sources: Sources) -> ResolvedDataset:
+    """How a job remembers a preset or a dataset of the Hub."""
+    source = resolve_dataset(reference, sources)
+    return ResolvedDataset(
+        **dict(_pinned(source)),
+        rows=source.rows,
+        problem=source.problem,
+        metrics=list(source.metrics),
+        labels=list(source.labels) if source.labels else None,
+    )
+
+
+def _uploaded(service: Service, dataset_id: str) -> tuple[ResolvedDataset, Json | None]:
+    """How a job remembers an upload, and the histogram of its words."""
+    with service.database.read() as session:
+        row = session.get(Dataset, dataset_id)
+    if row is None:
+        raise DatasetNotFound(
+            f"no dataset {dataset_id!r} was uploaded; GET /v1/datasets lists them"
+        )
+    problem, labels = Problem(row.report["problem"]), row.report["labels"]
+    dataset = ResolvedDataset(
+        id=row.id,
+        revision=None,
+        fingerprint=row.fingerprint,
+        rows=row.report["rows"],
+        problem=problem,
+        path=row.path,
+        metrics=list(metrics_for(problem, labels)),
+        classes=len(labels),
+        labels=labels,
+    )
+    return dataset, row.report.get("text_lengths")
+
+
+def resolve_continuation(
+    service: Service, checkpoint_id: str | None, subject: Subject
+) -> ResolvedCheckpoint | None:
+    """What a job remembers of the checkpoint it begins with, if it begins with one.
+
+    Raises Unprocessable where there is no such checkpoint, or it is of another model, problem or
+    labels. Labels that only reading the data tells are compared by the worker.
+    """
+    if checkpoint_id is None:
+        return None
+    with service.database.read() as session:
+        row = session.get(Checkpoint, checkpoint_id)
+    if row is None:
+        raise _refused(
+            f"no checkpoint {checkpoint_id!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"
+        )
+    try:
+        record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
+    except FileNotFoundError as error:
+        raise _refused(str(missing(service.database, row))) from error
+    model, dataset = subject.model, subject.dataset
+    detail = continuation_fault(
+        record, model.id, model.fingerprint, dataset.problem, dataset.labels
+    )
+    if detail is not None:
+        raise _refused(detail)
+    return ResolvedCheckpoint(checkpoint=row.id, job=row.job_id, step=row.step)
+
+
+def hold_checkpoint(session: Session, job: Job) -> None:
+    """Keep a checkpoint until the job that begins with it is inserted, or find that it went."""
+    wanted = job.spec.get("continue_from")
+    if wanted is None:
+        return
+    query = select(Checkpoint.id).where(Checkpoint.id == wanted).with_for_update(read=True)
+    if session.scalar(query) is None:
+        raise _refused(f"checkpoint {wanted} was deleted meanwhile; name another one")
+
+
+def _refused(detail: str) -> Unprocessable:
+    return Unprocessable(detail, errors=[{"pointer": POINTER, "detail": detail}])

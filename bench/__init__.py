@@ -1,0 +1,1 @@
+"""Benchmarks, one package a program: python -m bench.fisher, bench.finetune, bench.study …"""

@@ -1,0 +1,1 @@
+"""What fine-tuning some layers costs, beside all layers and LoRA."""

@@ -1,0 +1,1 @@
+"""What per-sample scores cost, beside ordinary training and other libraries."""

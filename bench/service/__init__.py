@@ -1,0 +1,1 @@
+"""The service under measurement: latency, every preset over HTTP, hostile input."""

@@ -1,0 +1,33 @@
+"""The `surgeon` command."""
+
+from __future__ import annotations
+
+import typer
+
+from surgeon.commands.compare import compare
+from surgeon.commands.datasets import upload
+from surgeon.commands.demo import demo
+from surgeon.commands.estimate import estimate
+from surgeon.commands.jobs import cancel, download, jobs, rank, tune, watch
+from surgeon.commands.server import api, db_upgrade, key, serve, worker
+from surgery.schemas.enums import METHODS, described
+
+app = typer.Typer(
+    help="Rank an encoder's layers by Fisher information; fine-tune only the ones that matter.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+CLIENT = (rank, tune, upload, jobs, watch, cancel, download, compare, estimate, demo)
+OPERATOR = (serve, api, worker, key)
+database = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(database, name="db")
+database.command("upgrade")(db_upgrade)
+METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # a paragraph each
+for command in (*CLIENT, *OPERATOR):
+    app.command(epilog=METHODS_HELP if command is rank else None)(command)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    app()

@@ -1,0 +1,222 @@
+"""The HTTP client behind the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import httpx2
+
+from surgery.errors import fault_line
+
+Json = dict[str, Any]
+POLL_SECONDS = 0.25
+TIMEOUT = httpx2.Timeout(30.0, write=300.0, read=300.0)
+
+
+@contextlib.contextmanager
+def _sendable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise Unsendable(f"{what} cannot be sent: {error}") from error
+
+
+class ApiError(Exception):
+    """The service answered with a problem; its text is for people."""
+
+    def __init__(self, problem: Json) -> None:
+        self.problem = problem
+        lines = [
+            f"{problem.get('title', 'Error')} ({problem.get('code')}): {problem.get('detail')}"
+        ]
+        lines += [fault_line(fault, problem.get("detail")) for fault in problem.get("errors", [])]
+        super().__init__("\n".join(lines))
+
+
+def _of_another_service(answer: httpx2.Response, detail: str) -> ApiError:
+    problem = {"title": "Unexpected answer", "code": answer.status_code, "detail": detail[:300]}
+    return ApiError(problem)
+
+
+class Unreachable(Exception):
+    """No service answers there, or not to the end."""
+
+
+class Unsendable(Exception):
+    """What was given makes no request: no URL, text that is no Unicode, a number that is none."""
+
+
+class Client:
+    """Speaks to one service. Raises Unsendable where there can be none at the URL."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.url = url.rstrip("/")
+        with _sendable("the URL or the key"):
+            self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> Json:
+        """One request; the JSON of the answer. Raises ApiError, Unreachable or Unsendable."""
+        with _sendable("the request"):
+            request = self._http.build_request(method, path, **options)
+        with self._reaching():
+            answer = self._http.send(request)
+        return self._checked(answer)
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"no service answers at {self.url} ({error}); start one with: surgeon serve"
+            ) from error
+
+    def _checked(self, answer: httpx2.Response) -> Json:
+        try:
+            body = answer.json() if answer.content else {}
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise _of_another_service(answer, answer.text)
+        if answer.is_error:
+            raise ApiError(body)
+        return body
+
+    def submit(self, collection: str, body: Json) -> Json:
+        """A new job, or the stored result of the same ranking."""
+        return self.call("POST", f"/v1/{collection}", json=body)
+
+    def job(self, job_id: str) -> Json:
+        """A job as it stands."""
+        return self.call("GET", f"/v1/jobs/{job_id}")
+
+    def wait(self, job: Json, seen: Callable[[Json], None] | None = None) -> Json:
+        """Poll until the job is over; ``seen`` is shown every state."""
+        while True:
+            if seen:
+                seen(job)
+            if job["terminal"]:
+                return job
+            time.sleep(POLL_SECONDS)
+            job = self.job(job["id"])
+
+    def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
+        """A dataset from files."""
+        with contextlib.ExitStack() as stack:
+            files: dict[str, tuple[str, IO[bytes]]] = {
+                "train": (train.name, stack.enter_context(train.open("rb")))
+            }
+            if validation is not None:
+                opened = stack.enter_context(validation.open("rb"))
+                files["validation"] = (validation.name, opened)
+            return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
+
+    def checkpoints(self, job_id: str) -> list[Json]:
+        """A job's checkpoints, oldest first."""
+        return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
+
+    def best_checkpoint(self, job_id: str) -> str:
+        """The id of a fine-tune's best checkpoint; never of another one.
+
+        Raises ApiError, with what there is instead, where that one is gone or there can be none.
+        """
+        job = self.job(job_id)
+        if job["kind"] != "finetune":
+            raise ApiError({"code": "not_found", "detail": self._of_no_finetune(job)})
+        found = self.checkpoints(job_id)
+        for each in found:
+            if each["is_best"]:
+                return str(each["id"])
+        if found:
+            left = [
+                f"  surgeon download {each['id']} DIR   # step {each['step']}" for each in found
+            ]
+            detail = f"the best checkpoint of {job_id} was deleted or not kept; there are:"
+            detail = "\n".join([detail, *left])
+        elif job["terminal"]:
+            detail = f"{job_id} {job['status']}, and no checkpoint of it is left"
+        else:
+            detail = f"{job_id} is {job['status']} and has no checkpoint yet"
+        raise ApiError({"code": "not_found", "detail": detail})
+
+    def _of_no_finetune(self, job: Json) -> str:
+        if job["kind"] != "comparison":
+            return f"{job['id']} is a {job['kind']}, which leaves no checkpoint"
+        query = {"parent": job["id"], "limit": 200}
+        runs = [
+            run
+            for run in self.call("GET", "/v1/jobs", params=query)["data"]
+            if run["kind"] == "finetune"
+        ]
+        runs.sort(key=lambda run: (run["resolved"]["arm"], run["spec"]["training"]["seed"]))
+        lines = [
+            f"  surgeon download {run['id']} DIR   # {run['resolved']['arm']}, seed "
+            f"{run['spec']['training']['seed']}, {run['status']}"
+            for run in runs
+        ]
+        detail = f"{job['id']} is a comparison: it has no checkpoint of its own, its runs have:"
+        return "\n".join([detail, *lines])
+
+    def download(
+        self,
+        checkpoint_id: str,
+        folder: Path,
+        form: str | None = None,
+        seen: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Unpack a checkpoint's archive into a folder that is made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        params = {"form": form} if form else {}
+        with _sendable("the request"):
+            path = f"/v1/checkpoints/{checkpoint_id}/archive"
+            request = self._http.build_request("GET", path, params=params)
+        with tempfile.TemporaryFile(dir=folder) as packed:
+            with self._reaching():
+                answer = self._http.send(request, stream=True)
+            with contextlib.closing(answer):
+                self._fetch(answer, packed, seen)
+            packed.seek(0)
+            try:
+                with tarfile.open(fileobj=packed, mode="r:") as archive:
+                    archive.extractall(folder, filter="data")
+            except tarfile.TarError as error:
+                raise _of_another_service(answer, f"no archive: {error}") from error
+        return folder
+
+    def _fetch(
+        self, answer: httpx2.Response, packed: IO[bytes], seen: Callable[[int, int], None] | None
+    ) -> None:
+        if answer.is_error:
+            answer.read()
+            self._checked(answer)
+        total, done = int(answer.headers.get("content-length", 0)), 0
+        try:
+            for chunk in answer.iter_bytes():
+                packed.write(chunk)
+                done += len(chunk)
+                if seen:
+                    seen(done, max(total, done))
+        except httpx2.TransportError as error:
+            raise Unreachable(
+                f"the download broke off after {done:,} of {total:,} bytes ({error}): the service "
+                "or the checkpoint went away; ask again"
+            ) from error

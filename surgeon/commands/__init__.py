@@ -1,0 +1,1 @@
+"""The subcommands of `surgeon`, and the options they share."""

@@ -1,0 +1,107 @@
+"""The options of commands: those that most have, and those that write the fields of a request."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from surgery.errors import SurgeryError
+from surgery.schemas.fields import Option
+from surgery.schemas.selection import selection_from
+
+Json = dict[str, Any]
+Command = Callable[..., None]
+Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="A preset (glue/cola), a dataset's id, a file to upload, or a Hub reference in JSON."
+    ),
+]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
+Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+HOME = "http://127.0.0.1:8000"
+
+
+def taking(*options: Option) -> Callable[[Command], Command]:
+    """Give a command options; it is called with their values as ``**given``, under their names.
+
+    In its help they stand between its arguments and its own options.
+    """
+
+    def decorated(command: Command) -> Command:
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            switched_off = {each.name for each in options if each.default is True}
+            command(**given | {name: not given[name] for name in switched_off})
+
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        own = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
+        arguments = [each for each in own if each.default is each.empty]
+        others = [each for each in own if each.default is not each.empty]
+        parameters = [*arguments, *map(_parameter, options), *others]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return called
+
+    return decorated
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """An option as typer reads it from a function's signature."""
+    is_number, is_text = option.type is float, option.type is str
+    kind, default, text = option.type, option.default, option.help
+    if option.repeated:
+        kind, text = list[option.type] | None, f"{text} Give it once for each."  # type: ignore[name-defined]
+    elif option.type is bool:
+        default = False
+    elif default is None:
+        kind |= None
+    described = typer.Option(
+        option.flag,
+        help=text,
+        min=option.minimum,
+        parser=finite if is_number else None,
+        metavar=(option.metavar or "FLOAT") if is_number else option.metavar if is_text else None,
+    )
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, described],
+    )
+
+
+def finite(text: str) -> float:
+    """A number, not NaN nor infinite, which JSON cannot say. Raises BadParameter."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{text!r} is no number")
+    return value
+
+
+def values_of(options: Iterable[Option], given: Mapping[str, Any]) -> Json:
+    """Those of the given values that belong to these options."""
+    return {option.name: given[option.name] for option in options}
+
+
+def selection_of(given: Mapping[str, Any]) -> Json:
+    """The selection of these options; typer.BadParameter unless they say one policy.
+
+    ``given`` is what ``selection_from`` takes, with the id of a ``ranking``.
+    """
+    try:
+        selection = selection_from(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error
+    ranking = given.get("ranking")
+    return selection if ranking is None else {**selection, "ranking": ranking}

@@ -1,0 +1,1 @@
+"""A tour of the service on a dataset that it generates."""

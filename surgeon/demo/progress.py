@@ -1,0 +1,97 @@
+"""How the demo's jobs go on: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from surgeon.terminal.terminal import progress_bar, say
+
+Json = Mapping[str, Any]
+
+
+def ranking_progress(screen: Console) -> tuple[AbstractContextManager[Any], Callable[[Json], None]]:
+    """A bar on a terminal, else a line a phase; and what to call with every state of the job."""
+    return progress_bar() if screen.is_terminal else (nullcontext(), ranking_lines(say))
+
+
+def arms_progress(
+    screen: Console, names: Sequence[str]
+) -> tuple[AbstractContextManager[Any], Callable[[str, Json], None]]:
+    """A bar an arm on a terminal, else lines; and what to call with every state of an arm."""
+    return arm_bars(screen, names) if screen.is_terminal else (nullcontext(), arm_lines(say))
+
+
+def arm_bars(
+    console: Console, names: Sequence[str]
+) -> tuple[Progress, Callable[[str, Json], None]]:
+    """A bar an arm, and what to call with an arm's name and every state of its job."""
+    arm, phase, steps = "{task.fields[arm]:<15}", "{task.description:<9}", "{task.fields[steps]}"
+    bars = Progress(
+        *(TextColumn(arm), TextColumn(phase), BarColumn(24), TaskProgressColumn()),
+        *(TextColumn(steps), TimeElapsedColumn()),
+        console=console,
+    )
+    tasks = {
+        name: bars.add_task("queued", total=100, arm=name, steps="", start=False) for name in names
+    }
+
+    def seen(name: str, job: Json) -> None:
+        task, progress = tasks[name], job["progress"] or {}
+        if job["status"] == "running":
+            bars.start_task(task)
+        if progress.get("unit") == "steps":
+            step, total = progress["step"], progress["total_steps"]
+            bars.update(task, completed=100 * step / total, steps=f"{step}/{total}")
+        phase = None if job["terminal"] else job["phase"]
+        bars.update(task, description=phase or job["status"])
+        if job["terminal"]:
+            if job["status"] == "succeeded":  # the last steps may have passed between two polls
+                bars.update(task, completed=100)
+            bars.stop_task(task)
+
+    return bars, seen
+
+
+def ranking_lines(say: Callable[[str], None]) -> Callable[[Json], None]:
+    """What to call with every state of a ranking: a line when it enters another phase."""
+    said = ""
+
+    def seen(job: Json) -> None:
+        nonlocal said
+        state = job["status"] if job["terminal"] else job["phase"] or job["status"]
+        if state != said:
+            said = state
+            say(f"  ranking: {state}")
+
+    return seen
+
+
+def arm_lines(say: Callable[[str], None]) -> Callable[[str, Json], None]:
+    """What to call with an arm's name and every state of its job: a line at its start and end.
+
+    A job of two arms is told under the name that comes first.
+    """
+    said: dict[str, str] = {}
+    names: dict[str, str] = {}
+
+    def seen(name: str, job: Json) -> None:
+        name, state = names.setdefault(job["id"], name), job["status"]
+        if state == "queued" or said.get(job["id"]) == state:
+            return
+        said[job["id"]] = state
+        result = job["result"]
+        if not job["terminal"]:
+            say(f"  {name}: started")
+        elif result:
+            metric = result["primary_metric"]
+            value = f"{metric} {result['best']['metrics'][metric]:.3f}"
+            say(f"  {name}: finished in {result['seconds']['total']:.0f} s, {value}")
+        else:
+            say(f"  {name}: {state}")
+
+    return seen

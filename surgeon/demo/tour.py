@@ -1,0 +1,196 @@
+"""A tour of the service on this machine, in minutes: ``surgeon demo``.
+
+Starts the embedded service with a real six-layer encoder, uploads a generated dataset, ranks the
+layers, fine-tunes five selections and shows what each reached. Without a terminal there are plain
+lines in place of progress bars.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from surgeon.client import POLL_SECONDS, ApiError, Client, Unreachable
+from surgeon.demo.agreement import write_csv
+from surgeon.demo.progress import arms_progress, ranking_progress
+from surgeon.demo.service import (
+    MODEL,
+    DemoFailed,
+    free_port,
+    install_model,
+    restart_line,
+    running_service,
+)
+from surgeon.demo.view import (
+    ALL,
+    FIRST,
+    FISHER,
+    LAST,
+    TANGENT,
+    Arm,
+    arms_table,
+    best_arm,
+    by_hand,
+    conclusions,
+)
+from surgeon.terminal.terminal import console, say, show_result
+
+Json = dict[str, Any]
+SAMPLES = 256
+TRAINING = {"epochs": 3, "batch_size": 16, "max_length": 32, "seed": 0}
+# No rate suits all arms, and a search over several would take minutes more. So a rule, checked on
+# held-out train rows by ``python -m bench.study.rates``.
+RATE_OF_ALL, RATE_OF_FEW = 5e-5, 3e-4
+RULE = (
+    f"Learning rates go by a rule, they are not searched: {RATE_OF_ALL:g} where all layers train, "
+    f"the usual rate of full fine-tuning; {RATE_OF_FEW:g} where two do, which at the lower rate "
+    "learn too little in so few steps."
+)
+SENTENCES = (
+    ("The letters from the lawyer are important.", "acceptable"),
+    ("The letters from the lawyer is important.", "unacceptable"),
+    ("The teacher that the students admired were kind.", "unacceptable"),
+)
+
+
+def run(keep: Path | None, rows: int) -> int:
+    """Run the demo in a data directory that is new or empty; the exit code."""
+    started = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = (keep or Path("surgeon-data") / f"demo-{started}").resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run_demo(folder, rows)
+    except KeyboardInterrupt:
+        say(f"\nStopped. What there is so far: {folder}")
+        return 130
+    except (DemoFailed, ApiError, Unreachable, OSError) as error:
+        say(f"\nThe demo failed: {error}")
+        return 1
+    return 0
+
+
+def head(text: str) -> None:
+    """The title of a part."""
+    console.print(f"\n[bold]{text}[/bold]", highlight=False)
+
+
+def run_demo(folder: Path, rows: int) -> None:
+    """All of it, in a data directory that must be new."""
+    began = time.monotonic()
+    if folder.exists() and any(folder.iterdir()):
+        raise DemoFailed(f"{folder} is not empty; name a new directory with --keep")
+    install_model(folder)
+    files = write_csv(folder / "agreement", rows)
+    port = free_port()
+    with running_service(folder, port) as client:
+        head(f"1. Upload {rows} generated sentences: does the verb agree with its subject?")
+        dataset = client.upload(*files)
+        say(f"{dataset['id']}: {' and '.join(str(path) for path in files)}")
+        head(f"2. Rank the layers of {MODEL} by Fisher information, other methods beside it")
+        ranking = rank(client, dataset["id"])
+        show_result(ranking)
+        head("3. Fine-tune five selections, the same settings for each but the learning rate")
+        say(RULE)
+        jobs = tune(client, dataset["id"], ranking)
+        arms = [finished_arm(client, name, job) for name, job in jobs.items()]
+        console.print(arms_table(arms, next(iter(jobs.values()))["result"]["primary_metric"]))
+        held_out = jobs[ALL]["resolved"]["dataset"]["rows"]["validation"]
+        say(*conclusions(arms, held_out))
+        best = best_arm(arms)
+        head(f"4. Download the best checkpoint ({best.name}) and use it with plain transformers")
+        say(str(client.download(best.checkpoint, folder / "best", "full")))
+        show_predictions(folder / "best")
+        head("5. The same by hand")
+        say(*by_hand(client.url, files, (ranking, jobs[best.name]), best.checkpoint))
+    head("6. Start the service again on this data")
+    say(f"{restart_line(folder, port)}", f"\nDone in {time.monotonic() - began:.0f} s.")
+
+
+def rank(client: Client, dataset: str) -> Json:
+    """The finished ranking."""
+    body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all"}
+    bar, seen = ranking_progress(console)
+    with bar:
+        return succeeded(client.wait(client.submit("rankings", body), seen))
+
+
+def training_of(selection: Json) -> Json:
+    """The settings of an arm, its learning rate by the rule."""
+    rate = RATE_OF_ALL if selection["policy"] == "all" else RATE_OF_FEW
+    return {**TRAINING, "learning_rate": rate}
+
+
+def succeeded(job: Json) -> Json:
+    """The job, unless it failed."""
+    if job["status"] != "succeeded":
+        detail = (job["error"] or {}).get("detail", "stopped on request")
+        raise DemoFailed(f"{job['id']} {job['status']}: {detail}")
+    return job
+
+
+def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
+    """All arms queued at once; the finished jobs by arm."""
+    orders = {entry["method"]: entry["order"] for entry in ranking["result"]["methods"]["methods"]}
+    selections: dict[str, Json] = {
+        FISHER: {"policy": "top_k", "k": 2, "ranking": ranking["id"]},
+        TANGENT: {"policy": "layers", "layers": orders["tangent"][:2]},
+        FIRST: {"policy": "first_k", "k": 2},
+        LAST: {"policy": "last_k", "k": 2},
+        ALL: {"policy": "all"},
+    }
+    task = {"model": MODEL, "dataset": dataset}
+    jobs: dict[str, Json] = {}
+    for name, selection in selections.items():
+        # The longest run begins first, so that the workers end at about the same time.
+        body = {**task, "name": name, "priority": int(name == ALL)}
+        body |= {"selection": selection, "training": training_of(selection)}
+        # A dry run tells which layers an arm would train: the same layers are the same run.
+        dry = client.call("POST", "/v1/finetunes?validate_only=true", json=body)
+        layers = dry["resolved"]["layers"]
+        known = [job for job in jobs.values() if job["resolved"]["layers"] == layers]
+        jobs[name] = known[0] if known else client.submit("finetunes", body)
+    bars, seen = arms_progress(console, list(jobs))
+    with bars:
+        while not all(job["terminal"] for job in jobs.values()):
+            time.sleep(POLL_SECONDS)
+            for name in [name for name, job in jobs.items() if not job["terminal"]]:
+                jobs[name] = client.job(jobs[name]["id"])
+                seen(name, jobs[name])
+    return {name: succeeded(job) for name, job in jobs.items()}
+
+
+def finished_arm(client: Client, name: str, job: Json) -> Arm:
+    """What the table shows of a fine-tune."""
+    result = job["result"]
+    sizes = {entry["id"]: entry["bytes"] for entry in client.checkpoints(job["id"])}
+    return Arm(
+        name=name,
+        layers=tuple(int(layer.rsplit(".", 1)[1]) for layer in result["trained_layers"]),
+        learning_rate=job["spec"]["training"]["learning_rate"],
+        metric=result["best"]["metrics"][result["primary_metric"]],
+        parameters=result["trainable_parameters"],
+        seconds=result["seconds"]["total"],
+        checkpoint=result["best_checkpoint"],
+        bytes=sizes[result["best_checkpoint"]],
+    )
+
+
+def show_predictions(folder: Path) -> None:
+    """What the downloaded model says of sentences of our own."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    inputs = tokenizer([text for text, _ in SENTENCES], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        probabilities = model(**inputs).logits.softmax(-1)
+    for (text, truth), row in zip(SENTENCES, probabilities, strict=True):
+        said = model.config.id2label[int(row.argmax())]
+        mark = "right" if said == truth else f"wrong, it is {truth}"
+        say(f"  {text:<50} {said:<12} {float(row.max()):.3f}  {mark}")

@@ -1,0 +1,117 @@
+"""Jobs, fine-tunes and estimates as tables, and how all tables look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+DASH = "–"
+ESTIMATE_COLUMNS = (
+    *("k", "lowest layer", "parameters", "peak MiB", "checkpoint MiB"),
+    *("first s", "later s", "total s"),
+)
+
+
+def wide_table(title: str = "") -> Table:
+    """Of few columns."""
+    return Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+
+
+def narrow_table(title: str) -> Table:
+    """Of many columns, with one blank between two."""
+    table = wide_table(title)
+    table.padding = (0, 1, 0, 0)
+    return table
+
+
+def subject_of(job: Json) -> str:
+    """What a job is about."""
+    return f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
+
+
+def jobs_table(jobs: Sequence[Json]) -> Table:
+    """A line a job."""
+    table = wide_table()
+    for name in ("id", "status", "what", "created"):
+        table.add_column(name, no_wrap=name in {"id", "status"})
+    for job in jobs:
+        percent = (job["progress"] or {}).get("percent")
+        running = f" ({job['phase']} {percent or 0:.0f} %)" if job["phase"] else ""
+        created = job["created_at"][:19].replace("T", " ")
+        table.add_row(job["id"], job["status"] + running, subject_of(job), created)
+    return table
+
+
+def finetune_view(result: Json, title: str) -> Group:
+    """What was trained and reached."""
+    warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]
+    return Group(_epochs_table(result, title), *_finetune_notes(result), *warnings)
+
+
+def _epochs_table(result: Json, title: str) -> Table:
+    """A line an evaluation; the best one has a star."""
+    table = wide_table(title)
+    names = list(result["best"]["metrics"])
+    tracked = result["ranking_at_start"] is not None
+    for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
+        table.add_column(name, justify="right")
+    for report in result["epochs"]:
+        values = [report["train_loss"], *(report["metrics"][name] for name in names)]
+        if tracked:
+            values.append(report["ranking"]["kendall_tau"])
+        best = " *" if report["epoch"] == result["best"]["epoch"] else ""
+        table.add_row(f"{report['epoch']:g}{best}", str(report["step"]), *map(_number, values))
+    return table
+
+
+def _finetune_notes(result: Json) -> Iterator[str]:
+    layers = ", ".join(result["trained_layers"]) or "the head alone"
+    share = result["trainable_parameters"] / result["total_parameters"]
+    yield (
+        f"trained {layers}: {result['trainable_parameters']:,} of {result['total_parameters']:,} "
+        f"parameters ({share:.1%}), {result['seconds']['train']:.1f} s; best checkpoint "
+        f"{result['best_checkpoint']} (*)"
+    )
+    for preset, values in result["best"]["also"].items():
+        yield f"on {preset}: {', '.join(f'{name} {_number(it)}' for name, it in values.items())}"
+    scores = result["ranking_at_start"]
+    if scores is not None:
+        yield f"ranking at the start: {', '.join(sorted(scores, key=lambda name: -scores[name]))}"
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value:.4f}"
+
+
+def estimate_view(answer: Json) -> Group:
+    """What each fine-tune would take, and what the numbers are taken from."""
+    table = wide_table()
+    for name in ESTIMATE_COLUMNS:
+        table.add_column(name, justify="right")
+    for row in answer["rows"]:
+        seconds = row["seconds"] or {}
+        table.add_row(
+            *(_counted(row[name]) for name in ("k", "lowest_layer", "trainable_parameters")),
+            *(_mebibytes(row[name]) for name in ("peak_memory_bytes", "checkpoint_bytes")),
+            *(_counted(seconds.get(name)) for name in ("first_epoch", "later_epoch", "total")),
+        )
+    speed = answer["throughput"]
+    basis = f"{speed['basis']}: {speed['device']}" if speed else "no fine-tune has finished yet"
+    tokens = f"tokens: by {answer['lengths']['source']}"
+    return Group(table, Text(f"seconds: {basis}"), Text(tokens))
+
+
+def _counted(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _mebibytes(size: int | None) -> str:
+    return _counted(None if size is None else size / 2**20)

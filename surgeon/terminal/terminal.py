@@ -1,0 +1,101 @@
+"""What the command line shows people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.rankings import ranking_view
+from surgeon.terminal.tables import estimate_view, finetune_view, jobs_table, subject_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Json = Mapping[str, Any]
+console = Console()
+errors = Console(stderr=True)
+VIEWS = {"ranking": ranking_view, "finetune": finetune_view, "comparison": comparison_view}
+
+
+def show_json(value: object) -> None:
+    """For machines: one document on standard output."""
+    console.out(json.dumps(value, indent=2), highlight=False)
+
+
+def say(*lines: str) -> None:
+    """Plain lines that can be copied: not wrapped, no markup."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_result(job: Json) -> None:
+    """The outcome of a finished job, or its error."""
+    if job["status"] == "succeeded":
+        console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
+        return
+    error = job["error"] or {"code": job["status"], "detail": "stopped on request"}
+    errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
+    for line in error.get("log", [])[-10:]:
+        errors.print(f"  {line}", markup=False, highlight=False)
+
+
+def show_jobs(jobs: Sequence[Json]) -> None:
+    """A line a job."""
+    console.print(jobs_table(jobs) if jobs else "no jobs")
+
+
+def show_estimate(answer: Json) -> None:
+    """A line for each fine-tune that was asked about."""
+    console.print(estimate_view(answer))
+
+
+# rich.progress is imported where a bar is shown: the other commands start the sooner.
+
+
+def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
+    """A bar, and what to call with every state of a job."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    name, phase, unit = "{task.fields[job]}", "{task.description:<10}", "{task.fields[unit]}"
+    bar = Progress(
+        *(TextColumn(name), TextColumn(phase), BarColumn(), TaskProgressColumn()),
+        *(TextColumn(unit), TimeRemainingColumn()),
+        console=errors,
+    )
+    task = bar.add_task("queued", total=100, job="", unit="")
+
+    def seen(job: Json) -> None:
+        progress = job["progress"] or {}
+        step, total, unit = (progress.get(key) for key in ("step", "total_steps", "unit"))
+        bar.update(
+            task,
+            description=job["phase"] or job["status"],
+            completed=progress.get("percent") or 0,
+            job=job["id"],
+            unit=f"{step}/{total} {unit}" if step is not None and total else "",
+        )
+
+    return bar, seen
+
+
+def download_bar(name: str) -> tuple[Progress, Callable[[int, int], None]]:
+    """A bar, and what to call with how many bytes have come and of how many."""
+    from rich.progress import DownloadColumn, Progress
+
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=errors)
+    task = bar.add_task(name, total=None)
+
+    def seen(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+
+    return bar, seen

@@ -1,0 +1,1 @@
+"""Write, describe, load, merge and export what was trained."""

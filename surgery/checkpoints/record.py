@@ -1,0 +1,82 @@
+"""What a checkpoint remembers of its run, as ``surgery.json`` keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from surgery.checkpoints.card import Form
+from surgery.data.presets.tasks import TASKS
+from surgery.data.tokens.dataset import TaskData
+from surgery.models.blocks import Unit
+from surgery.schemas.dataset import HubDataset
+from surgery.schemas.finetune import EpochReport, FinetuneSpec
+
+PARTS = ("text", "text_pair", "choices", "tokens")  # of a row, as a task's tables name them
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What was trained, on what, and what it reached.
+
+    ``inputs`` are the parts of a row that the model was given, ``dataset`` says where the rows came
+    from, and ``parent`` is the checkpoint whose weights the run began with.
+    """
+
+    layers: Sequence[str]
+    included: Sequence[str]
+    problem: str
+    labels: Sequence[str]
+    metrics: Mapping[str, float | None]
+    epoch: float
+    step: int
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] | None = None
+    inputs: Sequence[str] = ()
+    max_length: int | None = None
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+
+
+def record_of(
+    spec: FinetuneSpec, data: TaskData, layers: Sequence[Unit], report: EpochReport
+) -> CheckpointRecord:
+    """The record of one evaluation of a run."""
+    return CheckpointRecord(
+        layers=[layer.name for layer in layers],
+        included=list(spec.selection.include),
+        problem=data.problem.value,
+        labels=data.labels,
+        metrics=report.metrics,
+        epoch=report.epoch,
+        step=report.step,
+        selection=spec.selection.model_dump(mode="json", exclude_none=True),
+        adapter=None if spec.adapter is None else spec.adapter.model_dump(mode="json"),
+        inputs=[part for part in PARTS if part in data.train.column_names],
+        max_length=spec.training.max_length,
+        dataset=_dataset(spec.dataset),
+        parent=spec.continue_from,
+    )
+
+
+def _dataset(reference: str | HubDataset) -> dict[str, Any]:
+    """A preset's or a reference's place on the Hub; an upload has none."""
+    if isinstance(reference, HubDataset):
+        return {
+            "name": reference.hub, "hub": reference.hub, "config": reference.config,
+            "revision": reference.revision, "split": reference.validation,
+        }  # fmt: skip
+    task = TASKS.get(reference)
+    if task is None:
+        return {"name": reference}
+    return {
+        "name": reference, "hub": task.hub, "config": task.config, "revision": None,
+        "split": task.validation,
+    }  # fmt: skip
+
+
+def kept_form(spec: FinetuneSpec) -> Form:
+    """In which form a run's checkpoints are kept: LoRA's delta is PEFT's folder."""
+    lora = spec.adapter is not None and spec.adapter.type == "lora"
+    return "adapter" if lora and spec.checkpoints.form == "delta" else spec.checkpoints.form

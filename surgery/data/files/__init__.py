@@ -1,0 +1,1 @@
+"""Files from strangers, read row by row within limits: CSV, TSV, JSON Lines and Parquet."""

@@ -1,0 +1,150 @@
+"""One data file as it is read: its format and limits, and how its faults are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path, PurePath
+from typing import Literal
+
+from surgery.data.files.compressed import SUFFIXES, UnreadableFile, open_text, plain_name
+from surgery.errors import DatasetInvalid, Fault
+
+FileFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+Row = dict[str, object]
+FaultSink = Callable[[Fault], None]
+
+_FORMATS: dict[str, FileFormat] = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may hold at most. A record of csv or tsv counts as one line."""
+
+    max_rows: int = 10_000_000
+    max_cell_bytes: int = 1_000_000
+    max_columns: int = 1_000
+    max_line_bytes: int = 4_000_000
+    max_text_bytes: int = 8_000_000_000
+    """Of all rows of a split: a small Parquet file can hold any amount."""
+    max_unpacked_bytes: int = 8_000_000_000
+    """Of a compressed file."""
+
+
+LIMITS = Limits()
+
+
+@dataclass
+class Source:
+    """One file being read: how its faults are named, and the row now being read."""
+
+    path: Path
+    name: str
+    limits: Limits
+    columns: tuple[str, ...] | None = None
+    row: int | None = None
+    """None while the header is read."""
+    opened: ExitStack = field(default_factory=ExitStack)
+    """Files that readers left open when a fault ended them."""
+
+    def fault(self, detail: str, column: str | None = None) -> Fault:
+        """A fault in the current row."""
+        return Fault(detail, file=self.name, row=self.row, column=column)
+
+    def invalid(self, detail: str, column: str | None = None) -> DatasetInvalid:
+        """The error that ends the reading here."""
+        where = f"{self.name}, row {self.row}" if self.row else self.name
+        return DatasetInvalid(f"{where}: {detail}", [self.fault(detail, column)])
+
+
+def format_of(filename: str) -> FileFormat:
+    """The format a file's suffix names, apart from a compression; DatasetInvalid for any other."""
+    plain = plain_name(filename)
+    found = _FORMATS.get(PurePath(plain).suffix.lower())
+    if found is not None and not (found == "parquet" and plain != filename):
+        return found
+    detail = (
+        f"{shown(filename)!r} is no data file this service reads: its name must end in one of "
+        f"{', '.join(_FORMATS)}; text may be compressed, with {' or '.join(SUFFIXES)} after that. "
+        "Parquet is compressed in itself, and archives are not unpacked"
+    )
+    raise DatasetInvalid(detail, [Fault(detail, file=shown(filename))])
+
+
+def shown(text: str) -> str:
+    """A stranger's string, safe to quote in a message: short, and always encodable."""
+    clean = text.encode(errors="replace").decode().replace("\0", "?")
+    return clean if len(clean) <= 80 else clean[:77] + "..."
+
+
+def check_header(source: Source, names: list[str]) -> None:
+    """Raise DatasetInvalid unless the column names are few, present and distinct."""
+    if not names:
+        raise source.invalid("there are no columns; name one for the text and one for the label")
+    if len(names) > source.limits.max_columns:
+        raise source.invalid(
+            f"{len(names):,} columns; at most {source.limits.max_columns:,} are read"
+        )
+    for position, name in enumerate(names, 1):
+        bad = string_fault(name, source.limits.max_cell_bytes)
+        if bad:
+            raise source.invalid(f"the name of column {position} {bad}")
+        if not name.strip():
+            raise source.invalid(
+                f"column {position} has no name; name it, or leave it out (pandas writes such a "
+                "column unless told index=False). A file without a header needs one first"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise source.invalid(
+            f"two columns are called {shown(twice)!r}; rename one. A file without a header needs "
+            "one first",
+            shown(twice),
+        )
+
+
+def string_fault(value: str, max_bytes: int) -> str | None:
+    if "\0" in value:
+        return "holds a NUL character: is the file binary, or UTF-16? save it as UTF-8 text"
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError as error:
+        return f"is not valid UTF-8{_byte(value[error.start])}; save the file with that encoding"
+    return f"is {size:,} bytes long, over the limit of {max_bytes:,}" if size > max_bytes else None
+
+
+def _byte(surrogate: str) -> str:
+    """The byte that decoding with surrogateescape kept, and what Latin-1 takes it for."""
+    code = ord(surrogate) - 0xDC00
+    if not 0x80 <= code <= 0xFF:
+        return ""
+    latin = f", {chr(code)!r} in Latin-1" if chr(code).isprintable() else ""
+    return f" (byte 0x{code:02x}{latin})"
+
+
+def lines_of(source: Source) -> Iterator[bytes]:
+    """The lines of a file, unpacked, none ever read beyond the cap."""
+    try:
+        file = open_text(source.path, source.name, source.limits.max_unpacked_bytes)
+    except UnreadableFile as bad:
+        source.row = None
+        raise source.invalid(str(bad)) from None
+    with source.opened.enter_context(file):
+        try:
+            yield from _lines(source, file)
+        except UnreadableFile as bad:
+            raise source.invalid(str(bad)) from None
+
+
+def _lines(source: Source, file: BufferedReader) -> Iterator[bytes]:
+    cap = source.limits.max_line_bytes
+    line = file.readline(cap + 1).removeprefix(b"\xef\xbb\xbf")  # Excel's byte-order mark
+    while line:
+        if len(line) > cap:
+            raise source.invalid(f"a line is longer than {cap:,} bytes; shorten its text")
+        yield line
+        line = file.readline(cap + 1)

@@ -1,0 +1,232 @@
+"""Which column of a table plays which part, and what is predicted from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from surgery.data.files.source import shown
+from surgery.errors import DatasetInvalid, Fault, nearest
+from surgery.schemas.dataset import MAX_CHOICES, Columns
+from surgery.schemas.enums import Problem
+
+_LABELS = ("label", "labels", "target", "class", "score", "y")
+_ANSWERS = (
+    "label", "labels", "target", "answer", "answerkey", "answer_key", "answer_idx", "answer_index",
+    "correct", "correct_answer", "correct_option", "cop", "gold",
+)  # fmt: skip
+TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
+TOKENS = ("tokens", "words")
+_IGNORED = {"idx", "id", "index"}
+_PAIRS = (
+    ("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"),
+    ("question", "passage"), ("question", "sentence"), ("question", "context"),
+    ("query", "passage"), ("query", "document"), ("text", "text_pair"), ("text1", "text2"),
+    ("text_a", "text_b"),
+)  # fmt: skip
+_TEXTS = (
+    "text", "sentence", "sentence1", "question", "premise", "review", "content", "document",
+    "body", "comment", "message", "tweet", "utterance", "query", "title",
+)  # fmt: skip
+_CONTEXTS = (
+    "premise", "context", "ctx", "passage", "article", "story", "text", "sent1", "sentence",
+)  # fmt: skip
+_QUESTIONS = ("question", "query", "sent2", "stem", "goal")
+CHOICE_LISTS = ("choices", "options", "endings")
+_CHOICE = re.compile(
+    r"(choice|option|opt|op|ending|answer|ans|sol|solution)[_ ]?(\d{1,2}|[a-z])|([a-z])",
+    re.IGNORECASE,
+)
+_MIN_BARE = 3  # columns called a and b alone may be a pair of texts
+_NUMERIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+Cells = Mapping[str, object]
+
+
+class Settled(NamedTuple):
+    """The columns to use and the problem, None where only the labels can tell it."""
+
+    columns: Columns
+    problem: Problem | None
+    guessed: bool
+    """Whether any column was inferred."""
+
+
+def settle_columns(
+    row: Cells, given: Columns | None, problem: Problem | None, file: str
+) -> Settled:
+    """What plays which part, from one value of each column.
+
+    Columns of lists, or of numbered choices, tell the problem where it is not given. Raises
+    DatasetInvalid where a named column does not exist, means nothing to the problem, or none can
+    be inferred.
+    """
+    given = given or Columns()
+    check_columns(row, given, file)
+    problem = problem or _structured(row, given)
+    _refuse_misplaced(given, problem or Problem.CLASSIFICATION, file)
+    if problem is Problem.MULTIPLE_CHOICE:
+        used = _choice_columns(row, given, file)
+    elif problem is Problem.TOKEN_CLASSIFICATION:
+        used = _token_columns(row, given, file)
+    else:
+        used = _text_columns(row, given, file)
+    return Settled(used, problem, used != given)
+
+
+def check_columns(row: Cells, columns: Columns, file: str, pointer: str = "/columns") -> None:
+    """Raise DatasetInvalid with a fault for each named column that the row lacks."""
+    known = [shown(name) for name in row]
+    faults = []
+    for part, name in columns.named():
+        if name in row:
+            continue
+        near = nearest(name, known)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        detail = f"{file} has no column {shown(name)!r}{hint}. Its columns are: {_listed(known)}"
+        faults.append(Fault(detail, f"{pointer}/{part}", file, column=shown(name)))
+    if faults:
+        raise DatasetInvalid(faults[0].detail, faults)
+
+
+def _structured(row: Cells, given: Columns) -> Problem | None:
+    """The problem that only rows of this shape pose; a named text says there is none."""
+    if given.choices is not None:
+        return Problem.MULTIPLE_CHOICE
+    if given.tokens is not None:
+        return Problem.TOKEN_CLASSIFICATION
+    if given.text is not None:
+        return None
+    tokens = find_column(row, TOKENS)
+    if tokens and isinstance(row[tokens], list) and _tags(row, given.label):
+        return Problem.TOKEN_CLASSIFICATION
+    if _find_choices(row) and (given.label or find_column(row, _ANSWERS)):
+        return Problem.MULTIPLE_CHOICE
+    return None
+
+
+def _refuse_misplaced(given: Columns, problem: Problem, file: str) -> None:
+    part = given.misplaced(problem)
+    if part is not None:
+        detail = f"columns.{part} means nothing to problem {problem.value}; leave it out"
+        raise DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
+
+
+def _text_columns(row: Cells, given: Columns, file: str) -> Columns:
+    label = given.label or find_column(row, _LABELS)
+    if label is None:
+        raise _missing("label", "no column is called label", row, file)
+    if given.text:
+        return given.model_copy(update={"label": label})
+    others = {
+        name: value
+        for name, value in row.items()
+        if name not in {label, given.text_pair} and name.lower() not in _IGNORED
+    }
+    text, pair = _find_texts(others)
+    if text is None:
+        raise _missing("text", "which column is the text is not plain", row, file)
+    return Columns(text=text, text_pair=given.text_pair or pair, label=label)
+
+
+def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
+    choices = given.choices or _find_choices(row)
+    if choices is None:
+        raise _missing("choices", "which columns are the choices is not plain", row, file)
+    label = given.label or find_column(row, _ANSWERS)
+    if label is None:
+        raise _missing("label", "no column is called label", row, file)
+    if given.text:
+        return given.model_copy(update={"choices": choices, "label": label})
+    used = {label, given.text_pair, *([choices] if isinstance(choices, str) else choices)}
+    others = {name: value for name, value in row.items() if name not in used}
+    text = find_column(others, _CONTEXTS)
+    question = given.text_pair or find_column(others, _QUESTIONS)
+    if text is None and given.text_pair:
+        reason = "columns.text_pair is the question about a text; without one, it is the text"
+        raise _missing("text", reason, row, file)
+    if text is None:
+        text, question = question, None
+    return Columns(text=text, text_pair=question, choices=choices, label=label)
+
+
+def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
+    tokens = given.tokens or find_column(row, TOKENS)
+    if tokens is None:
+        raise _missing("tokens", "no column is called tokens", row, file)
+    label = _tags(row, given.label)
+    if label is None:
+        raise _missing("label", "no column of lists is called tags", row, file)
+    return Columns(tokens=tokens, label=label)
+
+
+def _tags(row: Cells, given: str | None) -> str | None:
+    named = (find_column(row, (tag,)) for tag in (*TAGS, "labels", "label"))
+    return given or next((name for name in named if name and isinstance(row[name], list)), None)
+
+
+def _find_choices(row: Cells) -> str | list[str] | None:
+    """A column of lists, else some columns numbered from 0 or 1, or lettered from a."""
+    named = find_column(row, CHOICE_LISTS)
+    if named and isinstance(row[named], list | dict):
+        return named
+    families: dict[str, dict[str, str]] = {}
+    for name in row:
+        found = _CHOICE.fullmatch(name)
+        if found:
+            family, mark = (found[1] or "").lower(), (found[2] or found[3]).lower()
+            families.setdefault(family, {})[mark] = name
+    for family, members in families.items():
+        numbers = sorted(members, key=lambda mark: (len(mark), mark))
+        fewest = 2 if family else _MIN_BARE
+        if fewest <= len(numbers) <= MAX_CHOICES and _counts_up(numbers):
+            return [members[number] for number in numbers]
+    return None
+
+
+def _counts_up(marks: Sequence[str]) -> bool:
+    letters = [chr(ord("a") + place) for place in range(len(marks))]
+    from_zero = [str(place) for place in range(len(marks))]
+    from_one = [str(place + 1) for place in range(len(marks))]
+    return list(marks) in (letters, from_zero, from_one)
+
+
+def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
+    known = [shown(name) for name in row]
+    hint = ""
+    if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
+        hint = ". If these are texts of the first row, write a line with names before it"
+    detail = (
+        f"{file}: {reason}; name the {part} column in columns.{part}, "
+        f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
+    )
+    return DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(names[:20]) + more
+
+
+def find_column(row: Cells, wanted: tuple[str, ...]) -> str | None:
+    """The first of some names that the row has a column of, in whatever case."""
+    lowered = {name.lower(): name for name in reversed(list(row))}
+    return next((lowered[name] for name in wanted if name in lowered), None)
+
+
+def _find_texts(row: Cells) -> tuple[str | None, str | None]:
+    for first, second in _PAIRS:
+        text, pair = find_column(row, (first,)), find_column(row, (second,))
+        if text and pair:
+            return text, pair
+    named = find_column(row, _TEXTS)
+    if named:
+        return named, None
+    # Every cell of a csv is a string; one that reads as a number is hardly a text.
+    strings = [
+        name
+        for name, value in row.items()
+        if isinstance(value, str) and not _NUMERIC.fullmatch(value)
+    ]
+    return (strings[0], None) if len(strings) == 1 else (None, None)

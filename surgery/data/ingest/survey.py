@@ -1,0 +1,294 @@
+"""The first reading of a dataset: settle its columns, check every row, set rows aside.
+
+Faults are collected; 36 bytes a row are spooled.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import repeat
+
+from surgery.data.files.delimited import is_usual_name
+from surgery.data.files.source import shown
+from surgery.data.ingest.arrow import content_hash
+from surgery.data.ingest.columns import Settled, check_columns, settle_columns
+from surgery.data.ingest.inputs import ChoiceInputs, Inputs, inputs_for
+from surgery.data.ingest.labels import LabelColumn, LabelError, Labelling, TagColumn
+from surgery.data.ingest.repeats import repeated_rows
+from surgery.data.ingest.shapes import refuse_document, refuse_written_lists
+from surgery.data.ingest.spool import Ids, Places, Spool, find_id_column
+from surgery.data.ingest.table import Faults, Head, Table
+from surgery.data.rows import CellError
+from surgery.errors import DatasetInvalid, Fault
+from surgery.schemas.dataset import Columns, check_label_names
+from surgery.schemas.enums import Problem
+
+_STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}
+
+_SPLITS = ("train", "validation")
+_FLAT = {"csv", "tsv"}
+
+
+def hold_out(repeated: bytes | bytearray, strata: Iterable[int] | None, seed: int) -> bytearray:
+    """One byte a row, 1 for the tenth (at least one row) that becomes validation.
+
+    The tenth is drawn with the seed, from each stratum (class) in proportion. Rows whose text
+    occurs elsewhere (1 in ``repeated``) stay in train while others are left, so that no text is
+    on both sides; and the last row of a class stays in train. Raises DatasetInvalid where
+    nothing can be spared.
+    """
+    rows = len(repeated)
+    eligible = _eligible(repeated, strata)
+    if not eligible:  # nothing but repetitions: a leak, which the report will count
+        eligible = _eligible(bytes(rows), strata)
+    total = min(max(1, round(rows / 10)), rows - 2)
+    if total < 1 or not eligible:
+        detail = "too few rows to set some aside for validation; send a validation file, or more"
+        raise DatasetInvalid(detail, [Fault(detail)])
+    shares = _shares({code: len(found) for code, found in eligible.items()}, total)
+    draw = random.Random(seed)  # noqa: S311  # a sample, not a secret
+    mask = bytearray(rows)
+    for code in sorted(eligible):
+        for position in draw.sample(range(len(eligible[code])), shares[code]):
+            mask[eligible[code][position]] = 1
+    return mask
+
+
+def _eligible(repeated: bytes | bytearray, strata: Iterable[int] | None) -> dict[int, array[int]]:
+    """The rows of each stratum that may go; never all rows of one."""
+    found: dict[int, array[int]] = {}
+    sizes: dict[int, int] = {}
+    codes = repeat(0, len(repeated)) if strata is None else strata
+    for row, (twice, code) in enumerate(zip(repeated, codes, strict=True)):
+        sizes[code] = sizes.get(code, 0) + 1
+        if not twice:
+            found.setdefault(code, array("i")).append(row)
+    for code, members in found.items():
+        if len(members) == sizes[code]:
+            members.pop(0)
+    return {code: members for code, members in found.items() if members}
+
+
+def _shares(sizes: dict[int, int], total: int) -> dict[int, int]:
+    """How many of each stratum, by largest remainder; never more than there are."""
+    whole = sum(sizes.values())
+    total = min(total, whole)
+    exact = {code: total * size / whole for code, size in sizes.items()}
+    shares = {code: int(share) for code, share in exact.items()}
+    by_remainder = sorted(sizes, key=lambda code: (shares[code] - exact[code], code))
+    for code in by_remainder[: total - sum(shares.values())]:
+        shares[code] += 1
+    return shares
+
+
+@dataclass
+class Survey:
+    """The first reading: every row checked, 36 bytes of each spooled, 44 where it has an id."""
+
+    columns: Columns
+    inputs: Inputs
+    labels: LabelColumn
+    heads: Mapping[str, Head]
+    """What the rows of each split look like; a row with another column is added to its split's."""
+    faults: Faults = field(default_factory=Faults)
+    hashes: Spool = field(default_factory=lambda: Spool("q", width=2))
+    rows: Counter[str] = field(default_factory=Counter)
+    half_empty: array[int] = field(default_factory=lambda: array("i"))
+    """The positions of pairs with one text empty."""
+    invisible: array[int] = field(default_factory=lambda: array("i"))
+    """The positions of rows with a word of which nothing is to be seen."""
+    places: Places = field(default_factory=Places)
+    ids: Ids = field(default_factory=Ids)
+    words: Spool = field(default_factory=lambda: Spool("i"))
+
+    @property
+    def wanted(self) -> list[str]:
+        """The columns to read."""
+        return [name for _, name in self.columns.named()]
+
+    @cached_property
+    def repeated(self) -> bytearray:
+        """One byte a row read: 1 where another has the same content."""
+        return repeated_rows(self.hashes)
+
+    def read(self, split: str, table: Table) -> None:
+        """Check every row of a split; what is wrong goes to ``faults``.
+
+        Raises all of them where the file cannot be read to its end.
+        """
+        try:
+            self._read(split, table)
+        except DatasetInvalid as end:
+            for fault in end.faults:
+                self.faults.add(fault)
+            self.faults.raise_any()
+
+    def _read(self, split: str, table: Table) -> None:
+        size, head = 0, self.heads[split]
+        wanted = [*self.wanted, *([self.ids.column] if self.ids.column else [])]
+        for file, row, values in table.rows(wanted, self.faults.add):
+            if table.ragged and head.shows_more(values):
+                head.add(row, values)
+            try:
+                content = self.inputs.read(values)
+                self._take_label(self.inputs.label(values, content), split, file, row)
+            except CellError as bad:
+                self.faults.add(Fault(str(bad), file=file, row=row, column=shown(bad.column)))
+                continue
+            self.rows[split] += 1
+            size += len(content.framed)
+            if size > table.limits.max_text_bytes:
+                detail = f"over {table.limits.max_text_bytes:,} bytes of text; send a sample of it"
+                raise DatasetInvalid(f"{file}: {detail}", [Fault(detail, file=file, row=row)])
+            self.hashes.append_bytes(content_hash(content))
+            self.words.append(content.words)
+            if content.half_empty:
+                self.half_empty.append(len(self.places.rows))
+            if content.invisible:
+                self.invisible.append(len(self.places.rows))
+            self.places.add(file, row)
+            self.ids.add(values)
+
+    def _take_label(self, label: object, split: str, file: str, row: int) -> None:
+        try:
+            self.labels.add(label, split, file, row)
+        except LabelError as bad:
+            raise CellError(f"the label {bad}", str(self.columns.label)) from None
+
+    def settle(self) -> Labelling:
+        """The labelling; raises every fault found."""
+        self.faults.raise_any()
+        if self.rows["train"] < 2:
+            detail = "train has fewer than 2 rows; nothing can be learned from it"
+            self.faults.add(Fault(detail, file=self.places.files[0]))
+            self.faults.raise_any()
+        labelling = self.labels.settle()
+        for fault in self.labels.faults(labelling, str(self.columns.label)):
+            self.faults.add(replace(fault, file=fault.file or self.places.files[0]))
+        hidden = self.labels.not_number_count - len(self.labels.not_numbers)
+        if labelling.problem is Problem.REGRESSION:
+            self.faults.count += hidden
+        self.faults.raise_any()
+        return labelling
+
+    def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
+        """One byte a row read, 1 for validation; ``split`` draws them from train."""
+        if not split:
+            return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
+        strata = self.labels.codes if labelling.problem in _STRATIFIED else None
+        try:
+            return hold_out(self.repeated, strata, seed)
+        except DatasetInvalid as short:
+            fault = Fault(short.detail, file=self.places.files[0])
+            raise DatasetInvalid(short.detail, [fault]) from None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is said of a dataset; None where it is to be inferred."""
+
+    columns: Columns | None
+    problem: Problem | None
+    labels: Sequence[str] | None
+    questions: Mapping[str, str] | None
+
+
+def first_reading(tables: list[Table], asked: Asked) -> tuple[Survey, Settled]:
+    """The first reading, and which columns it read.
+
+    They are settled by the first rows. Where a later row of JSON Lines has another column, they are
+    settled again, and if that makes a difference all is read anew.
+    """
+    if asked.problem is Problem.TOKEN_CLASSIFICATION:
+        _refuse_flat_files(tables)
+    heads = [table.head() for table in tables]
+    try:
+        settled = _settled(heads, asked)
+    except DatasetInvalid:
+        if all(head.complete for head in heads):
+            raise
+        heads = [table.head(None) for table in tables]
+        settled = _settled(heads, asked)
+    survey = _read(tables, heads, settled, asked)
+    again = _settled(heads, asked)
+    if again != settled:
+        survey = _read(tables, heads, again, asked)
+    if all(part.file_format in _FLAT for part in tables[0].parts):
+        _refuse_swallowed_row(survey, heads[0])
+    return survey, again
+
+
+def _settled(heads: list[Head], asked: Asked) -> Settled:
+    """What plays which part, from the rows seen of train; the others need the same columns."""
+    train, *others = heads
+    refuse_document(train)
+    refuse_written_lists(train, asked.columns or Columns())
+    settled = settle_columns(train.cells, asked.columns, asked.problem, train.file)
+    for head in others:
+        try:
+            check_columns(head.cells, settled.columns, head.file)
+        except DatasetInvalid:
+            refuse_document(head)
+            raise
+    return settled
+
+
+def _refuse_swallowed_row(survey: Survey, train: Head) -> None:
+    """Raise DatasetInvalid where a class is called as its column: the header is a row.
+
+    The first rows, which the reader compares with the header, need not show it.
+    """
+    name, labels = str(survey.columns.label), survey.labels
+    if any(map(is_usual_name, train.cells)) or ("train", labels.seen.get(name)) not in labels.first:
+        return
+    detail = (
+        f"the first line looks like a row and not like a header: {shown(name)!r} is a label below "
+        "too. Write a line with the names of the columns first; if it is a header, rename that "
+        "column"
+    )
+    fault = Fault(detail, file=train.file, column=shown(name))
+    raise DatasetInvalid(f"{train.file}: {detail}", [fault])
+
+
+def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: Asked) -> Survey:
+    used, problem, train = settled.columns, settled.problem, heads[0]
+    form, labels = tables[0].format, asked.labels
+    first = (train.file, train.number, train.first)
+    inputs = inputs_for(problem, used, first, asked.questions, form.extras if form else ())
+    if labels is not None:
+        _check_labels(list(labels), problem or Problem.CLASSIFICATION)
+    if isinstance(inputs, ChoiceInputs):
+        labels = [str(place) for place in range(inputs.count)]
+    kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
+    ids = Ids(find_id_column(train.cells, {name for _, name in used.named()}))
+    by_split = dict(zip(_SPLITS, heads, strict=False))
+    survey = Survey(used, inputs, kind(problem, labels), by_split, ids=ids)
+    for split, table in zip(_SPLITS, tables, strict=False):
+        survey.read(split, table)
+    return survey
+
+
+def _refuse_flat_files(tables: list[Table]) -> None:
+    flat = [part for table in tables for part in table.parts if part.file_format in _FLAT]
+    faults = [
+        Fault(
+            f"{part.name} is {part.file_format.upper()}, which has no lists of words and tags; "
+            "problem token_classification needs JSON Lines or Parquet",
+            file=part.name,
+        )
+        for part in flat
+    ]
+    if faults:
+        raise DatasetInvalid(faults[0].detail, faults)
+
+
+def _check_labels(labels: list[str], problem: Problem) -> None:
+    try:
+        check_label_names(labels, problem)
+    except ValueError as error:
+        raise DatasetInvalid(str(error), [Fault(str(error), "/labels")]) from None

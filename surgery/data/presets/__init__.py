@@ -1,0 +1,1 @@
+"""The GLUE and SuperGLUE tasks, and the texts that models read of their raw rows."""

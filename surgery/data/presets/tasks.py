@@ -1,0 +1,204 @@
+"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them.
+
+Importing this module imports neither torch nor datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from surgery.data.presets.formats import FORMATS
+from surgery.data.rows import Format
+from surgery.schemas.dataset import Columns
+from surgery.schemas.enums import Problem
+
+GLUE = "nyu-mll/glue"
+SUPER_GLUE = "aps/super_glue"
+ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a task's data lie, which columns it uses and how it is scored.
+
+    ``labels`` are the official names in index order, empty for regression and multiple choice.
+    ``metrics`` are the official ones; the first decides which checkpoint is best. ``questions``
+    pairs each value of a multiple choice's question column with the question it stands for.
+    ``sizes`` are rows of the official splits as published. With a ``format``, what a model reads
+    is built of several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A task
+    with ``train_on`` has no train split: it tests models trained on that other task. Of a task that
+    is ``hidden`` the Hub's copy has no labels.
+    """
+
+    name: str
+    title: str
+    hub: str
+    config: str
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    label: str = "label"
+    problem: Problem = Problem.CLASSIFICATION
+    train: str = "train"
+    validation: str = "validation"
+    choices: tuple[str, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    format: Format | None = None
+    train_on: str | None = None
+    hidden: bool = False
+
+    @property
+    def columns(self) -> Columns:
+        """Which column plays which part."""
+        return Columns(
+            text=self.text, text_pair=self.text_pair, choices=list(self.choices) or None,
+            label=self.label,
+        )  # fmt: skip
+
+
+def _sizes(train: int, validation: int) -> dict[str, int]:
+    return {"train": train, "validation": validation}
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_MNLI = ("entailment", "neutral", "contradiction")
+_TRUTH = ("False", "True")
+_PAIR = ("sentence1", "sentence2")
+_NLI = ("premise", "hypothesis")
+# As the benchmark's own baselines ask, in the words of the original task (Roemmele et al., 2011).
+_COPA_QUESTIONS = (
+    ("cause", "What was the CAUSE of this?"),
+    ("effect", "What happened as a RESULT?"),
+)
+
+_GLUE = (
+    Task(
+        "glue/cola", "Corpus of Linguistic Acceptability", GLUE, "cola", "sentence", None,
+        ("unacceptable", "acceptable"), ("matthews_correlation",),
+        sizes=_sizes(8_551, 1_043),
+    ),
+    Task(
+        "glue/sst2", "Stanford Sentiment Treebank", GLUE, "sst2", "sentence", None,
+        ("negative", "positive"), ("accuracy",),
+        sizes=_sizes(67_349, 872),
+    ),
+    Task(
+        "glue/mrpc", "Microsoft Research Paraphrase Corpus", GLUE, "mrpc", *_PAIR,
+        ("not_equivalent", "equivalent"), ("accuracy", "f1"),
+        sizes=_sizes(3_668, 408),
+    ),
+    Task(
+        "glue/qqp", "Quora Question Pairs", GLUE, "qqp", "question1", "question2",
+        ("not_duplicate", "duplicate"), ("accuracy", "f1"),
+        sizes=_sizes(363_846, 40_430),
+    ),
+    Task(
+        "glue/stsb", "Semantic Textual Similarity Benchmark", GLUE, "stsb", *_PAIR,
+        (), ("pearson", "spearman"), problem=Problem.REGRESSION,
+        sizes=_sizes(5_749, 1_500),
+    ),
+    Task(
+        "glue/mnli", "Multi-Genre Natural Language Inference, matched", GLUE, "mnli", *_NLI,
+        _MNLI, ("accuracy",), validation="validation_matched",
+        sizes=_sizes(392_702, 9_815),
+    ),
+    Task(
+        "glue/mnli_mismatched", "Multi-Genre Natural Language Inference, mismatched", GLUE, "mnli",
+        *_NLI, _MNLI, ("accuracy",), validation="validation_mismatched",
+        sizes=_sizes(392_702, 9_832),
+    ),
+    Task(
+        "glue/qnli", "Question Natural Language Inference", GLUE, "qnli", "question", "sentence",
+        _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(104_743, 5_463),
+    ),
+    Task(
+        "glue/rte", "Recognizing Textual Entailment", GLUE, "rte", *_PAIR,
+        _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(2_490, 277),
+    ),
+    Task(
+        "glue/wnli", "Winograd Natural Language Inference", GLUE, "wnli", *_PAIR,
+        ("not_entailment", "entailment"), ("accuracy",),
+        sizes=_sizes(635, 71),
+    ),
+    Task(
+        "glue/ax", "GLUE diagnostics", GLUE, "ax", *_NLI, _MNLI, ("matthews_correlation",),
+        validation="test", sizes={"test": 1_104}, train_on="glue/mnli", hidden=True,
+    ),
+)  # fmt: skip
+_SUPER_GLUE = (
+    Task(
+        "super_glue/boolq", "Boolean Questions", SUPER_GLUE, "boolq", "question", "passage",
+        _TRUTH, ("accuracy",),
+        sizes=_sizes(9_427, 3_270),
+    ),
+    Task(
+        "super_glue/cb", "CommitmentBank", SUPER_GLUE, "cb", *_NLI,
+        ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"),
+        sizes=_sizes(250, 56),
+    ),
+    Task(
+        "super_glue/copa", "Choice of Plausible Alternatives", SUPER_GLUE, "copa", "premise",
+        "question", (), ("accuracy",), problem=Problem.MULTIPLE_CHOICE,
+        choices=("choice1", "choice2"), questions=_COPA_QUESTIONS,
+        sizes=_sizes(400, 100),
+    ),
+    Task(
+        "super_glue/rte", "Recognizing Textual Entailment", SUPER_GLUE, "rte", *_NLI,
+        _ENTAILMENT, ("accuracy",),
+        sizes=_sizes(2_490, 277),
+    ),
+    Task(
+        "super_glue/wic", "Words in Context", SUPER_GLUE, "wic", *_PAIR, _TRUTH, ("accuracy",),
+        sizes=_sizes(5_428, 638), format=FORMATS["wic"],
+    ),
+    Task(
+        "super_glue/wsc", "Winograd Schema Challenge", SUPER_GLUE, "wsc", "text", None, _TRUTH,
+        ("accuracy",), sizes=_sizes(554, 104), format=FORMATS["wsc"],
+    ),
+    Task(
+        "super_glue/multirc", "Multi-Sentence Reading Comprehension", SUPER_GLUE, "multirc",
+        "paragraph", "question", _TRUTH, ("f1a", "exact_match"),
+        sizes=_sizes(27_243, 4_848), format=FORMATS["multirc"],
+    ),
+    Task(
+        "super_glue/record", "Reading Comprehension with Commonsense Reasoning", SUPER_GLUE,
+        "record", "passage", "query", _TRUTH, ("f1", "exact_match"), label="answers",
+        sizes=_sizes(100_730, 10_000), format=FORMATS["record"],
+    ),
+    Task(
+        "super_glue/axb", "Broadcoverage Diagnostics", SUPER_GLUE, "axb", *_PAIR, _ENTAILMENT,
+        ("matthews_correlation",), validation="test", sizes={"test": 1_104},
+        train_on="super_glue/rte",
+    ),
+    Task(
+        "super_glue/axg", "Winogender Schema Diagnostics", SUPER_GLUE, "axg", *_NLI, _ENTAILMENT,
+        ("accuracy", "gender_parity"), validation="test", sizes={"test": 356},
+        format=FORMATS["axg"], train_on="super_glue/rte",
+    ),
+)  # fmt: skip
+
+TASKS: dict[str, Task] = {task.name: task for task in _GLUE + _SUPER_GLUE}
+
+
+def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of a user's own data; the first is the primary one."""
+    if problem is Problem.REGRESSION:
+        return ("pearson", "spearman")
+    if problem is Problem.MULTIPLE_CHOICE:
+        return ("accuracy",)
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
+    # Which of two classes is meant is not known; f1 is of the second.
+    return ("accuracy", "f1", "macro_f1") if len(labels) <= 2 else ("accuracy", "macro_f1")
+
+
+def marks_entities(tags: Sequence[str]) -> bool:
+    """Whether the tags are of the IOB family: ``O``, and ``B-`` and ``I-`` with a type."""
+    return any(tag != "O" for tag in tags) and all(
+        tag == "O" or (tag[:2] in {"B-", "I-"} and len(tag) > 2) for tag in tags
+    )

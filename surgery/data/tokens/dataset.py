@@ -1,0 +1,239 @@
+"""A dataset as jobs use it, and its tokenised rows as padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.enums import Problem
+
+Batch = dict[str, Tensor]
+BATCH_TOKENS = 4096  # padded tokens a batch: large enough for two cores, small enough for 8 GiB
+
+IGNORED = -100  # the label of a token that has none
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A dataset as jobs use it: two memory-mapped tables and what their labels mean.
+
+    ``tokens`` is a folder where whole tokenised splits are kept under the dataset's
+    ``fingerprint``; without either, rows are tokenised when they are needed, in memory. ``also``
+    are other data on which the model is measured beside ``validation``.
+    """
+
+    train: Dataset
+    validation: Dataset
+    problem: Problem
+    labels: list[str]
+    metrics: tuple[str, ...]
+    fingerprint: str | None = None
+    tokens: Path | None = None
+    also: tuple[EvaluationSet, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head puts out for a text or a token: one a class, or one."""
+        named = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
+        return len(self.labels) if self.problem in named else 1
+
+
+def sample_numbers(batch: Batch, seen: int) -> list[int]:
+    """The numbers of a batch's samples: as it says, else in order after those ``seen`` before.
+
+    Those it says lie on the CPU: a tensor on the device would have to be waited for.
+    """
+    given = batch.get("sample")
+    rows = len(batch["labels"])
+    return list(range(seen, seen + rows)) if given is None else given.tolist()
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch's tensors where the model is.
+
+    From pinned memory the process does not wait for the copy to a GPU: it runs beside whatever the
+    GPU was told to do before.
+    """
+    if device.type != "cuda":
+        return {name: tensor.to(device) for name, tensor in batch.items()}
+    return {
+        name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in batch.items()
+    }
+
+
+def open_data(
+    folder: Path, report: DatasetReport, metrics: Sequence[str], tokens: Path | None = None
+) -> TaskData:
+    """Memory-map the two splits of an ingested dataset; ``tokens`` is for what they become."""
+    return TaskData(
+        train=Dataset.from_file(str(folder / "train.arrow")),
+        validation=Dataset.from_file(str(folder / "validation.arrow")),
+        problem=report.problem,
+        labels=report.labels,
+        metrics=tuple(metrics),
+        fingerprint=report.fingerprint,
+        tokens=tokens,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowForm:
+    """What makes up a row, and how the model's tokenizer fills it up.
+
+    A row is one sequence, or ``choices`` sequences one after the other; ``tagged`` rows have a
+    label a token. ``pad_*`` says with which token and token type a row is filled, and on which
+    side. ``pad_to`` is for a model that takes no mask: its rows are all filled up to that many
+    tokens, and the padding counts as tokens of the row.
+    """
+
+    pad_id: int
+    pad_type: int = 0
+    pad_left: bool = False
+    pad_to: int | None = None
+    choices: int = 1
+    tagged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded(RowForm):
+    """Tokenised rows, flat: sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
+
+    ``labels`` has one entry a row; where the rows are tagged, one a token: a tag at the first token
+    of each word, IGNORED at all others. ``whole`` counts the tokens each sequence would have had
+    uncut.
+    """
+
+    ids: np.ndarray[Any, np.dtype[np.int32]]
+    types: np.ndarray[Any, np.dtype[np.int8]] | None
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    labels: np.ndarray[Any, Any]
+    whole: np.ndarray[Any, np.dtype[np.int32]]
+
+    def __len__(self) -> int:
+        return (len(self.offsets) - 1) // self.choices
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Tokens of each row that the model takes in, its choices padded alike, shape (N,)."""
+        if self.pad_to is not None:
+            return np.full(len(self), self.pad_to * self.choices, dtype=np.int64)
+        longest = np.diff(self.offsets).reshape(-1, self.choices).max(1)
+        return np.asarray(longest * self.choices, dtype=np.int64)
+
+    @property
+    def targets(self) -> np.ndarray[Any, Any]:
+        """What `predict` is measured against: labels (N,), or the tags of all rows, (M,)."""
+        return self.labels[self.labels != IGNORED] if self.tagged else self.labels
+
+    @property
+    def tag_offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Where each row's tags begin and end in ``targets``, shape (N + 1,)."""
+        before = np.concatenate([[0], np.cumsum(self.labels != IGNORED)])
+        return np.asarray(before[self.offsets], dtype=np.int64)
+
+    def select(self, rows: Sequence[int]) -> Encoded:
+        """Some rows, in that order, copied."""
+        sequences = self._sequences(rows)
+        spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in sequences]
+        lengths = [int(span.stop - span.start) for span in spans]
+        return replace(
+            self,
+            ids=np.concatenate([self.ids[span] for span in spans]),
+            types=None
+            if self.types is None
+            else np.concatenate([self.types[span] for span in spans]),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            labels=np.concatenate([self.labels[span] for span in spans])
+            if self.tagged
+            else self.labels[list(rows)],
+            whole=self.whole[sequences],
+        )
+
+    def _sequences(self, rows: Sequence[int]) -> list[int]:
+        choices = self.choices
+        return [row * choices + own for row in rows for own in range(choices)]
+
+    def labels_of(self, rows: Sequence[int]) -> Tensor:
+        """The labels of some rows, (N,), or the tags of all their tokens one after the other."""
+        if not self.tagged:
+            return torch.from_numpy(self.labels[list(rows)])
+        spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in self._sequences(rows)]
+        return torch.from_numpy(np.concatenate([self.labels[span] for span in spans]))
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Rows as tensors (N, T), padded to their own longest or to ``pad_to``; labels (N,).
+
+        Tagged rows have labels (N, T); rows of C choices are tensors (N, C, T).
+        """
+        sequences = self._sequences(rows)
+        spans = [(int(self.offsets[at]), int(self.offsets[at + 1])) for at in sequences]
+        longest = self.pad_to or max(end - start for start, end in spans)
+        shape = (len(sequences), longest)
+        ids = np.full(shape, self.pad_id, dtype=np.int64)
+        mask = np.full(shape, self.pad_to is not None, dtype=np.int64)
+        types = np.full(shape, self.pad_type, dtype=np.int64)
+        tags = np.full(shape, IGNORED, dtype=np.int64)
+        for place, (start, end) in enumerate(spans):
+            own = slice(longest - (end - start), None) if self.pad_left else slice(end - start)
+            ids[place, own] = self.ids[start:end]
+            mask[place, own] = 1
+            if self.types is not None:
+                types[place, own] = self.types[start:end]
+            if self.tagged:
+                tags[place, own] = self.labels[start:end]
+        arrays: dict[str, np.ndarray[Any, Any]] = {"input_ids": ids, "attention_mask": mask}
+        if self.types is not None:
+            arrays["token_type_ids"] = types
+        if self.choices > 1:
+            arrays = {k: v.reshape(len(rows), self.choices, longest) for k, v in arrays.items()}
+        arrays["labels"] = tags if self.tagged else self.labels[list(rows)]
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Tokenised validation rows of other data, with the labels in an order of their own.
+
+    ``outputs`` says which of the model's outputs is each of ``data.labels``; None where outputs are
+    no labels.
+    """
+
+    name: str
+    data: TaskData
+    encoded: Encoded
+    outputs: list[int] | None
+
+
+def choose_rows(count: int, samples: int, seed: int) -> list[int]:
+    """``samples`` distinct rows of ``count``, seeded; all of them, once each, when fewer."""
+    if samples >= count:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, samples, replace=False).tolist())
+
+
+def batches_by_length(
+    lengths: np.ndarray[Any, Any],
+    batch_size: int | None,
+    tokens: int = BATCH_TOKENS,
+    most: int | None = None,
+) -> Iterator[list[int]]:
+    """Rows in order of length, longest first, so padding is small and memory peaks at once.
+
+    A batch holds ``batch_size`` rows, or else as many as keep its padded size within ``tokens``;
+    never more than ``most``.
+    """
+    order = np.argsort(-lengths, kind="stable").tolist()
+    start = 0
+    while start < len(order):
+        size = batch_size or max(1, tokens // max(1, int(lengths[order[start]])))
+        size = min(size, most or size)
+        yield order[start : start + size]
+        start += size

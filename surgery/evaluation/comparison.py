@@ -1,0 +1,200 @@
+"""The table of a comparison: arms beside one another, differences paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from surgery.evaluation.single_layers import single_layers
+from surgery.evaluation.statistics import seed_mean
+from surgery.schemas.comparison import ArmPlan, ArmReport, ComparisonResult, RunReport, SeedMean
+from surgery.schemas.enums import Policy
+from surgery.schemas.finetune import FinetuneResult
+from surgery.schemas.ranking import RankingResult
+
+Json = dict[str, Any]
+Verdict = Literal["better", "worse", "within noise"]
+UNDEFINED: Json = {
+    "code": "metric_undefined",
+    "detail": "the metric is not defined on what the model predicted, the same for every row, say",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fine-tune that is over."""
+
+    arm: str
+    seed: int
+    job: str
+    status: str
+    result: FinetuneResult | None = None
+    error: Json | None = None
+    checkpoint_bytes: int | None = None
+
+    @property
+    def metric(self) -> float | None:
+        """The primary metric at the best evaluation."""
+        return self.result.best.metrics[self.result.primary_metric] if self.result else None
+
+    def report(self) -> RunReport:
+        """As it is shown."""
+        undefined = UNDEFINED if self.result and self.metric is None else None
+        return RunReport(
+            job=self.job, seed=self.seed, status=self.status, metric=self.metric,
+            checkpoint=self.result.best_checkpoint if self.result else None,
+            error=self.error or undefined,
+        )  # fmt: skip
+
+
+def compare(
+    arms: Sequence[ArmPlan],
+    runs: Sequence[Run],
+    ranking: tuple[str, RankingResult] | None = None,
+) -> ComparisonResult:
+    """The table of all runs, of which one at least has a result.
+
+    ``ranking`` is the one by every method that the single layers judge, with its id.
+    """
+    by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in arms}
+    metrics = {
+        name: {run.seed: run.metric for run in own if run.metric is not None}
+        for name, own in by_arm.items()
+    }
+    results = [run.result for run in runs if run.result]
+    reference = _reference(arms, metrics)
+    noise = _mean([run.result.best.noise for run in runs if run.result])
+    reports = [run.report() for run in runs]
+    return ComparisonResult(
+        primary_metric=results[0].primary_metric,
+        reference=reference,
+        noise=noise,
+        arms=[_arm(name, own, metrics, reference, noise) for name, own in by_arm.items()],
+        failures=[report for report in reports if report.metric is None],
+        single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
+        runs=len(runs),
+        seconds=round(sum(result.seconds["total"] for result in results), 3),
+        warnings=[
+            *_shared_rate(arms, metrics, reference),
+            *_warnings(results, noise, metrics),
+        ],
+    )
+
+
+def _single(arms: Sequence[ArmPlan]) -> bool:
+    return any(arm.single for arm in arms)
+
+
+def _reference(arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]]) -> str:
+    measured = [arm for arm in arms if metrics[arm.name]] or list(arms)
+    whole = [arm for arm in measured if arm.policy is Policy.ALL]
+    return (whole or measured)[0].name
+
+
+def _shared_rate(
+    arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]], reference: str
+) -> list[str]:
+    """What else differences to the reference may be due to, where it shares its learning rate."""
+    measured = [arm for arm in arms if metrics[arm.name]]
+    rate = next((arm.learning_rate for arm in measured if arm.name == reference), None)
+    same = [arm.name for arm in measured if arm.learning_rate == rate]
+    if rate is None or len(same) < 2:
+        return []
+    which = "all arms" if len(same) == len(measured) else f"{', '.join(same[:-1])} and {same[-1]}"
+    text = (
+        f"{which} trained at one learning rate, {rate:g}: a rate that suits a few layers can be "
+        "too high for all of them, so a difference between these arms, or the lack of one, may be "
+        "the rate's"
+    )
+    return [text]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _arm(
+    name: str,
+    runs: Sequence[Run],
+    metrics: Mapping[str, Mapping[int, float]],
+    reference: str,
+    noise: float | None,
+) -> ArmReport:
+    own, other = metrics[name], metrics[reference]
+    difference = None
+    if name != reference:
+        difference = seed_mean([own[seed] - other[seed] for seed in own if seed in other])
+    results = [run.result for run in runs if run.result]
+    sizes = _mean([run.checkpoint_bytes for run in runs])
+    return ArmReport(
+        name=name,
+        trained_layers=results[0].trained_layers if results else None,
+        metric=seed_mean(list(own.values())),
+        difference=difference,
+        verdict=verdict(difference, noise),
+        trainable_parameters=results[0].trainable_parameters if results else None,
+        seconds=_seconds(results),
+        samples_per_second=_mean([result.samples_per_second for result in results]),
+        peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=None),
+        checkpoint_bytes=round(sizes) if sizes is not None else None,
+        runs=[run.report() for run in runs],
+    )
+
+
+def verdict(difference: SeedMean | None, noise: float | None) -> Verdict | None:
+    """What a paired difference is worth, see ArmReport; None where it cannot be told."""
+    if difference is None or (difference.ci is None and noise is None):
+        return None
+    size = abs(difference.mean)
+    if difference.ci is None:
+        told = size > 2 * (noise or 0.0)
+    else:
+        low, high = difference.ci
+        told = (low > 0 or high < 0) and size > (noise or 0.0)
+    if not told:
+        return "within noise"
+    return "better" if difference.mean > 0 else "worse"
+
+
+def _seconds(results: Sequence[FinetuneResult]) -> dict[str, float]:
+    phases = results[0].seconds if results else {}
+    return {
+        phase: round(fmean(result.seconds.get(phase, 0.0) for result in results), 3)
+        for phase in phases
+    }
+
+
+def _warnings(
+    results: Sequence[FinetuneResult],
+    noise: float | None,
+    metrics: Mapping[str, Mapping[int, float]],
+) -> list[str]:
+    found = list(dict.fromkeys(text for result in results for text in result.warnings))
+    if max((len(seeds) for seeds in metrics.values()), default=0) == 1:
+        found.append("one seed tells nothing of the spread between runs: give three or more")
+    if noise is None:
+        found.append("how far the validation rows decide the metric is not known")
+    return found
+
+
+def add_other_presets(table: ComparisonResult, runs: Sequence[Run]) -> None:
+    """Fill in each arm's ``also``: means over its runs, each at its best evaluation.
+
+    A run that has no value for a metric counts for nothing there, as with the primary metric.
+    """
+    for arm in table.arms:
+        own = [run.result.best.also for run in runs if run.arm == arm.name and run.result]
+        arm.also = {
+            preset: {name: _preset_mean(own, preset, name) for name in metrics}
+            for preset, metrics in (own[0] if own else {}).items()
+        }
+
+
+def _preset_mean(
+    own: Sequence[dict[str, dict[str, float | None]]], preset: str, name: str
+) -> SeedMean | None:
+    values = [also[preset][name] for also in own]
+    return seed_mean([value for value in values if value is not None])

@@ -1,0 +1,114 @@
+"""Means over a few seeds, their intervals, and how alike two orders are. Pure Python.
+
+The last run of a comparison may end in any process, so its table is made without numpy.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from itertools import permutations
+from statistics import fmean, stdev
+
+from surgery.schemas.comparison import SeedMean
+
+LEVEL = 0.95
+WHOLE, ORDERS = 7, 5000  # values whose orders are all looked at; how many of more are drawn
+Interval = tuple[float, float]
+
+
+def t_probability(t: float, freedom: int) -> float:
+    """P(|T| ≤ t) of Student's t with a whole number of degrees of freedom.
+
+    The finite series of Abramowitz & Stegun, 26.7.3 and 26.7.4: exact but for rounding.
+    """
+    angle = math.atan2(t, math.sqrt(freedom))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = freedom % 2
+    term = total = cosine if odd else 1.0
+    for step in range(2 + odd, freedom - 1, 2):
+        term *= (step - 1) / step * cosine**2
+        total += term
+    if not odd:
+        return sine * total
+    return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
+
+
+def t_quantile(freedom: int) -> float:
+    """The t within which T lies with probability ``LEVEL``, by bisection."""
+    low, high = 0.0, 1.0
+    while t_probability(high, freedom) < LEVEL:
+        high *= 2
+    for _ in range(80):  # halves the bracket to the last bit of a double
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_probability(middle, freedom) < LEVEL else (low, middle)
+    return (low + high) / 2
+
+
+def seed_mean(values: Sequence[float]) -> SeedMean | None:
+    """The mean of one value a seed; None for no value."""
+    if not values:
+        return None
+    return SeedMean(mean=fmean(values), ci=mean_interval(values), seeds=len(values))
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The 95 % t interval of a mean; None for one value, which tells nothing of its spread."""
+    if len(values) < 2:
+        return None
+    half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """1 for the smallest; equal values share the mean of their ranks."""
+    order = sorted(values)
+    first = {value: order.index(value) for value in set(order)}
+    return [first[value] + (order.count(value) + 1) / 2 for value in values]
+
+
+def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
+    """Pearson's correlation of the ranks; None where either says the same of all."""
+    a, b = ranks(one), ranks(two)
+    middle = (len(a) + 1) / 2
+    spread = sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)
+    if spread == 0:
+        return None
+    return sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True)) / math.sqrt(spread)
+
+
+def agreement_by_chance(one: Sequence[float], two: Sequence[float]) -> float:
+    """One-sided p of Spearman's correlation: the share of orders of ``two`` that agree as well.
+
+    Of all orders for up to seven values, of seeded random ones for more.
+    """
+    a, b = ranks(one), ranks(two)
+    # Ranks have the same mean and spread in every order, so that their products tell.
+    reached = _product(a, b) - 1e-9
+    if len(b) <= WHOLE:
+        products = [_product(a, order) for order in permutations(b)]
+        return sum(product >= reached for product in products) / len(products)
+    source = random.Random(0)  # noqa: S311
+    drawn = (source.sample(b, len(b)) for _ in range(ORDERS))
+    return (1 + sum(_product(a, order) >= reached for order in drawn)) / (1 + ORDERS)
+
+
+def _product(one: Sequence[float], two: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(one, two, strict=True))
+
+
+def kendall(one: Sequence[float], two: Sequence[float]) -> float | None:
+    """Kendall's τ-b, which allows for ties; None where either says the same of all."""
+    agreed = left = right = 0
+    for place in range(len(one)):
+        for other in range(place):
+            a, b = _sign(one[place] - one[other]), _sign(two[place] - two[other])
+            agreed += a * b
+            left += a * a
+            right += b * b
+    return agreed / math.sqrt(left * right) if left and right else None
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

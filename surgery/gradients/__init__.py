@@ -1,0 +1,1 @@
+"""Gradients of single samples, accumulated without ever holding one whole."""

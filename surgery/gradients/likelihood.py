@@ -1,0 +1,147 @@
+"""Log-likelihoods of each problem, and the output directions whose gradients are squared.
+
+With J_i the Jacobian of sample i's outputs z_i with respect to the parameters, every squared
+gradient here is Σ_v (J_iᵀ v)² over a few directions v of the outputs:
+
+- empirical: v = ∂ log p(y_i | x_i) / ∂z, one direction;
+- sampled: the same at labels drawn from the model, each over the root of their number;
+- exact: Σ_v v vᵀ = diag(p) − p pᵀ, the covariance of a draw. Its rank is C − 1, so C − 1 directions
+  are enough (one for two classes: √(p_0 p_1) (e_1 − e_0)); a regression has one, v = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from surgery.data.tokens.dataset import IGNORED
+from surgery.schemas.enums import Fisher, Problem
+
+
+def log_likelihood(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+    """log p(y | x) of each row, shape (N,).
+
+    Classification and multiple choice: logits (N, C), labels (N,). Regression: logits (N, 1), a
+    Gaussian of unit variance. Token classification: logits (N, T, C), labels (N, T); the sum over
+    the tokens that have a label.
+    """
+    if problem is Problem.REGRESSION:
+        return -0.5 * (logits.squeeze(-1) - labels.to(logits.dtype)).square()
+    if problem is Problem.TOKEN_CLASSIFICATION:
+        losses = F.cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORED)
+        return -losses.sum(1)
+    return -F.cross_entropy(logits, labels, reduction="none")
+
+
+def directions(
+    logits: Tensor,
+    labels: Tensor,
+    problem: Problem,
+    fisher: Fisher,
+    noise: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """The directions v of each row, one tensor of the logits' shape after the other.
+
+    ``noise`` decides the draws of ``sampled``, see ``draw_noise``.
+    """
+    logits = logits.detach()
+    if fisher is Fisher.SAMPLED:
+        assert noise is not None
+        yield from _sampled(logits, labels, problem, noise.to(logits.device))
+    elif fisher is Fisher.EXACT:
+        yield from _exact(logits, labels, problem)
+    else:
+        yield likelihood_slope(logits, labels, problem)
+
+
+def likelihood_slope(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
+    """∂ log p(y | x) / ∂z in closed form: y − f, or onehot(y) − p."""
+    if problem is Problem.REGRESSION:
+        return labels.to(logits.dtype).unsqueeze(-1) - logits
+    labelled = labels != IGNORED
+    slope = F.one_hot(labels.clamp_min(0), logits.shape[-1]) - _probabilities(logits)
+    return (slope * labelled.unsqueeze(-1)).to(logits.dtype)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """In float32 or wider."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return torch.softmax(logits.to(wide), dim=-1)
+
+
+def draw_noise(rows: list[int], draws: int, seed: int, problem: Problem, tokens: int = 1) -> Tensor:
+    """(N, draws, tokens) numbers that decide each draw: a function of seed and row alone.
+
+    Uniform for classes, normal for regression; so neither batches nor processes change a draw.
+    """
+    found = torch.empty(len(rows), draws, tokens)
+    for place, row in enumerate(rows):
+        generator = np.random.default_rng((seed, row))
+        if problem is Problem.REGRESSION:
+            values = generator.standard_normal((tokens, draws))
+        else:
+            values = generator.random((tokens, draws))
+        found[place] = torch.from_numpy(values.T.copy())
+    return found
+
+
+def _sampled(logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor) -> Iterator[Tensor]:
+    scale = noise.shape[1] ** -0.5
+    if problem is Problem.REGRESSION:
+        for drawn in noise.unbind(1):
+            yield drawn.to(logits.dtype) * scale
+        return
+    cumulative = _probabilities(logits).cumsum(-1)
+    last = logits.shape[-1] - 1
+    labelled = labels != IGNORED
+    for drawn in noise.unbind(1):
+        places = drawn[:, 0]
+        if problem is Problem.TOKEN_CLASSIFICATION:
+            # By number among the labelled tokens: padding moves a token, not its draw.
+            places = drawn.gather(1, (labelled.cumsum(1) - 1).clamp_min(0))
+        chosen = (cumulative < places.unsqueeze(-1)).sum(-1).clamp_max(last)
+        chosen = torch.where(labelled, chosen, labels)
+        yield likelihood_slope(logits, chosen, problem) * scale
+
+
+def _exact(logits: Tensor, labels: Tensor, problem: Problem) -> Iterator[Tensor]:
+    if problem is Problem.REGRESSION:
+        yield torch.ones_like(logits)
+        return
+    factor = covariance_factor(_probabilities(logits)).to(logits.dtype)
+    if problem is not Problem.TOKEN_CLASSIFICATION:
+        yield from factor.unbind(-1)
+        return
+    # Tokens are independent given the text: the covariance has one block for each of them. The
+    # n-th labelled tokens of all rows go together.
+    labelled = labels != IGNORED
+    order = labelled.cumsum(1) * labelled
+    for number in range(1, int(order.max()) + 1):
+        here = (order == number).unsqueeze(-1)
+        for column in factor.unbind(-1):
+            yield column * here
+
+
+def covariance_factor(probabilities: Tensor) -> Tensor:
+    """S (…, C, C − 1) with S Sᵀ = diag(p) − p pᵀ, for p (…, C) that sum to one.
+
+    In closed form, by taking the classes away one after the other: with q_k the probability left
+    after the first k, column k is √(p_k q_k / q_{k−1}) at k and −p_j √(p_k / (q_{k−1} q_k)) at each
+    later j. From the least probable class up, so that q_k never is small: q_k ≥ 1/C.
+    """
+    ordered, places = probabilities.sort(dim=-1)
+    left = ordered.flip(-1).cumsum(-1).flip(-1)  # q_{k−1}: what is left before class k
+    before, after = left[..., :-1], left[..., 1:]
+    here = ordered[..., :-1]
+    own = (here * after / before).sqrt()
+    below = (here / (before * after)).sqrt()
+    classes = probabilities.shape[-1]
+    later = torch.ones(classes, classes - 1, device=ordered.device).tril(-1).to(ordered.dtype)
+    factor = -ordered.unsqueeze(-1) * below.unsqueeze(-2) * later
+    factor.diagonal(dim1=-2, dim2=-1).copy_(own)
+    index = places.argsort(-1).unsqueeze(-1).expand(factor.shape)
+    return factor.gather(-2, index)

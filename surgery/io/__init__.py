@@ -1,0 +1,1 @@
+"""Where bytes come from and how folders come to exist; nothing here imports torch."""

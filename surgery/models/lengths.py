@@ -1,0 +1,81 @@
+"""How long rows are in tokens, and what a maximum cuts of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from surgery.data.tokens.dataset import Encoded
+from surgery.data.tokens.tokenize import usable_length
+from surgery.models.loading import LoadedModel
+from surgery.schemas.dataset import SplitLengths, TokenLengths
+
+# A bin ends where a usual max_length does: whoever is in a later one is cut by it.
+TOKEN_BINS = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193)
+SUGGESTED = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+MAY_BE_CUT = 0.01  # share of rows that a suggested maximum may cut
+WORTH_A_WARNING = 0.05
+
+
+def token_lengths(
+    train: Encoded, loaded: LoadedModel, max_length: int, validation: Encoded | None = None
+) -> TokenLengths:
+    """What ``max_length`` cuts of the rows, from their lengths before the cut.
+
+    A row of choices is as long as its longest one, for each choice is cut by itself.
+    """
+    splits = [_longest(rows) for rows in (train, validation) if rows is not None]
+    most = _most_tokens(loaded)
+    limit = usable_length(loaded.tokenizer, max_length)
+    of_train, *of_validation = (_lengths(longest, limit) for longest in splits)
+    return TokenLengths(
+        **vars(of_train),
+        bins=list(TOKEN_BINS),
+        suggested_max_length=max(_suggested(longest, most) for longest in splits),
+        validation=next(iter(of_validation), None),
+    )
+
+
+def _longest(encoded: Encoded) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = encoded.whole.reshape(-1, encoded.choices).max(1)
+    return found
+
+
+def _lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
+    counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
+    return SplitLengths(
+        rows=len(longest), counts=counts.tolist(), longest=int(longest.max()),
+        truncated=_cut(longest, max_length),
+    )  # fmt: skip
+
+
+def _cut(longest: np.ndarray[Any, Any], limit: int) -> float:
+    return float((longest > limit).mean())
+
+
+def _suggested(longest: np.ndarray[Any, Any], most: int) -> int:
+    usable = [limit for limit in SUGGESTED if limit <= most] or [most]
+    enough = (limit for limit in usable if _cut(longest, limit) <= MAY_BE_CUT)
+    return next(enough, usable[-1])
+
+
+def _most_tokens(loaded: LoadedModel) -> int:
+    """Tokens the model takes at most, as far as tokenizer and config say so."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    known = [int(loaded.tokenizer.model_max_length), SUGGESTED[-1]]
+    return min([*known, positions] if positions and positions > 0 else known)
+
+
+def truncation_warnings(lengths: TokenLengths, max_length: int) -> list[str]:
+    """One for each split of which more rows are cut than one would overlook."""
+    suggested, more = lengths.suggested_max_length, "the model takes no more"
+    if suggested > max_length:
+        more = f"max_length {suggested} is suggested"
+    splits = {"training": lengths, "validation": lengths.validation}
+    return [
+        f"max_length {max_length} cut {split.truncated:.0%} of {split.rows:,} {name} rows; the "
+        f"longest has {split.longest:,} tokens; {more}"
+        for name, split in splits.items()
+        if split is not None and split.truncated > WORTH_A_WARNING
+    ]

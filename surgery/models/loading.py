@@ -1,0 +1,269 @@
+"""Load a resolved model for a task: from a checked copy, with safetensors only.
+
+``transformers`` never sees the original folder, but the copy that `surgery.models.source.copy`
+makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+)
+from transformers.utils import logging as transformers_logging
+
+from surgery.data.tokens.dataset import TaskData
+from surgery.errors import ModelUnsupported
+from surgery.io.library_errors import blamed_on_model
+from surgery.io.sources import Sources
+from surgery.models.blocks import (
+    Block,
+    accepts,
+    find_blocks,
+    head_parameters,
+    part_of,
+    positions_of,
+)
+from surgery.models.source.copy import checked_copy
+from surgery.models.source.resolve import ModelSource
+from surgery.schemas.enums import Problem
+
+# Keys that a model reads and its config class does not declare: what makes a DeBERTa-v2 a v3, …
+UNDECLARED_KEYS = {
+    "deberta": {"cls_dropout", "embedding_size", "talking_head"},
+    "deberta-v2": {
+        "attention_head_size", "cls_dropout", "conv_act", "conv_groups", "conv_kernel_size",
+        "embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key",
+    },
+    "electra": {"summary_first_dropout", "summary_proj_to_labels"},
+    # What configs saved by transformers 4 say of attention and rotary positions.
+    "modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"},
+    "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
+    "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
+}  # fmt: skip
+LABEL_KEYS = {"id2label", "architectures", "model_type"}
+HEADS = {
+    Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Problem.REGRESSION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Problem.MULTIPLE_CHOICE: MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
+    Problem.TOKEN_CLASSIFICATION: MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+}
+# How a model runs here, whatever its checkpoint's config says.
+RUNS: dict[str, Any] = {
+    "return_dict": True, "output_hidden_states": False, "output_attentions": False,
+}  # fmt: skip
+RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
+    # Sparse attention turns itself off for good at the first short batch, and draws its blocks
+    # from numpy's global generator: neither a score nor a run could be repeated.
+    "big_bird": {"attention_type": "original_full"},
+    # States of earlier segments; rows have none, and they would be kept for every batch.
+    "xlnet": {"use_mems_eval": False, "use_mems_train": False},
+}
+# Trained on token types, which the tokenizers of transformers 5 no longer give unasked.
+TYPED = {"albert", "funnel", "xlnet"}
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass
+class LoadedModel:
+    """A task model in float32 with its tokenizer and blocks.
+
+    ``new`` names the tensors the checkpoint does not hold: they were made at random and always
+    train with the head.
+    """
+
+    source: ModelSource
+    model: nn.Module
+    tokenizer: Any
+    blocks: list[Block]
+    new: list[str]
+    snapshot: Path
+
+    @property
+    def head(self) -> dict[str, nn.Parameter]:
+        """What always trains: the head, and whatever the checkpoint did not hold."""
+        parameters = dict(self.model.named_parameters())
+        return head_parameters(self.model) | {
+            name: parameters[name] for name in self.new if name in parameters
+        }
+
+
+def load_model(
+    source: ModelSource,
+    sources: Sources,
+    data: TaskData,
+    *,
+    seed: int,
+    head: str = "auto",
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """The encoder with a head for the task, in float32 and eval mode.
+
+    ``head`` is ``auto`` (keep the checkpoint's where it fits the labels) or ``new``. New tensors
+    are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config,
+    the architecture has no head for the problem, or the tokenizer has no token for padding.
+    """
+    snapshot = checked_copy(source, sources)
+    entries = json.loads((snapshot / "config.json").read_bytes())
+    with blamed_on_model(f"config.json of {source.id!r} describes no model"):
+        config = _config_for(entries, data)
+    kind = head_class(config, data.problem)
+    fits = head == "auto" and _head_fits(entries, data, kind)
+    torch.manual_seed(seed)
+    with blamed_on_model(f"model {source.id!r} does not load", snapshot):
+        model, info = kind.from_pretrained(
+            snapshot, config=config, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+    with blamed_on_model(f"the tokenizer of {source.id!r} does not load", snapshot):
+        tokenizer = AutoTokenizer.from_pretrained(
+            snapshot, local_files_only=True, trust_remote_code=False
+        )
+    _fit_tokenizer(tokenizer, model, source)
+    new = sorted(info["missing_keys"]) + sorted(key[0] for key in info["mismatched_keys"])
+    if not fits:
+        new = sorted({*new, *renew_head(model, seed)})
+    _check_encoder(model, new, info["unexpected_keys"], source)
+    model.to(device).eval()
+    return LoadedModel(source, model, tokenizer, find_blocks(model), new, snapshot)
+
+
+def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
+    """Have the tokenizer give what the model takes, and token types where they mean something.
+
+    Its ``embedding_rows`` are the tokens that the model knows, see `encoding.check_tokens`.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelUnsupported(
+            f"the tokenizer of {source.id!r} has no token for padding, so its rows cannot be "
+            "batched; name one as pad_token in its tokenizer_config.json"
+        )
+    config: Any = model.config
+    told = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    if config.model_type in TYPED:
+        told.add("token_type_ids")
+    elif getattr(config, "type_vocab_size", 2) < 2:
+        told.discard("token_type_ids")  # there is no embedding for the second text's
+    tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
+    tokenizer.embedding_rows = model.get_input_embeddings().num_embeddings
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions_of(model))
+
+
+def _config_for(entries: dict[str, Any], data: TaskData) -> Any:
+    model_type = entries["model_type"]
+    known = AutoConfig.for_model(model_type).to_dict().keys() | LABEL_KEYS
+    known |= UNDECLARED_KEYS.get(model_type, set())
+    kept = {key: value for key, value in entries.items() if key in known - {"model_type"}}
+    if "id2label" in kept:
+        kept["label2id"] = {label: int(index) for index, label in kept["id2label"].items()}
+    runs = RUNS | RUNS_OF_TYPE.get(model_type, {})
+    return AutoConfig.for_model(model_type, **kept | _labels(data) | runs)
+
+
+def _labels(data: TaskData) -> dict[str, Any]:
+    if data.problem is Problem.MULTIPLE_CHOICE:
+        return {}  # one score a choice, whatever the choices say
+    if data.problem is Problem.REGRESSION:
+        return {"num_labels": 1, "problem_type": "regression"}
+    return {
+        "id2label": dict(enumerate(data.labels)),
+        "label2id": {label: index for index, label in enumerate(data.labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def head_class(config: Any, problem: Problem) -> Any:
+    """The class of transformers that puts a head for the problem on this encoder.
+
+    Raises ModelUnsupported, naming the problems it has heads for, where there is none.
+    """
+    kinds = {each: mapping for each, mapping in HEADS.items() if type(config) in mapping}
+    if problem not in kinds:
+        raise ModelUnsupported(
+            f"{config.model_type} models have no head for {problem.value}; they have one for "
+            + ", ".join(kinds)
+        )
+    return kinds[problem][type(config)]
+
+
+def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
+    """Whether the checkpoint's own head is of this kind, for the same labels in the same order."""
+    saved = str((config.get("architectures") or [""])[0])
+    if not saved.endswith(f"For{kind.__name__.rpartition('For')[2]}"):
+        return False
+    if data.problem is Problem.MULTIPLE_CHOICE:
+        return True
+    named = config.get("id2label") or {}
+    names = [str(named[key]).lower() for key in sorted(named, key=int)]
+    if data.problem is Problem.REGRESSION:
+        return len(names) == 1
+    # A head whose names are LABEL_0, LABEL_1 … does not say which label is which.
+    return names == [label.lower() for label in data.labels]
+
+
+def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[str]:
+    """Draw a task model's head anew from ``seed``, in place, as its architecture draws it.
+
+    ``also`` names tensors inside the encoder that the checkpoint did not hold, such as those of a
+    new pooler. Returns the names of the tensors drawn; nothing else of the model changes.
+    """
+    torch.manual_seed(seed)
+    wanted = {*head_parameters(model), *also}
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(prefix=path, recurse=False))
+        if own and own.keys() <= wanted:
+            # Loading marks modules as initialised, which would make this a no-op.
+            module._is_hf_initialized = False  # noqa: SLF001
+            for parameter in own.values():
+                parameter._is_hf_initialized = False  # noqa: SLF001
+            model._init_weights(module)  # type: ignore[operator]  # noqa: SLF001
+    return sorted(wanted)
+
+
+# Computed anew by the models that saved them once.
+BUFFERS = ("inv_freq", "position_ids", "token_type_ids", "masked_bias", "num_batches_tracked")
+
+
+def _check_encoder(
+    model: nn.Module, new: list[str], unexpected: Collection[str], source: ModelSource
+) -> None:
+    """A block the checkpoint does not hold would be scored at random, on embeddings as random.
+
+    One that holds more than the model has a place for is a block of another model.
+    """
+    blocks = tuple(f".{block.name}." for block in find_blocks(model))
+    foreign = sorted(
+        name
+        for name in unexpected
+        if not name.endswith(BUFFERS) and any(block in f".{name}" for block in blocks)
+    )
+    if foreign:
+        raise ModelUnsupported(
+            f"the blocks of {source.id!r} hold {foreign[0]} and {len(foreign) - 1} more tensors "
+            "that this model has no place for: its scores would be those of another model"
+        )
+    needed = [block.module for block in find_blocks(model)]
+    embeddings = part_of(model, "embeddings")
+    needed += [embeddings] if embeddings is not None else []
+    inside = {id(parameter) for module in needed for parameter in module.parameters()}
+    parameters = dict(model.named_parameters())
+    missing = [name for name in new if name in parameters and id(parameters[name]) in inside]
+    if missing:
+        raise ModelUnsupported(
+            f"the weights of {source.id!r} lack {missing[0]} and {len(missing) - 1} more tensors "
+            "of its blocks and embeddings; they do not belong to its config.json"
+        )

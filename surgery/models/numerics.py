@@ -1,0 +1,82 @@
+"""In which number format a run computes, and whether it repeats to the bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from surgery.errors import Fault, TrainingInvalid
+from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.training import TrainingSpec
+
+HALF = {TrainingPrecision.BF16: torch.bfloat16, TrainingPrecision.FP16: torch.float16}
+# cuBLAS repeats its sums only with a workspace of fixed size, set before its first use.
+CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU that multiplies in bfloat16; some others only imitate it."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def with_precision(
+    training: TrainingSpec, device: torch.device, before: str | None = None
+) -> TrainingSpec:
+    """The same options with the precision they leave open: bf16 where a GPU has it, else fp32.
+
+    ``before`` is what the run computed in until it was interrupted, maybe on another device.
+    """
+    if training.precision is not None:
+        return training
+    chosen = TrainingPrecision.BF16 if has_bfloat16(device) else TrainingPrecision.FP32
+    return training.model_copy(update={"precision": TrainingPrecision(before or chosen)})
+
+
+class Numerics:
+    """The formats of one run: where to cast, and how to keep half-precision gradients in range.
+
+    Raises TrainingInvalid where the device does not have the format.
+    """
+
+    def __init__(self, training: TrainingSpec, device: torch.device) -> None:
+        self._training, self._device = training, device
+        precision = training.precision
+        if precision in {TrainingPrecision.TF32, TrainingPrecision.FP16} and device.type != "cuda":
+            raise TrainingInvalid(
+                f"precision {precision} needs a GPU, and this worker has none; use fp32 or bf16",
+                [Fault("needs a GPU", pointer="/training/precision")],
+            )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision is TrainingPrecision.FP16)
+
+    def autocast(self) -> Any:
+        """Around a forward pass: matrix products in the asked format."""
+        precision = self._training.precision
+        if precision not in HALF:
+            return nullcontext()
+        return torch.autocast(self._device.type, HALF[precision])
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """Around a run: the process's own settings come back after it."""
+        products = torch.get_float32_matmul_precision()
+        repeats = torch.are_deterministic_algorithms_enabled()
+        benchmark = torch.backends.cudnn.benchmark
+        if self._training.precision is TrainingPrecision.TF32:
+            torch.set_float32_matmul_precision("high")
+        if self._training.deterministic:
+            os.environ.setdefault(*CUBLAS)
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(products)
+            torch.use_deterministic_algorithms(repeats)
+            torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,107 @@
+"""The checked copy of a model: the only folder of it that transformers ever sees.
+
+It holds the weights, vocabularies, and JSON files written anew from the keys that are known. It
+lies in the cache under the model's fingerprint. Torch-free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from surgery.errors import ModelNotFound
+from surgery.io.folders import first_wins, whole_folder
+from surgery.io.regular_files import open_regular
+from surgery.io.safetensors import read_open_header
+from surgery.io.sources import Sources
+from surgery.models.source.documents import CLEANERS, TOKENIZER, TOKENIZER_CONFIG
+from surgery.models.source.folder import (
+    GENERIC_CLASS,
+    INDEX,
+    TOKENIZER_CLASSES,
+    WEIGHTS,
+    digest_of_open,
+    fingerprint_of,
+    limit_of,
+    tensors_in,
+)
+from surgery.models.source.resolve import ModelSource, download
+
+COPY_VERSION = 3  # of what a copy keeps of the original
+
+
+def copies_in(sources: Sources) -> Path:
+    """The folder in which every copy has one of its own."""
+    return sources.cache / "models"
+
+
+def checked_copy(source: ModelSource, sources: Sources) -> Path:
+    """The folder with the checked copy of a model, made once.
+
+    Raises ModelNotFound where the model's files changed since it was resolved, and whatever
+    `models.resolve_model` raises for files that are not safe to read.
+    """
+    name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
+    folder = copies_in(sources) / name
+    if folder.is_dir():
+        # By its time, copies that nobody uses are removed. A confined process may not set it.
+        with contextlib.suppress(OSError):
+            os.utime(folder)
+        return folder
+    origin = source.directory or download(source, sources)
+    with first_wins(folder), whole_folder(folder) as building:
+        _fill(building, origin, source)
+    return folder
+
+
+def _fill(building: Path, origin: Path, source: ModelSource) -> None:
+    digests = {name: _place(origin, name, building, source) for name in source.files}
+    if source.directory is not None and fingerprint_of(digests) != source.fingerprint:
+        raise ModelNotFound(f"the files of {source.id} changed while they were read; submit again")
+    parts = source.weights
+    if len(parts) > 1:
+        tensors = tensors_in(building, parts, source.id)
+        index = {"metadata": {}, "weight_map": {key: part for key, (part, _) in tensors.items()}}
+        (building / INDEX).write_text(json.dumps(index))
+
+
+def _place(origin: Path, name: str, building: Path, source: ModelSource) -> str:
+    """Put what counts of a file into the copy; the SHA-256 of the whole file."""
+    # What the Hub's own cache holds are links to its store; in a folder of a stranger, none is
+    # followed.
+    path = origin / name if source.directory else Path(os.path.realpath(origin / name))
+    with open_regular(path, limit_of(name)) as file:
+        if WEIGHTS.fullmatch(name):
+            if name in source.weights:
+                _place_weights(file, building / name)
+            return digest_of_open(file)
+        content = file.read()
+    if name in CLEANERS:
+        document = CLEANERS[name](content, source.id)
+        if name == TOKENIZER_CONFIG:
+            document = _loadable(document, source)
+        (building / name).write_text(json.dumps(document))
+    elif name != INDEX:  # which is written from the headers
+        (building / name).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _place_weights(file: BinaryIO, target: Path) -> None:
+    """Copy the file that is open: a link to it could be changed from outside."""
+    with target.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+    with target.open("rb") as placed:
+        read_open_header(placed, target.name)
+
+
+def _loadable(document: dict[str, Any], source: ModelSource) -> dict[str, Any]:
+    """Where the tokenizer's class is none of the tokenizers library's, tokenizer.json is read."""
+    named = str(document.get("tokenizer_class") or GENERIC_CLASS)
+    if named.removesuffix("Fast") not in TOKENIZER_CLASSES and TOKENIZER in source.files:
+        return document | {"tokenizer_class": GENERIC_CLASS}
+    return document

@@ -1,0 +1,279 @@
+"""Model ids: find them in the mirror or on the Hub, pin them, read what they are.
+
+Nothing here imports torch or runs anything a repository brings: its files are data (see
+`surgery.models.source.folder`), weights are safetensors, and only the encoders in ``ENCODERS`` are
+loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgery.errors import (
+    ModelNotFound,
+    ModelUnsupported,
+    UnsafeFiles,
+)
+from surgery.io.hub import MODEL, hub_errors, hub_header
+from surgery.io.regular_files import read_regular
+from surgery.io.safetensors import FLOATS, TensorHeader, check_count
+from surgery.io.sources import Sources, mirror_path
+from surgery.models.layers import encoder_sizes, parts_of, sizes_beside, sizes_in_model
+from surgery.models.source.checks import check_weights, check_wrapper, explain_folder
+from surgery.models.source.documents import CLEANERS, CONFIG
+from surgery.models.source.folder import (
+    checked_documents,
+    is_read,
+    limit_of,
+    read_folder,
+    weights_among,
+)
+from surgery.schemas.enums import Granularity
+from surgery.schemas.fields import MODEL_PATTERN
+from surgery.schemas.resolved import ModelInfo
+
+# model_type → the name under which its task model holds the encoder.
+ENCODERS = {
+    "albert": "albert",
+    "bert": "bert",
+    "big_bird": "bert",
+    "camembert": "roberta",
+    "deberta": "deberta",
+    "deberta-v2": "deberta",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "fnet": "fnet",
+    "funnel": "funnel",
+    "longformer": "longformer",
+    "modernbert": "model",
+    "mpnet": "mpnet",
+    "nomic_bert": "nomic_bert",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+    "xlnet": "transformer",
+}
+# One folder at a time is read in a process: it is work for the processor, and whoever else the
+# process serves waits for it.
+_READING = threading.Lock()
+FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model id, resolved: where it is and exactly which bytes it means."""
+
+    id: str
+    origin: str  # "mirror" or "hub"
+    revision: str | None
+    fingerprint: str
+    config: dict[str, Any] = field(repr=False)
+    files: tuple[str, ...] = field(repr=False)
+    directory: Path | None = field(default=None, repr=False)
+    tensors: dict[str, TensorHeader] = field(default_factory=dict, repr=False)  # of a folder
+
+    @property
+    def prefix(self) -> str:
+        """The name under which the task model holds the encoder."""
+        return ENCODERS[self.config["model_type"]]
+
+    @property
+    def weights(self) -> list[str]:
+        """The safetensors files that are read, in order."""
+        return weights_among(self.files)
+
+
+def resolve_model(model_id: str, sources: Sources) -> ModelSource:
+    """Find a model in the mirror, else on the Hub, and pin it.
+
+    An id with a revision goes to the Hub at once: a mirror holds no revisions. Raises
+    ModelNotFound, ModelGated, ModelUnsupported (not an encoder we load), UnsafeWeights (no
+    safetensors), UnsafeFiles or UpstreamUnavailable.
+    """
+    if not re.fullmatch(MODEL_PATTERN, model_id):
+        raise ModelNotFound(
+            f"{model_id[:100]!r} is no model id: give owner/name or name, with an optional "
+            "@revision, as on the Hugging Face Hub; paths and URLs are not accepted"
+        )
+    name, _, revision = model_id.partition("@")
+    if not revision:
+        found = _in_mirror(name, sources)
+        if found is not None:
+            return found
+    if sources.offline:
+        raise ModelNotFound(_offline(name, revision))
+    return _from_hub(name, revision or None, sources)
+
+
+def _offline(name: str, revision: str) -> str:
+    if revision:
+        return (
+            f"model {name!r} is asked for at revision {revision!r}, and this service is offline: "
+            "its mirror holds no revisions, so leave the revision out"
+        )
+    return (
+        f"model {name!r} is not in the mirror and the service runs offline; put it under "
+        f"models/{name} of a mirror directory"
+    )
+
+
+def _in_mirror(name: str, sources: Sources) -> ModelSource | None:
+    directory = mirror_path(sources, "models", *name.split("/"))
+    if directory is None:
+        return None
+    if os.path.lexists(directory / CONFIG):
+        return _from_folder(name, directory)
+    explain_folder(directory, name)
+    return None
+
+
+def local_model(directory: Path) -> ModelSource:
+    """A model in a folder of one's own, under the same checks. For the library and its command."""
+    if not os.path.lexists(directory / CONFIG):
+        raise ModelNotFound(f"{directory} is no folder with a config.json")
+    return _from_folder(directory.resolve().name, directory)
+
+
+def _from_folder(name: str, directory: Path) -> ModelSource:
+    with _READING:
+        _check_type(read_folder_config(directory, name), name)
+        folder = read_folder(directory, name)
+    return ModelSource(
+        name,
+        "mirror",
+        None,
+        folder.fingerprint,
+        folder.config,
+        folder.files,
+        directory,
+        folder.tensors,
+    )
+
+
+def read_folder_config(directory: Path, name: str) -> dict[str, Any]:
+    """The config of a model's folder, cleaned, before anything else of it is looked at."""
+    return CLEANERS[CONFIG](read_regular(directory / CONFIG, limit_of(CONFIG)), name)
+
+
+def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with hub_errors(MODEL, name, revision):
+        api = HfApi(endpoint=sources.endpoint, token=sources.token)
+        info = api.model_info(name, revision=revision, timeout=10, files_metadata=True)
+    sizes = {s.rfilename: s.size or 0 for s in info.siblings or [] if is_read(s.rfilename)}
+    _check_sizes(name, sizes)
+
+    def fetched(file: str) -> Path:
+        with hub_errors(MODEL, name, revision):
+            path = hf_hub_download(
+                name, file, revision=info.sha, token=sources.token, endpoint=sources.endpoint,
+                cache_dir=sources.cache / "hub",
+            )  # fmt: skip
+        return Path(os.path.realpath(path))  # the cache is our own, and made of links
+
+    files = tuple(sorted(sizes))
+    if CONFIG not in files:
+        raise ModelUnsupported(f"model {name!r} has no config.json")
+    config = CLEANERS[CONFIG](read_regular(fetched(CONFIG), limit_of(CONFIG)), name)
+    _check_type(config, name)
+    checked_documents(files, fetched, name)
+    digest = hashlib.sha256(f"hub:{name}@{info.sha}".encode()).hexdigest()
+    return ModelSource(name, "hub", info.sha, f"sha256:{digest}", config, files)
+
+
+def _check_sizes(name: str, sizes: dict[str, int]) -> None:
+    for file, size in sizes.items():
+        if size > limit_of(file):
+            raise UnsafeFiles(
+                f"{file} of {name!r} has {size:,} bytes; at most {limit_of(file):,} are read of "
+                "such a file"
+            )
+
+
+def _check_type(config: dict[str, Any], name: str) -> None:
+    model_type = config.get("model_type")
+    if model_type not in ENCODERS:
+        if model_type is None:
+            raise ModelUnsupported(
+                f"config.json of {name!r} has no model_type; add it, as in "
+                '"model_type": "bert"; supported encoders: ' + ", ".join(sorted(ENCODERS))
+            )
+        raise ModelUnsupported(
+            f"model {name!r} is of type {str(model_type)[:60]!r}; supported encoders: "
+            + ", ".join(sorted(ENCODERS))
+        )
+
+
+def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
+    """Architecture and layers of a resolved model, from its config and headers alone."""
+    return model_info(source, tensor_sizes(source, sources))
+
+
+def model_info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
+    """The same where the sizes of its tensors are known."""
+    config = source.config
+    layers = parts_of(sizes, source.prefix, Granularity.LAYER)
+    check_weights(config, sizes, len(layers), source.id)
+    architectures = config.get("architectures") or [None]
+    hidden = config.get("hidden_size") or config.get("dim") or config.get("d_model")
+    return ModelInfo(
+        id=source.id,
+        revision=source.revision,
+        fingerprint=source.fingerprint,
+        model_type=config["model_type"],
+        architecture=architectures[0],
+        hidden_size=hidden,
+        parameters=sum(sizes.values()),
+        layers=layers,
+        parts={each: parts_of(sizes, source.prefix, each) for each in FINER},
+        groups=sizes_beside(encoder_sizes(sizes, source.prefix)),
+        source="mirror" if source.directory else "hub",
+    )
+
+
+def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
+    """Tensor name in the model → number of parameters, buffers of integers left out.
+
+    Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder,
+    ModelUnsupported for names that no encoder has.
+    """
+    sizes: dict[str, int] = {}
+    tensors = _tensors(source, sources)
+    check_wrapper(tensors, source.prefix, source.id)
+    for tensor, header in tensors.items():
+        if header.dtype in FLOATS:
+            sizes[tensor] = header.size
+    check_count(len(sizes), source.id)
+    return sizes_in_model(sizes, source.prefix, source.config["model_type"])
+
+
+def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
+    if source.directory is not None:
+        return source.tensors
+    headers: dict[str, TensorHeader] = {}
+    for file in source.weights:
+        headers |= hub_header(source.id, source.revision, file, sources)
+        check_count(len(headers), source.id)
+    return headers
+
+
+def download(source: ModelSource, sources: Sources) -> Path:
+    """The wanted files of a Hub model at its pinned revision, in the Hub's own cache."""
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(MODEL, source.id, source.revision):
+        folder = snapshot_download(
+            source.id,
+            revision=source.revision,
+            allow_patterns=list(source.files),
+            token=sources.token,
+            endpoint=sources.endpoint,
+            cache_dir=sources.cache / "hub",
+        )
+    return Path(folder)

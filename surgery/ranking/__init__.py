@@ -1,0 +1,1 @@
+"""From methods to scores, from scores to a ranking, from a ranking to the layers to train."""

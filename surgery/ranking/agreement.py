@@ -1,0 +1,134 @@
+"""How alike two rankings are: with and without the task, before and during a fine-tune."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from surgery.data.tokens.dataset import Batch, TaskData
+from surgery.gradients.passes import prepared
+from surgery.io.reporter import Quiet
+from surgery.models.loading import LoadedModel, renew_head
+from surgery.ranking.head import Warmup, put_back_afterwards
+from surgery.ranking.sample import (
+    Sample,
+    training_rows,
+    with_shuffled_labels,
+    with_shuffled_tokens,
+)
+from surgery.ranking.scorer import Scorer, ranked_only
+from surgery.ranking.scores import Scores
+from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
+from surgery.schemas.finetune import RankingTrack
+from surgery.schemas.ranking import Agreement, ModelPrior, RankingOptions
+from surgery.schemas.training import TrainingSpec
+
+PRIOR_SAMPLES = 128  # rows scored again, twice: enough for an order, half the cost of the ranking
+
+TRACKED_SAMPLES = 128  # rows scored at each evaluation: a pass costs about as much as 3 steps
+WARMUP_SAMPLES = 1024
+
+
+def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> ModelPrior:
+    """Agreement of a ranking with those on shuffled labels and on shuffled tokens.
+
+    Labels: dealt out anew among the rows; a head that was warmed up is drawn and warmed up anew on
+    shuffled labels too. Tokens: in random order within each text, through the ranking's own head.
+    The head is put back afterwards.
+    """
+    options, loaded = scorer.options, scorer.loaded
+    sample = scorer.sample
+    count = min(len(sample), PRIOR_SAMPLES)
+    rows = np.random.default_rng(options.seed + 2).permutation(len(sample))[:count]
+    chosen, special = sorted(rows.tolist()), loaded.tokenizer.all_special_ids
+
+    def batches() -> list[Batch]:  # every process scores all of these few rows by itself
+        return list(sample.whole().batches(chosen))
+
+    tokens = ranked_only(
+        scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
+    )
+    with put_back_afterwards(loaded.head):
+        if warmup is not None:
+            renew_head(loaded.model, options.seed, loaded.new)
+            warmup.run(
+                epochs=options.head.warmup_epochs or 1,
+                seed=options.seed,
+                relabel=lambda found: with_shuffled_labels(found, options.seed),
+            )
+            scorer.head_changed()
+        labels = ranked_only(scorer.fisher(lambda: with_shuffled_labels(batches(), options.seed)))
+    scorer.head_changed()
+    agreement = _agreement(ranking, labels)
+    return ModelPrior(
+        **agreement.model_dump(),
+        shuffled_tokens=_agreement(ranking, tokens),
+        samples=count,
+        note=_note(agreement.kendall_tau),
+    )
+
+
+def _agreement(first: Scores, second: Scores) -> Agreement:
+    return Agreement(
+        kendall_tau=kendall_tau(first.values, second.values),
+        top_k_overlap=top_k_overlap(first.values, second.values),
+    )
+
+
+def _note(tau: float | None) -> str:
+    told = "agreement with the ranking of the same model on shuffled labels"
+    if tau is None:
+        return told
+    if tau >= 0.8:
+        return f"{told}: most of this ranking is the model's own, little is about the task"
+    if tau >= 0.4:
+        return f"{told}: part of this ranking is the model's own"
+    return f"{told}: most of this ranking is about the task"
+
+
+class RankingTracker:
+    """Scores the layers by Fisher information, trace, without changing a weight or a draw.
+
+    At the start a new head is warmed up for the first scores and then put back as it was: the
+    gradients of an untrained one say nothing of the task.
+    """
+
+    def __init__(self, loaded: LoadedModel, data: TaskData, training: TrainingSpec) -> None:
+        self._loaded = loaded
+        options = RankingOptions(
+            samples=TRACKED_SAMPLES,
+            max_length=training.max_length,
+            seed=training.seed,
+            model_prior=False,
+        )
+        encoded = training_rows(loaded, data, TRACKED_SAMPLES, training.max_length, training.seed)
+        device = next(loaded.model.parameters()).device
+        with prepared(loaded.model):
+            self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
+            self._first = self._first_scores(data, training) if loaded.new else self._score()
+
+    def _first_scores(self, data: TaskData, training: TrainingSpec) -> Scores:
+        loaded, seed = self._loaded, training.seed
+        encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
+        head = list(loaded.head.values())
+        with put_back_afterwards(loaded.head):
+            Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=1, seed=seed)
+            return self._score()
+
+    def _score(self) -> Scores:
+        return ranked_only(self._scorer.fisher())
+
+    @property
+    def at_start(self) -> dict[str, float]:
+        """Layer name → score before the first step."""
+        return _by_name(self._first)
+
+    def now(self) -> RankingTrack:
+        """The scores as the model is now, beside those at the start."""
+        found = self._score()
+        agreement = _agreement(self._first, found)
+        return RankingTrack(**agreement.model_dump(), scores=_by_name(found))
+
+
+def _by_name(scores: Scores) -> dict[str, float]:
+    names = [unit.name for unit in scores.units]
+    return dict(zip(names, np.asarray(scores.values).tolist(), strict=True))

@@ -1,0 +1,372 @@
+"""From a loaded model and a dataset to a ranking that says how far it can be trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from surgery.data.tokens.dataset import TaskData
+from surgery.io.reporter import Quiet, Reporter
+from surgery.models.blocks import Unit
+from surgery.models.distributed import present_share, same_weights
+from surgery.models.lengths import token_lengths, truncation_warnings
+from surgery.models.loading import LoadedModel, renew_head
+from surgery.models.numerics import has_bfloat16
+from surgery.ranking.agreement import model_prior
+from surgery.ranking.head import Warmup
+from surgery.ranking.paper import ROWS, paper_scores
+from surgery.ranking.sample import Sample, training_rows
+from surgery.ranking.scorer import Scorer, ranked_only
+from surgery.ranking.scores import Matrix, Scores, average, from_samples
+from surgery.ranking.uncertainty import (
+    CERTAIN,
+    Resamples,
+    intervals,
+    kendall_tau,
+    order_of,
+    recommended,
+    resampled,
+    stability_of,
+    top_k_probabilities,
+    top_k_set_probability,
+)
+from surgery.schemas.enums import METHODS, Method, Precision
+from surgery.schemas.ranking import (
+    AdaptiveReport,
+    AdaptiveRound,
+    GroupScore,
+    HeadReport,
+    HeadSpread,
+    LayerScore,
+    MethodScores,
+    MethodTable,
+    RankingOptions,
+    RankingResult,
+    RecommendedK,
+    Stability,
+)
+
+FIRST_SAMPLES = 32  # of an adaptive ranking; each round doubles them
+
+
+def ranked_result(
+    scores: Scores, units: Sequence[Unit], options: RankingOptions, samples: int
+) -> RankingResult:
+    """The ranking of the units that are ranked; the others are listed beside it."""
+    ranked = scores.only([place for place, unit in enumerate(scores.units) if unit.ranked])
+    resamples = resampled(ranked, options.bootstrap, options.seed)
+    layers = layer_scores(ranked, resamples)
+    stability = stability_of(ranked, resamples, options.seed)
+    fisher = options.method in {Method.FISHER, Method.ALL}
+    return RankingResult(
+        method=options.method, aggregate=options.aggregate if fisher else None,
+        fisher=options.fisher if fisher else None, granularity=options.granularity,
+        precision=options.precision or Precision.FP32, samples=samples, path=None, layers=layers,
+        groups=_groups(scores, units), stability=stability,
+        recommended_k=recommend_k(layers, stability, options.method), head=None, warnings=[],
+        seconds={},
+    )  # fmt: skip
+
+
+def _groups(scores: Scores, units: Sequence[Unit]) -> list[GroupScore]:
+    known = dict(zip([u.name for u in scores.units], scores.values.tolist(), strict=True))
+    if not any(not unit.ranked for unit in scores.units):
+        return []
+    return [
+        GroupScore(name=unit.name, score=known.get(unit.name), parameters=unit.parameters)
+        for unit in units
+        if not unit.ranked
+    ]
+
+
+def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore]:
+    """Best first."""
+    values = scores.values
+    positive = values.clip(min=0)
+    total = float(positive.sum())
+    bounds = None if resamples is None else intervals(scores, resamples)
+    p_top = None if resamples is None else top_k_probabilities(resamples.values)
+    return [
+        LayerScore(
+            rank=rank + 1,
+            name=scores.units[place].name,
+            index=scores.units[place].index or 0,
+            score=float(values[place]),
+            share=float(positive[place]) / total if total > 0 else 0.0,
+            ci=None if bounds is None else bounds[place],
+            p_top_k=None if p_top is None
+            else {str(k + 1): float(row[place]) for k, row in enumerate(p_top)},
+            parameters=scores.units[place].parameters,
+            unbiased=None if scores.unbiased is None else float(scores.unbiased[place]),
+        )
+        for rank, place in enumerate(order_of(values).tolist())
+    ]  # fmt: skip
+
+
+def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Method) -> RecommendedK:
+    """The smallest k whose layers hold half of the total score, and how sure that set is."""
+    if not METHODS[method].weighs:
+        half = (len(layers) + 1) // 2
+        reason = f"half of the layers: {method} orders, it does not weigh"
+        return RecommendedK(k=half, reason=reason)
+    k = recommended([layer.share for layer in layers])
+    if k is None:
+        return RecommendedK(k=len(layers), reason="no score is positive: no layer stands out")
+    reason = "smallest k with at least half of the total score"
+    if stability.ambiguous_k and k in stability.ambiguous_k:
+        reason += "; which layers these are is not certain, more samples may tell"
+    return RecommendedK(k=k, reason=reason)
+
+
+def method_table(scores: Mapping[Method, Scores], options: RankingOptions) -> MethodTable:
+    """Every method's order, and the rank correlation of each pair."""
+    ranked = {
+        method: found.only([place for place, unit in enumerate(found.units) if unit.ranked])
+        for method, found in scores.items()
+    }
+    entries = []
+    for method, found in ranked.items():
+        resamples = resampled(found, options.bootstrap, options.seed)
+        names = [unit.name for unit in found.units]
+        entries.append(
+            MethodScores(
+                method=method,
+                order=[names[place] for place in order_of(found.values).tolist()],
+                scores=dict(zip(names, found.values.tolist(), strict=True)),
+                stability=stability_of(found, resamples, options.seed),
+            )
+        )
+    taus = {
+        str(one): {str(two): kendall_tau(a.values, b.values) for two, b in ranked.items()}
+        for one, a in ranked.items()
+    }
+    return MethodTable(methods=entries, kendall_tau=taus)
+
+
+@dataclass
+class Phases:
+    """Tells the reporter of each phase, and adds up the seconds that it takes."""
+
+    report: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """One phase, or one of several turns of it."""
+        self.report.phase(phase)
+        began = time.perf_counter()
+        yield
+        spent = time.perf_counter() - began
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + spent, 3)
+
+
+@dataclass
+class Heads:
+    """The scores through each head in turn, and how the first head came about."""
+
+    scores: list[dict[Method, Scores]]
+    report: HeadReport | None = None
+    warmup: Warmup | None = None
+    adaptive: AdaptiveReport | None = None
+
+
+def rank_layers(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter | None = None
+) -> RankingResult:
+    """Rank the blocks of a loaded model, or their parts, on the training rows of a dataset.
+
+    The head of ``loaded`` is warmed up in place; the encoder's weights are not changed. In a group
+    of processes (torchrun) each scores its share of the rows and all get the whole result.
+    Raises SurgeryError where the options do not fit the model or the data, ScoresNotFinite,
+    OutOfMemory, and Stopped when the reporter asks for it.
+    """
+    device = next(loaded.model.parameters()).device
+    if options.precision is None and options.scores_in_precision and has_bfloat16(device):
+        options = options.model_copy(update={"precision": Precision.BF16})
+    phases = Phases(report or Quiet())
+    if options.method is Method.PAPER_COMPAT:
+        return _rank_as_released(loaded, data, options, phases)
+    with phases.timed("tokenize"):
+        scorer = open_scorer(loaded, data, options, phases.report)
+        lengths = token_lengths(scorer.sample.encoded, loaded, options.max_length)
+    if METHODS[options.method].needs_head:
+        heads = _score_through_heads(scorer, data, phases)
+    else:
+        with phases.timed("score"):
+            heads = Heads([{options.method: scorer.headless(options.method)}])
+    with phases.timed("bootstrap"):
+        result, main = _ranked_by_mean(heads, scorer)
+    if options.model_prior and result.fisher is not None:
+        with phases.timed("prior"):
+            result.model_prior = model_prior(scorer, heads.warmup, ranked_only(main))
+    result.path, result.head, result.adaptive = scorer.path, heads.report, heads.adaptive
+    result.processes = scorer.sample.share.world
+    result.warnings = scorer.warnings + _warnings(result, options, data)
+    if result.samples:
+        result.lengths = lengths
+        result.warnings += truncation_warnings(lengths, options.max_length)
+    result.seconds = phases.seconds
+    return result
+
+
+def open_scorer(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
+) -> Scorer:
+    """Choose and tokenise the rows that are scored."""
+    encoded = training_rows(loaded, data, options.samples, options.max_length, options.seed)
+    device = next(loaded.model.parameters()).device
+    sample = Sample(encoded, device, options.batch_size, present_share())
+    return Scorer(loaded, sample, data.problem, options, report)
+
+
+def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Heads:
+    """Score through the loaded head, warmed up where it is new, and through further new ones."""
+    loaded, options = scorer.loaded, scorer.options
+    asked = options.head.warmup_epochs
+    epochs = asked if asked is not None else int(bool(loaded.new))
+    heads = Heads([])
+    for number in range(options.head_seeds):
+        with phases.timed("warmup"):
+            if epochs and heads.warmup is None:  # its encoder runs once, however many the heads
+                heads.warmup = _open_warmup(loaded, data, options, phases.report)
+            loss = _prepare_head(scorer, heads.warmup, epochs, number)
+        if heads.report is None:
+            heads.report = HeadReport(
+                source="new" if loaded.new else "checkpoint",
+                warmup_epochs=epochs,
+                warmup_rows=0 if heads.warmup is None else len(heads.warmup),
+                warmup_loss=loss,
+            )
+        with phases.timed("score"):
+            if options.adaptive:
+                scores, heads.adaptive = score_until_certain(scorer)
+                heads.scores.append({Method.FISHER: scores})
+            else:
+                heads.scores.append(scorer.scores())
+    return heads
+
+
+def _prepare_head(scorer: Scorer, warmup: Warmup | None, epochs: int, number: int) -> float | None:
+    """Draw any head but the first anew, and warm it up; the loss of its last epoch."""
+    loaded, seed = scorer.loaded, scorer.options.seed + number
+    if number > 0:
+        renew_head(loaded.model, seed, loaded.new)
+    loss = None if warmup is None else warmup.run(epochs=epochs, seed=seed)
+    same_weights(loaded.model, scorer.sample.share)
+    scorer.head_changed()
+    return loss
+
+
+def _open_warmup(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
+) -> Warmup:
+    count, seed = options.head.warmup_samples, options.seed + 1
+    encoded = training_rows(loaded, data, count, options.max_length, seed)
+    return Warmup(loaded.model, list(loaded.head.values()), encoded, data.problem, report)
+
+
+def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:
+    """Fisher scores on ever more samples, until the top k are certain."""
+    total, world = len(scorer.sample), scorer.sample.share.world
+    order = np.random.default_rng(scorer.options.seed).permutation(total)
+    rounds: list[AdaptiveRound] = []
+    parts: list[Matrix] = []
+    done = 0
+    while True:
+        end = max(FIRST_SAMPLES, 2 * done, world)
+        end = end if end + world <= total else total  # every process has a part in each round
+        found = scorer.fisher(rows=sorted(order[done:end].tolist()))
+        assert found.per_sample is not None
+        parts.append(found.per_sample)
+        done = end
+        scores = from_samples(found.units, np.concatenate(parts))
+        rounds.append(_certainty(ranked_only(scores), scorer.options))
+        certain = rounds[-1].probability >= CERTAIN
+        if certain or done == total:
+            return scores, AdaptiveReport(certain=certain, rounds=rounds)
+
+
+def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
+    resamples = resampled(scores, options.bootstrap, options.seed)
+    assert resamples is not None and scores.per_sample is not None  # noqa: PT018
+    values = scores.values
+    shares = values[order_of(values)] / (values.sum() or 1.0)
+    k = recommended(shares.tolist()) or len(values)
+    probability = top_k_set_probability(values, resamples.values, k)
+    return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
+
+
+def _ranked_by_mean(heads: Heads, scorer: Scorer) -> tuple[RankingResult, Scores]:
+    """The ranking by the mean of the scores over the heads, and that mean.
+
+    Where all methods are asked for, it goes by Fisher, and the table of all is part of it.
+    """
+    options = scorer.options
+    by_all = options.method is Method.ALL
+    main = Method.FISHER if by_all else options.method
+    scores = {
+        method: average([head[method] for head in heads.scores]) for method in heads.scores[0]
+    }
+    rows = len(scorer.sample) if METHODS[main].reads_data else 0
+    scored = scores[main].per_sample
+    samples = rows if scored is None else len(scored)
+    result = ranked_result(scores[main], scorer.units, options, samples)
+    if by_all:
+        result.methods = method_table(scores, options)
+    if len(heads.scores) > 1:
+        result.head_spread = _spread(result, [head[main] for head in heads.scores])
+    return result, scores[main]
+
+
+def _spread(result: RankingResult, heads: Sequence[Scores]) -> HeadSpread:
+    """How far the heads disagree; the layers of the result get their deviations."""
+    scores = [ranked_only(head) for head in heads]
+    deviations = np.std([head.values for head in scores], axis=0, ddof=1)
+    by_name = {u.name: float(d) for u, d in zip(scores[0].units, deviations, strict=True)}
+    for layer in result.layers:
+        layer.head_std = by_name[layer.name]
+    taus = [kendall_tau(a.values, b.values) for a, b in combinations(scores, 2)]
+    known = [tau for tau in taus if tau is not None]
+    return HeadSpread(
+        heads=len(heads),
+        kendall_tau_mean=float(np.mean(known)) if known else None,
+        kendall_tau_min=min(known) if known else None,
+    )
+
+
+def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) -> list[str]:
+    """What a reader should know of the head and of the number of rows."""
+    found = []
+    head, classes, samples = result.head, len(data.labels), result.samples
+    if head and head.source == "new" and head.warmup_epochs == 0:
+        found.append(
+            "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+        )
+    if 0 < samples < options.samples and result.adaptive is None:
+        found.append(f"the train split has {samples} rows; each was scored once")
+    if head and classes > 1 and head.warmup_epochs and head.warmup_rows < 10 * classes:
+        found.append("fewer than ten warm-up rows a class")
+    return found
+
+
+def _rank_as_released(
+    loaded: LoadedModel, data: TaskData, options: RankingOptions, phases: Phases
+) -> RankingResult:
+    """The paper's released computation; see `surgery.ranking.paper`."""
+    with phases.timed("score"):
+        scores, plan = paper_scores(loaded, data, phases.report)
+    result = ranked_result(scores, scores.units, options, min(len(data.validation), ROWS))
+    result.path, result.seconds = plan.path, phases.seconds
+    result.warnings = [
+        *plan.warnings,
+        (
+            "paper_compat repeats the paper's released code: raw logits, padding attended to, "
+            "and validation rows, which a selection should not see"
+        ),
+    ]
+    return result

@@ -1,0 +1,180 @@
+"""The rows that are scored: tokenised once, batched by length, shared out among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from surgery.data.tokens.cache import encode_split
+from surgery.data.tokens.dataset import (
+    BATCH_TOKENS,
+    IGNORED,
+    Batch,
+    Encoded,
+    TaskData,
+    batches_by_length,
+    choose_rows,
+    on_device,
+    sample_numbers,
+)
+from surgery.errors import OutOfMemory
+from surgery.io.library_errors import is_out_of_memory
+from surgery.models.blocks import model_inputs
+from surgery.models.distributed import Share
+from surgery.models.loading import LoadedModel
+from surgery.models.memory import available_bytes
+
+Result = TypeVar("Result")
+GPU_TOKENS = 262_144  # a batch at most: past that a GPU gains nothing
+FREE_SHARE = 0.6  # of the free memory: the estimate is from one row
+
+
+def training_rows(
+    loaded: LoadedModel, data: TaskData, count: int, max_length: int, seed: int
+) -> Encoded:
+    """So many training rows, or all that there are, chosen by the seed and tokenised."""
+    rows = choose_rows(len(data.train), count, seed)
+    return encode_split(data, "train", loaded.tokenizer, max_length, rows)
+
+
+@dataclass
+class Sample:
+    """Rows 0 to N − 1 of ``encoded`` are the samples; ``tokens`` is the budget of a batch."""
+
+    encoded: Encoded
+    device: torch.device
+    batch_size: int | None = None
+    share: Share = field(default_factory=Share)
+    tokens: int = BATCH_TOKENS
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def whole(self) -> Sample:
+        """The same rows, all of them this process's own."""
+        return replace(self, share=Share())
+
+    def halves(self) -> tuple[list[int], list[int]]:
+        """Two disjoint halves of the samples; rows are in random order, numbers take turns."""
+        numbers = list(range(len(self)))
+        return numbers[::2], numbers[1::2]
+
+    def batches(self, rows: Sequence[int] | None = None) -> Iterator[Batch]:
+        """This process's batches of all samples or of some, on the device, longest first.
+
+        ``sample`` holds their numbers.
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
+        groups = batches_by_length(
+            self.encoded.lengths[chosen], self.batch_size, self.tokens,
+            self.share.most_rows(len(chosen)),
+        )  # fmt: skip
+        for group in self.share.own(groups):
+            numbers = chosen[group].tolist()
+            batch = self.encoded.batch(numbers)
+            yield on_device(batch, self.device) | {"sample": torch.tensor(numbers)}
+
+    def fit_to_memory(self, model: nn.Module) -> None:
+        """On a GPU, set the budget by what one row needs; elsewhere the default is the fastest."""
+        if self.device.type != "cuda" or self.batch_size is not None:
+            return
+        longest = int(np.argmax(self.encoded.lengths))
+        batch = self.encoded.batch([longest])
+        moved = on_device(batch, self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        # With gradients on, as in scoring: what the backward pass needs is kept.
+        model.requires_grad_(True)
+        logits = model(**model_inputs(model, moved)).logits
+        used = torch.cuda.max_memory_allocated(self.device) - before
+        del logits
+        tokens = moved["input_ids"].numel()
+        fitting = int(FREE_SHARE * available_bytes(self.device) / max(1, used) * tokens)
+        self.tokens = max(tokens, min(GPU_TOKENS, fitting))
+
+    def scored(self, score: Callable[[], Result]) -> Result:
+        """Score, beginning again with half the budget whenever memory runs out.
+
+        Raises OutOfMemory when a single row does not fit, or the batch size was given.
+        """
+        while True:
+            try:
+                return score()
+            except (RuntimeError, MemoryError) as error:
+                longest = int(self.encoded.lengths.max())
+                if not is_out_of_memory(error):
+                    raise
+                fixed = self.batch_size is not None or self.share.world > 1  # all must agree
+                if fixed or self.tokens <= longest:
+                    raise OutOfMemory(self._advice(longest)) from error
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.tokens //= 2
+
+    def _advice(self, longest: int) -> str:
+        if self.batch_size is not None and self.batch_size > 1:
+            smaller = self.batch_size // 2
+            return f"the device ran out of memory; try batch_size {smaller}, or leave it out"
+        if self.share.world > 1:
+            return "a device ran out of memory; give a batch_size, or a smaller max_length"
+        return (
+            f"one row of {longest} tokens does not fit into the device's memory; "
+            f"lower max_length below {longest}, or use a smaller model"
+        )
+
+
+def with_shuffled_labels(batches: Sequence[Batch], seed: int) -> list[Batch]:
+    """The same batches with the labels dealt out anew among all their rows (or tagged tokens).
+
+    By the samples' numbers, whatever the batches are.
+    """
+    labels = [batch["labels"].cpu().clone() for batch in batches]
+    rows = [labels[place][row] for _, place, row in sorted(_rows(batches))]
+    tagged = [row != IGNORED for row in rows]
+    dealt = torch.cat([row[has] for row, has in zip(rows, tagged, strict=True)])
+    dealt = dealt[torch.randperm(len(dealt), generator=torch.Generator().manual_seed(seed))]
+    parts = dealt.split([int(has.sum()) for has in tagged])
+    for row, has, part in zip(rows, tagged, parts, strict=True):
+        row.masked_scatter_(has, part)  # rows are views of the copies
+    return [
+        {**batch, "labels": own.to(batch["labels"].device)}
+        for batch, own in zip(batches, labels, strict=True)
+    ]
+
+
+def with_shuffled_tokens(
+    batches: Sequence[Batch], special_ids: Sequence[int], seed: int
+) -> list[Batch]:
+    """The same batches with the tokens of each text in random order; special ones stay.
+
+    The order is a function of seed and sample number alone.
+    """
+    copies = [batch["input_ids"].cpu().clone() for batch in batches]
+    special = torch.tensor(list(special_ids))
+    for number, place, row in _rows(batches):
+        generator = np.random.default_rng((seed, number))
+        mask = batches[place]["attention_mask"][row].cpu() > 0
+        texts = copies[place][row].view(-1, mask.shape[-1])
+        for text, free in zip(
+            texts, mask.view_as(texts) & ~torch.isin(texts, special), strict=True
+        ):
+            order = torch.from_numpy(generator.permutation(int(free.sum())))
+            text[free] = text[free][order]
+    return [
+        {**batch, "input_ids": own.to(batch["input_ids"].device)}
+        for batch, own in zip(batches, copies, strict=True)
+    ]
+
+
+def _rows(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
+    """Number of the sample, place of its batch, and row in it; without numbers, in order."""
+    found: list[tuple[int, int, int]] = []
+    for place, batch in enumerate(batches):
+        numbers = sample_numbers(batch, len(found))
+        found += [(number, place, row) for row, number in enumerate(numbers)]
+    return found

@@ -1,0 +1,310 @@
+"""Which layers, or parts of layers, a selection means, and how other tools write that choice."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from itertools import accumulate, islice
+from typing import Any, Literal, Protocol, TypeVar
+
+from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch, nearest
+from surgery.models.layers import ATTENTION, SUBLAYERS
+from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
+from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
+from surgery.schemas.resolved import LayerInfo, ResolvedSelection
+from surgery.schemas.selection import SelectionSpec
+
+ROUNDING = 1e-12  # of a share that is reached; as recommended_k has it
+
+Format = Literal["json", "regex", "peft", "axolotl"]
+
+
+class Part(Protocol):
+    """What is chosen: a layer or a part of one, under its name inside the encoder."""
+
+    @property
+    def name(self) -> str:
+        """Such as ``encoder.layer.4`` or ``encoder.layer.4.attention``."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+def choose_layers(
+    selection: SelectionSpec,
+    layers: Sequence[P],
+    ranking: RankingResult | None = None,
+    included: int = 0,
+) -> list[P]:
+    """What trains beside the head, bottom to top.
+
+    ``layers`` are all of the model's at the selection's granularity, bottom to top; ``included``
+    counts the parameters of what `include` names, which `max_parameters` has to hold too. A
+    granularity that the selection leaves open is the ranking's, else whole layers.
+
+    Raises SelectionMismatch when the selection cannot be met by these layers (more than there are,
+    unknown names, a ranking of other layers), SelectionEmpty when it matches none.
+    """
+    granularity = granularity_of(selection, ranking)
+    match selection.policy:
+        case Policy.ALL:
+            return list(layers)
+        case Policy.HEAD_ONLY:
+            return []
+        case Policy.LAYERS:
+            return _named(selection.layers or [], layers, granularity)
+        case policy if POLICIES[policy].needs_ranking:
+            check_reachable(selection, layers, granularity, included)
+            if ranking is None:
+                raise SelectionMismatch(f"policy {policy} needs a ranking")
+            check_ranking(ranking, layers, granularity)
+            chosen = {layer.name for layer in _by_score(selection, ranking, included)}
+            return [layer for layer in layers if layer.name in chosen]
+        case _:
+            check_reachable(selection, layers, granularity, included)
+            return _by_place(selection, layers)
+
+
+def ranking_options(selection: SelectionSpec) -> RankingOptions:
+    """Of the ranking to compute where none is named: those given, else the defaults."""
+    if isinstance(selection.ranking, RankingOptions):
+        return selection.ranking
+    return RankingOptions(granularity=selection.granularity or Granularity.LAYER)
+
+
+def granularity_of(selection: SelectionSpec, ranking: RankingResult | None = None) -> Granularity:
+    """What the selection chooses among: as it says, else what the ranking ranks, else layers."""
+    if selection.granularity is None and ranking is not None:
+        return ranking.granularity
+    return ranking_options(selection).granularity
+
+
+def resolved_choice(
+    chosen: Sequence[Part],
+    granularity: Granularity,
+    ranking: RankingResult | None = None,
+    included: int = 0,
+) -> ResolvedSelection:
+    """How a job remembers what it trains, and the scores that it was chosen by, if any."""
+    weighs = ranking is not None and METHODS[Method(ranking.method)].weighs
+    scored = ranking.layers if ranking is not None and weighs else None
+    return ResolvedSelection(
+        granularity=granularity,
+        layers=[layer.name for layer in chosen],
+        selected_parameters=sum(layer.parameters for layer in chosen) + included,
+        scores=None if scored is None else {layer.name: layer.score for layer in scored},
+    )
+
+
+def check_reachable(
+    selection: SelectionSpec, layers: Sequence[Part], granularity: Granularity, included: int = 0
+) -> None:
+    """Refuse what no ranking could meet. Raises SelectionMismatch or SelectionEmpty."""
+    k, budget = selection.k, selection.max_parameters
+    if k is not None and k > len(layers):
+        raise SelectionMismatch(
+            f"k is {k}, but the model has {len(layers)} {_PLURAL[granularity]}",
+            [Fault(f"at most {len(layers)}", pointer="/selection/k")],
+        )
+    if budget is None:
+        return
+    least = included + min(layer.parameters for layer in layers)
+    if least > budget:
+        beside = f" beside the {included:,} of what `include` names" if included else ""
+        raise SelectionEmpty(
+            f"no {_SINGULAR[granularity]} fits into {budget:,} parameters{beside}",
+            [Fault(f"at least {least:,}", pointer="/selection/max_parameters")],
+        )
+
+
+_SINGULAR = {
+    Granularity.LAYER: "layer", Granularity.SUBLAYER: "sublayer", Granularity.TENSOR: "tensor",
+}  # fmt: skip
+_PLURAL = {granularity: f"{name}s" for granularity, name in _SINGULAR.items()}
+
+
+def _by_place(selection: SelectionSpec, layers: Sequence[P]) -> list[P]:
+    k = selection.k or 0
+    if selection.policy is Policy.FIRST_K:
+        return list(layers[:k])
+    if selection.policy is Policy.LAST_K:
+        return list(layers[-k:])
+    chosen = random.Random(selection.seed).sample(range(len(layers)), k)  # noqa: S311
+    return [layers[place] for place in sorted(chosen)]
+
+
+def _by_score(
+    selection: SelectionSpec, ranking: RankingResult, included: int
+) -> Sequence[LayerScore]:
+    """Best first, ties in the order of the ranking."""
+    ranked = ranking.layers
+    match selection.policy:
+        case Policy.TOP_SHARE:
+            return _top_share(selection.share or 0.0, ranking)
+        case Policy.MAX_PARAMETERS:
+            return _fitting((selection.max_parameters or 0) - included, ranked)
+        case Policy.BOTTOM_K:
+            return ranked[-(selection.k or 0) :]
+        case _:
+            return ranked[: selection.k]
+
+
+def _top_share(share: float, ranking: RankingResult) -> Sequence[LayerScore]:
+    """The fewest of the ranking that hold the share; a negative score counts as none."""
+    if not METHODS[Method(ranking.method)].weighs:
+        raise SelectionMismatch(
+            f"policy top_share adds up scores, and method {ranking.method} gives an order only",
+            [Fault("use top_k, or a ranking by another method", pointer="/selection/policy")],
+        )
+    held = list(accumulate(max(layer.score, 0.0) for layer in ranking.layers))
+    total = held[-1]
+    if total <= 0:
+        raise SelectionEmpty(
+            "no score of the ranking is above zero, so none holds a share of them",
+            [Fault("use top_k, or a ranking by another method", pointer="/selection/policy")],
+        )
+    enough = next(n for n, sum_ in enumerate(held, 1) if sum_ >= (share - ROUNDING) * total)
+    return ranking.layers[:enough]
+
+
+def _fitting(budget: int, ranked: Sequence[LayerScore]) -> Sequence[LayerScore]:
+    """Down the ranking, each that still fits."""
+    chosen = []
+    for layer in ranked:
+        if layer.parameters <= budget:
+            chosen.append(layer)
+            budget -= layer.parameters
+    return chosen
+
+
+def check_ranking(
+    ranking: RankingResult, layers: Sequence[Part], granularity: Granularity = Granularity.LAYER
+) -> None:
+    """A ranking must speak of exactly these layers. Raises SelectionMismatch."""
+    if ranking.granularity is not granularity:
+        raise SelectionMismatch(
+            f"the selection is of {_PLURAL[granularity]}, and the ranking of "
+            f"{_PLURAL[ranking.granularity]}",
+            [
+                Fault(
+                    f"set granularity to {ranking.granularity}, or name a ranking of "
+                    f"{_PLURAL[granularity]}",
+                    pointer="/selection/granularity",
+                )
+            ],
+        )
+    if {layer.name for layer in ranking.layers} != {layer.name for layer in layers}:
+        raise SelectionMismatch(
+            "the ranking is of another model: its layers are "
+            f"{ranking.layers[0].name} and others, this model's are {layers[0].name} and others",
+            [Fault("name a ranking of the same model", pointer="/selection/ranking")],
+        )
+
+
+def _named(wanted: Sequence[str | int], layers: Sequence[P], granularity: Granularity) -> list[P]:
+    names = [layer.name for layer in layers]
+    places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
+    if granularity is Granularity.LAYER:
+        places |= {place: place for place in range(len(names))}
+    unknown = ((place, want) for place, want in enumerate(wanted) if want not in places)
+    faults = [
+        Fault(
+            f"no {_SINGULAR[granularity]} {want!r}{_hint(want, names, granularity)}",
+            pointer=f"/selection/layers/{place}",
+        )
+        for place, want in islice(unknown, MAX_FAULTS)
+    ]
+    if faults:
+        raise SelectionMismatch(
+            f"the model has {len(names)} {_PLURAL[granularity]}, {names[0]} to {names[-1]}", faults
+        )
+    if not wanted:
+        raise SelectionEmpty
+    return [layers[place] for place in sorted({places[want] for want in wanted})]
+
+
+def _hint(want: str | int, names: list[str], granularity: Granularity) -> str:
+    if isinstance(want, int):
+        finer = granularity is not Granularity.LAYER
+        return "; finer parts have names only" if finer else f"; indices are 0 to {len(names) - 1}"
+    near = nearest(want, names)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def selection_view(
+    layers: Sequence[LayerInfo], form: Format, granularity: Granularity = Granularity.LAYER
+) -> dict[str, Any]:
+    """The choice as a regular expression, a PEFT or an Axolotl setting, or plain JSON.
+
+    Raises SelectionEmpty where nothing is chosen, and SelectionMismatch for a choice that PEFT's
+    setting cannot express.
+    """
+    names = [layer.name for layer in layers]
+    if not layers and form != "json":
+        raise SelectionEmpty(f"no layer is selected: there is nothing to write as {form}")
+    if form == "regex":
+        return {"regex": _pattern(names, granularity)}
+    if form == "peft":
+        return _peft(names, granularity)
+    if form == "axolotl":
+        return {"unfrozen_parameters": [_axolotl(_pattern([n], granularity)) for n in names]}
+    return {"layers": [layer.model_dump() for layer in layers]}
+
+
+def _pattern(names: Sequence[str], granularity: Granularity) -> str:
+    """Matches the parameters of exactly these: ``layer.1`` is not ``layer.11``."""
+    if granularity is Granularity.LAYER:
+        return rf"^(?:.*\.)?(?:{_any(names)})\."
+    if granularity is Granularity.TENSOR:
+        return rf"^(?:.*\.)?(?:{_any(names)})$"
+    held = {part: [n.removesuffix(f".{part}") for n in names if n.endswith(f".{part}")]
+            for part in SUBLAYERS}  # fmt: skip
+    looks = {"attention": f"(?={ATTENTION})", "feed_forward": f"(?!{ATTENTION})"}
+    inner = "|".join(rf"(?:{_any(held[p])})\.{looks[p]}" for p in SUBLAYERS if held[p])
+    return rf"^(?:.*\.)?(?:{inner})"
+
+
+def _axolotl(pattern: str) -> str:
+    """As Axolotl reads it: it escapes every dot itself, but for that of ``.+``."""
+    return pattern.replace(".*", ".+").replace(r"\.", ".")
+
+
+def _any(names: Sequence[str]) -> str:
+    return "|".join(re.escape(name) for name in names)
+
+
+def _peft(names: Sequence[str], granularity: Granularity) -> dict[str, Any]:
+    """``LoraConfig(**this)`` adapts these layers only."""
+    pointer = "/format"
+    if granularity is not Granularity.LAYER:
+        raise SelectionMismatch(
+            f"PEFT's layers_to_transform names whole layers, and the ranking is of {granularity}s",
+            [Fault("use regex, or a ranking of layers", pointer=pointer)],
+        )
+    lists = {name.rpartition(".")[0] for name in names}
+    if len(lists) > 1:
+        raise SelectionMismatch(
+            "PEFT's layers_to_transform names layers of one list, and this model has several: "
+            + ", ".join(sorted(lists)),
+            [Fault("use regex", pointer=pointer)],
+        )
+    return {
+        "layers_to_transform": [int(name.rpartition(".")[2]) for name in names],
+        "layers_pattern": _list_pattern(lists.pop()),
+    }
+
+
+def _list_pattern(name: str) -> str:
+    """The last name of a list's path, and all from before its first index where it has one.
+
+    Among ALBERT's groups each has a list of the same last name. PEFT wants a name before the
+    pattern, which a path without the task model's prefix must not use up.
+    """
+    parts = name.split(".")
+    first = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[first - 1 :])

@@ -1,0 +1,165 @@
+"""How far a ranking can be trusted: resamples, halves of the samples, agreement of two orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from surgery.evaluation.statistics import kendall
+from surgery.ranking.scores import Matrix, Scores
+from surgery.schemas.ranking import Stability
+
+Order = np.ndarray[Any, np.dtype[np.intp]]
+CERTAIN = 0.95  # a top-k set that recurs in fewer resamples is called ambiguous
+BOOTSTRAP_CELLS = 20_000_000  # weights drawn at once: 160 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """B samples drawn with replacement: their scores, and the scores' own standard errors, (B, U).
+
+    ``error`` (U,) is that of the sample itself.
+    """
+
+    values: Matrix
+    errors: Matrix
+    error: Matrix
+
+
+def resampled(scores: Scores, resamples: int, seed: int) -> Resamples | None:
+    """Scores of samples drawn with replacement; None where no sample has a score.
+
+    A score is a ratio of means, R = x̄ / w̄ with w = 1 for a plain mean. Its standard error is that
+    of the mean of x − R w, over w̄ (the delta method; exact for a plain mean).
+    """
+    if resamples == 0 or scores.per_sample is None:
+        return None
+    samples, units = scores.per_sample.shape
+    weights = np.ones(samples) if scores.weights is None else scores.weights
+    weight = weights[:, None]
+    left = scores.per_sample - weight * scores.values
+    # One draw for all: numerator, denominator and error of a resample belong together.
+    columns = np.hstack([left, left * weight, left**2, weight, weight**2])
+    means = bootstrap_means(columns, resamples, seed)
+    first, crossed, squared = np.split(means[:, : 3 * units], 3, axis=1)
+    below = means[:, -2:-1]
+    shift = first / below
+    spread = squared - 2 * shift * crossed + shift**2 * means[:, -1:]
+    errors = np.sqrt(spread.clip(min=0) / samples) / below
+    error = np.sqrt((left**2).mean(0) / samples) / weights.mean()
+    return Resamples(scores.values + shift, errors, error)
+
+
+def intervals(scores: Scores, resamples: Resamples) -> list[tuple[float, float] | None]:
+    """The 95 % bootstrap-t interval of each score; None where the samples are too few for one.
+
+    Squared gradients are skewed, and a percentile interval then holds the true score too rarely: in
+    samples of 32 from a real encoder, 91 to 93 % of the time, where this one holds it 94 to 95 %.
+    A resample says how many of *its own* standard errors it lies from the score (Hall, "Theoretical
+    Comparison of Bootstrap Confidence Intervals", Annals of Statistics 1988).
+    """
+    shift = resamples.values - scores.values
+    # A resample of one row drawn again and again has an error of zero, but for rounding.
+    known = resamples.errors > 1e-6 * resamples.error
+    steps = np.copysign(np.inf, shift)
+    np.divide(shift, resamples.errors, out=steps, where=known)
+    equal = resamples.error <= 1e-12 * np.abs(scores.values)  # all samples, but for rounding
+    steps[(shift == 0) | equal] = 0
+    ends = np.quantile(steps, (0.975, 0.025), axis=0, method="inverted_cdf")
+    bounds = scores.values - ends * resamples.error
+    positive = scores.per_sample is not None and bool((scores.per_sample >= 0).all())
+    floor = 0.0 if positive else -np.inf
+    return [
+        (max(low, floor), high) if isfinite(low) and isfinite(high) else None
+        for low, high in bounds.T.tolist()
+    ]
+
+
+def bootstrap_means(matrix: Matrix, resamples: int, seed: int) -> Matrix:
+    """Column means over rows drawn with replacement, (B, U)."""
+    samples = len(matrix)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, BOOTSTRAP_CELLS // samples)
+    parts = []
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        weights = generator.multinomial(samples, np.full(samples, 1 / samples), size=size)
+        parts.append(weights @ matrix / samples)
+    return np.concatenate(parts)
+
+
+def order_of(values: Matrix) -> Order:
+    """Places from the highest score down; of equal ones the first comes first."""
+    return np.argsort(-values, axis=-1, kind="stable")
+
+
+def top_k_probabilities(resamples: Matrix) -> Matrix:
+    """P(unit among the top k), (U, U): row k − 1, column unit."""
+    ranks = np.argsort(order_of(resamples), axis=1)
+    return np.stack([(ranks < k).mean(0) for k in range(1, resamples.shape[1] + 1)])
+
+
+def top_k_set_probability(values: Matrix, resamples: Matrix, k: int) -> float:
+    """How often exactly the top k of ``values`` are the top k of a resample."""
+    mine = np.sort(order_of(values)[:k])
+    theirs = np.sort(order_of(resamples)[:, :k], axis=1)
+    return float((theirs == mine).all(1).mean())
+
+
+def stability_of(scores: Scores, resamples: Resamples | None, seed: int) -> Stability:
+    """What resamples and halves tell of the order."""
+    tau = split_half_tau(scores, seed)
+    if resamples is None:
+        return Stability(split_half_kendall_tau=tau, rank_confidence=None, ambiguous_k=None)
+    order = order_of(scores.values)
+    shares = {
+        k: top_k_set_probability(scores.values, resamples.values, k) for k in range(1, len(order))
+    }
+    return Stability(
+        split_half_kendall_tau=tau,
+        rank_confidence=float((order_of(resamples.values) == order).all(1).mean()),
+        ambiguous_k=[k for k, share in shares.items() if share < CERTAIN],
+    )
+
+
+def split_half_tau(scores: Scores, seed: int) -> float | None:
+    """Kendall's τ-b between the rankings by two random halves of the samples."""
+    if scores.per_sample is None:
+        return scores.halves and kendall_tau(*scores.halves)
+    samples = len(scores.per_sample)
+    order = np.random.default_rng(seed).permutation(samples)
+    middle = samples // 2
+    if middle == 0:  # one sample: there is no second half
+        return None
+    weights = np.ones(samples) if scores.weights is None else scores.weights
+    first, second = (
+        scores.per_sample[half].mean(0) / weights[half].mean()
+        for half in (order[:middle], order[middle:])
+    )
+    return kendall_tau(first, second)
+
+
+def kendall_tau(first: Any, second: Any) -> float | None:
+    """τ-b of two score vectors; None where one is constant or they are too short."""
+    tau = kendall(np.asarray(first).tolist(), np.asarray(second).tolist())
+    return None if tau is None else round(tau, 12)
+
+
+def top_k_overlap(first: Matrix, second: Matrix) -> dict[str, float]:
+    """For each k, the share of the top k that two score vectors have in common."""
+    ours, theirs = order_of(first), order_of(second)
+    return {
+        str(k): len(set(ours[:k].tolist()) & set(theirs[:k].tolist())) / k
+        for k in range(1, len(ours) + 1)
+    }
+
+
+def recommended(shares: Sequence[float]) -> int | None:
+    """The smallest k whose units, best first, hold half of the total; None if all are zero."""
+    held = np.cumsum(shares)
+    enough = np.nonzero(held >= 0.5 - 1e-12)[0]
+    return int(enough[0]) + 1 if len(enough) and held[-1] > 0 else None

@@ -1,0 +1,265 @@
+"""A dataset as a request names and describes it, and as a report describes it once read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from surgery.schemas import Strict
+from surgery.schemas.enums import Problem
+from surgery.schemas.fields import WORD
+
+HUB_DATASET_PATTERN = rf"^{WORD}(?:/{WORD})?$"
+NAME_PATTERN = rf"^{WORD}$"
+
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+PartName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=96)]
+MAX_CHOICES = 64
+LabelNames = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]],
+    Field(
+        min_length=2,
+        max_length=1000,
+        description="Class or tag names in index order, where the data hold indices.",
+    ),
+]
+
+_PARTS = {
+    Problem.CLASSIFICATION: ("text", "text_pair", "label"),
+    Problem.REGRESSION: ("text", "text_pair", "label"),
+    Problem.MULTIPLE_CHOICE: ("text", "text_pair", "choices", "label"),
+    Problem.TOKEN_CLASSIFICATION: ("tokens", "label"),
+}
+_NEEDED = {
+    Problem.CLASSIFICATION: "text",
+    Problem.REGRESSION: "text",
+    Problem.MULTIPLE_CHOICE: "choices",
+    Problem.TOKEN_CLASSIFICATION: "tokens",
+}
+
+WORD_BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+EXAMPLES = 5  # rows named of each finding
+
+FindingCode = Literal[
+    "half_empty_texts",
+    "long_texts",
+    "repeated_texts",
+    "texts_in_both_splits",
+    "conflicting_labels",
+    "repeated_ids",
+    "unbalanced_classes",
+    "single_row_classes",
+    "unevaluated_labels",
+    "untrained_labels",
+    "unused_labels",
+    "mixed_labels",
+    "constant_label",
+    "missing_label_marks",
+    "similar_labels",
+    "numbers_as_words",
+    "many_numbers",
+    "lists_as_labels",
+    "f1_of_frequent_class",
+    "unmeasured_entities",
+    "invisible_words",
+    "unread_columns",
+    "first_choice_never_right",
+]
+
+
+class Columns(Strict):
+    """Which column of a table plays which part."""
+
+    text: ColumnName | None = Field(
+        None, description="The text, the first text of a pair, or the context of a choice."
+    )
+    text_pair: ColumnName | None = Field(
+        None, description="The second text of a pair, or the question about the context."
+    )
+    choices: (
+        ColumnName | Annotated[list[ColumnName], Field(min_length=2, max_length=MAX_CHOICES)] | None
+    ) = Field(
+        None,
+        description="For multiple choice: the column of lists, or one column for each choice.",
+    )
+    tokens: ColumnName | None = Field(
+        None, description="For token classification: the column of lists of words."
+    )
+    label: ColumnName | None = Field(
+        None,
+        description="The class, the number to predict, the right choice (its index from 0, or "
+        "its text), or the list of tags.",
+    )
+
+    @model_validator(mode="after")
+    def _choices_differ(self) -> Columns:
+        if isinstance(self.choices, list) and len(set(self.choices)) < len(self.choices):
+            raise ValueError("choices names a column twice")
+        return self
+
+    def named(self) -> list[tuple[str, str]]:
+        """Each named column after its place in this object, as in ("choices/0", "ending0")."""
+        found = []
+        for part, names in self.model_dump(exclude_none=True).items():
+            if isinstance(names, list):
+                found += [(f"{part}/{place}", name) for place, name in enumerate(names)]
+            else:
+                found.append((part, names))
+        return found
+
+    def misplaced(self, problem: Problem) -> str | None:
+        """A part that is named and means nothing to the problem."""
+        parts = self.model_dump(exclude_none=True)
+        return next((part for part in parts if part not in _PARTS[problem]), None)
+
+
+def check_label_names(names: list[str], problem: Problem) -> None:
+    """Raise ValueError unless the names are distinct and the problem has classes to name."""
+    if problem not in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}:
+        raise ValueError(f"labels mean nothing to problem {problem.value}; leave them out")
+    if len(set(names)) < len(names):
+        raise ValueError("two of the labels are equal; give each class a name of its own")
+
+
+class UploadSpec(Strict):
+    """What an upload says about itself; the rest is inferred."""
+
+    columns: Columns | None = Field(None, description="Inferred where left out.")
+    problem: Problem | None = Field(
+        None, description="What is predicted from a row; inferred where left out."
+    )
+    labels: LabelNames | None = None
+    seed: int = Field(
+        0,
+        description="Seed of which tenth of the rows is set aside where there is no validation "
+        "file.",
+    )
+
+
+class HubDataset(Strict):
+    """A dataset on the Hugging Face Hub, or in the mirror under the same id."""
+
+    hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN, max_length=200)] = Field(
+        description="Dataset id on the Hub.", examples=["nyu-mll/glue"]
+    )
+    config: PartName | None = Field(None, description="Which of the dataset's configurations.")
+    revision: PartName | None = Field(
+        None, description="A branch, a tag or a commit; the newest where left out."
+    )
+    train: PartName = Field("train", description="The split to train on.")
+    validation: PartName = Field("validation", description="The split to evaluate on.")
+    columns: Columns = Columns(text="text", label="label")
+    problem: Problem = Problem.CLASSIFICATION
+    labels: LabelNames | None = None
+
+    @model_validator(mode="after")
+    def _columns_named(self) -> HubDataset:
+        needed = _NEEDED[self.problem]
+        if getattr(self.columns, needed) is None or self.columns.label is None:
+            raise ValueError(
+                f"columns.{needed} and columns.label must both be named for a Hub dataset"
+                f" of problem {self.problem.value}"
+            )
+        misplaced = self.columns.misplaced(self.problem)
+        if misplaced is not None:
+            raise ValueError(f"columns.{misplaced} means nothing to problem {self.problem.value}")
+        if self.labels is not None:
+            check_label_names(self.labels, self.problem)
+        return self
+
+
+DatasetRef = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=120)] | HubDataset,
+    Field(
+        description="A preset (`glue/cola`), an upload's id (`ds_…`), or a Hub reference.",
+        examples=["glue/cola"],
+    ),
+]
+
+
+class Place(BaseModel):
+    """A row of a file, counted from 1, without the header."""
+
+    file: str
+    row: int
+
+
+class Example(Place):
+    """A row that shows what was found."""
+
+    same_as: Place | None = Field(None, description="The earlier row that it is like.")
+
+
+class Finding(BaseModel):
+    """Something that is no error but worth knowing."""
+
+    code: FindingCode
+    detail: str
+    count: int = Field(description="Rows, or labels, of which this is so.")
+    examples: list[Example] = Field(description=f"The first of them, {EXAMPLES} at most.")
+
+
+class TextLengths(BaseModel):
+    """How long the texts of train are: a pair together, a text with its longest choice."""
+
+    unit: Literal["words"] = "words"
+    bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
+    train: list[int] = Field(description="Rows in each bin.")
+    longest: int = Field(0, description="Words of the longest text of either split.")
+    longest_at: Place | None = None
+
+
+class Duplicates(BaseModel):
+    """Rows whose texts (choices, words) are equal, letter for letter."""
+
+    within_train: int = Field(description="Rows of train that repeat an earlier one.")
+    train_and_validation: int = Field(description="Rows of validation whose text train has too.")
+    conflicting_labels: int = Field(description="Texts that occur with different labels.")
+
+
+class DatasetReport(BaseModel):
+    """What reading a dataset found."""
+
+    problem: Problem
+    columns: Columns
+    inferred: list[Literal["columns", "problem", "validation"]]
+    labels: list[str] = Field(
+        description="Names in index order; the choices' places for multiple choice; "
+        "empty for regression."
+    )
+    rows: dict[str, int]
+    label_counts: dict[str, dict[str, int]] | None = Field(
+        description="Rows of each label; words of each tag for token classification."
+    )
+    label_range: dict[str, tuple[float, float]] | None
+    text_lengths: TextLengths
+    duplicates: Duplicates
+    warnings: list[str] = Field(description="The findings in words.")
+    findings: list[Finding] = []
+    fingerprint: str
+
+
+class SplitLengths(BaseModel):
+    """How long the rows of a split are before they are cut; of choices, the longest counts."""
+
+    rows: int = Field(
+        description="Rows counted: a ranking's sample, or all of the split in a fine-tune."
+    )
+    counts: list[int] = Field(description="Rows in each bin.")
+    longest: int
+    truncated: float = Field(description="Share of rows that the job's `max_length` cut.")
+
+
+class TokenLengths(SplitLengths):
+    """How long the training rows are and, in a fine-tune, those of validation."""
+
+    unit: Literal["tokens"] = "tokens"
+    bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
+    suggested_max_length: int = Field(
+        description="The smallest of 32, 64, 128, … that cuts at most 1 % of the rows of each "
+        "split, or the largest that the model takes."
+    )
+    validation: SplitLengths | None = Field(
+        None, description="Of a fine-tune; a ranking reads no validation rows."
+    )

@@ -1,0 +1,120 @@
+"""Errors of validation as entries of a problem: a JSON Pointer and a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from surgery.errors import MAX_FAULTS, nearest
+from surgery.schemas import (
+    Strict,
+    comparison,
+    dataset,
+    estimate,
+    finetune,
+    ranking,
+    selection,
+    training,
+)
+from surgery.schemas.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
+
+SCHEMAS = {
+    kind.__name__: kind
+    for module in (
+        comparison,
+        dataset,
+        estimate,
+        finetune,
+        ranking,
+        selection,
+        training,
+    )
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Strict)
+}
+FIELD_NAMES = frozenset(name for kind in SCHEMAS.values() for name in kind.model_fields)
+
+_LETTERS = "letters, digits, '_', '-' and single dots; paths and URLs are not read"
+_NAMES = {
+    HUB_DATASET_PATTERN: f"must be owner/name or name, each of {_LETTERS}",
+    NAME_PATTERN: f"must be one name, of {_LETTERS}",
+}
+
+
+def faults_of(error: ValidationError, root: str = "") -> list[dict[str, Any]]:
+    """What is wrong with a document that was read as one of our shapes."""
+    return validation_faults(list(error.errors()), root, SCHEMAS.get(error.title))
+
+
+def validation_faults(
+    errors: list[Any], root: str = "", schema: type[BaseModel] | None = None
+) -> list[dict[str, Any]]:
+    """The first of pydantic's errors, as JSON Pointers.
+
+    A misspelt field comes with the nearest name that the ``schema`` of the whole document has at
+    its place.
+    """
+    faults: dict[tuple[str, str], dict[str, Any]] = {}
+    objects = {_place(error) for error in errors if _is_of_object(error)}
+    for error in errors:
+        if len(faults) == MAX_FAULTS:
+            break
+        if error["type"] == "string_type" and _place(error) in objects:
+            continue  # an object was given where a name would do as well: it is wrong as an object
+        # A union tags the path with the branch it tried; the caller's document has no such step.
+        steps = [str(s) for s in error["loc"] if not _is_branch(str(s))]
+        detail = str(error["msg"]).removeprefix("Value error, ")
+        if error["type"] == "value_error":
+            steps += _field_meant(detail)
+        pointer = root + "".join(f"/{step}" for step in steps)
+        if error["type"] == "extra_forbidden":
+            near = nearest(steps[-1], fields_at(schema, error["loc"][:-1])) if steps else None
+            detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
+        if error["type"] == "string_pattern_mismatch":
+            detail = _NAMES.get(error["ctx"]["pattern"], detail)
+        faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
+    return list(faults.values())
+
+
+def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> list[str]:
+    """The names that a document may use at a place: of every object that can stand there."""
+    kinds = {schema} if schema else set()
+    for step in place:
+        fields = [kind.model_fields[str(step)] for kind in kinds if step in kind.model_fields]
+        if fields:  # else an index, a key, or the branch of a union that pydantic tried
+            kinds = {kind for field in fields for kind in _objects(field.annotation)}
+    return sorted({name for kind in kinds for name in kind.model_fields})
+
+
+def _objects(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every object's type that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _objects(inner)
+
+
+def _field_meant(detail: str) -> list[str]:
+    """What a validator of a whole object complains of: its message begins with the field."""
+    path = detail.partition(" ")[0].split(".")
+    return path if all(name in FIELD_NAMES for name in path) else []
+
+
+def _place(error: Any) -> tuple[Any, ...]:
+    """Where the union stands of which the error is a branch."""
+    steps = error["loc"]
+    first = next((i for i, step in enumerate(steps) if _is_branch(str(step))), len(steps))
+    return tuple(steps[:first])
+
+
+def _is_of_object(error: Any) -> bool:
+    """Whether a branch was tried that is an object, and an object was given."""
+    branch = next((str(step) for step in error["loc"] if _is_branch(str(step))), "")
+    object_tried = branch.startswith("function-") or branch[:1].isupper()
+    return object_tried and error["type"] != "model_type"
+
+
+def _is_branch(step: str) -> bool:
+    return "[" in step or step in {"str", "int", "constrained-str"} or step[:1].isupper()

@@ -1,0 +1,1 @@
+"""Fine-tune the selected layers, and estimate beforehand what that will take."""

@@ -1,0 +1,1 @@
+"""What a fine-tune will take, computed from sizes alone; nothing here imports torch."""

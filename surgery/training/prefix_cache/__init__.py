@@ -1,0 +1,1 @@
+"""Frozen blocks below the lowest trained layer run once a row; their outputs are kept."""

@@ -1,0 +1,188 @@
+"""The state of an interrupted run, as safetensors and JSON: enough to end with the same weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from surgery.io.folders import complete_folder
+from surgery.models.distributed import Share, gather_rows
+from surgery.schemas.finetune import EpochReport
+
+TENSORS = "state.safetensors"
+ENTRIES = "state.json"
+
+
+@dataclass
+class Progress:
+    """How far a run is. ``batch`` counts optimizer steps within the epoch."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    rows: int = 0
+    halvings: int = 0
+    precision: str | None = None  # what the run computes in, see `numerics.with_precision`
+    replays: bool | None = None  # of a frozen prefix's states; None until that is decided
+    train_seconds: float = 0.0
+    reports: list[EpochReport] = field(default_factory=list)
+    # Losses stay on the device until someone asks: no synchronisation a step.
+    epoch_total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    epoch_rows: int = 0
+    recent_total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    recent_rows: int = 0
+
+    def add_step(self, mean: Tensor, rows: int, steps_per_epoch: int) -> None:
+        """Count a step of so many rows, whose mean loss this is."""
+        self.step += 1
+        self.batch += 1
+        if self.batch == steps_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+        weighted = mean.double() * rows
+        self.epoch_total = self.epoch_total.to(weighted.device) + weighted
+        self.recent_total = self.recent_total.to(weighted.device) + weighted
+        self.epoch_rows += rows
+        self.recent_rows += rows
+        self.rows += rows
+
+    def recent_loss(self) -> float:
+        """Mean loss since the last call."""
+        mean = float(self.recent_total) / max(1, self.recent_rows)
+        self.recent_total, self.recent_rows = torch.zeros_like(self.recent_total), 0
+        return mean
+
+    def epoch_loss(self) -> float | None:
+        """Mean loss since the last evaluation, which is now."""
+        mean = float(self.epoch_total) / self.epoch_rows if self.epoch_rows else None
+        self.epoch_total, self.epoch_rows = torch.zeros_like(self.epoch_total), 0
+        return mean
+
+
+COUNTERS = (
+    "step", "epoch", "batch", "rows", "halvings", "precision", "replays", "train_seconds",
+    "epoch_rows", "recent_rows",
+)  # fmt: skip
+TOTALS = ("epoch_total", "recent_total")
+
+
+@dataclass(frozen=True)
+class Moving:
+    """What a step changes: the trained tensors by name, their moments, rates and loss scale."""
+
+    trained: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler
+
+
+def random_state(device: torch.device) -> Tensor:
+    """What this process draws next, on the CPU and on its GPU, as bytes."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Draw what was to be drawn when ``state`` was taken."""
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size].clone())  # it reads a view from the start of its storage
+    if device.type == "cuda" and len(state) > size:
+        torch.cuda.set_rng_state(state[size:].clone(), device)
+
+
+def save_state(
+    target: Path, progress: Progress, moving: Moving, device: torch.device, share: Share
+) -> None:
+    """Write everything the next step depends on: weights, moments, rates, random states.
+
+    Every process of a run calls it; the first one writes.
+    """
+    own = random_state(device).unsqueeze(0)
+    random = gather_rows(own, [share.rank], share.world, share)
+    if share.rank != 0:
+        return
+    tensors = {f"weight.{name}": p.detach() for name, p in moving.trained.items()}
+    for index, moments in moving.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(v) for key, v in moments.items()}
+    tensors |= {name: getattr(progress, name) for name in TOTALS}
+    tensors["random"] = random
+    entries = {name: getattr(progress, name) for name in COUNTERS} | {
+        "reports": [report.model_dump() for report in progress.reports],
+        "trained": list(moving.trained),
+        "schedule": moving.schedule.last_epoch,
+        "scaler": moving.scaler.state_dict(),
+    }
+    with complete_folder(target) as folder:
+        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, folder / TENSORS)
+        (folder / ENTRIES).write_text(json.dumps(entries))
+
+
+def load_state(folder: Path, moving: Moving, device: torch.device, share: Share) -> Progress:
+    """Restore weights, moments, rates and random states in place; return the counters.
+
+    Raises ValueError when the state is of another selection or number of processes: a resumed job
+    never trains other layers than it began with.
+    """
+    entries = json.loads((folder / ENTRIES).read_text())
+    tensors = load_file(folder / TENSORS)
+    if entries["trained"] != list(moving.trained):
+        raise ValueError("the saved state is of another selection")
+    if len(tensors["random"]) != share.world:
+        raise ValueError("the saved state is of another number of processes")
+    with torch.no_grad():
+        for name, parameter in moving.trained.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+    state: dict[str, Any] = moving.optimizer.state_dict()
+    state["state"] = _moments(tensors)
+    moving.optimizer.load_state_dict(state)
+    moving.scaler.load_state_dict(entries["scaler"])
+    _fast_forward(moving, entries["schedule"])
+    set_random_state(tensors["random"][share.rank], device)
+    # A state that an earlier version left may lack one.
+    progress = Progress(**{name: entries[name] for name in COUNTERS if name in entries})
+    progress.reports = [EpochReport(**report) for report in entries["reports"]]
+    for name in TOTALS:
+        setattr(progress, name, tensors[name])
+    return progress
+
+
+def saved_step(folder: Path) -> int:
+    """The step that a saved state is of."""
+    return int(json.loads((folder / ENTRIES).read_text())["step"])
+
+
+def saved_precision(folder: Path) -> str | None:
+    """What the interrupted run computed in; None in a state that an earlier version left."""
+    found: str | None = json.loads((folder / ENTRIES).read_text()).get("precision")
+    return found
+
+
+def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, key = rest.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+    return moments
+
+
+def _fast_forward(moving: Moving, steps: int) -> None:
+    """Set the rate of step ``steps``: the schedules are functions of the step alone."""
+    schedule = moving.schedule
+    schedule.last_epoch = steps
+    rates = [
+        base * rule(steps)
+        for base, rule in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    schedule._last_lr = rates  # noqa: SLF001  # LambdaLR has no public way to set it
+    for group, rate in zip(moving.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

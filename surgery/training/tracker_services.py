@@ -1,0 +1,201 @@
+"""MLflow and Weights & Biases, each spoken to on a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+log = logging.getLogger("surgeon.trackers")
+Values = dict[str, float]
+PROJECT = "layer-surgeon"  # MLFLOW_EXPERIMENT_NAME and WANDB_PROJECT go before it
+FINISH_SECONDS = 30.0  # for a service to take what it was not given yet; importing mlflow takes 5
+BROKEN_OFF_SECONDS = 2.0  # the same after a run that was stopped or failed
+TAG = "layer_surgeon.run"
+LABELS = {"name", "metadata", "priority"}  # of a submission; no part of what is computed
+MLFLOW_BATCH = 100  # parameters in one request
+MLFLOW_CHARACTERS = 500  # of a parameter's value that every MLflow server takes
+
+
+class TrackedRun(Protocol):
+    """A run at a service."""
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write down the options of the run."""
+
+    def log(self, values: Values, step: int) -> None:
+        """Write down what was measured at a step."""
+
+    def end(self) -> None:
+        """Mark it as finished, and send what is not sent yet."""
+
+
+class Service:
+    """A run at a service, on a thread that nobody waits for but at the end."""
+
+    def __init__(
+        self, name: str, make: Callable[[], TrackedRun], config: Mapping[str, Any]
+    ) -> None:
+        self._name, self._make, self._config = name, make, dict(config)
+        self._waiting: queue.SimpleQueue[tuple[Values, int] | None] = queue.SimpleQueue()
+        self._failure: str | None = None
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def log(self, values: Values, step: int) -> None:
+        """Have the thread send what was measured at a step."""
+        self._waiting.put((values, step))
+
+    def end(self) -> None:
+        """Have the thread end the run once everything before is sent."""
+        self._waiting.put(None)
+
+    def ended(self, seconds: float) -> str | None:
+        """Wait so long for the thread; what went wrong, in words that hold no secret."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return f"{self._name} did not take all metrics within {seconds:g} s; the run has them"
+        if self._failure is not None:
+            return f"{self._name} {self._failure}; the run has its metrics all the same"
+        return None
+
+    def _serve(self) -> None:
+        try:
+            run = self._make()
+            run.begin(self._config)
+            while (entry := self._waiting.get()) is not None:
+                run.log(*entry)
+            run.end()
+        except ModuleNotFoundError:
+            self._failure = (
+                f"is not installed on the worker: pip install layer-surgeon[{self._name}]"
+            )
+        except Exception as error:  # noqa: BLE001  # whatever another's client raises
+            # Its type alone: the message may hold an address with a password.
+            self._failure = f"failed with {type(error).__name__}"
+        if self._failure:
+            log.warning("%s %s", self._name, self._failure)
+
+
+class Services:
+    """All services that one run's metrics go to."""
+
+    def __init__(self, services: list[Service]) -> None:
+        self._services = services
+
+    @classmethod
+    def begin(
+        cls, run: str, config: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+    ) -> Services:
+        """Those that the environment sets up; ``config`` holds no secrets.
+
+        MLflow where MLFLOW_TRACKING_URI is set, Weights & Biases where WANDB_API_KEY is, or
+        WANDB_MODE is offline.
+        """
+        flat, found = flattened(config), []
+        if environment.get("MLFLOW_TRACKING_URI"):
+            found.append(Service("mlflow", lambda: MLflowRun(run), flat))
+        if environment.get("WANDB_API_KEY") or environment.get("WANDB_MODE") == "offline":
+            project = environment.get("WANDB_PROJECT", PROJECT)
+            found.append(Service("wandb", lambda: WandbRun(project, run), flat))
+        return cls(found)
+
+    def log(self, values: Mapping[str, float | None], step: int) -> None:
+        """Numbers measured at a step; those that are undefined are left out."""
+        known = {name: float(value) for name, value in values.items() if value is not None}
+        for service in self._services:
+            service.log(known, step)
+
+    def finish(self, seconds: float = FINISH_SECONDS) -> list[str]:
+        """End the run at all of them; a warning for each that did not take everything."""
+        for service in self._services:
+            service.end()
+        found = [service.ended(seconds) for service in self._services]
+        return [warning for warning in found if warning]
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """One level deep, as trackers take it."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flattened(value, f"{prefix}{name}.")
+        elif value is None or isinstance(value, bool | int | float | str):
+            found[prefix + name] = value
+        else:
+            found[prefix + name] = json.dumps(value)
+    return found
+
+
+class MLflowRun:
+    """A run of MLflow: the one that an earlier attempt began, or a new one."""
+
+    def __init__(self, run: str) -> None:
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient()
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        known = self._client.get_experiment_by_name(experiment)
+        place = known.experiment_id if known else self._client.create_experiment(experiment)
+        found = self._client.search_runs([place], f"tags.`{TAG}` = '{run}'")
+        if found:
+            self._id = found[0].info.run_id
+            self._client.update_run(self._id, status="RUNNING")
+        else:
+            begun = self._client.create_run(place, tags={TAG: run}, run_name=run)
+            self._id = begun.info.run_id
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """As parameters; a value that is too long for a server is cut."""
+        from mlflow.entities import Param
+
+        whole = [Param(name, str(value)[:MLFLOW_CHARACTERS]) for name, value in config.items()]
+        for start in range(0, len(whole), MLFLOW_BATCH):
+            self._client.log_batch(self._id, params=whole[start : start + MLFLOW_BATCH])
+
+    def log(self, values: Values, step: int) -> None:
+        """In one request."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        self._client.log_batch(self._id, metrics=metrics)
+
+    def end(self) -> None:
+        """As finished."""
+        self._client.set_terminated(self._id)
+
+
+class WandbRun:
+    """A run of Weights & Biases: the one that an earlier attempt began, or a new one."""
+
+    def __init__(self, project: str, run: str) -> None:
+        import wandb
+
+        # Numbers only: neither code, nor the console, nor the machine's state.
+        quiet = wandb.Settings(
+            console="off", silent=True, save_code=False, disable_git=True, x_disable_stats=True
+        )
+        self._run = wandb.init(project=project, id=run, name=run, resume="allow", settings=quiet)
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """As the run's configuration."""
+        self._run.config.update(dict(config), allow_val_change=True)
+
+    def log(self, values: Values, step: int) -> None:
+        """As one row of its history."""
+        self._run.log(values, step=step)
+
+    def end(self) -> None:
+        """Once everything is sent."""
+        self._run.finish()
+
+
+def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What trackers are told of a submission: its options, without its name and metadata."""
+    return {name: value for name, value in spec.items() if name not in LABELS}

@@ -1,0 +1,137 @@
+"""What the `surgeon` command makes of options that say nothing, or say it wrongly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.settings import settings_from_environment
+from surgeon.cli import app
+from tests.support.models.mirror import TINY
+from tests.support.service.services import Running
+
+NOWHERE = "http://127.0.0.1:9"  # nothing listens: what is refused is refused before
+
+
+def surgeon(*arguments: object, url: str = NOWHERE) -> Result:
+    command = [*map(str, arguments), "--url", url]
+    return CliRunner().invoke(app, command, env={"COLUMNS": "400"})
+
+
+COMPARE = ("compare", "m", "glue/rte")
+TUNE = ("tune", "m", "glue/rte")
+LONG = "x" * 5000
+MISUSED: dict[str, tuple[tuple[object, ...], str]] = {
+    "share of letters": ((*COMPARE, "--arm", "top_share=abc"), "'top_share=abc': 'abc' is no number"),
+    "no share": ((*COMPARE, "--arm", "top_share=nan"), "write a share as in top_share=0.8"),
+    "superscript k": ((*COMPARE, "--arm", "top_k=²"), "'top_k=²': '²' is no whole number"),
+    "endless k": ((*COMPARE, "--arm", f"top_k={'9' * 5000}"), "is no whole number"),
+    "superscript rank": ((*COMPARE, "--arm", "lora=²"), "'lora=²': '²' is no whole number"),
+    "bitfit of": ((*COMPARE, "--arm", "bitfit=3"), "bitfit, which takes no number"),
+    "superscript seed": ((*COMPARE, "--arm", "all", "--seeds", "²"), "'²' is no whole number"),
+    "endless rate": ((*COMPARE, "--arm", "all", "--learning-rate", "inf"), "'inf' is no number"),
+    "rate": ((*TUNE, "--all", "--learning-rate", "nan"), "'nan' is no number"),
+    "share": ((*TUNE, "--top-share", "nan"), "'nan' is no number"),
+    "reference": (("tune", "m", '{"hub": NaN}', "--all"), "the dataset is not JSON"),
+    "half a character": (("rank", "m", '{"hub": "\\ud800"}'), "the dataset is not JSON"),
+    "columns": (("upload", __file__, "--columns", '{"a": NaN}'), "--columns is not JSON"),
+    "long name": (("upload", __file__, "--validation", LONG), "there is no file"),
+    "policy of no k": (("estimate", "m", "glue/rte", "--policy", "layers"), "--layers"),
+    "policy that counts none": (("estimate", "m", "d", "--policy", "all", "--k", 1), "--all"),
+    "two numbers": (("estimate", "m", "d", "--top-k", 1, "--k", 2), "--k lists the numbers"),
+    "two policies": (("estimate", "m", "d", "--layers", "0", "--all"), "exactly one of"),
+    "k of layers": (("estimate", "m", "d", "--layers", "0", "--k", 1), "exactly one of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISUSED)
+def test_an_option_that_cannot_be_read_is_a_message_and_exit_code_two(case: str) -> None:
+    arguments, words = MISUSED[case]
+    done = surgeon(*arguments)
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("jobs", "--key", "schlüssel"), "cannot be sent"),
+        (("tune", "m", "\udcff", "--all"), "cannot be sent"),
+        (("rank", "m", LONG), "no service answers"),
+        (("download", "ck_1", "OUT"), "no service answers"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_sent_is_a_message_and_exit_code_one(
+    arguments: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    done = surgeon(*(str(tmp_path / "out") if part == "OUT" else part for part in arguments))
+    assert done.exit_code == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    assert words in done.output
+
+
+def test_a_url_that_is_none_is_said_plainly() -> None:
+    done = surgeon("jobs", url="http://[::1")
+    assert (done.exit_code, "cannot be sent" in done.output) == (1, True)
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_a_folder_that_cannot_be_made_is_said_plainly(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = surgeon("download", "ck_1", tmp_path / "file" / "out")
+    assert (done.exit_code, "Not a directory" in done.output) == (1, True)
+    assert isinstance(done.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SURGEON_LEASE", "soon", "SURGEON_LEASE: "),
+        ("SURGEON_LOG_LEVEL", "loud", "SURGEON_LOG_LEVEL: Input should be 'DEBUG', "),
+        ("SURGEON_LEASE", "1", "the settings: lease must be longer than heartbeat"),
+        ("SURGEON_API_KEY_HASHES", "s3cret", "SURGEON_API_KEY_HASHES: "),
+    ],
+)
+def test_a_setting_that_cannot_be_is_said_plainly(
+    name: str, value: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SURGEON_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SURGEON_POLL", "5")  # serve sets it for its workers
+    monkeypatch.setenv(name, value)
+    settings_from_environment.cache_clear()
+    for command in (["api"], ["serve"], ["db", "upgrade"]):
+        done = CliRunner().invoke(app, command)
+        assert (done.exit_code, words in done.output) == (1, True), done.output
+        assert isinstance(done.exception, SystemExit)
+        assert "s3cret" not in done.output
+    settings_from_environment.cache_clear()
+
+
+def test_estimate_takes_every_selection(embedded_service: Running) -> None:
+    url = embedded_service.client.url
+    for options, policy, expected in (
+        (("--layers", "0,encoder.layer.2"), "layers", [(2, 0)]),
+        (("--layers", "encoder.layer.3.attention", "--granularity", "sublayer"), "layers", [(1, 3)]),
+        (("--top-share", 0.5), "top_share", [(None, None)]),  # no ranking is there to tell
+        (("--max-parameters", 10**9), "max_parameters", [(None, None)]),
+        (("--random-k", 4), "random_k", [(4, 0)]),
+        (("--head-only",), "head_only", [(0, None)]),
+        (("--policy", "last_k", "--k", 1, "--k", 2, "--include", "embeddings"), "last_k",
+         [(1, 0), (2, 0)]),
+    ):  # fmt: skip
+        done = surgeon("estimate", TINY, "glue/rte", "--json", *options, url=url)
+        assert done.exit_code == 0, done.output
+        rows = json.loads(done.stdout)["rows"]
+        assert {row["policy"] for row in rows} == {policy}
+        assert [(row["k"], row["lowest_layer"]) for row in rows] == expected, rows
+    for options, words in (
+        (("--top-share", 2), "/selection/share"),
+        (("--top-share", 0), "/selection/share"),
+        (("--layers", "²"), "/selection/layers"),  # a digit that is no number is a name
+    ):
+        shown = surgeon("estimate", TINY, "glue/rte", *options, url=url)
+        assert (shown.exit_code, words in shown.output) == (1, True), shown.output

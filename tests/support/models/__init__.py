@@ -1,0 +1,1 @@
+"""Models and checkpoints small enough to train in milliseconds, and broken ones."""

@@ -1,0 +1,1 @@
+"""Invented rows in the shapes of the presets, and files of rows."""

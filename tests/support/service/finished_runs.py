@@ -1,0 +1,89 @@
+"""Results of fine-tunes and rankings that nobody ran, for what is made of them."""
+
+from __future__ import annotations
+
+from surgery.evaluation.comparison import Run
+from surgery.schemas.comparison import ArmPlan
+from surgery.schemas.enums import Aggregate, Policy
+from surgery.schemas.finetune import EpochReport, FinetuneResult
+from surgery.schemas.ranking import (
+    LayerScore,
+    MethodScores,
+    MethodTable,
+    RankingResult,
+    RecommendedK,
+    Stability,
+)
+
+LOST = {"code": "worker_lost", "detail": "gone"}
+METRIC = "accuracy"
+STABILITY = Stability(split_half_kendall_tau=None, rank_confidence=None, ambiguous_k=[])
+
+
+def finetune_result(
+    metric: float | None, *, noise: float | None = None, seconds: float = 2.0, parameters: int = 10
+) -> FinetuneResult:
+    """What a run that reached this metric says."""
+    best = EpochReport(epoch=1, step=4, train_loss=0.5, metrics={METRIC: metric}, noise=noise)
+    return FinetuneResult(
+        trained_layers=["layer.0"], included=[], trainable_parameters=parameters,
+        total_parameters=100, primary_metric=METRIC, best=best, epochs=[best],
+        best_checkpoint="ck_1", frozen_verified=True, peak_memory_bytes=1000,
+        samples_per_second=50.0, seconds={"train": seconds / 2, "total": seconds}, warnings=[],
+    )  # fmt: skip
+
+
+def ranking_result(scores: dict[str, dict[str, float]], main: str = "fisher") -> RankingResult:
+    """A ranking by one method with the tables of all, from scores by method and layer."""
+    order = {m: sorted(own, key=lambda name: -own[name]) for m, own in scores.items()}
+    places = {name: index for index, name in enumerate(scores[main])}
+    return RankingResult(
+        method="all", aggregate=Aggregate.TRACE, fisher="empirical", samples=8, path="batched",
+        layers=[
+            LayerScore(
+                rank=rank, name=name, index=places[name], score=scores[main][name], share=0.1,
+                ci=None, p_top_k=None, parameters=5,
+            )
+            for rank, name in enumerate(order[main], 1)
+        ],
+        stability=STABILITY, recommended_k=RecommendedK(k=1, reason="first"), head=None,
+        methods=MethodTable(
+            methods=[
+                MethodScores(method=m, order=order[m], scores=own, stability=STABILITY)
+                for m, own in scores.items()
+            ],
+            kendall_tau={},
+        ),
+        warnings=[], seconds={},
+    )  # fmt: skip
+
+
+def plan(
+    name: str,
+    policy: Policy = Policy.LAST_K,
+    layer: str | None = None,
+    learning_rate: float | None = None,
+) -> ArmPlan:
+    return ArmPlan(
+        name=name, policy=policy, layers=[layer] if layer else None, single=bool(layer),
+        learning_rate=learning_rate,
+    )  # fmt: skip
+
+
+def run(arm: str, seed: int, metric: float | None, noise: float | None = None) -> Run:
+    return Run(
+        arm, seed, f"ft_{arm}{seed}", "succeeded",
+        finetune_result(metric, noise=noise, seconds=2.0 + seed), checkpoint_bytes=100 + seed,
+    )  # fmt: skip
+
+
+def lost(arm: str, seed: int) -> Run:
+    return Run(arm, seed, f"ft_{arm}{seed}", "failed", error=LOST)
+
+
+def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[Run]:
+    return [
+        run(arm, seed, metric, noise)
+        for arm, own in metrics.items()
+        for seed, metric in enumerate(own)
+    ]

@@ -1,0 +1,57 @@
+"""Comparisons in a database, of two arms whose runs nobody trains."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from app.db import Database
+from app.jobs import state_machine
+from app.jobs.state_machine import Lease, enqueue_comparison
+from app.tables import Job, Kind, new_id
+from surgery.schemas.resolved import Learned
+from tests.support.service.finished_runs import finetune_result, ranking_result
+from tests.support.service.queued_jobs import RESOLVED
+
+Json = dict[str, Any]
+NOW = timedelta(0)
+ERROR = {"code": "out_of_memory", "detail": "too large", "retriable": True}
+ARMS = [
+    {"name": "a", "policy": "last_k", "layers": ["l1"]},
+    {"name": "all", "policy": "all", "layers": ["l0", "l1"]},
+]
+RANKING = ranking_result({"fisher": {"l0": 2.0, "l1": 1.0}}).model_dump(mode="json")
+
+
+def new_job(kind: Kind, parent: str | None, **values: object) -> Job:
+    """A job that is not yet in the database."""
+    fields: Json = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3,
+                    "spec": {}, "resolved": RESOLVED}  # fmt: skip
+    return Job(id=new_id("job"), kind=kind, parent=parent, **{**fields, **values})
+
+
+def submit(database: Database, seeds: int = 1, *, ranked: bool = False) -> tuple[str, list[str]]:
+    """A comparison of two arms; its id, and its children's in the order of the queue."""
+    parent = new_job(
+        Kind.COMPARISON, None, resolved=RESOLVED | {"arms": ARMS, "ranking": None, "runs": 2}
+    )
+    ranking = new_job(Kind.RANKING, parent.id) if ranked else None
+    children = [
+        new_job(
+            Kind.FINETUNE, parent.id, name=f"{arm['name']}, seed {seed}",
+            spec={"training": {"seed": seed}}, resolved=RESOLVED | {"arm": arm["name"]},
+            waits_for=ranking.id if ranking and arm["name"] == "a" else None,
+        )
+        for arm in ARMS
+        for seed in range(seeds)
+    ]  # fmt: skip
+    children = [ranking, *children] if ranking else children
+    with database.write() as session:
+        enqueue_comparison(session, parent, children)
+    return parent.id, [child.id for child in children]
+
+
+def finish(database: Database, lease: Lease, metric: float = 0.5) -> None:
+    """End a run with this metric."""
+    result = finetune_result(metric).model_dump(mode="json")
+    state_machine.finish(database, lease, result, Learned())

@@ -1,0 +1,44 @@
+"""Jobs in a database as workers see them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from app.db import Database
+from app.jobs import state_machine
+from app.jobs.state_machine import Lease
+from app.tables import WORKED, Job, JobEvent
+
+LEASE = timedelta(seconds=60)
+RESOLVED: dict[str, Any] = {
+    "model": {"id": "m", "revision": None, "fingerprint": "sha256:m"},
+    "dataset": {
+        "id": "d", "revision": None, "fingerprint": "sha256:d", "rows": {"train": 8},
+        "problem": "classification",
+    },
+    "digest": "x",
+}  # fmt: skip
+"""What any job remembers."""
+
+
+def take(database: Database, lease: timedelta = LEASE) -> Lease:
+    """Claim the next job, whatever its kind."""
+    claimed = state_machine.claim(database, "worker", WORKED, lease)
+    assert claimed is not None
+    return claimed[0]
+
+
+def look(database: Database, job_id: str) -> Job:
+    """The row as it is now."""
+    with database.read() as session:
+        job = session.get(Job, job_id)
+    assert job is not None
+    return job
+
+
+def statuses(database: Database, job_id: str) -> list[str]:
+    """Every status that a job had, from the first."""
+    with database.read() as session:
+        events = session.query(JobEvent).filter_by(job_id=job_id, type="status")
+        return [event.data["status"] for event in events.order_by(JobEvent.seq)]

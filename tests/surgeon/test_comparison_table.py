@@ -1,0 +1,45 @@
+"""What the tables of a comparison say below themselves."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from surgeon.terminal.comparisons import comparison_view, methods_table
+from surgery.evaluation.comparison import compare
+from tests.support.service.finished_runs import grid, plan
+
+ENTRY: dict[str, Any] = {
+    "method": "tangent", "spearman": 0.9, "spearman_ci": [0.8, 1.0], "minus_fisher_ci": [0.2, 0.6],
+    "p_value": 0.01,
+    "kendall": 0.8, "regret": {"1": 0.0, "2": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recommended", "against", "told"),
+    [
+        ("tangent", [0.2, 0.6], "tangent foretold the gains clearly better than fisher"),
+        (None, [-0.2, 0.6], "none foretold the gains clearly better than fisher"),
+        (None, None, "takes three seeds at least"),
+    ],
+)
+def test_whether_a_method_is_better_than_the_default(
+    recommended: str | None, against: list[float] | None, told: str
+) -> None:
+    entry = {**ENTRY, "minus_fisher_ci": against}
+    printed = StringIO()
+    table = methods_table({"methods": [entry], "recommended": recommended})
+    Console(width=80, file=printed).print(table)
+    assert told in " ".join(printed.getvalue().split())
+
+
+def test_a_rate_that_arms_share_is_named_below_their_table() -> None:
+    arms = [plan("all", learning_rate=3e-4), plan("last", learning_rate=3e-4)]
+    result = compare(arms, grid({"all": [0.5], "last": [0.9]})).model_dump(mode="json")
+    printed = StringIO()
+    Console(width=80, file=printed).print(comparison_view(result, "model on data"))
+    assert "all arms trained at one learning rate, 0.0003" in " ".join(printed.getvalue().split())

@@ -1,0 +1,1 @@
+"""The processes that a supervisor starts: one lays files ready, one computes with torch."""

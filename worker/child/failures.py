@@ -1,0 +1,20 @@
+"""What became of a job that failed in a way nobody foresaw."""
+
+from __future__ import annotations
+
+from surgery.errors import OutOfMemory, SurgeryError
+from surgery.io.library_errors import failure_of_model, is_out_of_memory
+from surgery.training.prefix_cache.store import release_held
+from worker.child.process import internal_error
+from worker.protocol import JobOrder
+
+
+def unexpected(error: BaseException, order: JobOrder) -> SurgeryError:
+    """What to tell of a job's failure that no error of the science describes."""
+    if is_out_of_memory(error):
+        release_held()
+        size = order.batching.get("batch_size")
+        hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
+        shorter = f" or max_length below {order.batching['max_length']}"
+        return OutOfMemory(f"the device ran out of memory; {hint}{shorter}")
+    return failure_of_model(error) or internal_error(error)

@@ -1,0 +1,107 @@
+"""The process that lays a job's model and data ready: ``python -m worker.child.fetcher PARENT``.
+
+It alone knows the Hub's token and reaches the network and the mirrors. It runs no model and no
+tokenizer, and never imports torch. The process that runs the job finds checked copies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from surgery.data.presets.tasks import metrics_for
+from surgery.data.references import materialise, resolve_dataset, resolve_measured
+from surgery.errors import DatasetInvalid, ModelNotFound
+from surgery.io.sources import Sources
+from surgery.models.source.copy import checked_copy
+from surgery.models.source.resolve import ModelSource, resolve_model
+from surgery.schemas.dataset import HubDataset
+from surgery.schemas.resolved import Pinned, ResolvedModel
+from worker.child.process import Child, internal_error, open_channel
+from worker.protocol import (
+    FETCHER_ORDERS,
+    Fetched,
+    FetchedDataset,
+    FetchedModel,
+    FetchedPreset,
+    FetchOrder,
+    JobReporter,
+)
+
+Json = dict[str, Any]
+
+
+def sources_of(order: FetchOrder) -> Sources:
+    """Where models and datasets come from."""
+    return Sources(
+        mirrors=order.mirrors,
+        cache=order.cache,
+        offline=order.offline,
+        token=os.environ.get("HF_TOKEN"),
+        endpoint=os.environ.get("HF_ENDPOINT"),
+    )
+
+
+def fetch(order: FetchOrder, report: JobReporter) -> Fetched:
+    """The model, the dataset and the further presets of a job, each as a folder in the cache."""
+    report.phase("fetch")
+    sources, resolved = sources_of(order), order.resolved
+    source = pinned_model(resolved.model, sources)
+    checked_copy(source, sources)
+    # An upload is not looked for: the supervisor has it.
+    dataset = None
+    if resolved.dataset.path is None:
+        dataset = fetch_dataset(order.spec["dataset"], resolved.dataset, sources)
+    also = [fetch_measured(pin, sources) for pin in resolved.also_evaluate]
+    model = FetchedModel.model_validate(source, from_attributes=True)
+    return Fetched(model=model, dataset=dataset, also=tuple(also))
+
+
+def pinned_model(pinned: ResolvedModel, sources: Sources) -> ModelSource:
+    """Exactly the model that was resolved when the job was submitted."""
+    source = resolve_model(pinned.reference, sources)
+    if source.fingerprint != pinned.fingerprint:
+        raise ModelNotFound(
+            f"{pinned.id} changed since the job was submitted, or this worker's mirror holds "
+            "another copy; submit again"
+        )
+    return source
+
+
+def fetch_dataset(reference: str | Json, pinned: Pinned, sources: Sources) -> FetchedDataset:
+    """Exactly the preset or Hub dataset of the submission, as a folder and its metrics."""
+    named = reference if isinstance(reference, str) else HubDataset.model_validate(reference)
+    source = resolve_dataset(named, sources, pinned.revision)
+    if source.fingerprint != pinned.fingerprint:
+        raise changed(source.id)
+    folder, report = materialise(source, sources)
+    metrics = source.metrics or metrics_for(report.problem, report.labels)
+    return FetchedDataset(folder=folder, metrics=tuple(metrics))
+
+
+def fetch_measured(pinned: Pinned, sources: Sources) -> FetchedPreset:
+    """Exactly a preset that the model is to be measured on."""
+    source = resolve_measured(pinned.id, sources, pinned.revision)
+    if source.fingerprint != pinned.fingerprint:
+        raise changed(source.id)
+    folder, _ = materialise(source, sources)
+    return FetchedPreset(id=source.id, folder=folder, metrics=source.metrics, labels=source.labels)
+
+
+def changed(name: str) -> DatasetInvalid:
+    """A dataset that is no longer the one of the submission."""
+    return DatasetInvalid(
+        f"{name} changed since the job was submitted, or this worker's mirror holds another copy; "
+        "submit again"
+    )
+
+
+def main() -> None:
+    """Serve until the supervisor ends it."""
+    channel = open_channel(int(sys.argv[1]))
+    Child(channel, FETCHER_ORDERS, fetch, lambda error, _: internal_error(error)).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A fine-tune: ranked first where the selection needs it, then trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from accelerate import PartialState
+
+from surgery.checkpoints.checkpoint import begin_with
+from surgery.data.tokens.dataset import EvaluationSet, TaskData
+from surgery.evaluation.evaluate import MeasuredSet, open_evaluation_sets
+from surgery.io.sources import Sources
+from surgery.models.blocks import Unit
+from surgery.models.loading import LoadedModel, load_model
+from surgery.models.trainable import (
+    count_trainable,
+    included_parameters,
+    layers_of_model,
+    named_layers,
+)
+from surgery.ranking.ranking import rank_layers
+from surgery.ranking.selection import (
+    choose_layers,
+    granularity_of,
+    ranking_options,
+    resolved_choice,
+)
+from surgery.schemas.enums import Granularity
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.ranking import RankingResult
+from surgery.schemas.resolved import ResolvedSelection
+from surgery.training.loop import finetune
+from surgery.training.prefix_cache.store import Room
+from surgery.training.state import saved_step
+from surgery.training.trackers import tracked
+from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
+from worker.child.ranks import launch
+from worker.protocol import (
+    EventFilesSaved,
+    FinetuneOrder,
+    Finished,
+    JobReporter,
+    LayersSelected,
+    RankingComputed,
+)
+
+
+def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
+    """Rank first where the selection needs it, then train."""
+    spec, data = FinetuneSpec.model_validate(order.spec), None
+    if order.resolved.layers is None:
+        report.phase("load")
+        data = data_of(order.inputs, sources_of(order.inputs))
+        chosen = _rank_first(order, spec, data, report)
+        resolved = order.resolved.model_copy(update=chosen.model_dump(exclude_defaults=True))
+        order = order.model_copy(update={"resolved": resolved})
+    if spec.processes > 1:
+        return launch(order, spec.processes, report)
+    return train(order, report, data)
+
+
+def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = None) -> Finished:
+    """Train what was chosen; in a group of processes, each a part of every step.
+
+    ``data`` are the job's where they are open already.
+    """
+    spec = FinetuneSpec.model_validate(order.spec)
+    chosen, sources = order.resolved, sources_of(order.inputs)
+    report.phase("load")
+    began = time.perf_counter()
+    data = data_of(order.inputs, sources) if data is None else data
+    # A model of its own: a ranking warms up its head.
+    source, seed = model_of(order.inputs), spec.training.seed
+    loaded = load_model(source, sources, data, seed=seed, device=device())
+    if order.continue_folder is not None:
+        begin_with(loaded, data, order.continue_folder)
+    assert chosen.layers is not None, "the ranking that chooses them comes first"
+    layers = named_layers(loaded, chosen.layers, chosen.granularity or Granularity.LAYER)
+    _tell_selected(loaded, layers, spec, report)
+    data = replace(data, also=_also(order, sources, data, loaded, spec))
+    loading = time.perf_counter() - began
+    before = order.earlier_best
+    with _tracked(order, spec, report) as reporter:
+        result = finetune(
+            loaded,
+            data,
+            spec,
+            layers,
+            reporter,
+            order.state_folder,
+            chosen.scores,
+            Room(**dict(order.room)),
+            earlier_best=(before.path, before.summary) if before else None,
+        )
+    result.warnings += getattr(reporter, "warnings", [])
+    result.seconds = {"load": round(loading, 3), **result.seconds}
+    return Finished(result=result.model_dump(mode="json"), resolved=learned(data))
+
+
+def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Any:
+    """The reporter with trackers; of several processes, the first one's."""
+    if not PartialState().is_main_process:
+        return nullcontext(report)
+    return tracked(
+        report,
+        order.id,
+        spec,
+        resumed_at=saved_step(order.state_folder) if order.state_folder else None,
+        keep=lambda folder: report.tell(EventFilesSaved(path=folder)),
+    )
+
+
+def _also(
+    order: FinetuneOrder, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
+) -> tuple[EvaluationSet, ...]:
+    """The presets to measure on that were laid ready."""
+    found = [MeasuredSet(**dict(preset)) for preset in order.also]
+    length = spec.training.max_length
+    return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
+
+
+def _rank_first(
+    order: FinetuneOrder, spec: FinetuneSpec, data: TaskData, report: JobReporter
+) -> ResolvedSelection:
+    """Choose by the ranking that was waited for, else by one computed now and handed over."""
+    selection, options = spec.selection, ranking_options(spec.selection)
+    loaded = load_to_rank(order.inputs, sources_of(order.inputs), data, options)
+    if order.ranking is None:
+        result = rank_layers(loaded, data, options, report)
+    else:
+        result = RankingResult.model_validate(order.ranking)
+    granularity = granularity_of(selection, result)
+    included = sum(p.numel() for p in included_parameters(loaded, selection.include))
+    chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
+    selected = resolved_choice(chosen, granularity, result, included)
+    if order.ranking is not None:
+        report.tell(LayersSelected(resolved=selected))
+        return selected
+    report.tell(
+        RankingComputed(
+            options=options.model_dump(mode="json"),
+            result=result.model_dump(mode="json"),
+            resolved=selected,
+        )
+    )
+    return selected
+
+
+def _tell_selected(
+    loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
+) -> None:
+    """How much trains, the head among it, before the first step."""
+    trainable = ResolvedSelection(trainable_parameters=count_trainable(loaded, layers, spec))
+    report.tell(LayersSelected(resolved=trainable))

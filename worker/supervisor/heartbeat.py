@@ -1,0 +1,81 @@
+"""The heartbeat of an attempt, on a thread of its own: storage and messages must not delay it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database
+from app.jobs import state_machine
+from app.jobs.state_machine import Fenced, Lease
+from app.settings import Settings
+
+log = logging.getLogger("surgeon.worker")
+Json = dict[str, Any]
+PROGRESS_SECONDS = 1.0  # between two writes of progress
+
+
+class Heart:
+    """Renews a lease, carries the progress along, and brings back that a cancel was asked for."""
+
+    def __init__(self, settings: Settings, database: Database, lease: Lease, claimed_at: float):
+        self._settings, self._database, self._lease = settings, database, lease
+        self._phase: str | None = "starting"
+        self._progress: Json | None = None
+        self._news = threading.Event()
+        self._stop = threading.Event()
+        self._fenced = threading.Event()
+        self.cancel_requested = threading.Event()
+        # Counted from before the request was sent: never later than the database counts.
+        self._renewed = claimed_at
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._news.set()
+        self._thread.join(timeout=self._settings.heartbeat.total_seconds())
+
+    def tell(self, phase: str | None, progress: Json | None) -> None:
+        """What the next beat writes."""
+        self._phase, self._progress = phase, progress
+        self._news.set()
+
+    def check(self) -> None:
+        """Raises Fenced when the lease is lost, or so near its end that another may own the job."""
+        left = self._settings.lease - self._settings.fence_margin
+        if self._fenced.is_set() or time.monotonic() - self._renewed > left.total_seconds():
+            raise Fenced
+
+    def _beat(self) -> None:
+        while not self._stop.is_set():
+            since = time.monotonic() - self._renewed
+            self._news.wait(max(0.0, self._settings.heartbeat.total_seconds() - since))
+            if self._stop.wait(max(0.0, PROGRESS_SECONDS - since)):
+                return
+            self._news.clear()
+            self._renew()
+
+    def _renew(self) -> None:
+        sent = time.monotonic()
+        try:
+            renewal = state_machine.renew(
+                self._database, self._lease, self._settings.lease, self._phase, self._progress
+            )
+        except Fenced:
+            self._fenced.set()
+            self._stop.set()
+        except SQLAlchemyError as error:
+            log.warning("%s: heartbeat failed, trying again: %s", self._lease.job_id, error)
+            self._stop.wait(PROGRESS_SECONDS)
+        else:
+            self._renewed = sent
+            if renewal.cancel_requested:
+                self.cancel_requested.set()

@@ -1,0 +1,86 @@
+"""Takes back jobs of lost workers, takes steps left untaken, rings, removes what no row names."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.artifacts.storage import Storage
+from app.db import Database
+from app.jobs import state_machine
+from app.jobs.queue import unrung
+from app.jobs.records import referenced_paths
+from app.settings import Settings
+from app.tables import Job
+from surgery.io.folders import remove_older
+from surgery.models.source.copy import copies_in
+from worker.supervisor.environments import WorkerFolders
+
+log = logging.getLogger("surgeon.sweeper")
+GARBAGE_EVERY_SECONDS = 3600.0
+GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
+MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since one was last loaded
+TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read them
+PREFIXES_AGE_SECONDS = 7 * 24 * 3600.0  # the same; they take far more room
+
+
+class Sweeper:
+    """A thread of every worker; any number may run at once."""
+
+    def __init__(
+        self, settings: Settings, database: Database, storage: Storage, folders: WorkerFolders,
+        ring: Callable[[Job], Any] | None,
+    ) -> None:  # fmt: skip
+        self._settings, self._database, self._storage = settings, database, storage
+        self._folders, self._ring = folders, ring
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="sweeper", daemon=True)
+        self._collected = 0.0
+
+    def start(self) -> None:
+        """Begin sweeping."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the sweep in progress."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._settings.sweep.total_seconds()):
+            try:
+                self.sweep()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("sweep failed, trying again: %s", error)
+
+    def sweep(self) -> None:
+        """Once."""
+        for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
+            log.warning("%s: its worker is lost; taken back", job_id)
+        state_machine.advance(self._database)
+        if self._ring is not None:
+            for job in unrung(self._database):
+                self._ring(job)
+        if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
+            self._collected = time.monotonic()
+            self.collect_garbage()
+
+    def collect_garbage(self) -> None:
+        """Folders of attempts whose row was never written, scratch of dead workers, old caches."""
+        named = referenced_paths(self._database)
+        for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
+            if path not in named:
+                log.info("removing %s: no row names it", path)
+                self._storage.delete(path)
+        self._storage.sweep_fetched()
+        self._folders.mark_used()
+        for own in (self._folders.scratch, self._folders.inputs):
+            remove_older(own.parent, GARBAGE_AGE_SECONDS)
+        remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
+        remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
+        remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)
