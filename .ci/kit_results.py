@@ -14,7 +14,7 @@ def tests_marked(expression: str) -> int:
     """How many of the kit's tests these marks choose."""
     command = [
         sys.executable, "-m", "pytest", "tests/gpu", "--confcutdir", "tests/gpu", "--collect-only",
-        "--quiet", "-m", expression, "-p", "no:cacheprovider",
+        "--override-ini", "addopts=--quiet", "-m", expression, "-p", "no:cacheprovider",
     ]  # fmt: skip
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return sum("::" in line for line in listed.stdout.splitlines())
