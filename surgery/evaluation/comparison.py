@@ -23,7 +23,7 @@ UNDEFINED: Json = {
 
 
 @dataclass(frozen=True)
-class Run:
+class FinetuneRun:
     """A fine-tune that is over."""
 
     arm: str
@@ -49,9 +49,9 @@ class Run:
         )  # fmt: skip
 
 
-def compare(
+def comparison_table(
     arms: Sequence[ArmPlan],
-    runs: Sequence[Run],
+    runs: Sequence[FinetuneRun],
     ranking: tuple[str, RankingResult] | None = None,
 ) -> ComparisonResult:
     """The table of all runs, of which one at least has a result.
@@ -118,7 +118,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _arm(
     name: str,
-    runs: Sequence[Run],
+    runs: Sequence[FinetuneRun],
     metrics: Mapping[str, Mapping[int, float]],
     reference: str,
     noise: float | None,
@@ -180,7 +180,7 @@ def _warnings(
     return found
 
 
-def add_other_presets(table: ComparisonResult, runs: Sequence[Run]) -> None:
+def add_other_presets(table: ComparisonResult, runs: Sequence[FinetuneRun]) -> None:
     """Fill in each arm's ``also``: means over its runs, each at its best evaluation.
 
     A run that has no value for a metric counts for nothing there, as with the primary metric.

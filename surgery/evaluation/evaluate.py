@@ -47,7 +47,7 @@ def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class Predictions:
     """A model's outputs beside what is true, as ``measure`` of the metrics takes them."""
 
     logits: Array
@@ -91,7 +91,7 @@ class Measured:
             return np.split(np.arange(len(self.targets)), self.offsets[1:-1])
         return None
 
-    def _drawn(self, drawn: Array, units: list[Array] | None) -> Measured:
+    def _drawn(self, drawn: Array, units: list[Array] | None) -> Predictions:
         rows, offsets, groups = drawn, None, None
         if units is not None:
             parts = [units[place] for place in drawn]
@@ -99,7 +99,7 @@ class Measured:
             rows = np.concatenate(parts)
             offsets = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.repeat(np.arange(len(parts)), sizes)
-        return Measured(
+        return Predictions(
             self.logits[rows], self.targets[rows], self.problem, self.tags,
             offsets if self.offsets is not None else None,
             groups if self.groups is not None else None,
@@ -113,15 +113,15 @@ def evaluate(
 ) -> dict[str, float | None]:  # fmt: skip
     """The dataset's metrics of a model on its validation rows; None where one is undefined.
 
-    Takes and raises what ``measured`` does.
+    Takes and raises what ``predict_validation`` does.
     """
-    return measured(model, encoded, data, device, outputs).metrics(data.metrics)
+    return predict_validation(model, encoded, data, device, outputs).metrics(data.metrics)
 
 
-def measured(
+def predict_validation(
     model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
     outputs: Sequence[int] | None = None, replay: Replay = run_whole,
-) -> Measured:  # fmt: skip
+) -> Predictions:  # fmt: skip
     """What a model says of the validation rows, beside what is true.
 
     ``encoded`` is ``data.validation``, whole. ``outputs`` says which of the model's outputs is each
@@ -135,7 +135,7 @@ def measured(
         logits = logits[:, list(outputs)]
     groups, earnings = _groups(data.validation, data.metrics)
     offsets = encoded.tag_offsets if encoded.tagged else None
-    return Measured(
+    return Predictions(
         logits, encoded.targets, data.problem, tuple(data.labels), offsets, groups, earnings
     )
 
@@ -221,7 +221,7 @@ def open_evaluation_sets(
     return tuple(opened)
 
 
-def evaluate_also(
+def evaluate_sets(
     model: nn.Module, sets: Sequence[EvaluationSet], device: torch.device
 ) -> PresetMetrics:
     """The official metrics of a model on each of the presets; None where one is undefined."""

@@ -126,7 +126,7 @@ def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[st
     }
 
 
-def reported(entry: EpochReport) -> dict[str, float | None]:
+def reported_metrics(entry: EpochReport) -> dict[str, float | None]:
     """All that an evaluation measured, under the names of a job's metrics."""
     told = {f"validation_{name}": value for name, value in entry.metrics.items()}
     told |= named_metrics(entry.also)

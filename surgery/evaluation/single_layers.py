@@ -8,8 +8,8 @@ from statistics import fmean
 
 from surgery.evaluation.statistics import (
     Interval,
-    agreement_by_chance,
     kendall,
+    permutation_p_value,
     seed_mean,
     spearman,
 )
@@ -48,11 +48,11 @@ def single_layers(
     found = agreements(table.methods if table else [], measured)
     return SingleLayers(
         ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found,
-        recommended=recommended(found),
+        recommended=recommended_method(found),
     )  # fmt: skip
 
 
-def recommended(found: Sequence[MethodAgreement]) -> str | None:
+def recommended_method(found: Sequence[MethodAgreement]) -> str | None:
     """The best method that is clearly better than the default, and than chance.
 
     Better than the default whatever the seeds; than chance with so many methods looked at
@@ -96,7 +96,7 @@ def agreements(
         correlation = spearman(own, means)
         found.append(MethodAgreement(
             method=method, spearman=correlation, spearman_ci=interval(draws[method]),
-            p_value=None if correlation is None else agreement_by_chance(own, means),
+            p_value=None if correlation is None else permutation_p_value(own, means),
             minus_fisher_ci=interval(against), kendall=kendall(own, means),
             regret=regret(entry.order, dict(zip(layers, means, strict=True))),
         ))  # fmt: skip

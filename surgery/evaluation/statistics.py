@@ -78,7 +78,7 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
     return sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True)) / math.sqrt(spread)
 
 
-def agreement_by_chance(one: Sequence[float], two: Sequence[float]) -> float:
+def permutation_p_value(one: Sequence[float], two: Sequence[float]) -> float:
     """One-sided p of Spearman's correlation: the share of orders of ``two`` that agree as well.
 
     Of all orders for up to seven values, of seeded random ones for more.

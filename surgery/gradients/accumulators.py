@@ -26,7 +26,7 @@ FEW_ROWS = 32  # where there are no more tokens than GRAM_ROWS
 GRAM_COST = 0.75  # of a number of a Gram matrix, against one of a formed gradient
 CHUNK_NUMBERS = 4_000_000  # of formed gradients held at once: 16 MB in float32
 
-PARKED_BYTES = 64 << 20  # smaller sums stay where they are
+OFFLOADED_BYTES = 64 << 20  # smaller sums stay where they are
 
 
 class Gram:
@@ -55,22 +55,22 @@ class Gram:
     def dot(self, doubled: Gram) -> Tensor:
         """Sum of the elementwise product with a ``doubled`` Gram matrix, (N,)."""
         pairs = zip(self.blocks, doubled.blocks, strict=True)
-        parts = [vecdot(wide(a).flatten(1), wide(b).flatten(1)) for a, b in pairs]
+        parts = [vecdot(upcast(a).flatten(1), upcast(b).flatten(1)) for a, b in pairs]
         return torch.stack(parts).sum(0) * self.scale * doubled.scale
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """In float32, where sums of half-precision numbers keep their digits; wider stays as it is."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
-Kept = Tensor | Gram
+SavedInputs = Tensor | Gram
 
 
-def formed(kept: Kept) -> Tensor:
+def whole_inputs(saved: SavedInputs) -> Tensor:
     """The inputs themselves, from an accumulator that keeps nothing else."""
-    assert isinstance(kept, Tensor)
-    return kept
+    assert isinstance(saved, Tensor)
+    return saved
 
 
 class Accumulator(ABC):
@@ -86,12 +86,12 @@ class Accumulator(ABC):
     def begin(self, samples: Sequence[int]) -> None:
         """A batch of the samples of these numbers follows."""
 
-    def keep(self, inputs: Tensor, outputs: int) -> Kept:  # noqa: ARG002  # Traces asks for it
+    def save_inputs(self, inputs: Tensor, outputs: int) -> SavedInputs:  # noqa: ARG002  # Traces asks for it
         """What the backward pass needs of the inputs (N, T, d) of a Linear with so many outputs."""
         return inputs
 
     @abstractmethod
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """A Linear's weight: what was kept of its inputs, and output gradients (N, T, p)."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class Traces(Accumulator):
     def _add(self, name: str, values: Tensor) -> None:
         self._parts[-1][self._columns[name]] += values
 
-    def keep(self, inputs: Tensor, outputs: int) -> Kept:
+    def save_inputs(self, inputs: Tensor, outputs: int) -> SavedInputs:
         """The Gram matrices where they will be used: T × T numbers a sample stay, not T × d."""
         if not self._prefers_grams(inputs.shape[1], inputs.shape[2], outputs):
             return inputs
@@ -156,33 +156,33 @@ class Traces(Accumulator):
         """Where T²(d + p) costs less than the T·d·p of forming gradients."""
         return self._grams and GRAM_COST * tokens * (width + outputs) <= width * outputs
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """‖GᵀA‖² of each sample, by Gram matrices or by gradients formed a few at a time."""
-        if isinstance(kept, Tensor):
-            kept = self.keep(kept, gradients.shape[2])
-        if isinstance(kept, Gram):
-            self._add(name, Gram(gradients).dot(kept))
+        if isinstance(saved, Tensor):
+            saved = self.save_inputs(saved, gradients.shape[2])
+        if isinstance(saved, Gram):
+            self._add(name, Gram(gradients).dot(saved))
             return
-        chunk = max(1, CHUNK_NUMBERS // (kept.shape[2] * gradients.shape[2]))
+        chunk = max(1, CHUNK_NUMBERS // (saved.shape[2] * gradients.shape[2]))
         norms = [
-            wide(g.mT @ a).square().sum((1, 2))
-            for g, a in zip(gradients.split(chunk), kept.split(chunk), strict=True)
+            upcast(g.mT @ a).square().sum((1, 2))
+            for g, a in zip(gradients.split(chunk), saved.split(chunk), strict=True)
         ]
         self._add(name, torch.cat(norms))
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Square and sum each row."""
-        self._add(name, wide(gradients).square().sum(1))
+        self._add(name, upcast(gradients).square().sum(1))
 
     def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
         """Σ_t G_t · (sum of G over the tokens of the same id)."""
-        gradients = wide(gradients)
+        gradients = upcast(gradients)
         summed = same_ids(ids).to(gradients.dtype) @ gradients
         self._add(name, (gradients * summed).sum((1, 2)))
 
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
         """Square and sum the whole tensor."""
-        self._parts[-1][self._columns[name], row] += wide(gradient).square().sum()
+        self._parts[-1][self._columns[name], row] += upcast(gradient).square().sum()
 
     def matrix(self) -> Tensor:
         """Squared norms (N, units), float64, on the CPU, in the order the samples came."""
@@ -191,7 +191,7 @@ class Traces(Accumulator):
         return torch.cat(self._parts, dim=1).mT.contiguous().cpu()
 
 
-class Several(Accumulator):
+class CombinedAccumulator(Accumulator):
     """More than one of the others, fed by one pass."""
 
     def __init__(self, parts: Sequence[Accumulator]) -> None:
@@ -203,10 +203,10 @@ class Several(Accumulator):
         for part in self.parts:
             part.begin(samples)
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """Tell each."""
         for part in self.parts:
-            part.add_linear(name, kept, gradients)
+            part.add_linear(name, saved, gradients)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Tell each."""
@@ -224,7 +224,7 @@ class Several(Accumulator):
             part.add_gradient(name, row, gradient)
 
 
-class Parked(Mapping[str, Tensor]):
+class Offloaded(Mapping[str, Tensor]):
     """Tensors out of the way: in the host's memory if they were on a GPU, else in a file.
 
     Each is read anew, so that only one is held at a time.
@@ -252,10 +252,10 @@ class Parked(Mapping[str, Tensor]):
         return len(self._devices)
 
 
-def parked(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def offloaded(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The same tensors out of the way of the next ones, unless they are small."""
     size = sum(tensor.nbytes for tensor in tensors.values())
-    return Parked(tensors) if size > PARKED_BYTES else tensors
+    return Offloaded(tensors) if size > OFFLOADED_BYTES else tensors
 
 
 class Sums(Accumulator):
@@ -270,9 +270,9 @@ class Sums(Accumulator):
         self.sums: Mapping[str, Tensor] = self._tensors
         """Parameter name → sum over the samples so far, in the parameter's shape."""
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Put the sums out of the way of the next ones: nothing can be added any more."""
-        self.sums, self._tensors = parked(self.sums), {}
+        self.sums, self._tensors = offloaded(self.sums), {}
 
     def scale(self, factor: float) -> None:
         """Multiply all sums, in place."""
@@ -286,18 +286,18 @@ class Sums(Accumulator):
 class Diagonal(Sums):
     """Elementwise sums of squared gradients."""
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """Σ_i (G_iᵀ A_i)², squared elementwise, a piece of a gradient at a time."""
-        add_squared_products(self._tensors[name], gradients, formed(kept))
+        add_squared_products(self._tensors[name], gradients, whole_inputs(saved))
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Square, then sum over the rows."""
-        self._tensors[name] += wide(gradients).square().sum(0)
+        self._tensors[name] += upcast(gradients).square().sum(0)
 
     def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
         """Sum over the tokens of one id, square, and add once for each id of a sample."""
         same = same_ids(ids)
-        gradients = wide(gradients)
+        gradients = upcast(gradients)
         summed = same.to(gradients.dtype) @ gradients
         # Each of n tokens of an id brings the same square: an n-th of it, n times.
         shares = summed.square() / same.sum(2, keepdim=True).clamp_min(1)
@@ -305,27 +305,27 @@ class Diagonal(Sums):
 
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:  # noqa: ARG002
         """Square and add the whole tensor."""
-        self._tensors[name].addcmul_(wide(gradient), wide(gradient))
+        self._tensors[name].addcmul_(upcast(gradient), upcast(gradient))
 
 
 class Means(Sums):
     """Sums of gradients themselves, for the scores of the mean gradient."""
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """One product over all rows and tokens."""
-        states = formed(kept).flatten(0, 1)
-        self._tensors[name] += wide(gradients.flatten(0, 1).mT @ states)
+        states = whole_inputs(saved).flatten(0, 1)
+        self._tensors[name] += upcast(gradients.flatten(0, 1).mT @ states)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:
         """Sum over the rows."""
-        self._tensors[name] += wide(gradients).sum(0)
+        self._tensors[name] += upcast(gradients).sum(0)
 
     def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:
         """Add every token's gradient to the row it read."""
         read = (ids >= 0).flatten().unsqueeze(1)
-        rows = wide(gradients).flatten(0, 1) * read
+        rows = upcast(gradients).flatten(0, 1) * read
         self._tensors[name].index_add_(0, ids.clamp_min(0).flatten(), rows)
 
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:  # noqa: ARG002
         """Add the whole tensor."""
-        self._tensors[name] += wide(gradient)
+        self._tensors[name] += upcast(gradient)

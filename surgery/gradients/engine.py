@@ -25,14 +25,21 @@ from torch import Tensor, nn
 
 from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ScoresNotFinite
-from surgery.gradients.accumulators import Accumulator, Diagonal, Means, Several, Traces, parked
+from surgery.gradients.accumulators import (
+    Accumulator,
+    CombinedAccumulator,
+    Diagonal,
+    Means,
+    Traces,
+    offloaded,
+)
 from surgery.gradients.hooks import UnsupportedModule
-from surgery.gradients.passes import Objective, prepared, score_batch, score_one_by_one
-from surgery.gradients.plan import Path, Plan, make_plan
+from surgery.gradients.passes import Objective, score_batch, score_one_by_one, scoring_mode
+from surgery.gradients.plan import Plan, ScoringPath, make_plan
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, add_up, gather_rows
 
-Kind = Literal["traces", "diagonal", "means"]
+Statistic = Literal["traces", "diagonal", "means"]
 ALONE = Share()
 
 
@@ -48,7 +55,7 @@ class FisherScores:
     """
 
     numbers: list[int]
-    path: Path
+    path: ScoringPath
     units: list[Unit]
     per_sample: Tensor | None = None
     sums: Mapping[str, Tensor] | None = None
@@ -62,11 +69,11 @@ class FisherScores:
             raise ValueError("only an elementwise pass keeps the diagonal")
         return {name: total / len(self.numbers) for name, total in self.sums.items()}
 
-    def parked(self) -> FisherScores:
+    def offloaded(self) -> FisherScores:
         """The same with sums of the parameters' size out of the way of the next pass's."""
         if self.means is not None:
-            self.means.park()
-        return replace(self, sums=None if self.sums is None else parked(self.sums))
+            self.means.offload()
+        return replace(self, sums=None if self.sums is None else offloaded(self.sums))
 
 
 def fisher_scores(
@@ -93,14 +100,14 @@ def fisher_scores(
     if first is None:
         raise ValueError("no batch to score")
     plan = plan or plan_for(model, units, first, objective)
-    kinds: list[Kind] = ["diagonal" if elementwise else "traces"]
+    kinds: list[Statistic] = ["diagonal" if elementwise else "traces"]
     whole = chain([first], iterator)
     return score_samples(model, plan, whole, objective, kinds=kinds, on_batch=on_batch)
 
 
 def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
     """The path this model takes, found on the first batch; the model is left as it was."""
-    with prepared(model):
+    with scoring_mode(model):
         return make_plan(model, units, batch, objective)
 
 
@@ -110,7 +117,7 @@ def score_samples(
     batches: Iterable[Batch],
     objective: Objective,
     *,
-    kinds: Collection[Kind],
+    kinds: Collection[Statistic],
     share: Share = ALONE,
     samples: int = 0,
     on_batch: Callable[[int], None] | None = None,
@@ -127,8 +134,8 @@ def score_samples(
     diagonal = Diagonal(scored) if "diagonal" in kinds else None
     means = Means(scored) if "means" in kinds else None
     parts = [part for part in (traces, diagonal, means) if part is not None]
-    accumulator = parts[0] if len(parts) == 1 else Several(parts)
-    numbers = feed(model, accumulator, batches, objective, plan, on_batch)
+    accumulator = parts[0] if len(parts) == 1 else CombinedAccumulator(parts)
+    numbers = accumulate(model, accumulator, batches, objective, plan, on_batch)
     rows = None
     if traces is not None:
         rows = (traces.matrix() * objective.scale**-2)[torch.tensor(numbers).argsort()]
@@ -151,7 +158,7 @@ def score_samples(
     return found
 
 
-def feed(
+def accumulate(
     model: nn.Module,
     accumulator: Accumulator,
     batches: Iterable[Batch],
@@ -165,7 +172,7 @@ def feed(
     some length) is scored one sample at a time, and ``plan.warnings`` says so.
     """
     numbers: list[int] = []
-    with prepared(model):
+    with scoring_mode(model):
         for batch in batches:
             samples = sample_numbers(batch, len(numbers))
             accumulator.begin(samples)

@@ -113,7 +113,7 @@ def without_padding(batch: Batch, row: int) -> Batch:
 
 
 @contextmanager
-def prepared(model: nn.Module) -> Iterator[None]:
+def scoring_mode(model: nn.Module) -> Iterator[None]:
     """In eval mode; every module's mode and every requires_grad are put back on leaving."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

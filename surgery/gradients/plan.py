@@ -17,7 +17,7 @@ from surgery.gradients.passes import Objective, score_batch, score_one_by_one
 from surgery.models.blocks import Unit, model_inputs
 from surgery.schemas.enums import Fisher
 
-Path = Literal["batched", "one_sample", "mixed"]
+ScoringPath = Literal["batched", "one_sample", "mixed"]
 CHECK_TOKENS = 16  # of the rows that are scored both ways: rules do not depend on length
 # Share of a parameter's score: far above rounding in the format, far below any wrong formula.
 TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.05}
@@ -35,7 +35,7 @@ class Plan:
     ``once`` names the weights whose modules are used once a forward pass.
     """
 
-    path: Path
+    path: ScoringPath
     units: list[Unit]
     warnings: list[str] = field(default_factory=list)
     once: set[str] = field(default_factory=set)

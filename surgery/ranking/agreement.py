@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from surgery.data.tokens.dataset import Batch, TaskData
-from surgery.gradients.passes import prepared
+from surgery.gradients.passes import scoring_mode
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel, renew_head
-from surgery.ranking.head import Warmup, put_back_afterwards
+from surgery.ranking.head import Warmup, preserved_head
 from surgery.ranking.sample import (
     Sample,
     training_rows,
@@ -47,7 +47,7 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
     tokens = ranked_only(
         scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
     )
-    with put_back_afterwards(loaded.head):
+    with preserved_head(loaded.head):
         if warmup is not None:
             renew_head(loaded.model, options.seed, loaded.new)
             warmup.run(
@@ -102,7 +102,7 @@ class RankingTracker:
         )
         encoded = training_rows(loaded, data, TRACKED_SAMPLES, training.max_length, training.seed)
         device = next(loaded.model.parameters()).device
-        with prepared(loaded.model):
+        with scoring_mode(loaded.model):
             self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
             self._first = self._first_scores(data, training) if loaded.new else self._score()
 
@@ -110,7 +110,7 @@ class RankingTracker:
         loaded, seed = self._loaded, training.seed
         encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
         head = list(loaded.head.values())
-        with put_back_afterwards(loaded.head):
+        with preserved_head(loaded.head):
             Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=1, seed=seed)
             return self._score()
 

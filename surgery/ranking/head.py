@@ -26,7 +26,7 @@ WARMUP_RATE = 1e-3  # AdamW on a linear head over fixed features
 WARMUP_BATCH = 16
 
 
-class _Replay(nn.Module):
+class _StoredEncoder(nn.Module):
     """Stands where the encoder stood and returns its stored output."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Features:
 
 
 @contextmanager
-def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
+def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_StoredEncoder]:
     name = model.base_model_prefix
     assert isinstance(name, str)
-    replay = _Replay()
+    replay = _StoredEncoder()
     setattr(model, name, replay)
     try:
         yield replay
@@ -58,7 +58,7 @@ def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
 
 
 @contextmanager
-def put_back_afterwards(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
+def preserved_head(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
     """Whatever happens to the head's weights meanwhile, they are then as they were."""
     weights = {name: parameter.detach().clone() for name, parameter in head.items()}
     try:
@@ -130,7 +130,7 @@ class Warmup:
         return self._features
 
     def _train(
-        self, replay: _Replay | None, features: list[Features], epochs: int, seed: int
+        self, replay: _StoredEncoder | None, features: list[Features], epochs: int, seed: int
     ) -> float | None:
         return _train(
             self._model, replay, self._parameters, features, self._problem, epochs, seed,
@@ -196,7 +196,7 @@ def _reads_first_token_only(
 
 def _train(
     model: nn.Module,
-    replay: _Replay | None,
+    replay: _StoredEncoder | None,
     parameters: Sequence[nn.Parameter],
     features: list[Features],
     problem: Problem,
@@ -242,7 +242,7 @@ def _shuffled(
 
 
 def _likelihood(
-    model: nn.Module, replay: _Replay | None, part: Features, rows: Tensor, problem: Problem
+    model: nn.Module, replay: _StoredEncoder | None, part: Features, rows: Tensor, problem: Problem
 ) -> Tensor:
     device = next(model.parameters()).device
     batch = {name: tensor.to(device)[rows] for name, tensor in part.inputs.items()}

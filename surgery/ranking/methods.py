@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ModelUnsupported, ScoresNotFinite
 from surgery.gradients.accumulators import Means
-from surgery.gradients.passes import prepared
+from surgery.gradients.passes import scoring_mode
 from surgery.models.blocks import Block, Unit, model_inputs, units_of
 from surgery.ranking.scores import Matrix, Scores, from_samples
 from surgery.schemas.enums import Method
@@ -151,7 +151,7 @@ def cls_similarity(model: nn.Module, blocks: Sequence[Block], batches: Iterable[
         raise ValueError("no batch to score")
     parts: list[Tensor] = []
     numbers: list[int] = []
-    with prepared(model), torch.no_grad():
+    with scoring_mode(model), torch.no_grad():
         tokens_first = _tokens_first(model, blocks, first)
         for batch in chain([first], iterator):
             samples = sample_numbers(batch, len(numbers))

@@ -72,7 +72,7 @@ def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple
         found = score_samples(
             loaded.model, plan, batches, objective, kinds=["diagonal"], on_batch=told
         )
-        halves.append(found.parked())
+        halves.append(found.offloaded())
         done += len(rows)
     assert plan is not None
     return frobenius_of_halves(*halves), plan

@@ -26,10 +26,10 @@ from surgery.ranking.scores import Matrix, Scores, average, from_samples
 from surgery.ranking.uncertainty import (
     CERTAIN,
     Resamples,
+    fewest_holding_half,
     intervals,
     kendall_tau,
     order_of,
-    recommended,
     resampled,
     stability_of,
     top_k_probabilities,
@@ -114,7 +114,7 @@ def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Meth
         half = (len(layers) + 1) // 2
         reason = f"half of the layers: {method} orders, it does not weigh"
         return RecommendedK(k=half, reason=reason)
-    k = recommended([layer.share for layer in layers])
+    k = fewest_holding_half([layer.share for layer in layers])
     if k is None:
         return RecommendedK(k=len(layers), reason="no score is positive: no layer stands out")
     reason = "smallest k with at least half of the total score"
@@ -198,7 +198,7 @@ def rank_layers(
         heads = _score_through_heads(scorer, data, phases)
     else:
         with phases.timed("score"):
-            heads = Heads([{options.method: scorer.headless(options.method)}])
+            heads = Heads([{options.method: scorer.gradient_free(options.method)}])
     with phases.timed("bootstrap"):
         result, main = _ranked_by_mean(heads, scorer)
     if options.model_prior and result.fisher is not None:
@@ -296,7 +296,7 @@ def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
     assert resamples is not None and scores.per_sample is not None  # noqa: PT018
     values = scores.values
     shares = values[order_of(values)] / (values.sum() or 1.0)
-    k = recommended(shares.tolist()) or len(values)
+    k = fewest_holding_half(shares.tolist()) or len(values)
     probability = top_k_set_probability(values, resamples.values, k)
     return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
 

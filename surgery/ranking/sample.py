@@ -97,7 +97,7 @@ class Sample:
         fitting = int(FREE_SHARE * available_bytes(self.device) / max(1, used) * tokens)
         self.tokens = max(tokens, min(GPU_TOKENS, fitting))
 
-    def scored(self, score: Callable[[], Result]) -> Result:
+    def retry_with_smaller_batches(self, score: Callable[[], Result]) -> Result:
         """Score, beginning again with half the budget whenever memory runs out.
 
         Raises OutOfMemory when a single row does not fit, or the batch size was given.

@@ -12,9 +12,9 @@ from torch import nn
 
 from surgery.data.tokens.dataset import Batch
 from surgery.errors import MethodUndefined
-from surgery.gradients.engine import ALONE, FisherScores, Kind, plan_for, score_samples
+from surgery.gradients.engine import ALONE, FisherScores, Statistic, plan_for, score_samples
 from surgery.gradients.passes import Objective
-from surgery.gradients.plan import Path, Plan
+from surgery.gradients.plan import Plan, ScoringPath
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import groups_of, units_of
 from surgery.models.distributed import Share
@@ -40,7 +40,7 @@ class Scorer:
     options: RankingOptions
     report: Reporter
     warnings: list[str] = field(default_factory=list)
-    path: Path | None = None
+    path: ScoringPath | None = None
     _plan: Plan | None = None
     _copy: nn.Module | None = None
 
@@ -81,11 +81,13 @@ class Scorer:
             return {method: self.tangent()}
         if METHODS[method].of_mean_gradient:
             return {method: self.gradients()[method]}
-        return {method: self.headless(method)}
+        return {method: self.gradient_free(method)}
 
     def _all(self) -> dict[Method, Scores]:
         if self.options.fisher is Fisher.EMPIRICAL:
-            found = self.sample.scored(lambda: self._by_halves(self._fisher_kind, "means"))
+            found = self.sample.retry_with_smaller_batches(
+                lambda: self._by_halves(self._fisher_kind, "means")
+            )
         else:
             found = {Method.FISHER: self.fisher(), **self.gradients()}
         try:
@@ -93,7 +95,7 @@ class Scorer:
         except MethodUndefined as error:
             self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
         headless = [method for method, facts in METHODS.items() if not facts.needs_head]
-        return found | {method: self.headless(method) for method in headless}
+        return found | {method: self.gradient_free(method) for method in headless}
 
     def fisher(
         self,
@@ -115,18 +117,20 @@ class Scorer:
             return fisher_units(found, aggregate)
 
         if kind == "diagonal" and batches is None and rows is None:
-            return self.sample.scored(lambda: self._by_halves(kind)[Method.FISHER])
-        return self.sample.scored(score)
+            return self.sample.retry_with_smaller_batches(
+                lambda: self._by_halves(kind)[Method.FISHER]
+            )
+        return self.sample.retry_with_smaller_batches(score)
 
     def gradients(self) -> dict[Method, Scores]:
         """The scores of the mean gradient, at the dataset's labels."""
-        return self.sample.scored(lambda: self._by_halves("means"))
+        return self.sample.retry_with_smaller_batches(lambda: self._by_halves("means"))
 
     @property
-    def _fisher_kind(self) -> Kind:
+    def _fisher_kind(self) -> Statistic:
         return "diagonal" if self.options.aggregate is Aggregate.FROBENIUS else "traces"
 
-    def _by_halves(self, *kinds: Kind) -> dict[Method, Scores]:
+    def _by_halves(self, *kinds: Statistic) -> dict[Method, Scores]:
         """Score one half of the samples, put its sums out of the way, and score the other.
 
         So memory holds one sum of the parameters' size, as a training step holds one gradient.
@@ -136,8 +140,10 @@ class Scorer:
             objective = Objective(self.problem, scale=objective.scale)
         first, second = self.sample.halves()
         halves = (
-            self._pass(kinds, self.sample.batches(first), share, objective).parked(),
-            self._pass(kinds, self.sample.batches(second), share, objective, len(first)).parked(),
+            self._pass(kinds, self.sample.batches(first), share, objective).offloaded(),
+            self._pass(
+                kinds, self.sample.batches(second), share, objective, len(first)
+            ).offloaded(),
         )
         scores = {}
         if self._fisher_kind in kinds:
@@ -164,15 +170,17 @@ class Scorer:
             return found
 
         whole = self.sample.whole()
-        return whole.scored(score)
+        return whole.retry_with_smaller_batches(score)
 
-    def headless(self, method: Method) -> Scores:
+    def gradient_free(self, method: Method) -> Scores:
         """Methods that take no gradient."""
         if method is Method.WEIGHT_SNR:
             return weight_snr(self.loaded.model, self.ranked)
         if method is Method.CLS_SIMILARITY:
             whole, (model, blocks) = self.sample.whole(), (self.loaded.model, self.loaded.blocks)
-            return whole.scored(lambda: cls_similarity(model, blocks, whole.batches()))
+            return whole.retry_with_smaller_batches(
+                lambda: cls_similarity(model, blocks, whole.batches())
+            )
         return by_position(self.ranked, method, self.options.seed)
 
     @property
@@ -185,7 +193,7 @@ class Scorer:
 
     def _pass(
         self,
-        kinds: Collection[Kind],
+        kinds: Collection[Statistic],
         batches: Iterable[Batch],
         share: Share,
         objective: Objective | None = None,

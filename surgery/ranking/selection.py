@@ -17,10 +17,10 @@ from surgery.schemas.selection import SelectionSpec
 
 ROUNDING = 1e-12  # of a share that is reached; as recommended_k has it
 
-Format = Literal["json", "regex", "peft", "axolotl"]
+SelectionFormat = Literal["json", "regex", "peft", "axolotl"]
 
 
-class Part(Protocol):
+class LayerLike(Protocol):
     """What is chosen: a layer or a part of one, under its name inside the encoder."""
 
     @property
@@ -32,7 +32,7 @@ class Part(Protocol):
         """How many numbers it holds."""
 
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=LayerLike)
 
 
 def choose_layers(
@@ -85,7 +85,7 @@ def granularity_of(selection: SelectionSpec, ranking: RankingResult | None = Non
 
 
 def resolved_choice(
-    chosen: Sequence[Part],
+    chosen: Sequence[LayerLike],
     granularity: Granularity,
     ranking: RankingResult | None = None,
     included: int = 0,
@@ -102,7 +102,10 @@ def resolved_choice(
 
 
 def check_reachable(
-    selection: SelectionSpec, layers: Sequence[Part], granularity: Granularity, included: int = 0
+    selection: SelectionSpec,
+    layers: Sequence[LayerLike],
+    granularity: Granularity,
+    included: int = 0,
 ) -> None:
     """Refuse what no ranking could meet. Raises SelectionMismatch or SelectionEmpty."""
     k, budget = selection.k, selection.max_parameters
@@ -183,7 +186,9 @@ def _fitting(budget: int, ranked: Sequence[LayerScore]) -> Sequence[LayerScore]:
 
 
 def check_ranking(
-    ranking: RankingResult, layers: Sequence[Part], granularity: Granularity = Granularity.LAYER
+    ranking: RankingResult,
+    layers: Sequence[LayerLike],
+    granularity: Granularity = Granularity.LAYER,
 ) -> None:
     """A ranking must speak of exactly these layers. Raises SelectionMismatch."""
     if ranking.granularity is not granularity:
@@ -237,7 +242,7 @@ def _hint(want: str | int, names: list[str], granularity: Granularity) -> str:
 
 
 def selection_view(
-    layers: Sequence[LayerInfo], form: Format, granularity: Granularity = Granularity.LAYER
+    layers: Sequence[LayerInfo], form: SelectionFormat, granularity: Granularity = Granularity.LAYER
 ) -> dict[str, Any]:
     """The choice as a regular expression, a PEFT or an Axolotl setting, or plain JSON.
 

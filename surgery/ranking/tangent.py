@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from surgery.data.tokens.dataset import Batch
 from surgery.errors import MethodUndefined, ModelUnsupported, ScoresNotFinite
-from surgery.gradients.accumulators import Accumulator, Kept, formed, wide
-from surgery.gradients.engine import feed, plan_for
+from surgery.gradients.accumulators import Accumulator, SavedInputs, upcast, whole_inputs
+from surgery.gradients.engine import accumulate, plan_for
 from surgery.gradients.likelihood import likelihood_slope
-from surgery.gradients.passes import Objective, prepared, without_padding
-from surgery.gradients.plan import Path, Plan
+from surgery.gradients.passes import Objective, scoring_mode, without_padding
+from surgery.gradients.plan import Plan, ScoringPath
 from surgery.models.blocks import Unit, model_inputs
 from surgery.ranking.methods import linear_weights
 from surgery.ranking.scores import Matrix, Scores, from_samples
@@ -61,7 +61,7 @@ class SketchAccumulator(Accumulator):
         self._turns: Counter[tuple[str, int | None]] = Counter()
         self.sketches = {
             name: torch.zeros(
-                directions, samples, sketch_numbers(p, size), dtype=wide(p).dtype, device=p.device
+                directions, samples, sketch_numbers(p, size), dtype=upcast(p).dtype, device=p.device
             )
             for name, p in scored.items()
         }
@@ -78,10 +78,10 @@ class SketchAccumulator(Accumulator):
         self._turns[name, row] += 1
         return self._turns[name, row] - 1
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
         """(P Gᵀ)(A Q) of every row."""
         left, right = self._projections[name]
-        g, a = wide(gradients), wide(formed(kept))
+        g, a = upcast(gradients), upcast(whole_inputs(saved))
         g = g if left is None else g @ left.mT
         a = a if right is None else a @ right
         rows = self.sketches[name][self._direction(name)]
@@ -90,7 +90,7 @@ class SketchAccumulator(Accumulator):
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
         """P J Q."""
         left, right = self._projections[name]
-        sketch = wide(gradient)
+        sketch = upcast(gradient)
         sketch = sketch if left is None else left @ sketch
         sketch = sketch if right is None else sketch @ right
         self.sketches[name][self._direction(name, row), self._rows[row]] = sketch.flatten()
@@ -119,7 +119,7 @@ def projections(
     drawn = [
         generator.standard_normal(shape) / size**0.5 for shape in ((size, outputs), (inputs, size))
     ]
-    left, right = (torch.from_numpy(values).to(wide(weight.detach())) for values in drawn)
+    left, right = (torch.from_numpy(values).to(upcast(weight.detach())) for values in drawn)
     return left if outputs > size else None, right if inputs > size else None
 
 
@@ -140,7 +140,7 @@ class OutputDirections(Objective):
 
     def directions(self, logits: Tensor, batch: Batch, samples: Sequence[int]) -> Iterator[Tensor]:
         """One backward pass a vector."""
-        left = likelihood_slope(wide(logits.detach()), batch["labels"], self.problem)
+        left = likelihood_slope(upcast(logits.detach()), batch["labels"], self.problem)
         self.residuals.update(zip(samples, left.double().cpu(), strict=True))
         for vector in self.vectors.to(logits):
             yield vector.expand_as(logits)
@@ -163,7 +163,7 @@ def tangent_scores(
     seed: int,
     on_batch: Callable[[int], None] | None = None,
     budget: int = BUDGET,
-) -> tuple[Scores, Path, list[str]]:
+) -> tuple[Scores, ScoringPath, list[str]]:
     """Score ranked units by the cross-validated R² of ridge regression with their tangent kernel.
 
     Predicted are the residuals onehot(y) − p or y − f of the model as it is. One ridge λ for all
@@ -276,7 +276,7 @@ def tangent_kernels(
     """
     samples = sum(len(batch["labels"]) for batch in batches)
     parameters = dict(model.named_parameters())
-    some = wide(parameters[scored[0].members[0]].detach())
+    some = upcast(parameters[scored[0].members[0]].detach())
     kernels = some.new_zeros(len(scored), samples, samples)
     sizes = [
         samples * some.itemsize * sum(sketch_numbers(parameters[name]) for name in unit.members)
@@ -291,7 +291,7 @@ def tangent_kernels(
         sketches = SketchAccumulator(weights, len(each.vectors), samples, seed)
         objective = OutputDirections(problem, vectors=each.vectors, residuals=residuals)
         tell = _progress(on_batch, number, len(passes), samples)
-        numbers = feed(model, sketches, batches, objective, plan, tell)
+        numbers = accumulate(model, sketches, batches, objective, plan, tell)
         for place in each.places:
             sketches.add_products(scored[place].members, kernels[place])
     order = np.argsort(numbers)
@@ -301,7 +301,7 @@ def tangent_kernels(
 
 def _outputs(model: nn.Module, batch: Batch) -> int:
     """How many outputs a sample has, seen on the first."""
-    with prepared(model), torch.no_grad():
+    with scoring_mode(model), torch.no_grad():
         logits = model(**model_inputs(model, without_padding(batch, 0))).logits
     return int(logits.shape[-1])
 

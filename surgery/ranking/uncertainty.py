@@ -158,7 +158,7 @@ def top_k_overlap(first: Matrix, second: Matrix) -> dict[str, float]:
     }
 
 
-def recommended(shares: Sequence[float]) -> int | None:
+def fewest_holding_half(shares: Sequence[float]) -> int | None:
     """The smallest k whose units, best first, hold half of the total; None if all are zero."""
     held = np.cumsum(shares)
     enough = np.nonzero(held >= 0.5 - 1e-12)[0]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.enums import Policy
-from surgery.schemas.finetune import AlsoEvaluate, Trained
+from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 
@@ -151,7 +151,7 @@ class ComparisonResult(BaseModel):
     warnings: list[str]
 
 
-class ArmSpec(Trained):
+class ArmSpec(SelectionOrAdapter):
     """One way to train, compared with others."""
 
     name: ArmName

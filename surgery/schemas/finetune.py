@@ -51,7 +51,7 @@ class OnnxReport(BaseModel):
     seconds: float = 0.0
 
 
-class Trained(Strict):
+class SelectionOrAdapter(Strict):
     """What trains: selected layers, or an adapter."""
 
     selection: SelectionSpec
@@ -68,7 +68,7 @@ class Trained(Strict):
         return values
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Trained:
+    def _one_of_both(self) -> SelectionOrAdapter:
         if self.adapter is not None and self.selection.policy is not Policy.HEAD_ONLY:
             raise ValueError(
                 "selection does not go with an adapter, which trains in place of layers"
@@ -78,7 +78,7 @@ class Trained(Strict):
         return self
 
 
-class FinetuneSpec(Trained, Submission):
+class FinetuneSpec(SelectionOrAdapter, Submission):
     """Fine-tune a model on a dataset, training only the selected layers and the head."""
 
     training: TrainingSpec = TrainingSpec()

@@ -14,7 +14,7 @@ from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, Kind, Status
 from surgery.models.layers import ranked_parts
-from surgery.ranking.selection import Format, choose_layers, selection_view
+from surgery.ranking.selection import SelectionFormat, choose_layers, selection_view
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.resolved import Resolved
@@ -69,7 +69,8 @@ def get_selection(
     max_parameters: Annotated[int | None, Query(ge=1, description="For max_parameters.")] = None,
     seed: Annotated[int, Query(ge=0, description="For random_k.")] = 0,
     form: Annotated[
-        Format, Query(alias="format", description="For PEFT, Axolotl, or as a regular expression.")
+        SelectionFormat,
+        Query(alias="format", description="For PEFT, Axolotl, or as a regular expression."),
     ] = "json",
 ) -> dict[str, Any]:
     """A pure view of a ranking, of its granularity; nothing is stored.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surgery.gradients import accumulators
-from surgery.gradients.accumulators import Diagonal, Parked
+from surgery.gradients.accumulators import Diagonal, Offloaded
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.ranking import RankingOptions
 from tests.support.models.toys import toy_data, toy_model
@@ -37,8 +37,8 @@ def sum_of_two() -> Diagonal:
 
 def test_parked_sums_are_the_same_and_leave_no_file(everything_is_parked: Path) -> None:
     here, parked = sum_of_two(), sum_of_two()
-    parked.park()
-    assert isinstance(parked.sums, Parked)
+    parked.offload()
+    assert isinstance(parked.sums, Offloaded)
     assert list(parked.sums) == ["a", "b"]
     assert len(parked.sums) == 2
     for name, total in here.sums.items():
@@ -51,8 +51,8 @@ def test_parked_sums_are_the_same_and_leave_no_file(everything_is_parked: Path) 
 
 def test_small_sums_stay() -> None:
     found = sum_of_two()
-    found.park()
-    assert not isinstance(found.sums, Parked)
+    found.offload()
+    assert not isinstance(found.sums, Offloaded)
 
 
 @pytest.mark.parametrize("options", [{"aggregate": "frobenius"}, {"method": "snip"}])
