@@ -2,15 +2,15 @@
 
 For a sample i with log-likelihood ℓ_i and a parameter tensor p, g_{i,p} = ∇_p ℓ_i, and the
 diagonal is D_p = (1/N) Σ_i g_{i,p}² (Lodha et al., "On Surgical Fine-tuning for Language
-Encoders", Findings of EMNLP 2023). Neither one backward pass a sample nor the gradients of a
-batch in memory are needed: parameters are frozen, so autograd computes activation gradients only,
-and from a Linear's inputs A_i (T × d) and output gradients G_i (T × p) follow
+Encoders", Findings of EMNLP 2023). This takes neither one backward pass for each sample nor the
+memory of a batch of gradients. Parameters are frozen, so autograd computes the gradients of
+activations only. A Linear's inputs A_i (T × d) and output gradients G_i (T × p) give
 
     ‖g_i‖² = Σ_{t,s} (A_i A_iᵀ)_{ts} (G_i G_iᵀ)_{ts}        (the trace, g_i never formed)
     g_i    = G_iᵀ A_i                                        (elementwise, one sample at a time)
 
-A model whose modules do not follow these rules takes the slow path of one backward pass a sample,
-and the result says so.
+A model whose modules do not follow these rules takes the slow path, one backward pass for each
+sample, and the result says so.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ ALONE = Share()
 class FisherScores:
     """What one pass over the samples gives.
 
-    ``numbers``: the samples' numbers, ascending. ``per_sample`` (N, U), float64: squared gradient
-    norm of each sample, in that order, and unit; None for an elementwise pass. ``sums``: for an
-    elementwise pass, the sum of squares over the samples, parameter name → tensor.
-    ``units`` are those that were scored: a group whose modules do not follow the rules is left out
-    and named in ``warnings``. ``means``: the sums of the gradients themselves, where asked for.
+    - ``numbers``: the numbers of the samples, ascending.
+    - ``per_sample`` (N, U), float64: the squared gradient norm of each sample, in the order of
+      ``numbers``, for each unit. None for an elementwise pass.
+    - ``sums``: for an elementwise pass, the sum of squares over the samples, by parameter name.
+    - ``units``: those that were scored. A group whose modules do not follow the rules is left out,
+      and ``warnings`` names it.
+    - ``means``: the sums of the gradients themselves, if they were requested.
     """
 
     numbers: list[int]
@@ -70,7 +72,7 @@ class FisherScores:
         return {name: total / len(self.numbers) for name, total in self.sums.items()}
 
     def offloaded(self) -> FisherScores:
-        """The same with sums of the parameters' size out of the way of the next pass's."""
+        """The same, with its sums moved out of the way of the next pass; they can be large."""
         if self.means is not None:
             self.means.offload()
         return replace(self, sums=None if self.sums is None else offloaded(self.sums))
@@ -89,10 +91,10 @@ def fisher_scores(
     """Score every unit on every sample, in eval mode, each sample once.
 
     ``batches`` hold ``input_ids`` and ``attention_mask`` (N, T), or (N, C, T) for multiple choice,
-    and ``labels``; ``sample`` (N,), optional, numbers the samples from 0 (default: in order).
-    ``plan`` is that of an earlier pass through the same model. A pass costs about 0.75 of a
-    training step's forward and backward for the trace, and about 1.1–1.4 elementwise; memory does
-    not grow with the number of samples, the N × U matrix aside.
+    and ``labels``. The optional ``sample`` (N,) numbers the samples from 0 (default: in order).
+    ``plan`` can be that of an earlier pass through the same model. For the trace a pass costs about
+    0.75 of the forward and backward of a training step, elementwise about 1.1–1.4. Memory does not
+    grow with the number of samples, except for the N × U matrix.
     Raises ScoresNotFinite when a gradient is NaN or infinite.
     """
     iterator = iter(batches)
@@ -106,7 +108,7 @@ def fisher_scores(
 
 
 def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
-    """The path this model takes, found on the first batch; the model is left as it was."""
+    """Find out on the first batch which path this model takes; the model stays unchanged."""
     with scoring_mode(model):
         return make_plan(model, units, batch, objective)
 
@@ -122,12 +124,12 @@ def score_samples(
     samples: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> FisherScores:
-    """One pass of this process's batches: the one way from batches to scores.
+    """Pass once over this process's batches: the one way from batches to scores of gradients.
 
-    ``kinds`` says what is accumulated on the way: the squared norm of each sample's gradients
-    (``traces``), or their elementwise squares (``diagonal``), and the gradients' sums (``means``).
-    What the processes of a ``share`` found is added up, of ``samples`` that they have together.
-    Raises ScoresNotFinite, in all processes alike.
+    ``kinds`` says what is accumulated on the way: the squared norms of each sample's gradients
+    (``traces``) or their elementwise squares (``diagonal``), and the sums of the gradients
+    (``means``). The results of all processes of a ``share`` are added up; together they have
+    ``samples`` samples. Raises ScoresNotFinite, in every process.
     """
     scored = {name: p for name, p in model.named_parameters() if name in plan.columns}
     traces = Traces(scored, plan.columns, grams=objective.grams) if "traces" in kinds else None
@@ -166,10 +168,11 @@ def accumulate(
     plan: Plan,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[int]:
-    """Add every sample to an accumulator, by the plan's path; their numbers, as they came.
+    """Add every sample to an accumulator, by the plan's path. Returns their numbers, as they came.
 
-    A batch in which a module breaks a rule that the first one kept (sparse attention begins at
-    some length) is scored one sample at a time, and ``plan.warnings`` says so.
+    A module can break a rule that it followed on the first batch: sparse attention, for example,
+    begins at some length. Such a batch is scored one sample at a time, and ``plan.warnings`` says
+    so.
     """
     numbers: list[int] = []
     with scoring_mode(model):
@@ -194,7 +197,7 @@ def _add_batch(
     if plan.path != "one_sample":
         try:
             score_batch(model, accumulator, batch, samples, objective, plan.once)
-        except UnsupportedModule as error:  # raised before anything was added
+        except UnsupportedModule as error:  # it is raised before anything is added
             plan.note_slow_batch(str(error))
         else:
             return
@@ -202,7 +205,7 @@ def _add_batch(
 
 
 def _added_up(found: FisherScores, share: Share, samples: int) -> FisherScores:
-    """With what the other processes found of their samples."""
+    """Combine the scores of this process with those of all others."""
     mine = torch.zeros(samples)
     mine[found.numbers] = 1
     numbers = add_up(mine, share).nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""Hooks that hand each module's inputs and output gradients to an accumulator, sample by sample."""
+"""Hooks that hand the inputs and output gradients of each module to an accumulator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = (nn.Linear, nn.LayerNorm, nn.Embedding)
 
 
 class UnsupportedModule(Exception):
-    """The batched formulas do not hold for a module; ``parameters`` are the scored ones it has."""
+    """The batched formulas do not hold for a module, whose scored parameters are ``parameters``."""
 
     def __init__(self, message: str, parameters: tuple[str, ...] = ()) -> None:
         self.parameters = parameters
@@ -24,10 +24,10 @@ class UnsupportedModule(Exception):
 
 @dataclass
 class ScoredModule:
-    """A module with scored parameters: ``own`` maps their kind (weight, bias) to their names.
+    """A module with scored parameters: ``own`` maps weight and bias to their full names.
 
-    ``inputs`` holds what each use of this batch saw, or what the accumulator kept of it,
-    ``gradients`` what came back for it.
+    A module can be used several times in one forward pass. ``inputs`` holds the inputs of each use,
+    or what the accumulator saves of them; ``gradients`` maps a use to its output gradients.
     """
 
     path: str
@@ -36,20 +36,20 @@ class ScoredModule:
     gradients: dict[int, Tensor] = field(default_factory=dict)
 
     def unsupported(self, reason: str) -> UnsupportedModule:
-        """An error that names this module."""
         return UnsupportedModule(f"{self.path} {reason}", tuple(self.own.values()))
 
 
 class GradientHooks:
-    """While open, feeds an accumulator from each module that holds scored parameters.
+    """A context in which each module with scored parameters feeds an accumulator.
 
-    ``rows`` is the number of samples; with multiple choice each is seen as so many ``texts``.
-    A module used several times has its uses joined along the tokens: they are added before
-    squaring. For the weights that ``once`` names, which are used once, the accumulator decides
-    already in the forward pass what to keep.
-    Raises UnsupportedModule, when opened, in the forward pass or from ``expect_all_used``, where a
-    scored parameter lives in another kind of module or is shared by two, or where a module does not
-    see one row a text.
+    ``rows`` is the number of samples; in multiple choice each of them consists of ``texts`` texts.
+    The uses of a module that is used several times are joined along the tokens, so that they are
+    added up before squaring. ``once`` names weights that are known to be used once: for these the
+    accumulator decides in the forward pass what to save of the inputs.
+
+    The constructor, the forward pass and ``expect_all_used`` raise UnsupportedModule for a scored
+    parameter that is in another kind of module or in two modules, and for a module that does not
+    get one row for each text.
     """
 
     def __init__(
@@ -106,25 +106,25 @@ class GradientHooks:
         self._leaves.clear()
 
     def expect_all_used(self) -> None:
-        """Every scored parameter must have been seen."""
+        """Raise UnsupportedModule unless every module with scored parameters was used."""
         for entry in self._modules.values():
             if not entry.inputs:
                 raise entry.unsupported("took no part in the forward pass")
 
     def backward(self, logits: Tensor, direction: Tensor, *, last: bool) -> None:
-        """Feed the accumulator with Jᵀv of every sample; the graph is freed after the last."""
-        # Nothing is returned or stored: the hooks take what they need on the way.
+        """Feed the accumulator with Jᵀv of every sample; ``last`` frees the autograd graph."""
+        # The result is not needed: the hooks take the output gradients on the way.
         self._last = last
         torch.autograd.grad(logits, self._leaves, direction, retain_graph=not last)
         for module, entry in self._modules.items():
-            if entry.gradients:  # a use that does not reach the outputs
+            if entry.gradients:  # one of the uses does not reach the outputs
                 self._hand_over(module, entry)
 
     def _on_forward(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         entry = self._modules[module]
         inputs, seen = args[0], self._rows * self._texts
         if isinstance(module, nn.Embedding) and len(output) == 1 < seen:
-            # Positions are looked up once for all rows: each gets a copy, and so a gradient.
+            # Positions are looked up once for all rows. With a copy, each row gets a gradient.
             output = output.expand(seen, *output.shape[1:])
             inputs = inputs.expand(seen, *inputs.shape[1:])
         if output.dim() < 2 or len(output) != seen:
@@ -132,7 +132,7 @@ class GradientHooks:
         use = len(entry.inputs)
         entry.inputs.append(self._saved(module, entry, inputs, output))
         if not output.requires_grad:
-            # The lowest scored modules: gradients need to come this far down and no further.
+            # One of the lowest scored modules: gradients are computed down to here and no further.
             output.requires_grad_(True)
             self._leaves.append(output)
         output.register_hook(self._taker(module, use))
@@ -150,7 +150,7 @@ class GradientHooks:
         return self._accumulator.save_inputs(self._shaped(inputs), output.shape[-1])
 
     def used_once(self) -> set[str]:
-        """The weights whose module was used once so far."""
+        """The names of the weights whose module was used exactly once so far."""
         return {
             entry.own["weight"]
             for entry in self._modules.values()
@@ -188,19 +188,19 @@ class GradientHooks:
         if isinstance(module, nn.Embedding) and weight is not None:
             ids = torch.cat([whole_inputs(seen).reshape(self._rows, -1) for seen in inputs], dim=1)
             if module.padding_idx is not None:
-                ids = ids.masked_fill(ids == module.padding_idx, -1)  # never has a gradient
+                ids = ids.masked_fill(ids == module.padding_idx, -1)  # has no gradient
             self._accumulator.add_embedding(weight, ids, gradients)
         if bias is not None:
             self._accumulator.add_vector(bias, gradients.sum(1))
 
     def _shaped(self, states: Tensor) -> Tensor:
-        """(N, T, d) over all texts of a sample; states in that shape are the same object."""
+        """States as (N, T, d) over all texts of a sample; not copied if they have that shape."""
         if states.dim() == 3 and len(states) == self._rows:
             return states
         return states.reshape(self._rows, -1, states.shape[-1])
 
     def _joined(self, uses: list[Tensor]) -> Tensor:
-        """(N, T, d) over all uses; a single one is not copied."""
+        """The states of all uses as (N, T, d); those of a single use are not copied."""
         shaped = [self._shaped(use) for use in uses]
         return shaped[0] if len(shaped) == 1 else torch.cat(shaped, dim=1)
 
