@@ -95,4 +95,4 @@ def _require_fitting(total: Tensor, gradients: Tensor, inputs: Tensor) -> None:
             f"got {total.dtype}"
         )
     if gradients.device != total.device or inputs.device != total.device:
-        raise ValueError("total, gradients and inputs must be on the same device")
+        raise ValueError("total, gradients and inputs must be on one device")

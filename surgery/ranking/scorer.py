@@ -94,8 +94,8 @@ class Scorer:
             found[Method.TANGENT] = self.tangent()
         except MethodUndefined as error:
             self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
-        headless = [method for method, facts in METHODS.items() if not facts.needs_head]
-        return found | {method: self.gradient_free(method) for method in headless}
+        gradient_free = [method for method, facts in METHODS.items() if not facts.needs_head]
+        return found | {method: self.gradient_free(method) for method in gradient_free}
 
     def fisher(
         self,

@@ -214,30 +214,30 @@ def check_ranking(
         )
 
 
-def _named(wanted: Sequence[str | int], layers: Sequence[P], granularity: Granularity) -> list[P]:
+def _named(entries: Sequence[str | int], layers: Sequence[P], granularity: Granularity) -> list[P]:
     names = [layer.name for layer in layers]
     places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
     if granularity is Granularity.LAYER:
         places |= {place: place for place in range(len(names))}
-    unknown = ((place, want) for place, want in enumerate(wanted) if want not in places)
+    unknown = ((place, entry) for place, entry in enumerate(entries) if entry not in places)
     faults = [
         Fault(
-            f"no {_SINGULAR[granularity]} {want!r}{_hint(want, names, granularity)}",
+            f"no {_SINGULAR[granularity]} {entry!r}{_hint(entry, names, granularity)}",
             pointer=f"/selection/layers/{place}",
         )
-        for place, want in islice(unknown, MAX_FAULTS)
+        for place, entry in islice(unknown, MAX_FAULTS)
     ]
     if faults:
         raise SelectionMismatch(
             f"the model has {len(names)} {_PLURAL[granularity]}, {names[0]} to {names[-1]}", faults
         )
-    if not wanted:
+    if not entries:
         raise SelectionEmpty
-    return [layers[place] for place in sorted({places[want] for want in wanted})]
+    return [layers[place] for place in sorted({places[entry] for entry in entries})]
 
 
-def _hint(want: str | int, names: list[str], granularity: Granularity) -> str:
-    if isinstance(want, int):
+def _hint(entry: str | int, names: list[str], granularity: Granularity) -> str:
+    if isinstance(entry, int):
         finer = granularity is not Granularity.LAYER
         return "; finer parts have names only" if finer else f"; indices are 0 to {len(names) - 1}"
     near = nearest(want, names)
