@@ -240,7 +240,7 @@ def _hint(entry: str | int, names: list[str], granularity: Granularity) -> str:
     if isinstance(entry, int):
         finer = granularity is not Granularity.LAYER
         return "; finer parts have names only" if finer else f"; indices are 0 to {len(names) - 1}"
-    near = nearest(want, names)
+    near = nearest(entry, names)
     return f"; did you mean {near!r}?" if near else ""
 
 
