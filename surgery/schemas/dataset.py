@@ -21,7 +21,7 @@ LabelNames = Annotated[
     Field(
         min_length=2,
         max_length=1000,
-        description="Class or tag names in index order, where the data hold indices.",
+        description="Class or tag names in index order, if the data contain indices.",
     ),
 ]
 
@@ -125,9 +125,9 @@ def check_label_names(names: list[str], problem: Problem) -> None:
 class UploadSpec(Strict):
     """What an upload says about itself. Everything left out is inferred."""
 
-    columns: Columns | None = Field(None, description="Inferred where left out.")
+    columns: Columns | None = Field(None, description="Inferred if left out.")
     problem: Problem | None = Field(
-        None, description="What is predicted from a row; inferred where left out."
+        None, description="What is predicted from a row. Inferred if left out."
     )
     labels: LabelNames | None = None
     seed: int = Field(

@@ -134,7 +134,7 @@ METHODS: dict[Method, MethodFacts] = {
         ignores=_OF_GRADIENTS,
     ),
     Method.RANDOM: MethodFacts(
-        meaning="a random order drawn by the seed: what any method has to beat",
+        meaning="a random order drawn by the seed, which any useful method has to beat",
         needs_head=False,
         reads_data=False,
         weighs=False,
@@ -147,7 +147,7 @@ METHODS: dict[Method, MethodFacts] = {
         ignores=(*_OF_FISHER, "samples", "max_length", "head_seeds", "bootstrap", "precision"),
     ),
     Method.ALL: MethodFacts(
-        meaning="ranks by `fisher`, and puts every other method beside it in one table",
+        meaning="ranks by `fisher`, and adds a table with the scores by every other method",
         whole_layers_only=True,
         samples=_KERNEL_SAMPLES,
         ignores=("adaptive",),
@@ -226,32 +226,37 @@ class PolicyFacts:
 
 
 POLICIES: dict[Policy, PolicyFacts] = {
-    Policy.TOP_K: PolicyFacts(meaning="the k best of the ranking", takes="k", needs_ranking=True),
+    Policy.TOP_K: PolicyFacts(
+        meaning="the k best layers of the ranking", takes="k", needs_ranking=True
+    ),
     Policy.TOP_SHARE: PolicyFacts(
-        meaning="the fewest of the ranking, best first, that hold this share of the total score",
+        meaning="the fewest layers, best first, that hold this share of the total score",
         takes="share",
         needs_ranking=True,
     ),
     Policy.MAX_PARAMETERS: PolicyFacts(
-        meaning="down the ranking, all that still fits into so many parameters beside the head",
+        meaning="going down the ranking, each layer that still fits into this many parameters "
+        "beside the head",
         takes="max_parameters",
         needs_ranking=True,
     ),
     Policy.BOTTOM_K: PolicyFacts(
-        meaning="the k worst of the ranking: what its scores have to beat",
+        meaning="the k worst layers of the ranking, as a control for its scores",
         takes="k",
         needs_ranking=True,
     ),
     Policy.FIRST_K: PolicyFacts(meaning="the k lowest layers", takes="k"),
     Policy.LAST_K: PolicyFacts(meaning="the k highest layers", takes="k"),
     Policy.RANDOM_K: PolicyFacts(
-        meaning="k layers drawn at random, by the seed", takes="k", takes_seed=True
+        meaning="k layers drawn at random by the seed", takes="k", takes_seed=True
     ),
     Policy.LAYERS: PolicyFacts(
-        meaning="the layers named, or whole layers by their index", takes="layers"
+        meaning="the named layers, or whole layers by their indices", takes="layers"
     ),
     Policy.ALL: PolicyFacts(meaning="every layer", takes_granularity=False),
-    Policy.HEAD_ONLY: PolicyFacts(meaning="no layer, only the head", takes_granularity=False),
+    Policy.HEAD_ONLY: PolicyFacts(
+        meaning="no layer: only the head trains", takes_granularity=False
+    ),
 }
 
 
