@@ -90,7 +90,7 @@ class Accumulator(ABC):
     def begin(self, samples: Sequence[int]) -> None:
         """Announce the next batch: the gradients that follow are of these samples."""
 
-    def save_inputs(self, inputs: Tensor, outputs: int) -> SavedInputs:  # noqa: ARG002  # Traces needs it
+    def save_inputs(self, inputs: Tensor, outputs: int) -> SavedInputs:  # noqa: ARG002
         """What to save for the backward pass of a Linear's inputs (N, T, d); it has ``outputs``."""
         return inputs
 

@@ -67,9 +67,8 @@ def intervals(scores: Scores, resamples: Resamples) -> list[tuple[float, float] 
     known = resamples.errors > 1e-6 * resamples.error
     steps = np.copysign(np.inf, shift)
     np.divide(shift, resamples.errors, out=steps, where=known)
-    equal = resamples.error <= 1e-12 * np.abs(
-        scores.values
-    )  # all samples are equal, except for rounding
+    # Without this, samples that are equal except for rounding would get an interval of rounding.
+    equal = resamples.error <= 1e-12 * np.abs(scores.values)
     steps[(shift == 0) | equal] = 0
     ends = np.quantile(steps, (0.975, 0.025), axis=0, method="inverted_cdf")
     bounds = scores.values - ends * resamples.error
