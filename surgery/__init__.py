@@ -1,6 +1,6 @@
-"""Layer Surgeon's science: rank an encoder's layers, fine-tune the ones that matter.
+"""The library behind Layer Surgeon: rank an encoder's layers, fine-tune the ones that matter.
 
-Usable without the service::
+It is usable without the service::
 
     from surgery import rank_layers, finetune, load
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Loaded on first use: the API process imports surgery.schemas.ranking and must stay free of torch.
+# These are imported on first use: the API process imports surgery.schemas and must not load torch.
 _EXPORTS = {
     "apply_delta": "surgery.checkpoints.checkpoint",
     "finetune": "surgery.training.loop",

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
-from surgery.evaluation.comparison import Run, add_other_presets, compare
+from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
@@ -79,7 +79,7 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     )
     sizes = {row.job_id: row.bytes for row in session.scalars(best)}
     runs = [
-        Run(
+        FinetuneRun(
             arm=str(ResolvedFinetune.of(job.resolved).arm),
             seed=job.spec["training"]["seed"],
             job=job.id,
@@ -92,7 +92,7 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     ]
     resolved = ResolvedComparison.of(comparison.resolved)
     ranking = _ranking(session, resolved.ranking)
-    table = compare(resolved.arms, runs, ranking)
+    table = comparison_table(resolved.arms, runs, ranking)
     add_other_presets(table, runs)
     if resolved.ranking and ranking is None:
         table.warnings.append(

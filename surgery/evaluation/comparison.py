@@ -1,4 +1,4 @@
-"""The table of a comparison: arms beside one another, differences paired by seed."""
+"""The table of a comparison: its arms side by side, with differences paired by seed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ UNDEFINED: Json = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """A fine-tune that is over."""
+class FinetuneRun:
+    """A finished fine-tune of a comparison."""
 
     arm: str
     seed: int
@@ -40,23 +40,27 @@ class Run:
         return self.result.best.metrics[self.result.primary_metric] if self.result else None
 
     def report(self) -> RunReport:
-        """As it is shown."""
+        """The run as a result shows it."""
         undefined = UNDEFINED if self.result and self.metric is None else None
         return RunReport(
-            job=self.job, seed=self.seed, status=self.status, metric=self.metric,
+            job=self.job,
+            seed=self.seed,
+            status=self.status,
+            metric=self.metric,
             checkpoint=self.result.best_checkpoint if self.result else None,
             error=self.error or undefined,
-        )  # fmt: skip
+        )
 
 
-def compare(
+def comparison_table(
     arms: Sequence[ArmPlan],
-    runs: Sequence[Run],
+    runs: Sequence[FinetuneRun],
     ranking: tuple[str, RankingResult] | None = None,
 ) -> ComparisonResult:
-    """The table of all runs, of which one at least has a result.
+    """The table of all runs, of which at least one must have a result.
 
-    ``ranking`` is the one by every method that the single layers judge, with its id.
+    ``ranking`` is the ranking by every method that the gains of single layers are compared with,
+    together with its id.
     """
     by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in arms}
     metrics = {
@@ -96,7 +100,7 @@ def _reference(arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float
 def _shared_rate(
     arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]], reference: str
 ) -> list[str]:
-    """What else differences to the reference may be due to, where it shares its learning rate."""
+    """A warning if arms share the learning rate of the reference, which may explain differences."""
     measured = [arm for arm in arms if metrics[arm.name]]
     rate = next((arm.learning_rate for arm in measured if arm.name == reference), None)
     same = [arm.name for arm in measured if arm.learning_rate == rate]
@@ -118,7 +122,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _arm(
     name: str,
-    runs: Sequence[Run],
+    runs: Sequence[FinetuneRun],
     metrics: Mapping[str, Mapping[int, float]],
     reference: str,
     noise: float | None,
@@ -145,16 +149,16 @@ def _arm(
 
 
 def verdict(difference: SeedMean | None, noise: float | None) -> Verdict | None:
-    """What a paired difference is worth, see ArmReport; None where it cannot be told."""
+    """The verdict on a paired difference, as ArmReport defines it; None if there is none."""
     if difference is None or (difference.ci is None and noise is None):
         return None
     size = abs(difference.mean)
     if difference.ci is None:
-        told = size > 2 * (noise or 0.0)
+        clear = size > 2 * (noise or 0.0)
     else:
         low, high = difference.ci
-        told = (low > 0 or high < 0) and size > (noise or 0.0)
-    if not told:
+        clear = (low > 0 or high < 0) and size > (noise or 0.0)
+    if not clear:
         return "within noise"
     return "better" if difference.mean > 0 else "worse"
 
@@ -180,10 +184,10 @@ def _warnings(
     return found
 
 
-def add_other_presets(table: ComparisonResult, runs: Sequence[Run]) -> None:
-    """Fill in each arm's ``also``: means over its runs, each at its best evaluation.
+def add_other_presets(table: ComparisonResult, runs: Sequence[FinetuneRun]) -> None:
+    """Set ``also`` of each arm: means over its runs, each at its best evaluation.
 
-    A run that has no value for a metric counts for nothing there, as with the primary metric.
+    A run without a value for a metric is left out of its mean, as with the primary metric.
     """
     for arm in table.arms:
         own = [run.result.best.also for run in runs if run.arm == arm.name and run.result]

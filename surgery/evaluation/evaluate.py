@@ -1,4 +1,4 @@
-"""Run a model over held-out rows: its metrics, their standard errors, and other presets beside."""
+"""Evaluate a model: its metrics and their standard errors, on the dataset and on other presets."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.enums import Problem
 
 Replay = Callable[[Sequence[int]], AbstractContextManager[None]]
-"""What a forward pass of some rows is run in."""
+"""Maps rows to a context in which the forward pass of these rows runs."""
 
 Array = np.ndarray[Any, Any]
-RESAMPLES = 200  # the standard error is then known to some 5 %
+RESAMPLES = 200  # with these the standard error is known to about 5 %
 
 
 def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
-    """Replay nothing."""
+    """The replay that does nothing: the whole model runs."""
     return nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """A model's outputs beside what is true, as ``measure`` of the metrics takes them."""
+class Predictions:
+    """A model's outputs and the labels; for the fields, see ``metrics.measure``."""
 
     logits: Array
     targets: Array
@@ -59,17 +59,23 @@ class Measured:
     earnings: Mapping[str, Array] | None = None
 
     def metrics(self, names: Sequence[str]) -> dict[str, float | None]:
-        """By name; None where one is undefined."""
+        """The metrics of these names; None for one that is undefined."""
         return measure(
-            self.logits, self.targets, self.problem, names, tags=self.tags, offsets=self.offsets,
-            groups=self.groups, earnings=self.earnings or {},
-        )  # fmt: skip
+            self.logits,
+            self.targets,
+            self.problem,
+            names,
+            tags=self.tags,
+            offsets=self.offsets,
+            groups=self.groups,
+            earnings=self.earnings or {},
+        )
 
     def noise(self, name: str) -> float | None:
-        """Standard error of a metric, from a seeded bootstrap over what was drawn together.
+        """The standard error of a metric, from a seeded bootstrap.
 
-        Rows of one group, and the words of one row, stay together. None where the metric is not
-        defined on most of the resamples (Efron & Tibshirani, 1993, chapter 6).
+        The rows of one group and the words of one row are always drawn together. None if the metric
+        is undefined on half of the resamples or more (Efron & Tibshirani, 1993, chapter 6).
         """
         source = np.random.default_rng(0)
         units = self._units()
@@ -82,7 +88,7 @@ class Measured:
         return float(np.std(known, ddof=1)) if 2 * len(known) > RESAMPLES else None
 
     def _units(self) -> list[Array] | None:
-        """The places of what belongs together; None where each row is on its own."""
+        """The indices that are drawn together; None if each row is drawn independently."""
         if self.groups is not None:
             order = np.argsort(self.groups, kind="stable")
             starts = np.unique(self.groups[order], return_index=True)[1]
@@ -91,7 +97,7 @@ class Measured:
             return np.split(np.arange(len(self.targets)), self.offsets[1:-1])
         return None
 
-    def _drawn(self, drawn: Array, units: list[Array] | None) -> Measured:
+    def _drawn(self, drawn: Array, units: list[Array] | None) -> Predictions:
         rows, offsets, groups = drawn, None, None
         if units is not None:
             parts = [units[place] for place in drawn]
@@ -99,34 +105,44 @@ class Measured:
             rows = np.concatenate(parts)
             offsets = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.repeat(np.arange(len(parts)), sizes)
-        return Measured(
-            self.logits[rows], self.targets[rows], self.problem, self.tags,
+        return Predictions(
+            self.logits[rows],
+            self.targets[rows],
+            self.problem,
+            self.tags,
             offsets if self.offsets is not None else None,
             groups if self.groups is not None else None,
             {name: earned[rows] for name, earned in (self.earnings or {}).items()},
-        )  # fmt: skip
+        )
 
 
 def evaluate(
-    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
+    model: nn.Module,
+    encoded: Encoded,
+    data: TaskData,
+    device: torch.device,
     outputs: Sequence[int] | None = None,
-) -> dict[str, float | None]:  # fmt: skip
-    """The dataset's metrics of a model on its validation rows; None where one is undefined.
+) -> dict[str, float | None]:
+    """The dataset's metrics of a model on its validation rows; None for one that is undefined.
 
-    Takes and raises what ``measured`` does.
+    Arguments and errors are those of ``predict_validation``.
     """
-    return measured(model, encoded, data, device, outputs).metrics(data.metrics)
+    return predict_validation(model, encoded, data, device, outputs).metrics(data.metrics)
 
 
-def measured(
-    model: nn.Module, encoded: Encoded, data: TaskData, device: torch.device,
-    outputs: Sequence[int] | None = None, replay: Replay = run_whole,
-) -> Measured:  # fmt: skip
-    """What a model says of the validation rows, beside what is true.
+def predict_validation(
+    model: nn.Module,
+    encoded: Encoded,
+    data: TaskData,
+    device: torch.device,
+    outputs: Sequence[int] | None = None,
+    replay: Replay = run_whole,
+) -> Predictions:
+    """The model's outputs for the validation rows, with the labels.
 
-    ``encoded`` is ``data.validation``, whole. ``outputs`` says which of the model's outputs is each
-    of the dataset's labels, where their order is another. Raises TrainingDiverged where the model's
-    outputs are not finite.
+    ``encoded`` holds all rows of ``data.validation``. ``outputs`` gives the index of the model's
+    output for each of the dataset's labels, if their orders differ. Raises TrainingDiverged if an
+    output is not finite.
     """
     logits = predict(model, encoded, device, replay)
     if not np.isfinite(logits).all():
@@ -135,7 +151,7 @@ def measured(
         logits = logits[:, list(outputs)]
     groups, earnings = _groups(data.validation, data.metrics)
     offsets = encoded.tag_offsets if encoded.tagged else None
-    return Measured(
+    return Predictions(
         logits, encoded.targets, data.problem, tuple(data.labels), offsets, groups, earnings
     )
 
@@ -143,7 +159,7 @@ def measured(
 def _groups(
     table: Dataset, metrics: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any] | None, dict[str, np.ndarray[Any, Any]]]:
-    """The group of each row and what choosing it earns, where a table holds them."""
+    """The group of each row and what choosing the row earns, if the table has these columns."""
     if "group" not in table.column_names:
         return None, {}
     earned = [name for name in metrics if name in table.column_names]
@@ -154,13 +170,12 @@ def _groups(
 def predict(
     model: nn.Module, encoded: Encoded, device: torch.device, replay: Replay = run_whole
 ) -> np.ndarray[Any, Any]:
-    """Logits of every row in order, (N, C), in eval mode; compare them with ``encoded.targets``.
+    """The logits of every row in order, (N, C), in eval mode; ``encoded.targets`` are their labels.
 
-    ``replay`` is what the forward pass of some rows is run in.
-
-    Of tagged rows, those of the tagged tokens, (M, C): row i's are
-    ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``. In a group of processes each runs
-    a part and all get the whole.
+    For tagged rows these are the logits of the tagged tokens, (M, C): those of row i are
+    ``encoded.tag_offsets[i]`` to ``encoded.tag_offsets[i + 1]``. Each forward pass runs within the
+    context that ``replay`` gives for its rows. In a group of processes each one runs a part of the
+    rows, and all get the whole result.
     """
     training = model.training
     model.eval()
@@ -170,7 +185,7 @@ def predict(
     groups = list(batches_by_length(encoded.lengths, None))
     share = present_share()
     if len(groups) < share.world:
-        share = Share()  # every process does all
+        share = Share()  # every process runs all rows
     for rows in share.own(groups):
         batch = on_device(encoded.batch(rows), device)
         with replay(rows):
@@ -189,7 +204,7 @@ PresetMetrics = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class MeasuredSet:
-    """The measured split of a preset in its stored form: a folder, and what its labels are."""
+    """The split of a preset that is measured, as a stored folder with its metrics and labels."""
 
     id: str
     folder: Path
@@ -198,18 +213,21 @@ class MeasuredSet:
 
     @classmethod
     def fetched(cls, source: DatasetSource, sources: Sources) -> MeasuredSet:
-        """A preset that was resolved, loaded. Raises DatasetInvalid where a row of it is wrong."""
+        """Fetch and store a resolved preset. Raises DatasetInvalid if one of its rows is."""
         folder, _ = materialise(source, sources)
         return cls(source.id, folder, source.metrics, source.labels)
 
 
 def open_evaluation_sets(
-    found: Sequence[MeasuredSet], labels: Sequence[str], tokenizer: Any, max_length: int,
+    found: Sequence[MeasuredSet],
+    labels: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
     sources: Sources,
-) -> tuple[EvaluationSet, ...]:  # fmt: skip
-    """Open the measured splits for a model trained on ``labels``.
+) -> tuple[EvaluationSet, ...]:
+    """Open and tokenise the measured splits, for a model that is trained on ``labels``.
 
-    Raises DatasetInvalid where a preset has other labels.
+    Raises DatasetInvalid if a preset has other labels.
     """
     opened = []
     for source in found:
@@ -221,8 +239,8 @@ def open_evaluation_sets(
     return tuple(opened)
 
 
-def evaluate_also(
+def evaluate_sets(
     model: nn.Module, sets: Sequence[EvaluationSet], device: torch.device
 ) -> PresetMetrics:
-    """The official metrics of a model on each of the presets; None where one is undefined."""
+    """The official metrics of a model on each preset; None for one that is undefined."""
     return {own.name: evaluate(model, own.encoded, own.data, device, own.outputs) for own in sets}

@@ -1,7 +1,4 @@
-"""The other presets that a fine-tuned model is measured on: found, and fitted to its labels.
-
-Torch-free.
-"""
+"""Find the further presets that a fine-tuned model is measured on, and match their labels."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from surgery.io.sources import Sources
 from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import EpochReport
 
-_SHOWN = 5  # labels in a message
+_SHOWN = 5  # the most labels that a message lists
 
 
 def find_evaluation_sets(
@@ -28,11 +25,12 @@ def find_evaluation_sets(
     labels: Sequence[str] | None,
     sources: Sources,
 ) -> list[DatasetSource]:
-    """The measured splits of presets that a model trained on ``dataset`` can be measured on.
+    """Find the presets of these ``names``, on which a model trained on ``dataset`` is measured.
 
-    ``problem`` and ``labels`` are the dataset's, None where only reading it tells them. Raises
-    DatasetInvalid where a preset does not fit, DatasetNotFound and UpstreamUnavailable where it is
-    not to be had; the fault points at its place in ``also_evaluate``.
+    ``problem`` and ``labels`` are those of the dataset; labels are None if they are unknown until
+    the dataset is read. Raises DatasetInvalid for a preset that does not fit, and DatasetNotFound
+    or UpstreamUnavailable for one that cannot be fetched; the fault points at its position in
+    ``also_evaluate``.
     """
     found = []
     for place, name in enumerate(names):
@@ -50,7 +48,7 @@ def find_evaluation_sets(
 
 @contextmanager
 def _pointing(pointer: str) -> Iterator[None]:
-    """Whatever is wrong with a preset, the request's fault is to have named it there."""
+    """Point every fault of a preset at the place where the request names it."""
     try:
         yield
     except SurgeryError as error:
@@ -60,7 +58,7 @@ def _pointing(pointer: str) -> Iterator[None]:
 
 
 def check_fit(source: DatasetSource, problem: Problem, labels: Sequence[str] | None) -> None:
-    """Raise DatasetInvalid unless a model for this problem and these labels answers the preset."""
+    """Raise DatasetInvalid unless a preset has this problem and these labels."""
     if source.problem is not problem:
         raise DatasetInvalid(
             f"{source.id} is of problem {source.problem.value} and the dataset of {problem.value}; "
@@ -70,7 +68,7 @@ def check_fit(source: DatasetSource, problem: Problem, labels: Sequence[str] | N
         return
     if labels is None:
         raise DatasetInvalid(
-            f"the labels of the dataset are known only once it is read, and {source.id} is "
+            f"the labels of the dataset are unknown until it is read, and {source.id} is "
             "measured by their names; give dataset.labels"
         )
     output_order(source.id, source.problem, source.labels, labels)
@@ -79,10 +77,10 @@ def check_fit(source: DatasetSource, problem: Problem, labels: Sequence[str] | N
 def output_order(
     name: str, problem: Problem, own: Sequence[str] | None, labels: Sequence[str]
 ) -> list[int] | None:
-    """Which output of a model trained on ``labels`` is each label of a preset, by their names.
+    """The index of a model's output for each label of a preset, matched by the labels' names.
 
-    ``own`` are the labels of the preset ``name``. None where outputs are no labels. Raises
-    DatasetInvalid where the names differ.
+    The model is trained on ``labels``; ``own`` are the labels of the preset ``name``. None for
+    problems without classes. Raises DatasetInvalid if the names differ.
     """
     if problem is not Problem.CLASSIFICATION:
         return None
@@ -101,7 +99,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _check_labelled(source: DatasetSource) -> None:
-    """Raise DatasetInvalid where the labels are hidden, as far as the first row tells."""
+    """Raise DatasetInvalid if the labels are hidden, as far as the first row shows."""
     if source.origin == "hub":
         hidden = TASKS[source.id].hidden
     else:
@@ -118,7 +116,7 @@ def _check_labelled(source: DatasetSource) -> None:
 
 
 def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
-    """Each metric under one name, as in ``glue/ax:matthews_correlation``."""
+    """The metrics of all presets, under names such as ``glue/ax:matthews_correlation``."""
     return {
         f"{name}:{metric}": value
         for name, values in measured.items()
@@ -126,10 +124,10 @@ def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[st
     }
 
 
-def reported(entry: EpochReport) -> dict[str, float | None]:
-    """All that an evaluation measured, under the names of a job's metrics."""
-    told = {f"validation_{name}": value for name, value in entry.metrics.items()}
-    told |= named_metrics(entry.also)
+def reported_metrics(entry: EpochReport) -> dict[str, float | None]:
+    """Everything that an evaluation measured, under the names that a job's metrics have."""
+    metrics = {f"validation_{name}": value for name, value in entry.metrics.items()}
+    metrics |= named_metrics(entry.also)
     if entry.ranking is not None:
-        told["ranking_kendall_tau"] = entry.ranking.kendall_tau
-    return told
+        metrics["ranking_kendall_tau"] = entry.ranking.kendall_tau
+    return metrics

@@ -1,6 +1,6 @@
-"""The official metrics of the benchmarks, from scikit-learn and scipy.
+"""The official metrics of the benchmarks, computed by scikit-learn and scipy.
 
-Entities are counted as conlleval does, questions of several rows as SuperGLUE's evaluation does.
+Entities are counted as in conlleval, and questions of several rows as in SuperGLUE's evaluation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from surgery.schemas.enums import Problem
 Array = np.ndarray[Any, Any]
 
 
-# Both libraries take a second or two to import, and a job that is ranked or stopped needs neither.
+# Both libraries take a second or two to import, and a ranking needs neither.
 def _score(name: str, **options: Any) -> Callable[[Array, Array], float]:
     def compute(labels: Array, predictions: Array) -> float:
         from sklearn import metrics
@@ -34,7 +34,7 @@ def _correlation(name: str) -> Callable[[Array, Array], float]:
         from scipy import stats
 
         with warnings.catch_warnings():
-            # A constant prediction has no correlation: reported as null, not as a warning.
+            # A constant prediction has no correlation; it is reported as null and not as a warning.
             warnings.simplefilter("ignore")
             return float(getattr(stats, name)(labels, predictions).statistic)
 
@@ -63,23 +63,24 @@ def measure(
     groups: Array | None = None,
     earnings: Mapping[str, Array] = MappingProxyType({}),
 ) -> dict[str, float | None]:
-    """Metrics of logits (N, C) or (N, 1) against labels (N,); None where one is undefined.
+    """Metrics of logits (N, C) or (N, 1) against labels (N,); None for one that is undefined.
 
-    For token classification N counts words, ``tags`` names the classes, and row i's words are
-    ``offsets[i]`` to ``offsets[i + 1]``: no entity goes on from one row to the next.
+    In token classification N counts words, and ``tags`` names the classes. The words of row i are
+    ``offsets[i]`` to ``offsets[i + 1]``; no entity extends from one row into the next.
 
-    Rows of equal ``groups`` (N,) belong to one question. ``earnings`` say by metric what choosing a
-    row as the answer to its question earns, (N,); that metric is the mean of it over questions.
+    Rows with the same value in ``groups`` (N,) belong to one question. ``earnings`` maps a metric
+    to what choosing each row as the answer to its question earns, (N,); the metric is the mean over
+    the questions.
     """
     predicted = logits[:, 0] if problem is Problem.REGRESSION else logits.argmax(1)
     values = {name: METRICS[name](labels, predicted) for name in names if name in METRICS}
     if set(names) & set(ENTITY_METRICS):
         assert offsets is not None
         rows = list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
-        told, found = (
+        expected, found = (
             [[tags[i] for i in flat[a:b]] for a, b in rows] for flat in (labels, predicted)
         )
-        values |= entity_scores(told, found)
+        values |= entity_scores(expected, found)
     if groups is not None:
         values |= group_scores(labels, predicted, groups)
         values |= {name: chosen_credit(logits, groups, earned) for name, earned in earnings.items()}
@@ -87,24 +88,25 @@ def measure(
 
 
 def group_scores(labels: Array, predicted: Array, groups: Array) -> dict[str, float]:
-    """Shares of groups in which every row is right, and in which all predictions are equal.
+    """The shares of groups in which every row is right, and in which all predictions are equal.
 
-    The first is the exact match of MultiRC (Khashabi et al., 2018), the second the gender parity
-    of Winogender pairs (Rudinger et al., 2018), NaN where not every group is a pair.
+    The first is the exact match of MultiRC (Khashabi et al., 2018). The second is the gender parity
+    of Winogender pairs (Rudinger et al., 2018), or NaN unless every group is a pair.
     """
     order, starts = _grouped(groups)
     right = np.logical_and.reduceat((labels == predicted)[order], starts)
-    said = predicted[order]
-    alike = np.maximum.reduceat(said, starts) == np.minimum.reduceat(said, starts)
+    ordered = predicted[order]
+    alike = np.maximum.reduceat(ordered, starts) == np.minimum.reduceat(ordered, starts)
     pairs = bool((np.diff(starts, append=len(order)) == 2).all())
     parity = float(alike.mean()) if pairs else math.nan
     return {"exact_match": float(right.mean()), "gender_parity": parity}
 
 
 def chosen_credit(logits: Array, groups: Array, earned: Array) -> float:
-    """Mean over groups of what the row likeliest to be of class 1 earns; logits (N, 2).
+    """The mean over groups of what the row most likely of class 1 earns; logits (N, 2).
 
-    Of rows equally likely the first counts. So ReCoRD's queries are answered (Zhang et al., 2018).
+    Of equally likely rows the first counts. This is how queries of ReCoRD are answered (Zhang et
+    al., 2018).
     """
     order, starts = _grouped(groups)
     margins = (logits[:, 1] - logits[:, 0])[order]
@@ -114,7 +116,7 @@ def chosen_credit(logits: Array, groups: Array, earned: Array) -> float:
 
 
 def _grouped(groups: Array) -> tuple[Array, Array]:
-    """Rows in order of their groups, and where each group begins among them."""
+    """The indices of the rows, ordered by group, and where each group begins among them."""
     order = np.argsort(groups, kind="stable")
     return order, np.unique(groups[order], return_index=True)[1]
 
@@ -122,26 +124,26 @@ def _grouped(groups: Array) -> tuple[Array, Array]:
 def entity_scores(
     labels: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """Precision, recall and F1 of entities over all rows: right where type, start and end are.
+    """Precision, recall and F1 of entities over all rows, as conlleval of CoNLL-2003 counts them.
 
-    As the CoNLL-2003 shared task's conlleval counts (micro-averages; 0 where there is nothing to
-    count).
+    An entity is right if its type, start and end are. These are micro-averages, and 0 if there is
+    nothing to count.
     """
-    told, found = (
+    expected, found = (
         {(row, *entity) for row, tags in enumerate(rows) for entity in entities(tags)}
         for rows in (labels, predicted)
     )
-    right = len(told & found)
+    right = len(expected & found)
     precision = right / len(found) if found else 0.0
-    recall = right / len(told) if told else 0.0
-    f1 = 2 * right / (len(told) + len(found)) if told or found else 0.0
+    recall = right / len(expected) if expected else 0.0
+    f1 = 2 * right / (len(expected) + len(found)) if expected or found else 0.0
     return {"entity_f1": f1, "entity_precision": precision, "entity_recall": recall}
 
 
 def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """(type, first word, word after the last) of each entity among IOB tags.
+    """(type, first word, word after the last) of each entity in a sequence of IOB tags.
 
-    An entity begins at ``B-``, or at an ``I-`` that continues none of its type (as in IOB1).
+    An entity begins at ``B-``, or at an ``I-`` that does not continue one of its type (as in IOB1).
     """
     found: list[tuple[str, int, int]] = []
     for place, tag in enumerate(tags):

@@ -1,4 +1,4 @@
-"""Do scores of layers foretell what tuning each layer alone gains?"""
+"""How well the scores of layers predict what tuning each layer alone gains."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from statistics import fmean
 
 from surgery.evaluation.statistics import (
     Interval,
-    agreement_by_chance,
     kendall,
+    permutation_p_value,
     seed_mean,
     spearman,
 )
@@ -19,20 +19,20 @@ from surgery.schemas.ranking import MethodScores, RankingResult
 
 RESAMPLES = 1000
 REGRET_AT = (1, 2)
-MIN_SEEDS = 3  # fewer have no resamples worth an interval
-DEFAULT = Method.FISHER  # what the other methods are judged against
-BY_CHANCE = 0.05  # at most, for all methods together
-Draws = Sequence[float | None]  # a correlation for each resample
+MIN_SEEDS = 3  # with fewer, resamples give no useful interval
+DEFAULT = Method.FISHER  # the method that the others are compared with
+SIGNIFICANCE = 0.05  # for all methods together
+Draws = Sequence[float | None]  # one correlation for each resample
 Metrics = Mapping[str, Mapping[int, float]]  # by arm, then by seed
 
 
 def single_layers(
     arms: Sequence[ArmPlan], metrics: Metrics, ranking: tuple[str, RankingResult] | None
 ) -> SingleLayers:
-    """Gains by layer, and each method's agreement with them.
+    """The gain of each layer, and how well each method agrees with these gains.
 
-    A gain is the metric of the arm that trains the layer alone, less that of the arm that trains
-    the head only with the same seed, where there is such an arm.
+    A gain is the metric of the arm that trains this layer alone. If an arm trains only the head,
+    the metric of that arm with the same seed is subtracted.
     """
     layers = {arm.name: (arm.layers or [""])[0] for arm in arms if arm.single}
     heads = [arm.name for arm in arms if _is_head(arm) and metrics[arm.name]]
@@ -47,16 +47,20 @@ def single_layers(
     table = ranking[1].methods if ranking else None
     found = agreements(table.methods if table else [], measured)
     return SingleLayers(
-        ranking=ranking[0] if ranking else None, baseline=baseline, layers=shown, methods=found,
-        recommended=recommended(found),
-    )  # fmt: skip
+        ranking=ranking[0] if ranking else None,
+        baseline=baseline,
+        layers=shown,
+        methods=found,
+        recommended=recommended_method(found),
+    )
 
 
-def recommended(found: Sequence[MethodAgreement]) -> str | None:
-    """The best method that is clearly better than the default, and than chance.
+def recommended_method(found: Sequence[MethodAgreement]) -> str | None:
+    """The best method that is clearly better than both the default and chance, if there is one.
 
-    Better than the default whatever the seeds; than chance with so many methods looked at
-    (Bonferroni). Random scores tell nothing, however well they happen to do.
+    The interval of its difference to the default, over the seeds, must lie above zero, and its p
+    value must be significant with a Bonferroni correction for the number of methods. Random scores
+    are never recommended.
     """
     judged = [entry for entry in found if entry.method not in {DEFAULT, Method.RANDOM}]
     clear = (
@@ -65,13 +69,13 @@ def recommended(found: Sequence[MethodAgreement]) -> str | None:
         if entry.minus_fisher_ci is not None
         and entry.minus_fisher_ci[0] > 0
         and entry.p_value is not None
-        and entry.p_value * len(judged) < BY_CHANCE
+        and entry.p_value * len(judged) < SIGNIFICANCE
     )
     return next(clear, None)
 
 
 def _gains(own: Mapping[int, float], less: Mapping[int, float] | None) -> dict[int, float]:
-    """By seed, of the seeds that both have: what they share, the data's order say, drops out."""
+    """Differences by seed, which cancel what runs of a seed share: the order of the data, say."""
     if less is None:
         return dict(own)
     return {seed: metric - less[seed] for seed, metric in own.items() if seed in less}
@@ -84,7 +88,7 @@ def _is_head(arm: ArmPlan) -> bool:
 def agreements(
     entries: Sequence[MethodScores], gains: Mapping[str, Mapping[int, float]]
 ) -> list[MethodAgreement]:
-    """Each method's scores beside the gains by layer and seed, best agreement first."""
+    """The agreement of each method's scores with the gains by layer and seed, best first."""
     layers, by_seed = list(gains), list(gains.values())
     means = [fmean(own.values()) for own in by_seed]
     scores = {entry.method: [entry.scores[layer] for layer in layers] for entry in entries}
@@ -94,23 +98,27 @@ def agreements(
         method, own = entry.method, scores[entry.method]
         against = _differences(draws[method], draws[DEFAULT]) if method != DEFAULT else []
         correlation = spearman(own, means)
-        found.append(MethodAgreement(
-            method=method, spearman=correlation, spearman_ci=interval(draws[method]),
-            p_value=None if correlation is None else agreement_by_chance(own, means),
-            minus_fisher_ci=interval(against), kendall=kendall(own, means),
+        agreement = MethodAgreement(
+            method=method,
+            spearman=correlation,
+            spearman_ci=interval(draws[method]),
+            p_value=None if correlation is None else permutation_p_value(own, means),
+            minus_fisher_ci=interval(against),
+            kendall=kendall(own, means),
             regret=regret(entry.order, dict(zip(layers, means, strict=True))),
-        ))  # fmt: skip
+        )
+        found.append(agreement)
     found.sort(key=lambda entry: 2.0 if entry.spearman is None else -entry.spearman)
     return found
 
 
 def _differences(one: Draws, two: Draws) -> Draws:
-    """Of the same resamples."""
+    """The differences between two methods on the same resamples."""
     return [None if a is None or b is None else a - b for a, b in zip(one, two, strict=True)]
 
 
 def regret(order: Sequence[str], gains: Mapping[str, float]) -> dict[str, float]:
-    """By k, the best gain of all less the best among the first k that were measured."""
+    """By k: the best gain of all, less the best gain among the first k measured layers."""
     known = [gains[layer] for layer in order if layer in gains]
     if not known:
         return {}
@@ -118,7 +126,10 @@ def regret(order: Sequence[str], gains: Mapping[str, float]) -> dict[str, float]
 
 
 def spearman_draws(scores: Sequence[float], gains: Sequence[Mapping[int, float]]) -> Draws:
-    """For each resample of the seeds that every layer has; the same resamples at each call."""
+    """Spearman's correlation on each resample of the seeds that all layers have.
+
+    Every call draws the same resamples.
+    """
     seeds = sorted(set.intersection(*(set(own) for own in gains))) if gains else []
     if len(seeds) < MIN_SEEDS:
         return []
@@ -132,7 +143,7 @@ def spearman_draws(scores: Sequence[float], gains: Sequence[Mapping[int, float]]
 
 
 def interval(draws: Draws) -> Interval | None:
-    """95 % percentile interval; None without a resample."""
+    """The 95 % percentile interval; None without resamples."""
     values = sorted(value for value in draws if value is not None)
     if not values:
         return None

@@ -1,6 +1,6 @@
-"""Means over a few seeds, their intervals, and how alike two orders are. Pure Python.
+"""Means over a few seeds, their intervals, and rank correlations, in pure Python.
 
-The last run of a comparison may end in any process, so its table is made without numpy.
+The table of a comparison is made in whichever process its last run ends, so it needs no numpy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from statistics import fmean, stdev
 from surgery.schemas.comparison import SeedMean
 
 LEVEL = 0.95
-WHOLE, ORDERS = 7, 5000  # values whose orders are all looked at; how many of more are drawn
+ENUMERATED = 7  # up to this many values, a permutation test goes through all orders
+PERMUTATIONS = 5000  # how many orders it draws for more values
 Interval = tuple[float, float]
 
 
 def t_probability(t: float, freedom: int) -> float:
     """P(|T| ≤ t) of Student's t with a whole number of degrees of freedom.
 
-    The finite series of Abramowitz & Stegun, 26.7.3 and 26.7.4: exact but for rounding.
+    Computed by the finite series of Abramowitz & Stegun, 26.7.3 and 26.7.4, which is exact.
     """
     angle = math.atan2(t, math.sqrt(freedom))
     cosine, sine = math.cos(angle), math.sin(angle)
@@ -36,7 +37,7 @@ def t_probability(t: float, freedom: int) -> float:
 
 
 def t_quantile(freedom: int) -> float:
-    """The t within which T lies with probability ``LEVEL``, by bisection."""
+    """The t with P(|T| ≤ t) = ``LEVEL``, found by bisection."""
     low, high = 0.0, 1.0
     while t_probability(high, freedom) < LEVEL:
         high *= 2
@@ -47,14 +48,14 @@ def t_quantile(freedom: int) -> float:
 
 
 def seed_mean(values: Sequence[float]) -> SeedMean | None:
-    """The mean of one value a seed; None for no value."""
+    """The mean over seeds of one value each; None without values."""
     if not values:
         return None
     return SeedMean(mean=fmean(values), ci=mean_interval(values), seeds=len(values))
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The 95 % t interval of a mean; None for one value, which tells nothing of its spread."""
+    """The 95 % t interval of a mean; None for fewer than two values."""
     if len(values) < 2:
         return None
     half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
@@ -62,14 +63,14 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def ranks(values: Sequence[float]) -> list[float]:
-    """1 for the smallest; equal values share the mean of their ranks."""
+    """Ranks from 1 for the smallest value; equal values share the mean of their ranks."""
     order = sorted(values)
     first = {value: order.index(value) for value in set(order)}
     return [first[value] + (order.count(value) + 1) / 2 for value in values]
 
 
 def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Pearson's correlation of the ranks; None where either says the same of all."""
+    """Spearman's correlation, Pearson's of the ranks; None if all values of one side are equal."""
     a, b = ranks(one), ranks(two)
     middle = (len(a) + 1) / 2
     spread = sum((x - middle) ** 2 for x in a) * sum((y - middle) ** 2 for y in b)
@@ -78,20 +79,21 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
     return sum((x - middle) * (y - middle) for x, y in zip(a, b, strict=True)) / math.sqrt(spread)
 
 
-def agreement_by_chance(one: Sequence[float], two: Sequence[float]) -> float:
-    """One-sided p of Spearman's correlation: the share of orders of ``two`` that agree as well.
+def permutation_p_value(one: Sequence[float], two: Sequence[float]) -> float:
+    """The one-sided p value of Spearman's correlation, by a permutation test.
 
-    Of all orders for up to seven values, of seeded random ones for more.
+    It is the share of the orders of ``two`` that agree with ``one`` at least as well: of all orders
+    for up to seven values, and of seeded random ones for more.
     """
     a, b = ranks(one), ranks(two)
-    # Ranks have the same mean and spread in every order, so that their products tell.
+    # Ranks have the same mean and spread in every order, so it suffices to compare their products.
     reached = _product(a, b) - 1e-9
-    if len(b) <= WHOLE:
+    if len(b) <= ENUMERATED:
         products = [_product(a, order) for order in permutations(b)]
         return sum(product >= reached for product in products) / len(products)
     source = random.Random(0)  # noqa: S311
-    drawn = (source.sample(b, len(b)) for _ in range(ORDERS))
-    return (1 + sum(_product(a, order) >= reached for order in drawn)) / (1 + ORDERS)
+    drawn = (source.sample(b, len(b)) for _ in range(PERMUTATIONS))
+    return (1 + sum(_product(a, order) >= reached for order in drawn)) / (1 + PERMUTATIONS)
 
 
 def _product(one: Sequence[float], two: Sequence[float]) -> float:
@@ -99,7 +101,7 @@ def _product(one: Sequence[float], two: Sequence[float]) -> float:
 
 
 def kendall(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Kendall's τ-b, which allows for ties; None where either says the same of all."""
+    """Kendall's τ-b, which allows for ties; None if all values of one side are equal."""
     agreed = left = right = 0
     for place in range(len(one)):
         for other in range(place):

@@ -1,1 +1,1 @@
-"""Gradients of single samples, accumulated without ever holding one whole."""
+"""Per-sample gradients, accumulated without holding the gradient of any sample as a whole."""

@@ -2,15 +2,15 @@
 
 For a sample i with log-likelihood ℓ_i and a parameter tensor p, g_{i,p} = ∇_p ℓ_i, and the
 diagonal is D_p = (1/N) Σ_i g_{i,p}² (Lodha et al., "On Surgical Fine-tuning for Language
-Encoders", Findings of EMNLP 2023). Neither one backward pass a sample nor the gradients of a
-batch in memory are needed: parameters are frozen, so autograd computes activation gradients only,
-and from a Linear's inputs A_i (T × d) and output gradients G_i (T × p) follow
+Encoders", Findings of EMNLP 2023). This takes neither one backward pass for each sample nor the
+memory of a batch of gradients. Parameters are frozen, so autograd computes the gradients of
+activations only. A Linear's inputs A_i (T × d) and output gradients G_i (T × p) give
 
     ‖g_i‖² = Σ_{t,s} (A_i A_iᵀ)_{ts} (G_i G_iᵀ)_{ts}        (the trace, g_i never formed)
     g_i    = G_iᵀ A_i                                        (elementwise, one sample at a time)
 
-A model whose modules do not follow these rules takes the slow path of one backward pass a sample,
-and the result says so.
+A model whose modules do not follow these rules takes the slow path, one backward pass for each
+sample, and the result says so.
 """
 
 from __future__ import annotations
@@ -25,14 +25,21 @@ from torch import Tensor, nn
 
 from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ScoresNotFinite
-from surgery.gradients.accumulators import Accumulator, Diagonal, Means, Several, Traces, parked
+from surgery.gradients.accumulators import (
+    Accumulator,
+    CombinedAccumulator,
+    Diagonal,
+    Means,
+    Traces,
+    offloaded,
+)
 from surgery.gradients.hooks import UnsupportedModule
-from surgery.gradients.passes import Objective, prepared, score_batch, score_one_by_one
-from surgery.gradients.plan import Path, Plan, make_plan
+from surgery.gradients.passes import Objective, score_batch, score_one_by_one, scoring_mode
+from surgery.gradients.plan import Plan, ScoringPath, make_plan
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, add_up, gather_rows
 
-Kind = Literal["traces", "diagonal", "means"]
+Statistic = Literal["traces", "diagonal", "means"]
 ALONE = Share()
 
 
@@ -40,15 +47,17 @@ ALONE = Share()
 class FisherScores:
     """What one pass over the samples gives.
 
-    ``numbers``: the samples' numbers, ascending. ``per_sample`` (N, U), float64: squared gradient
-    norm of each sample, in that order, and unit; None for an elementwise pass. ``sums``: for an
-    elementwise pass, the sum of squares over the samples, parameter name → tensor.
-    ``units`` are those that were scored: a group whose modules do not follow the rules is left out
-    and named in ``warnings``. ``means``: the sums of the gradients themselves, where asked for.
+    - ``numbers``: the numbers of the samples, ascending.
+    - ``per_sample`` (N, U), float64: the squared gradient norm of each sample, in the order of
+      ``numbers``, for each unit. None for an elementwise pass.
+    - ``sums``: for an elementwise pass, the sum of squares over the samples, by parameter name.
+    - ``units``: those that were scored. A group whose modules do not follow the rules is left out,
+      and ``warnings`` names it.
+    - ``means``: the sums of the gradients themselves, if they were requested.
     """
 
     numbers: list[int]
-    path: Path
+    path: ScoringPath
     units: list[Unit]
     per_sample: Tensor | None = None
     sums: Mapping[str, Tensor] | None = None
@@ -62,11 +71,11 @@ class FisherScores:
             raise ValueError("only an elementwise pass keeps the diagonal")
         return {name: total / len(self.numbers) for name, total in self.sums.items()}
 
-    def parked(self) -> FisherScores:
-        """The same with sums of the parameters' size out of the way of the next pass's."""
+    def offloaded(self) -> FisherScores:
+        """The same, with its sums moved out of the way of the next pass; they can be large."""
         if self.means is not None:
-            self.means.park()
-        return replace(self, sums=None if self.sums is None else parked(self.sums))
+            self.means.offload()
+        return replace(self, sums=None if self.sums is None else offloaded(self.sums))
 
 
 def fisher_scores(
@@ -82,10 +91,10 @@ def fisher_scores(
     """Score every unit on every sample, in eval mode, each sample once.
 
     ``batches`` hold ``input_ids`` and ``attention_mask`` (N, T), or (N, C, T) for multiple choice,
-    and ``labels``; ``sample`` (N,), optional, numbers the samples from 0 (default: in order).
-    ``plan`` is that of an earlier pass through the same model. A pass costs about 0.75 of a
-    training step's forward and backward for the trace, and about 1.1–1.4 elementwise; memory does
-    not grow with the number of samples, the N × U matrix aside.
+    and ``labels``. The optional ``sample`` (N,) numbers the samples from 0 (default: in order).
+    ``plan`` can be that of an earlier pass through the same model. For the trace a pass costs about
+    0.75 of the forward and backward of a training step, elementwise about 1.1–1.4. Memory does not
+    grow with the number of samples, except for the N × U matrix.
     Raises ScoresNotFinite when a gradient is NaN or infinite.
     """
     iterator = iter(batches)
@@ -93,14 +102,14 @@ def fisher_scores(
     if first is None:
         raise ValueError("no batch to score")
     plan = plan or plan_for(model, units, first, objective)
-    kinds: list[Kind] = ["diagonal" if elementwise else "traces"]
+    kinds: list[Statistic] = ["diagonal" if elementwise else "traces"]
     whole = chain([first], iterator)
     return score_samples(model, plan, whole, objective, kinds=kinds, on_batch=on_batch)
 
 
 def plan_for(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
-    """The path this model takes, found on the first batch; the model is left as it was."""
-    with prepared(model):
+    """Find out on the first batch which path this model takes; the model stays unchanged."""
+    with scoring_mode(model):
         return make_plan(model, units, batch, objective)
 
 
@@ -110,25 +119,25 @@ def score_samples(
     batches: Iterable[Batch],
     objective: Objective,
     *,
-    kinds: Collection[Kind],
+    kinds: Collection[Statistic],
     share: Share = ALONE,
     samples: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> FisherScores:
-    """One pass of this process's batches: the one way from batches to scores.
+    """Pass once over this process's batches: the one way from batches to scores of gradients.
 
-    ``kinds`` says what is accumulated on the way: the squared norm of each sample's gradients
-    (``traces``), or their elementwise squares (``diagonal``), and the gradients' sums (``means``).
-    What the processes of a ``share`` found is added up, of ``samples`` that they have together.
-    Raises ScoresNotFinite, in all processes alike.
+    ``kinds`` says what is accumulated on the way: the squared norms of each sample's gradients
+    (``traces``) or their elementwise squares (``diagonal``), and the sums of the gradients
+    (``means``). The results of all processes of a ``share`` are added up; together they have
+    ``samples`` samples. Raises ScoresNotFinite, in every process.
     """
     scored = {name: p for name, p in model.named_parameters() if name in plan.columns}
     traces = Traces(scored, plan.columns, grams=objective.grams) if "traces" in kinds else None
     diagonal = Diagonal(scored) if "diagonal" in kinds else None
     means = Means(scored) if "means" in kinds else None
     parts = [part for part in (traces, diagonal, means) if part is not None]
-    accumulator = parts[0] if len(parts) == 1 else Several(parts)
-    numbers = feed(model, accumulator, batches, objective, plan, on_batch)
+    accumulator = parts[0] if len(parts) == 1 else CombinedAccumulator(parts)
+    numbers = accumulate(model, accumulator, batches, objective, plan, on_batch)
     rows = None
     if traces is not None:
         rows = (traces.matrix() * objective.scale**-2)[torch.tensor(numbers).argsort()]
@@ -151,7 +160,7 @@ def score_samples(
     return found
 
 
-def feed(
+def accumulate(
     model: nn.Module,
     accumulator: Accumulator,
     batches: Iterable[Batch],
@@ -159,13 +168,14 @@ def feed(
     plan: Plan,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[int]:
-    """Add every sample to an accumulator, by the plan's path; their numbers, as they came.
+    """Add every sample to an accumulator, by the plan's path. Returns their numbers, as they came.
 
-    A batch in which a module breaks a rule that the first one kept (sparse attention begins at
-    some length) is scored one sample at a time, and ``plan.warnings`` says so.
+    A module can break a rule that it followed on the first batch: sparse attention, for example,
+    begins at some length. Such a batch is scored one sample at a time, and ``plan.warnings`` says
+    so.
     """
     numbers: list[int] = []
-    with prepared(model):
+    with scoring_mode(model):
         for batch in batches:
             samples = sample_numbers(batch, len(numbers))
             accumulator.begin(samples)
@@ -187,7 +197,7 @@ def _add_batch(
     if plan.path != "one_sample":
         try:
             score_batch(model, accumulator, batch, samples, objective, plan.once)
-        except UnsupportedModule as error:  # raised before anything was added
+        except UnsupportedModule as error:  # it is raised before anything is added
             plan.note_slow_batch(str(error))
         else:
             return
@@ -195,7 +205,7 @@ def _add_batch(
 
 
 def _added_up(found: FisherScores, share: Share, samples: int) -> FisherScores:
-    """With what the other processes found of their samples."""
+    """Combine the scores of this process with those of all others."""
     mine = torch.zeros(samples)
     mine[found.numbers] = 1
     numbers = add_up(mine, share).nonzero().flatten().tolist()

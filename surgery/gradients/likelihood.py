@@ -1,12 +1,12 @@
-"""Log-likelihoods of each problem, and the output directions whose gradients are squared.
+"""The log-likelihood of each problem, and the output directions whose gradients are squared.
 
 With J_i the Jacobian of sample i's outputs z_i with respect to the parameters, every squared
 gradient here is Σ_v (J_iᵀ v)² over a few directions v of the outputs:
 
 - empirical: v = ∂ log p(y_i | x_i) / ∂z, one direction;
-- sampled: the same at labels drawn from the model, each over the root of their number;
+- sampled: the same at labels drawn from the model, each divided by the root of their number;
 - exact: Σ_v v vᵀ = diag(p) − p pᵀ, the covariance of a draw. Its rank is C − 1, so C − 1 directions
-  are enough (one for two classes: √(p_0 p_1) (e_1 − e_0)); a regression has one, v = 1.
+  suffice (for two classes the one is √(p_0 p_1) (e_1 − e_0)); a regression has one, v = 1.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def log_likelihood(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
     """log p(y | x) of each row, shape (N,).
 
     Classification and multiple choice: logits (N, C), labels (N,). Regression: logits (N, 1), a
-    Gaussian of unit variance. Token classification: logits (N, T, C), labels (N, T); the sum over
-    the tokens that have a label.
+    Gaussian of unit variance. Token classification: logits (N, T, C), labels (N, T); it is the sum
+    over the tokens that have a label.
     """
     if problem is Problem.REGRESSION:
         return -0.5 * (logits.squeeze(-1) - labels.to(logits.dtype)).square()
@@ -44,9 +44,9 @@ def directions(
     fisher: Fisher,
     noise: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """The directions v of each row, one tensor of the logits' shape after the other.
+    """Yield the directions v of all rows, each as a tensor of the logits' shape.
 
-    ``noise`` decides the draws of ``sampled``, see ``draw_noise``.
+    ``noise`` determines the draws of ``sampled``, see ``draw_noise``.
     """
     logits = logits.detach()
     if fisher is Fisher.SAMPLED:
@@ -68,15 +68,15 @@ def likelihood_slope(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor
 
 
 def _probabilities(logits: Tensor) -> Tensor:
-    """In float32 or wider."""
+    """The softmax in float32 or wider."""
     wide = torch.promote_types(logits.dtype, torch.float32)
     return torch.softmax(logits.to(wide), dim=-1)
 
 
 def draw_noise(rows: list[int], draws: int, seed: int, problem: Problem, tokens: int = 1) -> Tensor:
-    """(N, draws, tokens) numbers that decide each draw: a function of seed and row alone.
+    """The random numbers behind each draw, (N, draws, tokens), uniform or for regression normal.
 
-    Uniform for classes, normal for regression; so neither batches nor processes change a draw.
+    They depend on seed and row alone, so that neither batches nor processes change a draw.
     """
     found = torch.empty(len(rows), draws, tokens)
     for place, row in enumerate(rows):
@@ -101,7 +101,7 @@ def _sampled(logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor) ->
     for drawn in noise.unbind(1):
         places = drawn[:, 0]
         if problem is Problem.TOKEN_CLASSIFICATION:
-            # By number among the labelled tokens: padding moves a token, not its draw.
+            # Draws go by a token's number among the labelled ones, which padding does not change.
             places = drawn.gather(1, (labelled.cumsum(1) - 1).clamp_min(0))
         chosen = (cumulative < places.unsqueeze(-1)).sum(-1).clamp_max(last)
         chosen = torch.where(labelled, chosen, labels)
@@ -116,8 +116,8 @@ def _exact(logits: Tensor, labels: Tensor, problem: Problem) -> Iterator[Tensor]
     if problem is not Problem.TOKEN_CLASSIFICATION:
         yield from factor.unbind(-1)
         return
-    # Tokens are independent given the text: the covariance has one block for each of them. The
-    # n-th labelled tokens of all rows go together.
+    # Given the text, tokens are independent: the covariance has one block for each of them. The
+    # n-th labelled tokens of all rows share a direction.
     labelled = labels != IGNORED
     order = labelled.cumsum(1) * labelled
     for number in range(1, int(order.max()) + 1):
@@ -129,9 +129,9 @@ def _exact(logits: Tensor, labels: Tensor, problem: Problem) -> Iterator[Tensor]
 def covariance_factor(probabilities: Tensor) -> Tensor:
     """S (…, C, C − 1) with S Sᵀ = diag(p) − p pᵀ, for p (…, C) that sum to one.
 
-    In closed form, by taking the classes away one after the other: with q_k the probability left
-    after the first k, column k is √(p_k q_k / q_{k−1}) at k and −p_j √(p_k / (q_{k−1} q_k)) at each
-    later j. From the least probable class up, so that q_k never is small: q_k ≥ 1/C.
+    In closed form, by removing the classes one after the other: with q_k the probability left after
+    the first k, column k is √(p_k q_k / q_{k−1}) at k and −p_j √(p_k / (q_{k−1} q_k)) at each later
+    j. The least probable class is removed first, so that q_k is never small: q_k ≥ 1/C.
     """
     ordered, places = probabilities.sort(dim=-1)
     left = ordered.flip(-1).cumsum(-1).flip(-1)  # q_{k−1}: what is left before class k

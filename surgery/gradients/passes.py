@@ -1,4 +1,4 @@
-"""One batch through a model, forward and back: by the batched formulas, or one sample at a time."""
+"""Forward and backward passes of one batch: by the batched formulas, or one sample at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from surgery.schemas.enums import Fisher, Problem
 
 @dataclass(frozen=True)
 class Objective:
-    """Whose gradients are squared: the problem's log-likelihood, at which labels.
+    """The function whose gradients are squared: the problem's log-likelihood, at certain labels.
 
-    ``scale`` multiplies every gradient on its way, so that half precision does not lose small
-    ones; scores are divided by its square.
+    ``scale`` multiplies every gradient, so that small ones do not underflow in half precision;
+    scores are divided by its square.
     """
 
     problem: Problem
@@ -33,11 +33,11 @@ class Objective:
 
     @property
     def grams(self) -> bool:
-        """Whether Gram matrices are precise enough: not for differences between choices."""
+        """Whether Gram matrices are precise enough, which they are not for multiple choice."""
         return self.problem is not Problem.MULTIPLE_CHOICE
 
     def directions(self, logits: Tensor, batch: Batch, samples: Sequence[int]) -> Iterator[Tensor]:
-        """What the outputs' gradients are, one tensor for each backward pass."""
+        """The gradients of the outputs, one tensor for each backward pass."""
         labels = batch["labels"]
         noise = None
         if self.fisher is Fisher.SAMPLED:
@@ -57,7 +57,7 @@ def score_batch(
 ) -> set[str]:
     """Add every row of a batch to an accumulator by the batched formulas. Freezes the model.
 
-    ``once``: see ``GradientHooks``; returns the weights that this batch used once.
+    ``once``: see ``GradientHooks``. Returns the names of the weights that this batch used once.
     """
     model.requires_grad_(False)
     texts = batch["input_ids"].shape[1] if batch["input_ids"].dim() == 3 else 1
@@ -82,7 +82,7 @@ def score_one_by_one(
     samples: Sequence[int],
     objective: Objective,
 ) -> None:
-    """The same by one forward pass a sample and autograd's own gradients. Freezes the rest."""
+    """The same by one forward pass for each sample. Freezes all parameters but the scored ones."""
     model.requires_grad_(False)
     scored = [parameter.requires_grad_(True) for parameter in accumulator.scored.values()]
     for row, sample in enumerate(samples):
@@ -92,14 +92,14 @@ def score_one_by_one(
             gradients = torch.autograd.grad(
                 logits, scored, direction, retain_graph=True, allow_unused=True
             )
-            # A parameter this input does not reach has no gradient.
+            # A parameter that this input does not use has no gradient.
             found = zip(accumulator.scored, gradients, strict=True)
             for name, gradient in ((n, g) for n, g in found if g is not None):
                 accumulator.add_gradient(name, row, gradient)
 
 
 def without_padding(batch: Batch, row: int) -> Batch:
-    """One row, cut to its own tokens, on whichever side the padding is."""
+    """One row of a batch, without its padding on either side."""
     mask = batch["attention_mask"][row]
     used = mask.reshape(-1, mask.shape[-1]).any(0).nonzero().flatten()
     start, end = int(used[0]), int(used[-1]) + 1
@@ -113,15 +113,15 @@ def without_padding(batch: Batch, row: int) -> Batch:
 
 
 @contextmanager
-def prepared(model: nn.Module) -> Iterator[None]:
-    """In eval mode; every module's mode and every requires_grad are put back on leaving."""
+def scoring_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode; every module's mode and every ``requires_grad`` are restored at the end."""
     modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for parameter, requires_grad in wanted:
+        for parameter, requires_grad in trainable:
             parameter.requires_grad_(requires_grad)

@@ -1,4 +1,4 @@
-"""Which path a model takes: two samples of unequal length are scored both ways beforehand."""
+"""Choose how a model is scored: two samples of unequal length are first scored in both ways."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ from surgery.gradients.passes import Objective, score_batch, score_one_by_one
 from surgery.models.blocks import Unit, model_inputs
 from surgery.schemas.enums import Fisher
 
-Path = Literal["batched", "one_sample", "mixed"]
-CHECK_TOKENS = 16  # of the rows that are scored both ways: rules do not depend on length
-# Share of a parameter's score: far above rounding in the format, far below any wrong formula.
+ScoringPath = Literal["batched", "one_sample", "mixed"]
+CHECK_TOKENS = 16  # length of these two samples; the rules do not depend on length
+# Allowed difference, as a share of a parameter's score: far above what rounding causes in this
+# number format, far below what a wrong formula causes.
 TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.05}
 FULL_TOLERANCE = 5e-3
-# Share of all blocks' scores under which a parameter counts as zero, as a key bias is but for
-# rounding.
+# The share of the sum of all blocks' scores below which a score counts as zero. That of a key bias,
+# for example, is zero except for rounding.
 FLOOR = {torch.bfloat16: 1e-2, torch.float16: 1e-3}
 FULL_FLOOR = 1e-6
 
 
 @dataclass
 class Plan:
-    """How the samples are scored: ``columns`` maps each scored parameter to its unit's place.
+    """How the samples are scored, and which units.
 
-    ``once`` names the weights whose modules are used once a forward pass.
+    ``once`` names the weights whose modules are used once in a forward pass.
     """
 
-    path: Path
+    path: ScoringPath
     units: list[Unit]
     warnings: list[str] = field(default_factory=list)
     once: set[str] = field(default_factory=set)
 
     @property
     def columns(self) -> dict[str, int]:
-        """Parameter name → place of its unit."""
+        """Maps the name of each scored parameter to the position of its unit."""
         return {name: place for place, unit in enumerate(self.units) for name in unit.members}
 
     def note_slow_batch(self, reason: str) -> None:
-        """A batch breaks a rule that the first kept."""
+        """Note that a batch broke a rule that the first one followed."""
         if self.path == "batched":
             self.path = "mixed"
             self.warnings.append(f"some batches were scored one sample at a time: {reason}")
 
 
 def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
-    """Decide the path, and leave out groups beside the blocks that only the slow path could score.
+    """Choose the path, and leave out groups beside the blocks that only the slow path could score.
 
-    Beside the structural guards, a module that mixes rows, or padding that leaks, shows when both
-    ways are compared. Raises ScoresNotFinite.
+    The hooks refuse modules by their structure. A module that mixes rows and padding that affects
+    other tokens are found by comparing the scores of both ways. Raises ScoresNotFinite.
     """
     pair = unequal_pair(model, batch)
     check = replace(objective, fisher=Fisher.EMPIRICAL)
@@ -80,9 +81,9 @@ def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: 
 
 
 def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
-    """The start of the longest row, and of the shortest, a quarter less of it.
+    """The first tokens of the longest and of the shortest row, of the latter a quarter fewer.
 
-    A model without an attention mask is trained on its padding: there nothing is cut off.
+    A model without an attention mask is trained on its padding: for it nothing is cut off.
     """
     mask = batch["attention_mask"]
     width = mask.shape[-1]
@@ -107,7 +108,7 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
 
 
 def _pads_left(model: nn.Module, mask: Tensor) -> bool:
-    """As the batch shows; where it has no padding, a model that reads the last token does."""
+    """Whether the batch is padded on the left; without padding, the model's config decides."""
     if bool(mask.all()):
         return getattr(getattr(model, "config", None), "summary_type", None) == "last"
     return bool((mask[..., 0] == 0).any())
@@ -116,7 +117,7 @@ def _pads_left(model: nn.Module, mask: Tensor) -> bool:
 def _check(
     model: nn.Module, units: Sequence[Unit], pair: Batch, objective: Objective, *, batched: bool
 ) -> tuple[Tensor, set[str]]:
-    """Squared norms (2, P) of each parameter of the units, in their order; weights used once."""
+    """Squared norms (2, P) of each parameter of the units, and the names of weights used once."""
     names = [name for unit in units for name in unit.members]
     parameters = dict(model.named_parameters())
     columns = {name: column for column, name in enumerate(names)}
@@ -135,11 +136,11 @@ def _check(
 def _differing(
     units: Sequence[Unit], found: Tensor, expected: Tensor, dtype: torch.dtype
 ) -> list[Unit]:
-    """The units with a parameter whose score differs from what it should be, or is NaN."""
+    """The units that have a parameter whose score differs from the expected one, or is NaN."""
     places = [place for place, unit in enumerate(units) for _ in unit.members]
     ranked = torch.tensor([units[place].ranked for place in places])
     floor = FLOOR.get(dtype, FULL_FLOOR) * expected[:, ranked].sum(1, keepdim=True)
     allowed = TOLERANCE.get(dtype, FULL_TOLERANCE) * expected + floor
-    wrong = ~((found - expected).abs() <= allowed).all(0)  # in this form NaN is wrong too
+    wrong = ~((found - expected).abs() <= allowed).all(0)  # so that NaN counts as wrong too
     broken = {places[column] for column in wrong.nonzero().flatten().tolist()}
     return [units[place] for place in sorted(broken)]

@@ -1,4 +1,4 @@
-"""The inner product of an elementwise Fisher diagonal: squares of per-sample weight gradients."""
+"""Sums of elementwise squares of per-sample weight gradients, for the Fisher diagonal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-# Numbers of one tile of the weight. The buffer and the tile of the total (2.4 MB each in float32)
-# stay in the cache from one sample to the next, where whole matrices of 3072 x 768 stream through
-# memory for every sample. Smaller tiles cost more than they save: a product over few tokens
+# How many numbers one tile of the weight has. The buffer and the tile of the total (2.4 MB each in
+# float32) stay in the cache from one sample to the next; whole matrices of 3072 x 768 would be read
+# from memory for every sample. Smaller tiles cost more than they save: a product over few tokens
 # repacks its operands for each tile, and MKL runs one of under 384 rows on a single thread.
 TILE = 768 * 768
-WIDTH = 768  # columns of a tile at most: with two threads, flat tiles take twice as long
+WIDTH = 768  # the most columns of a tile: with two threads, flat tiles take twice as long
 
 
 def add_squared_products(total: Tensor, gradients: Tensor, inputs: Tensor) -> None:
@@ -25,9 +25,10 @@ def add_squared_products(total: Tensor, gradients: Tensor, inputs: Tensor) -> No
     total is float64 where either operand is, else float32: half precision is multiplied and added
     in float32.
 
-    2·N·T·p·d operations, as one product over all tokens, plus N·p·d squares; beside the operands
-    one tile is held, or nothing on a GPU since Ampere (one Triton kernel). Not recorded by
-    autograd. Raises ValueError for shapes, types or devices that do not belong together.
+    The cost is 2·N·T·p·d operations, as of one product over all tokens, plus N·p·d squares. Beside
+    the operands memory holds one tile, or nothing on a GPU since Ampere (one Triton kernel).
+    Autograd does not record it. Raises ValueError for shapes, types or devices that do not fit
+    together.
     """
     _require_fitting(total, gradients, inputs)
     with torch.no_grad():
@@ -41,7 +42,7 @@ def add_squared_products(total: Tensor, gradients: Tensor, inputs: Tensor) -> No
 
 @torch.no_grad()
 def add_squares_by_tile(total: Tensor, gradients: Tensor, inputs: Tensor) -> None:
-    """What ``add_squared_products`` does where no kernel runs: one product a sample and tile."""
+    """``add_squared_products`` without a GPU kernel: one product for each sample and tile."""
     buffer = total.new_empty(min(TILE, total.numel()))
     for rows, columns in _tiles(*total.shape):
         part = total[rows, columns]
@@ -52,7 +53,7 @@ def add_squares_by_tile(total: Tensor, gradients: Tensor, inputs: Tensor) -> Non
 
 
 def _tiles(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
-    """Rectangles of at most TILE numbers that cover the weight, of about equal size."""
+    """Rectangles of about equal size, of at most TILE numbers, that cover the weight."""
     width = _even_part(columns, WIDTH)
     height = _even_part(rows, TILE // width)
     for top in range(0, rows, height):
@@ -61,7 +62,7 @@ def _tiles(rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _even_part(length: int, limit: int) -> int:
-    """The size of a part when a length is split evenly into as few as the limit allows."""
+    """The size of each part when a length is split evenly into as few as the limit allows."""
     if length <= limit:
         return max(1, length)
     size = math.ceil(length / math.ceil(length / limit))
@@ -70,14 +71,14 @@ def _even_part(length: int, limit: int) -> int:
 
 @cache
 def _kernel_runs_on(device: torch.device) -> bool:
-    """PyTorch's CUDA builds bring Triton, whose products need the tensor cores of Ampere."""
+    """Whether Triton is there, as in PyTorch's CUDA builds, and the GPU is of Ampere or later."""
     if device.type != "cuda" or torch.version.hip or find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _require_fitting(total: Tensor, gradients: Tensor, inputs: Tensor) -> None:
-    """Raises ValueError for shapes, types or devices that do not belong together."""
+    """Raise ValueError for shapes, types or devices that do not fit together."""
     if gradients.dim() != 3 or inputs.dim() != 3 or gradients.shape[:2] != inputs.shape[:2]:
         raise ValueError(
             "gradients (N, T, p) and inputs (N, T, d) must agree in N and T; got "
@@ -87,10 +88,11 @@ def _require_fitting(total: Tensor, gradients: Tensor, inputs: Tensor) -> None:
     if total.shape != weight:
         raise ValueError(f"the total must be {weight} as the weight is; got {tuple(total.shape)}")
     operands = {gradients.dtype, inputs.dtype}
-    wanted = torch.float64 if torch.float64 in operands else torch.float32
-    if total.dtype != wanted or not all(dtype.is_floating_point for dtype in operands):
+    expected = torch.float64 if torch.float64 in operands else torch.float32
+    if total.dtype != expected or not all(dtype.is_floating_point for dtype in operands):
         raise ValueError(
-            f"the total of {gradients.dtype} and {inputs.dtype} must be {wanted}; got {total.dtype}"
+            f"the total of {gradients.dtype} and {inputs.dtype} must be {expected}; "
+            f"got {total.dtype}"
         )
     if gradients.device != total.device or inputs.device != total.device:
-        raise ValueError("total, gradients and inputs must lie on one device")
+        raise ValueError("total, gradients and inputs must be on one device")

@@ -1,1 +1,1 @@
-"""From methods to scores, from scores to a ranking, from a ranking to the layers to train."""
+"""Scores of layers by several methods, rankings by these scores, and selections of layers."""

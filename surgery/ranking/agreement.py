@@ -1,14 +1,14 @@
-"""How alike two rankings are: with and without the task, before and during a fine-tune."""
+"""How similar rankings are with and without the task, and before and during a fine-tune."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from surgery.data.tokens.dataset import Batch, TaskData
-from surgery.gradients.passes import prepared
+from surgery.gradients.passes import scoring_mode
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel, renew_head
-from surgery.ranking.head import Warmup, put_back_afterwards
+from surgery.ranking.head import Warmup, preserved_head
 from surgery.ranking.sample import (
     Sample,
     training_rows,
@@ -22,18 +22,18 @@ from surgery.schemas.finetune import RankingTrack
 from surgery.schemas.ranking import Agreement, ModelPrior, RankingOptions
 from surgery.schemas.training import TrainingSpec
 
-PRIOR_SAMPLES = 128  # rows scored again, twice: enough for an order, half the cost of the ranking
+PRIOR_SAMPLES = 128  # rows, scored twice: enough for an order, and half the cost of the ranking
 
-TRACKED_SAMPLES = 128  # rows scored at each evaluation: a pass costs about as much as 3 steps
+TRACKED_SAMPLES = 128  # rows scored at each evaluation, at the cost of about 3 training steps
 WARMUP_SAMPLES = 1024
 
 
 def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> ModelPrior:
-    """Agreement of a ranking with those on shuffled labels and on shuffled tokens.
+    """How far a ranking agrees with those on shuffled labels and on shuffled tokens.
 
-    Labels: dealt out anew among the rows; a head that was warmed up is drawn and warmed up anew on
-    shuffled labels too. Tokens: in random order within each text, through the ranking's own head.
-    The head is put back afterwards.
+    Labels are shuffled among the rows. If the head was warmed up, a new one is drawn and warmed up
+    on shuffled labels as well. Tokens are shuffled within each text, and scored through the
+    ranking's own head. The head is restored afterwards.
     """
     options, loaded = scorer.options, scorer.loaded
     sample = scorer.sample
@@ -41,13 +41,13 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
     rows = np.random.default_rng(options.seed + 2).permutation(len(sample))[:count]
     chosen, special = sorted(rows.tolist()), loaded.tokenizer.all_special_ids
 
-    def batches() -> list[Batch]:  # every process scores all of these few rows by itself
+    def batches() -> list[Batch]:  # these rows are few: every process scores all of them
         return list(sample.whole().batches(chosen))
 
     tokens = ranked_only(
         scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
     )
-    with put_back_afterwards(loaded.head):
+    with preserved_head(loaded.head):
         if warmup is not None:
             renew_head(loaded.model, options.seed, loaded.new)
             warmup.run(
@@ -75,21 +75,21 @@ def _agreement(first: Scores, second: Scores) -> Agreement:
 
 
 def _note(tau: float | None) -> str:
-    told = "agreement with the ranking of the same model on shuffled labels"
+    subject = "agreement with the ranking of the same model on shuffled labels"
     if tau is None:
-        return told
+        return subject
     if tau >= 0.8:
-        return f"{told}: most of this ranking is the model's own, little is about the task"
+        return f"{subject}: most of this ranking is the model's own, little is about the task"
     if tau >= 0.4:
-        return f"{told}: part of this ranking is the model's own"
-    return f"{told}: most of this ranking is about the task"
+        return f"{subject}: part of this ranking is the model's own"
+    return f"{subject}: most of this ranking is about the task"
 
 
 class RankingTracker:
-    """Scores the layers by Fisher information, trace, without changing a weight or a draw.
+    """Scores the layers during a fine-tune, by the trace of the Fisher information.
 
-    At the start a new head is warmed up for the first scores and then put back as it was: the
-    gradients of an untrained one say nothing of the task.
+    It changes neither weights nor random draws. The gradients of an untrained head say nothing of
+    the task, so a new head is warmed up for the first scores and then restored.
     """
 
     def __init__(self, loaded: LoadedModel, data: TaskData, training: TrainingSpec) -> None:
@@ -102,7 +102,7 @@ class RankingTracker:
         )
         encoded = training_rows(loaded, data, TRACKED_SAMPLES, training.max_length, training.seed)
         device = next(loaded.model.parameters()).device
-        with prepared(loaded.model):
+        with scoring_mode(loaded.model):
             self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
             self._first = self._first_scores(data, training) if loaded.new else self._score()
 
@@ -110,7 +110,7 @@ class RankingTracker:
         loaded, seed = self._loaded, training.seed
         encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
         head = list(loaded.head.values())
-        with put_back_afterwards(loaded.head):
+        with preserved_head(loaded.head):
             Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=1, seed=seed)
             return self._score()
 
@@ -119,11 +119,11 @@ class RankingTracker:
 
     @property
     def at_start(self) -> dict[str, float]:
-        """Layer name → score before the first step."""
+        """Maps a layer's name to its score before the first step."""
         return _by_name(self._first)
 
     def now(self) -> RankingTrack:
-        """The scores as the model is now, beside those at the start."""
+        """The scores of the model in its present state, compared with those at the start."""
         found = self._score()
         agreement = _agreement(self._first, found)
         return RankingTrack(**agreement.model_dump(), scores=_by_name(found))

@@ -1,8 +1,9 @@
-"""The task head: warm it up on features computed once, with the encoder frozen.
+"""Warm up the task head on features that are computed once, with the encoder frozen.
 
-Gradients reach the encoder through the head, so an untrained head scores random directions. The
-encoder does not change while its head warms up: its output is computed once a row, and the model's
-own forward then replays it, so pooling and head need not be known.
+Gradients reach the encoder through the head, so with an untrained head scores are of random
+directions. The encoder does not change while the head is warmed up. Its output is therefore
+computed once for each row, and the model's own forward pass then uses this output in place of the
+encoder, so that nothing needs to be known about pooling and head.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from surgery.io.reporter import Reporter
 from surgery.models.blocks import encoder_of, model_inputs
 from surgery.schemas.enums import Problem
 
-WARMUP_RATE = 1e-3  # AdamW on a linear head over fixed features
+WARMUP_RATE = 1e-3  # suits AdamW on a linear head over fixed features
 WARMUP_BATCH = 16
 
 
-class _Replay(nn.Module):
-    """Stands where the encoder stood and returns its stored output."""
+class _StoredEncoder(nn.Module):
+    """Takes the place of the encoder and returns an output that it computed earlier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,10 +47,10 @@ class Features:
 
 
 @contextmanager
-def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
+def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_StoredEncoder]:
     name = model.base_model_prefix
     assert isinstance(name, str)
-    replay = _Replay()
+    replay = _StoredEncoder()
     setattr(model, name, replay)
     try:
         yield replay
@@ -58,8 +59,8 @@ def _replaying(model: nn.Module, encoder: nn.Module) -> Iterator[_Replay]:
 
 
 @contextmanager
-def put_back_afterwards(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Whatever happens to the head's weights meanwhile, they are then as they were."""
+def preserved_head(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Restore the weights of the head at the end of the block."""
     weights = {name: parameter.detach().clone() for name, parameter in head.items()}
     try:
         yield
@@ -70,11 +71,11 @@ def put_back_afterwards(head: Mapping[str, nn.Parameter]) -> Iterator[None]:
 
 
 class Warmup:
-    """Warms up one head of a model after the other on the same rows.
+    """Warms up the heads of a model, one after the other, on the same rows.
 
-    The encoder runs over the rows once, in eval mode; memory holds one vector a row (or choice)
-    where the head reads only the first token, else the whole states. ``parameters`` are the head's:
-    nothing else changes.
+    The encoder runs over the rows once, in eval mode. Memory holds one vector for each row (or
+    choice) if the head reads only the first token, else the states of all tokens. ``parameters``
+    are those of the head; nothing else changes.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Warmup:
         self._features: list[Features] | None = None
         self._encoder = encoder_of(model)
         trained = {id(parameter) for parameter in parameters}
-        # A new pooler inside the encoder learns too: its input cannot be replayed from outside.
+        # A new pooler inside the encoder is trained too, and its input cannot be replayed.
         inside = any(id(parameter) in trained for parameter in self._encoder.parameters())
         self._replays = not inside and self._encoder is not model
 
@@ -104,9 +105,9 @@ class Warmup:
         seed: int,
         relabel: Callable[[list[Batch]], list[Batch]] | None = None,
     ) -> float | None:
-        """Train the head as it is now; the mean loss of the last epoch.
+        """Train the present head, and return the mean loss of the last epoch.
 
-        ``relabel`` gives the rows other labels, for this run alone.
+        ``relabel`` replaces the labels of the rows for this run alone.
         """
         self._model.eval()
         features = self._all_features()
@@ -130,12 +131,37 @@ class Warmup:
         return self._features
 
     def _train(
-        self, replay: _Replay | None, features: list[Features], epochs: int, seed: int
+        self, replay: _StoredEncoder | None, features: list[Features], epochs: int, seed: int
     ) -> float | None:
-        return _train(
-            self._model, replay, self._parameters, features, self._problem, epochs, seed,
-            self._report,
-        )  # fmt: skip
+        self._model.requires_grad_(False)
+        for parameter in self._parameters:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.AdamW(self._parameters, lr=WARMUP_RATE)
+        generator = torch.Generator().manual_seed(seed)
+        mean: float | None = None
+        for epoch in range(epochs):
+            total = torch.zeros((), dtype=torch.float64)
+            count = 0
+            for part, rows in _shuffled(features, generator):
+                loss = -self._likelihood(replay, part, rows).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach().double().cpu() * len(rows)
+                count += len(rows)
+            mean = float(total) / count
+            self._report.step(epoch + 1, epochs, "epochs")
+        optimizer.zero_grad()  # else a later fine-tune would add its first gradient to these
+        return mean
+
+    def _likelihood(self, replay: _StoredEncoder | None, part: Features, rows: Tensor) -> Tensor:
+        device = next(self._model.parameters()).device
+        batch = {name: tensor.to(device)[rows] for name, tensor in part.inputs.items()}
+        if replay is not None:
+            of_rows = partial(_of_rows, rows, len(part.inputs["labels"]))
+            replay.output = _each_tensor(part.output, of_rows)
+        logits = self._model(**model_inputs(self._model, batch)).logits
+        return log_likelihood(logits, batch["labels"], self._problem)
 
 
 def _whole_batches(encoded: Encoded) -> list[Features]:
@@ -163,7 +189,7 @@ def _features(
 
 
 def _run(model: nn.Module, encoder: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
-    """The logits, and the encoder's output as the model itself asks for it."""
+    """The logits, and the encoder's output in the form in which the model requests it."""
     outputs: list[Any] = []
     hook = encoder.register_forward_hook(lambda *passed: outputs.append(passed[-1]))
     try:
@@ -175,7 +201,7 @@ def _run(model: nn.Module, encoder: nn.Module, batch: Batch) -> tuple[Tensor, An
 
 
 def _each_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """An encoder's output with every tensor changed; what is no tensor is left out."""
+    """The output of an encoder with each tensor changed and everything else left out."""
     return type(output)(
         {key: change(value) for key, value in output.items() if isinstance(value, Tensor)}
     )
@@ -194,42 +220,10 @@ def _reads_first_token_only(
     return logits.shape == first.shape and bool(torch.equal(logits, first))
 
 
-def _train(
-    model: nn.Module,
-    replay: _Replay | None,
-    parameters: Sequence[nn.Parameter],
-    features: list[Features],
-    problem: Problem,
-    epochs: int,
-    seed: int,
-    report: Reporter,
-) -> float | None:
-    model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=WARMUP_RATE)
-    generator = torch.Generator().manual_seed(seed)
-    mean: float | None = None
-    for epoch in range(epochs):
-        total = torch.zeros((), dtype=torch.float64)
-        count = 0
-        for part, rows in _shuffled(features, generator):
-            loss = -_likelihood(model, replay, part, rows, problem).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach().double().cpu() * len(rows)
-            count += len(rows)
-        mean = float(total) / count
-        report.step(epoch + 1, epochs, "epochs")
-    optimizer.zero_grad()  # else a fine-tune that follows would add its first gradient to the last
-    return mean
-
-
 def _shuffled(
     features: list[Features], generator: torch.Generator
 ) -> Iterator[tuple[Features, Tensor]]:
-    """Small batches in random order; the rows of one come from one group of equal padding."""
+    """Small batches in random order, each with rows of a single group of equal padding."""
     pieces = [
         (part, rows)
         for part in features
@@ -241,19 +235,6 @@ def _shuffled(
         yield pieces[index]
 
 
-def _likelihood(
-    model: nn.Module, replay: _Replay | None, part: Features, rows: Tensor, problem: Problem
-) -> Tensor:
-    device = next(model.parameters()).device
-    batch = {name: tensor.to(device)[rows] for name, tensor in part.inputs.items()}
-    if replay is not None:
-        replay.output = _each_tensor(
-            part.output, partial(_of_rows, rows, len(part.inputs["labels"]))
-        )
-    logits = model(**model_inputs(model, batch)).logits
-    return log_likelihood(logits, batch["labels"], problem)
-
-
 def _of_rows(rows: Tensor, count: int, tensor: Tensor) -> Tensor:
-    """Some of ``count`` rows; the encoder has seen each choice of a row as a row of its own."""
+    """The given ones of ``count`` rows; the encoder saw each choice of a row as its own row."""
     return tensor.reshape(count, -1, *tensor.shape[1:])[rows].flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Methods that square no gradients: by the mean gradient, the weights, a token's state, a place."""
+"""Methods other than Fisher: by the mean gradient, weights, a token's state, or position."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from surgery.data.tokens.dataset import Batch, sample_numbers
 from surgery.errors import ModelUnsupported, ScoresNotFinite
 from surgery.gradients.accumulators import Means
-from surgery.gradients.passes import prepared
+from surgery.gradients.passes import scoring_mode
 from surgery.models.blocks import Block, Unit, model_inputs, units_of
 from surgery.ranking.scores import Matrix, Scores, from_samples
 from surgery.schemas.enums import Method
 
-Uses = list[tuple[Tensor, Tensor]]  # what went into a block and came out, a pair a use
+Uses = list[tuple[Tensor, Tensor]]  # inputs and outputs of a block, one pair for each use
 NORMAL_IQR = 1.349  # inter-quartile range of a normal distribution of unit variance
 
 
@@ -33,13 +33,13 @@ def gradient_scores(
 
     - ``gradient_norm``: √(Σ_p ‖ḡ_p‖²).
     - ``relative_gradient_norm``: mean over the unit's tensors of ‖ḡ_p‖/‖θ_p‖ (Lee et al.,
-      "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", ICLR 2023). A tensor that
-      is all zero, as a new bias is, has no ratio and no part in the mean; a unit of such tensors
+      "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts", ICLR 2023). A tensor of
+      zeros, such as a new bias, has no ratio and is left out of the mean; a unit of such tensors
       alone scores 0.
     - ``snip``: Σ_j |ḡ_j θ_j| (Lee et al., "SNIP", ICLR 2019).
 
-    The ``halves`` of the scores are the same formulas for the mean over each half. Sums are
-    float64, of one tensor after the other. Raises ScoresNotFinite.
+    The ``halves`` of the scores follow from the same formulas for the mean over each half. Sums are
+    float64, computed for one tensor at a time. Raises ScoresNotFinite.
     """
     counts = (sum(sizes), *sizes)
     table = np.array([_gradient_measures(halves, unit, counts) for unit in units])
@@ -54,7 +54,7 @@ def gradient_scores(
 
 
 def _gradient_measures(halves: tuple[Means, Means], unit: Unit, counts: Sequence[int]) -> Matrix:
-    """Rows: whole, first and second half; columns: the three methods."""
+    """A row each for the whole, the first and the second half, and a column for each method."""
     found = np.zeros((3, 3))
     ratios = 0
     for name in unit.members:
@@ -72,7 +72,7 @@ def _gradient_measures(halves: tuple[Means, Means], unit: Unit, counts: Sequence
 
 
 def linear_weights(model: nn.Module, units: Sequence[Unit]) -> list[Unit]:
-    """The units cut down to the weights of their Linears; those that have none are left out."""
+    """The units reduced to the weights of their Linears, without units that have none."""
     weights = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     named = {name: p for name, p in model.named_parameters() if id(p) in weights}
     found = []
@@ -85,27 +85,27 @@ def linear_weights(model: nn.Module, units: Sequence[Unit]) -> list[Unit]:
 
 
 def weight_snr(model: nn.Module, units: Sequence[Unit]) -> Scores:
-    """Signal over noise of the unit's weight matrices, a mean over its Linears; uses no data.
+    """The mean signal-to-noise ratio of the weights of each unit's Linears; it reads no data.
 
-    With S the singular values of a matrix of ratio β ≤ 1 between its sides, and the noise level
-    σ = IQR(S) / 1.349, the edge is σ (1 + √β), and the score Σ S above it over Σ S below it: the
-    threshold of Spectrum (Hartford et al., "Spectrum: Targeted Training on Signal to Noise Ratio",
-    2024). Its released code divides by the largest singular value as well, so that scaling a matrix
-    changes its score; that is not done here. The edge is that of Spectrum, not the exact one: the
-    singular values of a matrix far from square do not begin at zero, so nearly all of them lie
-    above it, noise or not, and such matrices weigh most in the mean.
+    Let S be the singular values of a matrix, β ≤ 1 the ratio of its sides, and σ = IQR(S) / 1.349
+    the noise level. Then the noise edge is σ (1 + √β), and the score is Σ S above it over Σ S below
+    it. This is the threshold of Spectrum (Hartford et al., "Spectrum: Targeted Training on Signal
+    to Noise Ratio", 2024). Its released code also divides by the largest singular value, so that
+    scaling a matrix changes its score; that is not done here. The edge is not the exact one: the
+    singular values of a matrix far from square do not begin at zero, so that nearly all of them lie
+    above it, be they noise or not, and such matrices dominate the mean.
 
-    The smallest singular value always counts as noise, so that the ratio is finite where all are
-    above the edge, as for an orthogonal matrix; 0 where none is. Units without a Linear (a bias, a
-    norm) have no score and are left out. Singular values are float64.
-    Raises ModelUnsupported when no unit has a Linear, ScoresNotFinite.
+    The smallest singular value always counts as noise, so that the ratio is finite even if all are
+    above the edge, as for an orthogonal matrix. If none is, the score is 0. Units without a Linear
+    (a bias, a norm) have no score and are left out. Singular values are float64.
+    Raises ModelUnsupported when no unit has a Linear, and ScoresNotFinite.
     """
     parameters = dict(model.named_parameters())
     matrices = linear_weights(model, units)
     if not matrices:
         raise ModelUnsupported(
             f"no unit of {type(model).__name__} has the weight of a Linear, which method "
-            "weight_snr looks at; use another method"
+            "weight_snr needs; use another method"
         )
     values = [
         np.mean([signal_to_noise(parameters[name].detach()) for name in unit.members])
@@ -116,7 +116,7 @@ def weight_snr(model: nn.Module, units: Sequence[Unit]) -> Scores:
 
 
 def signal_to_noise(matrix: Tensor) -> float:
-    """Σ of the singular values above the noise edge over Σ of those below, see ``weight_snr``."""
+    """The sum of the singular values above the noise edge over that below; see ``weight_snr``."""
     if not torch.isfinite(matrix).all():
         raise ScoresNotFinite
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT  # twice as fast
@@ -128,22 +128,22 @@ def signal_to_noise(matrix: Tensor) -> float:
     above[-1] = False
     if not above.any():
         return 0.0
-    # What rounding leaves of the zeros of a matrix of lower rank is no measure of its noise.
+    # In a matrix of lower rank, what rounding leaves of singular values of zero is not noise.
     rounding = float(values[0]) * max(matrix.shape) * torch.finfo(torch.float64).eps
     return float(values[above].sum()) / max(float(values[~above].sum()), rounding)
 
 
 def cls_similarity(model: nn.Module, blocks: Sequence[Block], batches: Iterable[Batch]) -> Scores:
-    """How far a block turns the classification token's state: 1 − cosine of before and after.
+    """How far each block turns the state of the classification token: 1 − cosine(before, after).
 
-    ``batches`` as for ``fisher_scores``; one forward pass in eval mode. States are what goes into
-    and comes out of the block's module: ``output_hidden_states`` is something else in places (of
-    ModernBERT and nomic_bert the last is normalised once more, ALBERT's groups count as one).
+    ``batches`` are as for ``fisher_scores``; the cost is one forward pass. States are the inputs
+    and outputs of the block's module, because ``output_hidden_states`` sometimes differs from these
+    (the last of ModernBERT and nomic_bert is normalised once more, ALBERT's groups count as one).
 
-    The token is the one that the model's own head reads: the first that is no padding, or the
-    last one for a model whose config says so (XLNet). A block used several times scores the mean
-    over its uses, a sample of several choices the mean over them. Raises ModelUnsupported where
-    the token's states cannot be told from others, ScoresNotFinite.
+    The token is the one that the model's own head reads: the first that is not padding, or the last
+    for a model whose config says so (XLNet). The score is the mean over the uses of a block that is
+    used several times, and over the choices of a sample. Raises ModelUnsupported where the token's
+    state cannot be identified, and ScoresNotFinite.
     """
     iterator = iter(batches)
     first = next(iterator, None)
@@ -151,7 +151,7 @@ def cls_similarity(model: nn.Module, blocks: Sequence[Block], batches: Iterable[
         raise ValueError("no batch to score")
     parts: list[Tensor] = []
     numbers: list[int] = []
-    with prepared(model), torch.no_grad():
+    with scoring_mode(model), torch.no_grad():
         tokens_first = _tokens_first(model, blocks, first)
         for batch in chain([first], iterator):
             samples = sample_numbers(batch, len(numbers))
@@ -166,7 +166,7 @@ def cls_similarity(model: nn.Module, blocks: Sequence[Block], batches: Iterable[
 
 @contextmanager
 def _states(blocks: Sequence[Block]) -> Iterator[list[Uses]]:
-    """Filled, for each block, with what goes in and comes out while it runs."""
+    """Lists, one for each block, that record inputs and outputs of its uses."""
     seen: list[Uses] = [[] for _ in blocks]
     handles = [
         block.module.register_forward_hook(partial(_keep, uses), with_kwargs=True)
@@ -187,7 +187,7 @@ def _keep(
 
 
 def _tokens_first(model: nn.Module, blocks: Sequence[Block], batch: Batch) -> bool:
-    """Whether states are (T, N, d): seen on so many rows that texts and tokens differ in number."""
+    """Whether states are (T, N, d), found on a batch whose numbers of texts and tokens differ."""
     ids = batch["input_ids"]
     texts = ids.shape[1] if ids.dim() == 3 else 1
     rows = [0] if texts != ids.shape[-1] else [0, 0]
@@ -200,7 +200,7 @@ def _tokens_first(model: nn.Module, blocks: Sequence[Block], batch: Batch) -> bo
 def _turns(
     model: nn.Module, blocks: Sequence[Block], batch: Batch, *, tokens_first: bool
 ) -> Tensor:
-    """1 − cosine of each text and block, (texts, L), float64 on the CPU."""
+    """1 − cosine for each text and block, (texts, L), float64 on the CPU."""
     mask = batch["attention_mask"].flatten(0, -2)
     width = mask.shape[1]
     places = mask.argmax(1)
@@ -226,7 +226,7 @@ def _token(block: Block, states: Tensor, places: Tensor, width: int) -> Tensor:
     texts = len(places)
     if states.dim() != 3 or len(states) != texts:
         raise _unseen(block, f"has states of shape {tuple(states.shape)} for {texts} texts")
-    if states.shape[1] < width and bool(places.any()):  # Funnel: only the first one is not pooled
+    if states.shape[1] < width and bool(places.any()):  # Funnel pools all but the first
         raise _unseen(block, "pools tokens, and the classification token is not the first")
     return states[torch.arange(texts, device=states.device), places].double()
 
@@ -239,9 +239,9 @@ def _unseen(block: Block, reason: str) -> ModelUnsupported:
 
 
 def by_position(units: Sequence[Unit], method: Method, seed: int) -> Scores:
-    """Scores by place alone, U for the best down to 1: ``first``, ``last``, or ``random``, seeded.
+    """Scores by position alone, from U for the best down to 1: ``first``, ``last`` or ``random``.
 
-    ``units`` are listed bottom to top.
+    ``units`` are listed bottom to top; ``seed`` is that of ``random``.
     """
     rising = np.arange(1.0, len(units) + 1)
     orders = {

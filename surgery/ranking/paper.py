@@ -1,11 +1,12 @@
-"""The computation of the paper's released code, kept for comparison with published rankings.
+"""Method paper_compat: the computation of the paper's released code, for comparison only.
 
 Lodha et al., "On Surgical Fine-tuning for Language Encoders" (EMNLP 2023) define the score by the
-log-likelihood; their released code differs, and so does this: the gradient of the raw logit of the
-label instead of the log-probability, no attention mask although every row is padded to the model's
-maximum, the first 100 rows of the *validation* split, an untrained head, and Σ_p ‖D_p‖_F over a
-layer's tensors. The raw logit gives no Fisher information, attention to padding changes the
-ranking, and scoring the validation split leaks it into the selection: the default does otherwise.
+log-likelihood. Their released code differs from this definition, and this module repeats it: it
+takes the gradient of the label's raw logit instead of its log-probability, uses no attention mask
+although every row is padded to the model's maximum, scores the first 100 rows of the *validation*
+split through an untrained head, and sums ‖D_p‖_F over a layer's tensors. A raw logit does not give
+Fisher information, attention to padding changes the ranking, and scoring the validation split leaks
+it into the selection. The default method does none of this.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from surgery.ranking.scores import Scores, frobenius_of_halves
 from surgery.schemas.enums import METHODS, Method, Problem
 
 ROWS = 100
-LONGEST = 512  # where neither tokenizer nor config sets a maximum
+LONGEST = 512  # tokens, if neither tokenizer nor config sets a maximum
 
 
 @dataclass(frozen=True)
 class RawLogit(Objective):
-    """The gradient of the label's own logit; of the output, for a regression."""
+    """The gradient of the label's own logit or, for a regression, of the output."""
 
     def directions(
         self,
@@ -43,7 +44,7 @@ class RawLogit(Objective):
         batch: Batch,
         samples: Sequence[int],  # noqa: ARG002
     ) -> Iterator[Tensor]:
-        """One direction a row."""
+        """Yield one direction for each row."""
         if self.problem is Problem.REGRESSION:
             yield torch.ones_like(logits)
         else:
@@ -54,7 +55,7 @@ def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple
     """Score the layers as the released code does. Raises MethodUndefined for other problems."""
     if data.problem not in METHODS[Method.PAPER_COMPAT].problems:
         raise MethodUndefined(
-            f"paper_compat scores sequences; it is not defined for {data.problem}. Use fisher"
+            f"paper_compat is not defined for problem {data.problem}; use method fisher"
         )
     objective = RawLogit(data.problem)
     units = units_of(loaded.model, loaded.blocks)
@@ -68,18 +69,18 @@ def paper_scores(loaded: LoadedModel, data: TaskData, report: Reporter) -> tuple
     for rows in (range(0, total, 2), range(1, total, 2)):
         batches = list(padded_batches(loaded, data, rows))
         plan = plan or plan_for(loaded.model, units, batches[0], objective)
-        told = partial(tell, done)
+        on_batch = partial(tell, done)
         found = score_samples(
-            loaded.model, plan, batches, objective, kinds=["diagonal"], on_batch=told
+            loaded.model, plan, batches, objective, kinds=["diagonal"], on_batch=on_batch
         )
-        halves.append(found.parked())
+        halves.append(found.offloaded())
         done += len(rows)
     assert plan is not None
     return frobenius_of_halves(*halves), plan
 
 
 def padded_batches(loaded: LoadedModel, data: TaskData, rows: Sequence[int]) -> Iterator[Batch]:
-    """Some validation rows, each padded to the maximum, padding attended to."""
+    """Batches of some validation rows, padded to the model's maximum, with attention to padding."""
     device = next(loaded.model.parameters()).device
     length = longest_input(loaded)
     table = data.validation.select(rows)
@@ -94,6 +95,6 @@ def padded_batches(loaded: LoadedModel, data: TaskData, rows: Sequence[int]) -> 
 
 
 def longest_input(loaded: LoadedModel) -> int:
-    """Tokens the model takes at most."""
+    """The most tokens that the model takes."""
     positions = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST
     return min(int(loaded.tokenizer.model_max_length), int(positions), LONGEST)

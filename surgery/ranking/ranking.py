@@ -1,4 +1,4 @@
-"""From a loaded model and a dataset to a ranking that says how far it can be trusted."""
+"""Rank the layers of a loaded model on a dataset, and say how far the ranking can be trusted."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from surgery.ranking.scores import Matrix, Scores, average, from_samples
 from surgery.ranking.uncertainty import (
     CERTAIN,
     Resamples,
+    fewest_holding_half,
     intervals,
     kendall_tau,
     order_of,
-    recommended,
     resampled,
     stability_of,
     top_k_probabilities,
@@ -51,26 +51,34 @@ from surgery.schemas.ranking import (
     Stability,
 )
 
-FIRST_SAMPLES = 32  # of an adaptive ranking; each round doubles them
+FIRST_SAMPLES = 32  # rows in the first round of an adaptive ranking; each round doubles them
 
 
 def ranked_result(
     scores: Scores, units: Sequence[Unit], options: RankingOptions, samples: int
 ) -> RankingResult:
-    """The ranking of the units that are ranked; the others are listed beside it."""
+    """The ranking of all ranked units; the other units are listed separately."""
     ranked = scores.only([place for place, unit in enumerate(scores.units) if unit.ranked])
     resamples = resampled(ranked, options.bootstrap, options.seed)
     layers = layer_scores(ranked, resamples)
     stability = stability_of(ranked, resamples, options.seed)
     fisher = options.method in {Method.FISHER, Method.ALL}
     return RankingResult(
-        method=options.method, aggregate=options.aggregate if fisher else None,
-        fisher=options.fisher if fisher else None, granularity=options.granularity,
-        precision=options.precision or Precision.FP32, samples=samples, path=None, layers=layers,
-        groups=_groups(scores, units), stability=stability,
-        recommended_k=recommend_k(layers, stability, options.method), head=None, warnings=[],
+        method=options.method,
+        aggregate=options.aggregate if fisher else None,
+        fisher=options.fisher if fisher else None,
+        granularity=options.granularity,
+        precision=options.precision or Precision.FP32,
+        samples=samples,
+        path=None,
+        layers=layers,
+        groups=_groups(scores, units),
+        stability=stability,
+        recommended_k=recommend_k(layers, stability, options.method),
+        head=None,
+        warnings=[],
         seconds={},
-    )  # fmt: skip
+    )
 
 
 def _groups(scores: Scores, units: Sequence[Unit]) -> list[GroupScore]:
@@ -85,7 +93,7 @@ def _groups(scores: Scores, units: Sequence[Unit]) -> list[GroupScore]:
 
 
 def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore]:
-    """Best first."""
+    """The entries of a ranking, best first."""
     values = scores.values
     positive = values.clip(min=0)
     total = float(positive.sum())
@@ -99,22 +107,25 @@ def layer_scores(scores: Scores, resamples: Resamples | None) -> list[LayerScore
             score=float(values[place]),
             share=float(positive[place]) / total if total > 0 else 0.0,
             ci=None if bounds is None else bounds[place],
-            p_top_k=None if p_top is None
-            else {str(k + 1): float(row[place]) for k, row in enumerate(p_top)},
+            p_top_k=None if p_top is None else _by_k(p_top[:, place]),
             parameters=scores.units[place].parameters,
             unbiased=None if scores.unbiased is None else float(scores.unbiased[place]),
         )
         for rank, place in enumerate(order_of(values).tolist())
-    ]  # fmt: skip
+    ]
+
+
+def _by_k(probabilities: Matrix) -> dict[str, float]:
+    return {str(k): float(probability) for k, probability in enumerate(probabilities, 1)}
 
 
 def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Method) -> RecommendedK:
     """The smallest k whose layers hold half of the total score, and how sure that set is."""
     if not METHODS[method].weighs:
         half = (len(layers) + 1) // 2
-        reason = f"half of the layers: {method} orders, it does not weigh"
+        reason = f"half of the layers: {method} gives an order and no weights"
         return RecommendedK(k=half, reason=reason)
-    k = recommended([layer.share for layer in layers])
+    k = fewest_holding_half([layer.share for layer in layers])
     if k is None:
         return RecommendedK(k=len(layers), reason="no score is positive: no layer stands out")
     reason = "smallest k with at least half of the total score"
@@ -124,7 +135,7 @@ def recommend_k(layers: Sequence[LayerScore], stability: Stability, method: Meth
 
 
 def method_table(scores: Mapping[Method, Scores], options: RankingOptions) -> MethodTable:
-    """Every method's order, and the rank correlation of each pair."""
+    """The order of each method, and the rank correlation of each pair of methods."""
     ranked = {
         method: found.only([place for place, unit in enumerate(found.units) if unit.ranked])
         for method, found in scores.items()
@@ -150,14 +161,14 @@ def method_table(scores: Mapping[Method, Scores], options: RankingOptions) -> Me
 
 @dataclass
 class Phases:
-    """Tells the reporter of each phase, and adds up the seconds that it takes."""
+    """Announces each phase to the reporter, and adds up the seconds that it takes."""
 
     report: Reporter
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """One phase, or one of several turns of it."""
+        """Time one phase; further calls for the same phase are added to it."""
         self.report.phase(phase)
         began = time.perf_counter()
         yield
@@ -167,7 +178,7 @@ class Phases:
 
 @dataclass
 class Heads:
-    """The scores through each head in turn, and how the first head came about."""
+    """The scores through each head, and a report on the first head."""
 
     scores: list[dict[Method, Scores]]
     report: HeadReport | None = None
@@ -180,10 +191,10 @@ def rank_layers(
 ) -> RankingResult:
     """Rank the blocks of a loaded model, or their parts, on the training rows of a dataset.
 
-    The head of ``loaded`` is warmed up in place; the encoder's weights are not changed. In a group
-    of processes (torchrun) each scores its share of the rows and all get the whole result.
-    Raises SurgeryError where the options do not fit the model or the data, ScoresNotFinite,
-    OutOfMemory, and Stopped when the reporter asks for it.
+    The head of ``loaded`` is warmed up in place; the weights of the encoder do not change. In a
+    group of processes (torchrun) each one scores its share of the rows, and all get the whole
+    result. Raises SurgeryError if the options do not fit the model or the data, ScoresNotFinite,
+    OutOfMemory, and Stopped when the reporter requests it.
     """
     device = next(loaded.model.parameters()).device
     if options.precision is None and options.scores_in_precision and has_bfloat16(device):
@@ -198,7 +209,7 @@ def rank_layers(
         heads = _score_through_heads(scorer, data, phases)
     else:
         with phases.timed("score"):
-            heads = Heads([{options.method: scorer.headless(options.method)}])
+            heads = Heads([{options.method: scorer.gradient_free(options.method)}])
     with phases.timed("bootstrap"):
         result, main = _ranked_by_mean(heads, scorer)
     if options.model_prior and result.fisher is not None:
@@ -225,14 +236,14 @@ def open_scorer(
 
 
 def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Heads:
-    """Score through the loaded head, warmed up where it is new, and through further new ones."""
+    """Score through the loaded head, which is warmed up if it is new, and through further ones."""
     loaded, options = scorer.loaded, scorer.options
-    asked = options.head.warmup_epochs
-    epochs = asked if asked is not None else int(bool(loaded.new))
+    requested = options.head.warmup_epochs
+    epochs = requested if requested is not None else int(bool(loaded.new))
     heads = Heads([])
     for number in range(options.head_seeds):
         with phases.timed("warmup"):
-            if epochs and heads.warmup is None:  # its encoder runs once, however many the heads
+            if epochs and heads.warmup is None:  # all heads share one run of the encoder
                 heads.warmup = _open_warmup(loaded, data, options, phases.report)
             loss = _prepare_head(scorer, heads.warmup, epochs, number)
         if heads.report is None:
@@ -252,7 +263,7 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
 
 
 def _prepare_head(scorer: Scorer, warmup: Warmup | None, epochs: int, number: int) -> float | None:
-    """Draw any head but the first anew, and warm it up; the loss of its last epoch."""
+    """Draw a new head, unless it is the first, and warm it up; the loss of its last epoch."""
     loaded, seed = scorer.loaded, scorer.options.seed + number
     if number > 0:
         renew_head(loaded.model, seed, loaded.new)
@@ -271,7 +282,7 @@ def _open_warmup(
 
 
 def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:
-    """Fisher scores on ever more samples, until the top k are certain."""
+    """Fisher scores on more and more samples, until the set of the top k is certain."""
     total, world = len(scorer.sample), scorer.sample.share.world
     order = np.random.default_rng(scorer.options.seed).permutation(total)
     rounds: list[AdaptiveRound] = []
@@ -279,7 +290,7 @@ def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:
     done = 0
     while True:
         end = max(FIRST_SAMPLES, 2 * done, world)
-        end = end if end + world <= total else total  # every process has a part in each round
+        end = end if end + world <= total else total  # each round has a row for every process
         found = scorer.fisher(rows=sorted(order[done:end].tolist()))
         assert found.per_sample is not None
         parts.append(found.per_sample)
@@ -296,7 +307,7 @@ def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
     assert resamples is not None and scores.per_sample is not None  # noqa: PT018
     values = scores.values
     shares = values[order_of(values)] / (values.sum() or 1.0)
-    k = recommended(shares.tolist()) or len(values)
+    k = fewest_holding_half(shares.tolist()) or len(values)
     probability = top_k_set_probability(values, resamples.values, k)
     return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
 
@@ -304,7 +315,7 @@ def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
 def _ranked_by_mean(heads: Heads, scorer: Scorer) -> tuple[RankingResult, Scores]:
     """The ranking by the mean of the scores over the heads, and that mean.
 
-    Where all methods are asked for, it goes by Fisher, and the table of all is part of it.
+    If all methods are requested, the ranking is by Fisher and includes the table of all methods.
     """
     options = scorer.options
     by_all = options.method is Method.ALL
@@ -324,7 +335,7 @@ def _ranked_by_mean(heads: Heads, scorer: Scorer) -> tuple[RankingResult, Scores
 
 
 def _spread(result: RankingResult, heads: Sequence[Scores]) -> HeadSpread:
-    """How far the heads disagree; the layers of the result get their deviations."""
+    """How far the heads disagree. Also sets the standard deviation of each layer of the result."""
     scores = [ranked_only(head) for head in heads]
     deviations = np.std([head.values for head in scores], axis=0, ddof=1)
     by_name = {u.name: float(d) for u, d in zip(scores[0].units, deviations, strict=True)}
@@ -340,7 +351,7 @@ def _spread(result: RankingResult, heads: Sequence[Scores]) -> HeadSpread:
 
 
 def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) -> list[str]:
-    """What a reader should know of the head and of the number of rows."""
+    """Warnings about the head and the number of rows."""
     found = []
     head, classes, samples = result.head, len(data.labels), result.samples
     if head and head.source == "new" and head.warmup_epochs == 0:
@@ -357,7 +368,7 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
 def _rank_as_released(
     loaded: LoadedModel, data: TaskData, options: RankingOptions, phases: Phases
 ) -> RankingResult:
-    """The paper's released computation; see `surgery.ranking.paper`."""
+    """Rank by the computation of the paper's released code; see `surgery.ranking.paper`."""
     with phases.timed("score"):
         scores, plan = paper_scores(loaded, data, phases.report)
     result = ranked_result(scores, scores.units, options, min(len(data.validation), ROWS))

@@ -1,4 +1,4 @@
-"""The rows that are scored: tokenised once, batched by length, shared out among processes."""
+"""The rows that are scored: tokenised once, batched by length, divided among processes."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from surgery.models.loading import LoadedModel
 from surgery.models.memory import available_bytes
 
 Result = TypeVar("Result")
-GPU_TOKENS = 262_144  # a batch at most: past that a GPU gains nothing
-FREE_SHARE = 0.6  # of the free memory: the estimate is from one row
+GPU_TOKENS = 262_144  # the most tokens in a batch: beyond that a GPU gains nothing
+FREE_SHARE = 0.6  # share of the free memory to use: the estimate is from one row only
 
 
 def training_rows(
     loaded: LoadedModel, data: TaskData, count: int, max_length: int, seed: int
 ) -> Encoded:
-    """So many training rows, or all that there are, chosen by the seed and tokenised."""
+    """Tokenise ``count`` training rows drawn by the seed, or all if there are fewer."""
     rows = choose_rows(len(data.train), count, seed)
     return encode_split(data, "train", loaded.tokenizer, max_length, rows)
 
 
 @dataclass
 class Sample:
-    """Rows 0 to N − 1 of ``encoded`` are the samples; ``tokens`` is the budget of a batch."""
+    """The samples are the rows of ``encoded``; a batch has at most ``tokens`` tokens."""
 
     encoded: Encoded
     device: torch.device
@@ -56,31 +56,29 @@ class Sample:
         return len(self.encoded)
 
     def whole(self) -> Sample:
-        """The same rows, all of them this process's own."""
+        """The same rows, all of them for this process."""
         return replace(self, share=Share())
 
     def halves(self) -> tuple[list[int], list[int]]:
-        """Two disjoint halves of the samples; rows are in random order, numbers take turns."""
+        """Two disjoint halves, of even and odd numbers; the samples are already in random order."""
         numbers = list(range(len(self)))
         return numbers[::2], numbers[1::2]
 
     def batches(self, rows: Sequence[int] | None = None) -> Iterator[Batch]:
-        """This process's batches of all samples or of some, on the device, longest first.
+        """This process's batches of all samples or of ``rows``, on the device, longest first.
 
-        ``sample`` holds their numbers.
+        ``sample`` in each batch holds the numbers of its samples.
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
-        groups = batches_by_length(
-            self.encoded.lengths[chosen], self.batch_size, self.tokens,
-            self.share.most_rows(len(chosen)),
-        )  # fmt: skip
+        lengths, most_rows = self.encoded.lengths[chosen], self.share.most_rows(len(chosen))
+        groups = batches_by_length(lengths, self.batch_size, self.tokens, most_rows)
         for group in self.share.own(groups):
             numbers = chosen[group].tolist()
             batch = self.encoded.batch(numbers)
             yield on_device(batch, self.device) | {"sample": torch.tensor(numbers)}
 
     def fit_to_memory(self, model: nn.Module) -> None:
-        """On a GPU, set the budget by what one row needs; elsewhere the default is the fastest."""
+        """On a GPU, set the token budget by what one row needs; on a CPU the default is fastest."""
         if self.device.type != "cuda" or self.batch_size is not None:
             return
         longest = int(np.argmax(self.encoded.lengths))
@@ -88,7 +86,7 @@ class Sample:
         moved = on_device(batch, self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        # With gradients on, as in scoring: what the backward pass needs is kept.
+        # With gradients, as in scoring, so that what the backward pass needs is counted.
         model.requires_grad_(True)
         logits = model(**model_inputs(model, moved)).logits
         used = torch.cuda.max_memory_allocated(self.device) - before
@@ -97,10 +95,11 @@ class Sample:
         fitting = int(FREE_SHARE * available_bytes(self.device) / max(1, used) * tokens)
         self.tokens = max(tokens, min(GPU_TOKENS, fitting))
 
-    def scored(self, score: Callable[[], Result]) -> Result:
-        """Score, beginning again with half the budget whenever memory runs out.
+    def retry_with_smaller_batches(self, score: Callable[[], Result]) -> Result:
+        """Score; whenever memory runs out, start again with half the token budget.
 
-        Raises OutOfMemory when a single row does not fit, or the batch size was given.
+        Raises OutOfMemory when a single row does not fit, and when the batch size is fixed, by the
+        request or because several processes share the samples.
         """
         while True:
             try:
@@ -109,7 +108,7 @@ class Sample:
                 longest = int(self.encoded.lengths.max())
                 if not is_out_of_memory(error):
                     raise
-                fixed = self.batch_size is not None or self.share.world > 1  # all must agree
+                fixed = self.batch_size is not None or self.share.world > 1  # all need the same one
                 if fixed or self.tokens <= longest:
                     raise OutOfMemory(self._advice(longest)) from error
             if self.device.type == "cuda":
@@ -129,9 +128,9 @@ class Sample:
 
 
 def with_shuffled_labels(batches: Sequence[Batch], seed: int) -> list[Batch]:
-    """The same batches with the labels dealt out anew among all their rows (or tagged tokens).
+    """The same batches with the labels shuffled among all their rows (or tagged tokens).
 
-    By the samples' numbers, whatever the batches are.
+    The order depends on the samples' numbers, not on how they are batched.
     """
     labels = [batch["labels"].cpu().clone() for batch in batches]
     rows = [labels[place][row] for _, place, row in sorted(_rows(batches))]
@@ -150,9 +149,9 @@ def with_shuffled_labels(batches: Sequence[Batch], seed: int) -> list[Batch]:
 def with_shuffled_tokens(
     batches: Sequence[Batch], special_ids: Sequence[int], seed: int
 ) -> list[Batch]:
-    """The same batches with the tokens of each text in random order; special ones stay.
+    """The same batches with the tokens of each text in random order, except for special ones.
 
-    The order is a function of seed and sample number alone.
+    The order depends on the seed and the sample's number alone.
     """
     copies = [batch["input_ids"].cpu().clone() for batch in batches]
     special = torch.tensor(list(special_ids))
@@ -172,7 +171,7 @@ def with_shuffled_tokens(
 
 
 def _rows(batches: Sequence[Batch]) -> list[tuple[int, int, int]]:
-    """Number of the sample, place of its batch, and row in it; without numbers, in order."""
+    """For each sample its number (default: in order), the index of its batch, and its row there."""
     found: list[tuple[int, int, int]] = []
     for place, batch in enumerate(batches):
         numbers = sample_numbers(batch, len(found))

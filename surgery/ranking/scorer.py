@@ -1,4 +1,4 @@
-"""Score a loaded model's units by one method after the other, through the head it has now."""
+"""Score the units of a loaded model by any method, through the head that it has at the time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 from surgery.data.tokens.dataset import Batch
 from surgery.errors import MethodUndefined
-from surgery.gradients.engine import ALONE, FisherScores, Kind, plan_for, score_samples
+from surgery.gradients.engine import ALONE, FisherScores, Statistic, plan_for, score_samples
 from surgery.gradients.passes import Objective
-from surgery.gradients.plan import Path, Plan
+from surgery.gradients.plan import Plan, ScoringPath
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import groups_of, units_of
 from surgery.models.distributed import Share
@@ -27,12 +27,12 @@ from surgery.schemas.enums import METHODS, Aggregate, Fisher, Method, Precision,
 from surgery.schemas.ranking import RankingOptions
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
-HALF_SCALE = 1024.0  # lifts gradients of 1e-6, lost in fp16 otherwise; 64 is still representable
+HALF_SCALE = 1024.0  # fp16 would lose gradients of 1e-6; gradients of up to 64 still fit
 
 
 @dataclass
 class Scorer:
-    """What stays the same while heads and labels change: model, sample, units and the path."""
+    """Scores the same units on the same samples, while head and labels may change in between."""
 
     loaded: LoadedModel
     sample: Sample
@@ -40,7 +40,7 @@ class Scorer:
     options: RankingOptions
     report: Reporter
     warnings: list[str] = field(default_factory=list)
-    path: Path | None = None
+    path: ScoringPath | None = None
     _plan: Plan | None = None
     _copy: nn.Module | None = None
 
@@ -54,7 +54,7 @@ class Scorer:
         )
         self.sample.fit_to_memory(model)
         if self.options.precision is Precision.FP16 and self.sample.device.type == "cpu":
-            self._warn(["fp16 is slow on a CPU, where nothing multiplies it; bf16 or fp32 is not"])
+            self._warn(["fp16 is slow on a CPU, which cannot multiply it; use bf16 or fp32"])
 
     @property
     def model(self) -> nn.Module:
@@ -67,11 +67,11 @@ class Scorer:
         return self._copy
 
     def head_changed(self) -> None:
-        """The next score takes the weights as they then are."""
+        """Discard the copy in half precision, so that the next score sees the new head."""
         self._copy = None
 
     def scores(self) -> dict[Method, Scores]:
-        """By the method asked for, or by all, through the present head."""
+        """The scores by the requested method, or by all of them, through the present head."""
         method = self.options.method
         if method is Method.ALL:
             return self._all()
@@ -81,29 +81,31 @@ class Scorer:
             return {method: self.tangent()}
         if METHODS[method].of_mean_gradient:
             return {method: self.gradients()[method]}
-        return {method: self.headless(method)}
+        return {method: self.gradient_free(method)}
 
     def _all(self) -> dict[Method, Scores]:
         if self.options.fisher is Fisher.EMPIRICAL:
-            found = self.sample.scored(lambda: self._by_halves(self._fisher_kind, "means"))
+            found = self.sample.retry_with_smaller_batches(
+                lambda: self._by_halves(self._fisher_kind, "means")
+            )
         else:
             found = {Method.FISHER: self.fisher(), **self.gradients()}
         try:
             found[Method.TANGENT] = self.tangent()
         except MethodUndefined as error:
             self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
-        headless = [method for method, facts in METHODS.items() if not facts.needs_head]
-        return found | {method: self.headless(method) for method in headless}
+        gradient_free = [method for method, facts in METHODS.items() if not facts.needs_head]
+        return found | {method: self.gradient_free(method) for method in gradient_free}
 
     def fisher(
         self,
         batches: Callable[[], Sequence[Batch]] | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
-        """The Fisher score of every unit, on the whole sample, some rows, or batches as made.
+        """The Fisher score of every unit, on all samples, on some ``rows``, or on ``batches``.
 
-        They are made again, smaller, where memory runs out. Batches that are given are scored by
-        every process alike, and not shared out.
+        ``batches`` is called again, for smaller ones, when memory runs out. Every process scores
+        all of these batches; otherwise the processes divide the samples among themselves.
         """
         kind, aggregate = self._fisher_kind, self.options.aggregate
 
@@ -115,29 +117,33 @@ class Scorer:
             return fisher_units(found, aggregate)
 
         if kind == "diagonal" and batches is None and rows is None:
-            return self.sample.scored(lambda: self._by_halves(kind)[Method.FISHER])
-        return self.sample.scored(score)
+            return self.sample.retry_with_smaller_batches(
+                lambda: self._by_halves(kind)[Method.FISHER]
+            )
+        return self.sample.retry_with_smaller_batches(score)
 
     def gradients(self) -> dict[Method, Scores]:
         """The scores of the mean gradient, at the dataset's labels."""
-        return self.sample.scored(lambda: self._by_halves("means"))
+        return self.sample.retry_with_smaller_batches(lambda: self._by_halves("means"))
 
     @property
-    def _fisher_kind(self) -> Kind:
+    def _fisher_kind(self) -> Statistic:
         return "diagonal" if self.options.aggregate is Aggregate.FROBENIUS else "traces"
 
-    def _by_halves(self, *kinds: Kind) -> dict[Method, Scores]:
-        """Score one half of the samples, put its sums out of the way, and score the other.
+    def _by_halves(self, *kinds: Statistic) -> dict[Method, Scores]:
+        """Score one half of the samples, offload its sums, and score the other half.
 
-        So memory holds one sum of the parameters' size, as a training step holds one gradient.
+        In this way memory holds one sum of the parameters' size, as a training step does.
         """
         objective, share = self.objective, self.sample.share
-        if kinds == ("means",):  # at the dataset's labels, whichever Fisher's are
+        if kinds == ("means",):  # always at the dataset's labels
             objective = Objective(self.problem, scale=objective.scale)
         first, second = self.sample.halves()
         halves = (
-            self._pass(kinds, self.sample.batches(first), share, objective).parked(),
-            self._pass(kinds, self.sample.batches(second), share, objective, len(first)).parked(),
+            self._pass(kinds, self.sample.batches(first), share, objective).offloaded(),
+            self._pass(
+                kinds, self.sample.batches(second), share, objective, len(first)
+            ).offloaded(),
         )
         scores = {}
         if self._fisher_kind in kinds:
@@ -148,7 +154,7 @@ class Scorer:
         return scores
 
     def tangent(self) -> Scores:
-        """Every process scores the whole sample: the kernels need all pairs."""
+        """Every process scores all samples, because the kernels need every pair of them."""
 
         def score() -> Scores:
             batches, tell = list(whole.batches()), partial(self._tell, 0)
@@ -164,20 +170,22 @@ class Scorer:
             return found
 
         whole = self.sample.whole()
-        return whole.scored(score)
+        return whole.retry_with_smaller_batches(score)
 
-    def headless(self, method: Method) -> Scores:
-        """Methods that take no gradient."""
+    def gradient_free(self, method: Method) -> Scores:
+        """The scores of a method that takes no gradient."""
         if method is Method.WEIGHT_SNR:
             return weight_snr(self.loaded.model, self.ranked)
         if method is Method.CLS_SIMILARITY:
             whole, (model, blocks) = self.sample.whole(), (self.loaded.model, self.loaded.blocks)
-            return whole.scored(lambda: cls_similarity(model, blocks, whole.batches()))
+            return whole.retry_with_smaller_batches(
+                lambda: cls_similarity(model, blocks, whole.batches())
+            )
         return by_position(self.ranked, method, self.options.seed)
 
     @property
     def plan(self) -> Plan:
-        """Found once, on the same rows in every process; neither head nor labels change it."""
+        """Made once, on the same rows in every process; neither head nor labels change it."""
         if self._plan is None:
             first = next(iter(self.sample.whole().batches()))
             self._plan = plan_for(self.model, self.units, first, self.objective)
@@ -185,13 +193,13 @@ class Scorer:
 
     def _pass(
         self,
-        kinds: Collection[Kind],
+        kinds: Collection[Statistic],
         batches: Iterable[Batch],
         share: Share,
         objective: Objective | None = None,
         before: int = 0,
     ) -> FisherScores:
-        """Score some batches; ``before`` counts the samples of earlier passes, for the progress."""
+        """Score some batches; the progress counts from ``before``, the samples scored earlier."""
         found = score_samples(
             self.model,
             self.plan,
@@ -215,7 +223,7 @@ class Scorer:
 
 
 def ranked_only(scores: Scores) -> Scores:
-    """Without the groups beside the layers."""
+    """The scores without those of the groups beside the layers."""
     return scores.only([place for place, unit in enumerate(scores.units) if unit.ranked])
 
 

@@ -1,9 +1,9 @@
-"""What every method gives: a score for each unit, with as much as it knows of their uncertainty."""
+"""The result of every method: a score for each unit, and what is needed for its uncertainty."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of U units; larger is better.
+    """Scores of U units, of which larger ones are better.
 
-    ``per_sample`` (N, U) where a score is a mean over samples: then every resample has its own
-    scores. With ``weights`` (N,) a score is Σ_i per_sample / Σ_i weights, such as an R².
-    ``halves``: the scores by two disjoint halves of the samples, where only those are known.
+    ``per_sample`` (N, U) is known if a score is a mean over samples; then every resample has its
+    own scores. With ``weights`` (N,) a score is Σ_i per_sample / Σ_i weights, such as an R².
+    ``halves`` are the scores by two disjoint halves of the samples, for methods that know nothing
+    finer. ``unbiased``: see ``frobenius_of_halves``.
     """
 
     units: list[Unit]
@@ -32,28 +33,26 @@ class Scores:
     unbiased: Matrix | None = None
 
     def only(self, places: Sequence[int]) -> Scores:
-        """The scores of some units."""
+        """The scores of the units at some positions."""
         chosen = list(places)
         per_sample = None if self.per_sample is None else self.per_sample[:, chosen]
         halves = self.halves and (self.halves[0][chosen], self.halves[1][chosen])
         unbiased = None if self.unbiased is None else self.unbiased[chosen]
         units = [self.units[place] for place in chosen]
-        return replace(
-            self, units=units, values=self.values[chosen], per_sample=per_sample, halves=halves,
-            unbiased=unbiased,
-        )  # fmt: skip
+        values = self.values[chosen]
+        return Scores(units, values, per_sample, self.weights, halves, unbiased)
 
 
 def from_samples(
     units: Sequence[Unit], per_sample: Matrix, weights: Matrix | None = None
 ) -> Scores:
-    """Scores that are means over samples, or ratios of sums."""
+    """Scores that are means over samples or, with ``weights``, ratios of sums."""
     values = per_sample.mean(0) / (1.0 if weights is None else weights.mean())
     return Scores(list(units), values, per_sample, weights)
 
 
 def average(several: Sequence[Scores]) -> Scores:
-    """The mean over heads of scores of the same units on the same samples."""
+    """The mean of the scores through several heads, of the same units on the same samples."""
     first = several[0]
     if len(several) == 1:
         return first
@@ -73,7 +72,7 @@ def average(several: Sequence[Scores]) -> Scores:
 
 
 def fisher_units(found: FisherScores, aggregate: Aggregate) -> Scores:
-    """Aggregate the diagonal of the Fisher information to one number a unit."""
+    """Aggregate the diagonal of the Fisher information to one number for each unit."""
     if found.per_sample is None:
         return _frobenius(found)
     matrix: Matrix = found.per_sample.numpy()
@@ -91,10 +90,10 @@ def _frobenius(found: FisherScores) -> Scores:
 
 
 def frobenius_of_halves(first: FisherScores, second: FisherScores) -> Scores:
-    """The same of two disjoint halves of the samples together, with the scores of each.
+    """Σ_p ‖D_p‖_F over two disjoint halves of the samples together, and over each half.
 
-    Beside it Σ_p √⟨D_p¹, D_p²⟩: the noise of the two halves is independent, so that it does not
-    raise this as it raises a norm. One tensor of each half is held at a time.
+    ``unbiased`` is Σ_p √⟨D_p¹, D_p²⟩. The noise of the two halves is independent and therefore does
+    not raise it, as it raises a norm. Memory holds one tensor of each half at a time.
     """
     if not second.numbers:  # one sample
         return _frobenius(first)

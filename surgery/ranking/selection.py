@@ -1,4 +1,4 @@
-"""Which layers, or parts of layers, a selection means, and how other tools write that choice."""
+"""Which layers, or parts of layers, a selection chooses, and how other tools write that choice."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
 from surgery.schemas.selection import SelectionSpec
 
-ROUNDING = 1e-12  # of a share that is reached; as recommended_k has it
+ROUNDING = 1e-12  # allowed when a share counts as reached, here and in recommended_k
 
-Format = Literal["json", "regex", "peft", "axolotl"]
+SelectionFormat = Literal["json", "regex", "peft", "axolotl"]
 
 
-class Part(Protocol):
-    """What is chosen: a layer or a part of one, under its name inside the encoder."""
+class LayerLike(Protocol):
+    """What a selection chooses among: a layer, or a part of one."""
 
     @property
     def name(self) -> str:
-        """Such as ``encoder.layer.4`` or ``encoder.layer.4.attention``."""
+        """The name within the encoder: ``encoder.layer.4`` or ``encoder.layer.4.attention``."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers it holds."""
+        """How many parameters it has."""
 
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=LayerLike)
 
 
 def choose_layers(
@@ -41,14 +41,15 @@ def choose_layers(
     ranking: RankingResult | None = None,
     included: int = 0,
 ) -> list[P]:
-    """What trains beside the head, bottom to top.
+    """The layers that train beside the head, bottom to top.
 
-    ``layers`` are all of the model's at the selection's granularity, bottom to top; ``included``
-    counts the parameters of what `include` names, which `max_parameters` has to hold too. A
-    granularity that the selection leaves open is the ranking's, else whole layers.
+    ``layers`` are all those of the model at the selection's granularity, bottom to top. If the
+    selection names no granularity it is the ranking's, or else whole layers. ``included`` is the
+    number of parameters in what `include` names, which counts towards `max_parameters`.
 
-    Raises SelectionMismatch when the selection cannot be met by these layers (more than there are,
-    unknown names, a ranking of other layers), SelectionEmpty when it matches none.
+    Raises SelectionMismatch when these layers cannot satisfy the selection (it asks for more than
+    there are, names unknown ones, or its ranking is of other layers), and SelectionEmpty when none
+    is chosen.
     """
     granularity = granularity_of(selection, ranking)
     match selection.policy:
@@ -71,26 +72,26 @@ def choose_layers(
 
 
 def ranking_options(selection: SelectionSpec) -> RankingOptions:
-    """Of the ranking to compute where none is named: those given, else the defaults."""
+    """The options of the ranking to compute for a selection that names none by its id."""
     if isinstance(selection.ranking, RankingOptions):
         return selection.ranking
     return RankingOptions(granularity=selection.granularity or Granularity.LAYER)
 
 
 def granularity_of(selection: SelectionSpec, ranking: RankingResult | None = None) -> Granularity:
-    """What the selection chooses among: as it says, else what the ranking ranks, else layers."""
+    """What a selection chooses among: as it says, else what its ranking ranks, else layers."""
     if selection.granularity is None and ranking is not None:
         return ranking.granularity
     return ranking_options(selection).granularity
 
 
 def resolved_choice(
-    chosen: Sequence[Part],
+    chosen: Sequence[LayerLike],
     granularity: Granularity,
     ranking: RankingResult | None = None,
     included: int = 0,
 ) -> ResolvedSelection:
-    """How a job remembers what it trains, and the scores that it was chosen by, if any."""
+    """A choice as a job stores it, with the scores that it was made by, if any."""
     weighs = ranking is not None and METHODS[Method(ranking.method)].weighs
     scored = ranking.layers if ranking is not None and weighs else None
     return ResolvedSelection(
@@ -102,9 +103,12 @@ def resolved_choice(
 
 
 def check_reachable(
-    selection: SelectionSpec, layers: Sequence[Part], granularity: Granularity, included: int = 0
+    selection: SelectionSpec,
+    layers: Sequence[LayerLike],
+    granularity: Granularity,
+    included: int = 0,
 ) -> None:
-    """Refuse what no ranking could meet. Raises SelectionMismatch or SelectionEmpty."""
+    """Raise SelectionMismatch or SelectionEmpty for a selection that no ranking can satisfy."""
     k, budget = selection.k, selection.max_parameters
     if k is not None and k > len(layers):
         raise SelectionMismatch(
@@ -115,7 +119,7 @@ def check_reachable(
         return
     least = included + min(layer.parameters for layer in layers)
     if least > budget:
-        beside = f" beside the {included:,} of what `include` names" if included else ""
+        beside = f" beside the {included:,} in what `include` names" if included else ""
         raise SelectionEmpty(
             f"no {_SINGULAR[granularity]} fits into {budget:,} parameters{beside}",
             [Fault(f"at least {least:,}", pointer="/selection/max_parameters")],
@@ -123,8 +127,10 @@ def check_reachable(
 
 
 _SINGULAR = {
-    Granularity.LAYER: "layer", Granularity.SUBLAYER: "sublayer", Granularity.TENSOR: "tensor",
-}  # fmt: skip
+    Granularity.LAYER: "layer",
+    Granularity.SUBLAYER: "sublayer",
+    Granularity.TENSOR: "tensor",
+}
 _PLURAL = {granularity: f"{name}s" for granularity, name in _SINGULAR.items()}
 
 
@@ -141,7 +147,7 @@ def _by_place(selection: SelectionSpec, layers: Sequence[P]) -> list[P]:
 def _by_score(
     selection: SelectionSpec, ranking: RankingResult, included: int
 ) -> Sequence[LayerScore]:
-    """Best first, ties in the order of the ranking."""
+    """The chosen entries of the ranking, best first."""
     ranked = ranking.layers
     match selection.policy:
         case Policy.TOP_SHARE:
@@ -155,25 +161,25 @@ def _by_score(
 
 
 def _top_share(share: float, ranking: RankingResult) -> Sequence[LayerScore]:
-    """The fewest of the ranking that hold the share; a negative score counts as none."""
+    """The fewest layers that hold the share, best first; negative scores count as zero."""
     if not METHODS[Method(ranking.method)].weighs:
         raise SelectionMismatch(
             f"policy top_share adds up scores, and method {ranking.method} gives an order only",
             [Fault("use top_k, or a ranking by another method", pointer="/selection/policy")],
         )
-    held = list(accumulate(max(layer.score, 0.0) for layer in ranking.layers))
-    total = held[-1]
+    sums = list(accumulate(max(layer.score, 0.0) for layer in ranking.layers))
+    total = sums[-1]
     if total <= 0:
         raise SelectionEmpty(
             "no score of the ranking is above zero, so none holds a share of them",
             [Fault("use top_k, or a ranking by another method", pointer="/selection/policy")],
         )
-    enough = next(n for n, sum_ in enumerate(held, 1) if sum_ >= (share - ROUNDING) * total)
+    enough = next(n for n, reached in enumerate(sums, 1) if reached >= (share - ROUNDING) * total)
     return ranking.layers[:enough]
 
 
 def _fitting(budget: int, ranked: Sequence[LayerScore]) -> Sequence[LayerScore]:
-    """Down the ranking, each that still fits."""
+    """Go down the ranking and take each layer that still fits into the budget."""
     chosen = []
     for layer in ranked:
         if layer.parameters <= budget:
@@ -183,9 +189,11 @@ def _fitting(budget: int, ranked: Sequence[LayerScore]) -> Sequence[LayerScore]:
 
 
 def check_ranking(
-    ranking: RankingResult, layers: Sequence[Part], granularity: Granularity = Granularity.LAYER
+    ranking: RankingResult,
+    layers: Sequence[LayerLike],
+    granularity: Granularity = Granularity.LAYER,
 ) -> None:
-    """A ranking must speak of exactly these layers. Raises SelectionMismatch."""
+    """Raise SelectionMismatch unless a ranking ranks exactly these layers."""
     if ranking.granularity is not granularity:
         raise SelectionMismatch(
             f"the selection is of {_PLURAL[granularity]}, and the ranking of "
@@ -206,42 +214,42 @@ def check_ranking(
         )
 
 
-def _named(wanted: Sequence[str | int], layers: Sequence[P], granularity: Granularity) -> list[P]:
+def _named(entries: Sequence[str | int], layers: Sequence[P], granularity: Granularity) -> list[P]:
     names = [layer.name for layer in layers]
     places: dict[str | int, int] = {name: place for place, name in enumerate(names)}
     if granularity is Granularity.LAYER:
         places |= {place: place for place in range(len(names))}
-    unknown = ((place, want) for place, want in enumerate(wanted) if want not in places)
+    unknown = ((place, entry) for place, entry in enumerate(entries) if entry not in places)
     faults = [
         Fault(
-            f"no {_SINGULAR[granularity]} {want!r}{_hint(want, names, granularity)}",
+            f"no {_SINGULAR[granularity]} {entry!r}{_hint(entry, names, granularity)}",
             pointer=f"/selection/layers/{place}",
         )
-        for place, want in islice(unknown, MAX_FAULTS)
+        for place, entry in islice(unknown, MAX_FAULTS)
     ]
     if faults:
         raise SelectionMismatch(
             f"the model has {len(names)} {_PLURAL[granularity]}, {names[0]} to {names[-1]}", faults
         )
-    if not wanted:
+    if not entries:
         raise SelectionEmpty
-    return [layers[place] for place in sorted({places[want] for want in wanted})]
+    return [layers[place] for place in sorted({places[entry] for entry in entries})]
 
 
-def _hint(want: str | int, names: list[str], granularity: Granularity) -> str:
-    if isinstance(want, int):
+def _hint(entry: str | int, names: list[str], granularity: Granularity) -> str:
+    if isinstance(entry, int):
         finer = granularity is not Granularity.LAYER
         return "; finer parts have names only" if finer else f"; indices are 0 to {len(names) - 1}"
-    near = nearest(want, names)
+    near = nearest(entry, names)
     return f"; did you mean {near!r}?" if near else ""
 
 
 def selection_view(
-    layers: Sequence[LayerInfo], form: Format, granularity: Granularity = Granularity.LAYER
+    layers: Sequence[LayerInfo], form: SelectionFormat, granularity: Granularity = Granularity.LAYER
 ) -> dict[str, Any]:
-    """The choice as a regular expression, a PEFT or an Axolotl setting, or plain JSON.
+    """The choice as a regular expression, a PEFT or Axolotl setting, or plain JSON.
 
-    Raises SelectionEmpty where nothing is chosen, and SelectionMismatch for a choice that PEFT's
+    Raises SelectionEmpty if nothing is chosen, and SelectionMismatch for a choice that PEFT's
     setting cannot express.
     """
     names = [layer.name for layer in layers]
@@ -257,20 +265,22 @@ def selection_view(
 
 
 def _pattern(names: Sequence[str], granularity: Granularity) -> str:
-    """Matches the parameters of exactly these: ``layer.1`` is not ``layer.11``."""
+    """A pattern that matches the parameters of exactly these; ``layer.1`` is not ``layer.11``."""
     if granularity is Granularity.LAYER:
         return rf"^(?:.*\.)?(?:{_any(names)})\."
     if granularity is Granularity.TENSOR:
         return rf"^(?:.*\.)?(?:{_any(names)})$"
-    held = {part: [n.removesuffix(f".{part}") for n in names if n.endswith(f".{part}")]
-            for part in SUBLAYERS}  # fmt: skip
+    layers = {
+        part: [name.removesuffix(f".{part}") for name in names if name.endswith(f".{part}")]
+        for part in SUBLAYERS
+    }
     looks = {"attention": f"(?={ATTENTION})", "feed_forward": f"(?!{ATTENTION})"}
-    inner = "|".join(rf"(?:{_any(held[p])})\.{looks[p]}" for p in SUBLAYERS if held[p])
+    inner = "|".join(rf"(?:{_any(layers[p])})\.{looks[p]}" for p in SUBLAYERS if layers[p])
     return rf"^(?:.*\.)?(?:{inner})"
 
 
 def _axolotl(pattern: str) -> str:
-    """As Axolotl reads it: it escapes every dot itself, but for that of ``.+``."""
+    """The pattern as Axolotl expects it: it escapes every dot itself, except in ``.+``."""
     return pattern.replace(".*", ".+").replace(r"\.", ".")
 
 
@@ -279,7 +289,7 @@ def _any(names: Sequence[str]) -> str:
 
 
 def _peft(names: Sequence[str], granularity: Granularity) -> dict[str, Any]:
-    """``LoraConfig(**this)`` adapts these layers only."""
+    """Arguments of ``LoraConfig`` with which it adapts these layers only."""
     pointer = "/format"
     if granularity is not Granularity.LAYER:
         raise SelectionMismatch(
@@ -300,10 +310,11 @@ def _peft(names: Sequence[str], granularity: Granularity) -> dict[str, Any]:
 
 
 def _list_pattern(name: str) -> str:
-    """The last name of a list's path, and all from before its first index where it has one.
+    """The pattern for a list of layers: the last name of its path.
 
-    Among ALBERT's groups each has a list of the same last name. PEFT wants a name before the
-    pattern, which a path without the task model's prefix must not use up.
+    If the path contains an index, the pattern begins with the name before the first one, because
+    each of ALBERT's groups has a list of the same last name. It begins no earlier: PEFT requires
+    another name before the pattern, and a bare encoder's path may have none to spare.
     """
     parts = name.split(".")
     first = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))

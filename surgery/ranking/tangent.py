@@ -1,9 +1,9 @@
-"""How well each layer's tangent kernel predicts what the head leaves unexplained.
+"""Method tangent: how well each layer's tangent kernel predicts the residuals of the head.
 
 Tuning a layer for a short while is close to kernel regression with the layer's tangent kernel
 K(i, j) = (1/C) Σ_c ⟨J_i^c, J_j^c⟩, where J_i^c is the gradient of output c on sample i with respect
 to the weights of the layer's Linears (Jacot et al., "Neural Tangent Kernel", NeurIPS 2018). The
-gradients are sketched.
+gradients are compressed to sketches by random projections.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from torch import Tensor, nn
 
 from surgery.data.tokens.dataset import Batch
 from surgery.errors import MethodUndefined, ModelUnsupported, ScoresNotFinite
-from surgery.gradients.accumulators import Accumulator, Kept, formed, wide
-from surgery.gradients.engine import feed, plan_for
+from surgery.gradients.accumulators import Accumulator, SavedInputs, upcast, whole_inputs
+from surgery.gradients.engine import accumulate, plan_for
 from surgery.gradients.likelihood import likelihood_slope
-from surgery.gradients.passes import Objective, prepared, without_padding
-from surgery.gradients.plan import Path, Plan
+from surgery.gradients.passes import Objective, scoring_mode, without_padding
+from surgery.gradients.plan import Plan, ScoringPath
 from surgery.models.blocks import Unit, model_inputs
 from surgery.ranking.methods import linear_weights
 from surgery.ranking.scores import Matrix, Scores, from_samples
 from surgery.schemas.enums import METHODS, Method, Problem
 
-SKETCH = 48  # rows and columns: a norm is off by a quarter at rank one, by less at higher ranks
+SKETCH = 48  # rows and columns of a sketch: norms are off by a quarter at rank one, else by less
 
 FOLDS = 5
-MAX_OUTPUTS = 8  # of more outputs, so many directions are drawn
-BUDGET = 2**30  # bytes of sketches held at once
-MOST = 0.9  # of the parameters: below that share the result says what the kernel leaves out
+MAX_OUTPUTS = 8  # for more outputs, this many directions are drawn
+BUDGET = 2**30  # bytes of sketches in memory at once
+MOST = 0.9  # of the parameters: the result warns if the kernels cover a smaller share
 
 
 class SketchAccumulator(Accumulator):
-    """Sketches φ = P J Q of the weights' gradients along each direction of the outputs.
+    """Sketches φ = P J Q of the weights' gradients J along each direction of the outputs.
 
-    ``sketches``: parameter name → (directions, samples, numbers of a sketch). A side of a weight
-    that is no longer than ``size`` is not projected: the sketch of a small one is J itself. P and Q
-    depend on the seed and the parameter's name alone. Samples keep the order they come in.
+    ``sketches`` maps a parameter's name to a tensor (directions, samples, numbers of a sketch). A
+    side of a weight that is no longer than ``size`` is not projected, so the sketch of a small
+    weight is J itself. P and Q depend on the seed and the parameter's name alone. Samples stay in
+    the order in which they come.
     """
 
     def __init__(
@@ -61,36 +62,36 @@ class SketchAccumulator(Accumulator):
         self._turns: Counter[tuple[str, int | None]] = Counter()
         self.sketches = {
             name: torch.zeros(
-                directions, samples, sketch_numbers(p, size), dtype=wide(p).dtype, device=p.device
+                directions, samples, sketch_numbers(p, size), dtype=upcast(p).dtype, device=p.device
             )
             for name, p in scored.items()
         }
 
     def begin(self, samples: Sequence[int]) -> None:
-        """The next rows are theirs."""
+        """Reserve the next rows of the sketches for the samples of this batch."""
         assert set(self._turns.values()) <= {self._directions}, "a direction was left out"
         self._turns.clear()
         self._rows = range(self._end, self._end + len(samples))
         self._end += len(samples)
 
     def _direction(self, name: str, row: int | None = None) -> int:
-        """Directions come one after the other."""
+        """The index of the present direction: each call for the same row is the next one."""
         self._turns[name, row] += 1
         return self._turns[name, row] - 1
 
-    def add_linear(self, name: str, kept: Kept, gradients: Tensor) -> None:
-        """(P Gᵀ)(A Q) of every row."""
+    def add_linear(self, name: str, saved: SavedInputs, gradients: Tensor) -> None:
+        """Store the sketches (P Gᵀ)(A Q) of all samples."""
         left, right = self._projections[name]
-        g, a = wide(gradients), wide(formed(kept))
+        g, a = upcast(gradients), upcast(whole_inputs(saved))
         g = g if left is None else g @ left.mT
         a = a if right is None else a @ right
         rows = self.sketches[name][self._direction(name)]
         rows[self._rows.start : self._rows.stop] = (g.mT @ a).flatten(1)
 
     def add_gradient(self, name: str, row: int, gradient: Tensor) -> None:
-        """P J Q."""
+        """Store the sketch P J Q of one sample."""
         left, right = self._projections[name]
-        sketch = wide(gradient)
+        sketch = upcast(gradient)
         sketch = sketch if left is None else left @ sketch
         sketch = sketch if right is None else sketch @ right
         self.sketches[name][self._direction(name, row), self._rows[row]] = sketch.flatten()
@@ -102,12 +103,12 @@ class SketchAccumulator(Accumulator):
                 kernel.addmm_(sketch, sketch.mT)
 
     def add_vector(self, name: str, gradients: Tensor) -> None:  # noqa: ARG002
-        """The kernel is of the weights of Linears."""
-        raise TypeError(f"{name} is no weight of a Linear")
+        """Raise TypeError: only the weights of Linears are sketched."""
+        raise TypeError(f"{name} is not the weight of a Linear")
 
     def add_embedding(self, name: str, ids: Tensor, gradients: Tensor) -> None:  # noqa: ARG002
-        """The kernel is of the weights of Linears."""
-        raise TypeError(f"{name} is no weight of a Linear")
+        """Raise TypeError: only the weights of Linears are sketched."""
+        raise TypeError(f"{name} is not the weight of a Linear")
 
 
 def projections(
@@ -119,7 +120,7 @@ def projections(
     drawn = [
         generator.standard_normal(shape) / size**0.5 for shape in ((size, outputs), (inputs, size))
     ]
-    left, right = (torch.from_numpy(values).to(wide(weight.detach())) for values in drawn)
+    left, right = (torch.from_numpy(values).to(upcast(weight.detach())) for values in drawn)
     return left if outputs > size else None, right if inputs > size else None
 
 
@@ -130,17 +131,17 @@ def sketch_numbers(weight: Tensor, size: int = SKETCH) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OutputDirections(Objective):
-    """Fixed directions of the outputs, the rows of ``vectors`` (R, C), the same for every sample.
+    """The rows of ``vectors`` (R, C) as directions of the outputs, the same for every sample.
 
-    ``residuals`` takes what is left to learn of each sample on the way, by number, (C,).
+    On the way it stores each sample's residual (C,) in ``residuals``, by the sample's number.
     """
 
     vectors: Tensor
     residuals: dict[int, Tensor]
 
     def directions(self, logits: Tensor, batch: Batch, samples: Sequence[int]) -> Iterator[Tensor]:
-        """One backward pass a vector."""
-        left = likelihood_slope(wide(logits.detach()), batch["labels"], self.problem)
+        """Yield one direction for each vector."""
+        left = likelihood_slope(upcast(logits.detach()), batch["labels"], self.problem)
         self.residuals.update(zip(samples, left.double().cpu(), strict=True))
         for vector in self.vectors.to(logits):
             yield vector.expand_as(logits)
@@ -148,7 +149,7 @@ class OutputDirections(Objective):
 
 @dataclass(frozen=True)
 class Pass:
-    """What one run of the batches through the model sketches: some units, some directions."""
+    """One pass of all batches through the model, which sketches some units and directions."""
 
     places: list[int]
     vectors: Tensor
@@ -163,29 +164,31 @@ def tangent_scores(
     seed: int,
     on_batch: Callable[[int], None] | None = None,
     budget: int = BUDGET,
-) -> tuple[Scores, Path, list[str]]:
+) -> tuple[Scores, ScoringPath, list[str]]:
     """Score ranked units by the cross-validated R² of ridge regression with their tangent kernel.
 
-    Predicted are the residuals onehot(y) − p or y − f of the model as it is. One ridge λ for all
-    units, the mean of tr(K)/N, so that a unit of a larger kernel, which learns faster, scores
-    higher. 0 is as good as predicting nothing; scores may be negative. ``batches`` as for
-    ``fisher_scores``. Five folds, seeded, by sample number.
+    The regression predicts the residuals onehot(y) − p or y − f of the present model. All units
+    share one ridge λ, the mean of tr(K)/N, so that a unit of a larger kernel, which learns faster,
+    scores higher. A score of 0 is as good as predicting nothing, and scores may be negative.
+    Samples are divided into five folds by seed and number. ``batches`` are as for
+    ``fisher_scores``.
 
-    Returns scores (with the share of each sample, so that every resample has its own R²), the path
-    and warnings. Cost: one forward and C backward passes, 8 for more than 8 outputs. Memory: N²
-    numbers a unit, and sketches, N · 48² numbers for each Linear and direction, of ``budget`` bytes
-    at most (but those of one unit and direction); where all together take more, the batches run
-    through the model several times. Raises MethodUndefined for token classification and for fewer
-    than 10 or more than 2,000 samples, ModelUnsupported for a unit without a Linear,
-    ScoresNotFinite.
+    Returns the scores (with each sample's part, so that every resample has its own R²), the path
+    and warnings. The cost is one forward and C backward passes, 8 for more than 8 outputs. Memory
+    holds N² numbers for each unit, and sketches of N · 48² numbers for each Linear and direction.
+    Sketches take at most ``budget`` bytes, or more if those of one unit and direction do; if all
+    together take more, the batches pass through the model several times.
+
+    Raises MethodUndefined for token classification and for fewer than 10 or more than 2,000
+    samples, ModelUnsupported for a unit without a Linear, and ScoresNotFinite.
     """
     samples = sum(len(batch["labels"]) for batch in batches)
     _require_defined(problem, samples)
     scored = linear_weights(model, units)
     if lacking := {unit.name for unit in units} - {unit.name for unit in scored}:
         raise ModelUnsupported(
-            f"{min(lacking)} has no Linear, and method tangent takes the kernel of the Linears' "
-            "weights; use another method"
+            f"{min(lacking)} has no Linear, and method tangent is based on the weights of Linears; "
+            "use another method"
         )
     plan = plan_for(model, scored, batches[0], Objective(problem))
     kernels, residuals = tangent_kernels(
@@ -211,7 +214,7 @@ def _require_defined(problem: Problem, samples: int) -> None:
         )
     if samples > most:
         raise MethodUndefined(
-            f"tangent takes at most {most:,} samples, as its memory grows with their "
+            f"method tangent takes at most {most:,} samples, as its memory grows with their "
             f"square; set samples to {most} or less, not {samples:,}"
         )
 
@@ -221,16 +224,16 @@ def _left_out(units: Sequence[Unit], scored: Sequence[Unit]) -> list[str]:
     if share >= MOST:
         return []
     warning = (
-        f"the tangent kernels are of the weights of Linears, {share:.0%} of the layers' "
-        "parameters: the others are left out"
+        f"the tangent kernels cover the weights of Linears, {share:.0%} of the layers' "
+        "parameters; the others are left out"
     )
     return [warning]
 
 
 def output_vectors(outputs: int, seed: int) -> Tensor:
-    """Rows v (R, C) with Σ v vᵀ = I/C: each output by itself, or 8 directions of more than that.
+    """Rows v (R, C) with Σ v vᵀ = I/C: one for each output, or 8 if there are more outputs.
 
-    Those are orthonormal and random, and the equation holds in expectation.
+    In the latter case the rows are random and orthogonal, and the equation holds in expectation.
     """
     if outputs <= MAX_OUTPUTS:
         return torch.eye(outputs, dtype=torch.float64).mul_(outputs**-0.5)
@@ -240,22 +243,22 @@ def output_vectors(outputs: int, seed: int) -> Tensor:
 
 
 def plan_passes(sizes: Sequence[int], vectors: Tensor, budget: int) -> list[Pass]:
-    """As few passes as the budget allows; ``sizes``: bytes of a unit's sketches, one direction.
+    """As few passes as the budget allows; ``sizes`` are the bytes of each unit's sketches.
 
-    Several directions at once share a forward pass; where not even one fits for all units, the
-    units are taken a few at a time, and at least one.
+    The sizes are those of one direction. Several directions share a forward pass. If the budget
+    does not hold even one direction of all units, a pass takes only some units, at least one.
     """
     together = budget // sum(sizes)
     if together:
         return [Pass(list(range(len(sizes))), part) for part in vectors.split(together)]
     groups: list[list[int]] = []
-    held = budget
+    used = budget
     for place, size in enumerate(sizes):
-        if held + size > budget:
+        if used + size > budget:
             groups.append([])
-            held = 0
+            used = 0
         groups[-1].append(place)
-        held += size
+        used += size
     return [Pass(group, vector) for group in groups for vector in vectors.split(1)]
 
 
@@ -270,13 +273,14 @@ def tangent_kernels(
     budget: int = BUDGET,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Kernels (U, N, N) and residuals (N, C), float64, both in the order of the samples' numbers.
+    """Kernels (U, N, N) and residuals (N, C), both in the order of the samples' numbers.
 
-    ``scored``: units that hold weights of Linears and nothing else. Sums are float32 or wider.
+    ``scored`` are units of nothing but weights of Linears. Residuals are float64, kernels float32
+    or wider.
     """
     samples = sum(len(batch["labels"]) for batch in batches)
     parameters = dict(model.named_parameters())
-    some = wide(parameters[scored[0].members[0]].detach())
+    some = upcast(parameters[scored[0].members[0]].detach())
     kernels = some.new_zeros(len(scored), samples, samples)
     sizes = [
         samples * some.itemsize * sum(sketch_numbers(parameters[name]) for name in unit.members)
@@ -291,7 +295,7 @@ def tangent_kernels(
         sketches = SketchAccumulator(weights, len(each.vectors), samples, seed)
         objective = OutputDirections(problem, vectors=each.vectors, residuals=residuals)
         tell = _progress(on_batch, number, len(passes), samples)
-        numbers = feed(model, sketches, batches, objective, plan, tell)
+        numbers = accumulate(model, sketches, batches, objective, plan, tell)
         for place in each.places:
             sketches.add_products(scored[place].members, kernels[place])
     order = np.argsort(numbers)
@@ -300,8 +304,8 @@ def tangent_kernels(
 
 
 def _outputs(model: nn.Module, batch: Batch) -> int:
-    """How many outputs a sample has, seen on the first."""
-    with prepared(model), torch.no_grad():
+    """How many outputs the model has for a sample."""
+    with scoring_mode(model), torch.no_grad():
         logits = model(**model_inputs(model, without_padding(batch, 0))).logits
     return int(logits.shape[-1])
 
@@ -309,17 +313,18 @@ def _outputs(model: nn.Module, batch: Batch) -> int:
 def _progress(
     on_batch: Callable[[int], None] | None, number: int, passes: int, samples: int
 ) -> Callable[[int], None] | None:
-    """Of several passes each counts for its share of the samples."""
+    """A callback for one of several passes, each of which counts for its share of the samples."""
     if on_batch is None:
         return None
     return lambda seen: on_batch((number * samples + seen) // passes)
 
 
 def cross_validated(kernels: Tensor, residuals: Tensor, seed: int) -> tuple[Matrix, Matrix]:
-    """What ridge regression with each kernel explains of held-out residuals: (N, U), of (N,).
+    """What ridge regression with each kernel explains of held-out residuals, (N, U), of (N,).
 
-    Both are sums of squares over the outputs: of the residual, less that of what is left of it.
-    One factorisation a kernel and fold, in float64.
+    Both are sums of squares over a sample's outputs. The second is that of its residual; the first
+    is that less the sum of squares of the prediction error. Each kernel and fold takes one
+    factorisation, in float64.
     """
     samples = len(residuals)
     ridge = float(kernels.diagonal(dim1=1, dim2=2).double().mean())
@@ -335,18 +340,18 @@ def cross_validated(kernels: Tensor, residuals: Tensor, seed: int) -> tuple[Matr
     explained = np.zeros((samples, len(kernels)))
     for place, kernel in enumerate(kernels):
         wider = kernel.double().cpu()
-        for held in order.tensor_split(FOLDS):
-            left = residuals[held] - _predicted(wider, residuals, held, ridge)
-            explained[held, place] = (total[held] - left.square().sum(1)).numpy()
+        for fold in order.tensor_split(FOLDS):
+            error = residuals[fold] - _predicted(wider, residuals, fold, ridge)
+            explained[fold, place] = (total[fold] - error.square().sum(1)).numpy()
     return explained, total.numpy()
 
 
-def _predicted(kernel: Tensor, residuals: Tensor, held: Tensor, ridge: float) -> Tensor:
-    """Of the samples held out, from all others."""
-    free = torch.ones(len(kernel), dtype=torch.bool)
-    free[held] = False
-    kept = free.nonzero().flatten()
-    inner = kernel[kept][:, kept]
+def _predicted(kernel: Tensor, residuals: Tensor, fold: Tensor, ridge: float) -> Tensor:
+    """The residuals of the samples of a fold, predicted from those of all others."""
+    others = torch.ones(len(kernel), dtype=torch.bool)
+    others[fold] = False
+    fitted = others.nonzero().flatten()
+    inner = kernel[fitted][:, fitted]
     inner.diagonal().add_(ridge)
-    weights = torch.cholesky_solve(residuals[kept], torch.linalg.cholesky(inner))
-    return kernel[held][:, kept] @ weights
+    weights = torch.cholesky_solve(residuals[fitted], torch.linalg.cholesky(inner))
+    return kernel[fold][:, fitted] @ weights

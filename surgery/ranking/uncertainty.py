@@ -1,4 +1,4 @@
-"""How far a ranking can be trusted: resamples, halves of the samples, agreement of two orders."""
+"""How far a ranking can be trusted: resampling, halves of the samples, rank correlations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from surgery.ranking.scores import Matrix, Scores
 from surgery.schemas.ranking import Stability
 
 Order = np.ndarray[Any, np.dtype[np.intp]]
-CERTAIN = 0.95  # a top-k set that recurs in fewer resamples is called ambiguous
-BOOTSTRAP_CELLS = 20_000_000  # weights drawn at once: 160 MB
+CERTAIN = 0.95  # a top-k set that recurs in a smaller share of the resamples is ambiguous
+BOOTSTRAP_CELLS = 20_000_000  # how many weights are drawn at once: 160 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """B samples drawn with replacement: their scores, and the scores' own standard errors, (B, U).
+    """The scores of B samples drawn with replacement and their standard errors, both (B, U).
 
-    ``error`` (U,) is that of the sample itself.
+    ``error`` (U,) is the standard error of the original scores.
     """
 
     values: Matrix
@@ -31,10 +31,10 @@ class Resamples:
 
 
 def resampled(scores: Scores, resamples: int, seed: int) -> Resamples | None:
-    """Scores of samples drawn with replacement; None where no sample has a score.
+    """The scores of samples drawn with replacement; None if single samples have no scores.
 
-    A score is a ratio of means, R = x̄ / w̄ with w = 1 for a plain mean. Its standard error is that
-    of the mean of x − R w, over w̄ (the delta method; exact for a plain mean).
+    A score is a ratio of means, R = x̄ / w̄, with w = 1 for a plain mean. Its standard error is that
+    of the mean of x − R w, divided by w̄ (the delta method, which is exact for a plain mean).
     """
     if resamples == 0 or scores.per_sample is None:
         return None
@@ -42,7 +42,7 @@ def resampled(scores: Scores, resamples: int, seed: int) -> Resamples | None:
     weights = np.ones(samples) if scores.weights is None else scores.weights
     weight = weights[:, None]
     left = scores.per_sample - weight * scores.values
-    # One draw for all: numerator, denominator and error of a resample belong together.
+    # Numerator, denominator and error of a resample must come from the same draw.
     columns = np.hstack([left, left * weight, left**2, weight, weight**2])
     means = bootstrap_means(columns, resamples, seed)
     first, crossed, squared = np.split(means[:, : 3 * units], 3, axis=1)
@@ -55,19 +55,20 @@ def resampled(scores: Scores, resamples: int, seed: int) -> Resamples | None:
 
 
 def intervals(scores: Scores, resamples: Resamples) -> list[tuple[float, float] | None]:
-    """The 95 % bootstrap-t interval of each score; None where the samples are too few for one.
+    """The 95 % bootstrap-t interval of each score; None where there are too few samples for one.
 
-    Squared gradients are skewed, and a percentile interval then holds the true score too rarely: in
-    samples of 32 from a real encoder, 91 to 93 % of the time, where this one holds it 94 to 95 %.
-    A resample says how many of *its own* standard errors it lies from the score (Hall, "Theoretical
-    Comparison of Bootstrap Confidence Intervals", Annals of Statistics 1988).
+    Squared gradients are skewed, so that a percentile interval contains the true score too rarely:
+    in 91 to 93 % of samples of 32 from a real encoder, compared with 94 to 95 % for this interval.
+    It measures the distance of each resample from the score in standard errors of that resample
+    (Hall, "Theoretical Comparison of Bootstrap Confidence Intervals", Annals of Statistics 1988).
     """
     shift = resamples.values - scores.values
-    # A resample of one row drawn again and again has an error of zero, but for rounding.
+    # A resample of one row drawn repeatedly has an error of zero, except for rounding.
     known = resamples.errors > 1e-6 * resamples.error
     steps = np.copysign(np.inf, shift)
     np.divide(shift, resamples.errors, out=steps, where=known)
-    equal = resamples.error <= 1e-12 * np.abs(scores.values)  # all samples, but for rounding
+    # Without this, samples that are equal except for rounding would get an interval of rounding.
+    equal = resamples.error <= 1e-12 * np.abs(scores.values)
     steps[(shift == 0) | equal] = 0
     ends = np.quantile(steps, (0.975, 0.025), axis=0, method="inverted_cdf")
     bounds = scores.values - ends * resamples.error
@@ -80,7 +81,7 @@ def intervals(scores: Scores, resamples: Resamples) -> list[tuple[float, float] 
 
 
 def bootstrap_means(matrix: Matrix, resamples: int, seed: int) -> Matrix:
-    """Column means over rows drawn with replacement, (B, U)."""
+    """The column means of B resamples, whose rows are drawn with replacement, (B, U)."""
     samples = len(matrix)
     generator = np.random.default_rng(seed)
     chunk = max(1, BOOTSTRAP_CELLS // samples)
@@ -93,25 +94,25 @@ def bootstrap_means(matrix: Matrix, resamples: int, seed: int) -> Matrix:
 
 
 def order_of(values: Matrix) -> Order:
-    """Places from the highest score down; of equal ones the first comes first."""
+    """Indices by descending score; those of equal scores keep their order."""
     return np.argsort(-values, axis=-1, kind="stable")
 
 
 def top_k_probabilities(resamples: Matrix) -> Matrix:
-    """P(unit among the top k), (U, U): row k − 1, column unit."""
+    """The probability of each unit to be in the top k, (U, U): row k − 1, column unit."""
     ranks = np.argsort(order_of(resamples), axis=1)
     return np.stack([(ranks < k).mean(0) for k in range(1, resamples.shape[1] + 1)])
 
 
 def top_k_set_probability(values: Matrix, resamples: Matrix, k: int) -> float:
-    """How often exactly the top k of ``values`` are the top k of a resample."""
+    """The share of resamples whose top k are exactly the top k of ``values``."""
     mine = np.sort(order_of(values)[:k])
     theirs = np.sort(order_of(resamples)[:, :k], axis=1)
     return float((theirs == mine).all(1).mean())
 
 
 def stability_of(scores: Scores, resamples: Resamples | None, seed: int) -> Stability:
-    """What resamples and halves tell of the order."""
+    """How stable the order is under resampling and between halves of the samples."""
     tau = split_half_tau(scores, seed)
     if resamples is None:
         return Stability(split_half_kendall_tau=tau, rank_confidence=None, ambiguous_k=None)
@@ -133,7 +134,7 @@ def split_half_tau(scores: Scores, seed: int) -> float | None:
     samples = len(scores.per_sample)
     order = np.random.default_rng(seed).permutation(samples)
     middle = samples // 2
-    if middle == 0:  # one sample: there is no second half
+    if middle == 0:  # a single sample has no second half
         return None
     weights = np.ones(samples) if scores.weights is None else scores.weights
     first, second = (
@@ -144,7 +145,7 @@ def split_half_tau(scores: Scores, seed: int) -> float | None:
 
 
 def kendall_tau(first: Any, second: Any) -> float | None:
-    """τ-b of two score vectors; None where one is constant or they are too short."""
+    """Kendall's τ-b of two score vectors; None if one is constant or they are too short."""
     tau = kendall(np.asarray(first).tolist(), np.asarray(second).tolist())
     return None if tau is None else round(tau, 12)
 
@@ -158,8 +159,8 @@ def top_k_overlap(first: Matrix, second: Matrix) -> dict[str, float]:
     }
 
 
-def recommended(shares: Sequence[float]) -> int | None:
-    """The smallest k whose units, best first, hold half of the total; None if all are zero."""
-    held = np.cumsum(shares)
-    enough = np.nonzero(held >= 0.5 - 1e-12)[0]
-    return int(enough[0]) + 1 if len(enough) and held[-1] > 0 else None
+def fewest_holding_half(shares: Sequence[float]) -> int | None:
+    """The smallest k such that the first k shares hold half of the total; None if all are zero."""
+    sums = np.cumsum(shares)
+    enough = np.nonzero(sums >= 0.5 - 1e-12)[0]
+    return int(enough[0]) + 1 if len(enough) and sums[-1] > 0 else None

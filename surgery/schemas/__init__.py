@@ -1,4 +1,4 @@
-"""Every request and every result, and the choices they are made of: one file a resource."""
+"""The models of all requests and results, one file for each resource, and their enums."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused: a misspelt option must not be ignored."""
+    """Refuses unknown fields, because a misspelt option must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", use_enum_values=False, ser_json_inf_nan="null")

@@ -1,4 +1,4 @@
-"""How several ways to train are compared, and the result of a comparison."""
+"""The request for a comparison of several ways to train, and its result."""
 
 from __future__ import annotations
 
@@ -7,74 +7,74 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.enums import Policy
-from surgery.schemas.finetune import AlsoEvaluate, Trained
+from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 
-MAX_RUNS = 256  # children of one comparison
+MAX_RUNS = 256  # fine-tunes in one comparison
 ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", max_length=64)]
 
 
 class ArmPlan(BaseModel):
-    """One way to train, as a comparison will carry it out."""
+    """One way to train, as a comparison carries it out."""
 
     name: str
     policy: Policy
     adapter: str | None = None
     layers: list[str] | None = Field(
-        None, description="What trains; null where a ranking has to be computed first."
+        None, description="The layers that train; null if a ranking has to be computed first."
     )
-    single: bool = Field(False, description="Whether single_layers made it.")
+    single: bool = Field(False, description="Whether `single_layers` added this arm.")
     learning_rate: float | None = Field(
-        None, description="Null in comparisons of versions that did not note it."
+        None, description="Null in comparisons of early versions, which did not store it."
     )
 
 
 class SeedMean(BaseModel):
-    """A mean over seeds."""
+    """A mean over runs with several seeds."""
 
     mean: float
     ci: tuple[float, float] | None = Field(
         description="95 % t interval over the seeds; null for one seed."
     )
-    seeds: int = Field(description="Runs it is the mean of.")
+    seeds: int = Field(description="The number of runs.")
 
 
 class RunReport(BaseModel):
-    """One arm with one seed."""
+    """The run of one arm with one seed."""
 
-    job: str = Field(description="The fine-tune.")
+    job: str = Field(description="The id of the fine-tune.")
     seed: int
     status: str
     metric: float | None = Field(description="The primary metric at the best evaluation.")
-    checkpoint: str | None = Field(description="The best one.")
+    checkpoint: str | None = Field(description="The best checkpoint.")
     error: dict[str, Any] | None = Field(None, description="Why there is no metric.")
 
 
 class ArmReport(BaseModel):
-    """What one way to train reached, and at what cost. Costs are means over the runs."""
+    """What one way to train achieved, and at what cost. Costs are means over the runs."""
 
     name: str
-    trained_layers: list[str] | None = Field(description="Null where no run succeeded.")
+    trained_layers: list[str] | None = Field(description="Null if no run succeeded.")
     metric: SeedMean | None
     difference: SeedMean | None = Field(
         description="To `reference`, paired by seed; null for the reference itself."
     )
     verdict: Literal["better", "worse", "within noise"] | None = Field(
-        description="`better` or `worse` than the reference where the interval of the difference "
-        "leaves out zero and the difference is larger than `noise`; with one seed, where it is "
-        "larger than twice `noise`. Null for the reference, and where it cannot be told."
+        description="`better` or `worse` than the reference if the interval of the difference "
+        "excludes zero and the difference is larger than `noise`; with one seed, if it is larger "
+        "than twice `noise`. Null for the reference, and if it cannot be decided."
     )
     also: dict[str, dict[str, SeedMean | None]] = Field(
         {},
         description="The official metrics of each preset of `also_evaluate` at the runs' best "
-        "evaluations; null where no run has a value.",
+        "evaluations; null if no run has a value.",
     )
     trainable_parameters: int | None
     seconds: dict[str, float]
     samples_per_second: float | None
-    peak_memory_bytes: int | None = Field(description="The highest of the runs.")
-    checkpoint_bytes: int | None = Field(description="Of a best checkpoint.")
+    peak_memory_bytes: int | None = Field(description="The highest of all runs.")
+    checkpoint_bytes: int | None = Field(description="The size of a best checkpoint.")
     runs: list[RunReport]
 
 
@@ -84,27 +84,26 @@ class LayerGain(BaseModel):
     layer: str
     arm: str
     gain: SeedMean | None = Field(
-        description="Null where no seed has both a run of the layer and one of the baseline."
+        description="Null if no seed has both a run of the layer and one of the baseline."
     )
 
 
 class MethodAgreement(BaseModel):
-    """How well one scoring method foretold the gains of the layers."""
+    """How well one scoring method predicted the gains of the layers."""
 
     method: str
     spearman: float | None
     spearman_ci: tuple[float, float] | None = Field(
         description="95 % percentile interval over resamples of the seeds; null for fewer than "
-        "three. It does not tell of other models or datasets."
+        "three seeds. It says nothing about other models or datasets."
     )
     p_value: float | None = Field(
-        description="Of the Spearman: how often scores that have nothing to do with the gains "
-        "agree with them as well, over the orders of the layers. Not corrected for the number of "
-        "methods."
+        description="Of `spearman`, by a permutation test: how often scores that are unrelated to "
+        "the gains agree with them as well. It is not corrected for the number of methods."
     )
     minus_fisher_ci: tuple[float, float] | None = Field(
-        description="Of the difference to method fisher's Spearman, on the same resamples; null "
-        "for fisher itself and where there is no interval."
+        description="Interval of the difference between `spearman` and that of method fisher, on "
+        "the same resamples; null for fisher itself and if there is no interval."
     )
     kendall: float | None
     regret: dict[str, float] = Field(
@@ -113,21 +112,23 @@ class MethodAgreement(BaseModel):
 
 
 class SingleLayers(BaseModel):
-    """Scores of layers beside what tuning each alone gained."""
+    """The gains from tuning each layer alone, and how well scoring methods predicted them."""
 
-    ranking: str | None = Field(description="The ranking by every method; null where it failed.")
+    ranking: str | None = Field(
+        description="The id of the ranking by every method; null if it failed."
+    )
     baseline: str | None = Field(
-        description="The arm whose metric with the same seed is subtracted: the first of policy "
-        "head_only; null where there is none and a gain is the metric itself."
+        description="The arm whose metric with the same seed is subtracted: the first with policy "
+        "head_only. Null if there is none; a gain is then the metric itself."
     )
     layers: list[LayerGain]
     methods: list[MethodAgreement] = Field(description="Best agreement first.")
     recommended: str | None = Field(
         None,
-        description="The first of `methods` that foretold the gains clearly better than fisher: "
-        "all of `minus_fisher_ci` above zero, and a `p_value` below 0.05 over the number of "
-        "methods that are compared (all but fisher and random). Null where none did: nothing here "
-        "speaks clearly against the default, or layers or seeds are too few to tell.",
+        description="The first of `methods` that predicted the gains clearly better than fisher: "
+        "all of `minus_fisher_ci` is above zero, and `p_value` is below 0.05 divided by the number "
+        "of compared methods (all but fisher and random). Null if there is none: the default is as "
+        "good as any, or there are too few layers or seeds to decide.",
     )
 
 
@@ -136,38 +137,38 @@ class ComparisonResult(BaseModel):
 
     primary_metric: str
     reference: str = Field(
-        description="The arm the others are compared with: the first of policy all that "
-        "succeeded, else the first arm that did."
+        description="The arm that the others are compared with: the first successful one with "
+        "policy all, otherwise the first successful one."
     )
     noise: float | None = Field(
         description="One standard error of the primary metric due to the choice of the validation "
-        "rows; null where it is not known."
+        "rows; null if it is unknown."
     )
     arms: list[ArmReport]
     failures: list[RunReport] = Field(description="The runs without a result.")
     single_layers: SingleLayers | None = None
     runs: int
-    seconds: float = Field(description="Sum over the runs' own.")
+    seconds: float = Field(description="The sum of the seconds of all runs.")
     warnings: list[str]
 
 
-class ArmSpec(Trained):
-    """One way to train, compared with others."""
+class ArmSpec(SelectionOrAdapter):
+    """One way to train, to be compared with others."""
 
     name: ArmName
     learning_rate: float | None = Field(
-        None, gt=0, le=1, allow_inf_nan=False, description="Instead of the training's."
+        None, gt=0, le=1, allow_inf_nan=False, description="Overrides the one in `training`."
     )
 
 
 class ComparisonSpec(Submission):
-    """Train several ways on the same data and seeds, and tell what the differences are worth."""
+    """Train in several ways on the same data and seeds, and judge the differences."""
 
     arms: list[ArmSpec] = Field([], max_length=64, description="The ways to train.")
     single_layers: bool = Field(
         False,
         description="Add one arm for each layer alone, and report how well each scoring method's "
-        "order agrees with what tuning that layer gained.",
+        "order agrees with what tuning each layer gained.",
     )
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=16)] = Field(
         [0, 1, 2], min_length=1, description="Each arm is trained once with each seed."

@@ -1,4 +1,4 @@
-"""A dataset as a request names and describes it, and as a report describes it once read."""
+"""A dataset as a request names and describes it, and the report on a dataset that was read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LabelNames = Annotated[
     Field(
         min_length=2,
         max_length=1000,
-        description="Class or tag names in index order, where the data hold indices.",
+        description="Class or tag names in index order, if the data contain indices.",
     ),
 ]
 
@@ -39,7 +39,7 @@ _NEEDED = {
 }
 
 WORD_BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
-EXAMPLES = 5  # rows named of each finding
+EXAMPLES = 5  # the most rows that a finding names
 
 FindingCode = Literal[
     "half_empty_texts",
@@ -69,7 +69,7 @@ FindingCode = Literal[
 
 
 class Columns(Strict):
-    """Which column of a table plays which part."""
+    """Which column of a table plays which role."""
 
     text: ColumnName | None = Field(
         None, description="The text, the first text of a pair, or the context of a choice."
@@ -99,7 +99,7 @@ class Columns(Strict):
         return self
 
     def named(self) -> list[tuple[str, str]]:
-        """Each named column after its place in this object, as in ("choices/0", "ending0")."""
+        """Each named column with its path in this object, as in ("choices/0", "ending0")."""
         found = []
         for part, names in self.model_dump(exclude_none=True).items():
             if isinstance(names, list):
@@ -109,7 +109,7 @@ class Columns(Strict):
         return found
 
     def misplaced(self, problem: Problem) -> str | None:
-        """A part that is named and means nothing to the problem."""
+        """The first named role that has no meaning for the problem, if any."""
         parts = self.model_dump(exclude_none=True)
         return next((part for part in parts if part not in _PARTS[problem]), None)
 
@@ -119,33 +119,33 @@ def check_label_names(names: list[str], problem: Problem) -> None:
     if problem not in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}:
         raise ValueError(f"labels mean nothing to problem {problem.value}; leave them out")
     if len(set(names)) < len(names):
-        raise ValueError("two of the labels are equal; give each class a name of its own")
+        raise ValueError("two of the labels are equal; give each class a different name")
 
 
 class UploadSpec(Strict):
-    """What an upload says about itself; the rest is inferred."""
+    """What an upload says about itself. Everything left out is inferred."""
 
-    columns: Columns | None = Field(None, description="Inferred where left out.")
+    columns: Columns | None = Field(None, description="Inferred if left out.")
     problem: Problem | None = Field(
-        None, description="What is predicted from a row; inferred where left out."
+        None, description="What is predicted from a row. Inferred if left out."
     )
     labels: LabelNames | None = None
     seed: int = Field(
         0,
-        description="Seed of which tenth of the rows is set aside where there is no validation "
-        "file.",
+        description="Seed for the choice of the tenth of the rows that is set aside for validation "
+        "if there is no validation file.",
     )
 
 
 class HubDataset(Strict):
-    """A dataset on the Hugging Face Hub, or in the mirror under the same id."""
+    """A dataset on the Hugging Face Hub, or under the same id in the mirror directory."""
 
     hub: Annotated[str, StringConstraints(pattern=HUB_DATASET_PATTERN, max_length=200)] = Field(
         description="Dataset id on the Hub.", examples=["nyu-mll/glue"]
     )
-    config: PartName | None = Field(None, description="Which of the dataset's configurations.")
+    config: PartName | None = Field(None, description="The configuration of the dataset.")
     revision: PartName | None = Field(
-        None, description="A branch, a tag or a commit; the newest where left out."
+        None, description="A branch, a tag or a commit. Default: the newest commit."
     )
     train: PartName = Field("train", description="The split to train on.")
     validation: PartName = Field("validation", description="The split to evaluate on.")
@@ -179,58 +179,58 @@ DatasetRef = Annotated[
 
 
 class Place(BaseModel):
-    """A row of a file, counted from 1, without the header."""
+    """A row of a file. Rows are counted from 1, without the header."""
 
     file: str
     row: int
 
 
 class Example(Place):
-    """A row that shows what was found."""
+    """A row that shows a finding."""
 
-    same_as: Place | None = Field(None, description="The earlier row that it is like.")
+    same_as: Place | None = Field(None, description="The earlier row that it repeats.")
 
 
 class Finding(BaseModel):
-    """Something that is no error but worth knowing."""
+    """Something about the data that is not an error but worth knowing."""
 
     code: FindingCode
     detail: str
-    count: int = Field(description="Rows, or labels, of which this is so.")
-    examples: list[Example] = Field(description=f"The first of them, {EXAMPLES} at most.")
+    count: int = Field(description="The number of rows or labels concerned.")
+    examples: list[Example] = Field(description=f"The first of these rows, at most {EXAMPLES}.")
 
 
 class TextLengths(BaseModel):
-    """How long the texts of train are: a pair together, a text with its longest choice."""
+    """How long the training texts are: a pair together, a text together with its longest choice."""
 
     unit: Literal["words"] = "words"
     bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     train: list[int] = Field(description="Rows in each bin.")
-    longest: int = Field(0, description="Words of the longest text of either split.")
+    longest: int = Field(0, description="Words in the longest text of either split.")
     longest_at: Place | None = None
 
 
 class Duplicates(BaseModel):
-    """Rows whose texts (choices, words) are equal, letter for letter."""
+    """Rows whose texts (or choices, or words) are equal, letter for letter."""
 
-    within_train: int = Field(description="Rows of train that repeat an earlier one.")
-    train_and_validation: int = Field(description="Rows of validation whose text train has too.")
+    within_train: int = Field(description="Training rows that repeat an earlier one.")
+    train_and_validation: int = Field(description="Validation rows whose text is also in train.")
     conflicting_labels: int = Field(description="Texts that occur with different labels.")
 
 
 class DatasetReport(BaseModel):
-    """What reading a dataset found."""
+    """What was found when the dataset was read."""
 
     problem: Problem
     columns: Columns
     inferred: list[Literal["columns", "problem", "validation"]]
     labels: list[str] = Field(
-        description="Names in index order; the choices' places for multiple choice; "
+        description="Names in index order; for multiple choice the positions of the choices; "
         "empty for regression."
     )
     rows: dict[str, int]
     label_counts: dict[str, dict[str, int]] | None = Field(
-        description="Rows of each label; words of each tag for token classification."
+        description="Rows with each label; for token classification, words with each tag."
     )
     label_range: dict[str, tuple[float, float]] | None
     text_lengths: TextLengths
@@ -241,25 +241,25 @@ class DatasetReport(BaseModel):
 
 
 class SplitLengths(BaseModel):
-    """How long the rows of a split are before they are cut; of choices, the longest counts."""
+    """How long the rows of a split are before truncation. Of several choices the longest counts."""
 
     rows: int = Field(
-        description="Rows counted: a ranking's sample, or all of the split in a fine-tune."
+        description="Rows counted: those a ranking scores, or all of the split in a fine-tune."
     )
     counts: list[int] = Field(description="Rows in each bin.")
     longest: int
-    truncated: float = Field(description="Share of rows that the job's `max_length` cut.")
+    truncated: float = Field(description="Share of rows that the job's `max_length` truncated.")
 
 
 class TokenLengths(SplitLengths):
-    """How long the training rows are and, in a fine-tune, those of validation."""
+    """How long the training rows are and, in a fine-tune, the validation rows."""
 
     unit: Literal["tokens"] = "tokens"
     bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     suggested_max_length: int = Field(
-        description="The smallest of 32, 64, 128, … that cuts at most 1 % of the rows of each "
+        description="The smallest of 32, 64, 128, … that truncates at most 1 % of the rows of each "
         "split, or the largest that the model takes."
     )
     validation: SplitLengths | None = Field(
-        None, description="Of a fine-tune; a ranking reads no validation rows."
+        None, description="For a fine-tune only: a ranking reads no validation rows."
     )

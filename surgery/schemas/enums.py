@@ -1,7 +1,7 @@
-"""The choices that requests and results are made of, and what is true of each.
+"""The enums that requests and results use, and the facts about each choice.
 
-``METHODS`` and ``POLICIES`` say all there is to know of a method of ranking and of a policy of
-selection beside how it is computed.
+``METHODS`` and ``POLICIES`` hold all facts about ranking methods and selection policies, except how
+they are computed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ class Problem(StrEnum):
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
     MULTIPLE_CHOICE = "multiple_choice"
-    TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105  # no password
+    TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105  # not a password
 
 
 class Aggregate(StrEnum):
     """How the diagonal of a layer's Fisher information becomes one number."""
 
     TRACE = "trace"
-    """Its sum: the mean over samples of the squared gradient norm. Cheapest; exact intervals."""
+    """Its sum: the mean over samples of the squared gradient norm. Cheapest, with intervals."""
     MEAN = "mean"
-    """The trace over the number of parameters: layers of different sizes on one scale."""
+    """The trace divided by the number of parameters, to compare layers of different sizes."""
     FROBENIUS = "frobenius"
-    """The norm of the diagonal, summed over tensors: the released code of the paper."""
+    """The norm of the diagonal, summed over tensors, as in the paper's released code."""
 
 
 class Method(StrEnum):
@@ -54,28 +54,28 @@ SAMPLES = (2, 1_000_000)  # the fewest and the most rows that any ranking scores
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """What a method is and needs: validation, scoring and descriptions all go by these."""
+    """What a method is and needs. Validation, scoring and descriptions all read these facts."""
 
     meaning: str
     needs_head: bool = True
-    """Whether gradients flow through the task head. The others take no gradient."""
+    """Whether it takes gradients, which flow through the task head."""
     reads_data: bool = True
     of_mean_gradient: bool = False
-    """Whether it scores the mean gradient of the samples: such methods share one pass."""
+    """Whether it scores the mean gradient over the samples. Such methods share one pass."""
     weighs: bool = True
-    """Whether scores can be added up. The others give an order and nothing more."""
+    """Whether its scores can be added up. The other methods only give an order."""
     whole_layers_only: bool = False
     problems: frozenset[Problem] = frozenset(Problem)
-    """Those it is defined for."""
+    """The problems for which it is defined."""
     samples: tuple[int, int] = SAMPLES
-    """The fewest and the most that a request may ask for."""
+    """The fewest and the most samples that a request may ask for."""
     ignores: tuple[str, ...] = ()
-    """Options that mean nothing to it."""
+    """Options that have no meaning for it."""
 
 
 _OF_FISHER = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
 _OF_GRADIENTS = (*_OF_FISHER, "head_seeds", "precision")
-_KERNEL_SAMPLES = (10, 2000)  # two to predict in each of five folds; a kernel has N² numbers
+_KERNEL_SAMPLES = (10, 2000)  # two in each of five folds; a kernel has N² numbers
 
 METHODS: dict[Method, MethodFacts] = {
     Method.FISHER: MethodFacts(
@@ -134,7 +134,7 @@ METHODS: dict[Method, MethodFacts] = {
         ignores=_OF_GRADIENTS,
     ),
     Method.RANDOM: MethodFacts(
-        meaning="a random order drawn by the seed: what any method has to beat",
+        meaning="a random order drawn by the seed, which any useful method has to beat",
         needs_head=False,
         reads_data=False,
         weighs=False,
@@ -147,40 +147,40 @@ METHODS: dict[Method, MethodFacts] = {
         ignores=(*_OF_FISHER, "samples", "max_length", "head_seeds", "bootstrap", "precision"),
     ),
     Method.ALL: MethodFacts(
-        meaning="ranks by `fisher`, and puts every other method beside it in one table",
+        meaning="ranks by `fisher`, and adds a table with the scores by every other method",
         whole_layers_only=True,
         samples=_KERNEL_SAMPLES,
         ignores=("adaptive",),
     ),
 }
-"""In the order in which a table of all methods lists them."""
+"""The methods, in the order in which a table of all methods lists them."""
 
 
 class Granularity(StrEnum):
-    """What is ranked."""
+    """The parts of the model that are ranked."""
 
     LAYER = "layer"
     """Transformer blocks."""
     SUBLAYER = "sublayer"
-    """Attention and feed-forward part of each block, each with its norms."""
+    """The attention and the feed-forward part of each block, with their norms."""
     TENSOR = "tensor"
     """Single parameter tensors of the blocks."""
 
 
 class Fisher(StrEnum):
-    """Which labels the squared gradients are taken at. Cost in backward passes a batch."""
+    """The labels at which the squared gradients are taken, with the backward passes per batch."""
 
     EMPIRICAL = "empirical"
-    """The dataset's labels: one pass."""
+    """The labels of the dataset: one pass."""
     SAMPLED = "sampled"
-    """Labels drawn from the model's own prediction: one pass a draw."""
+    """Labels drawn from the model's own prediction: one pass for each draw."""
     EXACT = "exact"
-    """The expectation over the model's prediction: one pass for two classes and for regression,
-    C − 1 for C classes, as many a labelled token for token classification."""
+    """The expectation over the model's prediction: one pass for two classes and for regression, C −
+    1 passes for C classes, and as many for each labelled token in token classification."""
 
 
 class Precision(StrEnum):
-    """Number format of weights and activations while scoring; sums are always float32 or wider."""
+    """The number format of weights and activations while scoring. Sums are float32 or wider."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -188,17 +188,17 @@ class Precision(StrEnum):
 
 
 class TrainingPrecision(StrEnum):
-    """Number format of the matrix products while training; weights and moments stay float32."""
+    """The number format of matrix products in training. Weights and moments stay float32."""
 
     FP32 = "fp32"
     TF32 = "tf32"
-    """float32 with products rounded to 10 bits of mantissa, on GPUs that have it."""
+    """float32 with factors rounded to 10 bits of mantissa, on GPUs that support it."""
     BF16 = "bf16"
     FP16 = "fp16"
 
 
 class Policy(StrEnum):
-    """Which layers train."""
+    """How the layers that train are chosen."""
 
     TOP_K = "top_k"
     TOP_SHARE = "top_share"
@@ -214,44 +214,49 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyFacts:
-    """What a policy chooses and what a selection has to say with it."""
+    """What a policy chooses, and which fields a selection must or may set for it."""
 
     meaning: str
     takes: Literal["k", "share", "max_parameters", "layers"] | None = None
-    """The field of a selection that it needs; the other three mean nothing to it."""
+    """The field of a selection that it requires. The other three have no meaning for it."""
     needs_ranking: bool = False
-    """Whether it goes by the scores of a ranking."""
+    """Whether it chooses by the scores of a ranking."""
     takes_seed: bool = False
     takes_granularity: bool = True
 
 
 POLICIES: dict[Policy, PolicyFacts] = {
-    Policy.TOP_K: PolicyFacts(meaning="the k best of the ranking", takes="k", needs_ranking=True),
+    Policy.TOP_K: PolicyFacts(
+        meaning="the k best layers of the ranking", takes="k", needs_ranking=True
+    ),
     Policy.TOP_SHARE: PolicyFacts(
-        meaning="the fewest of the ranking, best first, that hold this share of the total score",
+        meaning="the fewest layers, best first, that hold this share of the total score",
         takes="share",
         needs_ranking=True,
     ),
     Policy.MAX_PARAMETERS: PolicyFacts(
-        meaning="down the ranking, all that still fits into so many parameters beside the head",
+        meaning="going down the ranking, each layer that still fits into this many parameters "
+        "beside the head",
         takes="max_parameters",
         needs_ranking=True,
     ),
     Policy.BOTTOM_K: PolicyFacts(
-        meaning="the k worst of the ranking: what its scores have to beat",
+        meaning="the k worst layers of the ranking, as a control for its scores",
         takes="k",
         needs_ranking=True,
     ),
     Policy.FIRST_K: PolicyFacts(meaning="the k lowest layers", takes="k"),
     Policy.LAST_K: PolicyFacts(meaning="the k highest layers", takes="k"),
     Policy.RANDOM_K: PolicyFacts(
-        meaning="k layers drawn at random, by the seed", takes="k", takes_seed=True
+        meaning="k layers drawn at random by the seed", takes="k", takes_seed=True
     ),
     Policy.LAYERS: PolicyFacts(
-        meaning="the layers named, or whole layers by their index", takes="layers"
+        meaning="the named layers, or whole layers by their indices", takes="layers"
     ),
     Policy.ALL: PolicyFacts(meaning="every layer", takes_granularity=False),
-    Policy.HEAD_ONLY: PolicyFacts(meaning="no layer, only the head", takes_granularity=False),
+    Policy.HEAD_ONLY: PolicyFacts(
+        meaning="no layer: only the head trains", takes_granularity=False
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The question what fine-tunes will take, and its answer."""
+"""The request for an estimate of what fine-tunes will cost, and its result."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from surgery.schemas.fields import ModelId
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec
 
-MAX_ROWS = 256  # values of k in one question
+MAX_ROWS = 256  # values of k in one request
 Position = Literal["exact", "lowest", "highest"]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class EstimateSpec(Strict):
-    """What would a fine-tune cost, for each of several numbers of layers?"""
+    """Estimate what a fine-tune would cost, for each of several numbers of layers."""
 
     model: ModelId
     dataset: DatasetRef
     training: TrainingSpec = TrainingSpec()
     selection: SelectionSpec | None = Field(
         None,
-        description="As of a fine-tune; beside `k`, the `k` of a *_k policy may be left out. "
+        description="As in a fine-tune. With `k`, a *_k policy needs no `k` in its selection. "
         "Default: `top_k`.",
     )
-    adapter: AdapterSpec | None = Field(None, description="Instead of layers.")
+    adapter: AdapterSpec | None = Field(None, description="An adapter to train instead of layers.")
     k: list[Count] | None = Field(
         None,
         min_length=1,
         max_length=MAX_ROWS,
-        description="Numbers of layers to compare. Default: the selection's own, and without a "
-        "selection every number of layers the model has.",
+        description="Numbers of layers to compare. Default: the selection's `k` or, without a "
+        "selection, every number of layers that the model has.",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _k_of_the_list(cls, values: Any) -> Any:
-        """A policy that counts needs a k of its own only where no list gives some."""
+        """Take the selection's k from the list, if a policy that needs one has none."""
         if not isinstance(values, dict) or not isinstance(values.get("selection"), dict):
             return values
         selection, listed = values["selection"], values.get("k")
@@ -61,84 +61,94 @@ class EstimateSpec(Strict):
 
 
 class LengthBasis(BaseModel):
-    """Where the number of tokens comes from."""
+    """Where the number of tokens in a row comes from."""
 
     source: Literal["job", "words", "unknown"] = Field(
-        description="`job`: an earlier job of this model counted tokens of this dataset; `words`: "
-        "the upload's words times `tokens_per_word`; `unknown`: neither, so times are null and "
-        "memory is that of rows as long as `max_length`."
+        description="`job`: an earlier job of this model counted the tokens of this dataset. "
+        "`words`: the words of the upload times `tokens_per_word`. `unknown`: neither is known, so "
+        "times are null, and memory is that of rows as long as `max_length`."
     )
     job: str | None = None
     tokens_per_word: float | None = None
-    mean_tokens: float | None = Field(description="Of a row after the cut, its choices together.")
-    longest: int = Field(description="Tokens of the longest row, or choice, after the cut.")
+    mean_tokens: float | None = Field(
+        description="Mean tokens of a row after truncation, over all its choices."
+    )
+    longest: int = Field(description="Tokens of the longest row, or choice, after truncation.")
 
 
 class ThroughputBasis(BaseModel):
-    """How fast a worker was, and on what."""
+    """How fast earlier fine-tunes ran, and on which device."""
 
     basis: Literal["measured on this model", "measured on other models of this device"]
-    device: str = Field(description="That of the newest fine-tune that finished.")
+    device: str = Field(description="The device of the last fine-tune that finished.")
     precision: str
     operations_per_second: float = Field(
-        description="Floating-point operations of the blocks, by the count in docs/estimates.md."
+        description="Floating-point operations of the blocks, counted as in docs/estimates.md."
     )
-    jobs: int = Field(description="Fine-tunes it is taken from.")
+    jobs: int = Field(description="How many fine-tunes it is based on.")
 
 
 class EstimatedSeconds(BaseModel):
-    """Of training and evaluation, without loading the model and tokenising."""
+    """Seconds of training and evaluation, without loading the model and tokenising."""
 
-    first_epoch: float = Field(description="With computing the frozen prefix's states.")
-    later_epoch: float | None = Field(description="Each; null where there is none.")
+    first_epoch: float = Field(description="Includes computing the states of the frozen prefix.")
+    later_epoch: float | None = Field(
+        description="Each of the other epochs; null if there is only one."
+    )
     total: float
 
 
 class EstimateRow(BaseModel):
-    """What one fine-tune would take. What is not known is null."""
+    """What one fine-tune would cost. Unknown values are null."""
 
-    k: int | None = Field(description="Layers, or finer parts of them; null for an adapter.")
-    policy: str = Field(description="Of the selection; for an adapter its type.")
+    k: int | None = Field(
+        description="The number of layers, or of finer parts; null for an adapter."
+    )
+    policy: str = Field(description="The policy of the selection or, for an adapter, its type.")
     position: Position = Field(
-        description="`exact`: these very layers train. Where a ranking that is not there yet will "
-        "choose them: `lowest` is the costliest choice, that with the lowest layer, and `highest` "
+        description="`exact`: these very layers train. If a ranking that does not exist yet will "
+        "choose them, `lowest` is the costliest choice, with the lowest layer, and `highest` is "
         "the cheapest, the topmost layers."
     )
-    lowest_layer: int | None = Field(description="The lowest that trains; null for the head alone.")
+    lowest_layer: int | None = Field(
+        description="The lowest layer that trains; null if only the head does."
+    )
     trainable_parameters: int | None
     weights_bytes: int | None
     gradient_bytes: int | None
-    optimizer_bytes: int | None = Field(description="AdamW's two moments.")
+    optimizer_bytes: int | None = Field(description="The two moments of AdamW.")
     activation_bytes: int | None = Field(
-        description="Kept for the backward pass of the largest batch; an upper bound."
+        description="An upper bound on what the backward pass of the largest batch needs."
     )
     prefix_cache_bytes: int | None = Field(
-        description="States of the frozen prefix, if kept: one a "
-        "token, or one a sequence where only a head trains that reads its first token's.",
+        description="States of the frozen prefix, if they are cached: one for each token, or one "
+        "for each sequence if only the head trains and reads the first token alone.",
     )
     peak_memory_bytes: int | None = Field(
-        description="All of these at once. On a CPU the process itself comes on top: see "
+        description="The sum of these. On a CPU the memory of the process itself comes on top, see "
         "`process_bytes`."
     )
-    checkpoint_bytes: int | None = Field(description="Tensors of a delta checkpoint.")
-    steps: int | None = Field(description="Optimizer steps, unless it stops early.")
+    checkpoint_bytes: int | None = Field(
+        description="The size of the tensors in a delta checkpoint."
+    )
+    steps: int | None = Field(description="Optimizer steps, unless the run stops early.")
     seconds: EstimatedSeconds | None = Field(
-        description="Null until a worker has finished a fine-tune on the device, and where the "
-        "number of tokens is not known."
+        description="Null until a worker has finished a fine-tune on the device, and if the number "
+        "of tokens is unknown."
     )
 
 
 class Estimate(BaseModel):
-    """Costs before anything runs."""
+    """Estimated costs of fine-tunes, before any of them runs."""
 
     model: str
     dataset: str
     layers: int
-    total_parameters: int | None = Field(description="Of the model with its head.")
+    total_parameters: int | None = Field(description="Parameters of the model with its head.")
     lengths: LengthBasis
     throughput: ThroughputBasis | None
     process_bytes: int | None = Field(
         description="Memory of a worker's process before it loads a model, as last measured on "
-        "this device; 0 on a GPU, null until measured."
+        "this device; 0 on a GPU, null until it is measured."
     )
     rows: list[EstimateRow]

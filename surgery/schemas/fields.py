@@ -1,4 +1,4 @@
-"""Fields of requests: the model's id, and any field as an option of a command line."""
+"""Fields that several requests share, and command-line options that are made from fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, StringConstraints
 
-# A dot is always followed by something else: no name is "..", and none leaves its folder.
+# Two dots never follow each other, so no name is "..", and no path leaves its folder.
 WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
 # The Hub's own rules: names of up to 96 characters, no "--", no "-" or ".git" at their end.
 _HUB_RULES = r"(?=(?:[^@/]{1,96}/)?[^@/]{1,96}(?:@|$))(?![^@]*(?:--|-(?:[/@]|$)|\.git(?:@|$)))"
@@ -31,8 +31,8 @@ ModelId = Annotated[
 class Option:
     """An option of a command line.
 
-    ``type`` is that of one value: int, float, str, bool, Path, an enum or a Literal of strings. An
-    option of type bool takes no value; given, it turns the default round.
+    ``type`` is the type of one value: int, float, str, bool, Path, an enum or a Literal of strings.
+    An option of type bool takes no value; it inverts the default.
     """
 
     name: str
@@ -40,18 +40,18 @@ class Option:
     default: Any = None
     help: str = ""
     minimum: int | None = None
-    repeated: bool = False  # it may be given with several values
+    repeated: bool = False  # whether it takes several values
     metavar: str | None = None
-    spelling: str = ""  # where it is not the name's
+    spelling: str = ""  # if it differs from the name
 
     @property
     def flag(self) -> str:
-        """How it is written, as in --max-length."""
+        """The option as it is written on the command line, as in --max-length."""
         return self.spelling or f"--{self.name.replace('_', '-')}"
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values it can have; empty where there are no such."""
+        """The values of an enum or a Literal; empty for other types."""
         if get_origin(self.type) is Literal:
             return get_args(self.type)
         is_enum = isinstance(self.type, type) and issubclass(self.type, StrEnum)
@@ -61,7 +61,7 @@ class Option:
 def option_of(
     spec: type[BaseModel], field: str, *, repeated: bool = False, **differences: Any
 ) -> Option:
-    """The option that writes a field of a request, but for what is said to be different.
+    """The option that sets a field of a request; ``differences`` replace what the field gives.
 
     A list is written with commas, unless the option is ``repeated``.
     """
@@ -77,13 +77,13 @@ def option_of(
 
 
 def _named(spec: type[BaseModel], quoted: re.Match[str]) -> str:
-    """How a command line calls what a description puts between backticks."""
+    """The command-line form of a name that a description puts between backticks."""
     name = quoted[1]
     return Option(name, str).flag if name in spec.model_fields else name
 
 
 def options_of(spec: type[BaseModel], *fields: str) -> tuple[Option, ...]:
-    """The options that write these fields of a request."""
+    """The options that set these fields of a request."""
     return tuple(option_of(spec, field) for field in fields)
 
 

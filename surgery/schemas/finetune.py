@@ -1,4 +1,4 @@
-"""How a fine-tune is asked for, and its result."""
+"""The request for a fine-tune, and its result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AlsoEvaluate = Annotated[
     list[Annotated[str, StringConstraints(max_length=100)]],
     Field(
         max_length=8,
-        description="Presets on which each evaluation measures too, such as `glue/ax` for a model "
+        description="Further presets to measure at each evaluation, such as `glue/ax` for a model "
         "trained on `glue/mnli`.",
         examples=[["glue/ax"]],
     ),
@@ -25,50 +25,54 @@ AlsoEvaluate = Annotated[
 
 
 class Throughput(BaseModel):
-    """How fast the steps were; what later estimates are taken from."""
+    """How fast the steps were. Later estimates are based on this."""
 
     device: str
     precision: TrainingPrecision
     operations: float = Field(
-        description="Floating-point operations of the blocks in all steps, counted from sizes."
+        description="Floating-point operations of the blocks in all steps, computed from sizes."
     )
     seconds: float
-    mean_tokens: float = Field(description="Of a training row after the cut, its choices together.")
-    mean_squares: float = Field(description="Of the squared lengths of a row's sequences.")
+    mean_tokens: float = Field(
+        description="Mean tokens of a training row after truncation, over all its choices."
+    )
+    mean_squares: float = Field(
+        description="Mean over rows of the sum of the squared lengths of their sequences."
+    )
     process_bytes: int | None = Field(
-        description="Memory that the process held beside the model; 0 on a GPU."
+        description="Memory of the process without the model; 0 on a GPU."
     )
 
 
 class OnnxReport(BaseModel):
-    """The exported model, run by onnxruntime beside torch."""
+    """The comparison of the exported model, run by onnxruntime, with torch."""
 
     opset: int
     bytes: int
-    rows: int = Field(description="Validation rows compared.")
-    lengths: list[int] = Field(description="Their lengths, in tokens.")
-    max_abs_difference: float = Field(description="Of a logit, on any of the rows.")
+    rows: int = Field(description="The number of validation rows compared.")
+    lengths: list[int] = Field(description="The lengths of these rows, in tokens.")
+    max_abs_difference: float = Field(description="The largest difference of a logit on any row.")
     seconds: float = 0.0
 
 
-class Trained(Strict):
-    """What trains: selected layers, or an adapter."""
+class SelectionOrAdapter(Strict):
+    """What trains: either selected layers or an adapter."""
 
     selection: SelectionSpec
     adapter: AdapterSpec | None = Field(
-        None, description="Train an adapter instead of layers, as a peer to compare with."
+        None, description="Train an adapter instead of layers, for comparison."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _adapter_alone(cls, values: Any) -> Any:
-        """An adapter leaves every layer frozen: its selection is the head."""
+        """Select the head alone for an adapter, since every layer stays frozen."""
         if isinstance(values, dict) and values.get("adapter") and "selection" not in values:
             return {**values, "selection": {"policy": Policy.HEAD_ONLY}}
         return values
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Trained:
+    def _one_of_both(self) -> SelectionOrAdapter:
         if self.adapter is not None and self.selection.policy is not Policy.HEAD_ONLY:
             raise ValueError(
                 "selection does not go with an adapter, which trains in place of layers"
@@ -78,24 +82,24 @@ class Trained(Strict):
         return self
 
 
-class FinetuneSpec(Trained, Submission):
+class FinetuneSpec(SelectionOrAdapter, Submission):
     """Fine-tune a model on a dataset, training only the selected layers and the head."""
 
     training: TrainingSpec = TrainingSpec()
     checkpoints: CheckpointSpec = CheckpointSpec()
     continue_from: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None,
-        description="A checkpoint's id: begin with its weights instead of the model's. It is of "
-        "the same model and labels.",
+        description="The id of a checkpoint whose weights to start from instead of the model's. It "
+        "must be of the same model and labels.",
     )
     also_evaluate: AlsoEvaluate = Field([])
     track_ranking: bool = Field(
         False,
-        description="Score 128 training rows at the start and at every evaluation, to see whether "
-        "the ranking of the layers stays the same while they train.",
+        description="Score 128 training rows at the start and at every evaluation, to show whether "
+        "the ranking of the layers stays the same during training.",
     )
     processes: int = Field(
-        1, ge=1, le=64, description="Train on so many devices of one machine at once."
+        1, ge=1, le=64, description="Train on this many devices of one machine at once."
     )
 
     @model_validator(mode="after")
@@ -126,17 +130,19 @@ class FinetuneSpec(Trained, Submission):
 
 
 class RankingTrack(Agreement):
-    """The ranking at one evaluation of a fine-tune, beside that at its start."""
+    """The ranking at one evaluation of a fine-tune, compared with that at its start."""
 
     scores: dict[str, float]
 
 
 class EpochReport(BaseModel):
-    """What one evaluation measured."""
+    """The results of one evaluation."""
 
-    epoch: float = Field(description="Epochs done; inside one with `evaluate_every_steps`.")
+    epoch: float = Field(
+        description="Epochs so far; a fraction is possible with `evaluate_every_steps`."
+    )
     step: int
-    train_loss: float | None = Field(description="Mean since the evaluation before.")
+    train_loss: float | None = Field(description="Mean loss since the previous evaluation.")
     metrics: dict[str, float | None]
     also: dict[str, dict[str, float | None]] = Field(
         {}, description="The official metrics of each preset of `also_evaluate`."
@@ -145,45 +151,55 @@ class EpochReport(BaseModel):
     noise: float | None = Field(
         None,
         description="Standard error of the primary metric due to the choice of the validation "
-        "rows, by a bootstrap over them.",
+        "rows, from a bootstrap over them.",
     )
 
 
 class PrefixReport(BaseModel):
-    """What became of the layers below the lowest trained one, whose work need not be repeated."""
+    """How the states below the lowest trained layer were cached, as they never change."""
 
     mode: Literal["memory", "disk", "recompute", "none"] = Field(
-        description="Where their output was kept; `recompute`: nowhere, every step computed it "
-        "again; `none`: there are no such layers."
+        description="Where the states were cached. `recompute`: nowhere, so every step computed "
+        "them again. `none`: there are no such layers."
     )
     reason: str
-    layers: int = Field(description="How many runs of a layer a forward pass has there.")
-    share: float = Field(
-        description="Of all runs of a layer in a forward pass: what each step is spared in modes "
-        "`memory` and `disk`."
+    layers: int = Field(
+        description="How many runs of a layer a forward pass has below the lowest trained one."
     )
-    rows: int = Field(0, description="Rows of train and validation whose states are kept.")
+    share: float = Field(
+        description="The share that these are of all runs of a layer in a forward pass, which each "
+        "step saves in modes `memory` and `disk`."
+    )
+    rows: int = Field(0, description="Rows of train and validation whose states are cached.")
     states: int = Field(
-        0, description="Vectors kept: one a token, or one a text where the head reads no other."
+        0,
+        description="Vectors cached: one for each token, or one for each text if the head reads no "
+        "other.",
     )
     bytes: int = 0
     dtype: str | None = None
-    reused: bool = Field(False, description="An earlier job had computed all of them.")
-    seconds: float = Field(0.0, description="Spent on computing or fetching the states.")
+    reused: bool = Field(
+        False, description="Whether an earlier job had computed all of the states."
+    )
+    seconds: float = Field(0.0, description="Seconds spent on computing or fetching the states.")
 
 
 class FinetuneResult(BaseModel):
-    """What a fine-tune trained and reached."""
+    """What a fine-tune trained and achieved."""
 
     trained_layers: list[str]
     included: list[str]
-    adapter: AdapterSpec | None = Field(None, description="What trained in place of layers.")
-    ranking: str | None = Field(None, description="The ranking behind the selection.")
+    adapter: AdapterSpec | None = Field(
+        None, description="The adapter that trained in place of layers."
+    )
+    ranking: str | None = Field(
+        None, description="The id of the ranking that the selection went by."
+    )
     trainable_parameters: int
     total_parameters: int
-    primary_metric: str = Field(description="The best evaluation is the one where it is highest.")
+    primary_metric: str = Field(description="The metric that is highest at the best evaluation.")
     best: EpochReport
-    epochs: list[EpochReport] = Field(description="Each evaluation.")
+    epochs: list[EpochReport] = Field(description="All evaluations.")
     stopped_early: bool = False
     best_checkpoint: str | None = None
     onnx: OnnxReport | None = Field(None, description="With `checkpoints.onnx`.")
@@ -195,9 +211,9 @@ class FinetuneResult(BaseModel):
     samples_per_second: float | None
     lengths: TokenLengths | None = None
     prefix: PrefixReport | None = Field(
-        None, description="What became of the layers below the lowest trained one."
+        None, description="How the states below the lowest trained layer were cached."
     )
-    processes: int = Field(1, description="That shared each step.")
+    processes: int = Field(1, description="The number of processes that shared each step.")
     precision: TrainingPrecision = Field(
         TrainingPrecision.FP32, description="Number format of the matrix products."
     )

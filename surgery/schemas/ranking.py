@@ -1,7 +1,4 @@
-"""How a ranking is asked for, and its result.
-
-Each shape is defined once, for the API, the worker and the library.
-"""
+"""The request for a ranking, and its result, for the API, the worker and the library."""
 
 from __future__ import annotations
 
@@ -32,11 +29,12 @@ Metadata = Annotated[
 
 
 class HeadSpec(Strict):
-    """The task head through which gradients flow."""
+    """The task head through which the gradients flow."""
 
     init: Literal["auto", "new"] = Field(
         "auto",
-        description="`auto` keeps the checkpoint's own head when it fits the labels; `new` never.",
+        description="`auto` keeps the checkpoint's own head if it fits the labels; `new` draws "
+        "a new one.",
     )
     warmup_epochs: int | None = Field(
         None,
@@ -46,17 +44,17 @@ class HeadSpec(Strict):
         "Default: 1 for a new head, 0 for the checkpoint's own.",
     )
     warmup_samples: int = Field(
-        1024, ge=1, le=100_000, description="Training rows whose features are computed for it."
+        1024, ge=1, le=100_000, description="Training rows for the warm-up."
     )
 
 
 class RankingOptions(Strict):
-    """How layers are ranked, the same wherever a ranking is asked for."""
+    """How layers are ranked, with the same options wherever a ranking is requested."""
 
     method: Method = Field(Method.FISHER, description="What a layer's score measures.")
     aggregate: Aggregate = Field(
         Aggregate.TRACE,
-        description="How the Fisher information of a layer becomes one number. For method fisher.",
+        description="How the Fisher information of a layer becomes one number, for method fisher.",
     )
     granularity: Granularity = Field(
         Granularity.LAYER,
@@ -64,31 +62,38 @@ class RankingOptions(Strict):
         "tensors.",
     )
     samples: int = Field(
-        256, ge=SAMPLES[0], le=SAMPLES[1], description="Training rows scored, each once."
+        256, ge=SAMPLES[0], le=SAMPLES[1], description="Training rows to score, each once."
     )
     adaptive: bool = Field(
         False,
-        description="Score ever more rows, up to `samples`, until the set of the top "
-        "`recommended_k` recurs in 95 % of the resamples. For trace and mean.",
+        description="Score more and more rows, up to `samples`, until the set of the top "
+        "`recommended_k` recurs in 95 % of the resamples. For aggregates trace and mean.",
     )
-    max_length: int = Field(128, ge=4, le=8192, description="Tokens kept of a row.")
+    max_length: int = Field(
+        128, ge=4, le=8192, description="Rows are truncated to this many tokens."
+    )
     batch_size: int | None = Field(
-        None, ge=1, le=4096, description="Rows a batch; default: by a budget of tokens."
+        None,
+        ge=1,
+        le=4096,
+        description="Rows in a batch. Default: as many as fit into a budget of tokens.",
     )
     seed: int = Field(
-        0, ge=0, lt=2**31, description="Seed of the sample and of all that is drawn at random."
+        0, ge=0, lt=2**31, description="Seed of the sample and of everything else that is random."
     )
     fisher: Fisher = Field(
         Fisher.EMPIRICAL,
-        description="Which labels the gradients are taken at: the dataset's, some drawn from the "
-        "model's own prediction, or all by their probability. For method fisher.",
+        description="The labels at which gradients are taken: the dataset's, labels drawn from the "
+        "model's own prediction, or all labels by their probability. For method fisher.",
     )
-    draws: int = Field(1, ge=1, le=64, description="Labels drawn for each row. For fisher sampled.")
+    draws: int = Field(1, ge=1, le=64, description="Labels drawn for each row, for fisher sampled.")
     head: HeadSpec = HeadSpec()
     head_seeds: int = Field(
-        1, ge=1, le=16, description="Average over so many new heads and report their spread."
+        1, ge=1, le=16, description="Average over this many new heads, and report their spread."
     )
-    bootstrap: int = Field(1000, ge=0, le=20_000, description="Resamples behind the intervals.")
+    bootstrap: int = Field(
+        1000, ge=0, le=20_000, description="The number of resamples for the intervals."
+    )
     model_prior: bool = Field(
         True,
         description="Also rank on shuffled labels and on shuffled tokens, with up to 128 rows "
@@ -96,8 +101,8 @@ class RankingOptions(Strict):
     )
     precision: Precision | None = Field(
         None,
-        description="Number format while scoring. Default: bf16 on a GPU that has it, else fp32; "
-        "the result says which.",
+        description="Number format while scoring. Default: bf16 on a GPU that supports it, "
+        "otherwise fp32; the result says which.",
     )
 
     @model_validator(mode="after")
@@ -128,20 +133,20 @@ class RankingOptions(Strict):
 
 
 class Submission(Strict):
-    """What every job carries."""
+    """The fields of every request for a job."""
 
     model: ModelId
     dataset: DatasetRef
     name: Annotated[str, StringConstraints(max_length=200)] | None = None
     metadata: Metadata = {}  # noqa: RUF012  # pydantic copies it
-    priority: int = Field(0, ge=-100, le=100, description="Higher runs first.")
+    priority: int = Field(0, ge=-100, le=100, description="Jobs of higher priority run first.")
 
 
 class RankingSpec(Submission, RankingOptions):
     """Rank the layers of a model on a dataset."""
 
     cache: Literal["use", "bypass"] = Field(
-        "use", description="`use` answers a repeated ranking from the stored result."
+        "use", description="`use` answers a repeated request with the stored result."
     )
 
 
@@ -156,60 +161,66 @@ RANKING_OPTIONS = (
     ),
     *options_of(RankingOptions, "max_length", "seed"),
 )
-"""What a command line can say of a ranking."""
+"""The command-line options of a ranking."""
 
 
 class LayerScore(BaseModel):
-    """The place in a ranking of one layer, or of one part of it at a finer granularity."""
+    """One layer in a ranking, or one part of a layer at a finer granularity."""
 
     rank: int
     name: str
-    index: int = Field(description="Of the block.")
+    index: int = Field(description="The index of the block.")
     score: float
-    share: float = Field(description="Of the sum over all; a negative score counts as none.")
-    ci: tuple[float, float] | None = Field(
-        description="95 % bootstrap interval of the score; null where no sample has a score of its "
-        "own, or where a few rows carry all of it."
+    share: float = Field(
+        description="The share of the sum of all scores; negative scores count as zero."
     )
-    p_top_k: dict[str, float] | None = Field(description="Probability to be among the top k.")
+    ci: tuple[float, float] | None = Field(
+        description="95 % bootstrap interval of the score; null if single samples have no score, "
+        "or if a few rows make up all of it."
+    )
+    p_top_k: dict[str, float] | None = Field(
+        description="By k: the probability of being among the top k."
+    )
     parameters: int
     unbiased: float | None = Field(
         None,
-        description="For frobenius: Σ √⟨D¹, D²⟩ over two halves of the samples. The score itself "
-        "is too large at few samples, this is not.",
+        description="For frobenius: Σ √⟨D¹, D²⟩ over two halves of the samples. With few samples "
+        "the score itself is biased upwards, and this value is not.",
     )
     head_std: float | None = Field(
-        None, description="Standard deviation of the score over the heads, with head_seeds."
+        None, description="Standard deviation of the score over the heads, with `head_seeds`."
     )
 
 
 class GroupScore(BaseModel):
-    """A group of parameters beside the layers, scored alike and never ranked."""
+    """A group of parameters beside the layers. It is scored in the same way but never ranked."""
 
     name: Literal["embeddings", "pooler", "head", "other"]
-    score: float | None = Field(description="Null where the warnings say why.")
+    score: float | None = Field(description="Null if it was not scored; the warnings say why.")
     parameters: int
 
 
 class Stability(BaseModel):
-    """How far the sample decides the ranking."""
+    """How far the ranking depends on the sample."""
 
     split_half_kendall_tau: float | None
-    rank_confidence: float | None = Field(description="Share of resamples with this very order.")
+    rank_confidence: float | None = Field(
+        description="Share of the resamples with exactly this order."
+    )
     ambiguous_k: list[int] | None = Field(
-        description="k whose top-k set recurs in fewer than 95 % of the resamples."
+        description="Each k whose top-k set recurs in less than 95 % of the resamples."
     )
 
 
 class RecommendedK(BaseModel):
-    """A suggestion of how many layers to train."""
+    """A suggestion for how many layers to train."""
 
     k: int
     reason: str
 
 
 class HeadReport(BaseModel):
-    """Through which head the gradients flowed."""
+    """The head through which the gradients flowed."""
 
     source: Literal["checkpoint", "new"]
     warmup_epochs: int
@@ -218,24 +229,26 @@ class HeadReport(BaseModel):
 
 
 class HeadSpread(BaseModel):
-    """How far the ranking depends on the head's random start."""
+    """How far the ranking depends on the random initial weights of the head."""
 
     heads: int
-    kendall_tau_mean: float | None = Field(description="Between the rankings of two heads.")
+    kendall_tau_mean: float | None = Field(description="Mean over all pairs of heads.")
     kendall_tau_min: float | None
 
 
 class Agreement(BaseModel):
-    """How alike two rankings of the same layers are."""
+    """How far two rankings of the same layers agree."""
 
     kendall_tau: float | None
-    top_k_overlap: dict[str, float] = Field(description="Share of the top k in common, by k.")
+    top_k_overlap: dict[str, float] = Field(
+        description="By k: the share of the top k that both have."
+    )
 
 
 class ModelPrior(Agreement):
-    """How much of the ranking is the model's own and not about the task.
+    """How much of the ranking is a property of the model and not of the task.
 
-    The fields of its own compare with the ranking on shuffled labels.
+    Its own fields compare the ranking with that on shuffled labels.
     """
 
     shuffled_tokens: Agreement
@@ -244,22 +257,24 @@ class ModelPrior(Agreement):
 
 
 class AdaptiveRound(BaseModel):
-    """How sure the top k were after so many samples."""
+    """How certain the top k were after a number of samples."""
 
     samples: int
     k: int
-    probability: float = Field(description="That the set of the top k recurs in a resample.")
+    probability: float = Field(
+        description="The probability that the set of the top k recurs in a resample."
+    )
 
 
 class AdaptiveReport(BaseModel):
-    """Whether sampling could stop early."""
+    """Whether, and when, the top k became certain."""
 
     certain: bool = Field(description="Whether the last probability reached 0.95.")
     rounds: list[AdaptiveRound]
 
 
 class MethodScores(BaseModel):
-    """What one method says of every layer."""
+    """The scores of every layer by one method."""
 
     method: str
     order: list[str] = Field(description="Names, best first.")
@@ -268,7 +283,7 @@ class MethodScores(BaseModel):
 
 
 class MethodTable(BaseModel):
-    """Every method on the same samples, and how far they agree."""
+    """The scores by every method on the same samples, and how far the methods agree."""
 
     methods: list[MethodScores]
     kendall_tau: dict[str, dict[str, float | None]]
@@ -283,26 +298,25 @@ class RankingResult(BaseModel):
     granularity: Granularity = Granularity.LAYER
     precision: Precision = Precision.FP32
     samples: int = Field(
-        description="Rows that were scored, each once; 0 for a method that reads none."
+        description="Rows that were scored, each once; 0 for a method that reads no rows."
     )
     path: Literal["batched", "one_sample", "mixed"] | None = Field(
-        description="`batched`: all rows of a batch at once; `one_sample`: the exact slow path; "
-        "`mixed`: some batches each; null where no gradient is taken."
+        description="`batched`: all rows of a batch at once. `one_sample`: one row at a time, the "
+        "slow path. `mixed`: some batches each. Null if no gradient is taken."
     )
     layers: list[LayerScore]
     groups: list[GroupScore] = []
     stability: Stability
     recommended_k: RecommendedK
-    head: HeadReport | None = Field(description="Null where no gradient is taken.")
+    head: HeadReport | None = Field(description="Null if no gradient is taken.")
     head_spread: HeadSpread | None = None
     model_prior: ModelPrior | None = None
     adaptive: AdaptiveReport | None = None
     methods: MethodTable | None = None
-    processes: int = Field(1, description="That shared the scoring.")
+    processes: int = Field(1, description="The number of processes that shared the scoring.")
     lengths: TokenLengths | None = Field(
         None,
-        description="Null where no row is read, and for `paper_compat`, which cuts nothing "
-        "by `max_length`.",
+        description="Null if no row is read, and for `paper_compat`, which ignores `max_length`.",
     )
     warnings: list[str]
     seconds: dict[str, float]

@@ -1,7 +1,8 @@
-"""What is known of a model, and what a job remembers: which model, data and layers names mean.
+"""Facts about a model, and the record in which a job stores what its names resolved to.
 
-What a job remembers is written when the job is submitted and completed while it runs. In the
-database it is JSON without the fields that still have their default; `Resolved` reads it back.
+The record says which exact model, data and layers a job works on. It is written when the job is
+submitted and completed while it runs. The database holds it as JSON, without fields that have their
+default; `Resolved` reads it back.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ class LayerInfo(BaseModel):
     """One block of the encoder, or at a finer granularity one part of it."""
 
     name: str
-    index: int = Field(description="Of the block.")
+    index: int = Field(description="The index of the block.")
     parameters: int
 
 
 class ModelInfo(BaseModel):
-    """What a checkpoint's headers tell: no weight is read."""
+    """What the headers of a checkpoint say about a model; its weights are not read."""
 
     id: str
     revision: str | None
@@ -33,36 +34,36 @@ class ModelInfo(BaseModel):
     model_type: str
     architecture: str | None
     hidden_size: int | None
-    parameters: int = Field(description="Of the checkpoint, heads included.")
+    parameters: int = Field(description="Parameters in the checkpoint, including its heads.")
     layers: list[LayerInfo]
     parts: dict[Granularity, list[LayerInfo]] = Field(
-        {}, description="The parts of the layers, bottom to top, with `granularity`."
+        {}, description="The parts of the layers, bottom to top, if `granularity` is given."
     )
     groups: dict[str, int] = Field(description="Parameters beside the layers: embeddings, pooler.")
     source: Literal["mirror", "hub"]
 
     def at(self, granularity: Granularity) -> list[LayerInfo]:
-        """The layers or the parts that a selection of this granularity chooses among."""
+        """What a selection of this granularity chooses among: layers or parts of them."""
         return self.layers if granularity is Granularity.LAYER else self.parts[granularity]
 
 
 class Stored(BaseModel):
-    """A part of what a job remembers."""
+    """A part of a job's record."""
 
     model_config = ConfigDict(frozen=True)
 
     def stored(self) -> Json:
-        """As it is kept in the database, without fields that have their default."""
+        """The JSON for the database, without fields that have their default."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     @classmethod
     def of(cls, stored: Json) -> Self:
-        """From what the database holds; fields that another version stored are passed over."""
+        """Read the JSON of the database; unknown fields of other versions are ignored."""
         return cls.model_validate(stored)
 
 
 class Pinned(Stored):
-    """A model or a dataset by its content: the same name may stand for other bytes tomorrow."""
+    """A model or a dataset pinned to its content, since a name can later refer to other bytes."""
 
     id: str
     revision: str | None
@@ -77,23 +78,23 @@ class ResolvedModel(Pinned):
 
     @property
     def reference(self) -> str:
-        """The id under which exactly this revision is found again."""
+        """The id with the revision, which refers to exactly this model."""
         return f"{self.id}@{self.revision}" if self.revision else self.id
 
 
 class ResolvedDataset(Pinned):
-    """The dataset that a job works on, and what is known of it before it is read."""
+    """The dataset that a job works on, with what is known before the job reads it."""
 
     rows: dict[str, int | None]
     problem: Problem
-    path: str | None = None  # where the files of an upload are stored; no answer shows it
-    metrics: list[str] | None = None  # not stored of uploads by the first versions
+    path: str | None = None  # where an upload is stored; never shown in answers
+    metrics: list[str] | None = None  # the first versions did not store it for uploads
     classes: int | None = None
     labels: list[str] | None = None
 
 
 class ResolvedCheckpoint(Stored):
-    """The checkpoint that a fine-tune begins with."""
+    """The checkpoint that a fine-tune starts from."""
 
     checkpoint: str
     job: str
@@ -101,18 +102,18 @@ class ResolvedCheckpoint(Stored):
 
 
 class ResolvedSelection(Stored):
-    """What a fine-tune trains. ``layers`` is None until the ranking that chooses them is there."""
+    """What a fine-tune trains. ``layers`` is None until the ranking that chooses them exists."""
 
     ranking: str | None = None
-    granularity: Granularity | None = None  # jobs of the first versions knew whole layers only
+    granularity: Granularity | None = None  # None in jobs of the first versions: whole layers
     layers: list[str] | None = None
     selected_parameters: int | None = None
     scores: dict[str, float] | None = None
-    trainable_parameters: int | None = None  # the head's too, as the worker counted them
+    trainable_parameters: int | None = None  # with the head, as the worker counted them
 
 
 class Learned(Stored):
-    """What only opening the data and running the job told."""
+    """What becomes known only when the job runs and opens its data."""
 
     versions: dict[str, str] | None = None
     device: Json | None = None
@@ -121,26 +122,26 @@ class Learned(Stored):
 
 
 class Resolved(Learned):
-    """What a job of any kind remembers; a ranking remembers no more than this."""
+    """The record of a job of any kind. A ranking has no further fields."""
 
     model: ResolvedModel
     dataset: ResolvedDataset
     digest: str
-    also_evaluate: list[Pinned] = []  # presets measured beside the dataset
+    also_evaluate: list[Pinned] = []  # presets that are evaluated too
 
 
 class ResolvedFinetune(Resolved, ResolvedSelection):
-    """What a fine-tune remembers."""
+    """The record of a fine-tune."""
 
     continue_from: ResolvedCheckpoint | None = None
-    arm: str | None = None  # of the comparison that made it
+    arm: str | None = None  # in the comparison that submitted it
 
 
 class ResolvedComparison(Resolved):
-    """What a comparison remembers."""
+    """The record of a comparison."""
 
     arms: list[ArmPlan]
-    ranking: str | None  # by every method, beside the gains of single layers
+    ranking: str | None  # by every method, compared with the gains of single layers
     runs: int
 
     @field_serializer("arms")
@@ -149,11 +150,11 @@ class ResolvedComparison(Resolved):
 
 
 def completed(stored: Json, addition: Stored) -> Json:
-    """What a job remembers, with what became known since."""
+    """A stored record, completed with what became known later."""
     return {**stored, **addition.stored()}
 
 
 def shown(stored: Json) -> Json:
-    """What a job remembers, as answers show it: of every version's jobs, without stored paths."""
+    """A stored record of any version as answers show it, without the paths of files."""
     dataset = {name: value for name, value in stored.get("dataset", {}).items() if name != "path"}
     return {**stored, "dataset": dataset}

@@ -1,4 +1,4 @@
-"""How a request says which parts of a model train, and the same from options of a command line."""
+"""Which parts of a model train, as a request says it or as options of a command line do."""
 
 from __future__ import annotations
 
@@ -24,39 +24,41 @@ OPTIONS = ", ".join(f"--{policy.value.replace('_', '-')}" for policy in Policy)
 
 
 class SelectionSpec(Strict):
-    """Which layers, or finer parts of them, train. The head always does."""
+    """Which layers, or finer parts of them, train. The head always trains."""
 
     policy: Policy = Field(Policy.TOP_K, description="How the layers that train are chosen.")
-    k: int | None = Field(None, ge=1, le=10_000, description="How many, for the *_k policies.")
+    k: int | None = Field(
+        None, ge=1, le=10_000, description="The number of layers, for the *_k policies."
+    )
     share: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="For top_share: train the fewest, best first, whose scores add up to this "
-        "share of the total.",
+        description="For top_share: train the fewest layers, best first, whose scores add up to "
+        "this share of the total.",
     )
     max_parameters: int | None = Field(
         None,
         ge=1,
-        description="For max_parameters: go down the ranking and train all that still fits into "
-        "so many parameters, those of `include` among them and the head's not.",
+        description="For max_parameters: go down the ranking and train every layer that still fits "
+        "into this many parameters. What `include` names counts, the head does not.",
     )
     ranking: Annotated[str, StringConstraints(max_length=64)] | RankingOptions | None = Field(
         None,
-        description="For the policies that go by scores: a ranking's id, options of one to compute "
-        "first, or nothing for the default ranking of the same model and dataset.",
+        description="For policies that choose by scores: the id of a ranking, or the options of a "
+        "ranking to compute first. Default: the default ranking of the same model and dataset.",
     )
     granularity: Granularity | None = Field(
         None,
         description="What is chosen: layers, their attention and feed-forward parts, or single "
-        "tensors. Default: what the ranking ranks, else layers.",
+        "tensors. Default: what the ranking ranks, otherwise layers.",
     )
     layers: list[str | int] | None = Field(
         None,
         max_length=10_000,
-        description="Names or indices, for `layers`; finer parts have names only.",
+        description="Names or indices, for policy `layers`; finer parts have names only.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the layers that random_k draws.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed with which random_k draws layers.")
     include: list[Literal["embeddings", "pooler"]] = Field(
         [],
         description="What else trains beside the layers and the head: `embeddings`, `pooler`.",
@@ -65,7 +67,7 @@ class SelectionSpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _ranking_of_the_same(cls, values: Any) -> Any:
-        """Options that leave the granularity open are of a ranking of the selection's."""
+        """Give the options of a ranking the selection's granularity if they name none."""
         given = values.get("ranking") if isinstance(values, dict) else None
         if isinstance(given, RankingOptions):
             given = given.model_dump(exclude_unset=True)
@@ -114,7 +116,7 @@ _METAVAR = {"k": "K", "share": "SHARE", "max_parameters": "N", "layers": "A,B"}
 
 
 def _option_for(policy: Policy) -> Option:
-    """A policy with what it needs as the option's value."""
+    """The option of a policy, whose value is the field that the policy requires."""
     needed, meaning = POLICIES[policy].takes, POLICIES[policy].meaning
     text = f"{meaning[0].upper()}{meaning[1:]}."
     if needed is None:
@@ -128,23 +130,23 @@ SELECTION_OPTIONS = (
     *options_of(SelectionSpec, "granularity"),
     option_of(SelectionSpec, "include", metavar="PART,…"),
 )
-"""What a command line can say of a selection: one option for each policy, and what goes with it."""
+"""The command-line options of a selection: one for each policy, granularity and include."""
 
 
 def selection_from(given: Mapping[str, Any], default: Policy | None = None) -> dict[str, Any]:
-    """The fields of a selection; ``default`` where no policy is given.
+    """The fields of a selection from command-line options; ``default`` replaces a missing policy.
 
-    ``given`` maps a policy to its number, to comma-separated names or indices for `layers`, or to
-    a flag; beside them `granularity`, `include` (comma-separated) and `seed`. Raises SurgeryError
+    ``given`` maps a policy to its number, to comma-separated names or indices for `layers`, or to a
+    flag. It also holds `granularity`, `include` (comma-separated) and `seed`. Raises SurgeryError
     unless exactly one policy is given.
     """
-    told = {policy: given.get(policy) for policy in Policy}
-    wanted = [policy for policy, value in told.items() if value is not None and value is not False]
-    if not wanted and default is not None:
-        wanted = [default]
-    if len(wanted) != 1:
+    values = {policy: given.get(policy) for policy in Policy}
+    chosen = [p for p, value in values.items() if value is not None and value is not False]
+    if not chosen and default is not None:
+        chosen = [default]
+    if len(chosen) != 1:
         raise SurgeryError(f"choose what trains with exactly one of {OPTIONS}")
-    [policy] = wanted
+    [policy] = chosen
     selection: dict[str, Any] = {"policy": policy.value}
     facts = POLICIES[policy]
     if facts.takes is not None:
@@ -161,6 +163,6 @@ def selection_from(given: Mapping[str, Any], default: Policy | None = None) -> d
 
 def _names(listed: str) -> list[str | int]:
     parts = [part.strip() for part in listed.split(",") if part.strip()]
-    # isdigit alone would let ² pass, and numbers too long to be read.
+    # isdigit alone would accept ², and numbers that are too long to be read.
     digits = {part for part in parts if part.isascii() and part.isdigit() and len(part) <= 18}
     return [int(part) if part in digits else part for part in parts]

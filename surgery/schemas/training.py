@@ -1,4 +1,4 @@
-"""How a model is trained and what is kept of it, and what these options must fit."""
+"""How a model is trained and what is kept of it, and checks of these options against a dataset."""
 
 from __future__ import annotations
 
@@ -16,96 +16,112 @@ CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 
 
 class TrainingSpec(Strict):
-    """The optimisation: AdamW on the trained tensors."""
+    """How the trained tensors are optimised, by AdamW."""
 
     epochs: int = Field(3, ge=1, le=1000, description="Passes over the training rows.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps.")
     learning_rate: float = Field(
-        5e-5, gt=0, le=1, allow_inf_nan=False, description="AdamW's rate at the end of the warm-up."
+        5e-5,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="The learning rate of AdamW at the end of the warm-up.",
     )
     layer_learning_rate_decay: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Each layer learns at this times the rate of the one above it, trained or not; "
-        "the topmost and the head at `learning_rate`.",
+        description="Factor between the learning rates of each layer and the layer above it, "
+        "trained or not. The topmost layer and the head learn at `learning_rate`.",
     )
     layer_learning_rates: Literal["fisher"] | None = Field(
         None,
-        description="`fisher`: each trained layer learns in proportion to its score in the "
-        "selection's ranking, the best one and the head at `learning_rate`.",
+        description="`fisher`: the learning rate of each trained layer is proportional to its "
+        "score in the selection's ranking. The best layer and the head learn at `learning_rate`.",
     )
     weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False)
     warmup_ratio: float = Field(
-        0.06, ge=0, lt=1, description="Share of the steps over which the rate rises."
+        0.06, ge=0, lt=1, description="Share of the steps during which the learning rate rises."
     )
     warmup_steps: int | None = Field(
-        None, ge=0, description="The same as a number of steps, fewer than the run has."
+        None,
+        ge=0,
+        description="The same as a number of steps, which must be fewer than the run has.",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear",
-        description="How the rate goes on after the warm-up: down to zero at the end, in a line or "
-        "along a cosine, or unchanged.",
+        description="The learning rate after the warm-up: it falls to zero, linearly or along a "
+        "cosine, or stays constant.",
     )
     max_grad_norm: float = Field(
         1.0,
         gt=0,
         allow_inf_nan=False,
-        description="The gradient of a step is scaled down to this norm where it is larger.",
+        description="If the gradient of a step has a larger norm, it is scaled down to this one.",
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Rows forward and backward at once.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Rows in one forward and backward pass.")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, le=4096, description="Batches an optimizer step."
+        1, ge=1, le=4096, description="Batches in one optimizer step."
     )
     out_of_memory: Literal["fail", "halve"] = Field(
         "halve",
-        description="When a batch does not fit in memory: `halve` does the step again in batches "
-        "of half the size, the same optimisation; `fail` ends the job.",
+        description="If a batch does not fit in memory, `halve` repeats the step in batches of "
+        "half the size, which gives the same optimisation, and `fail` ends the job.",
     )
-    max_length: int = Field(128, ge=4, le=8192, description="Tokens kept of a row.")
+    max_length: int = Field(
+        128, ge=4, le=8192, description="Rows are truncated to this many tokens."
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of the target spread over all classes."
+        0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
     )
     class_weights: Literal["balanced"] | Annotated[list[float], Field(max_length=1000)] | None = (
         Field(
             None,
-            description="Weight of each class in the loss, in the order of the labels; `balanced`: "
-            "in inverse proportion to how often it occurs in train.",
+            description="Weight of each class in the loss, in the order of the labels. `balanced`: "
+            "inversely proportional to how often the class occurs in train.",
         )
     )
     precision: TrainingPrecision | None = Field(
         None,
-        description="Number format of the matrix products. Default: bf16 on a GPU that has it, "
-        "else fp32; the result says which.",
+        description="Number format of the matrix products. Default: bf16 on a GPU that supports "
+        "it, otherwise fp32; the result says which.",
     )
     deterministic: bool = Field(
-        False, description="Use only algorithms that give the same bits each time, where slower."
+        False,
+        description="Use only algorithms whose results repeat to the last bit, even if slower.",
     )
     evaluate_every_steps: int | None = Field(
-        None, ge=1, description="Evaluate after so many optimizer steps. Default: each epoch."
+        None,
+        ge=1,
+        description="Evaluate after this many optimizer steps. Default: after each epoch.",
     )
     metric: Annotated[str, StringConstraints(max_length=80)] | None = Field(
-        None, description="The metric that the best checkpoint is chosen by. Default: the task's."
+        None, description="The metric that decides which checkpoint is best. Default: the task's."
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, le=1000, description="Stop after so many evaluations without a better metric."
+        None, ge=1, le=1000, description="Stop after this many evaluations without a better metric."
     )
     early_stopping_threshold: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="By how much better counts as better."
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="By how much the metric must rise to count as better.",
     )
     prefix_cache: Literal["auto", "memory", "disk", "off"] = Field(
         "auto",
-        description="Where the states below the lowest trained layer are kept between epochs: "
-        "`auto` in memory within a budget, then in a file, else they are computed again.",
+        description="Where the states below the lowest trained layer are cached between epochs. "
+        "`auto`: in memory if they fit into a budget, otherwise in a file if they fit there, "
+        "otherwise nowhere.",
     )
     prefix_cache_dtype: Literal["fp32", "bf16"] = Field(
-        "fp32", description="How they are kept; bf16 takes half the room and rounds."
+        "fp32",
+        description="Number format of the cached states; bf16 halves their size and rounds them.",
     )
     seed: int = Field(
         0,
         ge=0,
         lt=2**31,
-        description="Seed of all that is drawn at random: a new head, the order of rows, dropout.",
+        description="Seed of everything random: a new head, the order of rows, dropout.",
     )
 
     @model_validator(mode="after")
@@ -117,34 +133,37 @@ class TrainingSpec(Strict):
             )
         if self.early_stopping_threshold and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
-        ratio = type(self).model_fields["warmup_ratio"].default  # as a stored request names it
+        ratio = type(self).model_fields["warmup_ratio"].default  # stored requests name the default
         if self.warmup_steps is not None and self.warmup_ratio != ratio:
             raise ValueError("warmup_steps and warmup_ratio are the same thing; leave one out")
         if isinstance(self.class_weights, list) and not all(
             0 < weight < float("inf") for weight in self.class_weights
         ):
-            raise ValueError("class_weights are positive and finite")
+            raise ValueError("class_weights must be positive and finite")
         return self
 
 
 class AdapterSpec(Strict):
-    """What trains in place of layers: a peer of selective fine-tuning. The head trains too."""
+    """An adapter to train in place of layers, for comparison. The head trains too."""
 
     type: Literal["lora", "bitfit"] = Field(
         description="`lora`: low-rank updates of every linear map of the blocks (Hu et al., ICLR "
         "2022; PEFT). `bitfit`: the biases (Ben Zaken et al., ACL 2022)."
     )
-    rank: int = Field(8, ge=1, le=1024, description="For lora.")
+    rank: int = Field(8, ge=1, le=1024, description="Rank of the updates, for lora.")
     alpha: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="For lora; default: twice the rank."
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Scale of the updates, for lora. Default: twice the rank.",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="For lora.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the updates, for lora.")
 
     @model_validator(mode="after")
     def _consistent(self) -> AdapterSpec:
         if self.type == "lora":
             return self
-        # A stored request names every field, so the defaults pass.
+        # Stored requests name every field, so defaults are accepted.
         for name in ("rank", "alpha", "dropout"):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} means nothing to bitfit; leave it out")
@@ -152,22 +171,22 @@ class AdapterSpec(Strict):
 
 
 class CheckpointSpec(Strict):
-    """What is kept of a run."""
+    """Which checkpoints of a run are kept, and in which form."""
 
     keep: Literal["best", "last", "best_and_last", "all"] | Annotated[int, Field(ge=1, le=1000)] = (
         Field(
             "best_and_last",
-            description="Which checkpoints stay; a number keeps the best and that many of the "
-            "newest. Pinned ones always stay.",
+            description="Which checkpoints are kept. A number keeps the best and that many of the "
+            "newest. Pinned checkpoints are always kept.",
         )
     )
     form: Literal["delta", "full"] = Field(
-        "delta", description="`delta` holds what was trained; `full` is a transformers folder."
+        "delta", description="`delta` holds only what was trained; `full` is a transformers folder."
     )
     onnx: bool = Field(
         False,
-        description="Also export the best checkpoint's model to ONNX at the end, checked against "
-        "torch on real rows. A model that cannot be exported fails before it trains.",
+        description="Also export the best checkpoint's model to ONNX at the end, and compare it "
+        "with torch on real rows. A model that cannot be exported fails before training.",
     )
 
     @model_validator(mode="after")
@@ -178,19 +197,19 @@ class CheckpointSpec(Strict):
 
 
 def steps_per_epoch(training: TrainingSpec, rows: int, processes: int = 1) -> int:
-    """Optimizer steps of an epoch."""
+    """The number of optimizer steps in an epoch."""
     batches = math.ceil(rows / training.batch_size)
     return math.ceil(batches / (training.gradient_accumulation_steps * processes))
 
 
 def total_steps(training: TrainingSpec, rows: int, processes: int = 1) -> int:
-    """Optimizer steps of the whole run, unless it stops early."""
+    """The number of optimizer steps in the whole run, unless it stops early."""
     whole = steps_per_epoch(training, rows, processes) * training.epochs
     return min(training.max_steps or whole, whole)
 
 
 def warmup_steps(training: TrainingSpec, steps: int) -> int:
-    """Over how many of a run's steps the rate rises."""
+    """The number of steps, out of ``steps`` in the run, during which the learning rate rises."""
     if training.warmup_steps is not None:
         return training.warmup_steps
     return int(training.warmup_ratio * steps)
@@ -207,7 +226,7 @@ def check_training(
 ) -> None:
     """Raise TrainingInvalid, naming the fields, unless the options fit the dataset.
 
-    ``classes`` and ``rows`` are None where they are not known yet.
+    ``classes`` and ``rows`` are None if they are not known yet.
     """
     faults = [
         Fault(detail, pointer=f"/training/{field}")

@@ -1,4 +1,4 @@
-"""Errors of validation as entries of a problem: a JSON Pointer and a sentence each."""
+"""Translate pydantic's errors to entries of a problem: each a JSON Pointer and a sentence."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _NAMES = {
 
 
 def faults_of(error: ValidationError, root: str = "") -> list[dict[str, Any]]:
-    """What is wrong with a document that was read as one of our shapes."""
+    """The faults of a document that did not match one of our schemas."""
     return validation_faults(list(error.errors()), root, SCHEMAS.get(error.title))
 
 
 def validation_faults(
     errors: list[Any], root: str = "", schema: type[BaseModel] | None = None
 ) -> list[dict[str, Any]]:
-    """The first of pydantic's errors, as JSON Pointers.
+    """The first of pydantic's errors, with JSON Pointers.
 
-    A misspelt field comes with the nearest name that the ``schema`` of the whole document has at
-    its place.
+    For a misspelt field, the nearest name is suggested that the ``schema`` of the whole document
+    has at this place.
     """
     faults: dict[tuple[str, str], dict[str, Any]] = {}
     objects = {_place(error) for error in errors if _is_of_object(error)}
@@ -62,8 +62,8 @@ def validation_faults(
         if len(faults) == MAX_FAULTS:
             break
         if error["type"] == "string_type" and _place(error) in objects:
-            continue  # an object was given where a name would do as well: it is wrong as an object
-        # A union tags the path with the branch it tried; the caller's document has no such step.
+            continue  # an object was given where a name is allowed too: show its own faults only
+        # For a union, the path names the branch that was tried. The document has no such step.
         steps = [str(s) for s in error["loc"] if not _is_branch(str(s))]
         detail = str(error["msg"]).removeprefix("Value error, ")
         if error["type"] == "value_error":
@@ -79,17 +79,17 @@ def validation_faults(
 
 
 def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> list[str]:
-    """The names that a document may use at a place: of every object that can stand there."""
+    """The names that a document may use at a place, from every object that is allowed there."""
     kinds = {schema} if schema else set()
     for step in place:
         fields = [kind.model_fields[str(step)] for kind in kinds if step in kind.model_fields]
-        if fields:  # else an index, a key, or the branch of a union that pydantic tried
+        if fields:  # otherwise the step is an index, a key, or the branch of a union
             kinds = {kind for field in fields for kind in _objects(field.annotation)}
     return sorted({name for kind in kinds for name in kind.model_fields})
 
 
 def _objects(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every object's type that an annotation mentions."""
+    """All model classes that an annotation mentions."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
@@ -97,20 +97,20 @@ def _objects(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _field_meant(detail: str) -> list[str]:
-    """What a validator of a whole object complains of: its message begins with the field."""
+    """The field that an object's validator complains of: its message begins with the name."""
     path = detail.partition(" ")[0].split(".")
     return path if all(name in FIELD_NAMES for name in path) else []
 
 
 def _place(error: Any) -> tuple[Any, ...]:
-    """Where the union stands of which the error is a branch."""
+    """The path of the union within which the error occurred, or of the error itself."""
     steps = error["loc"]
     first = next((i for i, step in enumerate(steps) if _is_branch(str(step))), len(steps))
     return tuple(steps[:first])
 
 
 def _is_of_object(error: Any) -> bool:
-    """Whether a branch was tried that is an object, and an object was given."""
+    """Whether the error is within an object that was tried as a branch of a union."""
     branch = next((str(step) for step in error["loc"] if _is_branch(str(step))), "")
     object_tried = branch.startswith("function-") or branch[:1].isupper()
     return object_tried and error["type"] != "model_type"

@@ -18,8 +18,8 @@ from surgery.checkpoints.record import kept_form, record_of
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
-from surgery.evaluation.evaluate import evaluate_also, measured
-from surgery.evaluation.evaluation_sets import reported
+from surgery.evaluation.evaluate import evaluate_sets, predict_validation
+from surgery.evaluation.evaluation_sets import reported_metrics
 from surgery.io.reporter import CheckpointSummary, Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, first_says, present_share
@@ -292,20 +292,20 @@ def _evaluate(run: Setup, moving: Moving, progress: Progress, prefix: Prefix) ->
     run.report.phase("evaluate")
     model, data = run.loaded.model, run.data
     replay = partial(prefix.replay, "validation")
-    found = measured(model, run.validation, data, run.device, replay=replay)
+    found = predict_validation(model, run.validation, data, run.device, replay=replay)
     entry = EpochReport(
         epoch=run.epochs(progress),
         step=progress.step,
         train_loss=progress.epoch_loss(),
         metrics=found.metrics(data.metrics),
-        also=evaluate_also(model, data.also, run.device),
+        also=evaluate_sets(model, data.also, run.device),
         ranking=run.tracker.now() if run.tracker else None,
     )
     progress.reports.append(entry)
     is_best = best_report(progress.reports, run.metric) is entry
     if is_best:
         entry.noise = found.noise(run.metric)
-    run.report.metric(progress.step, entry.epoch, reported(entry))
+    run.report.metric(progress.step, entry.epoch, reported_metrics(entry))
     if run.share.rank == 0:
         _keep_checkpoint(run, list(moving.trained), entry, is_best=is_best)
 

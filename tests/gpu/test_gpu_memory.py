@@ -121,11 +121,11 @@ def test_scoring_halves_its_budget(rows: TaskData, uncapped: torch.device) -> No
 
     torch.cuda.reset_peak_memory_stats(uncapped)
     before = torch.cuda.memory_reserved(uncapped)
-    assert sample.scored(score) == 2 * ROWS
+    assert sample.retry_with_smaller_batches(score) == 2 * ROWS
     assert sample.tokens == whole
     taken = torch.cuda.max_memory_reserved(uncapped)
     cap((before + taken) // 2, uncapped)
-    assert sample.scored(score) == 2 * ROWS
+    assert sample.retry_with_smaller_batches(score) == 2 * ROWS
     assert sample.tokens < whole
 
 

@@ -14,7 +14,7 @@ from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, JobKind, Status
 from surgery.models.layers import ranked_parts
-from surgery.ranking.selection import Format, choose_layers, selection_view
+from surgery.ranking.selection import SelectionFormat, choose_layers, selection_view
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.resolved import Resolved
@@ -85,7 +85,7 @@ def get_selection(
     ] = None,
     seed: Annotated[int, Query(ge=0, description="For `random_k`: the seed of the draw.")] = 0,
     form: Annotated[
-        Format,
+        SelectionFormat,
         Query(
             alias="format",
             description="How the selection is written: as a list of layers (`json`), as options of "

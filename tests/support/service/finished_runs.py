@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from surgery.evaluation.comparison import Run
+from surgery.evaluation.comparison import FinetuneRun
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Aggregate, Policy
 from surgery.schemas.finetune import EpochReport, FinetuneResult
@@ -70,18 +70,18 @@ def plan(
     )  # fmt: skip
 
 
-def run(arm: str, seed: int, metric: float | None, noise: float | None = None) -> Run:
-    return Run(
+def run(arm: str, seed: int, metric: float | None, noise: float | None = None) -> FinetuneRun:
+    return FinetuneRun(
         arm, seed, f"ft_{arm}{seed}", "succeeded",
         finetune_result(metric, noise=noise, seconds=2.0 + seed), checkpoint_bytes=100 + seed,
     )  # fmt: skip
 
 
-def lost(arm: str, seed: int) -> Run:
-    return Run(arm, seed, f"ft_{arm}{seed}", "failed", error=LOST)
+def lost(arm: str, seed: int) -> FinetuneRun:
+    return FinetuneRun(arm, seed, f"ft_{arm}{seed}", "failed", error=LOST)
 
 
-def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[Run]:
+def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[FinetuneRun]:
     return [
         run(arm, seed, metric, noise)
         for arm, own in metrics.items()

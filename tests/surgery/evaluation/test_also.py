@@ -17,7 +17,7 @@ from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import TaskData, open_data
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import DatasetInvalid, DatasetNotFound, SurgeryError
-from surgery.evaluation.evaluate import MeasuredSet, evaluate_also, open_evaluation_sets, predict
+from surgery.evaluation.evaluate import MeasuredSet, evaluate_sets, open_evaluation_sets, predict
 from surgery.evaluation.evaluation_sets import find_evaluation_sets, named_metrics
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
@@ -85,7 +85,7 @@ def told(name: str, count: int = 24) -> list[str]:
 
 def test_labels_in_another_order_are_matched_by_name(sources: Sources, mirror: Path) -> None:
     loaded, data = prepared("glue/mnli", ["super_glue/cb", "glue/ax"], sources, mirror)
-    found = evaluate_also(loaded.model, data.also, CPU)
+    found = evaluate_sets(loaded.model, data.also, CPU)
     assert list(found) == ["super_glue/cb", "glue/ax"]
     names, truth = said(loaded, "super_glue/cb", MNLI, sources), told("super_glue/cb")
     assert len(set(names)) == 3, "fewer would hide a wrong order"
@@ -102,7 +102,7 @@ def test_the_diagnostics_of_rte_and_a_task_with_its_labels_reversed(
 ) -> None:
     names = ["super_glue/axb", "super_glue/axg", "glue/wnli"]
     loaded, data = prepared("super_glue/rte", names, sources, mirror)
-    found = evaluate_also(loaded.model, data.also, CPU)
+    found = evaluate_sets(loaded.model, data.also, CPU)
     labels = ["entailment", "not_entailment"]
     assert [own.outputs for own in data.also] == [[0, 1], [0, 1], [1, 0]]
     expected = matthews_corrcoef(
@@ -148,7 +148,7 @@ def test_each_evaluation_measures_them_and_training_stays_the_same(
     assert [sorted(entry.also) for entry in result.epochs] == [
         ["glue/ax", "glue/mnli_mismatched"]
     ] * 2
-    assert result.epochs[-1].also == evaluate_also(loaded.model, data.also, CPU)
+    assert result.epochs[-1].also == evaluate_sets(loaded.model, data.also, CPU)
     name = "glue/ax:matthews_correlation"
     assert [(at, values[name]) for at, _, values in heard.told if name in values] == [
         (entry.step, entry.also["glue/ax"]["matthews_correlation"]) for entry in result.epochs
@@ -209,7 +209,7 @@ def test_pairs_are_needed_for_parity(sources: Sources, mirror: Path, tmp_path: P
     rows = [{**row, "idx": place + 1} for place, row in enumerate(nli_rows("super_glue/axg", 6, 0))]
     put_split(tmp_path / "mirror", "super_glue/axg", "test", rows)
     loaded, data = prepared("super_glue/rte", ["super_glue/axg"], sources, mirror)
-    found = evaluate_also(loaded.model, data.also, CPU)["super_glue/axg"]
+    found = evaluate_sets(loaded.model, data.also, CPU)["super_glue/axg"]
     assert found["gender_parity"] is None
     assert found["accuracy"] is not None
 
@@ -224,6 +224,6 @@ def test_questions_of_several_rows_are_measured_whole(
         tmp_path / "mirror", "super_glue/multirc", "validation", varied("super_glue/multirc", 8)
     )
     loaded, data = prepared("super_glue/wic", ["super_glue/multirc"], sources, mirror)
-    found = evaluate_also(loaded.model, data.also, CPU)["super_glue/multirc"]
+    found = evaluate_sets(loaded.model, data.also, CPU)["super_glue/multirc"]
     assert list(found) == ["f1a", "exact_match"]
     assert found["exact_match"] in {n / 4 for n in range(5)}

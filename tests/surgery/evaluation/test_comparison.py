@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from surgery.evaluation.comparison import compare, verdict
+from surgery.evaluation.comparison import comparison_table, verdict
 from surgery.schemas.comparison import ArmReport, SeedMean
 from surgery.schemas.enums import Policy
 from tests.support.service.finished_runs import LOST, METRIC, grid, lost, plan, run
@@ -20,7 +20,7 @@ def test_means_and_differences_paired_by_seed() -> None:
     """The seeds differ by far more than the arms do: only the paired difference tells them apart."""
     last, whole = [0.50, 0.60, 0.70], [0.55, 0.66, 0.75]
     arms = [plan("last"), plan("all", Policy.ALL)]
-    result = compare(arms, grid({"last": last, "all": whole}, noise=0.02))
+    result = comparison_table(arms, grid({"last": last, "all": whole}, noise=0.02))
     report = arm_of(result.arms, "last")
     assert (result.primary_metric, result.reference) == (METRIC, "all")
     assert result.noise == pytest.approx(0.02)
@@ -39,7 +39,7 @@ def test_means_and_differences_paired_by_seed() -> None:
 
 
 def test_costs_are_means_and_the_highest_memory() -> None:
-    result = compare([plan("all", Policy.ALL)], grid({"all": [0.5, 0.6, 0.7]}))
+    result = comparison_table([plan("all", Policy.ALL)], grid({"all": [0.5, 0.6, 0.7]}))
     report = result.arms[0]
     assert report.seconds == {"train": 1.5, "total": 3.0}
     assert (report.checkpoint_bytes, report.peak_memory_bytes) == (101, 1000)
@@ -56,7 +56,7 @@ def test_what_failed_is_listed_and_the_rest_counts() -> None:
         run("all", 0, 0.5),
         run("all", 1, 0.5),
     ]
-    result = compare([plan("a"), plan("all", Policy.ALL)], runs)
+    result = comparison_table([plan("a"), plan("all", Policy.ALL)], runs)
     report = arm_of(result.arms, "a")
     assert [(f.job, f.error) for f in result.failures] == [("ft_a1", LOST)]
     assert report.metric is not None
@@ -67,7 +67,7 @@ def test_what_failed_is_listed_and_the_rest_counts() -> None:
 
 def test_an_arm_that_never_succeeded_is_no_reference() -> None:
     runs = [lost("all", 0), run("a", 0, 0.6), run("b", 0, 0.7)]
-    result = compare([plan("all", Policy.ALL), plan("a"), plan("b")], runs)
+    result = comparison_table([plan("all", Policy.ALL), plan("a"), plan("b")], runs)
     assert result.reference == "a"
     empty = arm_of(result.arms, "all")
     assert (empty.metric, empty.trained_layers, empty.seconds) == (None, None, {})
@@ -75,7 +75,7 @@ def test_an_arm_that_never_succeeded_is_no_reference() -> None:
 
 
 def test_an_undefined_metric_is_a_failure_with_its_reason() -> None:
-    result = compare([plan("a"), plan("b")], [run("a", 0, None), run("b", 0, 0.1)])
+    result = comparison_table([plan("a"), plan("b")], [run("a", 0, None), run("b", 0, 0.1)])
     (failure,) = result.failures
     assert failure.error is not None
     assert (failure.job, failure.error["code"]) == ("ft_a0", "metric_undefined")
@@ -88,7 +88,7 @@ def told_of_rates(rates: dict[str, float | None], **metrics: float) -> list[str]
         for name, rate in rates.items()
     ]
     runs = [run(arm.name, 0, metrics.get(arm.name)) for arm in arms]
-    return [text for text in compare(arms, runs).warnings if "rate" in text]
+    return [text for text in comparison_table(arms, runs).warnings if "rate" in text]
 
 
 def test_arms_that_share_a_rate_are_said_to() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from surgery.evaluation.comparison import Run, add_other_presets, compare
+from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
 from tests.support.service.finished_runs import finetune_result
@@ -14,10 +14,10 @@ from tests.support.service.finished_runs import finetune_result
 Also = dict[str, dict[str, float | None]]
 
 
-def run(arm: str, seed: int, also: Also) -> Run:
+def run(arm: str, seed: int, also: Also) -> FinetuneRun:
     result = finetune_result(0.5)
     result.best.also = also
-    return Run(arm, seed, f"ft_{arm}{seed}", "succeeded", result)
+    return FinetuneRun(arm, seed, f"ft_{arm}{seed}", "succeeded", result)
 
 
 def test_each_arm_has_the_means_of_its_own_runs() -> None:
@@ -27,10 +27,14 @@ def test_each_arm_has_the_means_of_its_own_runs() -> None:
         for seed, value in enumerate(accuracies)
     ]
     runs.append(run("b", 0, {"x": {"accuracy": 0.75, "parity": None}}))
-    runs.append(Run("b", 1, "ft_b1", "failed", error={"code": "worker_lost", "detail": "gone"}))
-    runs.append(Run("c", 0, "ft_c0", "failed", error={"code": "worker_lost", "detail": "gone"}))
+    runs.append(
+        FinetuneRun("b", 1, "ft_b1", "failed", error={"code": "worker_lost", "detail": "gone"})
+    )
+    runs.append(
+        FinetuneRun("c", 0, "ft_c0", "failed", error={"code": "worker_lost", "detail": "gone"})
+    )
     plans = [ArmPlan(name=name, policy=Policy.LAST_K) for name in "abc"]
-    table = compare(plans, runs)
+    table = comparison_table(plans, runs)
     add_other_presets(table, runs)
     first, second, third = table.arms
     accuracy, parity = first.also["x"]["accuracy"], first.also["x"]["parity"]

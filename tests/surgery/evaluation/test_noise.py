@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from surgery.evaluation.evaluate import Measured
+from surgery.evaluation.evaluate import Predictions
 from surgery.schemas.enums import Problem
 
 ROWS = 400
@@ -24,7 +24,7 @@ def classified(right: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_accuracy_is_binomial() -> None:
     logits, labels = classified(0.8)
-    found = Measured(logits, labels, Problem.CLASSIFICATION)
+    found = Predictions(logits, labels, Problem.CLASSIFICATION)
     share = found.metrics(["accuracy"])["accuracy"]
     assert share is not None
     expected = math.sqrt(share * (1 - share) / ROWS)
@@ -37,7 +37,7 @@ def test_a_correlation_has_fishers_error() -> None:
     source = np.random.default_rng(2)
     truth = source.normal(size=ROWS)
     said = 0.7 * truth + math.sqrt(1 - 0.49) * source.normal(size=ROWS)
-    found = Measured(said[:, None], truth, Problem.REGRESSION)
+    found = Predictions(said[:, None], truth, Problem.REGRESSION)
     r = found.metrics(["pearson"])["pearson"]
     assert r is not None
     assert found.noise("pearson") == pytest.approx((1 - r**2) / math.sqrt(ROWS - 3), rel=TOLERANCE)
@@ -48,12 +48,12 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     logits, labels = classified(0.8)
     logits, labels = (np.repeat(each[:100], 4, axis=0) for each in (logits, labels))
     groups = np.repeat(np.arange(100), 4)
-    found = Measured(logits, labels, Problem.CLASSIFICATION, groups=groups)
+    found = Predictions(logits, labels, Problem.CLASSIFICATION, groups=groups)
     share = found.metrics(["accuracy"])["accuracy"]
     assert share is not None
     expected = math.sqrt(share * (1 - share) / 100)
     assert found.noise("exact_match") == pytest.approx(expected, rel=TOLERANCE)
-    alone = Measured(logits, labels, Problem.CLASSIFICATION).noise("accuracy")
+    alone = Predictions(logits, labels, Problem.CLASSIFICATION).noise("accuracy")
     assert alone == pytest.approx(expected / 2, rel=TOLERANCE)
 
 
@@ -64,7 +64,7 @@ def test_the_words_of_a_row_are_drawn_together() -> None:
     labels = np.ones(400, dtype=int)
     logits = np.eye(2)[np.repeat(right.astype(int), 4)]
     offsets = np.arange(0, 401, 4)
-    found = Measured(logits, labels, Problem.TOKEN_CLASSIFICATION, tags, offsets)
+    found = Predictions(logits, labels, Problem.TOKEN_CLASSIFICATION, tags, offsets)
     share = right.mean()
     assert found.metrics(["entity_recall"])["entity_recall"] == pytest.approx(share)
     expected = math.sqrt(share * (1 - share) / 100)
@@ -72,5 +72,5 @@ def test_the_words_of_a_row_are_drawn_together() -> None:
 
 
 def test_what_is_never_defined_has_no_noise() -> None:
-    constant = Measured(np.ones((20, 1)), np.arange(20.0), Problem.REGRESSION)
+    constant = Predictions(np.ones((20, 1)), np.arange(20.0), Problem.REGRESSION)
     assert constant.noise("pearson") is None

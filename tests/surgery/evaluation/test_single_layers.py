@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from surgery.evaluation.comparison import compare
+from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.single_layers import interval, regret, spearman_draws
-from surgery.evaluation.statistics import agreement_by_chance
+from surgery.evaluation.statistics import permutation_p_value
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
 from tests.support.service.finished_runs import grid, lost, plan, ranking_result
@@ -32,7 +32,7 @@ def test_every_method_is_judged_by_the_gains_of_single_layers() -> None:
     arms, metrics = singles()
     head = plan("head", Policy.HEAD_ONLY)
     runs = grid({**metrics, "head": [0.5, 0.5, 0.5]})
-    result = compare([head, *arms], runs, ("rk_1", ranking_result(SCORES)))
+    result = comparison_table([head, *arms], runs, ("rk_1", ranking_result(SCORES)))
     found = result.single_layers
     assert found is not None
     assert (found.ranking, found.baseline) == ("rk_1", "head")
@@ -58,13 +58,13 @@ def test_a_gain_is_paired_with_the_head_of_the_same_seed() -> None:
     moved = [0.1, 0.0, -0.2]
     metrics = {arm: [own + by for by in moved] for arm, (own, *_) in metrics.items()}
     runs = grid({**metrics, "head": [0.5 + by for by in moved]})
-    single = compare([head, *arms], runs).single_layers
+    single = comparison_table([head, *arms], runs).single_layers
     assert single is not None
     gain = single.layers[1].gain
     assert gain is not None
     assert (gain.mean, gain.ci) == (pytest.approx(0.2), pytest.approx((0.2, 0.2)))
     without = [run for run in runs if (run.arm, run.seed) != ("head", 1)]
-    single = compare([head, *arms], without).single_layers
+    single = comparison_table([head, *arms], without).single_layers
     assert single is not None
     assert single.layers[1].gain is not None
     assert single.layers[1].gain.seeds == 2
@@ -93,7 +93,7 @@ def test_a_method_is_recommended_where_it_is_clearly_better_than_fisher(
 ) -> None:
     arms = [plan(f"layer-{i}", Policy.LAYERS, f"l{i}") for i in range(6)]
     metrics = {f"layer-{i}": [0.5 + 0.05 * i] * seeds for i in range(6)}
-    single = compare(arms, grid(metrics), ("rk_1", ranking_result(scores))).single_layers
+    single = comparison_table(arms, grid(metrics), ("rk_1", ranking_result(scores))).single_layers
     assert single is not None
     assert single.recommended == told
     by_method = {entry.method: entry for entry in single.methods}
@@ -106,18 +106,18 @@ def test_chance_is_counted_over_the_orders_of_the_layers() -> None:
     two = [2.0, 1.0, 3.0, 5.0, 4.0]
     rho = stats.spearmanr(one, two).statistic
     orders = [stats.spearmanr(one, order).statistic for order in permutations(two)]
-    assert agreement_by_chance(one, two) == np.mean([other >= rho - 1e-9 for other in orders])
+    assert permutation_p_value(one, two) == np.mean([other >= rho - 1e-9 for other in orders])
     longer = [*range(8)]
     swapped = [1, 0, 3, 2, 5, 4, 7, 6]
     whole = np.mean([
         np.dot(longer, order) >= np.dot(longer, swapped) for order in permutations(longer)
     ])  # fmt: skip
-    assert agreement_by_chance(longer, swapped) == pytest.approx(whole, abs=0.002)
+    assert permutation_p_value(longer, swapped) == pytest.approx(whole, abs=0.002)
 
 
 def test_without_a_head_only_arm_gains_are_the_metric() -> None:
     arms, metrics = singles()
-    result = compare(arms, grid(metrics), ("rk_1", ranking_result(SCORES)))
+    result = comparison_table(arms, grid(metrics), ("rk_1", ranking_result(SCORES)))
     assert result.single_layers is not None
     assert result.single_layers.baseline is None
     assert result.single_layers.layers[1].gain is not None
@@ -126,7 +126,7 @@ def test_without_a_head_only_arm_gains_are_the_metric() -> None:
 
 def test_single_layers_without_their_ranking_keep_the_gains() -> None:
     arms, metrics = singles()
-    result = compare(arms, grid(metrics))
+    result = comparison_table(arms, grid(metrics))
     assert result.single_layers is not None
     assert (result.single_layers.ranking, result.single_layers.methods) == (None, [])
     assert len(result.single_layers.layers) == 4
@@ -136,7 +136,7 @@ def test_a_layer_whose_runs_failed_is_left_out_of_the_agreement() -> None:
     arms, metrics = singles()
     del metrics["layer-1"]
     runs = [*grid(metrics), lost("layer-1", 0)]
-    result = compare(arms, runs, ("rk_1", ranking_result(SCORES)))
+    result = comparison_table(arms, runs, ("rk_1", ranking_result(SCORES)))
     assert result.single_layers is not None
     fisher = next(m for m in result.single_layers.methods if m.method == "fisher")
     rest = [np.mean(GAINS[name]) for name in ("l0", "l2", "l3")]

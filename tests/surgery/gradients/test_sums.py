@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surgery.gradients import accumulators
-from surgery.gradients.accumulators import Diagonal, Parked
+from surgery.gradients.accumulators import Diagonal, Offloaded
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.ranking import RankingOptions
 from tests.support.models.toys import toy_data, toy_model
@@ -19,8 +19,8 @@ SCORED = {"a": nn.Parameter(torch.zeros(2, 3)), "b": nn.Parameter(torch.zeros(4)
 
 
 @pytest.fixture
-def everything_is_parked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(accumulators, "PARKED_BYTES", 0)
+def everything_is_offloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(accumulators, "OFFLOADED_BYTES", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 
@@ -35,33 +35,33 @@ def sum_of_two() -> Diagonal:
     return found
 
 
-def test_parked_sums_are_the_same_and_leave_no_file(everything_is_parked: Path) -> None:
-    here, parked = sum_of_two(), sum_of_two()
-    parked.park()
-    assert isinstance(parked.sums, Parked)
-    assert list(parked.sums) == ["a", "b"]
-    assert len(parked.sums) == 2
+def test_offloaded_sums_are_the_same_and_leave_no_file(everything_is_offloaded: Path) -> None:
+    here, offloaded = sum_of_two(), sum_of_two()
+    offloaded.offload()
+    assert isinstance(offloaded.sums, Offloaded)
+    assert list(offloaded.sums) == ["a", "b"]
+    assert len(offloaded.sums) == 2
     for name, total in here.sums.items():
-        assert torch.equal(parked.sums[name], total)
-    assert list(everything_is_parked.iterdir()) != []
-    del parked
+        assert torch.equal(offloaded.sums[name], total)
+    assert list(everything_is_offloaded.iterdir()) != []
+    del offloaded
     gc.collect()
-    assert list(everything_is_parked.iterdir()) == []
+    assert list(everything_is_offloaded.iterdir()) == []
 
 
 def test_small_sums_stay() -> None:
     found = sum_of_two()
-    found.park()
-    assert not isinstance(found.sums, Parked)
+    found.offload()
+    assert not isinstance(found.sums, Offloaded)
 
 
 @pytest.mark.parametrize("options", [{"aggregate": "frobenius"}, {"method": "snip"}])
-def test_parking_changes_no_ranking(
-    options: dict[str, str], everything_is_parked: Path, monkeypatch: pytest.MonkeyPatch
+def test_offloading_changes_no_ranking(
+    options: dict[str, str], everything_is_offloaded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = RankingOptions(**options, samples=12)
-    parked = rank_layers(toy_model(), toy_data(), wanted)
-    monkeypatch.setattr(accumulators, "PARKED_BYTES", 1 << 40)
+    offloaded = rank_layers(toy_model(), toy_data(), wanted)
+    monkeypatch.setattr(accumulators, "OFFLOADED_BYTES", 1 << 40)
     here = rank_layers(toy_model(), toy_data(), wanted)
-    assert parked.layers == here.layers
-    assert parked.stability == here.stability
+    assert offloaded.layers == here.layers
+    assert offloaded.stability == here.stability

@@ -14,7 +14,7 @@ from surgery.errors import SelectionEmpty, SelectionMismatch
 from surgery.models.blocks import find_blocks, units_of
 from surgery.models.layers import in_module_order, ranked_parts
 from surgery.ranking.selection import choose_layers, granularity_of, ranking_options
-from surgery.ranking.uncertainty import recommended
+from surgery.ranking.uncertainty import fewest_holding_half
 from surgery.schemas.enums import Granularity
 from surgery.schemas.ranking import LayerScore, RankingResult, RecommendedK, Stability
 from surgery.schemas.resolved import LayerInfo
@@ -82,7 +82,7 @@ def test_half_the_score_is_the_recommended_k() -> None:
     for _ in range(50):
         values = sorted((random_scores.uniform(-1, 3) for _ in LAYERS), reverse=True)
         ranked = ranking(scores=dict(enumerate(values)))
-        k = recommended([layer.share for layer in ranked.layers])
+        k = fewest_holding_half([layer.share for layer in ranked.layers])
         assert len(chosen(ranked=ranked, policy="top_share", share=0.5)) == k
 
 

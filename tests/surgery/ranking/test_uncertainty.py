@@ -25,10 +25,10 @@ from surgery.ranking.scores import Scores, from_samples
 from surgery.ranking.uncertainty import (
     Resamples,
     bootstrap_means,
+    fewest_holding_half,
     intervals,
     kendall_tau,
     order_of,
-    recommended,
     resampled,
     split_half_tau,
     stability_of,
@@ -276,7 +276,7 @@ def test_top_k_overlap() -> None:
      ([0.1] * 10, 5), ([0.0, 0.0], None), ([], None)],
 )  # fmt: skip
 def test_recommended_k_holds_half(shares: list[float], k: int | None) -> None:
-    assert recommended(shares) == k
+    assert fewest_holding_half(shares) == k
 
 
 def test_a_units_interval_does_not_depend_on_the_others() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from surgery.gradients.engine import feed, plan_for
+from surgery.gradients.engine import accumulate, plan_for
 from surgery.gradients.passes import Objective
 from surgery.ranking.methods import linear_weights
 from surgery.ranking.tangent import (
@@ -83,7 +83,7 @@ def test_small_sketches_are_projected_gradients(kind: str) -> None:
     sketches = SketchAccumulator(weights, 3, 12, 5, size)
     vectors = output_vectors(3, 0)
     objective = OutputDirections(Problem.CLASSIFICATION, vectors=vectors, residuals={})
-    feed(model, sketches, batches, objective, plan)
+    accumulate(model, sketches, batches, objective, plan)
     jacobians, _ = jacobians_of(model, batches, kind)
     for name, weight in weights.items():
         left, right = projections(weight, name, 5, size)
