@@ -27,10 +27,15 @@ def card_data(record: Mapping[str, Any], pipeline_tag: str) -> str:
     if results:
         given = {"model_name": f"{base.rpartition('/')[2]} fine-tuned", "eval_results": results}
     data = ModelCardData(
-        base_model=base, base_model_relation="finetune", library_name="transformers",
-        pipeline_tag=pipeline_tag, tags=TAGS, datasets=[hub] if hub else None,
-        metrics=list(record["metrics"]) or None, **given,
-    )  # fmt: skip
+        base_model=base,
+        base_model_relation="finetune",
+        library_name="transformers",
+        pipeline_tag=pipeline_tag,
+        tags=TAGS,
+        datasets=[hub] if hub else None,
+        metrics=list(record["metrics"]) or None,
+        **given,
+    )
     return data.to_yaml()
 
 
@@ -41,13 +46,18 @@ def _results(record: Mapping[str, Any], pipeline_tag: str) -> list[Any]:
     name = dataset.get("name", "validation rows")
     return [
         EvalResult(
-            task_type=pipeline_tag, dataset_type=dataset.get("hub") or name, dataset_name=name,
-            dataset_config=dataset.get("config"), dataset_revision=dataset.get("revision"),
-            dataset_split=dataset.get("split"), metric_type=metric, metric_value=value,
+            task_type=pipeline_tag,
+            dataset_type=dataset.get("hub") or name,
+            dataset_name=name,
+            dataset_config=dataset.get("config"),
+            dataset_revision=dataset.get("revision"),
+            dataset_split=dataset.get("split"),
+            metric_type=metric,
+            metric_value=value,
         )
         for metric, value in record["metrics"].items()
         if value is not None
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def _entries(
     return {
         "format": format_of(form),
         "base": {
-            "id": source.id, "revision": source.revision, "fingerprint": source.fingerprint,
+            "id": source.id,
+            "revision": source.revision,
+            "fingerprint": source.fingerprint,
         },
         **asdict(record),
         "trained": trained,
@@ -88,7 +90,7 @@ def _entries(
         "rows": {name: origin.rows for name, origin in frozen.items() if origin.rows},
         "frozen_sha256": digest_of(weights_of(loaded), frozen.values()),
         "versions": {"surgery": __version__, "torch": torch.__version__},
-    }  # fmt: skip
+    }
 
 
 def apply_delta(model: nn.Module, delta: Path | str) -> nn.Module:

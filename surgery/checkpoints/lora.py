@@ -21,9 +21,10 @@ from surgery.schemas.enums import Problem
 PREFIX = "base_model.model."  # PEFT's, of every tensor
 SUFFIX = f".{ADAPTER}."  # inside the names of a model's own, not of those on disk
 TASK_TYPES = {
-    Problem.CLASSIFICATION: "SEQ_CLS", Problem.REGRESSION: "SEQ_CLS",
+    Problem.CLASSIFICATION: "SEQ_CLS",
+    Problem.REGRESSION: "SEQ_CLS",
     Problem.TOKEN_CLASSIFICATION: "TOKEN_CLS",
-}  # fmt: skip
+}
 
 
 def kept_name(name: str, form: Form) -> str:

@@ -83,10 +83,12 @@ def export_onnx(model: nn.Module, rows: Encoded, target: Path) -> OnnxReport:
             f"being {largest:.2g}; leave checkpoints.onnx out"
         )
     return OnnxReport(
-        opset=OPSET, bytes=target.stat().st_size, rows=len({*mixed}),
+        opset=OPSET,
+        bytes=target.stat().st_size,
+        rows=len({*mixed}),
         lengths=sorted({int(rows.lengths[row]) // rows.choices for row in mixed}),
         max_abs_difference=difference,
-    )  # fmt: skip
+    )
 
 
 def _write(model: Logits, batch: Batch, target: Path) -> None:
@@ -96,9 +98,15 @@ def _write(model: Logits, batch: Batch, target: Path) -> None:
             # The exporter's own use of what torch deprecates; nothing a user could change.
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                model, tuple(batch.values()), dynamo=True, dynamic_shapes=(axes,), verbose=False,
-                input_names=list(batch), output_names=["logits"], opset_version=OPSET,
-            )  # fmt: skip
+                model,
+                tuple(batch.values()),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                verbose=False,
+                input_names=list(batch),
+                output_names=["logits"],
+                opset_version=OPSET,
+            )
             assert program is not None
             program.save(target, external_data=False)
     except torch.onnx.OnnxExporterError as error:

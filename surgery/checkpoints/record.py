@@ -64,16 +64,22 @@ def _dataset(reference: str | HubDataset) -> dict[str, Any]:
     """A preset's or a reference's place on the Hub; an upload has none."""
     if isinstance(reference, HubDataset):
         return {
-            "name": reference.hub, "hub": reference.hub, "config": reference.config,
-            "revision": reference.revision, "split": reference.validation,
-        }  # fmt: skip
+            "name": reference.hub,
+            "hub": reference.hub,
+            "config": reference.config,
+            "revision": reference.revision,
+            "split": reference.validation,
+        }
     task = TASKS.get(reference)
     if task is None:
         return {"name": reference}
     return {
-        "name": reference, "hub": task.hub, "config": task.config, "revision": None,
+        "name": reference,
+        "hub": task.hub,
+        "config": task.config,
+        "revision": None,
         "split": task.validation,
-    }  # fmt: skip
+    }
 
 
 def kept_form(spec: FinetuneSpec) -> Form:

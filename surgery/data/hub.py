@@ -75,12 +75,17 @@ def download(
         return [
             Path(
                 hf_hub_download(
-                    hub, name, repo_type="dataset", revision=revision, local_dir=folder,
-                    token=sources.token or False, endpoint=sources.endpoint,
+                    hub,
+                    name,
+                    repo_type="dataset",
+                    revision=revision,
+                    local_dir=folder,
+                    token=sources.token or False,
+                    endpoint=sources.endpoint,
                 )
             )
             for name in names
-        ]  # fmt: skip
+        ]
 
 
 def _refuse_code(hub: str, sizes: Mapping[str, int]) -> None:

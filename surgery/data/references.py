@@ -92,12 +92,19 @@ def _wanted(task: Task, train: str, revision: str | None = None) -> Wanted:
     return Wanted(
         id=task.name,
         reference=HubDataset(
-            hub=task.hub, config=task.config, revision=revision, train=train,
-            validation=task.validation, columns=task.columns, problem=task.problem,
+            hub=task.hub,
+            config=task.config,
+            revision=revision,
+            train=train,
+            validation=task.validation,
+            columns=task.columns,
+            problem=task.problem,
         ),
-        labels=task.labels or None, metrics=task.metrics, questions=task.questions,
+        labels=task.labels or None,
+        metrics=task.metrics,
+        questions=task.questions,
         format=task.format,
-    )  # fmt: skip
+    )
 
 
 def referred(reference: HubDataset) -> Wanted:

@@ -21,8 +21,9 @@ _PART = re.compile(r"[0-9a-f]{8,}|\d+")  # its number, or its hash
 
 _TEXT = ("jsonl", "csv", "tsv")
 _ENDINGS = (
-    *(f"{kind}{packed}" for packed in ("", *SUFFIXES) for kind in _TEXT), "parquet",
-)  # fmt: skip
+    *(f"{kind}{packed}" for packed in ("", *SUFFIXES) for kind in _TEXT),
+    "parquet",
+)
 _SHOWN = 10  # names of a folder's files in a message
 
 

@@ -29,10 +29,14 @@ LEGACY = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.be
 # Part of a name in the model → in its checkpoint, beside what RENAMED says of the beginnings.
 SAVED_AS = {
     "nomic_bert": {
-        "self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12",
-        "down_proj": "fc2", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
+        "self_attn.o_proj": "attn.out_proj",
+        "up_proj": "fc11",
+        "gate_proj": "fc12",
+        "down_proj": "fc2",
+        "post_attention_layernorm": "norm1",
+        "post_mlp_layernorm": "norm2",
     }
-}  # fmt: skip
+}
 # Tensors whose rows stand one below the other, in this order, in one tensor of the checkpoint.
 FUSED = {
     "nomic_bert": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn.Wqkv"),
@@ -42,56 +46,116 @@ FUSED = {
 ATTENTION = r"(?i:sa_|[^.]*(?:att|fourier))"
 SUBLAYERS = ("attention", "feed_forward")
 _OUTPUT = (
-    "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
     "output.LayerNorm",
-)  # fmt: skip
+)
 # The order in which a block's class defines its tensors. Names alone do not tell it: a file of
 # weights holds them by alphabet.
 _ORDERS: tuple[tuple[str, ...], ...] = (
     (  # BERT, RoBERTa, ELECTRA, BigBird, Longformer, FNet
-        "attention.self.query", "attention.self.key", "attention.self.value",
-        "attention.self.query_global", "attention.self.key_global", "attention.self.value_global",
-        "fourier.output.LayerNorm", *_OUTPUT,
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.self.query_global",
+        "attention.self.key_global",
+        "attention.self.value_global",
+        "fourier.output.LayerNorm",
+        *_OUTPUT,
     ),
     (  # DistilBERT
-        "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-        "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
+        "attention.q_lin",
+        "attention.k_lin",
+        "attention.v_lin",
+        "attention.out_lin",
+        "sa_layer_norm",
+        "ffn.lin1",
+        "ffn.lin2",
+        "output_layer_norm",
     ),
     (  # MPNet
-        "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o",
-        "attention.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+        "attention.attn.q",
+        "attention.attn.k",
+        "attention.attn.v",
+        "attention.attn.o",
+        "attention.LayerNorm",
+        "intermediate.dense",
+        "output.dense",
+        "output.LayerNorm",
     ),
     (  # DeBERTa: a module's own tensors come before those of the modules in it
-        "attention.self.q_bias", "attention.self.v_bias", "attention.self.in_proj",
-        "attention.self.head_logits_proj", "attention.self.head_weights_proj",
-        "attention.self.pos_proj", "attention.self.pos_q_proj", *_OUTPUT,
+        "attention.self.q_bias",
+        "attention.self.v_bias",
+        "attention.self.in_proj",
+        "attention.self.head_logits_proj",
+        "attention.self.head_weights_proj",
+        "attention.self.pos_proj",
+        "attention.self.pos_q_proj",
+        *_OUTPUT,
     ),
     (  # DeBERTa-v2 and v3
-        "attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj",
-        "attention.self.pos_key_proj", "attention.self.pos_query_proj", *_OUTPUT,
+        "attention.self.query_proj",
+        "attention.self.key_proj",
+        "attention.self.value_proj",
+        "attention.self.pos_key_proj",
+        "attention.self.pos_query_proj",
+        *_OUTPUT,
     ),
     ("attn_norm", "attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo"),  # ModernBERT
     (  # ALBERT
-        "full_layer_layer_norm", "attention.query", "attention.key", "attention.value",
-        "attention.dense", "attention.LayerNorm", "ffn", "ffn_output",
+        "full_layer_layer_norm",
+        "attention.query",
+        "attention.key",
+        "attention.value",
+        "attention.dense",
+        "attention.LayerNorm",
+        "ffn",
+        "ffn_output",
     ),
     (  # Nomic BERT
-        "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "post_attention_layernorm",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
         "post_mlp_layernorm",
     ),
     (  # XLNet
-        "rel_attn.q", "rel_attn.k", "rel_attn.v", "rel_attn.o", "rel_attn.r", "rel_attn.r_r_bias",
-        "rel_attn.r_s_bias", "rel_attn.r_w_bias", "rel_attn.seg_embed", "rel_attn.layer_norm",
-        "ff.layer_norm", "ff.layer_1", "ff.layer_2",
+        "rel_attn.q",
+        "rel_attn.k",
+        "rel_attn.v",
+        "rel_attn.o",
+        "rel_attn.r",
+        "rel_attn.r_r_bias",
+        "rel_attn.r_s_bias",
+        "rel_attn.r_w_bias",
+        "rel_attn.seg_embed",
+        "rel_attn.layer_norm",
+        "ff.layer_norm",
+        "ff.layer_1",
+        "ff.layer_2",
     ),
     (  # Funnel
-        "attention.r_w_bias", "attention.r_r_bias", "attention.r_kernel", "attention.r_s_bias",
-        "attention.seg_embed", "attention.q_head", "attention.k_head", "attention.v_head",
-        "attention.post_proj", "attention.layer_norm", "ffn.linear_1", "ffn.linear_2",
+        "attention.r_w_bias",
+        "attention.r_r_bias",
+        "attention.r_kernel",
+        "attention.r_s_bias",
+        "attention.seg_embed",
+        "attention.q_head",
+        "attention.k_head",
+        "attention.v_head",
+        "attention.post_proj",
+        "attention.layer_norm",
+        "ffn.linear_1",
+        "ffn.linear_2",
         "ffn.layer_norm",
     ),
-)  # fmt: skip
+)
 _PLACES = [{name: place for place, name in enumerate(order)} for order in _ORDERS]
 
 

@@ -45,9 +45,11 @@ def _longest(encoded: Encoded) -> np.ndarray[Any, Any]:
 def _lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
     counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
     return SplitLengths(
-        rows=len(longest), counts=counts.tolist(), longest=int(longest.max()),
+        rows=len(longest),
+        counts=counts.tolist(),
+        longest=int(longest.max()),
         truncated=_cut(longest, max_length),
-    )  # fmt: skip
+    )
 
 
 def _cut(longest: np.ndarray[Any, Any], limit: int) -> float:

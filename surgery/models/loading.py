@@ -43,15 +43,22 @@ from surgery.schemas.enums import Problem
 UNDECLARED_KEYS = {
     "deberta": {"cls_dropout", "embedding_size", "talking_head"},
     "deberta-v2": {
-        "attention_head_size", "cls_dropout", "conv_act", "conv_groups", "conv_kernel_size",
-        "embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key",
+        "attention_head_size",
+        "cls_dropout",
+        "conv_act",
+        "conv_groups",
+        "conv_kernel_size",
+        "embedding_size",
+        "norm_rel_ebd",
+        "position_buckets",
+        "share_att_key",
     },
     "electra": {"summary_first_dropout", "summary_proj_to_labels"},
     # What configs saved by transformers 4 say of attention and rotary positions.
     "modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"},
     "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
     "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
-}  # fmt: skip
+}
 LABEL_KEYS = {"id2label", "architectures", "model_type"}
 HEADS = {
     Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -61,8 +68,10 @@ HEADS = {
 }
 # How a model runs here, whatever its checkpoint's config says.
 RUNS: dict[str, Any] = {
-    "return_dict": True, "output_hidden_states": False, "output_attentions": False,
-}  # fmt: skip
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+}
 RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
     # Sparse attention turns itself off for good at the first short batch, and draws its blocks
     # from numpy's global generator: neither a score nor a run could be repeated.
@@ -125,10 +134,15 @@ def load_model(
     torch.manual_seed(seed)
     with blamed_on_model(f"model {source.id!r} does not load", snapshot):
         model, info = kind.from_pretrained(
-            snapshot, config=config, dtype=torch.float32, output_loading_info=True,
-            ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
+            snapshot,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
             trust_remote_code=False,
-        )  # fmt: skip
+        )
     with blamed_on_model(f"the tokenizer of {source.id!r} does not load", snapshot):
         tokenizer = AutoTokenizer.from_pretrained(
             snapshot, local_files_only=True, trust_remote_code=False

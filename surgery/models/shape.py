@@ -17,33 +17,55 @@ HEADS = ("num_attention_heads", "n_heads", "n_head")
 DEPTH = ("num_hidden_layers", "n_layers", "n_layer")
 # Whose heads for a problem have a hidden layer before the one that puts out the labels.
 _TEXT = {
-    "big_bird", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "funnel",
-    "longformer", "modernbert", "mpnet", "roberta", "xlm-roberta", "xlnet",
-}  # fmt: skip
+    "big_bird",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "funnel",
+    "longformer",
+    "modernbert",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+    "xlnet",
+}
 DEEP_HEADS = {
     Problem.CLASSIFICATION: _TEXT,
     Problem.REGRESSION: _TEXT,
     Problem.MULTIPLE_CHOICE: {
-        "deberta-v2", "distilbert", "electra", "funnel", "modernbert", "xlnet",
+        "deberta-v2",
+        "distilbert",
+        "electra",
+        "funnel",
+        "modernbert",
+        "xlnet",
     },
     Problem.TOKEN_CLASSIFICATION: {"modernbert"},
-}  # fmt: skip
+}
 # Whose encoder has a pooler below that head; it is new, and trains, where the checkpoint has none.
 _POOLED = {"albert", "bert", "big_bird", "fnet", "nomic_bert"}
 POOLED = {
     Problem.CLASSIFICATION: _POOLED,
     Problem.REGRESSION: _POOLED,
     Problem.MULTIPLE_CHOICE: {
-        *_POOLED, "camembert", "longformer", "mpnet", "roberta", "xlm-roberta",
+        *_POOLED,
+        "camembert",
+        "longformer",
+        "mpnet",
+        "roberta",
+        "xlm-roberta",
     },
     Problem.TOKEN_CLASSIFICATION: {"big_bird", "fnet"},
-}  # fmt: skip
+}
 
 # Whose config says which state the head reads, by which key and what where it is left out.
 POOLING = {
-    "electra": ("summary_type", "first"), "modernbert": ("classifier_pooling", "cls"),
+    "electra": ("summary_type", "first"),
+    "modernbert": ("classifier_pooling", "cls"),
     "xlnet": ("summary_type", "last"),
-}  # fmt: skip
+}
 FIRST_TOKEN = ("first", "cls")
 
 

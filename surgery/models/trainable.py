@@ -230,9 +230,12 @@ def _linear_maps(loaded: LoadedModel) -> dict[str, nn.Linear]:
 def lora_config(adapter: AdapterSpec, targets: list[str]) -> LoraConfig:
     """As PEFT has it; α is twice the rank unless given."""
     return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
-        lora_dropout=adapter.dropout, target_modules=targets, bias="none",
-    )  # fmt: skip
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        bias="none",
+    )
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Linear]]:

@@ -43,9 +43,13 @@ class Loss:
             logits = logits.mT
         weights = None if self.weights is None else self.weights.to(logits)
         return F.cross_entropy(
-            logits, labels, weights, ignore_index=IGNORED, reduction="sum",
+            logits,
+            labels,
+            weights,
+            ignore_index=IGNORED,
+            reduction="sum",
             label_smoothing=self.smoothing,
-        )  # fmt: skip
+        )
 
     def weight(self, labels: Tensor) -> float:
         """What ``total`` of these labels is divided by: rows or tokens, each at its weight."""

@@ -65,9 +65,17 @@ class Progress:
 
 
 COUNTERS = (
-    "step", "epoch", "batch", "rows", "halvings", "precision", "replays", "train_seconds",
-    "epoch_rows", "recent_rows",
-)  # fmt: skip
+    "step",
+    "epoch",
+    "batch",
+    "rows",
+    "halvings",
+    "precision",
+    "replays",
+    "train_seconds",
+    "epoch_rows",
+    "recent_rows",
+)
 TOTALS = ("epoch_total", "recent_total")
 
 

@@ -51,9 +51,12 @@ class Trackers:
 
 
 def start(
-    run: str, config: Mapping[str, Any], folder: Path, resumed_at: int | None = None,
+    run: str,
+    config: Mapping[str, Any],
+    folder: Path,
+    resumed_at: int | None = None,
     environment: Mapping[str, str] = os.environ,
-) -> Trackers:  # fmt: skip
+) -> Trackers:
     """Begin to track a run, or go on with one that had come to a step.
 
     TensorBoard's files go into ``folder``; `Services` says which services are used where.
@@ -149,9 +152,13 @@ class Tracked(ForwardingReporter):
 
 @contextmanager
 def tracked(
-    report: Reporter, run: str, spec: FinetuneSpec, *, resumed_at: int | None = None,
+    report: Reporter,
+    run: str,
+    spec: FinetuneSpec,
+    *,
+    resumed_at: int | None = None,
     keep: Keep | None = None,
-) -> Iterator[Tracked]:  # fmt: skip
+) -> Iterator[Tracked]:
     """Track a run by its name for as long as it lasts; its files go under the reporter's folder.
 
     ``resumed_at`` is the step an interrupted run of this name goes on from.

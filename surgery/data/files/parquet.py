@@ -18,8 +18,13 @@ from surgery.errors import Fault
 
 # What pyarrow raises on bytes it cannot read.
 _UNREADABLE = (
-    pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError,
-)  # fmt: skip
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+)
 _PROBE_SECONDS = 600
 
 

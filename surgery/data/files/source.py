@@ -17,8 +17,11 @@ Row = dict[str, object]
 FaultSink = Callable[[Fault], None]
 
 _FORMATS: dict[str, FileFormat] = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet",
-}  # fmt: skip
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+}
 
 
 @dataclass(frozen=True)

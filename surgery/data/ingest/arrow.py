@@ -21,9 +21,11 @@ from surgery.schemas.enums import Problem
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
 _TYPES: dict[Kind, Any] = {
-    "string": pa.string(), "strings": pa.list_(pa.string()),
-    "integer": pa.int64(), "number": pa.float64(),
-}  # fmt: skip
+    "string": pa.string(),
+    "strings": pa.list_(pa.string()),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+}
 _LABEL_TYPES: dict[Problem, Any] = {
     Problem.REGRESSION: pa.float64(),
     Problem.TOKEN_CLASSIFICATION: pa.list_(pa.int64()),

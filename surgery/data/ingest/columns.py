@@ -13,25 +13,64 @@ from surgery.schemas.enums import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
 _ANSWERS = (
-    "label", "labels", "target", "answer", "answerkey", "answer_key", "answer_idx", "answer_index",
-    "correct", "correct_answer", "correct_option", "cop", "gold",
-)  # fmt: skip
+    "label",
+    "labels",
+    "target",
+    "answer",
+    "answerkey",
+    "answer_key",
+    "answer_idx",
+    "answer_index",
+    "correct",
+    "correct_answer",
+    "correct_option",
+    "cop",
+    "gold",
+)
 TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
 TOKENS = ("tokens", "words")
 _IGNORED = {"idx", "id", "index"}
 _PAIRS = (
-    ("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"),
-    ("question", "passage"), ("question", "sentence"), ("question", "context"),
-    ("query", "passage"), ("query", "document"), ("text", "text_pair"), ("text1", "text2"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "passage"),
+    ("question", "sentence"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text", "text_pair"),
+    ("text1", "text2"),
     ("text_a", "text_b"),
-)  # fmt: skip
+)
 _TEXTS = (
-    "text", "sentence", "sentence1", "question", "premise", "review", "content", "document",
-    "body", "comment", "message", "tweet", "utterance", "query", "title",
-)  # fmt: skip
+    "text",
+    "sentence",
+    "sentence1",
+    "question",
+    "premise",
+    "review",
+    "content",
+    "document",
+    "body",
+    "comment",
+    "message",
+    "tweet",
+    "utterance",
+    "query",
+    "title",
+)
 _CONTEXTS = (
-    "premise", "context", "ctx", "passage", "article", "story", "text", "sent1", "sentence",
-)  # fmt: skip
+    "premise",
+    "context",
+    "ctx",
+    "passage",
+    "article",
+    "story",
+    "text",
+    "sent1",
+    "sentence",
+)
 _QUESTIONS = ("question", "query", "sent2", "stem", "goal")
 CHOICE_LISTS = ("choices", "options", "endings")
 _CHOICE = re.compile(

@@ -30,9 +30,28 @@ _IN_WORDS = 3  # examples that the sentence names
 MANY_NUMBERS = 20  # more whole numbers than that are seldom classes
 _FREQUENT = 1.5  # times the rows of the other class
 _WORD_MARKS = {
-    "-", "--", "–", "—", "?", "n/a", "#n/a", "na", "<na>", "nil", "null", "(null)", "<null>",
-    "none", "\\n", "missing", "undefined", "unlabeled", "unlabelled", "unannotated", "no label",
-}  # fmt: skip
+    "-",
+    "--",
+    "–",
+    "—",
+    "?",
+    "n/a",
+    "#n/a",
+    "na",
+    "<na>",
+    "nil",
+    "null",
+    "(null)",
+    "<null>",
+    "none",
+    "\\n",
+    "missing",
+    "undefined",
+    "unlabeled",
+    "unlabelled",
+    "unannotated",
+    "no label",
+}
 _TAG_MARKS = {"-", "_", "n/a", "null", "none", "\\n", "pad", "[pad]", "<pad>", "ignore"}
 _NEGATIVE_MARKS = {-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0}
 _POSITIVE_MARKS = {99.0, 255.0, 999.0, 9999.0}
@@ -323,8 +342,10 @@ def find(
 ) -> list[Finding]:
     """All findings; ``mask`` has one byte a row read, 1 for those of validation."""
     found = [
-        *_texts(survey, mask), *column_findings(report, survey), *label_findings(report, survey),
-    ]  # fmt: skip
+        *_texts(survey, mask),
+        *column_findings(report, survey),
+        *label_findings(report, survey),
+    ]
     if report.problem is Problem.CLASSIFICATION:
         found += _balance(report) + _mixed(survey)
     if report.problem in _NOUNS:
@@ -414,15 +435,26 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
                 yield place
 
     kinds: tuple[tuple[FindingCode, str, Callable[[str], bool], str | None], ...] = (
-        ("single_row_classes", f"one {noun} of train only",
-         lambda name: train[name] == 1, "train"),
-        ("unevaluated_labels", "in train but not in validation, so not evaluated",
-         lambda name: train[name] > 0 and not validation[name], None),
-        ("untrained_labels", f"a label of validation without a {noun} in train",
-         lambda name: validation[name] > 0 and not train[name], "validation"),
-        ("unused_labels", f"a label without a {noun} in train or validation",
-         lambda name: not train[name] and not validation[name], None),
-    )  # fmt: skip
+        ("single_row_classes", f"one {noun} of train only", lambda name: train[name] == 1, "train"),
+        (
+            "unevaluated_labels",
+            "in train but not in validation, so not evaluated",
+            lambda name: train[name] > 0 and not validation[name],
+            None,
+        ),
+        (
+            "untrained_labels",
+            f"a label of validation without a {noun} in train",
+            lambda name: validation[name] > 0 and not train[name],
+            "validation",
+        ),
+        (
+            "unused_labels",
+            f"a label without a {noun} in train or validation",
+            lambda name: not train[name] and not validation[name],
+            None,
+        ),
+    )
     findings = []
     for code, detail, holds, split in kinds:
         names = [name for name in report.labels if holds(name)]
@@ -448,14 +480,25 @@ def _first_of(survey: Survey, mask: bytes | bytearray, name: str, split: str) ->
 def _repeated(survey: Survey, repeats: Repeats) -> list[Finding]:
     counts = repeats.counts
     kinds: tuple[tuple[FindingCode, str, int, list[Pair]], ...] = (
-        ("repeated_texts", "rows of train that repeat an earlier row's text",
-         counts.within_train, repeats.within_train),
-        ("texts_in_both_splits",
-         "rows of validation whose text is in train too, so the metrics flatter",
-         counts.train_and_validation, repeats.across),
-        ("conflicting_labels", "texts with different labels, which no model can all get right",
-         counts.conflicting_labels, repeats.conflicting),
-    )  # fmt: skip
+        (
+            "repeated_texts",
+            "rows of train that repeat an earlier row's text",
+            counts.within_train,
+            repeats.within_train,
+        ),
+        (
+            "texts_in_both_splits",
+            "rows of validation whose text is in train too, so the metrics flatter",
+            counts.train_and_validation,
+            repeats.across,
+        ),
+        (
+            "conflicting_labels",
+            "texts with different labels, which no model can all get right",
+            counts.conflicting_labels,
+            repeats.conflicting,
+        ),
+    )
     found = [
         finding(code, f"{detail}: {count:,}", count, _pairs(survey, pairs))
         for code, detail, count, pairs in kinds

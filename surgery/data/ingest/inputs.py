@@ -304,9 +304,12 @@ class TokenInputs:
 
 
 def inputs_for(
-    problem: Problem | None, columns: Columns, first: tuple[str, int, Row],
-    questions: Mapping[str, str] | None = None, extras: tuple[tuple[str, Kind], ...] = (),
-) -> Inputs:  # fmt: skip
+    problem: Problem | None,
+    columns: Columns,
+    first: tuple[str, int, Row],
+    questions: Mapping[str, str] | None = None,
+    extras: tuple[tuple[str, Kind], ...] = (),
+) -> Inputs:
     """How to read the rows; ``first`` (file, row, values) says how many choices there are.
 
     Raises DatasetInvalid where the first row has no choices to go by.

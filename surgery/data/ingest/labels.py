@@ -208,10 +208,12 @@ class LabelColumn:
                 Fault(
                     f"the label is {shown(name)!r}, not a number; problem regression needs numbers"
                     + _as_number(name),
-                    file=file, row=row, column=column,
+                    file=file,
+                    row=row,
+                    column=column,
                 )
                 for file, row, name in self.not_numbers
-            ]  # fmt: skip
+            ]
         if len(self.seen) > MAX_CLASSES:
             regression = self.not_number_count == 0 and self.given is None
             advice = "did you mean problem regression?" if regression else "is it the label column?"
@@ -242,11 +244,13 @@ class LabelColumn:
             Fault(
                 f"the label {shown(names[code])!r} of {split} never occurs in train; "
                 "add rows of it to train, or correct it" + _instead(alike, names[code]),
-                file=file, row=row, column=column,
+                file=file,
+                row=row,
+                column=column,
             )
             for (split, code), (file, row) in self.first.items()
             if code not in trained
-        ]  # fmt: skip
+        ]
 
 
 @dataclass

@@ -67,9 +67,11 @@ def find_repeats(
     """
     side, keep = (np.frombuffer(mask, np.uint8) for mask in (validation, repeated))
     shares = _shares(int(np.count_nonzero(keep)))
-    within, across, conflict = _First("train_2", "train_1"), _First("held_1", "train_1"), _First(
-        "other", "first"
-    )  # fmt: skip
+    within, across, conflict = (
+        _First("train_2", "train_1"),
+        _First("held_1", "train_1"),
+        _First("other", "first"),
+    )
     for share in range(shares):
         rows = (
             _groups(own, at, side[at], label)
@@ -88,8 +90,10 @@ def find_repeats(
             train_and_validation=across.count,
             conflicting_labels=conflict.count,
         ),
-        within.pairs, across.pairs, conflict.pairs,
-    )  # fmt: skip
+        within.pairs,
+        across.pairs,
+        conflict.pairs,
+    )
 
 
 def repeated_values(
@@ -173,10 +177,17 @@ def _groups(hashes: Column, positions: Column, side: Column | int, label: Column
     held = np.broadcast_to(np.asarray(side, np.int32), count)
     at, none = positions.astype(np.int32), np.full(count, NONE, np.int32)
     return {
-        "high": hashes[:, 0], "low": hashes[:, 1], "train": 1 - held, "held": held, "first": at,
-        "label": np.broadcast_to(label, count), "other": none,
-        "train_1": np.where(held, none, at), "train_2": none, "held_1": np.where(held, at, none),
-    }  # fmt: skip
+        "high": hashes[:, 0],
+        "low": hashes[:, 1],
+        "train": 1 - held,
+        "held": held,
+        "first": at,
+        "label": np.broadcast_to(label, count),
+        "other": none,
+        "train_1": np.where(held, none, at),
+        "train_2": none,
+        "held_1": np.where(held, at, none),
+    }
 
 
 def _folded(rows: Iterable[Groups]) -> Groups:

@@ -98,9 +98,13 @@ class Table:
         """
         for part in self.parts:
             rows = read_rows(
-                part.path, part.file_format, limits=self.limits, name=part.name,
-                columns=self.format.raw if self.format else columns, on_fault=on_fault,
-            )  # fmt: skip
+                part.path,
+                part.file_format,
+                limits=self.limits,
+                name=part.name,
+                columns=self.format.raw if self.format else columns,
+                on_fault=on_fault,
+            )
             for number, row in rows:
                 for made in self._formatted(part.name, number, row, on_fault):
                     yield part.name, number, made

@@ -42,10 +42,12 @@ def multirc(row: Row) -> list[Row]:
     answer = f"{_text(row, 'question')} {_text(row, 'answer')}"
     return [
         {
-            "text": _text(row, "paragraph"), "text_pair": answer, "label": row.get("label"),
+            "text": _text(row, "paragraph"),
+            "text_pair": answer,
+            "label": row.get("label"),
             "group": _group(row, "paragraph", "question"),
         }
-    ]  # fmt: skip
+    ]
 
 
 def record(row: Row) -> list[Row]:
@@ -61,23 +63,27 @@ def record(row: Row) -> list[Row]:
     group = _group(row, "passage", "query")
     return [
         {
-            "text": passage, "text_pair": query.replace(_PLACEHOLDER, entity),
-            "label": int(entity in answers), "group": group,
+            "text": passage,
+            "text_pair": query.replace(_PLACEHOLDER, entity),
+            "label": int(entity in answers),
+            "group": group,
             "f1": max(answer_f1(entity, answer) for answer in answers),
             "exact_match": float(any(_plain(entity) == _plain(answer) for answer in answers)),
         }
         for entity in entities
-    ]  # fmt: skip
+    ]
 
 
 def axg(row: Row) -> list[Row]:
     """The premise; the hypothesis. Rows ``2 i`` and ``2 i + 1`` are a pair."""
     return [
         {
-            "text": _text(row, "premise"), "text_pair": _text(row, "hypothesis"),
-            "label": row.get("label"), "group": _index(row.get("idx"), "idx") // 2,
+            "text": _text(row, "premise"),
+            "text_pair": _text(row, "hypothesis"),
+            "label": row.get("label"),
+            "group": _index(row.get("idx"), "idx") // 2,
         }
-    ]  # fmt: skip
+    ]
 
 
 def answer_f1(given: str, gold: str) -> float:
@@ -163,18 +169,27 @@ FORMATS = {
     for made in (
         Format("wic", 1, ("word", "sentence1", "sentence2", "label"), wic),
         Format(
-            "wsc", 1,
+            "wsc",
+            1,
             ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label"),
-            wsc, pair=False,
+            wsc,
+            pair=False,
         ),
         Format(
-            "multirc", 1, ("paragraph", "question", "answer", "idx", "label"), multirc,
+            "multirc",
+            1,
+            ("paragraph", "question", "answer", "idx", "label"),
+            multirc,
             extras=_GROUP,
         ),
         Format(
-            "record", 1, ("passage", "query", "entities", "answers", "idx"), record,
-            extras=(*_GROUP, ("f1", "number"), ("exact_match", "number")), expands=True,
+            "record",
+            1,
+            ("passage", "query", "entities", "answers", "idx"),
+            record,
+            extras=(*_GROUP, ("f1", "number"), ("exact_match", "number")),
+            expands=True,
         ),
         Format("axg", 1, ("premise", "hypothesis", "idx", "label"), axg, extras=_GROUP),
     )
-}  # fmt: skip
+}

@@ -39,9 +39,12 @@ ARRAYS = ("ids", "types", "offsets", "labels", "whole")
 
 
 def encode_split(
-    data: TaskData, split: Split, tokenizer: Any, max_length: int,
+    data: TaskData,
+    split: Split,
+    tokenizer: Any,
+    max_length: int,
     rows: Sequence[int] | None = None,
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     """`encode` a split of a dataset, through its cache where it has one.
 
     A whole split is written there on first use and read back memory-mapped. Some rows are taken
@@ -61,9 +64,12 @@ def encode_split(
 
 
 def _encode_split(
-    data: TaskData, split: Split, tokenizer: Any, max_length: int,
+    data: TaskData,
+    split: Split,
+    tokenizer: Any,
+    max_length: int,
     rows: Sequence[int] | None,
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     table: Dataset = getattr(data, split)
     if data.tokens is None or data.fingerprint is None:
         return encode(table, tokenizer, max_length, rows)

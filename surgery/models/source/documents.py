@@ -52,34 +52,51 @@ def is_shape(value: Any) -> bool:
 
 # What configs of the supported encoders declare, and what their models read beside it.
 CONFIG_KEYS: dict[str, Check] = {
-    **_keys(between(1, MAX_SIZE), """
+    **_keys(
+        between(1, MAX_SIZE),
+        """
         attention_head_size conv_groups d_head d_inner d_model dim embedding_size
         global_attn_every_n_layers head_dim hidden_dim hidden_size intermediate_size
         local_attention max_position_embeddings n_head n_heads num_attention_heads
         num_random_blocks block_size pooler_hidden_size relative_attention_num_buckets
         tpu_short_seq_length vocab_size
-    """),
+    """,
+    ),
     # How often something is run: a forward pass takes as long as these say.
-    **_keys(between(1, MAX_RUNS), """
+    **_keys(
+        between(1, MAX_RUNS),
+        """
         inner_group_num n_layer n_layers num_hidden_groups num_hidden_layers
-    """),
-    **_keys(between(0, MAX_SIZE), """
+    """,
+    ),
+    **_keys(
+        between(0, MAX_SIZE),
+        """
         chunk_size_feed_forward conv_kernel_size mem_len num_decoder_layers reuse_len
         type_vocab_size
-    """),
-    **_keys(is_whole, """
+    """,
+    ),
+    **_keys(
+        is_whole,
+        """
         bos_token_id clamp_len cls_token_id end_n_top max_relative_positions pad_token_id
         position_buckets sep_token_id sparse_pred_ignore_index start_n_top
-    """),
-    **_keys(is_number, """
+    """,
+    ),
+    **_keys(
+        is_number,
+        """
         activation_dropout attention_dropout attention_probs_dropout_prob classifier_dropout
         classifier_dropout_prob cls_dropout dropout embedding_dropout global_rope_theta
         hidden_dropout hidden_dropout_prob initializer_cutoff_factor initializer_range
         initializer_std layer_norm_eps local_rope_theta mlp_dropout norm_eps partial_rotary_factor
         pooler_dropout qa_dropout rope_theta seq_classif_dropout summary_first_dropout
         summary_last_dropout
-    """),
-    **_keys(is_flag, """
+    """,
+    ),
+    **_keys(
+        is_flag,
+        """
         add_cross_attention attention_bias bi_data classifier_bias decoder_bias
         deterministic_flash_attn is_decoder is_encoder_decoder legacy mlp_bias norm_bias
         onnx_export output_attentions output_hidden_states pool_q_only position_biased_input
@@ -87,20 +104,24 @@ CONFIG_KEYS: dict[str, Check] = {
         sinusoidal_pos_embds sparse_prediction summary_proj_to_labels summary_use_proj talking_head
         tie_word_embeddings truncate_seq use_bias use_cache use_mems_eval use_mems_train
         use_tpu_fourier_optimizations
-    """),
-    **_keys(is_word, """
+    """,
+    ),
+    **_keys(
+        is_word,
+        """
         activation attention_type attn_type classifier_activation classifier_pooling conv_act
         ff_activation hidden_act hidden_activation model_type norm_rel_ebd pooler_hidden_act
         pooling_type position_embedding_type problem_type summary_activation summary_type
         transformers_version
-    """),
+    """,
+    ),
     **_keys(list_of(between(1, MAX_RUNS)), "block_repeats block_sizes"),
     **_keys(list_of(is_word), "architectures layer_types"),
     **_keys(is_shape, "rope_parameters rope_scaling"),
     "attention_window": any_of(is_whole, list_of(is_whole)),
     "eos_token_id": any_of(is_whole, list_of(is_whole)),
     "pos_att_type": any_of(is_word, list_of(is_word)),
-}  # fmt: skip
+}
 
 TOKEN_FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
@@ -116,29 +137,41 @@ def is_token(value: Any) -> bool:
 
 is_tokens = any_of(list_of(is_token), table_of(is_token))
 # More tokens may have names of their own, as in ``image_token``.
-SPECIAL_TOKEN_KEYS = _keys(is_token, """
+SPECIAL_TOKEN_KEYS = _keys(
+    is_token,
+    """
     bos_token eos_token unk_token sep_token pad_token cls_token mask_token
-""") | _keys(is_tokens, "additional_special_tokens extra_special_tokens")  # fmt: skip
+""",
+) | _keys(is_tokens, "additional_special_tokens extra_special_tokens")
 TOKENIZER_CONFIG_KEYS: dict[str, Check] = {
     **SPECIAL_TOKEN_KEYS,
     "added_tokens_decoder": table_of(is_token, str.isdecimal),
-    **_keys(is_flag, """
+    **_keys(
+        is_flag,
+        """
         add_bos_token add_eos_token add_prefix_space clean_text clean_up_tokenization_spaces
         do_basic_tokenize do_lower_case handle_chinese_chars keep_accents legacy lowercase
         remove_space split_by_punct split_special_tokens strip_accents tokenize_chinese_chars
         trim_offsets
-    """),
+    """,
+    ),
     **_keys(is_number, "model_max_length max_length max_len stride"),
-    **_keys(is_whole, """
+    **_keys(
+        is_whole,
+        """
         pad_to_multiple_of pad_token_id pad_token_type_id pad_token_segment_id unk_id
-    """),
-    **_keys(is_word, """
+    """,
+    ),
+    **_keys(
+        is_word,
+        """
         backend errors padding_side tokenizer_class truncation_side truncation_strategy vocab_type
-    """),
+    """,
+    ),
     "wordpieces_prefix": is_text,
     "model_input_names": list_of(is_word),
     "never_split": list_of(is_text),
-}  # fmt: skip
+}
 
 
 def _is_piece(entry: Any) -> bool:
@@ -147,9 +180,16 @@ def _is_piece(entry: Any) -> bool:
 
 
 TOKENIZER_KEYS = (
-    "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer",
-    "post_processor", "decoder", "model",
-)  # fmt: skip
+    "version",
+    "truncation",
+    "padding",
+    "added_tokens",
+    "normalizer",
+    "pre_tokenizer",
+    "post_processor",
+    "decoder",
+    "model",
+)
 # Not its dropout of merges, by which a text would have other tokens each time.
 TOKENIZER_MODEL_KEYS: dict[str, Check] = {
     **_keys(is_flag, "fuse_unk byte_fallback ignore_merges"),

@@ -46,8 +46,13 @@ OTHER_FILES = {
     "sentencepiece.bpe.model": 32_000_000,
 }
 VOCABULARIES = {
-    TOKENIZER, "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
-}  # fmt: skip
+    TOKENIZER,
+    "vocab.txt",
+    "vocab.json",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+}
 # Tokenizer classes of transformers that the tokenizers library runs, without the suffix Fast.
 TOKENIZER_CLASSES = frozenset(
     [

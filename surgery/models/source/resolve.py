@@ -172,9 +172,13 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     def fetched(file: str) -> Path:
         with hub_errors(MODEL, name, revision):
             path = hf_hub_download(
-                name, file, revision=info.sha, token=sources.token, endpoint=sources.endpoint,
+                name,
+                file,
+                revision=info.sha,
+                token=sources.token,
+                endpoint=sources.endpoint,
                 cache_dir=sources.cache / "hub",
-            )  # fmt: skip
+            )
         return Path(os.path.realpath(path))  # the cache is our own, and made of links
 
     files = tuple(sorted(sizes))

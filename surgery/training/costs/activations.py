@@ -9,9 +9,14 @@ from surgery.models.shape import EncoderShape
 # Activation function → how many tensors of the intermediate width its backward pass needs. Those
 # written out in Python keep one for each of their operations.
 FUNCTIONS = {
-    "gelu": 1, "relu": 1, "silu": 1, "gelu_pytorch_tanh": 1, "quick_gelu": 2, "gelu_new": 4,
+    "gelu": 1,
+    "relu": 1,
+    "silu": 1,
+    "gelu_pytorch_tanh": 1,
+    "quick_gelu": 2,
+    "gelu_new": 4,
     "gelu_fast": 7,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,10 @@ ROUNDED = 5e-2  # the same where states or products are rounded to fewer bits th
 Context = Callable[[], AbstractContextManager[Any]]
 Mode = Literal["memory", "disk", "recompute", "none"]
 PLACES: dict[str, tuple[Place, ...]] = {
-    "auto": ("memory", "disk"), "memory": ("memory",), "disk": ("disk",),
-}  # fmt: skip
+    "auto": ("memory", "disk"),
+    "memory": ("memory",),
+    "disk": ("disk",),
+}
 TRACED_ROWS = 3
 CHECKED_ROWS = 4
 
@@ -110,9 +112,13 @@ class Prefix:
     """The frozen prefix of a run's model. What became of it is in ``report``."""
 
     def __init__(
-        self, loaded: LoadedModel, cut: Cut, report: PrefixReport,
-        stand_ins: StandIns | None = None, states: Mapping[str, States] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        loaded: LoadedModel,
+        cut: Cut,
+        report: PrefixReport,
+        stand_ins: StandIns | None = None,
+        states: Mapping[str, States] | None = None,
+    ) -> None:
         self.report = report
         self._model, self._cut = loaded.model, cut
         self._stand_ins, self._states = stand_ins, dict(states or {})
