@@ -1,4 +1,4 @@
-"""A row of the project's own making for every preset, in the shape of the benchmark's raw rows."""
+"""An invented row for every preset, in the shape of the benchmark's raw rows."""
 
 from __future__ import annotations
 
@@ -118,19 +118,16 @@ def raw_example(task: Task) -> Row:
 
 
 def read_example(task: Task) -> list[Row]:
-    """What is stored of the example, read as any row is; several rows where one becomes several."""
-    made = [raw_example(task)] if task.format is None else task.format.rows(raw_example(task))
-    inputs = inputs_for(
-        task.problem,
-        task.format.columns if task.format else task.columns,
-        ("example", 1, made[0]),
-        dict(task.questions),
-        task.format.extras if task.format else (),
-    )
-    found = []
-    for row in made:
+    """The example as ingesting stores it: one row, or several if its format expands a raw row."""
+    form = task.format
+    raw = [raw_example(task)] if form is None else form.rows(raw_example(task))
+    columns, extras = (task.columns, ()) if form is None else (form.columns, form.extras)
+    first = ("example", 1, raw[0])
+    inputs = inputs_for(task.problem, columns, first, dict(task.questions), extras)
+    stored = []
+    for row in raw:
         content = inputs.read(row)
         names = [name for name, _ in inputs.fields]
         cells = dict(zip(names, (*content.cells, *content.extras), strict=True))
-        found.append({**cells, "label": inputs.label(row, content)})
-    return found
+        stored.append({**cells, "label": inputs.label(row, content)})
+    return stored

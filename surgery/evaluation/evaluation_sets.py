@@ -12,7 +12,7 @@ from dataclasses import replace
 from surgery.data.files.source import format_of
 from surgery.data.ingest.table import Part, Table
 from surgery.data.presets.tasks import TASKS
-from surgery.data.references import DatasetSource, resolve_measured
+from surgery.data.references import DatasetSource, resolve_evaluation
 from surgery.errors import DatasetInvalid, Fault, SurgeryError
 from surgery.io.sources import Sources
 from surgery.schemas.enums import Problem
@@ -41,7 +41,7 @@ def find_evaluation_sets(
                 raise DatasetInvalid(f"{name} is the dataset itself, which is measured anyway")
             if name in names[:place]:
                 raise DatasetInvalid(f"{name} is named twice; leave one out")
-            source = resolve_measured(name, sources)
+            source = resolve_evaluation(name, sources)
             check_fit(source, problem, labels)
             _check_labelled(source)
             found.append(source)

@@ -1,7 +1,4 @@
-"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them.
-
-Importing this module imports neither torch nor datasets.
-"""
+"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from surgery.data.presets.formats import FORMATS
-from surgery.data.rows import Format
+from surgery.data.rows import RowFormat
 from surgery.schemas.dataset import Columns
 from surgery.schemas.enums import Problem
 
@@ -24,11 +21,11 @@ class Task:
 
     ``labels`` are the official names in index order, empty for regression and multiple choice.
     ``metrics`` are the official ones; the first decides which checkpoint is best. ``questions``
-    pairs each value of a multiple choice's question column with the question it stands for.
-    ``sizes`` are rows of the official splits as published. With a ``format``, what a model reads
-    is built of several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A task
-    with ``train_on`` has no train split: it tests models trained on that other task. Of a task that
-    is ``hidden`` the Hub's copy has no labels.
+    pairs each value of the question column of a multiple-choice task with the question it stands
+    for. ``sizes`` are the published row counts of the official splits. With a ``format``, a model's
+    input is built from several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A
+    task with ``train_on`` has no train split: it tests models trained on that other task. If a task
+    is ``hidden``, the Hub's copy has no labels.
     """
 
     name: str
@@ -46,13 +43,13 @@ class Task:
     choices: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
-    format: Format | None = None
+    format: RowFormat | None = None
     train_on: str | None = None
     hidden: bool = False
 
     @property
     def columns(self) -> Columns:
-        """Which column plays which part."""
+        """Which column holds the text, the choices and the label."""
         return Columns(
             text=self.text,
             text_pair=self.text_pair,
@@ -70,7 +67,8 @@ _MNLI = ("entailment", "neutral", "contradiction")
 _TRUTH = ("False", "True")
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
-# As the benchmark's own baselines ask, in the words of the original task (Roemmele et al., 2011).
+# The questions of the benchmark's baselines, in the words of the original task (Roemmele et al.,
+# 2011).
 _COPA_QUESTIONS = (
     ("cause", "What was the CAUSE of this?"),
     ("effect", "What happened as a RESULT?"),
@@ -323,19 +321,19 @@ TASKS: dict[str, Task] = {task.name: task for task in _GLUE + _SUPER_GLUE}
 
 
 def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of a user's own data; the first is the primary one."""
+    """The metrics for a dataset that is no preset; the first is the primary one."""
     if problem is Problem.REGRESSION:
         return ("pearson", "spearman")
     if problem is Problem.MULTIPLE_CHOICE:
         return ("accuracy",)
     if problem is Problem.TOKEN_CLASSIFICATION:
         return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
-    # Which of two classes is meant is not known; f1 is of the second.
+    # It is not known which of two classes is the positive one; f1 takes the second.
     return ("accuracy", "f1", "macro_f1") if len(labels) <= 2 else ("accuracy", "macro_f1")
 
 
 def marks_entities(tags: Sequence[str]) -> bool:
-    """Whether the tags are of the IOB family: ``O``, and ``B-`` and ``I-`` with a type."""
+    """Whether tags follow the IOB scheme: ``O``, and ``B-`` and ``I-`` with a type."""
     return any(tag != "O" for tag in tags) and all(
         tag == "O" or (tag[:2] in {"B-", "I-"} and len(tag) > 2) for tag in tags
     )
