@@ -23,7 +23,7 @@ from surgery.models.shape import (
     EncoderShape,
     encoder_shape,
     has_pooler,
-    head_parameters,
+    head_size,
     reads_first_token,
     total_parameters,
 )
@@ -214,7 +214,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         info=info,
         shape=shape,
         tensors=_of_encoder(encoder_sizes(subject.sizes, prefix), shape, problem),
-        head=None if outputs is None else head_parameters(shape, problem, outputs),
+        head=None if outputs is None else head_size(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
         data=Data(
             rows.get("train"),

@@ -27,7 +27,7 @@ from surgery.data.tokens.tokenize import encode
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
 from surgery.models.loading import load_model
-from surgery.models.shape import encoder_shape, head_parameters, total_parameters
+from surgery.models.shape import encoder_shape, head_size, total_parameters
 from surgery.models.source.resolve import ModelSource, inspect_model, local_model, tensor_sizes
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
@@ -87,7 +87,7 @@ def estimate(
     outputs = len(LABELS)
     trained = Trained(
         {index: shape.blocks[index] for index in layers},
-        head_parameters(shape, Problem.CLASSIFICATION, outputs) or 0,
+        head_size(shape, Problem.CLASSIFICATION, outputs) or 0,
     )
     train, validation = splits
     longest = int(train.lengths.max())

@@ -23,7 +23,7 @@ from surgery.checkpoints.record import CheckpointRecord
 from surgery.data.tokens.dataset import TaskData
 from surgery.errors import CheckpointMismatch, Fault
 from surgery.io.folders import check_intact, complete_folder
-from surgery.models.loading import HEADS, LoadedModel, head_class
+from surgery.models.loading import HEAD_CLASSES, LoadedModel, head_class
 from surgery.models.source.folder import WEIGHTS_FILE, weights_among
 from surgery.models.trainable import merged_state, unadapted_state
 from surgery.schemas.enums import Problem
@@ -140,7 +140,7 @@ def _check_head(model: nn.Module, folder: Path) -> None:
     """The heads of two problems may have tensors of the same names and shapes."""
     config = _read_config(folder)
     kind = head_class(config, Problem(read_record(folder)["problem"]))
-    heads: set[Any] = {m[type(config)] for m in HEADS.values() if type(config) in m}
+    heads: set[Any] = {m[type(config)] for m in HEAD_CLASSES.values() if type(config) in m}
     if type(model) in heads - {kind}:
         raise CheckpointMismatch(
             f"the delta is of a {kind.__name__}, the model is a {type(model).__name__}"

@@ -23,10 +23,10 @@ from surgery.evaluation.evaluate import evaluate_also, measured
 from surgery.evaluation.evaluation_sets import reported
 from surgery.io.reporter import Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
-from surgery.models.distributed import Share, first_says, present_share
+from surgery.models.distributed import Share, from_first, present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel
-from surgery.models.memory import peak_bytes, reset_peak, settle
+from surgery.models.memory import peak_bytes, reset_peak, synchronize
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
@@ -176,7 +176,7 @@ def _train(
             progress.halvings = stepper.halvings
             logs = progress.step % LOG_EVERY == 0
             if logs:
-                settle(run.device)
+                synchronize(run.device)
             progress.train_seconds += time.perf_counter() - began
             if logs:
                 _log(run, moving, progress)
@@ -275,7 +275,7 @@ def _asked(run: Setup, progress: Progress, saved_at: float) -> int:
         run.report.step(progress.step, run.steps, "steps")
     except Stopped as stop:
         asked = DRAIN if stop.resumable else CANCEL
-    return first_says(asked, run.share)
+    return from_first(asked, run.share)
 
 
 def _save(run: Setup, moving: Moving, progress: Progress) -> float:

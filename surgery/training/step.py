@@ -17,8 +17,8 @@ from surgery.errors import OutOfMemory
 from surgery.evaluation.evaluate import Replay, run_whole
 from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs
-from surgery.models.distributed import Share, add_up
-from surgery.models.memory import in_use
+from surgery.models.distributed import Share, all_reduce
+from surgery.models.memory import memory_in_use
 from surgery.models.numerics import Numerics
 from surgery.schemas.training import TrainingSpec
 from surgery.training.optimizer import Loss
@@ -106,7 +106,7 @@ class Stepper:
             set_random_state(began, self.device)  # the same dropout as far as batches allow
         self._move()
         if self._share.world > 1:
-            total = add_up(total.cpu(), self._share)
+            total = all_reduce(total.cpu(), self._share)
         return total / weight
 
     def _gradients(self, batches: Sequence[Rows], weight: float) -> Tensor:
@@ -153,7 +153,7 @@ class Stepper:
             torch.cuda.empty_cache()
 
     def _advice(self, size: int) -> str:
-        used = in_use(self.device)
+        used = memory_in_use(self.device)
         length = int(self._encoded.lengths.max())
         smaller = (
             f"try batch_size {size // 2} with gradient_accumulation_steps "

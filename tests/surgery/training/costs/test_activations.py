@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from surgery.models.blocks import find_blocks, model_inputs
-from surgery.models.loading import HEADS
+from surgery.models.loading import HEAD_CLASSES
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
 from surgery.training.costs.activations import KEPT, kept_by_block
@@ -40,7 +40,7 @@ def build(kind: str, more: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     given.pop("local_attention", None)  # ModernBERT's window would be shorter than the rows
     config = AutoConfig.for_model(kind.split(maxsplit=1)[0], **{**given, **more}, num_labels=2)
     torch.manual_seed(0)
-    model = HEADS[Problem.CLASSIFICATION][type(config)](config).float().train()
+    model = HEAD_CLASSES[Problem.CLASSIFICATION][type(config)](config).float().train()
     return model, {**config.to_dict(), "model_type": kind.split(maxsplit=1)[0]}
 
 

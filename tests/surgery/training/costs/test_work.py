@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from surgery.models.blocks import find_blocks
-from surgery.models.loading import HEADS
+from surgery.models.loading import HEAD_CLASSES
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
 from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work
@@ -27,7 +27,7 @@ LENGTH = RowLength(TOKENS, TOKENS**2)
 def build(kind: str = "bert") -> tuple[nn.Module, EncoderShape]:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **SIZES)
-    model = HEADS[Problem.CLASSIFICATION][type(config)](config).train()
+    model = HEAD_CLASSES[Problem.CLASSIFICATION][type(config)](config).train()
     blocks = [block.parameters for block in find_blocks(model)]
     shape = EncoderShape(
         {"model_type": kind, **SIZES}, tuple(blocks), sum(blocks), 0, 0, 4 // len(blocks)
