@@ -41,7 +41,7 @@ from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import total_steps
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
-from surgery.training.costs.flops import RowLength, Trained
+from surgery.training.costs.flops import RowLength, TrainedSizes
 
 Json = dict[str, Any]
 NEWEST = 50  # finished fine-tunes that are looked at
@@ -173,7 +173,7 @@ class Asked:
     rate: float | None
 
     def row(
-        self, trained: Trained | None, policy: str, k: int | None, position: Position
+        self, trained: TrainedSizes | None, policy: str, k: int | None, position: Position
     ) -> EstimateRow:
         """What one fine-tune would take."""
         training, data = self.spec.training, self.data
@@ -318,5 +318,5 @@ def _row(
             blocks[part.index] += part.parameters
         included = set(selection.include)
         beside = asked.head + sum(asked.info.groups[part] for part in included)
-        trained = Trained(dict(blocks), beside, below="embeddings" in included)
+        trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)
     return asked.row(trained, selection.policy, len(chosen), position)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from surgery.data.files.source import format_of
-from surgery.data.ingest.table import Part, Table
+from surgery.data.ingest.table import SplitFile, Table
 from surgery.data.presets.tasks import TASKS
 from surgery.data.references import DatasetSource, resolve_evaluation
 from surgery.errors import DatasetInvalid, Fault, SurgeryError
@@ -106,7 +106,7 @@ def _check_labelled(source: DatasetSource) -> None:
         hidden = TASKS[source.id].hidden
     else:
         path = source.files["validation"]
-        table = Table((Part(path, format_of(path.name), path.name),))
+        table = Table((SplitFile(path, format_of(path.name), path.name),))
         hidden = str(table.first()[-1].get(str(source.reference.columns.label))).strip() == "-1"
     if hidden:
         reference = source.reference

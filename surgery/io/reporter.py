@@ -22,7 +22,7 @@ class CheckpointSummary:
 
     epoch: float
     step: int
-    form: str  # one of `checkpoints.card.Form`
+    form: str  # one of `checkpoints.card.CheckpointForm`
     metrics: Mapping[str, float | None]
     is_best: bool
 

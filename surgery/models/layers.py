@@ -42,119 +42,74 @@ FUSED = {
     "nomic_bert": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn.Wqkv"),
 }
 
+
+def _inside(module: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{name}" for name in names)
+
+
 # The beginning of an attention tensor's name inside its block. FNet has Fourier transforms in the
 # place of attention; sa_ is DistilBERT's norm of attention.
 ATTENTION = r"(?i:sa_|[^.]*(?:att|fourier))"
 SUBLAYERS = ("attention", "feed_forward")
 _OUTPUT = (
-    "attention.output.dense",
-    "attention.output.LayerNorm",
+    *_inside("attention.output", "dense", "LayerNorm"),
     "intermediate.dense",
-    "output.dense",
-    "output.LayerNorm",
+    *_inside("output", "dense", "LayerNorm"),
 )
 # The order in which a block's class defines its tensors. A file of weights does not tell it, since
 # it holds them in alphabetical order.
 _ORDERS: tuple[tuple[str, ...], ...] = (
     (  # BERT, RoBERTa, ELECTRA, BigBird, Longformer, FNet
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.self.query_global",
-        "attention.self.key_global",
-        "attention.self.value_global",
+        *_inside("attention.self", "query", "key", "value"),
+        *_inside("attention.self", "query_global", "key_global", "value_global"),
         "fourier.output.LayerNorm",
         *_OUTPUT,
     ),
     (  # DistilBERT
-        "attention.q_lin",
-        "attention.k_lin",
-        "attention.v_lin",
-        "attention.out_lin",
+        *_inside("attention", "q_lin", "k_lin", "v_lin", "out_lin"),
         "sa_layer_norm",
-        "ffn.lin1",
-        "ffn.lin2",
+        *_inside("ffn", "lin1", "lin2"),
         "output_layer_norm",
     ),
     (  # MPNet
-        "attention.attn.q",
-        "attention.attn.k",
-        "attention.attn.v",
-        "attention.attn.o",
+        *_inside("attention.attn", "q", "k", "v", "o"),
         "attention.LayerNorm",
         "intermediate.dense",
-        "output.dense",
-        "output.LayerNorm",
+        *_inside("output", "dense", "LayerNorm"),
     ),
     (  # DeBERTa: a module's own tensors come before those of its children
-        "attention.self.q_bias",
-        "attention.self.v_bias",
-        "attention.self.in_proj",
-        "attention.self.head_logits_proj",
-        "attention.self.head_weights_proj",
-        "attention.self.pos_proj",
-        "attention.self.pos_q_proj",
+        *_inside("attention.self", "q_bias", "v_bias", "in_proj"),
+        *_inside("attention.self", "head_logits_proj", "head_weights_proj"),
+        *_inside("attention.self", "pos_proj", "pos_q_proj"),
         *_OUTPUT,
     ),
     (  # DeBERTa-v2 and v3
-        "attention.self.query_proj",
-        "attention.self.key_proj",
-        "attention.self.value_proj",
-        "attention.self.pos_key_proj",
-        "attention.self.pos_query_proj",
+        *_inside("attention.self", "query_proj", "key_proj", "value_proj"),
+        *_inside("attention.self", "pos_key_proj", "pos_query_proj"),
         *_OUTPUT,
     ),
     ("attn_norm", "attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo"),  # ModernBERT
     (  # ALBERT
         "full_layer_layer_norm",
-        "attention.query",
-        "attention.key",
-        "attention.value",
-        "attention.dense",
-        "attention.LayerNorm",
+        *_inside("attention", "query", "key", "value", "dense", "LayerNorm"),
         "ffn",
         "ffn_output",
     ),
     (  # Nomic BERT
         "post_attention_layernorm",
-        "mlp.gate_proj",
-        "mlp.up_proj",
-        "mlp.down_proj",
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.o_proj",
+        *_inside("mlp", "gate_proj", "up_proj", "down_proj"),
+        *_inside("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),
         "post_mlp_layernorm",
     ),
     (  # XLNet
-        "rel_attn.q",
-        "rel_attn.k",
-        "rel_attn.v",
-        "rel_attn.o",
-        "rel_attn.r",
-        "rel_attn.r_r_bias",
-        "rel_attn.r_s_bias",
-        "rel_attn.r_w_bias",
-        "rel_attn.seg_embed",
-        "rel_attn.layer_norm",
-        "ff.layer_norm",
-        "ff.layer_1",
-        "ff.layer_2",
+        *_inside("rel_attn", "q", "k", "v", "o", "r", "r_r_bias", "r_s_bias", "r_w_bias"),
+        *_inside("rel_attn", "seg_embed", "layer_norm"),
+        *_inside("ff", "layer_norm", "layer_1", "layer_2"),
     ),
     (  # Funnel
-        "attention.r_w_bias",
-        "attention.r_r_bias",
-        "attention.r_kernel",
-        "attention.r_s_bias",
-        "attention.seg_embed",
-        "attention.q_head",
-        "attention.k_head",
-        "attention.v_head",
-        "attention.post_proj",
-        "attention.layer_norm",
-        "ffn.linear_1",
-        "ffn.linear_2",
-        "ffn.layer_norm",
+        *_inside("attention", "r_w_bias", "r_r_bias", "r_kernel", "r_s_bias", "seg_embed"),
+        *_inside("attention", "q_head", "k_head", "v_head", "post_proj", "layer_norm"),
+        *_inside("ffn", "linear_1", "linear_2", "layer_norm"),
     ),
 )
 _PLACES = [{name: place for place, name in enumerate(order)} for order in _ORDERS]

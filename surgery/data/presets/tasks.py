@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from surgery.data.presets.formats import FORMATS
 from surgery.data.rows import RowFormat
 from surgery.schemas.dataset import Columns
 from surgery.schemas.enums import Problem
 
-GLUE = "nyu-mll/glue"
-SUPER_GLUE = "aps/super_glue"
+_HUBS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
 
 
@@ -58,6 +58,20 @@ class Task:
         )
 
 
+def _task(
+    name: str,
+    title: str,
+    texts: tuple[str, str | None],
+    labels: tuple[str, ...],
+    metrics: tuple[str, ...],
+    **more: Any,
+) -> Task:
+    """A task whose config on the Hub is the last part of its name, unless ``more`` has another."""
+    benchmark, _, short = name.partition("/")
+    config = more.pop("config", short)
+    return Task(name, title, _HUBS[benchmark], config, *texts, labels, metrics, **more)
+
+
 def _sizes(train: int, validation: int) -> dict[str, int]:
     return {"train": train, "validation": validation}
 
@@ -75,119 +89,94 @@ _COPA_QUESTIONS = (
 )
 
 _GLUE = (
-    Task(
+    _task(
         "glue/cola",
         "Corpus of Linguistic Acceptability",
-        GLUE,
-        "cola",
-        "sentence",
-        None,
+        ("sentence", None),
         ("unacceptable", "acceptable"),
         ("matthews_correlation",),
         sizes=_sizes(8_551, 1_043),
     ),
-    Task(
+    _task(
         "glue/sst2",
         "Stanford Sentiment Treebank",
-        GLUE,
-        "sst2",
-        "sentence",
-        None,
+        ("sentence", None),
         ("negative", "positive"),
         ("accuracy",),
         sizes=_sizes(67_349, 872),
     ),
-    Task(
+    _task(
         "glue/mrpc",
         "Microsoft Research Paraphrase Corpus",
-        GLUE,
-        "mrpc",
-        *_PAIR,
+        _PAIR,
         ("not_equivalent", "equivalent"),
         ("accuracy", "f1"),
         sizes=_sizes(3_668, 408),
     ),
-    Task(
+    _task(
         "glue/qqp",
         "Quora Question Pairs",
-        GLUE,
-        "qqp",
-        "question1",
-        "question2",
+        ("question1", "question2"),
         ("not_duplicate", "duplicate"),
         ("accuracy", "f1"),
         sizes=_sizes(363_846, 40_430),
     ),
-    Task(
+    _task(
         "glue/stsb",
         "Semantic Textual Similarity Benchmark",
-        GLUE,
-        "stsb",
-        *_PAIR,
+        _PAIR,
         (),
         ("pearson", "spearman"),
         problem=Problem.REGRESSION,
         sizes=_sizes(5_749, 1_500),
     ),
-    Task(
+    _task(
         "glue/mnli",
         "Multi-Genre Natural Language Inference, matched",
-        GLUE,
-        "mnli",
-        *_NLI,
+        _NLI,
         _MNLI,
         ("accuracy",),
         validation="validation_matched",
         sizes=_sizes(392_702, 9_815),
     ),
-    Task(
+    _task(
         "glue/mnli_mismatched",
         "Multi-Genre Natural Language Inference, mismatched",
-        GLUE,
-        "mnli",
-        *_NLI,
+        _NLI,
         _MNLI,
         ("accuracy",),
         validation="validation_mismatched",
         sizes=_sizes(392_702, 9_832),
+        config="mnli",
     ),
-    Task(
+    _task(
         "glue/qnli",
         "Question Natural Language Inference",
-        GLUE,
-        "qnli",
-        "question",
-        "sentence",
+        ("question", "sentence"),
         _ENTAILMENT,
         ("accuracy",),
         sizes=_sizes(104_743, 5_463),
     ),
-    Task(
+    _task(
         "glue/rte",
         "Recognizing Textual Entailment",
-        GLUE,
-        "rte",
-        *_PAIR,
+        _PAIR,
         _ENTAILMENT,
         ("accuracy",),
         sizes=_sizes(2_490, 277),
     ),
-    Task(
+    _task(
         "glue/wnli",
         "Winograd Natural Language Inference",
-        GLUE,
-        "wnli",
-        *_PAIR,
+        _PAIR,
         ("not_entailment", "entailment"),
         ("accuracy",),
         sizes=_sizes(635, 71),
     ),
-    Task(
+    _task(
         "glue/ax",
         "GLUE diagnostics",
-        GLUE,
-        "ax",
-        *_NLI,
+        _NLI,
         _MNLI,
         ("matthews_correlation",),
         validation="test",
@@ -197,34 +186,26 @@ _GLUE = (
     ),
 )
 _SUPER_GLUE = (
-    Task(
+    _task(
         "super_glue/boolq",
         "Boolean Questions",
-        SUPER_GLUE,
-        "boolq",
-        "question",
-        "passage",
+        ("question", "passage"),
         _TRUTH,
         ("accuracy",),
         sizes=_sizes(9_427, 3_270),
     ),
-    Task(
+    _task(
         "super_glue/cb",
         "CommitmentBank",
-        SUPER_GLUE,
-        "cb",
-        *_NLI,
+        _NLI,
         ("entailment", "contradiction", "neutral"),
         ("accuracy", "macro_f1"),
         sizes=_sizes(250, 56),
     ),
-    Task(
+    _task(
         "super_glue/copa",
         "Choice of Plausible Alternatives",
-        SUPER_GLUE,
-        "copa",
-        "premise",
-        "question",
+        ("premise", "question"),
         (),
         ("accuracy",),
         problem=Problem.MULTIPLE_CHOICE,
@@ -232,82 +213,65 @@ _SUPER_GLUE = (
         questions=_COPA_QUESTIONS,
         sizes=_sizes(400, 100),
     ),
-    Task(
+    _task(
         "super_glue/rte",
         "Recognizing Textual Entailment",
-        SUPER_GLUE,
-        "rte",
-        *_NLI,
+        _NLI,
         _ENTAILMENT,
         ("accuracy",),
         sizes=_sizes(2_490, 277),
     ),
-    Task(
+    _task(
         "super_glue/wic",
         "Words in Context",
-        SUPER_GLUE,
-        "wic",
-        *_PAIR,
+        _PAIR,
         _TRUTH,
         ("accuracy",),
         sizes=_sizes(5_428, 638),
         format=FORMATS["wic"],
     ),
-    Task(
+    _task(
         "super_glue/wsc",
         "Winograd Schema Challenge",
-        SUPER_GLUE,
-        "wsc",
-        "text",
-        None,
+        ("text", None),
         _TRUTH,
         ("accuracy",),
         sizes=_sizes(554, 104),
         format=FORMATS["wsc"],
     ),
-    Task(
+    _task(
         "super_glue/multirc",
         "Multi-Sentence Reading Comprehension",
-        SUPER_GLUE,
-        "multirc",
-        "paragraph",
-        "question",
+        ("paragraph", "question"),
         _TRUTH,
         ("f1a", "exact_match"),
         sizes=_sizes(27_243, 4_848),
         format=FORMATS["multirc"],
     ),
-    Task(
+    _task(
         "super_glue/record",
         "Reading Comprehension with Commonsense Reasoning",
-        SUPER_GLUE,
-        "record",
-        "passage",
-        "query",
+        ("passage", "query"),
         _TRUTH,
         ("f1", "exact_match"),
         label="answers",
         sizes=_sizes(100_730, 10_000),
         format=FORMATS["record"],
     ),
-    Task(
+    _task(
         "super_glue/axb",
         "Broadcoverage Diagnostics",
-        SUPER_GLUE,
-        "axb",
-        *_PAIR,
+        _PAIR,
         _ENTAILMENT,
         ("matthews_correlation",),
         validation="test",
         sizes={"test": 1_104},
         train_on="super_glue/rte",
     ),
-    Task(
+    _task(
         "super_glue/axg",
         "Winogender Schema Diagnostics",
-        SUPER_GLUE,
-        "axg",
-        *_NLI,
+        _NLI,
         _ENTAILMENT,
         ("accuracy", "gender_parity"),
         validation="test",

@@ -32,15 +32,15 @@ from surgery.io.digests import file_digest, json_digest
 from surgery.io.folders import complete_folder, first_wins, put_away, read_manifest
 
 log = logging.getLogger("surgeon.tokens")
-Split = Literal["train", "validation"]
-FORMAT = 1  # version of the folder, and of how rows become tokens
+SplitName = Literal["train", "validation"]
+TOKENS_FORMAT = 1  # version of the folder, and of how rows become tokens
 ATTEMPTS = 3  # at reading a folder, which other processes may replace or remove
 ARRAYS = ("ids", "types", "offsets", "labels", "whole")
 
 
 def encode_split(
     data: TaskData,
-    split: Split,
+    split: SplitName,
     tokenizer: Any,
     max_length: int,
     rows: Sequence[int] | None = None,
@@ -65,7 +65,7 @@ def encode_split(
 
 def _encode_split(
     data: TaskData,
-    split: Split,
+    split: SplitName,
     tokenizer: Any,
     max_length: int,
     rows: Sequence[int] | None,
@@ -86,9 +86,9 @@ def _encode_split(
     raise OSError(f"the tokens in {folder} are damaged as soon as written; check that disk")
 
 
-def token_key(fingerprint: str, split: Split, tokenizer: Any, max_length: int) -> str:
+def token_key(fingerprint: str, split: SplitName, tokenizer: Any, max_length: int) -> str:
     """The folder's name, which differs between datasets, splits, tokenizers and lengths."""
-    parts = [FORMAT, fingerprint, split, tokenizer_fingerprint(tokenizer), max_length]
+    parts = [TOKENS_FORMAT, fingerprint, split, tokenizer_fingerprint(tokenizer), max_length]
     return json_digest(parts)
 
 
