@@ -91,8 +91,8 @@ def download(
 def _refuse_code(hub: str, sizes: Mapping[str, int]) -> None:
     if f"{hub.rpartition('/')[2]}.py" in sizes:
         raise DatasetInvalid(
-            f"the dataset {hub} is loaded by its own script, and this service runs no code of a "
-            "dataset; name a copy of it in Parquet, or upload its files"
+            f"the dataset {hub} is loaded by its own script, and no code of a dataset is run; name "
+            "a copy of it in Parquet, or upload its files"
         )
 
 

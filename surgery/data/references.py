@@ -276,7 +276,7 @@ def _offline(description: DatasetDescription, sources: Sources) -> str:
     if reference.revision:
         return (
             f"{description.id} is asked for at revision {reference.revision!r}, but this service "
-            "is offline and its mirror holds no revisions; leave revision out"
+            "is offline: its mirror holds no revisions, so leave revision out"
         )
     return (
         f"{description.id} is not in the mirror and this service is offline; "

@@ -168,7 +168,7 @@ def _split_file(mirror: Path, reference: HubDataset, split: str) -> Path | None:
     if len(found) > 1:
         detail = (
             f"the mirror's {'/'.join(folder)} holds {_listed([path.name for path in found])}, and "
-            f"each may be the split {split!r}; leave only one of them there"
+            f"each is the split {split!r}; leave only one of them there"
         )
         raise DatasetInvalid(detail, [Fault(detail, "/dataset", file=found[1].name)])
     return found[0] if found else None

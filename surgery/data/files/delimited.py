@@ -114,8 +114,8 @@ class _Feed:
         self.taken += len(line)
         if self.taken > self.source.limits.max_line_bytes:
             raise self.source.invalid(
-                f"the row is longer than {self.source.limits.max_line_bytes:,} bytes: does it open "
-                "a quote and never close it?"
+                f"the row is longer than {self.source.limits.max_line_bytes:,} bytes: is a quote "
+                "opened in it and never closed?"
             )
         # Invalid bytes become lone surrogates, so that the cell check can name their column.
         return line.decode(errors="surrogateescape")
@@ -181,8 +181,8 @@ def _malformed(error: csv.Error) -> str:
             "Unix or Windows"
         )
     return (
-        f"the row is malformed ({error}); quote a cell that contains quotes or line breaks, and "
-        "double the quotes inside it"
+        f"the row is malformed ({error}); a cell with quotes or line breaks is quoted, and quotes "
+        "within it are doubled"
     )
 
 
@@ -190,8 +190,8 @@ def _check_separator(source: Source, header: list[str], delimiter: str) -> None:
     """Raise DatasetInvalid for a header that another separator cuts into more columns."""
     if len(header) == 1 and header[0].lower().startswith("sep="):
         raise source.invalid(
-            f"the first line {shown(header[0])!r} is written by Excel and names another separator "
-            f"than that of this format, {_SEPARATORS[delimiter]}; leave it out, and {_REMEDY}"
+            f"the first line {shown(header[0])!r} is Excel's own and names another separator than "
+            f"that of this format, {_SEPARATORS[delimiter]}; leave the line out, and {_REMEDY}"
         )
     for mark, name in _SEPARATORS.items():
         cell = next((cell for cell in header if mark in cell), None)

@@ -60,8 +60,7 @@ def _object(source: Source, line: bytes) -> Row | Fault:
         return _broken(source, error)
     except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
         return source.fault(
-            "the line is JSON that this service does not read: it is nested too deeply, or a "
-            "number is too long"
+            "the line is JSON that this service does not read: it is too deep, or has a huge number"
         )
     if not isinstance(value, dict):
         kind = type(value).__name__
@@ -85,7 +84,7 @@ def _broken(source: Source, error: json.JSONDecodeError) -> Fault:
         )
     remedy = ""
     if error.msg == "Extra data" and rest == ",":
-        remedy = ": a comma follows the object; leave it out"
+        remedy = ": a comma stands behind the object; leave it out"
     elif error.msg == "Extra data" and rest.startswith("{"):
         remedy = ": another object begins there; write one object a line"
     elif line.startswith("{'"):

@@ -235,7 +235,7 @@ def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
     known = [shown(name) for name in row]
     hint = ""
     if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
-        hint = ". If these are values of the first row, write a line with column names before it"
+        hint = ". If these are values of the first row, write a line with names before it"
     detail = (
         f"{file}: {reason}; name the {part} column in columns.{part}, "
         f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'

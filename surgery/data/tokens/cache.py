@@ -56,8 +56,8 @@ def encode_split(
     check_tokens(encoded, tokenizer)
     if encoded.tagged and not (encoded.labels != IGNORED).any():
         raise DatasetInvalid(
-            f"the model's tokenizer and max_length {max_length} leave no word of the {split} "
-            "rows, so that there is no tag to learn or to measure; do the words have only "
+            f"no word of the {split} rows is left after the model's tokenizer and max_length "
+            f"{max_length}, so that there is no tag to learn or to measure; do the words have only "
             "characters that the tokenizer drops?"
         )
     return encoded

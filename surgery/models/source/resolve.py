@@ -112,8 +112,8 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
 def _offline(name: str, revision: str) -> str:
     if revision:
         return (
-            f"model {name!r} is asked for at revision {revision!r}, but this service is offline "
-            "and its mirror holds no revisions; leave the revision out"
+            f"model {name!r} is asked for at revision {revision!r}, but this service is offline: "
+            "its mirror holds no revisions, so leave the revision out"
         )
     return (
         f"model {name!r} is not in the mirror and the service runs offline; put it under "

@@ -240,7 +240,7 @@ class TestWithout:
     @pytest.mark.parametrize(
         ("lowest", "problem", "why"),
         [
-            (3, Problem.CLASSIFICATION, "puts out states of shape"),
+            (3, Problem.CLASSIFICATION, "outputs states of shape"),
             (2, Problem.TOKEN_CLASSIFICATION, "does not give the model's own predictions"),
         ],
     )
