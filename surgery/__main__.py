@@ -53,7 +53,7 @@ from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selectio
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 from surgery.schemas.validation import faults_of
 from surgery.training.loop import finetune
-from surgery.training.trackers import tracked
+from surgery.training.trackers import tracking
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)
@@ -223,7 +223,7 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
         track_ranking=given.track_ranking,
     )
     scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
-    with tracked(Lines(given.out), given.out.resolve().name, spec) as reporter:
+    with tracking(Lines(given.out), given.out.resolve().name, spec) as reporter:
         result = finetune(loaded, data, spec, layers, reporter, scores=scores)
     result.warnings += reporter.warnings
     return result

@@ -1,7 +1,8 @@
-"""What can go wrong in the science and in running it, in words a user can act on.
+"""The errors of the library and the service, in words a user can act on.
 
-These errors know no HTTP. Each has a stable ``code``, says where in the request (``pointer``, a
-JSON Pointer) or in which ``row`` the fault lies, and its message says what to do about it.
+These errors know nothing of HTTP. Each has a stable ``code`` and a message that says what to do
+about it. Its faults say where in the request (``pointer``, a JSON Pointer) or in which ``row`` of
+a file the problem lies.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MAX_FAULTS = 100  # of one document; more would tell nobody more
+MAX_FAULTS = 100  # in one problem document; a longer list helps nobody
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: where, and what to do."""
+    """One thing that is wrong: where it is, and what to do about it."""
 
     detail: str
     pointer: str | None = None
@@ -24,7 +25,7 @@ class Fault:
     column: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Only the fields that are known."""
+        """The fields that are known, as JSON can carry them."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         return {
             name: encodable(value) if isinstance(value, str) else value
@@ -33,7 +34,7 @@ class Fault:
 
 
 def encodable(text: str) -> str:
-    """Text with what UTF-8 cannot write (lone surrogates) escaped."""
+    """The text, with lone surrogates, which UTF-8 cannot represent, escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -44,13 +45,13 @@ class SurgeryError(Exception):
     retriable: bool = False
 
     def __init__(self, detail: str | None = None, faults: list[Fault] | None = None) -> None:
-        # A name in a stranger's file may hold half of a character, which no answer can carry.
+        # A name in a user's file may contain a lone surrogate, which no JSON answer can carry.
         self.detail = encodable(detail or (self.__doc__ or "").strip())
         self.faults = faults or []
         super().__init__(self.detail)
 
     def as_problem(self) -> dict[str, Any]:
-        """The failure as the members of a problem (RFC 9457) that need no HTTP."""
+        """The members of a problem document (RFC 9457) that do not depend on HTTP."""
         return {
             "type": "about:blank",
             "title": (type(self).__doc__ or "").strip().split(";")[0].rstrip("."),
@@ -74,7 +75,7 @@ class ModelGated(SurgeryError):
 
 
 class ModelUnsupported(SurgeryError):
-    """The model is no encoder with repeated blocks that this service can load."""
+    """The model is not an encoder with repeated blocks that this service can load."""
 
     code = "model_unsupported"
 
@@ -86,7 +87,7 @@ class UnsafeWeights(SurgeryError):
 
 
 class UnsafeFiles(SurgeryError):
-    """A file of the model is no plain file, is too large, or names what lies outside its folder."""
+    """A file of the model is not a regular file, is too large, or refers outside its folder."""
 
     code = "unsafe_files"
 
@@ -200,9 +201,10 @@ class ArtifactsFailed(StorageFailed):
 
 
 class FailedBefore(SurgeryError):
-    """Other jobs failed before this one.
+    """Jobs that this one depends on failed.
 
-    The code is that of the first of their problems; another try may help where it may for all.
+    The code is that of the first of their problems. This error is retriable only if all of them
+    are.
     """
 
     def __init__(self, detail: str, problems: Sequence[Mapping[str, Any]], **more: Any) -> None:
@@ -212,7 +214,7 @@ class FailedBefore(SurgeryError):
 
 
 class NoRanking(FailedBefore):
-    """No ranking to go by; the one that was waited for failed."""
+    """No ranking to select layers by; the job that should have made it failed."""
 
 
 class NoRunSucceeded(FailedBefore):
@@ -224,15 +226,15 @@ class UnreadableResult(SurgeryError):
 
 
 def nearest(word: str, known: list[str]) -> str | None:
-    """The known name most like a misspelt one, if any is near."""
+    """The known name closest to a misspelt one, or None if none is close."""
     from difflib import get_close_matches
 
-    found = get_close_matches(word, known, n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = get_close_matches(word, known, n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def fault_line(fault: Mapping[str, Any], said: str | None) -> str:
-    """Where a fault lies, and what it is unless that was ``said`` already."""
+    """A line that says where a fault lies, and what it is unless ``said`` said that already."""
     place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
     place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
     where = ", ".join(place)

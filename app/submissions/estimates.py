@@ -23,7 +23,7 @@ from surgery.models.shape import (
     EncoderShape,
     encoder_shape,
     has_pooler,
-    head_parameters,
+    head_size,
     reads_first_token,
     total_parameters,
 )
@@ -41,7 +41,7 @@ from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import total_steps
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
-from surgery.training.costs.flops import RowLength, Trained
+from surgery.training.costs.flops import RowLength, TrainedSizes
 
 Json = dict[str, Any]
 NEWEST = 50  # finished jobs that are looked at
@@ -176,7 +176,7 @@ class EstimateInputs:
     rate: float | None  # operations per second
 
     def row(
-        self, trained: Trained | None, policy: str, k: int | None, position: Position
+        self, trained: TrainedSizes | None, policy: str, k: int | None, position: Position
     ) -> EstimateRow:
         """The costs of one fine-tune; ``trained`` is None if it is not known what trains."""
         training, data = self.spec.training, self.data
@@ -220,7 +220,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         info=info,
         shape=shape,
         tensors=_of_encoder(encoder_sizes(subject.sizes, prefix), shape, problem),
-        head=None if outputs is None else head_parameters(shape, problem, outputs),
+        head=None if outputs is None else head_size(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
         data=Data(
             rows.get("train"),
@@ -327,5 +327,5 @@ def _row(
             blocks[part.index] += part.parameters
         included = set(selection.include)
         beside = inputs.head + sum(inputs.info.groups[part] for part in included)
-        trained = Trained(dict(blocks), beside, below="embeddings" in included)
+        trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)
     return inputs.row(trained, selection.policy, len(chosen), position)

@@ -43,7 +43,7 @@ from surgery.evaluation.evaluate import evaluate
 from surgery.io.reporter import CheckpointSummary, Quiet
 from surgery.io.sources import Sources
 from surgery.models.loading import LoadedModel, load_model
-from surgery.models.memory import peak_bytes, reset_peak, settle
+from surgery.models.memory import peak_bytes, reset_peak, synchronize
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import freeze_all_but, layers_of_model, lora_config
 from surgery.ranking.selection import choose_layers
@@ -119,7 +119,7 @@ class Clock:
 
     def end_epoch(self) -> None:
         """An epoch is over."""
-        settle(self.device)
+        synchronize(self.device)
         self.ends = (*self.ends, time.perf_counter())
 
     def measured(self) -> Json:

@@ -27,13 +27,13 @@ from surgery.data.tokens.tokenize import encode
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
 from surgery.models.loading import load_model
-from surgery.models.shape import encoder_shape, head_parameters, total_parameters
+from surgery.models.shape import encoder_shape, head_size, total_parameters
 from surgery.models.source.resolve import ModelSource, inspect_model, local_model, tensor_sizes
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.costs.estimate import Data, Memory, memory
-from surgery.training.costs.flops import Trained
+from surgery.training.costs.flops import TrainedSizes
 from surgery.training.loop import finetune
 from surgery.training.throughput import row_length
 
@@ -80,14 +80,14 @@ def estimate(
     splits: list[Encoded],
     source: ModelSource,
     sources: Sources,
-) -> tuple[Trained, Memory]:
+) -> tuple[TrainedSizes, Memory]:
     """What a run trains, and the memory it should take, of its headers and lengths alone."""
     info = inspect_model(source, sources)
     shape = encoder_shape(source.config, tensor_sizes(source, sources), source.prefix, info.layers)
     outputs = len(LABELS)
-    trained = Trained(
+    trained = TrainedSizes(
         {index: shape.blocks[index] for index in layers},
-        head_parameters(shape, Problem.CLASSIFICATION, outputs) or 0,
+        head_size(shape, Problem.CLASSIFICATION, outputs) or 0,
     )
     train, validation = splits
     longest = int(train.lengths.max())

@@ -1,4 +1,4 @@
-"""Which tensors of its base checkpoint a model's own are."""
+"""Find the tensors of a model in the checkpoint of its base."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from surgery.models.loading import LoadedModel
 
 
 class BaseWeights:
-    """The tensors of some safetensors files, each read when asked for."""
+    """The tensors of some safetensors files, each of which is read when it is needed."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._files: dict[str, Any] = {}
@@ -33,7 +33,7 @@ class BaseWeights:
         return origin.rows is None or (len(shape) > 0 and origin.rows[1] <= shape[0])
 
     def read(self, origin: Origin) -> Tensor:
-        """The tensor, or those rows of it, as it is stored."""
+        """The tensor, or the rows of it that the origin names, as stored."""
         file = self._files[origin.key]
         if origin.rows is None:
             whole: Tensor = file.get_tensor(origin.key)
@@ -44,21 +44,21 @@ class BaseWeights:
 
 
 def weights_of(loaded: LoadedModel) -> tuple[Path, ...]:
-    """The weight files that a model was made of."""
+    """The weight files that a model was loaded from."""
     return tuple(loaded.snapshot / file for file in loaded.source.weights)
 
 
-def digest_of(files: Iterable[Path], origins: Iterable[Origin]) -> str:
-    """SHA-256 of what stands at some origins: the same however the base is cut into files."""
+def digest_of_origins(files: Iterable[Path], origins: Iterable[Origin]) -> str:
+    """The SHA-256 of the tensors at some origins, however the base is split into files."""
     states = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return _digest(tuple(states), tuple(sorted(set(origins), key=str)))
 
 
-@lru_cache(maxsize=4)  # every checkpoint of a run asks for the same
+@lru_cache(maxsize=4)  # every checkpoint of a run needs the same digest
 def _digest(files: tuple[tuple[Path, int, int], ...], origins: tuple[Origin, ...]) -> str:
-    held, digest = BaseWeights(path for path, _, _ in files), hashlib.sha256()
+    base, digest = BaseWeights(path for path, _, _ in files), hashlib.sha256()
     for origin in origins:
-        tensor = held.read(origin)
+        tensor = base.read(origin)
         digest.update(f"{origin.key} {origin.rows} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -67,22 +67,21 @@ def _digest(files: tuple[tuple[Path, int, int], ...], origins: tuple[Origin, ...
 def find_origins(loaded: LoadedModel, tensors: Mapping[str, Tensor]) -> dict[str, Origin]:
     """Tensor of the model → its origin in the base, for all of ``tensors`` that the base holds.
 
-    A name alone proves nothing, so what stands there is compared: after a cast to the model's
-    type, value for value.
+    A name alone proves nothing, so the values are compared too, after a cast to the model's type.
     """
-    held = BaseWeights(weights_of(loaded))
-    found = {}
+    base = BaseWeights(weights_of(loaded))
+    origins = {}
     for name, placed in tensors.items():
         tensor = placed.cpu()
         for origin in _candidates(name, tensor, loaded):
-            if origin in held and torch.equal(held.read(origin).to(tensor.dtype), tensor):
-                found[name] = origin
+            if origin in base and torch.equal(base.read(origin).to(tensor.dtype), tensor):
+                origins[name] = origin
                 break
-    return found
+    return origins
 
 
 def _candidates(name: str, tensor: Tensor, loaded: LoadedModel) -> Iterator[Origin]:
-    """What the base may call it: with or without the task model's prefix, by old and new names."""
+    """Where a tensor may be in the base: with or without the task model's prefix, by any name."""
     model_type, prefix = loaded.source.config["model_type"], loaded.source.prefix
     short = strip_prefix(name, prefix)
     saved = _replaced(short, {new: old for old, new in RENAMED.get(model_type, {}).items()})

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: a record for programs and a model card for people."""
+"""Write what describes a checkpoint: a record for programs and a model card for people."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from surgery.schemas.enums import Problem
 
 TAGS = ["layer-surgeon", "surgical-fine-tuning"]
 
-Form = Literal["delta", "full", "adapter"]
+CheckpointForm = Literal["delta", "full", "adapter"]
 
 CARD_FILE = "README.md"
 
 
 def card_data(record: Mapping[str, Any], pipeline_tag: str) -> str:
-    """YAML: the base model, the dataset, and each defined metric as an entry of the model index."""
+    """The card's YAML: the base model, the dataset, and each defined metric in the model index."""
     from huggingface_hub import ModelCardData
 
     base, hub = record["base"]["id"], record["dataset"].get("hub")
-    given: dict[str, Any] = {}
+    index: dict[str, Any] = {}
     results = _results(record, pipeline_tag)
     if results:
-        given = {"model_name": f"{base.rpartition('/')[2]} fine-tuned", "eval_results": results}
+        index = {"model_name": f"{base.rpartition('/')[2]} fine-tuned", "eval_results": results}
     data = ModelCardData(
-        base_model=base, base_model_relation="finetune", library_name="transformers",
-        pipeline_tag=pipeline_tag, tags=TAGS, datasets=[hub] if hub else None,
-        metrics=list(record["metrics"]) or None, **given,
-    )  # fmt: skip
+        base_model=base,
+        base_model_relation="finetune",
+        library_name="transformers",
+        pipeline_tag=pipeline_tag,
+        tags=TAGS,
+        datasets=[hub] if hub else None,
+        metrics=list(record["metrics"]) or None,
+        **index,
+    )
     return data.to_yaml()
 
 
@@ -41,18 +46,23 @@ def _results(record: Mapping[str, Any], pipeline_tag: str) -> list[Any]:
     name = dataset.get("name", "validation rows")
     return [
         EvalResult(
-            task_type=pipeline_tag, dataset_type=dataset.get("hub") or name, dataset_name=name,
-            dataset_config=dataset.get("config"), dataset_revision=dataset.get("revision"),
-            dataset_split=dataset.get("split"), metric_type=metric, metric_value=value,
+            task_type=pipeline_tag,
+            dataset_type=dataset.get("hub") or name,
+            dataset_name=name,
+            dataset_config=dataset.get("config"),
+            dataset_revision=dataset.get("revision"),
+            dataset_split=dataset.get("split"),
+            metric_type=metric,
+            metric_value=value,
         )
         for metric, value in record["metrics"].items()
         if value is not None
-    ]  # fmt: skip
+    ]
 
 
 @dataclass(frozen=True)
-class Head:
-    """How a model with a head for a problem is known outside, and what it is given and gives."""
+class HeadUsage:
+    """How to load and use a model with a head for a problem, in the terms of transformers."""
 
     auto_class: str
     pipeline_tag: str
@@ -60,25 +70,25 @@ class Head:
 
 
 TEXTS = "Encode the texts with the tokenizer, a pair as its two texts"
-HEADS = {
-    Problem.CLASSIFICATION: Head(
+HEAD_USAGE = {
+    Problem.CLASSIFICATION: HeadUsage(
         "AutoModelForSequenceClassification",
         "text-classification",
         f"{TEXTS}; `logits` has one entry a label, in the order of `id2label` in `config.json`.",
     ),
-    Problem.REGRESSION: Head(
+    Problem.REGRESSION: HeadUsage(
         "AutoModelForSequenceClassification",
         "text-classification",
         f"{TEXTS}; `logits[:, 0]` are the predicted values.",
     ),
-    Problem.MULTIPLE_CHOICE: Head(
+    Problem.MULTIPLE_CHOICE: HeadUsage(
         "AutoModelForMultipleChoice",
         "multiple-choice",
         "Encode each choice as the pair of the text and the choice, with the question, where there "
         "is one,\nand a space before it. The model takes tensors of shape (rows, choices, tokens); "
         "`logits` of\nshape (rows, choices) has one score a choice.",
     ),
-    Problem.TOKEN_CLASSIFICATION: Head(
+    Problem.TOKEN_CLASSIFICATION: HeadUsage(
         "AutoModelForTokenClassification",
         "token-classification",
         "`logits` has one entry a token and tag, tags in the order of `id2label` in `config.json`. "
@@ -159,24 +169,24 @@ rows = tokenizer(["a first text", "another"], padding=True, return_tensors="np")
 RECIPES = {"full": FULL_RECIPE, "delta": DELTA_RECIPE, "adapter": ADAPTER_RECIPE}
 
 
-def format_of(form: Form) -> str:
-    """The record's ``format``: what the folder holds, and the version of the record."""
+def record_format(form: CheckpointForm) -> str:
+    """The record's ``format``: the form of the checkpoint, and the version of the record."""
     return f"layer-surgeon/{form}/1"
 
 
 def documents(record: Mapping[str, Any]) -> dict[str, str]:
-    """File name → text: the record and the card of a checkpoint."""
+    """The files that describe a checkpoint, its record and its card, as file name → text."""
     return {RECORD: json.dumps(record, indent=1), CARD_FILE: card(record)}
 
 
 def full_documents(record: Mapping[str, Any]) -> dict[str, str]:
-    """`documents` for the full form of the checkpoint that ``record`` is of."""
-    return documents({**record, "format": format_of("full")})
+    """`documents` for the full form of the checkpoint with this ``record``."""
+    return documents({**record, "format": record_format("full")})
 
 
 def card(record: Mapping[str, Any]) -> str:
-    """A model card in Markdown: what was trained, how well it does and how to load it."""
-    base, head = record["base"], HEADS[Problem(record["problem"])]
+    """A model card in Markdown: what was trained, the metrics, and how to load the model."""
+    base, head = record["base"], HEAD_USAGE[Problem(record["problem"])]
     form, adapter = record["format"].split("/")[1], record.get("adapter")
     pinned = json.dumps(base["id"])
     if base["revision"]:
@@ -211,7 +221,7 @@ def _how(record: Mapping[str, Any]) -> str:
 
 
 def _others(record: Mapping[str, Any]) -> str:
-    """Where the values of all that did not train come from."""
+    """Where the values of the frozen tensors come from, in words."""
     base = record["base"]
     version = f"(revision {base['revision'] or 'of the mirror'}, {base['fingerprint']})"
     if record["parent"] is None:

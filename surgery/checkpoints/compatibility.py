@@ -1,4 +1,4 @@
-"""Whether a run may begin with a checkpoint's weights."""
+"""Check whether a run may begin with a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def continuation_fault(
     problem: Problem,
     labels: Sequence[str] | None,
 ) -> str | None:
-    """Why a run of this model and dataset cannot go on from the checkpoint that ``record`` is of.
+    """Why a run on this model and dataset cannot continue from a checkpoint, or None if it can.
 
-    ``labels`` are None where only reading the data tells them.
+    ``record`` is that of the checkpoint. ``labels`` are None if only reading the data tells them.
     """
     base = record["base"]
     if base["fingerprint"] != fingerprint:
@@ -28,7 +28,7 @@ def continuation_fault(
         )
     if record["problem"] != problem.value:
         return (
-            f"the checkpoint's head is for {record['problem']}, the dataset's problem is "
+            f"the checkpoint's head is for {record['problem']}, but the dataset's problem is "
             f"{problem.value}; give a dataset of the same problem, or leave continue_from out"
         )
     if problem in NAMED and labels is not None and list(labels) != list(record["labels"]):

@@ -1,4 +1,4 @@
-"""A LoRA adapter as PEFT keeps it: written, and put into the weights of its base again."""
+"""Write a LoRA adapter in PEFT's format, and merge one into the weights of its base."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from surgery.checkpoints.card import Form
+from surgery.checkpoints.card import CheckpointForm
 from surgery.checkpoints.merge import ADAPTER_CONFIG, ADAPTER_FILE
 from surgery.errors import ModelUnsupported
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import ADAPTER, unadapted_state
 from surgery.schemas.enums import Problem
 
-PREFIX = "base_model.model."  # PEFT's, of every tensor
-SUFFIX = f".{ADAPTER}."  # inside the names of a model's own, not of those on disk
+PREFIX = "base_model.model."  # of every tensor in PEFT's files
+SUFFIX = f".{ADAPTER}."  # in the names of a model's LoRA matrices, but not on disk
 TASK_TYPES = {
-    Problem.CLASSIFICATION: "SEQ_CLS", Problem.REGRESSION: "SEQ_CLS",
+    Problem.CLASSIFICATION: "SEQ_CLS",
+    Problem.REGRESSION: "SEQ_CLS",
     Problem.TOKEN_CLASSIFICATION: "TOKEN_CLS",
-}  # fmt: skip
+}
 
 
-def kept_name(name: str, form: Form) -> str:
-    """What a trained tensor of the model is called in a checkpoint of this form.
+def saved_name(name: str, form: CheckpointForm) -> str:
+    """The name of a model's trained tensor in a checkpoint of this form.
 
-    A full one has the weights in place of LoRA's matrices.
+    A full checkpoint has the merged weights in the place of LoRA's matrices.
     """
     path, _, matrix = name.rpartition(".lora_")
     if not path:
@@ -40,17 +41,17 @@ def kept_name(name: str, form: Form) -> str:
 def write_adapter(
     folder: Path, loaded: LoadedModel, problem: Problem, frozen: Collection[str]
 ) -> None:
-    """The two files that `PeftModel.from_pretrained` reads: the settings, the matrices and head.
+    """Write the two files that `PeftModel.from_pretrained` reads: the settings, and the tensors.
 
-    ``frozen`` names what the base holds. Raises ModelUnsupported where PEFT could not put the model
-    together from its base and this.
+    ``frozen`` names the tensors that the base holds. Raises ModelUnsupported if PEFT could not
+    rebuild the model from its base and these files.
     """
     model: Any = loaded.model
     lost = unadapted_state(model).keys() - loaded.head.keys() - set(frozen)
     if lost:
         raise ModelUnsupported(
-            f"{loaded.source.id} does not hold {min(lost)} as it was trained on, so an adapter of "
-            "it would not load; keep checkpoints in form full"
+            f"{loaded.source.id} does not hold {min(lost)} with the values used in training, so an "
+            "adapter of it would not load; keep checkpoints in form full"
         )
     config: LoraConfig = model.peft_config[ADAPTER]
     config.modules_to_save = head_modules(loaded)
@@ -60,7 +61,7 @@ def write_adapter(
     config.inference_mode = True
     config.save_pretrained(str(folder))
     tensors = {
-        PREFIX + kept_name(name, "adapter"): parameter.detach().cpu().contiguous()
+        PREFIX + saved_name(name, "adapter"): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
@@ -68,9 +69,9 @@ def write_adapter(
 
 
 def head_modules(loaded: LoadedModel) -> list[str]:
-    """Paths of the modules that hold the head, for PEFT, which takes a path's ending for a path.
+    """The paths of the modules that hold the head, for PEFT, which matches modules by path endings.
 
-    Raises ModelUnsupported where an ending would also mean a module outside the head.
+    Raises ModelUnsupported if such an ending also matches a module outside the head.
     """
     head = {id(parameter) for parameter in loaded.head.values()}
     owners = {name.rpartition(".")[0] for name in loaded.head}
@@ -86,7 +87,7 @@ def head_modules(loaded: LoadedModel) -> list[str]:
 
 
 def _outermost(model: nn.Module, path: str, head: set[int]) -> str:
-    """The highest module on a path that holds nothing but the head's parameters."""
+    """The outermost module on a path that holds only parameters of the head."""
     parts = path.split(".")
     for end in range(1, len(parts)):
         above = ".".join(parts[:end])
@@ -96,7 +97,7 @@ def _outermost(model: nn.Module, path: str, head: set[int]) -> str:
 
 
 def merged_tensors(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """What an adapter makes of its base's ``state``: the weights W + (α/r)·B·A, and the head."""
+    """The tensors that an adapter changes in its base's ``state``: W + (α/r)·B·A, and the head."""
     settings = json.loads((folder / ADAPTER_CONFIG).read_text())
     scale = settings["lora_alpha"] / settings["r"]
     tensors = load_file(folder / ADAPTER_FILE)
@@ -106,15 +107,15 @@ def merged_tensors(state: Mapping[str, Tensor], folder: Path) -> dict[str, Tenso
 def _merged(
     state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], scale: float
 ) -> dict[str, Tensor]:
-    found = {}
+    merged = {}
     for name, tensor in tensors.items():
         path, _, matrix = name.rpartition(".lora_")
         if not path:
-            found[name] = tensor
+            merged[name] = tensor
         elif matrix == "B.weight":
             update = scale * tensor @ tensors[f"{path}.lora_A.weight"]
             base = state.get(f"{path}.weight")
             if base is not None and base.shape == update.shape:
                 update = base + update
-            found[f"{path}.weight"] = update
-    return found
+            merged[f"{path}.weight"] = update
+    return merged

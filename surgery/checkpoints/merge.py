@@ -1,4 +1,4 @@
-"""A full checkpoint from a delta and its base, byte by byte: no torch, no weight in memory."""
+"""Merge a delta and its base into a full checkpoint as streams of bytes, without torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from surgery.io.folders import CHUNK
 from surgery.io.safetensors import TensorHeader, read_header
 
 DELTA = "delta.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"  # these two names are PEFT's
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT prescribes this name and the next
 ADAPTER_FILE = "adapter_model.safetensors"
 RECORD = "surgery.json"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A tensor of the base checkpoint, or those of its rows from the first up to the end."""
+    """A tensor of the base checkpoint, or its rows from the first up to (not including) the end."""
 
     key: str
     rows: tuple[int, int] | None = None
 
 
 def origins_of(record: Mapping[str, Any]) -> dict[str, Origin]:
-    """Frozen tensor → what it is in the base, as a checkpoint's record says."""
+    """Frozen tensor → its origin in the base, from a checkpoint's record."""
     rows = {name: (first, end) for name, (first, end) in record["rows"].items()}
     return {name: Origin(key, rows.get(name)) for name, key in record["frozen"].items()}
 
@@ -43,18 +43,18 @@ class Piece:
 
 @dataclass(frozen=True)
 class MergedWeights:
-    """The bytes of a ``model.safetensors``: a header, then ranges of other files."""
+    """The bytes of a ``model.safetensors``: a header, followed by byte ranges of other files."""
 
     header: bytes
     pieces: list[Piece]
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """The number of bytes."""
         return len(self.header) + sum(piece.length for piece in self.pieces)
 
     def chunks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """The file, or its bytes from ``start`` up to ``end``, in chunks of at most 1 MiB."""
+        """The file's bytes from ``start`` up to ``end``, in chunks of at most 1 MiB."""
         end = self.size if end is None else end
         yield self.header[start:end]
         position = len(self.header)
@@ -80,8 +80,8 @@ def _read(piece: Piece) -> Iterator[bytes]:
 def merge(delta: Path, base_weights: list[Path]) -> MergedWeights:
     """Lay out the full weights: trained tensors from the delta, all others from the base.
 
-    ``surgery.json`` of the delta says which tensor of the base, or which rows of one, each frozen
-    one is. Raises UnsafeWeights when the base lacks one.
+    The delta's ``surgery.json`` says where in the base each frozen tensor is. Raises UnsafeWeights
+    if the base lacks one.
     """
     tensors: dict[str, tuple[TensorHeader, Path, int]] = {}
     base: dict[str, tuple[TensorHeader, Path, int]] = {}
@@ -91,7 +91,7 @@ def merge(delta: Path, base_weights: list[Path]) -> MergedWeights:
     for name, origin in frozen.items():
         if origin.key not in base:
             raise UnsafeWeights(
-                f"the base model has no tensor {origin.key}: it is not the one trained on"
+                f"the base model has no tensor {origin.key}: it is not the model that was trained"
             )
         header, path, start = base[origin.key]
         tensors[name] = (_cut(header, origin), path, start)
@@ -106,7 +106,7 @@ def _cut(header: TensorHeader, origin: Origin) -> TensorHeader:
     if not header.shape or end > header.shape[0]:
         raise UnsafeWeights(
             f"tensor {origin.key} of the base model has no rows {first} to {end}: it is not the "
-            "one trained on"
+            "model that was trained"
         )
     row_bytes = (header.end - header.start) // header.shape[0]
     return replace(

@@ -1,4 +1,4 @@
-"""Export a task model to ONNX, prove the file on real rows, and add it to a checkpoint."""
+"""Export a task model to ONNX, check the file on real rows, and add it to a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,30 +30,29 @@ from surgery.schemas.finetune import OnnxReport
 ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18
-TOLERANCE = (
-    1e-3  # of the largest logit: float32 rounds to 1e-7, and other kernels add in other orders
-)
-SPREAD = 8  # rows of several lengths that are padded together in the check
+# Largest allowed difference of a logit, as a share of the largest logit: float32 rounds to 1e-7,
+# and different kernels add in different orders.
+TOLERANCE = 1e-3
+SPREAD = 8  # rows of different lengths that are padded together in the check
 AXES = {2: ("batch", "sequence"), 3: ("batch", "choices", "sequence")}
 
-ROWS = 64  # validation rows among which those of the check are chosen
+ROWS = 64  # validation rows from which those of the check are chosen
 
 
 class Logits(nn.Module):
-    """A task model from the tensors of a batch, in order, to its logits."""
+    """A task model that takes a batch's tensors in order and returns the logits."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """What the model says of the batch."""
         logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
         return logits
 
 
 def require_packages() -> None:
-    """Raise ExportFailed where this installation cannot export."""
+    """Raise ExportFailed if packages that the export needs are not installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ExportFailed(
@@ -63,11 +62,11 @@ def require_packages() -> None:
 
 
 def export_onnx(model: nn.Module, rows: Encoded, target: Path) -> OnnxReport:
-    """Write a model in eval mode on the CPU to ``target``, batch and sequence of any size.
+    """Export a model, in eval mode and on the CPU, to ``target``, for any batch and sequence size.
 
-    The file is run by onnxruntime on the shortest row, the longest one, and some of all lengths
-    padded together, and compared with torch. Raises ExportFailed, naming the operator where one
-    stands in the way, and where the logits differ.
+    The file is run by onnxruntime on the shortest row, the longest row, and rows of all lengths
+    padded together, and compared with torch. Raises ExportFailed if the logits differ, or if an
+    operator cannot be exported, which the message then names.
     """
     order = np.argsort(rows.lengths, kind="stable")
     spread = order[np.linspace(0, len(order) - 1, min(SPREAD, len(order))).round().astype(int)]
@@ -75,30 +74,38 @@ def export_onnx(model: nn.Module, rows: Encoded, target: Path) -> OnnxReport:
     batch = model_inputs(model, rows.batch(mixed))
     _write(Logits(model, list(batch)).eval(), batch, target)
     checked = [[int(order[0])], [int(order[-1])], mixed]
-    found = [_compare(model, model_inputs(model, rows.batch(each)), target) for each in checked]
-    difference, largest = (float(value) for value in np.max(found, axis=0))  # NaN stays NaN
+    compared = [_compare(model, model_inputs(model, rows.batch(each)), target) for each in checked]
+    difference, largest = (float(value) for value in np.max(compared, axis=0))  # NaN stays NaN
     if not difference <= TOLERANCE * max(1.0, largest):
         raise ExportFailed(
-            f"the exported model's logits differ from torch's by {difference:.2g}, the largest "
-            f"being {largest:.2g}; leave checkpoints.onnx out"
+            f"the exported model's logits differ from torch's by {difference:.2g}, where the "
+            f"largest logit is {largest:.2g}; leave checkpoints.onnx out"
         )
     return OnnxReport(
-        opset=OPSET, bytes=target.stat().st_size, rows=len({*mixed}),
+        opset=OPSET,
+        bytes=target.stat().st_size,
+        rows=len({*mixed}),
         lengths=sorted({int(rows.lengths[row]) // rows.choices for row in mixed}),
         max_abs_difference=difference,
-    )  # fmt: skip
+    )
 
 
 def _write(model: Logits, batch: Batch, target: Path) -> None:
     axes = tuple(dict(enumerate(AXES[tensor.dim()])) for tensor in batch.values())
     try:
         with warnings.catch_warnings():
-            # The exporter's own use of what torch deprecates; nothing a user could change.
+            # The exporter itself uses deprecated parts of torch, which a user cannot change.
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                model, tuple(batch.values()), dynamo=True, dynamic_shapes=(axes,), verbose=False,
-                input_names=list(batch), output_names=["logits"], opset_version=OPSET,
-            )  # fmt: skip
+                model,
+                tuple(batch.values()),
+                dynamo=True,
+                dynamic_shapes=(axes,),
+                verbose=False,
+                input_names=list(batch),
+                output_names=["logits"],
+                opset_version=OPSET,
+            )
             assert program is not None
             program.save(target, external_data=False)
     except torch.onnx.OnnxExporterError as error:
@@ -106,15 +113,15 @@ def _write(model: Logits, batch: Batch, target: Path) -> None:
 
 
 def _reason(error: Exception, model: nn.Module) -> str:
-    """The operator that stopped the exporter, and the first line of what it said of it."""
+    """A message with the operator that cannot be exported, and the exporter's reason."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    said = str(cause).strip().partition("\n")[0][:300]
-    operator = re.search(r"\baten(?:::|\.)[\w.]+", f"{said} {error}")
+    line = str(cause).strip().partition("\n")[0][:300]
+    operator = re.search(r"\baten(?:::|\.)[\w.]+", f"{line} {error}")
     named = f" (operator {operator[0]})" if operator else ""
     return (
-        f"{type(model).__name__} cannot be exported to ONNX{named}: {said}; leave "
+        f"{type(model).__name__} cannot be exported to ONNX{named}: {line}; leave "
         "checkpoints.onnx out"
     )
 
@@ -122,15 +129,15 @@ def _reason(error: Exception, model: nn.Module) -> str:
 def _compare(model: nn.Module, batch: Batch, path: Path) -> tuple[float, float]:
     """The largest difference of a logit from torch's, and torch's largest logit.
 
-    Of tagged tokens, padding is left out: what stands there is nobody's answer.
+    The logits of padding tokens are left out, since they are not used.
     """
     with torch.no_grad():
         expected = model(**batch).logits.numpy()
-    found = _run(path, batch)
+    actual = _run(path, batch)
     if expected.ndim == 3:
         real = batch["attention_mask"].numpy() == 1
-        expected, found = expected[real], found[real]
-    return float(np.abs(found - expected).max()), float(np.abs(expected).max())
+        expected, actual = expected[real], actual[real]
+    return float(np.abs(actual - expected).max()), float(np.abs(expected).max())
 
 
 def _run(path: Path, batch: Batch) -> np.ndarray[Any, Any]:
@@ -139,19 +146,18 @@ def _run(path: Path, batch: Batch) -> np.ndarray[Any, Any]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    taken = {given.name for given in session.get_inputs()}
-    logits: np.ndarray[Any, Any] = session.run(
-        ["logits"], {name: tensor.numpy() for name, tensor in batch.items() if name in taken}
-    )[0]
+    names = [entry.name for entry in session.get_inputs()]
+    inputs = {name: batch[name].numpy() for name in names}
+    logits: np.ndarray[Any, Any] = session.run(["logits"], inputs)[0]
     return logits
 
 
 class BestExport(ForwardingReporter):
-    """A run's reporter that keeps a copy of the best checkpoint's files until the end.
+    """A reporter that keeps a copy of the best checkpoint, and exports it when the run ends.
 
-    Made before training, it exports the untrained model, so that a model that cannot be exported
-    fails then. ``earlier`` is the best checkpoint and its record of an attempt that this run
-    resumes. Raises ExportFailed.
+    It exports the untrained model at once, so that a model that cannot be exported fails before
+    training. ``earlier`` is the best checkpoint, with its record, of an interrupted attempt that
+    this run resumes. Raises ExportFailed.
     """
 
     def __init__(
@@ -176,17 +182,17 @@ class BestExport(ForwardingReporter):
             shutil.rmtree(trial)
 
     def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
-        """Keep the best one's files under another name, then report it."""
+        """Keep the files of the best checkpoint under another name, then report it."""
         if record.is_best:
-            kept = link_folder(directory, self.new_folder(f"best-{record.step}"))
-            if self._best is not None and self._best[0].parent == kept.parent:
+            copied = link_folder(directory, self.new_folder(f"best-{record.step}"))
+            if self._best is not None and self._best[0].parent == copied.parent:
                 shutil.rmtree(self._best[0])
-            self._best = kept, record
+            self._best = copied, record
         super().checkpoint(directory, record)
 
     def finish(self) -> OnnxReport:
         """Export the best checkpoint and report it again, with the file in it."""
-        assert self._best is not None, "a run that is over has evaluated"
+        assert self._best is not None, "a finished run has evaluated at least once"
         folder, record = self._best
         self.phase("export")
         began = time.perf_counter()
@@ -199,7 +205,7 @@ class BestExport(ForwardingReporter):
             report.seconds = round(time.perf_counter() - began, 3)
             entries = {**read_record(folder), "onnx": report.model_dump(mode="json")}
             for name, text in documents(entries).items():
-                (building / name).unlink()  # a link: the other folder's file must stay as it is
+                (building / name).unlink()  # a link: the linked file must not change
                 (building / name).write_text(text)
         super().checkpoint(target, record)
         return report

@@ -1,4 +1,4 @@
-"""What a checkpoint remembers of its run, as ``surgery.json`` keeps it."""
+"""What a checkpoint's ``surgery.json`` records about its run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.checkpoints.card import Form
+from surgery.checkpoints.card import CheckpointForm
 from surgery.data.presets.tasks import TASKS
 from surgery.data.tokens.dataset import TaskData
 from surgery.models.blocks import Unit
 from surgery.schemas.dataset import HubDataset
 from surgery.schemas.finetune import EpochReport, FinetuneSpec
 
-PARTS = ("text", "text_pair", "choices", "tokens")  # of a row, as a task's tables name them
+PARTS = ("text", "text_pair", "choices", "tokens")  # the columns of a stored dataset that are read
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What was trained, on what, and what it reached.
+    """What was trained, on which data, and the metrics it reached.
 
-    ``inputs`` are the parts of a row that the model was given, ``dataset`` says where the rows came
+    ``inputs`` are the parts of a row that the model reads, ``dataset`` says where the rows came
     from, and ``parent`` is the checkpoint whose weights the run began with.
     """
 
@@ -42,7 +42,7 @@ class CheckpointRecord:
 def record_of(
     spec: FinetuneSpec, data: TaskData, layers: Sequence[Unit], report: EpochReport
 ) -> CheckpointRecord:
-    """The record of one evaluation of a run."""
+    """The record of a run at one of its evaluations."""
     return CheckpointRecord(
         layers=[layer.name for layer in layers],
         included=list(spec.selection.include),
@@ -61,22 +61,28 @@ def record_of(
 
 
 def _dataset(reference: str | HubDataset) -> dict[str, Any]:
-    """A preset's or a reference's place on the Hub; an upload has none."""
+    """The dataset's name and, unless it is an upload, its place on the Hub."""
     if isinstance(reference, HubDataset):
         return {
-            "name": reference.hub, "hub": reference.hub, "config": reference.config,
-            "revision": reference.revision, "split": reference.validation,
-        }  # fmt: skip
+            "name": reference.hub,
+            "hub": reference.hub,
+            "config": reference.config,
+            "revision": reference.revision,
+            "split": reference.validation,
+        }
     task = TASKS.get(reference)
     if task is None:
         return {"name": reference}
     return {
-        "name": reference, "hub": task.hub, "config": task.config, "revision": None,
+        "name": reference,
+        "hub": task.hub,
+        "config": task.config,
+        "revision": None,
         "split": task.validation,
-    }  # fmt: skip
+    }
 
 
-def kept_form(spec: FinetuneSpec) -> Form:
-    """In which form a run's checkpoints are kept: LoRA's delta is PEFT's folder."""
+def checkpoint_form(spec: FinetuneSpec) -> CheckpointForm:
+    """The form of a run's checkpoints: a delta of LoRA is written as an adapter for PEFT."""
     lora = spec.adapter is not None and spec.adapter.type == "lora"
     return "adapter" if lora and spec.checkpoints.form == "delta" else spec.checkpoints.form

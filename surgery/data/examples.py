@@ -1,4 +1,4 @@
-"""A row of the project's own making for every preset, in the shape of the benchmark's raw rows."""
+"""An invented row for every preset, in the shape of the benchmark's raw rows."""
 
 from __future__ import annotations
 
@@ -11,77 +11,105 @@ _RAW: dict[str, Row] = {
     "glue/sst2": {"sentence": "a warm and patient portrait of a small town", "label": 1},
     "glue/mrpc": {
         "sentence1": "The bridge will open to traffic on Monday.",
-        "sentence2": "Traffic can use the bridge from Monday.", "label": 1,
+        "sentence2": "Traffic can use the bridge from Monday.",
+        "label": 1,
     },
     "glue/qqp": {
         "question1": "How do I sharpen a kitchen knife?",
-        "question2": "How often should a knife be sharpened?", "label": 0,
+        "question2": "How often should a knife be sharpened?",
+        "label": 0,
     },
     "glue/stsb": {
-        "sentence1": "A boy is flying a kite.", "sentence2": "A child plays with a kite.",
+        "sentence1": "A boy is flying a kite.",
+        "sentence2": "A child plays with a kite.",
         "label": 3.6,
     },
     "glue/mnli": {
         "premise": "The last ferry left an hour ago.",
-        "hypothesis": "The ferry is still at the pier.", "label": 2,
+        "hypothesis": "The ferry is still at the pier.",
+        "label": 2,
     },
     "glue/qnli": {
         "question": "When was the mill built?",
-        "sentence": "The mill, built in 1871, still grinds rye.", "label": 0,
+        "sentence": "The mill, built in 1871, still grinds rye.",
+        "label": 0,
     },
     "glue/rte": {
         "sentence1": "Ines repaired the clock and sold it to a museum.",
-        "sentence2": "A museum bought the clock.", "label": 0,
+        "sentence2": "A museum bought the clock.",
+        "label": 0,
     },
     "glue/wnli": {
         "sentence1": "The jug would not fit in the box because it was too tall.",
-        "sentence2": "The box was too tall.", "label": 0,
+        "sentence2": "The box was too tall.",
+        "label": 0,
     },
     "super_glue/boolq": {
         "question": "does the mill still work",
-        "passage": "The mill, built in 1871, still grinds rye.", "label": 1,
+        "passage": "The mill, built in 1871, still grinds rye.",
+        "label": 1,
     },
     "super_glue/cb": {
         "premise": "A: Did he call? B: I don't think he called anyone.",
-        "hypothesis": "he called someone", "label": 1,
+        "hypothesis": "he called someone",
+        "label": 1,
     },
     "super_glue/copa": {
-        "premise": "The pond froze overnight.", "choice1": "The wind turned to the north.",
-        "choice2": "The children skated on it.", "question": "effect", "label": 1,
+        "premise": "The pond froze overnight.",
+        "choice1": "The wind turned to the north.",
+        "choice2": "The children skated on it.",
+        "question": "effect",
+        "label": 1,
     },
     "super_glue/rte": {
         "premise": "Ines repaired the clock and sold it to a museum.",
-        "hypothesis": "A museum bought the clock.", "label": 0,
+        "hypothesis": "A museum bought the clock.",
+        "label": 0,
     },
     "super_glue/wic": {
-        "word": "bank", "sentence1": "She sat down on the bank of the river.",
-        "sentence2": "The bank closes at four.", "start1": 20, "end1": 24, "start2": 4, "end2": 8,
+        "word": "bank",
+        "sentence1": "She sat down on the bank of the river.",
+        "sentence2": "The bank closes at four.",
+        "start1": 20,
+        "end1": 24,
+        "start2": 4,
+        "end2": 8,
         "label": 0,
     },
     "super_glue/wsc": {
         "text": "The crane could not lift the piano because it was too heavy.",
-        "span1_index": 5, "span1_text": "the piano", "span2_index": 8, "span2_text": "it",
+        "span1_index": 5,
+        "span1_text": "the piano",
+        "span2_index": 8,
+        "span2_text": "it",
         "label": 1,
     },
     "super_glue/multirc": {
         "paragraph": "Ada keeps two goats. On Sundays her brother feeds them hay.",
-        "question": "Who feeds the goats on Sundays?", "answer": "Ada's brother",
-        "idx": {"paragraph": 0, "question": 2, "answer": 1}, "label": 1,
+        "question": "Who feeds the goats on Sundays?",
+        "answer": "Ada's brother",
+        "idx": {"paragraph": 0, "question": 2, "answer": 1},
+        "label": 1,
     },
     "super_glue/record": {
         "passage": "Mayor Ida Berg welcomed the Lund Choir at the station.",
         "query": "In the evening @placeholder sang in front of the town hall.",
-        "entities": ["Ida Berg", "Lund Choir"], "answers": ["Lund Choir"],
+        "entities": ["Ida Berg", "Lund Choir"],
+        "answers": ["Lund Choir"],
         "idx": {"passage": 0, "query": 0},
     },
     "super_glue/axg": {
         "premise": "The baker thanked the farmer because she had brought eggs.",
-        "hypothesis": "The farmer had brought eggs.", "idx": 7, "label": 0,
+        "hypothesis": "The farmer had brought eggs.",
+        "idx": 7,
+        "label": 0,
     },
-}  # fmt: skip
+}
 _SAME_SHAPE = {
-    "glue/mnli_mismatched": "glue/mnli", "glue/ax": "glue/mnli", "super_glue/axb": "glue/rte",
-}  # fmt: skip
+    "glue/mnli_mismatched": "glue/mnli",
+    "glue/ax": "glue/mnli",
+    "super_glue/axb": "glue/rte",
+}
 
 
 def raw_example(task: Task) -> Row:
@@ -90,16 +118,16 @@ def raw_example(task: Task) -> Row:
 
 
 def read_example(task: Task) -> list[Row]:
-    """What is stored of the example, read as any row is; several rows where one becomes several."""
-    made = [raw_example(task)] if task.format is None else task.format.rows(raw_example(task))
-    inputs = inputs_for(
-        task.problem, task.format.columns if task.format else task.columns, ("example", 1, made[0]),
-        dict(task.questions), task.format.extras if task.format else (),
-    )  # fmt: skip
-    found = []
-    for row in made:
+    """The example as ingesting stores it: one row, or several if its format expands a raw row."""
+    form = task.format
+    raw = [raw_example(task)] if form is None else form.rows(raw_example(task))
+    columns, extras = (task.columns, ()) if form is None else (form.columns, form.extras)
+    first = ("example", 1, raw[0])
+    inputs = inputs_for(task.problem, columns, first, dict(task.questions), extras)
+    stored = []
+    for row in raw:
         content = inputs.read(row)
         names = [name for name, _ in inputs.fields]
         cells = dict(zip(names, (*content.cells, *content.extras), strict=True))
-        found.append({**cells, "label": inputs.label(row, content)})
-    return found
+        stored.append({**cells, "label": inputs.label(row, content)})
+    return stored

@@ -1,7 +1,7 @@
 """Find and fetch the files of a dataset on the Hugging Face Hub.
 
-Files are picked from the repository's own listing, at one commit, and read with the readers of
-``surgery.data.files``. `datasets.load_dataset` is not used on strangers' repositories: their card
+Files are picked from the repository's listing at one commit, and read with the readers of
+``surgery.data.files``. `datasets.load_dataset` is not used on untrusted repositories: their card
 may point it at any URL or at a path of this machine, and it unpacks archives.
 """
 
@@ -32,10 +32,10 @@ class HubFiles:
 
 
 def describe(reference: HubDataset, sources: Sources) -> HubFiles:
-    """Ask the Hub for a dataset's commit and files; nothing is downloaded.
+    """Ask the Hub for a dataset's commit and files, without downloading them.
 
-    ``files`` and ``rows`` have the keys train and validation. ``labels`` are the class names of
-    the card, if it has them. Raises DatasetNotFound, DatasetInvalid, UpstreamUnavailable.
+    ``files`` and ``rows`` have the keys train and validation. ``labels`` are the class names in
+    the dataset card, if it has any. Raises DatasetNotFound, DatasetInvalid, UpstreamUnavailable.
     """
     from huggingface_hub import HfApi
 
@@ -75,24 +75,29 @@ def download(
         return [
             Path(
                 hf_hub_download(
-                    hub, name, repo_type="dataset", revision=revision, local_dir=folder,
-                    token=sources.token or False, endpoint=sources.endpoint,
+                    hub,
+                    name,
+                    repo_type="dataset",
+                    revision=revision,
+                    local_dir=folder,
+                    token=sources.token or False,
+                    endpoint=sources.endpoint,
                 )
             )
             for name in names
-        ]  # fmt: skip
+        ]
 
 
 def _refuse_code(hub: str, sizes: Mapping[str, int]) -> None:
     if f"{hub.rpartition('/')[2]}.py" in sizes:
         raise DatasetInvalid(
-            f"the dataset {hub} is loaded by a script of its own, and no code of a dataset is "
-            "run; name a copy of it in Parquet, or upload its files"
+            f"the dataset {hub} is loaded by its own script, and no code of a dataset is run; name "
+            "a copy of it in Parquet, or upload its files"
         )
 
 
 def _facts(card: Mapping[str, Any], config: str | None) -> dict[str, Any]:
-    """The card's `dataset_info` of one config."""
+    """The `dataset_info` of one config in the dataset card."""
     entries = _listed(card.get("dataset_info"))
     named = {str(entry.get("config_name", "default")): entry for entry in entries}
     if config is None and len(entries) == 1:

@@ -1,4 +1,4 @@
-"""What a command line says about a dataset of one's own, and the spec of an upload it writes."""
+"""The command line's options about a dataset file, and the upload spec they stand for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from surgery.errors import DatasetInvalid, SurgeryError
 from surgery.schemas.dataset import UploadSpec
 from surgery.schemas.fields import Option, option_of, options_of
 
+# The options that go with a dataset file.
 DATASET_OPTIONS = (
     Option("validation", Path, help="Validation file."),
     option_of(
@@ -29,16 +30,15 @@ DATASET_OPTIONS = (
     ),
     option_of(UploadSpec, "seed", name="split_seed"),
 )
-"""They go with a file."""
 
 
 def upload_spec(
     columns: str | None, problem: str | None, labels: str | None, split_seed: int = 0
 ) -> dict[str, Any]:
-    """The spec that these options write; those left out stay to be inferred.
+    """The fields of an `UploadSpec` that these options set; the others are left to be inferred.
 
-    Whether the values make sense is for `UploadSpec` and for the data to say. Raises SurgeryError
-    where an option cannot be taken apart; the message begins with its name.
+    The values are not validated here. Raises SurgeryError if an option cannot be parsed; the
+    message begins with the option's name.
     """
     given = {
         "columns": None if columns is None else _columns(columns),
@@ -57,13 +57,13 @@ def _columns(text: str) -> Any:
         part, equals, name = (piece.strip() for piece in pair.partition("="))
         if not (part and equals and name):
             raise SurgeryError(
-                f"--columns: {pair!r} is no part=column; write text=sentence,label=y, or a JSON "
-                "object where a name holds a comma"
+                f"--columns: {pair!r} is not part=column; write text=sentence,label=y, or a JSON "
+                "object if a name contains a comma"
             )
         found.setdefault(part, []).append(name)
     twice = [part for part, names in found.items() if len(names) > 1 and part != "choices"]
     if twice:
-        raise SurgeryError(f"--columns names {twice[0]} twice; only choices may be several")
+        raise SurgeryError(f"--columns names {twice[0]} twice; only choices may be repeated")
     return {part: names if len(names) > 1 else names[0] for part, names in found.items()}
 
 
@@ -76,7 +76,7 @@ def _labels(text: str) -> Any:
 def _parsed(option: str, text: str) -> Any:
     try:
         found = json.loads(text)
-        # Python reads NaN, and half a character, which no request can carry.
+        # Python accepts NaN and lone surrogates, which no request can carry.
         json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
         return found
     except (ValueError, RecursionError) as error:
@@ -84,7 +84,7 @@ def _parsed(option: str, text: str) -> Any:
 
 
 def is_file(given: str | Path) -> bool:
-    """Whether there is such a file; a name too long for one names none."""
+    """Whether there is such a file; False also for a name that is too long for one."""
     try:
         return Path(given).is_file()
     except OSError:
@@ -92,9 +92,9 @@ def is_file(given: str | Path) -> bool:
 
 
 def reference_of(given: str) -> str | dict[str, Any]:
-    """What a command line calls a dataset that is no file: a name, or a Hub reference in JSON.
+    """The dataset that an argument refers to if it is no file: a name, or a Hub reference in JSON.
 
-    Raises SurgeryError for a file that is not there, and for what is not JSON.
+    Raises SurgeryError for a file that does not exist, and for malformed JSON.
     """
     if given.lstrip().startswith("{"):
         found = _parsed("the dataset", given)

@@ -1,4 +1,4 @@
-"""From what a request calls its dataset to files, a revision and a fingerprint.
+"""Resolve the dataset that a request names to files, a revision and a fingerprint.
 
 A preset or a Hub id is looked up in the mirrors first, then on the Hub.
 """
@@ -18,9 +18,9 @@ from surgery.data.files.source import FileFormat, Row, format_of, shown
 from surgery.data.hub import describe, download
 from surgery.data.ingest.columns import check_columns
 from surgery.data.ingest.ingest import REPORT, ingest_tables
-from surgery.data.ingest.table import Part, Table
+from surgery.data.ingest.table import SplitFile, Table
 from surgery.data.presets.tasks import TASKS, Task, metrics_for
-from surgery.data.rows import Format
+from surgery.data.rows import RowFormat
 from surgery.data.splits import mirrored_splits, missing_from_mirror
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.digests import file_digest, json_digest
@@ -32,21 +32,21 @@ from surgery.schemas.enums import Problem
 # Problems whose labels have names.
 NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
 
-# Part of every fingerprint: raise it when the stored form of the same files changes.
+# Part of every fingerprint, to be raised when the stored form of the same files changes.
 _FORM = 2
 _SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A dataset asked for: where it lies, and what is known of it before any file is read."""
+class DatasetDescription:
+    """A dataset that was asked for, and what is known about it before any file is read."""
 
     id: str
     reference: HubDataset
     labels: tuple[str, ...] | None = None
     metrics: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
-    format: Format | None = None
+    format: RowFormat | None = None
 
     @property
     def problem(self) -> Problem:
@@ -54,25 +54,24 @@ class Wanted:
         return self.reference.problem
 
 
-def preset(name: str) -> Wanted:
-    """A preset by its name; DatasetNotFound, or DatasetInvalid where it is for evaluation only."""
+def preset(name: str) -> DatasetDescription:
+    """A preset by its name. Raises DatasetNotFound, or DatasetInvalid if it has no train split."""
     task = _task(name)
     if task.train_on:
         raise DatasetInvalid(
             f"{name} is for evaluation only: it has no train split. Name {task.train_on} as the "
             "dataset, which has the same labels, and this one in also_evaluate of a fine-tune"
         )
-    return _wanted(task, task.train)
+    return _task_description(task, task.train)
 
 
-def measured_preset(name: str, revision: str | None = None) -> Wanted:
-    """A preset to measure on alone: the measured split stands in the place of train as well.
+def evaluation_preset(name: str, revision: str | None = None) -> DatasetDescription:
+    """A preset for evaluation only: its evaluation split is used in the place of train too.
 
-    No row of train has to be there, and none is read. DatasetNotFound where there is no such
-    preset.
+    Its train split need not exist and is not read. Raises DatasetNotFound for an unknown preset.
     """
     task = _task(name)
-    return _wanted(task, task.validation, revision)
+    return _task_description(task, task.validation, revision)
 
 
 def _task(name: str) -> Task:
@@ -88,35 +87,42 @@ def _task(name: str) -> Task:
     return task
 
 
-def _wanted(task: Task, train: str, revision: str | None = None) -> Wanted:
-    return Wanted(
+def _task_description(task: Task, train: str, revision: str | None = None) -> DatasetDescription:
+    return DatasetDescription(
         id=task.name,
         reference=HubDataset(
-            hub=task.hub, config=task.config, revision=revision, train=train,
-            validation=task.validation, columns=task.columns, problem=task.problem,
+            hub=task.hub,
+            config=task.config,
+            revision=revision,
+            train=train,
+            validation=task.validation,
+            columns=task.columns,
+            problem=task.problem,
         ),
-        labels=task.labels or None, metrics=task.metrics, questions=task.questions,
+        labels=task.labels or None,
+        metrics=task.metrics,
+        questions=task.questions,
         format=task.format,
-    )  # fmt: skip
+    )
 
 
-def referred(reference: HubDataset) -> Wanted:
-    """A dataset of the Hub as a request describes it."""
+def described_by(reference: HubDataset) -> DatasetDescription:
+    """The dataset of the Hub that a request describes."""
     name = f"{reference.hub}/{reference.config}" if reference.config else reference.hub
     labels = tuple(reference.labels) if reference.labels else None
     known = labels is not None or reference.problem not in NAMED
     metrics = metrics_for(reference.problem, labels or ()) if known else ()
-    return Wanted(id=name, reference=reference, labels=labels, metrics=metrics)
+    return DatasetDescription(id=name, reference=reference, labels=labels, metrics=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSource(Wanted):
-    """A dataset found: enough to load it later, on another machine with the same mirrors.
+class DatasetSource(DatasetDescription):
+    """A resolved dataset: enough to load it later, also on another machine with the same mirrors.
 
-    ``rows`` are None where only reading the data tells them.
-    ``files`` holds the mirror's files and ``remote`` the Hub's, by train and validation.
-    ``labels`` and ``metrics`` are empty where only reading the data tells the classes; take
-    ``metrics_for(report.problem, report.labels)`` then.
+    ``files`` holds the mirror's files and ``remote`` the Hub's, by train and validation. A count in
+    ``rows`` is None if only reading the data tells it. ``labels`` and ``metrics`` are empty if only
+    reading the data tells the classes; the metrics then are
+    ``metrics_for(report.problem, report.labels)``.
     """
 
     origin: Literal["mirror", "hub"]
@@ -130,41 +136,41 @@ class DatasetSource(Wanted):
 def resolve_dataset(
     reference: str | HubDataset, sources: Sources, revision: str | None = None
 ) -> DatasetSource:
-    """Find a preset or a Hub dataset, without loading it; of the Hub, at this revision if any.
+    """Find a preset or a Hub dataset without loading it, on the Hub at ``revision`` if given.
 
-    A reference with a revision goes to the Hub at once: a mirror holds no revisions. Raises
-    DatasetNotFound, DatasetInvalid (columns that do not exist, a preset that is for evaluation
-    only) or UpstreamUnavailable.
+    A reference with a revision is looked up only on the Hub, since a mirror holds no revisions.
+    Raises DatasetNotFound, DatasetInvalid (for columns that do not exist, or a preset without a
+    train split) or UpstreamUnavailable.
     """
-    wanted = preset(reference) if isinstance(reference, str) else referred(reference)
+    description = preset(reference) if isinstance(reference, str) else described_by(reference)
     if revision is not None:
-        pinned = wanted.reference.model_copy(update={"revision": revision})
-        wanted = replace(wanted, reference=pinned)
-    return _resolve(wanted, sources)
+        pinned = description.reference.model_copy(update={"revision": revision})
+        description = replace(description, reference=pinned)
+    return _resolve(description, sources)
 
 
-def resolve_measured(name: str, sources: Sources, revision: str | None = None) -> DatasetSource:
-    """Find the measured split of a preset, for evaluation only ones as well.
+def resolve_evaluation(name: str, sources: Sources, revision: str | None = None) -> DatasetSource:
+    """Find the evaluation split of a preset, also of one without a train split.
 
-    Both splits of what is found are that one. Raises as `resolve_dataset` does.
+    The result has it as both train and validation. Raises as `resolve_dataset` does.
     """
-    return _resolve(measured_preset(name, revision), sources)
+    return _resolve(evaluation_preset(name, revision), sources)
 
 
-def _resolve(wanted: Wanted, sources: Sources) -> DatasetSource:
-    found = None if wanted.reference.revision else _in_mirror(wanted, sources)
+def _resolve(description: DatasetDescription, sources: Sources) -> DatasetSource:
+    found = None if description.reference.revision else _in_mirror(description, sources)
     if found is not None:
         return found
     if sources.offline:
-        raise DatasetNotFound(_offline(wanted, sources))
-    return _on_hub(wanted, sources)
+        raise DatasetNotFound(_offline(description, sources))
+    return _on_hub(description, sources)
 
 
 def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetReport]:
-    """The folder with the dataset's stored form (see ``ingest``), written on first use.
+    """The folder with the dataset's stored form (see ``ingest``), which is written on first use.
 
-    It lies in the cache under the fingerprint. Two processes may do this at once: the second
-    to finish takes the first one's folder.
+    It lies in the cache under the fingerprint. Two processes may do this at once: the second to
+    finish uses the folder of the first.
     """
     folder = sources.cache / "datasets" / source.fingerprint.removeprefix("sha256:")
     if not (folder / REPORT).is_file():
@@ -174,26 +180,26 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     return folder, DatasetReport.model_validate_json(text)
 
 
-def _in_mirror(wanted: Wanted, sources: Sources) -> DatasetSource | None:
-    files = mirrored_splits(wanted.reference, sources)
+def _in_mirror(description: DatasetDescription, sources: Sources) -> DatasetSource | None:
+    files = mirrored_splits(description.reference, sources)
     if files is None:
         return None
     for role, path in files.items():
-        table = Table((Part(path, format_of(path.name), path.name),))
+        table = Table((SplitFile(path, format_of(path.name), path.name),))
         name = f"{role} ({path.name})"
-        if wanted.format is not None:
-            _check_raw(wanted.format, table.first()[-1], name)
+        if description.format is not None:
+            _check_raw(description.format, table.first()[-1], name)
             continue
-        _check_table(table, wanted.reference.columns, name)
-    source = DatasetSource(**vars(wanted), origin="mirror", files=files)
+        _check_table(table, description.reference.columns, name)
+    source = DatasetSource(**vars(description), origin="mirror", files=files)
     source = replace(source, fingerprint=_mirror_fingerprint(source))
-    if not _keeps_count(wanted):
+    if not _keeps_count(description):
         return source
     return replace(source, rows={role: _count(path) for role, path in files.items()})
 
 
 def _check_table(table: Table, columns: Columns, name: str) -> None:
-    """Raise DatasetInvalid for a column that no row has; a row may leave out some."""
+    """Raise DatasetInvalid for a column that no row has; single rows may lack it."""
     head = table.head()
     try:
         check_columns(head.cells, columns, name, "/dataset/columns")
@@ -203,32 +209,32 @@ def _check_table(table: Table, columns: Columns, name: str) -> None:
         check_columns(table.head(None).cells, columns, name, "/dataset/columns")
 
 
-def _keeps_count(wanted: Wanted) -> bool:
-    return wanted.format is None or not wanted.format.expands
+def _keeps_count(description: DatasetDescription) -> bool:
+    return description.format is None or not description.format.expands
 
 
-def _check_raw(form: Format, row: Row, name: str) -> None:
+def _check_raw(form: RowFormat, row: Row, name: str) -> None:
     missing = [column for column in form.raw if column not in row]
     if missing:
         detail = (
-            f"{name} has no column {missing[0]!r}, of which the preset builds its texts; put the "
+            f"{name} has no column {missing[0]!r}, from which the preset builds its texts; put the "
             "benchmark's own rows there"
         )
         raise DatasetInvalid(detail, [Fault(detail, "/dataset", name, column=missing[0])])
 
 
-def _on_hub(wanted: Wanted, sources: Sources) -> DatasetSource:
-    reference = wanted.reference
+def _on_hub(description: DatasetDescription, sources: Sources) -> DatasetSource:
+    reference = description.reference
     found = describe(reference, sources)
-    labels, metrics = wanted.labels, wanted.metrics
+    labels, metrics = description.labels, description.metrics
     if labels is None and found.labels and reference.problem in NAMED:
         labels = found.labels
         metrics = metrics_for(reference.problem, labels)
     source = DatasetSource(
-        **vars(replace(wanted, labels=labels, metrics=metrics)),
+        **vars(replace(description, labels=labels, metrics=metrics)),
         origin="hub",
         revision=found.revision,
-        rows=found.rows if _keeps_count(wanted) else dict.fromkeys(_SPLITS),
+        rows=found.rows if _keeps_count(description) else dict.fromkeys(_SPLITS),
         remote=found.files,
     )
     content = {"hub": reference.hub, "revision": found.revision, "files": found.files}
@@ -265,15 +271,16 @@ def _counted(path: Path, kind: FileFormat, size: int, modified: int) -> int:  # 
     return count_rows(path, kind)
 
 
-def _offline(wanted: Wanted, sources: Sources) -> str:
-    reference = wanted.reference
+def _offline(description: DatasetDescription, sources: Sources) -> str:
+    reference = description.reference
     if reference.revision:
         return (
-            f"{wanted.id} is asked for at revision {reference.revision!r}, and this service is "
-            "offline: its mirror holds no revisions, so leave revision out"
+            f"{description.id} is asked for at revision {reference.revision!r}, but this service "
+            "is offline: its mirror holds no revisions, so leave revision out"
         )
-    return f"{wanted.id} is not in the mirror and this service is offline; " + missing_from_mirror(
-        reference, sources
+    return (
+        f"{description.id} is not in the mirror and this service is offline; "
+        + missing_from_mirror(reference, sources)
     )
 
 
@@ -298,14 +305,16 @@ def _load(source: DatasetSource, sources: Sources, folder: Path) -> None:
         _ingest(source, {role: tuple(map(_part, paths)) for role, paths in fetched.items()}, folder)
 
 
-def _part(path: Path) -> Part:
-    # On the Hub, JSON Lines often go by the name of .json.
+def _part(path: Path) -> SplitFile:
+    # On the Hub, JSON Lines often have the suffix .json.
     suffix = PurePath(plain_name(path.name)).suffix
     kind: FileFormat = "jsonl" if suffix == ".json" else format_of(path.name)
-    return Part(path, kind, path.name)
+    return SplitFile(path, kind, path.name)
 
 
-def _ingest(source: DatasetSource, parts: Mapping[str, tuple[Part, ...]], folder: Path) -> None:
+def _ingest(
+    source: DatasetSource, parts: Mapping[str, tuple[SplitFile, ...]], folder: Path
+) -> None:
     form = source.format
     ingest_tables(
         Table(parts["train"], format=form),

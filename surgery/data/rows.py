@@ -1,4 +1,4 @@
-"""Values of a row as texts and lists of texts, and what a model is given of a row."""
+"""Read the cells of a row as texts and lists of texts, and turn raw rows into a common form."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Literal
 from surgery.data.files.source import Row
 from surgery.schemas.dataset import Columns
 
-# Spaces, soft hyphens, marks of direction and of joining, byte-order marks, variation selectors.
+# Spaces, soft hyphens, direction and joining marks, byte-order marks, variation selectors.
 _INVISIBLE = re.compile(
     r"[\s\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]*"
 )
 
-Kind = Literal["string", "strings", "integer", "number"]
+CellType = Literal["string", "strings", "integer", "number"]
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to see in a text: it is empty, or of spaces and invisible marks."""
+    """Whether a text shows nothing: it is empty, or only spaces and invisible characters."""
     return _INVISIBLE.fullmatch(text) is not None
 
 
 class CellError(ValueError):
-    """A value that cannot stand in its column; the message says why."""
+    """A value that its column cannot hold; the message says why."""
 
     def __init__(self, detail: str, column: str) -> None:
         self.column = column
@@ -32,7 +32,7 @@ class CellError(ValueError):
 
 
 def text_of(values: Row, column: str) -> str:
-    """A cell as a text, "" where it is missing."""
+    """A cell as a text, "" if it is missing. Raises CellError for a value that is not a string."""
     value = values.get(column)
     if value is None:
         return ""
@@ -42,7 +42,10 @@ def text_of(values: Row, column: str) -> str:
 
 
 def strings_of(value: object, column: str, noun: str) -> list[str]:
-    """A cell as a list of texts, none of them empty; ``noun`` is what each is called."""
+    """A cell as a list of texts, each of them called a ``noun`` in messages.
+
+    Raises CellError if it is not a list, or if one of its entries is empty or not a string.
+    """
     if not isinstance(value, list):
         raise CellError(f"is {kind_of(value)}; a list of strings is needed", column)
     for place, entry in enumerate(value):
@@ -53,23 +56,24 @@ def strings_of(value: object, column: str, noun: str) -> list[str]:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, to say that it is something else."""
+    """The kind of a value, for a message that it is the wrong kind."""
     return "missing" if value is None else f"of type {type(value).__name__}"
 
 
 def counted(number: int, noun: str) -> str:
-    """As in "1 word" and "2 words"."""
+    """A number with its noun, as in "1 word" and "2 words"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 @dataclass(frozen=True)
-class Format:
+class RowFormat:
     """How raw rows become rows of ``text``, ``text_pair``, ``label`` and ``extras``.
 
-    ``raw`` are the columns it reads. ``extras`` are stored beside the texts for the metrics:
-    ``group`` (rows of one question) and what choosing the row earns by a metric, under that
-    metric's name. Raise ``version`` when the same raw row comes out otherwise: it is part of the
-    fingerprint. ``expands`` says that a raw row may become several.
+    ``raw`` names the columns it reads. ``extras`` are stored beside the texts for the metrics:
+    ``group`` (a number that rows of one question share), and under the name of a metric what
+    choosing this row scores. ``version`` is part of the dataset's fingerprint and must be raised
+    when the same raw row is converted differently. ``expands`` says that a raw row may become
+    several.
     """
 
     name: str
@@ -77,10 +81,10 @@ class Format:
     raw: tuple[str, ...]
     rows: Callable[[Row], list[Row]]
     pair: bool = True
-    extras: tuple[tuple[str, Kind], ...] = ()
+    extras: tuple[tuple[str, CellType], ...] = ()
     expands: bool = False
 
     @property
     def columns(self) -> Columns:
-        """The columns of the rows it makes."""
+        """The columns of the converted rows."""
         return Columns(text="text", text_pair="text_pair" if self.pair else None, label="label")

@@ -1,4 +1,4 @@
-"""Which files of a dataset are its splits, on the Hub and in the mirrors."""
+"""Find out which files of a dataset are its splits, on the Hub and in the mirrors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.sources import Sources, path_in_mirror
 from surgery.schemas.dataset import HubDataset
 
-# Read is the first that a split has: repositories often hold copies in several formats.
+# In order of preference: repositories often hold copies of a split in several formats.
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 _ALIASES = {"validation": ("valid", "val", "dev"), "test": ("eval",)}
-_PART = re.compile(r"[0-9a-f]{8,}|\d+")  # its number, or its hash
+_PART = re.compile(r"[0-9a-f]{8,}|\d+")  # the number or hash of a part in its file name
 
 _TEXT = ("jsonl", "csv", "tsv")
-_ENDINGS = (
-    *(f"{kind}{packed}" for packed in ("", *SUFFIXES) for kind in _TEXT), "parquet",
-)  # fmt: skip
-_SHOWN = 10  # names of a folder's files in a message
+_ENDINGS = [f"{kind}{packed}" for packed in ("", *SUFFIXES) for kind in _TEXT] + ["parquet"]
+_SHOWN = 10  # file names of a folder that a message lists
 
 
 def choose_config(reference: HubDataset, configs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The card's entry for the reference; None where the card has no entries."""
+    """The config in the dataset card that a reference means; None if the card lists no configs.
+
+    Raises DatasetNotFound if there is no such config, or if several may be meant.
+    """
     named = {str(entry.get("config_name", "default")): entry for entry in configs}
     if not named:
         return None
@@ -55,7 +56,7 @@ def split_files(
 ) -> tuple[str, ...]:
     """The files of a split, all of one format, in order of their names.
 
-    Raises DatasetNotFound where there are none, DatasetInvalid where two may be meant.
+    Raises DatasetNotFound if there are none, and DatasetInvalid if two may be meant.
     """
     patterns = [] if config is None else _patterns(config.get("data_files"), split)
     if patterns:
@@ -77,16 +78,16 @@ def split_files(
 
 
 def _stem(name: str) -> str:
-    """Without the suffix of a compression, which text may have."""
+    """A file name without the suffix of a compression, which text files may have."""
     plain = plain_name(name)
     return name if plain.endswith(".parquet") else plain
 
 
 def _refuse_rivals(reference: HubDataset, split: str, chosen: list[str], *, named: bool) -> None:
-    """Raise DatasetInvalid where two files may each be the split, and not be parts of it.
+    """Raise DatasetInvalid if two files may each be the whole split, and not parts of it.
 
-    Parts differ in a number or hash, lie in a folder called after the split, or are ``named`` by
-    the card. One file in two compressions is no two parts.
+    Parts differ in a number or hash, lie in a folder named after the split, or are ``named`` by
+    the dataset card. A file in two compressions does not count as two parts.
     """
     seen: dict[str, str] = {}
     for name in chosen:
@@ -102,7 +103,7 @@ def _refuse_rivals(reference: HubDataset, split: str, chosen: list[str], *, name
 
 
 def _series(name: str, split: str) -> str:
-    """What the parts of one split have in common."""
+    """What the names of the parts of one split have in common."""
     place, _, file = _stem(name).rpartition("/")
     if place.rpartition("/")[2] == split:
         return place
@@ -110,7 +111,7 @@ def _series(name: str, split: str) -> str:
 
 
 def _patterns(data_files: object, split: str) -> list[str]:
-    """The card's patterns for a split: a string, a list of them, or entries with split and path."""
+    """The card's file patterns for a split: a string, a mapping, or a list of split and path."""
     if isinstance(data_files, str):
         return [data_files] if split == "train" else []
     if isinstance(data_files, Mapping):
@@ -123,7 +124,7 @@ def _patterns(data_files: object, split: str) -> list[str]:
 
 
 def _by_convention(split: str, folder: str | None, names: list[str]) -> list[str]:
-    """Files called after the split, as `data/train-00000-of-00001.parquet` or `dev.jsonl`."""
+    """Files named after the split, such as `data/train-00000-of-00001.parquet` or `dev.jsonl`."""
     places = {f"{folder}/", f"{folder}/{split}/", f"data/{folder}/"} if folder else {"", "data/"}
     places |= {f"{place}{split}/" for place in places}
     words = "|".join(re.escape(word) for word in (split, *_ALIASES.get(split, ())))
@@ -144,19 +145,19 @@ def _strings(value: object) -> list[str]:
 
 
 def mirrored_splits(reference: HubDataset, sources: Sources) -> dict[str, Path] | None:
-    """The files called train and validation in the first mirror that has both.
+    """The train and validation file in the first mirror that has both.
 
-    They keep their names, which tell the format, where they are links. Raises DatasetInvalid where
-    two files of one mirror are the same split.
+    Links are not resolved, since a file's name tells its format. Raises DatasetInvalid if a mirror
+    has two files for one split.
     """
     for mirror in sources.mirrors:
         files = {
             "train": _split_file(mirror, reference, reference.train),
             "validation": _split_file(mirror, reference, reference.validation),
         }
-        found = {role: path for role, path in files.items() if path is not None}
-        if len(found) == len(files):
-            return found
+        present = {role: path for role, path in files.items() if path is not None}
+        if len(present) == len(files):
+            return present
     return None
 
 
@@ -167,7 +168,7 @@ def _split_file(mirror: Path, reference: HubDataset, split: str) -> Path | None:
     if len(found) > 1:
         detail = (
             f"the mirror's {'/'.join(folder)} holds {_listed([path.name for path in found])}, and "
-            f"each is the split {split!r}; leave one of them"
+            f"each is the split {split!r}; leave only one of them there"
         )
         raise DatasetInvalid(detail, [Fault(detail, "/dataset", file=found[1].name)])
     return found[0] if found else None
@@ -179,20 +180,20 @@ def _folder(reference: HubDataset) -> tuple[str, ...]:
 
 
 def missing_from_mirror(reference: HubDataset, sources: Sources) -> str:
-    """Which files would make the mirror hold the dataset, and what its folder holds instead."""
+    """A message that says which files a mirror needs for the dataset, and what it has instead."""
     folder = _folder(reference)
-    wanted = [f"{'/'.join(folder)}/{s}.jsonl" for s in (reference.train, reference.validation)]
+    needed = [f"{'/'.join(folder)}/{s}.jsonl" for s in (reference.train, reference.validation)]
     advice = (
-        f"put {' and '.join(wanted)} (or .csv, .tsv, these also as .gz or .zst, or .parquet) in "
+        f"put {' and '.join(needed)} (or .csv or .tsv, each also as .gz or .zst, or .parquet) in "
         "the mirror directory (SURGEON_MIRROR_DIR)"
     )
     folders = (path_in_mirror(mirror, *folder) for mirror in sources.mirrors)
-    held = [
-        f"mirror {number} holds {_listed(sorted(path.name for path in found.iterdir()))} there"
-        for number, found in enumerate(folders, 1)
-        if found is not None and found.is_dir()
+    contents = [
+        f"mirror {number} holds {_listed(sorted(path.name for path in there.iterdir()))} there"
+        for number, there in enumerate(folders, 1)
+        if there is not None and there.is_dir()
     ]
-    return "; ".join([advice, *held])
+    return "; ".join([advice, *contents])
 
 
 def _listed(names: Sequence[str]) -> str:

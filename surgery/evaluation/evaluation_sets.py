@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from surgery.data.files.source import format_of
-from surgery.data.ingest.table import Part, Table
+from surgery.data.ingest.table import SplitFile, Table
 from surgery.data.presets.tasks import TASKS
-from surgery.data.references import DatasetSource, resolve_measured
+from surgery.data.references import DatasetSource, resolve_evaluation
 from surgery.errors import DatasetInvalid, Fault, SurgeryError
 from surgery.io.sources import Sources
 from surgery.schemas.enums import Problem
@@ -39,7 +39,7 @@ def find_evaluation_sets(
                 raise DatasetInvalid(f"{name} is the dataset itself, which is measured anyway")
             if name in names[:place]:
                 raise DatasetInvalid(f"{name} is named twice; leave one out")
-            source = resolve_measured(name, sources)
+            source = resolve_evaluation(name, sources)
             check_fit(source, problem, labels)
             _check_labelled(source)
             found.append(source)
@@ -104,7 +104,7 @@ def _check_labelled(source: DatasetSource) -> None:
         hidden = TASKS[source.id].hidden
     else:
         path = source.files["validation"]
-        table = Table((Part(path, format_of(path.name), path.name),))
+        table = Table((SplitFile(path, format_of(path.name), path.name),))
         hidden = str(table.first()[-1].get(str(source.reference.columns.label))).strip() == "-1"
     if hidden:
         reference = source.reference

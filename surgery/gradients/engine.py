@@ -37,7 +37,7 @@ from surgery.gradients.hooks import UnsupportedModule
 from surgery.gradients.passes import Objective, score_batch, score_one_by_one, scoring_mode
 from surgery.gradients.plan import Plan, ScoringPath, make_plan
 from surgery.models.blocks import Unit
-from surgery.models.distributed import Share, add_up, gather_rows
+from surgery.models.distributed import Share, all_reduce, gather_rows
 
 Statistic = Literal["traces", "diagonal", "means"]
 ALONE = Share()
@@ -208,10 +208,10 @@ def _added_up(found: FisherScores, share: Share, samples: int) -> FisherScores:
     """Combine the scores of this process with those of all others."""
     mine = torch.zeros(samples)
     mine[found.numbers] = 1
-    numbers = add_up(mine, share).nonzero().flatten().tolist()
+    numbers = all_reduce(mine, share).nonzero().flatten().tolist()
     means = {} if found.means is None else found.means.sums
     for total in (*(found.sums or {}).values(), *means.values()):
-        add_up(total, share)
+        all_reduce(total, share)
     if found.per_sample is None:
         return replace(found, numbers=numbers)
     rows = gather_rows(found.per_sample, found.numbers, samples, share)[numbers]

@@ -1,1 +1,1 @@
-"""Where bytes come from and how folders come to exist; nothing here imports torch."""
+"""Read untrusted files and build folders safely; nothing here imports torch."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, read in chunks."""
+    """The SHA-256 of a file, which is read in chunks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Of a file; read once a process while its size and time stay the same."""
+    """The SHA-256 of a file, remembered by this process until its size or time changes."""
     real = os.path.realpath(path)
     state = Path(real).stat()
     return _file_digest(real, state.st_size, state.st_mtime_ns)
@@ -28,6 +28,6 @@ def _file_digest(real: str, size: int, modified: int) -> str:  # noqa: ARG001  #
 
 
 def json_digest(content: object, separators: tuple[str, str] | None = None) -> str:
-    """Of content as JSON with sorted keys: equal content, equal digest."""
+    """The SHA-256 of content as JSON with sorted keys, so that equal content has one digest."""
     canonical = json.dumps(content, sort_keys=True, separators=separators)
     return hashlib.sha256(canonical.encode()).hexdigest()

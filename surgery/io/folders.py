@@ -1,4 +1,4 @@
-"""Folders that exist whole or not at all, and make way where they take too much room."""
+"""Folders that appear only when they are complete, and eviction of those not used for longest."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from surgery.io.digests import sha256_of
 log = logging.getLogger("surgeon.folders")
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
-DISK_SHARE = 0.25  # of what is free on the disk, and of what the folders hold already
-ABANDONED_SECONDS = 24 * 3600.0  # a folder that is still being built then is a crash's
+DISK_SHARE = 0.25  # of the free space on the disk plus what the folders take already
+ABANDONED_SECONDS = 24 * 3600.0  # a folder still being built after that was left by a crash
 
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Build a folder aside and rename it to ``target`` on leaving; a failure leaves nothing.
+    """Build a folder under a temporary name and rename it to ``target`` at the end.
 
-    Raises OSError where ``target`` is there already and holds something.
+    A failure leaves nothing behind. Raises OSError if ``target`` exists and is not empty.
     """
-    # Not the process id: containers that share a volume have the same ones.
+    # Not the process id: containers that share a volume have the same process ids.
     building = target.with_name(f".building-{target.name}-{secrets.token_hex(8)}")
     building.mkdir(parents=True)
     try:
@@ -46,7 +46,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 def complete_folder(target: Path) -> Iterator[Path]:
     """A `whole_folder` that is synced and has a manifest with size and SHA-256 of every file.
 
-    After a crash at any point ``target`` either is not there or is complete.
+    After a crash at any point ``target`` either does not exist or is complete.
     """
     with whole_folder(target) as building:
         yield building
@@ -59,7 +59,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def first_wins(target: Path) -> Iterator[None]:
-    """Around building ``target``: where another process finished it first, keep that one."""
+    """Build ``target`` inside; if another process finished it first, keep that process's folder."""
     try:
         yield
     except OSError:
@@ -68,7 +68,7 @@ def first_wins(target: Path) -> Iterator[None]:
 
 
 def move_folder(folder: Path, target: Path) -> None:
-    """Rename a complete folder; to another file system, copy it aside and rename there."""
+    """Rename a complete folder; onto another file system, copy it and rename the copy there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.rename(target)
@@ -84,7 +84,7 @@ def move_folder(folder: Path, target: Path) -> None:
 
 
 def link_folder(folder: Path, target: Path) -> Path:
-    """A folder of links to the files of another; copies of them on another file system."""
+    """Make a folder of hard links to the files of another, or of copies if links are impossible."""
     if not target.is_dir():
         with whole_folder(target) as building:
             link_files(folder, building)
@@ -92,7 +92,7 @@ def link_folder(folder: Path, target: Path) -> Path:
 
 
 def link_files(folder: Path, target: Path) -> None:
-    """The files of one folder also in another, without their bytes where the file system can."""
+    """Put the files of one folder into another, as hard links or, if that is impossible, copies."""
     for path in folder.iterdir():
         try:
             (target / path.name).hardlink_to(path)
@@ -101,11 +101,11 @@ def link_files(folder: Path, target: Path) -> None:
 
 
 def put_away(folder: Path) -> bool:
-    """Remove a folder in one move, so that nobody meets half of it; whether that was done."""
+    """Rename a folder away, then delete it, so that nobody sees half of it; False if it stays."""
     aside = folder.with_name(f".removing-{secrets.token_hex(8)}")
     try:
         folder.rename(aside)
-    except OSError:  # another process was first, or it may not be removed
+    except OSError:  # another process was first, or this one may not remove it
         return False
     shutil.rmtree(aside, ignore_errors=True)
     return True
@@ -121,9 +121,10 @@ def make_room(
 ) -> int:
     """Remove the folders not used for longest, until ``need`` more bytes may be written.
 
-    ``limit`` is in bytes for all folders together, default: a share of the disk. Names in ``keep``
-    stay, and so does what ``remove`` does not remove. Returns how many bytes may be written; where
-    ``need`` is more than there can be room for, only what crashes left behind is removed.
+    ``limit`` is the number of bytes that all folders may take together, by default a share of the
+    disk. Folders whose name is in ``keep`` stay, and so do those for which ``remove`` returns
+    False. Returns how many bytes may be written. If ``need`` bytes cannot be freed at all, only
+    what crashes left behind is removed.
     """
     root.mkdir(parents=True, exist_ok=True)
     sizes = {path: bytes_on_disk(path) for path in root.iterdir()}
@@ -145,30 +146,30 @@ def make_room(
 
 
 def remove_older(root: Path, age_seconds: float) -> None:
-    """Remove the folders in a folder that were not used for so long; others may do the same."""
+    """Remove the subfolders not used for so long; several processes may do this at once."""
     for path in root.glob("*"):
         if path.is_dir() and time.time() - last_used(path) > age_seconds:
             put_away(path)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """File name → size and sha256."""
+    """The manifest's entry for each file name: ``bytes`` and ``sha256``."""
     files: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text())["files"]
     return files
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether it names a file of a folder itself: no path into it or out of it."""
+    """Whether this is the name of a file directly in a folder, and not a path."""
     return name == PurePosixPath(name).name and name not in {"", ".."} and "\0" not in name
 
 
 def check_plain(folder: Path) -> None:
-    """Raise OSError unless a folder holds plain files alone: no links, folders or pipes."""
+    """Raise OSError unless a folder holds only regular files: no links, folders or pipes."""
     if folder.is_symlink():
         raise OSError(f"{folder.name} is a link")
     for path in folder.iterdir():
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise OSError(f"{folder.name} holds {path.name!r}, which is no plain file")
+            raise OSError(f"{folder.name} holds {path.name!r}, which is not a regular file")
 
 
 def is_intact(folder: Path) -> bool:
@@ -181,9 +182,9 @@ def is_intact(folder: Path) -> bool:
 
 
 def check_intact(folder: Path, but: str = "") -> None:
-    """Compare the files with the manifest, where there is one; ``but`` one may have been edited.
+    """Compare the files with the manifest, if there is one, except the file called ``but``.
 
-    Raises CheckpointDamaged, naming a file that is missing or differs.
+    Raises CheckpointDamaged, which names a file that is missing or differs.
     """
     if not (folder / MANIFEST).is_file():
         return
@@ -200,7 +201,7 @@ def check_intact(folder: Path, but: str = "") -> None:
 
 
 def last_used(folder: Path) -> float:
-    """When it was marked as used; 0 where it is not there."""
+    """When the folder was last marked as used, in seconds since 1970; 0 if it does not exist."""
     try:
         return folder.stat().st_mtime
     except FileNotFoundError:  # another process was first
@@ -208,7 +209,7 @@ def last_used(folder: Path) -> float:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """What its files take; 0 where it is not there."""
+    """The bytes that the folder's files take on disk; 0 if it does not exist."""
     try:
         return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
     except OSError:
@@ -225,7 +226,7 @@ def _seal(path: Path) -> dict[str, Any]:
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold a file or a folder as it is now."""
+    """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Talk to the Hugging Face Hub: its failures as errors of our own, and headers of its files."""
+"""Talk to the Hugging Face Hub: translate its failures, and read headers of its files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LENGTH_BYTES = 8
 def hub_header(
     model: str, revision: str | None, name: str, sources: Sources
 ) -> dict[str, TensorHeader]:
-    """The tensors of a file of a model, in two small requests.
+    """The tensors of a safetensors file of a model, read in two small requests.
 
-    Not by the Hub's client, which multiplies out each shape before anyone can refuse it. Raises
-    UnsafeWeights and what `hub_errors` does.
+    The Hub's client is not used, since it multiplies out each shape before a check can refuse it.
+    Raises UnsafeWeights, and what `hub_errors` raises.
     """
     from huggingface_hub import hf_hub_url
 
@@ -42,29 +42,29 @@ def _fetched(url: str, token: str | None, span: tuple[int, int]) -> bytes:
 
     start, end = span
     headers = {"range": f"bytes={start}-{end - 1}"}
-    if token:  # which a redirect to another host does not get
+    if token:  # httpx drops it when a redirect leads to another host
         headers["authorization"] = f"Bearer {token}"
     answer = httpx2.get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
     answer.raise_for_status()
-    # A server may answer with all of it.
+    # A server may ignore the range and answer with the whole file.
     return answer.content if answer.status_code == 206 else answer.content[start:end]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of repository, and the errors for one that is not there or may not be read."""
+class RepositoryKind:
+    """A kind of repository, and the errors for one that does not exist or may not be read."""
 
     word: str
     missing: type[SurgeryError]
     gated: type[SurgeryError]
 
 
-MODEL = Kind("model", ModelNotFound, ModelGated)
-DATASET = Kind("dataset", DatasetNotFound, DatasetNotFound)
+MODEL = RepositoryKind("model", ModelNotFound, ModelGated)
+DATASET = RepositoryKind("dataset", DatasetNotFound, DatasetNotFound)
 
 
 @contextmanager
-def hub_errors(kind: Kind, name: str, revision: str | None) -> Iterator[None]:
+def hub_errors(kind: RepositoryKind, name: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises about a repository into this package's errors."""
     from huggingface_hub import errors
 
@@ -90,19 +90,19 @@ def hub_errors(kind: Kind, name: str, revision: str | None) -> Iterator[None]:
             f"{what} is not in the mirror, and HF_HUB_OFFLINE forbids the Hub"
         ) from None
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
-        if _is_of_this_machine(error):
+        if _is_local(error):
             raise
         raise _unanswered(kind, what, error) from None
 
 
-def _is_of_this_machine(error: Exception) -> bool:
-    """Whether the operating system failed, by a full disk for example, and not the Hub."""
+def _is_local(error: Exception) -> bool:
+    """Whether this machine failed, for example by a full disk, and not the Hub."""
     network = isinstance(error, ConnectionError | TimeoutError)
     return getattr(error, "errno", None) is not None and not network
 
 
-def _unanswered(kind: Kind, what: str, error: Exception) -> SurgeryError:
-    """Of the error only its kind is told: the text may hold a signed address."""
+def _unanswered(kind: RepositoryKind, what: str, error: Exception) -> SurgeryError:
+    # The message names only the error's class: its text may contain a signed address.
     status = getattr(getattr(error, "response", None), "status_code", 500)
     if 400 <= status < 500 and status not in {408, 429}:
         return kind.missing(f"the Hub refuses {what} with status {status}")

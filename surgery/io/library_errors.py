@@ -1,4 +1,4 @@
-"""What a library throws over a stranger's files, told as the fault of those files."""
+"""Turn what a library raises on a user's model files into an error about those files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from traceback import walk_tb
 from surgery.errors import ModelUnsupported, SurgeryError
 from surgery.io.reporter import Stopped
 
-MAX_WORDS = 300  # characters of another's message
+MAX_MESSAGE = 300  # characters of a library's message that are passed on
 _MODELS = ("transformers.models.", "torch.autograd.")
 _OWN = ("surgery.", "worker.")
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
@@ -20,11 +20,11 @@ _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 @contextmanager
 def blamed_on_model(what: str, folder: Path | None = None) -> Iterator[None]:
-    """Turn any failure inside into ModelUnsupported, which begins with ``what``.
+    """Turn any failure inside into ModelUnsupported, whose message begins with ``what``.
 
-    The tokenizers library panics with an exception that is no ``Exception``. Left as they are:
-    errors of this package, a job that is to stop, memory or a disk that ran out. The path of
-    ``folder`` is not told.
+    This includes the panics of the tokenizers library, which are not an ``Exception``. Errors of
+    this package, requests to stop, and full memory or disks pass unchanged. The path of ``folder``
+    is removed from the message.
     """
     try:
         yield
@@ -35,24 +35,24 @@ def blamed_on_model(what: str, folder: Path | None = None) -> Iterator[None]:
             raise
         words = str(error) if folder is None else str(error).replace(str(folder), "the model")
         raise ModelUnsupported(
-            f"{what}: {type(error).__name__}: {' '.join(words.split())[:MAX_WORDS]}"
+            f"{what}: {type(error).__name__}: {' '.join(words.split())[:MAX_MESSAGE]}"
         ) from error
 
 
 def failure_of_model(error: BaseException) -> ModelUnsupported | None:
-    """The error of a forward or backward pass that the model's own code raised; None for others.
+    """ModelUnsupported if the model's code raised this error in a pass, and None otherwise.
 
-    A config may hold sizes that only meet when a batch is run. What a device reports (a fault of
-    its own, a lost connection between processes) is not the model's.
+    A config may hold sizes whose mismatch shows only when a batch is run. Failures of a device or
+    of the connection between processes are not the model's.
     """
     if is_out_of_memory(error) or "CUDA" in str(error) or "NCCL" in str(error):
         return None
     modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
-    # Hooks of this package run inside the model's code; a fault of theirs is none of the model.
+    # Hooks of this package run inside the model's code; their failures are not the model's.
     known = [name for name in modules if name.startswith((*_MODELS, *_OWN))]
     if not known or not known[-1].startswith(_MODELS):
         return None
-    words = " ".join(str(error).split())[:MAX_WORDS]
+    words = " ".join(str(error).split())[:MAX_MESSAGE]
     where = known[-1].rpartition(".")[2] if known[-1].startswith(_MODELS[0]) else "backward"
     return ModelUnsupported(
         f"the model's own code ({where}) fails on a batch: "
@@ -61,11 +61,11 @@ def failure_of_model(error: BaseException) -> ModelUnsupported | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the host had no memory left."""
+    """Whether the device or the host ran out of memory."""
     text = str(error)
     return (
         isinstance(error, MemoryError)
-        # torch's own, by its name: this file is read by processes without torch
+        # torch's error by its name, since processes without torch import this file
         or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
         or "not enough memory" in text
         or "can't allocate" in text

@@ -1,7 +1,7 @@
-"""Open a stranger's files safely: regular files only, no link followed, the size known first.
+"""Open untrusted files safely: regular files only, without following links, up to a known size.
 
 A folder that a stranger filled may hold pipes (opening one waits for ever), devices, links that
-lead out of the folder, and sparse files of any size. Torch-free.
+lead out of the folder, and sparse files of any size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ KINDS = {
 
 
 def open_regular(path: Path, max_bytes: int) -> BufferedReader:
-    """Open a file for reading, once it is known to be a regular file of at most ``max_bytes``.
+    """Open a file for reading, if it is a regular file of at most ``max_bytes``.
 
-    The last part of the path is never followed where it is a link. Raises UnsafeFiles, also where
-    there is nothing of that name.
+    If the last part of the path is a link, it is not followed. Raises UnsafeFiles, also if there
+    is no such file.
     """
     try:
         check_regular(path.name, path.lstat(), max_bytes)
-        # Without O_NONBLOCK, opening a pipe that took the file's place meanwhile would wait.
+        # Without O_NONBLOCK, opening would hang if a pipe took the file's place since the check.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UnsafeFiles(f"{path.name} cannot be opened: {error.strerror}") from None
@@ -53,11 +53,11 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
 
 
 def check_regular(name: str, state: os.stat_result, max_bytes: int) -> None:
-    """Raise UnsafeFiles, saying what it is, unless this is a regular file of at most that size."""
+    """Raise UnsafeFiles unless ``state`` is that of a regular file of at most ``max_bytes``."""
     if not stat.S_ISREG(state.st_mode):
-        kind = KINDS.get(stat.S_IFMT(state.st_mode), "no regular file")
+        kind = KINDS.get(stat.S_IFMT(state.st_mode), "not a regular file")
         raise UnsafeFiles(f"{name} is {kind}; put the file itself in its place")
     if state.st_size > max_bytes:
         raise UnsafeFiles(
-            f"{name} has {state.st_size:,} bytes; at most {max_bytes:,} are read of such a file"
+            f"{name} has {state.st_size:,} bytes; such a file may have at most {max_bytes:,}"
         )

@@ -15,21 +15,34 @@ from typing import BinaryIO
 
 from surgery.errors import UnsafeWeights
 
-MAX_HEADER_BYTES = 10_000_000  # BERT-large's is 50 kB; a larger one is an attack
+MAX_HEADER_BYTES = 10_000_000  # BERT-large's header has 50 kB; one above this limit is an attack
 # The largest encoders have some 1,000 tensors of up to 5 dimensions under names of 90 characters.
 MAX_TENSORS = 10_000
 MAX_NAME = 500
 MAX_DIMENSIONS = 64
 ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2,
-    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "I32": 4,
+    "U32": 4,
+    "F32": 4,
+    "I64": 8,
+    "U64": 8,
+    "F64": 8,
+}
 FLOATS = {"F16", "BF16", "F32", "F64"}
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One tensor of a safetensors file: type, shape and its byte range after the header."""
+    """One tensor of a safetensors file: its type, shape and byte range after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -38,21 +51,21 @@ class TensorHeader:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorHeader], int]:
     """The tensors of a safetensors file and the offset of its data.
 
-    Raises UnsafeWeights when the header does not describe the file exactly.
+    Raises UnsafeWeights if the header does not describe the file exactly.
     """
     with path.open("rb") as file:
         return read_open_header(file, path.name)
 
 
 def read_open_header(file: BinaryIO, name: str) -> tuple[dict[str, TensorHeader], int]:
-    """The same of a file that is open at its start. Raises UnsafeWeights."""
+    """As `read_header`, for a file that is open at its start. Raises UnsafeWeights."""
     length = header_length(file.read(8), name)
     tensors = parse_header(file.read(length), name)
     _check_layout(tensors, os.fstat(file.fileno()).st_size - 8 - length, name)
@@ -60,18 +73,15 @@ def read_open_header(file: BinaryIO, name: str) -> tuple[dict[str, TensorHeader]
 
 
 def header_length(prefix: bytes, name: str) -> int:
-    """Bytes of the header, by the first eight of the file. Raises UnsafeWeights."""
+    """The header's length in bytes, from the file's first eight bytes. Raises UnsafeWeights."""
     length = int.from_bytes(prefix, "little")
     if len(prefix) < 8 or not 2 <= length <= MAX_HEADER_BYTES:
-        raise UnsafeWeights(f"{name} is no safetensors file: its header length is wrong")
+        raise UnsafeWeights(f"{name} is not a safetensors file: its header length is wrong")
     return length
 
 
 def parse_header(raw: bytes, name: str) -> dict[str, TensorHeader]:
-    """The tensors of a header, whose byte ranges are not compared with a file yet.
-
-    Raises UnsafeWeights.
-    """
+    """The tensors of a header; their byte ranges are not checked. Raises UnsafeWeights."""
     try:
         entries = json.loads(raw)
         check_count(len(entries), name)
@@ -97,10 +107,7 @@ def parse_header(raw: bytes, name: str) -> dict[str, TensorHeader]:
 
 
 def check_count(tensors: int, name: str) -> None:
-    """Refuse a number of tensors that no encoder has, before anything is done with each of them.
-
-    Raises UnsafeWeights.
-    """
+    """Raise UnsafeWeights for a number of tensors that no encoder has."""
     if tensors > MAX_TENSORS:
         raise UnsafeWeights(f"{name} has {tensors:,} tensors; no encoder has over {MAX_TENSORS:,}")
 
@@ -134,5 +141,5 @@ def _check_layout(tensors: dict[str, TensorHeader], data_bytes: int, name: str) 
         position = tensor.end
     if position != data_bytes:
         raise UnsafeWeights(
-            f"{name} is {data_bytes} bytes of data, its header speaks of {position}"
+            f"{name} has {data_bytes} bytes of data, but its header describes {position}"
         )

@@ -1,4 +1,4 @@
-"""Where models and data may come from: the operator's mirrors, the cache, the Hub."""
+"""Where models and datasets are looked for: the operator's mirrors, the cache and the Hub."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Sources:
-    """The places a reference is looked up in, in this order: each mirror, then the Hub.
+    """The places where models and datasets are looked for: each mirror in order, then the Hub.
 
-    ``cache`` is a folder this process may write. ``endpoint`` is the Hub's address where it is
-    not the public one.
+    ``cache`` is a folder this process may write to. ``endpoint`` is the Hub's address if it is not
+    the public one.
     """
 
     mirrors: tuple[Path, ...]
@@ -23,26 +23,26 @@ class Sources:
 
     @property
     def tokens(self) -> Path:
-        """Where tokenised splits are kept."""
+        """The folder of tokenised splits."""
         return self.cache / "tokens"
 
     @property
     def prefixes(self) -> Path:
-        """Where the states of frozen prefixes are kept."""
+        """The folder of the hidden states of frozen prefixes."""
         return self.cache / "prefixes"
 
 
 def mirror_path(sources: Sources, *parts: str) -> Path | None:
-    """The first mirror's file or folder of that name, links resolved; None where there is none."""
-    found = (path_in_mirror(mirror, *parts) for mirror in sources.mirrors)
-    path = next((path for path in found if path is not None), None)
+    """The file or folder of that name in the first mirror that has one, with links resolved."""
+    paths = (path_in_mirror(mirror, *parts) for mirror in sources.mirrors)
+    path = next((path for path in paths if path is not None), None)
     return path and Path(os.path.realpath(path))
 
 
 def path_in_mirror(mirror: Path, *parts: str) -> Path | None:
-    """A mirror's file or folder of that name; None where there is none.
+    """The file or folder of that name in a mirror, or None.
 
-    Each part is one name, never a path. A link that leads out of its mirror counts as none: a
+    Each part is one name, never a path. A link that leads out of the mirror is ignored, since a
     mirror must not open the rest of the disk.
     """
     if any(part in {"", ".", ".."} or set(part) & set("/\\\0") for part in parts):

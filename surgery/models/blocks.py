@@ -1,6 +1,7 @@
-"""Find the blocks of a loaded encoder by its module structure, and the units that are scored.
+"""Find the blocks of a loaded encoder, and the units in them that are scored.
 
-No table of architectures: a block, a part of it and a single tensor can each be a unit.
+Blocks are found by the structure of the modules, without a table of architectures. A unit is a
+block, a sublayer of one, or a single tensor.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from surgery.errors import ModelUnsupported
 from surgery.models.layers import SUBLAYERS, in_decoder, part_of_block
 from surgery.schemas.enums import Granularity
 
-Stack = list[tuple[str, nn.Module]]  # blocks with their paths inside the encoder, bottom to top
+Stack = list[tuple[str, nn.Module]]  # blocks and their paths inside the encoder, bottom to top
 
 EMBEDDING = re.compile(r"emb", re.IGNORECASE)
 GROUPS = ("embeddings", "pooler", "head", "other")
@@ -42,7 +43,7 @@ class Block:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the block holds."""
+        """The number of the block's parameters."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
@@ -56,11 +57,11 @@ def encoder_of(model: nn.Module) -> nn.Module:
 def find_blocks(model: nn.Module) -> list[Block]:
     """The longest stack of like blocks in the encoder, bottom to top.
 
-    Lists of lists count through (Funnel's ``encoder.blocks.0.1``), and so do groups that hold
-    nothing but a list (ALBERT's). A block is listed once however often the forward pass runs it, so
-    an ALBERT of one group has one block, as has a model of one layer. Layers of a decoder (Funnel's
-    for tokens) are no blocks of the encoder: they are ranked only where there is no other stack.
-    Raises ModelUnsupported when there is no list of like modules with parameters.
+    Lists of lists (Funnel's ``encoder.blocks.0.1``) and groups that hold nothing but a list
+    (ALBERT's) are flattened. A block is listed once, however often the forward pass runs it, so an
+    ALBERT of one group has one block. Layers of a decoder (Funnel's for tokens) are used only if
+    there is no other stack. Raises ModelUnsupported if there is no list of like modules with
+    parameters.
     """
     stacks = list(_stacks("", encoder_of(model)))
     if not stacks:
@@ -94,11 +95,11 @@ def _flattened(path: str, modules: nn.ModuleList) -> Stack:
 
 
 def _inner_stack(path: str, module: nn.Module) -> Stack | None:
-    """The blocks of a module that holds nothing but a list of them."""
+    """The blocks of a module that holds nothing but a list of them, or None."""
     lists = {path: module} | {f"{path}.{name}": child for name, child in module.named_children()}
-    held = sum(1 for _ in module.parameters())
+    count = sum(1 for _ in module.parameters())
     for place, inner in lists.items():
-        if isinstance(inner, nn.ModuleList) and sum(1 for _ in inner.parameters()) == held:
+        if isinstance(inner, nn.ModuleList) and sum(1 for _ in inner.parameters()) == count:
             stack = _flattened(place, inner)
             return stack if _alike(stack) else None
     return None
@@ -111,7 +112,7 @@ def _alike(stack: Stack) -> bool:
 
 @cache
 def _accepted(forward: Callable[..., Any]) -> frozenset[str] | None:
-    """The inputs a class's forward names, or None when it hands on whatever it is given."""
+    """The inputs that a class's forward names, or None if it takes any."""
     named = {
         name
         for name, parameter in signature(forward).parameters.items()
@@ -127,9 +128,9 @@ def accepts(model: nn.Module, name: str) -> bool:
 
 
 def model_inputs(model: nn.Module, batch: Batch) -> Batch:
-    """A batch as the model's forward takes it: no labels, and no input it does not name.
+    """A batch without labels and without inputs that the model's forward does not take.
 
-    FNet knows no ``attention_mask``; DistilBERT, MPNet and ModernBERT know no ``token_type_ids``.
+    FNet takes no ``attention_mask``; DistilBERT, MPNet and ModernBERT take no ``token_type_ids``.
     """
     return {
         name: tensor for name, tensor in batch.items() if name != "labels" and accepts(model, name)
@@ -139,7 +140,7 @@ def model_inputs(model: nn.Module, batch: Batch) -> Batch:
 def part_of(model: nn.Module, part: str) -> nn.Module | None:
     """The ``embeddings`` or the ``pooler`` of the encoder, if it has one.
 
-    An encoder without a module of embeddings (XLNet) has those of its tokens.
+    For an encoder without an embeddings module (XLNet), it is the embedding of its tokens.
     """
     encoder = encoder_of(model)
     module = getattr(encoder, part, None)
@@ -151,7 +152,7 @@ def part_of(model: nn.Module, part: str) -> nn.Module | None:
 def block_of_parameter(model: nn.Module, blocks: list[Block]) -> dict[str, int]:
     """Parameter name → index of the block that holds it, by identity.
 
-    A parameter shared between modules is listed under each of its names.
+    A parameter that modules share is listed under each of its names.
     """
     owner = {
         id(parameter): block.index for block in blocks for parameter in block.module.parameters()
@@ -164,7 +165,7 @@ def block_of_parameter(model: nn.Module, blocks: list[Block]) -> dict[str, int]:
 
 
 def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What the task model adds to the encoder."""
+    """The parameters that the task model adds to the encoder, by name."""
     encoder = {id(parameter) for parameter in encoder_of(model).parameters()}
     return {
         name: parameter
@@ -174,9 +175,9 @@ def head_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def positions_of(model: nn.Module) -> int:
-    """Tokens for which the model has position embeddings; sys.maxsize where it has no table.
+    """The number of positions with an embedding; sys.maxsize if the model has no table of them.
 
-    RoBERTa and its kin leave out the places up to that of the padding token.
+    Models like RoBERTa do not use the positions up to that of the padding token.
     """
     table = getattr(part_of(model, "embeddings"), "position_embeddings", None)
     if not isinstance(table, nn.Embedding):
@@ -187,9 +188,9 @@ def positions_of(model: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Unit:
-    """One thing that gets a score: the sum over the parameters it names.
+    """A set of parameters that gets one score, which is a sum over them.
 
-    ``index`` is that of its block; a group beside the blocks has none and is never ranked.
+    ``index`` is that of its block; a group outside the blocks has none and is never ranked.
     """
 
     name: str
@@ -206,7 +207,7 @@ class Unit:
 def units_of(
     model: nn.Module, blocks: Sequence[Block], granularity: Granularity = Granularity.LAYER
 ) -> list[Unit]:
-    """The ranked units, bottom to top. A parameter of two names is listed under the first."""
+    """The ranked units, bottom to top. A parameter with two names is listed under the first."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     units = []
     for block in blocks:
@@ -222,13 +223,13 @@ def units_of(
 
 
 def groups_of(model: nn.Module, blocks: Sequence[Block]) -> list[Unit]:
-    """What lies beside the blocks: embeddings, pooler, head, and whatever else there is."""
+    """The parameters outside the blocks as units: embeddings, pooler, head and others."""
     inside = {id(p) for block in blocks for p in block.module.parameters()}
     head = {id(parameter) for parameter in head_parameters(model).values()}
     encoder = encoder_of(model)
     pooler = getattr(encoder, "pooler", None)
     pooled = {id(p) for p in pooler.parameters()} if isinstance(pooler, nn.Module) else set()
-    held: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if id(parameter) in inside:
             continue
@@ -238,9 +239,9 @@ def groups_of(model: nn.Module, blocks: Sequence[Block]) -> list[Unit]:
             group = "pooler"
         else:
             group = "embeddings" if EMBEDDING.search(name) else "other"
-        held[group].append((name, parameter))
-    return [_unit(group, None, held[group]) for group in GROUPS if group in held]
+        groups[group].append((name, parameter))
+    return [_unit(group, None, groups[group]) for group in GROUPS if group in groups]
 
 
-def _unit(name: str, index: int | None, held: Sequence[tuple[str, nn.Parameter]]) -> Unit:
-    return Unit(name, index, tuple(name for name, _ in held), sum(p.numel() for _, p in held))
+def _unit(name: str, index: int | None, members: Sequence[tuple[str, nn.Parameter]]) -> Unit:
+    return Unit(name, index, tuple(name for name, _ in members), sum(p.numel() for _, p in members))

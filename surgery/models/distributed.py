@@ -1,6 +1,6 @@
-"""Scores are sums over samples: each process takes some batches, and the sums are added up.
+"""Share batches between the processes of torch.distributed, and add their results up.
 
-Processes are those of torch.distributed (torchrun, accelerate launch); without them there is one.
+Processes are started by torchrun or accelerate launch; without them there is only one.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Share:
-    """This process's part of the work: number ``rank`` of ``world``."""
+    """The part of the work of one process: number ``rank`` of ``world`` processes."""
 
     rank: int = 0
     world: int = 1
 
     def own(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Every world-th item."""
+        """The items that this process takes: every world-th."""
         return (item for place, item in enumerate(items) if place % self.world == self.rank)
 
     def most_rows(self, rows: int) -> int | None:
-        """Rows a batch at most, so that every process has one; None for a single process.
+        """The most rows in a batch that leave a batch for every process; None for one process.
 
-        Raises SurgeryError when there are fewer samples than processes.
+        Raises SurgeryError if there are fewer samples than processes.
         """
         if self.world == 1:
             return None
@@ -44,14 +44,14 @@ class Share:
 
 
 def present_share() -> Share:
-    """The share of this process in its group, or all of it."""
+    """The share of this process in its group, or all of the work if there is no group."""
     if dist.is_available() and dist.is_initialized():
         return Share(dist.get_rank(), dist.get_world_size())
     return Share()
 
 
-def add_up(tensor: Tensor, share: Share) -> Tensor:
-    """The sum over all processes, in place; NCCL reduces on the GPU it was given."""
+def all_reduce(tensor: Tensor, share: Share) -> Tensor:
+    """Sum a tensor over all processes, in place; NCCL does so on this process's GPU."""
     if share.world > 1:
         moved = tensor.cuda() if dist.get_backend() == "nccl" else tensor
         dist.all_reduce(moved)
@@ -60,19 +60,19 @@ def add_up(tensor: Tensor, share: Share) -> Tensor:
     return tensor
 
 
-def first_says(value: int, share: Share) -> int:
-    """The number of the first process, to all; every process asks at once."""
-    return int(add_up(torch.tensor(value if share.rank == 0 else 0), share))
+def from_first(value: int, share: Share) -> int:
+    """The first process's value; every process must call this at the same time."""
+    return int(all_reduce(torch.tensor(value if share.rank == 0 else 0), share))
 
 
 def gather_rows(rows: Tensor, numbers: list[int], total: int, share: Share) -> Tensor:
-    """A matrix (total, U) of every process's rows, each at its number; all get it whole."""
+    """A matrix (total, U) of the rows of all processes, each at its number, for every process."""
     whole = torch.zeros(total, rows.shape[1], dtype=rows.dtype)
     whole[torch.tensor(numbers, dtype=torch.long)] = rows.cpu()
-    return add_up(whole, share)
+    return all_reduce(whole, share)
 
 
-def same_weights(model: nn.Module, share: Share) -> None:
+def broadcast_weights(model: nn.Module, share: Share) -> None:
     """Copy the first process's parameters to all: a warmed-up head must not differ by rounding."""
     if share.world == 1:
         return

@@ -1,6 +1,6 @@
-"""A model's layers and their parts by the names of its tensors alone.
+"""A model's layers and their parts, found by the names of its tensors alone.
 
-What a checkpoint's file calls them can differ from what the loaded model does.
+A checkpoint's file can use other names than the loaded model.
 """
 
 from __future__ import annotations
@@ -18,100 +18,120 @@ from surgery.schemas.resolved import LayerInfo, ModelInfo
 from surgery.schemas.training import AdapterSpec
 
 Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters
-Stack = list[tuple[str, int]]  # blocks with their parameters, bottom to top
+BlockSizes = list[tuple[str, int]]  # names of blocks and their parameters, bottom to top
 
-# Beginnings, inside the encoder, of the tensors that lie beside the blocks.
+# Prefixes, inside the encoder, of the tensors that are not in the blocks.
 BESIDE = {"embeddings": ("embeddings.", "word_embedding."), "pooler": ("pooler.",)}
-# Beginnings, inside the encoder: in the file → in the model.
+# Prefixes inside the encoder: in the file → in the model.
 RENAMED = {"nomic_bert": {"encoder.layers.": "layers.", "emb_ln.": "embeddings.LayerNorm."}}
-# Old checkpoints write gamma and beta for a LayerNorm.
+# Old checkpoints call the weight and bias of a LayerNorm gamma and beta.
 LEGACY = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-# Part of a name in the model → in its checkpoint, beside what RENAMED says of the beginnings.
+# Part of a name in the model → the same part in its checkpoint, in addition to RENAMED.
 SAVED_AS = {
     "nomic_bert": {
-        "self_attn.o_proj": "attn.out_proj", "up_proj": "fc11", "gate_proj": "fc12",
-        "down_proj": "fc2", "post_attention_layernorm": "norm1", "post_mlp_layernorm": "norm2",
+        "self_attn.o_proj": "attn.out_proj",
+        "up_proj": "fc11",
+        "gate_proj": "fc12",
+        "down_proj": "fc2",
+        "post_attention_layernorm": "norm1",
+        "post_mlp_layernorm": "norm2",
     }
-}  # fmt: skip
-# Tensors whose rows stand one below the other, in this order, in one tensor of the checkpoint.
+}
+# Tensors that the checkpoint holds as one, with their rows one below the other in this order.
 FUSED = {
     "nomic_bert": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "attn.Wqkv"),
 }
 
-# Of a tensor's name inside its block. FNet mixes tokens by Fourier; DistilBERT's sa_ is a norm's.
+
+def _inside(module: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{module}.{name}" for name in names)
+
+
+# The beginning of an attention tensor's name inside its block. FNet has Fourier transforms in the
+# place of attention; sa_ is DistilBERT's norm of attention.
 ATTENTION = r"(?i:sa_|[^.]*(?:att|fourier))"
 SUBLAYERS = ("attention", "feed_forward")
 _OUTPUT = (
-    "attention.output.dense", "attention.output.LayerNorm", "intermediate.dense", "output.dense",
-    "output.LayerNorm",
-)  # fmt: skip
-# The order in which a block's class defines its tensors. Names alone do not tell it: a file of
-# weights holds them by alphabet.
+    *_inside("attention.output", "dense", "LayerNorm"),
+    "intermediate.dense",
+    *_inside("output", "dense", "LayerNorm"),
+)
+# The order in which a block's class defines its tensors. A file of weights does not tell it, since
+# it holds them in alphabetical order.
 _ORDERS: tuple[tuple[str, ...], ...] = (
     (  # BERT, RoBERTa, ELECTRA, BigBird, Longformer, FNet
-        "attention.self.query", "attention.self.key", "attention.self.value",
-        "attention.self.query_global", "attention.self.key_global", "attention.self.value_global",
-        "fourier.output.LayerNorm", *_OUTPUT,
+        *_inside("attention.self", "query", "key", "value"),
+        *_inside("attention.self", "query_global", "key_global", "value_global"),
+        "fourier.output.LayerNorm",
+        *_OUTPUT,
     ),
     (  # DistilBERT
-        "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin",
-        "sa_layer_norm", "ffn.lin1", "ffn.lin2", "output_layer_norm",
+        *_inside("attention", "q_lin", "k_lin", "v_lin", "out_lin"),
+        "sa_layer_norm",
+        *_inside("ffn", "lin1", "lin2"),
+        "output_layer_norm",
     ),
     (  # MPNet
-        "attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o",
-        "attention.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+        *_inside("attention.attn", "q", "k", "v", "o"),
+        "attention.LayerNorm",
+        "intermediate.dense",
+        *_inside("output", "dense", "LayerNorm"),
     ),
-    (  # DeBERTa: a module's own tensors come before those of the modules in it
-        "attention.self.q_bias", "attention.self.v_bias", "attention.self.in_proj",
-        "attention.self.head_logits_proj", "attention.self.head_weights_proj",
-        "attention.self.pos_proj", "attention.self.pos_q_proj", *_OUTPUT,
+    (  # DeBERTa: a module's own tensors come before those of its children
+        *_inside("attention.self", "q_bias", "v_bias", "in_proj"),
+        *_inside("attention.self", "head_logits_proj", "head_weights_proj"),
+        *_inside("attention.self", "pos_proj", "pos_q_proj"),
+        *_OUTPUT,
     ),
     (  # DeBERTa-v2 and v3
-        "attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj",
-        "attention.self.pos_key_proj", "attention.self.pos_query_proj", *_OUTPUT,
+        *_inside("attention.self", "query_proj", "key_proj", "value_proj"),
+        *_inside("attention.self", "pos_key_proj", "pos_query_proj"),
+        *_OUTPUT,
     ),
     ("attn_norm", "attn.Wqkv", "attn.Wo", "mlp_norm", "mlp.Wi", "mlp.Wo"),  # ModernBERT
     (  # ALBERT
-        "full_layer_layer_norm", "attention.query", "attention.key", "attention.value",
-        "attention.dense", "attention.LayerNorm", "ffn", "ffn_output",
+        "full_layer_layer_norm",
+        *_inside("attention", "query", "key", "value", "dense", "LayerNorm"),
+        "ffn",
+        "ffn_output",
     ),
     (  # Nomic BERT
-        "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "post_attention_layernorm",
+        *_inside("mlp", "gate_proj", "up_proj", "down_proj"),
+        *_inside("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),
         "post_mlp_layernorm",
     ),
     (  # XLNet
-        "rel_attn.q", "rel_attn.k", "rel_attn.v", "rel_attn.o", "rel_attn.r", "rel_attn.r_r_bias",
-        "rel_attn.r_s_bias", "rel_attn.r_w_bias", "rel_attn.seg_embed", "rel_attn.layer_norm",
-        "ff.layer_norm", "ff.layer_1", "ff.layer_2",
+        *_inside("rel_attn", "q", "k", "v", "o", "r", "r_r_bias", "r_s_bias", "r_w_bias"),
+        *_inside("rel_attn", "seg_embed", "layer_norm"),
+        *_inside("ff", "layer_norm", "layer_1", "layer_2"),
     ),
     (  # Funnel
-        "attention.r_w_bias", "attention.r_r_bias", "attention.r_kernel", "attention.r_s_bias",
-        "attention.seg_embed", "attention.q_head", "attention.k_head", "attention.v_head",
-        "attention.post_proj", "attention.layer_norm", "ffn.linear_1", "ffn.linear_2",
-        "ffn.layer_norm",
+        *_inside("attention", "r_w_bias", "r_r_bias", "r_kernel", "r_s_bias", "seg_embed"),
+        *_inside("attention", "q_head", "k_head", "v_head", "post_proj", "layer_norm"),
+        *_inside("ffn", "linear_1", "linear_2", "layer_norm"),
     ),
-)  # fmt: skip
+)
 _PLACES = [{name: place for place, name in enumerate(order)} for order in _ORDERS]
 
 
 def strip_prefix(name: str, prefix: str) -> str:
-    """``bert.encoder.layer.0…`` and ``encoder.layer.0…`` are the same tensor of a BERT."""
+    """A tensor's name inside the encoder: ``encoder.layer.0…`` for ``bert.encoder.layer.0…``."""
     return name.removeprefix(f"{prefix}.")
 
 
 def encoder_sizes(sizes: dict[str, int], prefix: str) -> dict[str, int]:
-    """The encoder's own tensors under their names inside it.
+    """The encoder's tensors by their names inside it.
 
-    A checkpoint of a task model names them ``<prefix>.…`` and its head without; one of an encoder
-    alone knows no prefix.
+    A checkpoint of a task model names them ``<prefix>.…``, unlike the tensors of its head; one of
+    an encoder alone has no prefix.
     """
     inside = {name: size for name, size in sizes.items() if name.startswith(f"{prefix}.")}
     return {strip_prefix(name, prefix): size for name, size in (inside or sizes).items()}
 
 
 def sizes_beside(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Parameters of the embeddings and the pooler among an encoder's own tensors."""
+    """The numbers of parameters of the embeddings and the pooler among an encoder's tensors."""
     return {
         part: sum(size for name, size in sizes.items() if name.startswith(starts))
         for part, starts in BESIDE.items()
@@ -124,10 +144,10 @@ def in_decoder(name: str) -> bool:
 
 
 def layers_of(sizes: dict[str, int], prefix: str) -> list[LayerInfo]:
-    """The blocks among tensor names, as ``find_blocks`` finds them among modules.
+    """The blocks, from tensor names alone; ``find_blocks`` finds the same among modules.
 
     ``sizes`` maps tensor name to number of parameters; ``prefix`` is the name under which a task
-    model holds the encoder. Raises ModelUnsupported when nothing is numbered from 0.
+    model holds the encoder. Raises ModelUnsupported if nothing is numbered from 0.
     """
     lists = _numbered(encoder_sizes(sizes, prefix))
     stacks = {path: _flattened(path, entries) for path, entries in lists.items()}
@@ -143,7 +163,7 @@ def layers_of(sizes: dict[str, int], prefix: str) -> list[LayerInfo]:
     ]
 
 
-def _precedence(stack: Stack) -> tuple[bool, int, int]:
+def _precedence(stack: BlockSizes) -> tuple[bool, int, int]:
     return not in_decoder(stack[0][0]), len(stack), sum(size for _, size in stack)
 
 
@@ -152,7 +172,7 @@ def _from_zero(numbers: Collection[int]) -> bool:
 
 
 def _numbered(sizes: dict[str, int]) -> dict[str, Entries]:
-    """Path of each outermost list, with its dot, → what it holds."""
+    """The path of each outermost list, with its final dot → the list's entries."""
     lists: dict[str, Entries] = defaultdict(lambda: defaultdict(dict))
     for name, size in sizes.items():
         match = re.match(r"(|.+?\.)(\d+)\.(.+)", name)
@@ -161,8 +181,8 @@ def _numbered(sizes: dict[str, int]) -> dict[str, Entries]:
     return lists
 
 
-def _flattened(path: str, entries: Entries) -> Stack:
-    stack: Stack = []
+def _flattened(path: str, entries: Entries) -> BlockSizes:
+    stack: BlockSizes = []
     for index, tensors in sorted(entries.items()):
         inner = _inner_list(tensors)
         if inner is None:
@@ -173,7 +193,7 @@ def _flattened(path: str, entries: Entries) -> Stack:
 
 
 def _inner_list(tensors: dict[str, int]) -> tuple[str, Entries] | None:
-    """The list that holds all of an entry's tensors, where its own entries are alike."""
+    """The list that holds all tensors of an entry, if there is one and its entries are alike."""
     lists = _numbered(tensors)
     if len(lists) != 1:
         return None
@@ -184,19 +204,19 @@ def _inner_list(tensors: dict[str, int]) -> tuple[str, Entries] | None:
 
 
 def sizes_in_model(sizes: dict[str, int], prefix: str, model_type: str) -> dict[str, int]:
-    """Tensor → number of parameters, by the names of the file, by those of the model instead.
+    """Tensor → number of parameters, with the file's names replaced by the model's.
 
     ``prefix`` is the name under which a task model holds the encoder.
     """
-    found: dict[str, int] = {}
+    renamed: dict[str, int] = {}
     parts, whole = FUSED.get(model_type, ((), ""))
     for saved, size in sizes.items():
         name = _in_model(saved, prefix, model_type)
         if whole and whole in name:
-            found |= {name.replace(whole, part): size // len(parts) for part in parts}
+            renamed |= {name.replace(whole, part): size // len(parts) for part in parts}
         else:
-            found[name] = size
-    return found
+            renamed[name] = size
+    return renamed
 
 
 def _in_model(name: str, prefix: str, model_type: str) -> str:
@@ -212,7 +232,10 @@ def _in_model(name: str, prefix: str, model_type: str) -> str:
 
 
 def part_of_block(inner: str, granularity: Granularity) -> str:
-    """The part of its block that a tensor belongs to, by its name inside; "" for the whole."""
+    """The part of its block that a tensor belongs to, by its name inside the block.
+
+    It is "" for granularity layer, where the whole block is one part.
+    """
     if granularity is Granularity.LAYER:
         return ""
     if granularity is Granularity.TENSOR:
@@ -221,9 +244,9 @@ def part_of_block(inner: str, granularity: Granularity) -> str:
 
 
 def in_module_order(names: Iterable[str]) -> list[str]:
-    """Names inside one block, of tensors or of sublayers, bottom to top.
+    """Sort names of tensors or sublayers inside one block, bottom to top.
 
-    Names that no known block has come last, by alphabet.
+    Names that no known kind of block has come last, in alphabetical order.
     """
     modules = {name: _module(name) for name in names}
     if modules.keys() <= set(SUBLAYERS):
@@ -238,73 +261,73 @@ def in_module_order(names: Iterable[str]) -> list[str]:
 
 
 def _module(name: str) -> str:
-    """The module of a weight or bias; a tensor by another name stands for itself."""
+    """The module of a weight or bias; for a tensor with another name, the tensor itself."""
     return re.sub(r"\.(weight|bias)$", "", name)
 
 
 def parts_of(sizes: dict[str, int], prefix: str, granularity: Granularity) -> list[LayerInfo]:
-    """The parts of a checkpoint's blocks, bottom to top, as ``units_of`` finds them in a model.
+    """The parts of a checkpoint's blocks, bottom to top; ``units_of`` finds them in a model.
 
-    ``sizes`` maps names of tensors, as the model has them, to their number of parameters.
+    ``sizes`` maps the model's tensor names to their numbers of parameters.
     """
     layers = layers_of(sizes, prefix)
     if granularity is Granularity.LAYER:
         return layers
     starts = sorted(f"{layer.name}." for layer in layers)
-    held: dict[str, dict[str, int]] = {start: defaultdict(int) for start in starts}
+    inside: dict[str, dict[str, int]] = {start: defaultdict(int) for start in starts}
     for name, size in encoder_sizes(sizes, prefix).items():
         start = starts[bisect(starts, name) - 1]  # no layer is inside another
         if name.startswith(start):
-            held[start][part_of_block(name.removeprefix(start), granularity)] += size
+            inside[start][part_of_block(name.removeprefix(start), granularity)] += size
     return [
         LayerInfo(name=f"{layer.name}.{part}", index=layer.index, parameters=parts[part])
         for layer in layers
-        for parts in [held[f"{layer.name}."]]
+        for parts in [inside[f"{layer.name}."]]
         for part in in_module_order(parts)
     ]
 
 
 def ranked_parts(ranking: RankingResult) -> list[LayerInfo]:
-    """What a ranking ranks, in the order of the model."""
+    """The layers or parts of a ranking, in the order of the model."""
     blocks: dict[int, dict[str, LayerInfo]] = defaultdict(dict)
     for layer in ranking.layers:
         part = LayerInfo(name=layer.name, index=layer.index, parameters=layer.parameters)
         blocks[part.index][part.name] = part
-    found = []
-    for _, held in sorted(blocks.items()):
-        start = _common_path(held)
-        names = {name.removeprefix(start): part for name, part in held.items()}
-        found += [names[name] for name in in_module_order(names)]
-    return found
+    ordered = []
+    for _, parts in sorted(blocks.items()):
+        start = _common_path(parts)
+        names = {name.removeprefix(start): part for name, part in parts.items()}
+        ordered += [names[name] for name in in_module_order(names)]
+    return ordered
 
 
 def _common_path(names: Iterable[str]) -> str:
-    """The path of the module that holds all of these, with its dot."""
+    """The path of the innermost module that holds all of these, with its final dot."""
     steps = zip(*(name.split(".")[:-1] for name in names), strict=False)
     return "".join(f"{step[0]}." for step in takewhile(lambda step: len(set(step)) == 1, steps))
 
 
 def check_adapter(adapter: AdapterSpec, info: ModelInfo) -> None:
-    """Raise SelectionMismatch, naming the field, unless the model has something to adapt."""
+    """Raise SelectionMismatch if the model has no biases (BitFit) or is too narrow (LoRA)."""
     if adapter.type == "bitfit":
         if not any(is_bias(tensor.name) for tensor in info.at(Granularity.TENSOR)):
             raise no_biases(info.id)
     elif info.hidden_size is not None and adapter.rank > info.hidden_size:
         raise SelectionMismatch(
-            f"an update of rank {adapter.rank} holds more than the weights it is added to, which "
-            f"are {info.hidden_size} wide",
+            f"an update of rank {adapter.rank} has a higher rank than the weights it is added to, "
+            f"which are {info.hidden_size} wide",
             [Fault(f"at most {info.hidden_size}", pointer="/adapter/rank")],
         )
 
 
 def is_bias(name: str) -> bool:
-    """Whether a tensor is a bias by its name: ``bias``, and DeBERTa's ``q_bias`` and the like."""
+    """Whether a tensor is a bias, by its name: ``bias``, or for example DeBERTa's ``q_bias``."""
     own = name.rpartition(".")[2]
     return own == "bias" or own.endswith("_bias")
 
 
 def no_biases(model: str) -> SelectionMismatch:
-    """What is wrong with bitfit for a model whose blocks have no biases, and what to do."""
+    """The error for adapter type bitfit on a model whose blocks have no biases."""
     return SelectionMismatch(
         f"the blocks of {model} have no biases; use adapter type lora, or a selection of layers",
         [Fault("the model has no biases", pointer="/adapter/type")],

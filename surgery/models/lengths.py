@@ -1,4 +1,4 @@
-"""How long rows are in tokens, and what a maximum cuts of them."""
+"""Count how long rows are in tokens, and how many of them a maximum length truncates."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from surgery.data.tokens.tokenize import usable_length
 from surgery.models.loading import LoadedModel
 from surgery.schemas.dataset import SplitLengths, TokenLengths
 
-# A bin ends where a usual max_length does: whoever is in a later one is cut by it.
+# Each bin ends at a usual max_length, which truncates the rows in all later bins.
 TOKEN_BINS = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193)
 SUGGESTED = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-MAY_BE_CUT = 0.01  # share of rows that a suggested maximum may cut
-WORTH_A_WARNING = 0.05
+MAY_BE_CUT = 0.01  # share of rows that a suggested maximum may truncate
+WORTH_A_WARNING = 0.05  # share of truncated rows from which on there is a warning
 
 
 def token_lengths(
     train: Encoded, loaded: LoadedModel, max_length: int, validation: Encoded | None = None
 ) -> TokenLengths:
-    """What ``max_length`` cuts of the rows, from their lengths before the cut.
+    """How many rows ``max_length`` truncates, from their lengths before truncation.
 
-    A row of choices is as long as its longest one, for each choice is cut by itself.
+    A row of choices counts as long as its longest choice, since each is truncated by itself.
     """
     splits = [_longest(rows) for rows in (train, validation) if rows is not None]
     most = _most_tokens(loaded)
@@ -38,16 +38,18 @@ def token_lengths(
 
 
 def _longest(encoded: Encoded) -> np.ndarray[Any, Any]:
-    found: np.ndarray[Any, Any] = encoded.whole.reshape(-1, encoded.choices).max(1)
-    return found
+    longest: np.ndarray[Any, Any] = encoded.whole.reshape(-1, encoded.choices).max(1)
+    return longest
 
 
 def _lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
     counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
     return SplitLengths(
-        rows=len(longest), counts=counts.tolist(), longest=int(longest.max()),
+        rows=len(longest),
+        counts=counts.tolist(),
+        longest=int(longest.max()),
         truncated=_cut(longest, max_length),
-    )  # fmt: skip
+    )
 
 
 def _cut(longest: np.ndarray[Any, Any], limit: int) -> float:
@@ -61,14 +63,14 @@ def _suggested(longest: np.ndarray[Any, Any], most: int) -> int:
 
 
 def _most_tokens(loaded: LoadedModel) -> int:
-    """Tokens the model takes at most, as far as tokenizer and config say so."""
+    """The most tokens that the model takes, as far as its tokenizer and config tell."""
     positions = getattr(loaded.model.config, "max_position_embeddings", None)
     known = [int(loaded.tokenizer.model_max_length), SUGGESTED[-1]]
     return min([*known, positions] if positions and positions > 0 else known)
 
 
 def truncation_warnings(lengths: TokenLengths, max_length: int) -> list[str]:
-    """One for each split of which more rows are cut than one would overlook."""
+    """A warning for each split of which a large share of the rows was truncated."""
     suggested, more = lengths.suggested_max_length, "the model takes no more"
     if suggested > max_length:
         more = f"max_length {suggested} is suggested"

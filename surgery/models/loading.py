@@ -1,7 +1,7 @@
-"""Load a resolved model for a task: from a checked copy, with safetensors only.
+"""Load a resolved model for a task, with safetensors only.
 
-``transformers`` never sees the original folder, but the copy that `surgery.models.source.copy`
-makes of it.
+``transformers`` never sees the original folder, but a checked copy that
+`surgery.models.source.copy` makes of it.
 """
 
 from __future__ import annotations
@@ -39,38 +39,47 @@ from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import ModelSource
 from surgery.schemas.enums import Problem
 
-# Keys that a model reads and its config class does not declare: what makes a DeBERTa-v2 a v3, …
+# Keys that a model reads although its config class does not declare them.
 UNDECLARED_KEYS = {
     "deberta": {"cls_dropout", "embedding_size", "talking_head"},
     "deberta-v2": {
-        "attention_head_size", "cls_dropout", "conv_act", "conv_groups", "conv_kernel_size",
-        "embedding_size", "norm_rel_ebd", "position_buckets", "share_att_key",
+        "attention_head_size",
+        "cls_dropout",
+        "conv_act",
+        "conv_groups",
+        "conv_kernel_size",
+        "embedding_size",
+        "norm_rel_ebd",
+        "position_buckets",
+        "share_att_key",
     },
     "electra": {"summary_first_dropout", "summary_proj_to_labels"},
-    # What configs saved by transformers 4 say of attention and rotary positions.
+    # The keys of transformers 4 for attention and rotary positions.
     "modernbert": {"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"},
     "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
     "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
-}  # fmt: skip
+}
 LABEL_KEYS = {"id2label", "architectures", "model_type"}
-HEADS = {
+HEAD_CLASSES = {
     Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     Problem.REGRESSION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     Problem.MULTIPLE_CHOICE: MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
     Problem.TOKEN_CLASSIFICATION: MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
 }
-# How a model runs here, whatever its checkpoint's config says.
-RUNS: dict[str, Any] = {
-    "return_dict": True, "output_hidden_states": False, "output_attentions": False,
-}  # fmt: skip
-RUNS_OF_TYPE: dict[str, dict[str, Any]] = {
+# Config values that are used whatever the checkpoint's config says: of all models, and by type.
+OVERRIDES: dict[str, Any] = {
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+}
+OVERRIDES_OF_TYPE: dict[str, dict[str, Any]] = {
     # Sparse attention turns itself off for good at the first short batch, and draws its blocks
     # from numpy's global generator: neither a score nor a run could be repeated.
     "big_bird": {"attention_type": "original_full"},
-    # States of earlier segments; rows have none, and they would be kept for every batch.
+    # Memories hold the states of earlier segments. Rows have none, but memory would be used.
     "xlnet": {"use_mems_eval": False, "use_mems_train": False},
 }
-# Trained on token types, which the tokenizers of transformers 5 no longer give unasked.
+# Model types trained on token types, which their tokenizers do not return in transformers 5.
 TYPED = {"albert", "funnel", "xlnet"}
 
 transformers_logging.set_verbosity_error()
@@ -81,7 +90,7 @@ transformers_logging.disable_progress_bar()
 class LoadedModel:
     """A task model in float32 with its tokenizer and blocks.
 
-    ``new`` names the tensors the checkpoint does not hold: they were made at random and always
+    ``new`` names the tensors that the checkpoint does not hold: they are drawn at random and always
     train with the head.
     """
 
@@ -94,7 +103,7 @@ class LoadedModel:
 
     @property
     def head(self) -> dict[str, nn.Parameter]:
-        """What always trains: the head, and whatever the checkpoint did not hold."""
+        """The parameters that always train: the head, and what the checkpoint does not hold."""
         parameters = dict(self.model.named_parameters())
         return head_parameters(self.model) | {
             name: parameters[name] for name in self.new if name in parameters
@@ -112,23 +121,28 @@ def load_model(
 ) -> LoadedModel:
     """The encoder with a head for the task, in float32 and eval mode.
 
-    ``head`` is ``auto`` (keep the checkpoint's where it fits the labels) or ``new``. New tensors
-    are drawn from ``seed`` alone. Raises ModelUnsupported when the weights do not fit the config,
-    the architecture has no head for the problem, or the tokenizer has no token for padding.
+    ``head`` is ``auto`` (keep the checkpoint's head if it fits the labels) or ``new``. New tensors
+    are drawn from ``seed`` alone. Raises ModelUnsupported if the weights do not fit the config, the
+    architecture has no head for the problem, or the tokenizer has no padding token.
     """
     snapshot = checked_copy(source, sources)
     entries = json.loads((snapshot / "config.json").read_bytes())
-    with blamed_on_model(f"config.json of {source.id!r} describes no model"):
+    with blamed_on_model(f"config.json of {source.id!r} does not describe a model"):
         config = _config_for(entries, data)
     kind = head_class(config, data.problem)
     fits = head == "auto" and _head_fits(entries, data, kind)
     torch.manual_seed(seed)
     with blamed_on_model(f"model {source.id!r} does not load", snapshot):
         model, info = kind.from_pretrained(
-            snapshot, config=config, dtype=torch.float32, output_loading_info=True,
-            ignore_mismatched_sizes=True, use_safetensors=True, local_files_only=True,
+            snapshot,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            local_files_only=True,
             trust_remote_code=False,
-        )  # fmt: skip
+        )
     with blamed_on_model(f"the tokenizer of {source.id!r} does not load", snapshot):
         tokenizer = AutoTokenizer.from_pretrained(
             snapshot, local_files_only=True, trust_remote_code=False
@@ -143,9 +157,10 @@ def load_model(
 
 
 def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
-    """Have the tokenizer give what the model takes, and token types where they mean something.
+    """Set the tokenizer's inputs to those that the model uses, and limit its length.
 
-    Its ``embedding_rows`` are the tokens that the model knows, see `encoding.check_tokens`.
+    ``embedding_rows`` becomes the number of tokens that the model knows, see
+    `tokenize.check_tokens`.
     """
     if tokenizer.pad_token_id is None:
         raise ModelUnsupported(
@@ -153,12 +168,12 @@ def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
             "batched; name one as pad_token in its tokenizer_config.json"
         )
     config: Any = model.config
-    told = {"input_ids", "attention_mask", *tokenizer.model_input_names}
+    inputs = {"input_ids", "attention_mask", *tokenizer.model_input_names}
     if config.model_type in TYPED:
-        told.add("token_type_ids")
+        inputs.add("token_type_ids")
     elif getattr(config, "type_vocab_size", 2) < 2:
-        told.discard("token_type_ids")  # there is no embedding for the second text's
-    tokenizer.model_input_names = sorted(name for name in told if accepts(model, name))
+        inputs.discard("token_type_ids")  # there is no embedding for that of a second text
+    tokenizer.model_input_names = sorted(name for name in inputs if accepts(model, name))
     tokenizer.embedding_rows = model.get_input_embeddings().num_embeddings
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions_of(model))
 
@@ -170,13 +185,13 @@ def _config_for(entries: dict[str, Any], data: TaskData) -> Any:
     kept = {key: value for key, value in entries.items() if key in known - {"model_type"}}
     if "id2label" in kept:
         kept["label2id"] = {label: int(index) for index, label in kept["id2label"].items()}
-    runs = RUNS | RUNS_OF_TYPE.get(model_type, {})
-    return AutoConfig.for_model(model_type, **kept | _labels(data) | runs)
+    overrides = OVERRIDES | OVERRIDES_OF_TYPE.get(model_type, {})
+    return AutoConfig.for_model(model_type, **kept | _labels(data) | overrides)
 
 
 def _labels(data: TaskData) -> dict[str, Any]:
     if data.problem is Problem.MULTIPLE_CHOICE:
-        return {}  # one score a choice, whatever the choices say
+        return {}  # the head gives each choice one score, and has no labels
     if data.problem is Problem.REGRESSION:
         return {"num_labels": 1, "problem_type": "regression"}
     return {
@@ -187,11 +202,11 @@ def _labels(data: TaskData) -> dict[str, Any]:
 
 
 def head_class(config: Any, problem: Problem) -> Any:
-    """The class of transformers that puts a head for the problem on this encoder.
+    """The class of transformers for this encoder with a head for the problem.
 
-    Raises ModelUnsupported, naming the problems it has heads for, where there is none.
+    Raises ModelUnsupported, naming the problems that there are heads for, if there is none.
     """
-    kinds = {each: mapping for each, mapping in HEADS.items() if type(config) in mapping}
+    kinds = {each: mapping for each, mapping in HEAD_CLASSES.items() if type(config) in mapping}
     if problem not in kinds:
         raise ModelUnsupported(
             f"{config.model_type} models have no head for {problem.value}; they have one for "
@@ -201,7 +216,7 @@ def head_class(config: Any, problem: Problem) -> Any:
 
 
 def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
-    """Whether the checkpoint's own head is of this kind, for the same labels in the same order."""
+    """Whether the checkpoint's head is of this kind, for the same labels in the same order."""
     saved = str((config.get("architectures") or [""])[0])
     if not saved.endswith(f"For{kind.__name__.rpartition('For')[2]}"):
         return False
@@ -211,39 +226,40 @@ def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
     names = [str(named[key]).lower() for key in sorted(named, key=int)]
     if data.problem is Problem.REGRESSION:
         return len(names) == 1
-    # A head whose names are LABEL_0, LABEL_1 … does not say which label is which.
+    # The names LABEL_0, LABEL_1 … would not say which label is which.
     return names == [label.lower() for label in data.labels]
 
 
 def renew_head(model: nn.Module, seed: int, also: Collection[str] = ()) -> list[str]:
-    """Draw a task model's head anew from ``seed``, in place, as its architecture draws it.
+    """Initialise a task model's head again from ``seed``, in place, as its architecture does.
 
-    ``also`` names tensors inside the encoder that the checkpoint did not hold, such as those of a
-    new pooler. Returns the names of the tensors drawn; nothing else of the model changes.
+    ``also`` names further tensors, inside the encoder, that the checkpoint did not hold, such as
+    those of a new pooler. Returns the names of the tensors drawn; nothing else changes.
     """
     torch.manual_seed(seed)
-    wanted = {*head_parameters(model), *also}
+    names = {*head_parameters(model), *also}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(prefix=path, recurse=False))
-        if own and own.keys() <= wanted:
+        if own and own.keys() <= names:
             # Loading marks modules as initialised, which would make this a no-op.
             module._is_hf_initialized = False  # noqa: SLF001
             for parameter in own.values():
                 parameter._is_hf_initialized = False  # noqa: SLF001
             model._init_weights(module)  # type: ignore[operator]  # noqa: SLF001
-    return sorted(wanted)
+    return sorted(names)
 
 
-# Computed anew by the models that saved them once.
+# Ends of buffers' names that old checkpoints hold and models now compute themselves.
 BUFFERS = ("inv_freq", "position_ids", "token_type_ids", "masked_bias", "num_batches_tracked")
 
 
 def _check_encoder(
     model: nn.Module, new: list[str], unexpected: Collection[str], source: ModelSource
 ) -> None:
-    """A block the checkpoint does not hold would be scored at random, on embeddings as random.
+    """Raise ModelUnsupported unless the checkpoint holds exactly the blocks and the embeddings.
 
-    One that holds more than the model has a place for is a block of another model.
+    Missing tensors would be random, and so would be their scores. Unexpected ones belong to blocks
+    of another model.
     """
     blocks = tuple(f".{block.name}." for block in find_blocks(model))
     foreign = sorted(

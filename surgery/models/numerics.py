@@ -1,4 +1,4 @@
-"""In which number format a run computes, and whether it repeats to the bit."""
+"""The number format a run computes in, and whether its results repeat to the last bit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.training import TrainingSpec
 
 HALF = {TrainingPrecision.BF16: torch.bfloat16, TrainingPrecision.FP16: torch.float16}
-# cuBLAS repeats its sums only with a workspace of fixed size, set before its first use.
+# cuBLAS is deterministic only with a workspace of fixed size, which is set before its first use.
 CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether it is a GPU that multiplies in bfloat16; some others only imitate it."""
+    """Whether the device is a GPU that multiplies in bfloat16 natively; some only emulate it."""
     if device.type != "cuda":
         return False
     with torch.cuda.device(device):
@@ -29,9 +29,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def with_precision(
     training: TrainingSpec, device: torch.device, before: str | None = None
 ) -> TrainingSpec:
-    """The same options with the precision they leave open: bf16 where a GPU has it, else fp32.
+    """The options, with a precision if they leave it open: bf16 on a GPU that has it, else fp32.
 
-    ``before`` is what the run computed in until it was interrupted, maybe on another device.
+    ``before`` is the precision of the run before it was interrupted, maybe on another device.
     """
     if training.precision is not None:
         return training
@@ -40,9 +40,9 @@ def with_precision(
 
 
 class Numerics:
-    """The formats of one run: where to cast, and how to keep half-precision gradients in range.
+    """The precision of one run: autocast, the gradient scaler and the process's settings.
 
-    Raises TrainingInvalid where the device does not have the format.
+    Raises TrainingInvalid if the device does not support the precision.
     """
 
     def __init__(self, training: TrainingSpec, device: torch.device) -> None:
@@ -56,7 +56,7 @@ class Numerics:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision is TrainingPrecision.FP16)
 
     def autocast(self) -> Any:
-        """Around a forward pass: matrix products in the asked format."""
+        """A context for a forward pass, whose matrix products are in the chosen format."""
         precision = self._training.precision
         if precision not in HALF:
             return nullcontext()
@@ -64,7 +64,7 @@ class Numerics:
 
     @contextmanager
     def settings(self) -> Iterator[None]:
-        """Around a run: the process's own settings come back after it."""
+        """A context for a run; afterwards the process's settings are restored."""
         products = torch.get_float32_matmul_precision()
         repeats = torch.are_deterministic_algorithms_enabled()
         benchmark = torch.backends.cudnn.benchmark

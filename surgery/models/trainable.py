@@ -1,6 +1,6 @@
-"""What trains and what is frozen: layers by the identity of their parameters, or an adapter.
+"""Choose what trains, layers or an adapter, and freeze all else.
 
-That frozen tensors stay as they are is proved by their digests.
+Parameters are chosen by identity, and digests prove that frozen tensors stay as they are.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.training import AdapterSpec
 
-ADAPTER = "default"  # PEFT's own name for the only one
+ADAPTER = "default"  # PEFT's name for a model's only adapter
 
 
 def layers_of_model(
     loaded: LoadedModel, granularity: Granularity = Granularity.LAYER
 ) -> list[Unit]:
-    """The blocks, or the parts of them, as the API names them."""
+    """The blocks or their parts, by the names that the API uses."""
     return units_of(loaded.model, loaded.blocks, granularity)
 
 
 def named_layers(loaded: LoadedModel, names: Sequence[str], granularity: Granularity) -> list[Unit]:
-    """Exactly the layers or parts of these names. Raises SelectionMismatch where one is missing."""
+    """The layers or parts of these names. Raises SelectionMismatch if the model lacks one."""
     known = {unit.name: unit for unit in layers_of_model(loaded, granularity)}
     faults = [
         Fault(f"the model as it was loaded has no {granularity} {name!r}", pointer="/selection")
@@ -40,57 +40,57 @@ def named_layers(loaded: LoadedModel, names: Sequence[str], granularity: Granula
         if name not in known
     ]
     if faults:
-        raise SelectionMismatch("the model does not have all that was selected", faults)
+        raise SelectionMismatch("the model does not have all selected layers", faults)
     return [known[name] for name in names]
 
 
 def trained_parameters(
     loaded: LoadedModel, layers: Sequence[Unit], include: Sequence[str]
 ) -> dict[str, nn.Parameter]:
-    """What trains, by name: the chosen layers, the head and ``include``.
+    """The parameters that train, by name: those of the layers, the head and ``include``.
 
-    Raises SelectionMismatch when ``include`` names a part the model does not have, or when a
+    Raises SelectionMismatch if ``include`` names a part that the model does not have, or if a
     parameter is shared between what trains and what does not.
     """
     known = dict(loaded.model.named_parameters())
     chosen = {id(known[name]) for layer in layers for name in layer.members}
     chosen |= {id(parameter) for parameter in included_parameters(loaded, include)}
     _refuse_shared(loaded, layers, include, chosen)
-    wanted = chosen | {id(parameter) for parameter in loaded.head.values()}
-    return {name: parameter for name, parameter in known.items() if id(parameter) in wanted}
+    chosen |= {id(parameter) for parameter in loaded.head.values()}
+    return {name: parameter for name, parameter in known.items() if id(parameter) in chosen}
 
 
 def included_parameters(loaded: LoadedModel, include: Sequence[str]) -> list[nn.Parameter]:
-    """Those of the parts that ``include`` names. Raises SelectionMismatch where there is none."""
-    found = []
+    """The parameters of the parts in ``include``. Raises SelectionMismatch if there is no such."""
+    parameters = []
     for part in sorted(set(include)):
         module = part_of(loaded.model, part)
         if module is None:
             raise SelectionMismatch(
                 f"the model has no {part}", [Fault("leave it out", pointer="/selection/include")]
             )
-        found += list(module.parameters())
-    return found
+        parameters += list(module.parameters())
+    return parameters
 
 
 def freeze_all_but(
     loaded: LoadedModel, layers: Sequence[Unit], include: Sequence[str]
 ) -> dict[str, nn.Parameter]:
-    """Make exactly ``trained_parameters`` trainable, check that it is so, and return them."""
-    wanted = trained_parameters(loaded, layers, include)
-    ids = {id(parameter) for parameter in wanted.values()}
+    """Make exactly the `trained_parameters` trainable, check this, and return them."""
+    chosen = trained_parameters(loaded, layers, include)
+    ids = {id(parameter) for parameter in chosen.values()}
     for parameter in loaded.model.parameters():
         parameter.requires_grad_(id(parameter) in ids)
     trained = {name for name, p in loaded.model.named_parameters() if p.requires_grad}
-    if trained != wanted.keys():
+    if trained != chosen.keys():
         raise AssertionError("the trainable parameters are not the selected ones")
-    return wanted
+    return chosen
 
 
 def _refuse_shared(
     loaded: LoadedModel, layers: Sequence[Unit], include: Sequence[str], chosen: set[int]
 ) -> None:
-    """A parameter of two places trains in both: they are chosen together or not at all."""
+    """Raise SelectionMismatch if a chosen parameter is also part of a layer that is not chosen."""
     names = {unit.name for unit in layers}
     included = [part_of(loaded.model, part) for part in include]
     encoder = encoder_of(loaded.model)
@@ -110,7 +110,7 @@ def _refuse_shared(
 
 
 def _holders(path: str, blocks: Sequence[Block]) -> set[str]:
-    """Names of the layer, the sublayer and the tensor that a parameter of the encoder is in."""
+    """The names of the layer, the sublayer and the tensor that an encoder's parameter is in."""
     for block in blocks:
         start = f"{block.name}."
         if path.startswith(start):
@@ -120,7 +120,7 @@ def _holders(path: str, blocks: Sequence[Block]) -> set[str]:
 
 
 def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What a checkpoint would hold and training must not move: parameters and buffers."""
+    """The parameters and buffers that a checkpoint holds and that training must not change."""
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             yield name, parameter
@@ -130,7 +130,7 @@ def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def frozen_digests(model: nn.Module) -> dict[str, str]:
-    """Name → SHA-256 of its bytes, for every parameter that does not train and every buffer."""
+    """Name → SHA-256 of the bytes, for every parameter that does not train and every buffer."""
     return {
         name: hashlib.sha256(
             tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
@@ -140,7 +140,7 @@ def frozen_digests(model: nn.Module) -> dict[str, str]:
 
 
 def check_frozen(model: nn.Module, digests: Mapping[str, str]) -> None:
-    """Prove that the frozen parameters are what they were when their digests were taken."""
+    """Raise AssertionError if a frozen tensor changed since its digest was taken."""
     changed = [name for name, now in frozen_digests(model).items() if digests[name] != now]
     if changed:
         raise AssertionError(f"frozen tensors changed: {changed[:3]}")
@@ -149,9 +149,9 @@ def check_frozen(model: nn.Module, digests: Mapping[str, str]) -> None:
 def make_trainable(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec
 ) -> dict[str, nn.Parameter]:
-    """Make exactly what a request trains trainable, in place; return it by name.
+    """Make exactly the parameters that a request trains trainable, in place; return them by name.
 
-    Raises SelectionMismatch where the model has no such part.
+    Raises SelectionMismatch if the model has no such part.
     """
     if spec.adapter is None:
         return freeze_all_but(loaded, layers, spec.selection.include)
@@ -159,32 +159,32 @@ def make_trainable(
 
 
 def count_trainable(loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec) -> int:
-    """How many numbers `make_trainable` would make trainable; the model stays as it is."""
+    """How many parameters `make_trainable` would make trainable; the model is not changed."""
     adapter = spec.adapter
     if adapter is None:
         trained = trained_parameters(loaded, layers, spec.selection.include)
         return sum(parameter.numel() for parameter in trained.values())
     own = sum(parameter.numel() for parameter in loaded.head.values())
     if adapter.type == "lora":
-        linear = _linear_maps(loaded).values()
+        linear = _linear_layers(loaded).values()
         return own + sum(adapter.rank * (one.in_features + one.out_features) for one in linear)
     biases = loaded.head | _own_tensors(loaded, adapter)
     return sum(parameter.numel() for parameter in biases.values())
 
 
 def train_adapter(loaded: LoadedModel, adapter: AdapterSpec, seed: int) -> dict[str, nn.Parameter]:
-    """Make exactly the adapter and the head trainable, in place; return them by name.
+    """Make exactly the adapter and the head trainable, in place; return their parameters by name.
 
-    LoRA (Hu et al., ICLR 2022): every Linear of the blocks, found by identity, becomes
-    W + (α/r)·B·A with A drawn from ``seed`` and B = 0. BitFit (Ben Zaken et al., ACL 2022): every
-    bias of the model. Raises SelectionMismatch where the model has nothing to adapt.
+    LoRA (Hu et al., ICLR 2022) turns every Linear of the blocks, found by identity, into
+    W + (α/r)·B·A, with A drawn from ``seed`` and B = 0. BitFit (Ben Zaken et al., ACL 2022) trains
+    every bias of the model. Raises SelectionMismatch if the model has nothing to adapt.
     """
     if adapter.type == "lora":
         _inject(loaded, adapter, seed)
     chosen = loaded.head | _own_tensors(loaded, adapter)
-    wanted = {id(parameter) for parameter in chosen.values()}
+    ids = {id(parameter) for parameter in chosen.values()}
     for parameter in loaded.model.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
+        parameter.requires_grad_(id(parameter) in ids)
     trained = {name: p for name, p in loaded.model.named_parameters() if p.requires_grad}
     if trained.keys() != chosen.keys():
         raise AssertionError("the trainable parameters are not the adapter's")
@@ -204,21 +204,21 @@ def _own_tensors(loaded: LoadedModel, adapter: AdapterSpec) -> dict[str, nn.Para
 
 
 def _inject(loaded: LoadedModel, adapter: AdapterSpec, seed: int) -> None:
-    targets = _linear_maps(loaded)
+    targets = _linear_layers(loaded)
     if not targets:
         raise SelectionMismatch(
-            f"the blocks of {loaded.source.id} have no linear maps to adapt",
-            [Fault("the model has no linear maps", pointer="/adapter/type")],
+            f"the blocks of {loaded.source.id} have no linear layers to adapt",
+            [Fault("the model has no linear layers", pointer="/adapter/type")],
         )
     torch.manual_seed(seed)
     inject_adapter_in_model(lora_config(adapter, list(targets)), loaded.model)
     adapted = {id(layer.base_layer) for _, layer in lora_layers(loaded.model)}
     if adapted != {id(module) for module in targets.values()}:
-        raise AssertionError("the adapted maps are not those of the blocks")
+        raise AssertionError("the adapted linear layers are not those of the blocks")
 
 
-def _linear_maps(loaded: LoadedModel) -> dict[str, nn.Linear]:
-    """Path in the model → Linear, for those of the blocks."""
+def _linear_layers(loaded: LoadedModel) -> dict[str, nn.Linear]:
+    """The Linear modules of the blocks, by their paths in the model."""
     inside = {id(module) for block in loaded.blocks for module in block.module.modules()}
     return {
         name: module
@@ -228,15 +228,18 @@ def _linear_maps(loaded: LoadedModel) -> dict[str, nn.Linear]:
 
 
 def lora_config(adapter: AdapterSpec, targets: list[str]) -> LoraConfig:
-    """As PEFT has it; α is twice the rank unless given."""
+    """The adapter's options as PEFT's config; α is twice the rank unless given."""
     return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
-        lora_dropout=adapter.dropout, target_modules=targets, bias="none",
-    )  # fmt: skip
+        r=adapter.rank,
+        lora_alpha=adapter.alpha or 2 * adapter.rank,  # type: ignore[arg-type]
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        bias="none",
+    )
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, Linear]]:
-    """Path → adapted Linear."""
+    """The path and module of each Linear with LoRA."""
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             yield name, module
@@ -247,7 +250,7 @@ def _matrices(layer: Linear) -> list[nn.Parameter]:
 
 
 def unadapted_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the model as it was before LoRA: its weights without the updates."""
+    """The state dict that the model would have without LoRA: its weights without the updates."""
     state = dict(model.state_dict())
     for path, _ in lora_layers(model):
         own = {name: state.pop(name) for name in list(state) if name.startswith(f"{path}.")}
@@ -262,7 +265,7 @@ def unadapted_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the same model without LoRA: the updates are added to the weights."""
+    """The state dict of an equal model without LoRA: the updates are added to the weights."""
     state = unadapted_state(model)
     updates = {f"{p}.weight": layer.get_delta_weight(ADAPTER) for p, layer in lora_layers(model)}
     return state | {name: state[name] + update for name, update in updates.items()}

@@ -13,7 +13,7 @@ import numpy as np
 from surgery.data.tokens.dataset import TaskData
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.blocks import Unit
-from surgery.models.distributed import present_share, same_weights
+from surgery.models.distributed import broadcast_weights, present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel, renew_head
 from surgery.models.numerics import has_bfloat16
@@ -268,7 +268,7 @@ def _prepare_head(scorer: Scorer, warmup: Warmup | None, epochs: int, number: in
     if number > 0:
         renew_head(loaded.model, seed, loaded.new)
     loss = None if warmup is None else warmup.run(epochs=epochs, seed=seed)
-    same_weights(loaded.model, scorer.sample.share)
+    broadcast_weights(loaded.model, scorer.sample.share)
     scorer.head_changed()
     return loss
 

@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.onnx_export import BestExport
-from surgery.checkpoints.record import kept_form, record_of
+from surgery.checkpoints.record import checkpoint_form, record_of
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
@@ -22,10 +22,10 @@ from surgery.evaluation.evaluate import evaluate_sets, predict_validation
 from surgery.evaluation.evaluation_sets import reported_metrics
 from surgery.io.reporter import CheckpointSummary, Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
-from surgery.models.distributed import Share, first_says, present_share
+from surgery.models.distributed import Share, from_first, present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel
-from surgery.models.memory import peak_bytes, reset_peak, settle
+from surgery.models.memory import peak_bytes, reset_peak, synchronize
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
@@ -33,25 +33,25 @@ from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec, PrefixReport
 from surgery.schemas.training import TrainingSpec, check_training, steps_per_epoch, total_steps
 from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
-from surgery.training.prefix_cache.cache import Prefix, Split, open_prefix
+from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
-from surgery.training.state import Moving, Progress, load_state, save_state, saved_precision
+from surgery.training.state import Progress, TrainState, load_state, save_state, saved_precision
 from surgery.training.step import Rows, Stepper, epoch_steps, halving_warnings
 from surgery.training.throughput import Meter
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
-STATE_SECONDS = 300.0  # at most this much training is lost to a crash
-GO_ON, SAVE, DRAIN, CANCEL = range(4)
+STATE_SECONDS = 300.0  # between two saved states: a crash loses at most this much training
+CONTINUE, SAVE, DRAIN, CANCEL = range(4)  # what may follow a step
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run works on and with; what changes as it trains is in `Moving` and `Progress`."""
+    """What a run works with and does not change; `TrainState` and `Progress` hold what changes."""
 
     loaded: LoadedModel
     data: TaskData
     spec: FinetuneSpec
-    training: TrainingSpec  # the spec's, with the precision that was chosen
+    training: TrainingSpec  # the options of the spec, with the chosen precision
     layers: Sequence[Unit]
     report: Reporter
     train: Encoded
@@ -64,30 +64,30 @@ class Setup:
 
     @property
     def metric(self) -> str:
-        """By which the best evaluation is chosen."""
+        """The metric that decides which evaluation is the best."""
         return self.training.metric or self.data.metrics[0]
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """The number of optimizer steps of the whole run."""
         return total_steps(self.training, len(self.train), self.share.world)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of each epoch."""
+        """The number of optimizer steps of each epoch."""
         return steps_per_epoch(self.training, len(self.train), self.share.world)
 
     def epochs(self, progress: Progress) -> float:
-        """How many epochs are done, parts of one included."""
+        """How many epochs are done, including part of the current one."""
         return progress.epoch + progress.batch / self.steps_per_epoch
 
     def is_over(self, progress: Progress) -> bool:
-        """Whether no step is left, or the last evaluations brought nothing better."""
+        """Whether no step is left, or the run stops early."""
         done = progress.step >= self.steps
         return done or stops_early(progress.reports, self.metric, self.training)
 
 
-def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside its options
+def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its options
     loaded: LoadedModel,
     data: TaskData,
     spec: FinetuneSpec,
@@ -99,15 +99,16 @@ def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside i
     *,
     earlier_best: tuple[Path, CheckpointSummary] | None = None,
 ) -> FinetuneResult:
-    """Train the given layers and the head; evaluate and keep a checkpoint at each evaluation.
+    """Train the given layers and the head; write a checkpoint at each evaluation.
 
-    ``resume`` is a state an earlier, interrupted run of the same spec left; the run then ends with
-    the same weights as an uninterrupted one. ``scores``, by name, are what ``layer_learning_rates``
-    go by; ``room`` is what the frozen prefix may take; ``earlier_best`` is the best checkpoint of
-    the interrupted run with what was reported of it, for ``checkpoints.onnx``. In a group of
-    processes (torchrun, accelerate launch) each computes a part of every step. Raises
-    TrainingInvalid where the options do not fit, ExportFailed, TrainingDiverged when the loss is
-    not finite, OutOfMemory, and Stopped when the reporter asks for it.
+    ``resume`` is the saved state of an interrupted run of the same spec; the resumed run ends with
+    the same weights as an uninterrupted one. ``scores`` are the layers' scores by name, which
+    ``layer_learning_rates`` needs. ``room`` limits what the states of the frozen prefix may take.
+    ``earlier_best`` is the interrupted run's best checkpoint with its report, which
+    ``checkpoints.onnx`` needs. In a group of processes (torchrun, accelerate launch) each computes
+    a part of every step. Raises TrainingInvalid if the options do not fit, ExportFailed,
+    TrainingDiverged if the loss is not finite, OutOfMemory, and Stopped if the reporter asks for
+    it.
     """
     reset_peak()
     began = time.perf_counter()
@@ -121,34 +122,34 @@ def finetune(  # noqa: PLR0913  # what a resumed run goes on from comes beside i
     factors = rate_factors(loaded, trained, layers, training, scores)
     optimizer = make_optimizer(trained, training, factors)
     schedule = make_schedule(optimizer, training, run.steps)
-    moving = Moving(trained, optimizer, schedule, numerics.scaler)
+    train_state = TrainState(trained, optimizer, schedule, numerics.scaler)
     digests = frozen_digests(loaded.model)
     loss = loss_for(training, data.problem, len(data.labels), run.train)
     stepper = Stepper(
-        loaded.model, moving, run.train, loss, training, numerics=numerics, share=share
+        loaded.model, train_state, run.train, loss, training, numerics=numerics, share=share
     )
     torch.manual_seed(training.seed + share.rank)
-    progress = load_state(resume, moving, run.device, share) if resume else Progress()
+    progress = load_state(resume, train_state, run.device, share) if resume else Progress()
     stepper.halvings = progress.halvings
 
     with numerics.settings():
-        prefix = _train(run, moving, progress, stepper, digests, room)
+        prefix = _train(run, train_state, progress, stepper, digests, room)
     seconds = time.perf_counter() - began
     check_frozen(loaded.model, digests)
-    result = _result(run, moving, progress, prefix.report, seconds)
+    result = _result(run, train_state, progress, prefix.report, seconds)
     result.onnx = export.finish() if export else None
     return result
 
 
 def _train(
     run: Setup,
-    moving: Moving,
+    train_state: TrainState,
     progress: Progress,
     stepper: Stepper,
     digests: Mapping[str, str],
     room: Room | None,
 ) -> Prefix:
-    """Take the steps that are left, evaluating after each epoch or so many steps."""
+    """Take the remaining steps, and evaluate after each epoch or number of steps."""
     training, saved_at = run.training, time.monotonic()
     prefix = _open_prefix(run, progress, digests, room)
     progress.replays, progress.precision = prefix.replays, training.precision
@@ -159,11 +160,11 @@ def _train(
         while True:
             evaluates = evaluation_due(progress, training, run.steps)
             if evaluates:
-                _evaluate(run, moving, progress, prefix)
+                _evaluate(run, train_state, progress, prefix)
             if run.is_over(progress):
                 return prefix
             if evaluates:
-                saved_at = _save(run, moving, progress)
+                saved_at = _save(run, train_state, progress)
                 _begin_training(run, stepper)
 
             began = time.perf_counter()
@@ -175,16 +176,16 @@ def _train(
             progress.halvings = stepper.halvings
             logs = progress.step % LOG_EVERY == 0
             if logs:
-                settle(run.device)
+                synchronize(run.device)
             progress.train_seconds += time.perf_counter() - began
             if logs:
-                _log(run, moving, progress)
+                _log(run, train_state, progress)
 
-            asked = _asked(run, progress, saved_at)
-            if asked in {SAVE, DRAIN}:
-                saved_at = _save(run, moving, progress)
-            if asked in {DRAIN, CANCEL}:
-                raise Stopped(resumable=asked == DRAIN)
+            action = _next_action(run, progress, saved_at)
+            if action in {SAVE, DRAIN}:
+                saved_at = _save(run, train_state, progress)
+            if action in {DRAIN, CANCEL}:
+                raise Stopped(resumable=action == DRAIN)
 
 
 def _set_up(
@@ -203,7 +204,7 @@ def _set_up(
     numerics = Numerics(training, device)
     report.phase("tokenize")
     tokenizer, length = loaded.tokenizer, training.max_length
-    with PartialState().main_process_first():  # the others find its tokens on disk
+    with PartialState().main_process_first():  # the other processes read its tokens from disk
         train = encode_split(data, "train", tokenizer, length)
         validation = encode_split(data, "validation", tokenizer, length)
     classes, rows = len(data.labels), len(train)
@@ -211,33 +212,33 @@ def _set_up(
         training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
     )
     tracker = None
-    if spec.track_ranking:  # a resumed run finds the same, from the same weights
+    if spec.track_ranking:  # a resumed run computes the same ranking, from the same weights
         report.phase("rank")
         tracker = RankingTracker(loaded, data, training)
     return Setup(
-        loaded,
-        data,
-        spec,
-        training,
-        layers,
-        report,
-        train,
-        validation,
-        device,
-        share,
-        numerics,
-        meter,
-        tracker,
+        loaded=loaded,
+        data=data,
+        spec=spec,
+        training=training,
+        layers=layers,
+        report=report,
+        train=train,
+        validation=validation,
+        device=device,
+        share=share,
+        numerics=numerics,
+        meter=meter,
+        tracker=tracker,
     )
 
 
 def _open_prefix(
     run: Setup, progress: Progress, digests: Mapping[str, str], room: Room | None
 ) -> Prefix:
-    """What lies below the lowest trained layer, ready to be replayed."""
+    """The frozen prefix below the lowest trained layer, with its states if they are stored."""
     splits = {
-        "train": Split(run.train, run.numerics.autocast),
-        "validation": Split(run.validation),
+        "train": SplitRows(run.train, run.numerics.autocast),
+        "validation": SplitRows(run.validation),
     }
     return open_prefix(
         run.loaded,
@@ -256,83 +257,83 @@ def _begin_training(run: Setup, stepper: Stepper) -> None:
     stepper.model.train()
 
 
-def _log(run: Setup, moving: Moving, progress: Progress) -> None:
+def _log(run: Setup, train_state: TrainState, progress: Progress) -> None:
     value = progress.recent_loss()
     if not math.isfinite(value):
         raise TrainingDiverged(
             f"the loss is not finite at step {progress.step}; lower training.learning_rate"
         )
-    rate = max(float(rate) for rate in moving.schedule.get_last_lr())
+    rate = max(float(rate) for rate in train_state.schedule.get_last_lr())
     values = {"train_loss": value, "learning_rate": rate}
     run.report.metric(progress.step, run.epochs(progress), values)
 
 
-def _asked(run: Setup, progress: Progress, saved_at: float) -> int:
-    """What is to be done after a step, by the reporter and the clock; the same in all processes."""
-    asked = SAVE if time.monotonic() - saved_at > STATE_SECONDS else GO_ON
+def _next_action(run: Setup, progress: Progress, saved_at: float) -> int:
+    """What the reporter and the clock ask for after a step; the same in all processes."""
+    action = SAVE if time.monotonic() - saved_at > STATE_SECONDS else CONTINUE
     try:
         run.report.step(progress.step, run.steps, "steps")
     except Stopped as stop:
-        asked = DRAIN if stop.resumable else CANCEL
-    return first_says(asked, run.share)
+        action = DRAIN if stop.resumable else CANCEL
+    return from_first(action, run.share)
 
 
-def _save(run: Setup, moving: Moving, progress: Progress) -> float:
-    """Write a state to resume from and report it; returns the time of it."""
+def _save(run: Setup, train_state: TrainState, progress: Progress) -> float:
+    """Write a state to resume from and report it; returns the time when this was done."""
     first = run.share.rank == 0
     folder = run.report.new_folder(f"state-{progress.step}") if first else Path()
-    save_state(folder, progress, moving, run.device, run.share)
+    save_state(folder, progress, train_state, run.device, run.share)
     if first:
         run.report.state(folder, progress.step)
     return time.monotonic()
 
 
-def _evaluate(run: Setup, moving: Moving, progress: Progress, prefix: Prefix) -> None:
-    """Measure the model, report what was found and keep a checkpoint of it."""
+def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: Prefix) -> None:
+    """Evaluate the model, report the metrics and write a checkpoint."""
     run.report.phase("evaluate")
     model, data = run.loaded.model, run.data
     replay = partial(prefix.replay, "validation")
-    found = predict_validation(model, run.validation, data, run.device, replay=replay)
+    result = predict_validation(model, run.validation, data, run.device, replay=replay)
     entry = EpochReport(
         epoch=run.epochs(progress),
         step=progress.step,
         train_loss=progress.epoch_loss(),
-        metrics=found.metrics(data.metrics),
+        metrics=result.metrics(data.metrics),
         also=evaluate_sets(model, data.also, run.device),
         ranking=run.tracker.now() if run.tracker else None,
     )
     progress.reports.append(entry)
     is_best = best_report(progress.reports, run.metric) is entry
     if is_best:
-        entry.noise = found.noise(run.metric)
+        entry.noise = result.noise(run.metric)
     run.report.metric(progress.step, entry.epoch, reported_metrics(entry))
     if run.share.rank == 0:
-        _keep_checkpoint(run, list(moving.trained), entry, is_best=is_best)
+        _write_checkpoint(run, list(train_state.trained), entry, is_best=is_best)
 
 
-def _keep_checkpoint(
+def _write_checkpoint(
     run: Setup, trained: Sequence[str], entry: EpochReport, *, is_best: bool
 ) -> None:
     """Write the checkpoint of an evaluation and report it."""
     run.report.phase("save")
     folder = run.report.new_folder(f"checkpoint-{entry.step}")
-    form, record = kept_form(run.spec), record_of(run.spec, run.data, run.layers, entry)
+    form, record = checkpoint_form(run.spec), record_of(run.spec, run.data, run.layers, entry)
     write_checkpoint(folder, run.loaded, trained, form, record)
     summary = CheckpointSummary(entry.epoch, entry.step, form, entry.metrics, is_best)
     run.report.checkpoint(folder, summary)
 
 
 def _result(
-    run: Setup, moving: Moving, progress: Progress, prefix: PrefixReport, seconds: float
+    run: Setup, train_state: TrainState, progress: Progress, prefix: PrefixReport, seconds: float
 ) -> FinetuneResult:
-    """What was reached; all that was frozen has been proved to be as it was."""
+    """The result of a run whose frozen tensors have been proved unchanged."""
     spent, length = progress.train_seconds, run.training.max_length
     lengths = token_lengths(run.train, run.loaded, length, run.validation)
     return FinetuneResult(
         trained_layers=[layer.name for layer in run.layers],
         included=list(run.spec.selection.include),
         adapter=run.spec.adapter,
-        trainable_parameters=sum(p.numel() for p in moving.trained.values()),
+        trainable_parameters=sum(p.numel() for p in train_state.trained.values()),
         total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
         primary_metric=run.metric,
         best=best_report(progress.reports, run.metric),
@@ -356,7 +357,7 @@ def _result(
 
 
 def best_report(reports: Sequence[EpochReport], metric: str) -> EpochReport:
-    """The evaluation with the highest metric; the earliest of equals. An undefined one is last."""
+    """The evaluation with the highest metric, the earliest of equal ones; undefined is lowest."""
     return max(reports, key=lambda report: _value(report, metric))
 
 
@@ -370,9 +371,9 @@ def evaluation_due(progress: Progress, training: TrainingSpec, total_steps: int)
 
 
 def stops_early(reports: Sequence[EpochReport], metric: str, training: TrainingSpec) -> bool:
-    """Whether the last ``early_stopping_patience`` evaluations brought nothing better.
+    """Whether none of the last ``early_stopping_patience`` evaluations was an improvement.
 
-    Better is by more than ``early_stopping_threshold`` than the best before it.
+    An improvement exceeds the best metric before it by more than ``early_stopping_threshold``.
     """
     if training.early_stopping_patience is None:
         return False

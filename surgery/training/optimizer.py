@@ -1,4 +1,4 @@
-"""The training loss, AdamW with a learning rate for each layer, and the schedule of rates."""
+"""The training loss, AdamW with a learning rate for each layer, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from surgery.schemas.training import TrainingSpec, warmup_steps
 class Loss:
     """Cross-entropy or squared error; a step's loss is Σ ``total`` / Σ ``weight`` of its batches.
 
-    That is what torch's and transformers' own losses give for a batch, class weights and label
-    smoothing included; for a step of several batches, theirs on all rows at once.
-    ``weights`` has one entry a class, or is None.
+    For one batch this equals the losses of torch and transformers, with class weights and label
+    smoothing; for several batches, it equals their loss on all rows at once. ``weights`` has one
+    entry for each class, or is None.
     """
 
     problem: Problem
@@ -35,7 +35,7 @@ class Loss:
     weights: Tensor | None = None
 
     def total(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The weighted sum of the losses of a batch's rows (or tagged tokens), float32 or wider."""
+        """The weighted sum of the losses of a batch's rows or tagged tokens, float32 or wider."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.problem is Problem.REGRESSION:
             return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype), reduction="sum")
@@ -43,12 +43,16 @@ class Loss:
             logits = logits.mT
         weights = None if self.weights is None else self.weights.to(logits)
         return F.cross_entropy(
-            logits, labels, weights, ignore_index=IGNORED, reduction="sum",
+            logits,
+            labels,
+            weights,
+            ignore_index=IGNORED,
+            reduction="sum",
             label_smoothing=self.smoothing,
-        )  # fmt: skip
+        )
 
     def weight(self, labels: Tensor) -> float:
-        """What ``total`` of these labels is divided by: rows or tokens, each at its weight."""
+        """What ``total`` is divided by: the sum of the weights of the labels' rows or tokens."""
         known = labels[labels != IGNORED] if self.problem is not Problem.REGRESSION else labels
         if self.weights is None:
             return float(known.numel())
@@ -56,15 +60,16 @@ class Loss:
 
 
 def loss_for(training: TrainingSpec, problem: Problem, classes: int, encoded: Encoded) -> Loss:
-    """The loss a request asks for, its class weights from the training rows where balanced."""
-    asked = training.class_weights
-    weights = balanced_weights(encoded.targets, classes) if asked == "balanced" else asked
-    given = None if weights is None else torch.tensor(weights, dtype=torch.float32)
-    return Loss(problem, training.label_smoothing, given)
+    """The loss that a request asks for; balanced class weights come from the training rows."""
+    weights = training.class_weights
+    if weights == "balanced":
+        weights = balanced_weights(encoded.targets, classes)
+    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+    return Loss(problem, training.label_smoothing, tensor)
 
 
 def balanced_weights(targets: np.ndarray[Any, Any], classes: int) -> list[float]:
-    """n / (C · n_c) of each class, as scikit-learn has it; 1 for a class that never occurs."""
+    """The weight n / (C · n_c) of each class, as in scikit-learn; 1 for a class without rows."""
     counts = np.bincount(targets, minlength=classes)
     weights = np.where(counts > 0, len(targets) / (classes * np.maximum(counts, 1)), 1.0)
     return [float(weight) for weight in weights]
@@ -77,14 +82,14 @@ def rate_factors(
     training: TrainingSpec,
     scores: Mapping[str, float] | None,
 ) -> dict[str, float]:
-    """Trained tensor → its share of the learning rate.
+    """Trained tensor → the factor of its learning rate.
 
-    With ``layer_learning_rate_decay`` δ a tensor of block l of L learns at δ^(L−1−l), and the
-    embeddings at δ^L (Howard and Ruder, ACL 2018; Clark et al., ICLR 2020). With
-    ``layer_learning_rates`` fisher it learns at its unit's score over the highest of the trained
-    ones (as Lee et al., ICLR 2023, do with relative gradient norms). ``units`` are those
-    that train, ``scores`` are by their names. Raises TrainingInvalid where no trained unit has a
-    score above zero.
+    With ``layer_learning_rate_decay`` δ, the factor of block l of L is δ^(L−1−l), and that of the
+    embeddings δ^L (Howard and Ruder, ACL 2018; Clark et al., ICLR 2020). With
+    ``layer_learning_rates`` fisher, it is the score of the tensor's unit over the highest score of
+    a trained unit (as Lee et al., ICLR 2023, do with relative gradient norms). ``units`` are those
+    that train, and ``scores`` has their scores by name. Raises TrainingInvalid if no trained unit
+    has a score above zero.
     """
     if training.layer_learning_rates == "fisher":
         return _by_score(trained, units, scores or {})
@@ -95,10 +100,8 @@ def rate_factors(
     top = len(loaded.blocks)
     groups = groups_of(loaded.model, loaded.blocks)
     below = {name for group in groups if group.name == "embeddings" for name in group.members}
-    layers_above = {name: top - 1 - block for name, block in owner.items()} | dict.fromkeys(
-        below, top
-    )
-    return {name: decay ** layers_above.get(name, 0) for name in trained}
+    above = {name: top - 1 - block for name, block in owner.items()} | dict.fromkeys(below, top)
+    return {name: decay ** above.get(name, 0) for name in trained}
 
 
 def _by_score(
@@ -113,7 +116,7 @@ def _by_score(
     highest = max(own.values(), default=0.0)
     if highest <= 0:
         raise TrainingInvalid(
-            "no trained layer has a score above zero, so layer_learning_rates has nothing to go by",
+            "no trained layer has a score above zero, so layer_learning_rates cannot be computed",
             [Fault("leave it out", pointer="/training/layer_learning_rates")],
         )
     return {name: max(0.0, own.get(name, highest)) / highest for name in trained}
@@ -122,7 +125,7 @@ def _by_score(
 def make_optimizer(
     trained: Mapping[str, nn.Parameter], training: TrainingSpec, factors: Mapping[str, float]
 ) -> torch.optim.AdamW:
-    """AdamW; biases and norms are not decayed. Tensors of one rate and decay are one group."""
+    """AdamW without weight decay for biases and norms; one group for each rate and decay."""
 
     def kind(name: str) -> tuple[float, bool]:
         return factors[name], trained[name].dim() > 1
@@ -141,7 +144,7 @@ def make_optimizer(
 def make_schedule(
     optimizer: torch.optim.Optimizer, training: TrainingSpec, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """The rate over the run's optimizer steps: a rise, then the asked decay."""
+    """The learning rate over the run's optimizer steps: a warmup, then the chosen schedule."""
     schedule = get_scheduler(
         "constant_with_warmup" if training.schedule == "constant" else training.schedule,
         optimizer,

@@ -1,4 +1,4 @@
-"""One optimizer step: which rows it takes, and its passes in as much memory as there is."""
+"""One optimizer step: the rows it takes, and its forward and backward passes within the memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from surgery.errors import OutOfMemory
 from surgery.evaluation.evaluate import Replay, run_whole
 from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs
-from surgery.models.distributed import Share, add_up
-from surgery.models.memory import in_use
+from surgery.models.distributed import Share, all_reduce
+from surgery.models.memory import memory_in_use
 from surgery.models.numerics import Numerics
 from surgery.schemas.training import TrainingSpec
 from surgery.training.optimizer import Loss
-from surgery.training.prefix_cache.store import release_held
-from surgery.training.state import Moving, random_state, set_random_state
+from surgery.training.prefix_cache.store import release_memory
+from surgery.training.state import TrainState, random_state, set_random_state
 
-LENGTH_GROUP = 50  # batches whose rows are sorted by length together, as transformers groups them
+LENGTH_GROUP = 50  # batches whose rows are sorted by length together, as in transformers
 
 Rows = list[int]
 
 
 def epoch_batches(lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: int) -> list[Rows]:
-    """All rows once, in an order of seed and epoch alone, rows of like length together."""
+    """Batches of rows with similar lengths, in an order that depends on seed and epoch only."""
     generator = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch)
     order = torch.randperm(len(lengths), generator=generator).numpy()
     size = training.batch_size
@@ -47,28 +47,28 @@ def epoch_batches(lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: 
 def epoch_steps(
     lengths: np.ndarray[Any, Any], training: TrainingSpec, epoch: int, processes: int = 1
 ) -> list[list[Rows]]:
-    """The batches of each optimizer step of an epoch, those of all processes together."""
+    """The batches of each optimizer step of an epoch, for all processes together."""
     batches = epoch_batches(lengths, training, epoch)
     each = training.gradient_accumulation_steps * processes
     return [batches[at : at + each] for at in range(0, len(batches), each)]
 
 
 def split(batches: Sequence[Rows], size: int) -> list[Rows]:
-    """The same rows in batches of at most ``size``."""
+    """The same rows in batches of at most ``size`` rows."""
     return [rows[at : at + size] for rows in batches for at in range(0, len(rows), size)]
 
 
 class Stepper:
-    """Moves the trained tensors of a model by one step at a time.
+    """Updates the trained tensors of a model, one optimizer step at a time.
 
-    ``replay`` is what the forward pass of some rows is run in. ``halvings`` counts how often
-    batches were halved because memory ran out; the steps stay the same.
+    ``replay`` is the context of each forward pass, called with its rows. ``halvings`` counts how
+    often batches were halved because memory ran out; the steps stay the same.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        moving: Moving,
+        train_state: TrainState,
         encoded: Encoded,
         loss: Loss,
         training: TrainingSpec,
@@ -76,23 +76,23 @@ class Stepper:
         numerics: Numerics,
         share: Share,
     ) -> None:
-        # accelerate places the model and, for several processes, adds their gradients up.
+        # accelerate places the model and sums the gradients of several processes.
         self.accelerator = Accelerator()
         self.model = self.accelerator.prepare_model(model)
         self.device = self.accelerator.device
         self.halvings = 0
         self.replay: Replay = run_whole
-        self._moving, self._encoded, self._loss = moving, encoded, loss
+        self._train_state, self._encoded, self._loss = train_state, encoded, loss
         self._training, self._numerics, self._share = training, numerics, share
 
     def step(self, batches: Sequence[Rows]) -> Tensor:
-        """Move by the gradient of the mean loss over all rows of the batches; that loss.
+        """Take a step along the gradient of the mean loss over all rows; returns that loss.
 
-        Of several processes each takes some of the batches. Raises OutOfMemory where a batch does
-        not fit and the options or a single row forbid halving it.
+        Each of several processes takes some of the batches. Raises OutOfMemory if a batch does not
+        fit and cannot be halved, or the options forbid it.
         """
         labels = (self._encoded.labels_of(rows) for rows in batches)
-        weight = sum(map(self._loss.weight, labels)) or 1.0  # no tagged token: no gradient
+        weight = sum(map(self._loss.weight, labels)) or 1.0  # without tagged tokens, no gradient
         began = random_state(self.device)
         while True:
             try:
@@ -102,26 +102,26 @@ class Stepper:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(error)
-            self._moving.optimizer.zero_grad()
-            set_random_state(began, self.device)  # the same dropout as far as batches allow
-        self._move()
+            self._train_state.optimizer.zero_grad()
+            set_random_state(began, self.device)  # the same dropout, as far as batches allow
+        self._update()
         if self._share.world > 1:
-            total = add_up(total.cpu(), self._share)
+            total = all_reduce(total.cpu(), self._share)
         return total / weight
 
     def _gradients(self, batches: Sequence[Rows], weight: float) -> Tensor:
-        """Add up the gradients of this process's batches; the sum of their losses."""
+        """Sum the gradients of this process's batches; returns the sum of their losses."""
         own = split(list(self._share.own(batches)), self._training.batch_size >> self.halvings)
-        # Every process takes part in every step: one without a row of its own adds nothing.
+        # Every process takes part in every step; one that has no row adds a zero gradient.
         pieces: list[tuple[Rows, float]] = [(rows, 1.0) for rows in own] or [(batches[0][:1], 0.0)]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for place, (rows, counted) in enumerate(pieces):
             last = place == len(pieces) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = self._loss_of(rows) * counted
-                # Processes' gradients are averaged, and the step's are a sum.
+                # accelerate averages the gradients of processes, but a step needs their sum.
                 scaled = loss * (self._share.world / weight)
-                self._moving.scaler.scale(scaled).backward()
+                self._train_state.scaler.scale(scaled).backward()
             total += loss.detach().double()
         return total
 
@@ -131,16 +131,18 @@ class Stepper:
             logits = self.model(**model_inputs(self.accelerator.unwrap_model(self.model), batch))
         return self._loss.total(logits.logits, batch["labels"])
 
-    def _move(self) -> None:
-        moving = self._moving
-        moving.scaler.unscale_(moving.optimizer)
-        torch.nn.utils.clip_grad_norm_(moving.trained.values(), self._training.max_grad_norm)
-        before = moving.scaler.get_scale()
-        moving.scaler.step(moving.optimizer)
-        moving.scaler.update()
-        if moving.scaler.get_scale() >= before:  # else the gradients overflowed: no step was made
-            moving.schedule.step()
-        moving.optimizer.zero_grad()
+    def _update(self) -> None:
+        train_state = self._train_state
+        train_state.scaler.unscale_(train_state.optimizer)
+        torch.nn.utils.clip_grad_norm_(train_state.trained.values(), self._training.max_grad_norm)
+        before = train_state.scaler.get_scale()
+        train_state.scaler.step(train_state.optimizer)
+        train_state.scaler.update()
+        if (
+            train_state.scaler.get_scale() >= before
+        ):  # else gradients overflowed and no step was taken
+            train_state.schedule.step()
+        train_state.optimizer.zero_grad()
 
     def _halve(self, error: BaseException) -> None:
         size = self._training.batch_size >> self.halvings
@@ -148,12 +150,12 @@ class Stepper:
         if size == 1 or not allowed:
             raise OutOfMemory(self._advice(size)) from error
         self.halvings += 1
-        release_held()
+        release_memory()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _advice(self, size: int) -> str:
-        used = in_use(self.device)
+        used = memory_in_use(self.device)
         length = int(self._encoded.lengths.max())
         smaller = (
             f"try batch_size {size // 2} with gradient_accumulation_steps "
@@ -168,13 +170,13 @@ class Stepper:
 
 
 def halving_warnings(training: TrainingSpec, halvings: int) -> list[str]:
-    """What became of batches that did not fit."""
+    """A warning if batches were halved because they did not fit into memory."""
     if not halvings:
         return []
     size = training.batch_size >> halvings
     steps = training.gradient_accumulation_steps * ceil(training.batch_size / size)
-    told = (
+    warning = (
         f"batches of {training.batch_size} rows did not fit into memory; the run went on with "
         f"batch_size {size} and gradient_accumulation_steps {steps}, which are the same steps"
     )
-    return [told]
+    return [warning]

@@ -1,4 +1,4 @@
-"""How fast a run was, in the operations that estimates count in."""
+"""Measure how fast a run was, in the floating-point operations that estimates count."""
 
 from __future__ import annotations
 
@@ -16,35 +16,36 @@ from surgery.models.memory import resident_bytes
 from surgery.models.shape import EncoderShape, runs_of
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import PrefixReport, Throughput
-from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work
+from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 from surgery.training.state import Progress
 
-KEPT = ("memory", "disk")  # where no step computes the prefix
+STORED = ("memory", "disk")  # the modes of the prefix cache in which no step computes the prefix
 
 
 class Meter:
-    """Begins when the model is loaded, and knows what the process held without it."""
+    """Measures a run; it is made right after the model is loaded, to know the memory without it."""
 
     def __init__(self, loaded: LoadedModel, precision: TrainingPrecision) -> None:
         self._loaded, self._precision = loaded, precision
         self._device = next(loaded.model.parameters()).device
-        held = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+        weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
         resident = resident_bytes(self._device)
-        self._process = None if resident is None else max(0, resident - held)
+        self._process = None if resident is None else max(0, resident - weights)
 
     def measured(
         self, encoded: Encoded, progress: Progress, prefix: PrefixReport
     ) -> Throughput | None:
-        """The operations of a run's steps, and how long they took; its prefix tells which.
+        """The operations of a run's steps and how long they took.
 
-        None where nothing was trained, or the model's config does not tell its width.
+        The steps compute the prefix unless its states are stored. None if no step was taken, or if
+        the model's config does not contain its width.
         """
         shape = _shape(self._loaded)
         if shape.hidden is None or not progress.train_seconds:
             return None
         trained, row = _trained(self._loaded), row_length(encoded)
         work = suffix_work(shape, row, trained)
-        if prefix.mode not in KEPT:
+        if prefix.mode not in STORED:
             work += forward_work(shape, row, 0, trained.lowest(shape))
         return Throughput(
             device=device_name(self._device),
@@ -58,7 +59,7 @@ class Meter:
 
 
 def row_length(encoded: Encoded) -> RowLength:
-    """Of tokenised rows, as the model takes them in."""
+    """The mean lengths of tokenised rows, as the model reads them."""
     lengths = encoded.lengths.astype(np.float64)
     squares = (lengths / encoded.choices) ** 2 * encoded.choices
     return RowLength(float(lengths.mean()), float(squares.mean()))
@@ -70,8 +71,8 @@ def _shape(loaded: LoadedModel) -> EncoderShape:
     return EncoderShape(config, blocks, sum(blocks), 0, 0, runs_of(config))
 
 
-def _trained(loaded: LoadedModel) -> Trained:
-    """What of the model trains, by ``requires_grad``."""
+def _trained(loaded: LoadedModel) -> TrainedSizes:
+    """The parameters that train, by their ``requires_grad``."""
     blocks = {
         block.index: sum(p.numel() for p in block.module.parameters() if p.requires_grad)
         for block in loaded.blocks
@@ -79,20 +80,20 @@ def _trained(loaded: LoadedModel) -> Trained:
     inside = {id(p) for block in loaded.blocks for p in block.module.parameters()}
     above = {id(p) for p in loaded.head.values()}
     pooler = part_of(loaded.model, "pooler")
-    if pooler is not None:  # it may train too, and lies above the blocks as the head does
+    if pooler is not None:  # it may train too, and is above the blocks like the head
         above |= {id(p) for p in pooler.parameters()}
     beside = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in inside]
     below = any(id(p) not in above for p in beside)
-    return Trained(blocks, sum(p.numel() for p in beside), below=below)
+    return TrainedSizes(blocks, sum(p.numel() for p in beside), below=below)
 
 
 def device_name(device: torch.device) -> str:
-    """What a rate measured here may be expected of again: the GPU, or the CPU and its threads."""
+    """The device that a measured rate holds for: the GPU, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        found = None
-    name = found[1].strip() if found else platform.machine()
+        match = None
+    name = match[1].strip() if match else platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"

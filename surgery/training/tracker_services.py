@@ -1,4 +1,4 @@
-"""MLflow and Weights & Biases, each spoken to on a thread of its own."""
+"""Send a run's metrics to MLflow and Weights & Biases, each on a separate thread."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any, Protocol
 
 log = logging.getLogger("surgeon.trackers")
 Values = dict[str, float]
-PROJECT = "layer-surgeon"  # MLFLOW_EXPERIMENT_NAME and WANDB_PROJECT go before it
-FINISH_SECONDS = 30.0  # for a service to take what it was not given yet; importing mlflow takes 5
-BROKEN_OFF_SECONDS = 2.0  # the same after a run that was stopped or failed
+PROJECT = "layer-surgeon"  # unless MLFLOW_EXPERIMENT_NAME or WANDB_PROJECT is set
+FINISH_SECONDS = 30.0  # for sending what is not sent yet at the end; importing mlflow takes 5
+BROKEN_OFF_SECONDS = 2.0  # the same for a run that was stopped or failed
 TAG = "layer_surgeon.run"
-LABELS = {"name", "metadata", "priority"}  # of a submission; no part of what is computed
+LABELS = {"name", "metadata", "priority"}  # fields of a submission that do not affect the run
 MLFLOW_BATCH = 100  # parameters in one request
-MLFLOW_CHARACTERS = 500  # of a parameter's value that every MLflow server takes
+MLFLOW_CHARACTERS = 500  # the longest parameter value that every MLflow server takes
 
 
 class TrackedRun(Protocol):
     """A run at a service."""
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Write down the options of the run."""
+        """Record the options of the run."""
 
     def log(self, values: Values, step: int) -> None:
-        """Write down what was measured at a step."""
+        """Record numbers measured at a step."""
 
     def end(self) -> None:
-        """Mark it as finished, and send what is not sent yet."""
+        """Send what is not sent yet, and mark the run as finished."""
 
 
-class Service:
-    """A run at a service, on a thread that nobody waits for but at the end."""
+class TrackerService:
+    """A run at a service, sent by a thread that is only waited for at the end."""
 
     def __init__(
         self, name: str, make: Callable[[], TrackedRun], config: Mapping[str, Any]
@@ -48,15 +48,15 @@ class Service:
         self._thread.start()
 
     def log(self, values: Values, step: int) -> None:
-        """Have the thread send what was measured at a step."""
+        """Have the thread send numbers measured at a step."""
         self._waiting.put((values, step))
 
     def end(self) -> None:
-        """Have the thread end the run once everything before is sent."""
+        """Have the thread end the run when everything is sent."""
         self._waiting.put(None)
 
     def ended(self, seconds: float) -> str | None:
-        """Wait so long for the thread; what went wrong, in words that hold no secret."""
+        """Wait for the thread; returns a warning, without secrets, if something went wrong."""
         self._thread.join(seconds)
         if self._thread.is_alive():
             return f"{self._name} did not take all metrics within {seconds:g} s; the run has them"
@@ -75,65 +75,65 @@ class Service:
             self._failure = (
                 f"is not installed on the worker: pip install layer-surgeon[{self._name}]"
             )
-        except Exception as error:  # noqa: BLE001  # whatever another's client raises
-            # Its type alone: the message may hold an address with a password.
+        except Exception as error:  # noqa: BLE001  # a service's client may raise anything
+            # Only its type is told: the message may contain an address with a password.
             self._failure = f"failed with {type(error).__name__}"
         if self._failure:
             log.warning("%s %s", self._name, self._failure)
 
 
-class Services:
+class TrackerServices:
     """All services that one run's metrics go to."""
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, services: list[TrackerService]) -> None:
         self._services = services
 
     @classmethod
     def begin(
         cls, run: str, config: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-    ) -> Services:
-        """Those that the environment sets up; ``config`` holds no secrets.
+    ) -> TrackerServices:
+        """Begin the run at the services that the environment sets up.
 
-        MLflow where MLFLOW_TRACKING_URI is set, Weights & Biases where WANDB_API_KEY is, or
-        WANDB_MODE is offline.
+        MLflow is used if MLFLOW_TRACKING_URI is set, and Weights & Biases if WANDB_API_KEY is set
+        or WANDB_MODE is offline. ``config`` must not contain secrets.
         """
-        flat, found = flattened(config), []
+        flat, services = flattened(config), []
         if environment.get("MLFLOW_TRACKING_URI"):
-            found.append(Service("mlflow", lambda: MLflowRun(run), flat))
+            services.append(TrackerService("mlflow", lambda: MLflowRun(run), flat))
         if environment.get("WANDB_API_KEY") or environment.get("WANDB_MODE") == "offline":
             project = environment.get("WANDB_PROJECT", PROJECT)
-            found.append(Service("wandb", lambda: WandbRun(project, run), flat))
-        return cls(found)
+            services.append(TrackerService("wandb", lambda: WandbRun(project, run), flat))
+        return cls(services)
 
     def log(self, values: Mapping[str, float | None], step: int) -> None:
-        """Numbers measured at a step; those that are undefined are left out."""
+        """Send numbers measured at a step; undefined ones are left out."""
         known = {name: float(value) for name, value in values.items() if value is not None}
         for service in self._services:
             service.log(known, step)
 
     def finish(self, seconds: float = FINISH_SECONDS) -> list[str]:
-        """End the run at all of them; a warning for each that did not take everything."""
+        """End the run at every service; returns a warning for each that did not take everything."""
         for service in self._services:
             service.end()
-        found = [service.ended(seconds) for service in self._services]
-        return [warning for warning in found if warning]
+        warnings = [service.ended(seconds) for service in self._services]
+        return [warning for warning in warnings if warning]
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One level deep, as trackers take it."""
-    found: dict[str, Any] = {}
+    """Nested options as one mapping with dotted names, which trackers need."""
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            found |= flattened(value, f"{prefix}{name}.")
+            flat |= flattened(value, f"{prefix}{name}.")
         elif value is None or isinstance(value, bool | int | float | str):
-            found[prefix + name] = value
+            flat[prefix + name] = value
         else:
-            found[prefix + name] = json.dumps(value)
-    return found
+            flat[prefix + name] = json.dumps(value)
+    return flat
 
 
 class MLflowRun:
-    """A run of MLflow: the one that an earlier attempt began, or a new one."""
+    """A run at MLflow: the one that an earlier attempt began, or a new one."""
 
     def __init__(self, run: str) -> None:
         from mlflow import MlflowClient
@@ -142,16 +142,16 @@ class MLflowRun:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(experiment)
         place = known.experiment_id if known else self._client.create_experiment(experiment)
-        found = self._client.search_runs([place], f"tags.`{TAG}` = '{run}'")
-        if found:
-            self._id = found[0].info.run_id
+        earlier = self._client.search_runs([place], f"tags.`{TAG}` = '{run}'")
+        if earlier:
+            self._id = earlier[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
         else:
             begun = self._client.create_run(place, tags={TAG: run}, run_name=run)
             self._id = begun.info.run_id
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """As parameters; a value that is too long for a server is cut."""
+        """Record the options as parameters; a value that is too long is cut."""
         from mlflow.entities import Param
 
         whole = [Param(name, str(value)[:MLFLOW_CHARACTERS]) for name, value in config.items()]
@@ -159,7 +159,6 @@ class MLflowRun:
             self._client.log_batch(self._id, params=whole[start : start + MLFLOW_BATCH])
 
     def log(self, values: Values, step: int) -> None:
-        """In one request."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -167,35 +166,31 @@ class MLflowRun:
         self._client.log_batch(self._id, metrics=metrics)
 
     def end(self) -> None:
-        """As finished."""
         self._client.set_terminated(self._id)
 
 
 class WandbRun:
-    """A run of Weights & Biases: the one that an earlier attempt began, or a new one."""
+    """A run at Weights & Biases: the one that an earlier attempt began, or a new one."""
 
     def __init__(self, project: str, run: str) -> None:
         import wandb
 
-        # Numbers only: neither code, nor the console, nor the machine's state.
+        # Only numbers are sent: neither code, nor the console, nor the machine's state.
         quiet = wandb.Settings(
             console="off", silent=True, save_code=False, disable_git=True, x_disable_stats=True
         )
         self._run = wandb.init(project=project, id=run, name=run, resume="allow", settings=quiet)
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """As the run's configuration."""
         self._run.config.update(dict(config), allow_val_change=True)
 
     def log(self, values: Values, step: int) -> None:
-        """As one row of its history."""
         self._run.log(values, step=step)
 
     def end(self) -> None:
-        """Once everything is sent."""
         self._run.finish()
 
 
 def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What trackers are told of a submission: its options, without its name and metadata."""
+    """The options of a submission that trackers record, without its name and metadata."""
     return {name: value for name, value in spec.items() if name not in LABELS}

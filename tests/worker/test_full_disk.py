@@ -166,4 +166,4 @@ def test_a_child_hands_over_plain_files_alone(database: Database, tmp_path: Path
         (folder / "config.json").symlink_to("/etc/passwd")
         return folder
 
-    assert "no plain file" in str(hand_over(database, tmp_path, linked))
+    assert "not a regular file" in str(hand_over(database, tmp_path, linked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from surgery.errors import OutOfMemory, SurgeryError
 from surgery.io.library_errors import failure_of_model, is_out_of_memory
-from surgery.training.prefix_cache.store import release_held
+from surgery.training.prefix_cache.store import release_memory
 from worker.child.process import internal_error
 from worker.protocol import JobOrder
 
@@ -12,7 +12,7 @@ from worker.protocol import JobOrder
 def unexpected(error: BaseException, order: JobOrder) -> SurgeryError:
     """What to tell of a job's failure that no error of the science describes."""
     if is_out_of_memory(error):
-        release_held()
+        release_memory()
         size = order.batching.get("batch_size")
         hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
         shorter = f" or max_length below {order.batching['max_length']}"

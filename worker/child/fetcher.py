@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from surgery.data.presets.tasks import metrics_for
-from surgery.data.references import materialise, resolve_dataset, resolve_measured
+from surgery.data.references import materialise, resolve_dataset, resolve_evaluation
 from surgery.errors import DatasetInvalid, ModelNotFound
 from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
@@ -82,7 +82,7 @@ def fetch_dataset(reference: str | Json, pinned: Pinned, sources: Sources) -> Fe
 
 def fetch_measured(pinned: Pinned, sources: Sources) -> FetchedPreset:
     """Exactly a preset that the model is to be measured on."""
-    source = resolve_measured(pinned.id, sources, pinned.revision)
+    source = resolve_evaluation(pinned.id, sources, pinned.revision)
     if source.fingerprint != pinned.fingerprint:
         raise changed(source.id)
     folder, _ = materialise(source, sources)

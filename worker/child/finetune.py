@@ -36,7 +36,7 @@ from surgery.schemas.resolved import ResolvedSelection
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import saved_step
-from surgery.training.trackers import tracked
+from surgery.training.trackers import tracking
 from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
 from worker.child.ranks import launch
 from worker.protocol import (
@@ -105,7 +105,7 @@ def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> A
     """The reporter with trackers; of several processes, the first one's."""
     if not PartialState().is_main_process:
         return nullcontext(report)
-    return tracked(
+    return tracking(
         report,
         order.id,
         spec,

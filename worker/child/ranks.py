@@ -21,7 +21,7 @@ import torch
 from surgery.errors import SurgeryError
 from surgery.io.reporter import Stopped
 from surgery.training.devices import check_processes
-from surgery.training.prefix_cache.store import release_held
+from surgery.training.prefix_cache.store import release_memory
 from worker.protocol import (
     REPORTS,
     Cancel,
@@ -86,7 +86,7 @@ def launch(order: FinetuneOrder, processes: int, report: JobReporter) -> Finishe
 
 def _leave_the_gpu() -> None:
     """What this process still holds of a ranking or an earlier job is the first process's room."""
-    release_held()
+    release_memory()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -36,7 +36,7 @@ from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
-from surgery.training.tracker_services import BROKEN_OFF_SECONDS, Services, config_of
+from surgery.training.tracker_services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
     Cancel,
     CheckpointSaved,
@@ -147,7 +147,7 @@ class Attempt:
         self.draining = draining
         self.current = processes.fetcher
         self._fetched: Fetched | None = None
-        self._services = Services([])
+        self._services = TrackerServices([])
         self._began = claimed_at
         self._phase: str | None = None
         self._phase_began = claimed_at
@@ -164,7 +164,7 @@ class Attempt:
             assert self._fetched is not None
             order = self._order(self._fetched)
             if self.job.kind == JobKind.FINETUNE:
-                self._services = Services.begin(self.job.id, config_of(self.job.spec))
+                self._services = TrackerServices.begin(self.job.id, config_of(self.job.spec))
                 self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
             return self._follow(self._processes.child, order)
 

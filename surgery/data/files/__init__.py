@@ -1,1 +1,1 @@
-"""Files from strangers, read row by row within limits: CSV, TSV, JSON Lines and Parquet."""
+"""Read untrusted CSV, TSV, JSON Lines and Parquet files row by row, within limits."""

@@ -1,4 +1,4 @@
-"""Open text that may be compressed (gzip, Zstandard), streamed and never unpacked past a cap."""
+"""Open text that may be compressed (gzip, Zstandard), unpacked as a stream and up to a limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ else:
     from backports import zstd
 
 SUFFIXES = {".gz": "gzip", ".zst": "Zstandard"}
-MAX_RATIO = 200  # text seldom shrinks to a twentieth; what shrinks further is built to fill a disk
+MAX_RATIO = 200  # text seldom shrinks to a twentieth; a higher ratio is an attack on the disk
 FREE_BYTES = 16 << 20  # any file may unpack to this much: a short one can be all repetition
-# The window a frame may ask for, which is held in memory: 2^27 bytes, as in the zstd command.
+# Log2 of the largest window a frame may ask for, which is held in memory, as in the zstd command.
 _WINDOW_LOG = 27
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _FOREIGN = {
@@ -30,29 +30,29 @@ _CORRUPT = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
 class UnreadableFile(ValueError):
-    """The bytes are not what the name says, or unpack to too much; the message says which."""
+    """A file's bytes are not what its name says, or unpack to too much; the message says which."""
 
 
 def plain_name(filename: str) -> str:
-    """The name without the suffix of a compression."""
+    """A file name without the suffix of a compression."""
     path = PurePath(filename)
     return filename[: -len(path.suffix)] if path.suffix.lower() in SUFFIXES else filename
 
 
 def open_text(path: Path, name: str, max_bytes: int) -> io.BufferedReader:
-    """The file's bytes, unpacked while they are read; the content tells how it is compressed.
+    """Open a file whose bytes are unpacked while they are read; its first bytes tell how.
 
-    ``name`` is what the sender called it. ``max_bytes`` caps what it unpacks to. Raises
+    ``name`` is the name the user gave it. ``max_bytes`` limits what it may unpack to. Raises
     UnreadableFile here and from every read.
     """
     file = path.open("rb")
     try:
         start = file.read(10)
         file.seek(0)
-        found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+        packed = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
         _refuse_foreign(start)
         named = SUFFIXES.get(PurePath(name).suffix.lower())
-        if found is None and named is not None:
+        if packed is None and named is not None:
             raise UnreadableFile(
                 f"the name says {named}, but the content is not compressed so; correct the name, "
                 "or compress the file again"
@@ -60,9 +60,9 @@ def open_text(path: Path, name: str, max_bytes: int) -> io.BufferedReader:
     except BaseException:
         file.close()
         raise
-    if found is None:
+    if packed is None:
         return file
-    return io.BufferedReader(_Unpacked(file, found, max_bytes), 1 << 16)
+    return io.BufferedReader(_Unpacked(file, packed, max_bytes), 1 << 16)
 
 
 def _refuse_foreign(start: bytes) -> None:
@@ -76,7 +76,7 @@ def _refuse_foreign(start: bytes) -> None:
 
 
 class _Unpacked(io.RawIOBase):
-    """The unpacked bytes of a compressed file, as many at a time as are asked for."""
+    """The unpacked bytes of a compressed file, which is never unpacked further than read."""
 
     def __init__(self, file: io.BufferedReader, kind: str, max_bytes: int) -> None:
         self._file, self._kind, self._max_bytes = file, kind, max_bytes
@@ -88,11 +88,10 @@ class _Unpacked(io.RawIOBase):
             self._stream = cast("IO[bytes]", zstd.ZstdFile(file, "rb", options=window))
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """As many unpacked bytes as there are, up to the buffer's length; 0 at the end."""
+        """Read up to the buffer's length of unpacked bytes; returns how many, 0 at the end."""
         try:
             chunk = self._stream.read(len(buffer))
         except _CORRUPT as error:
@@ -113,11 +112,10 @@ class _Unpacked(io.RawIOBase):
         if self._taken > max(FREE_BYTES, MAX_RATIO * self._file.tell()):
             raise UnreadableFile(
                 f"the file unpacks to more than {MAX_RATIO} times its size, as no text does; "
-                "send it uncompressed if it is one"
+                "if it is text, send it uncompressed"
             )
 
     def close(self) -> None:
-        """Close the file too."""
         self._stream.close()
         self._file.close()
         super().close()

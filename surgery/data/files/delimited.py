@@ -1,4 +1,4 @@
-"""Read CSV and TSV files from strangers: bounded records, strict quotes, a header at the top."""
+"""Read untrusted CSV and TSV files: records of bounded size, strict quotes, a header line."""
 
 from __future__ import annotations
 
@@ -10,27 +10,61 @@ from itertools import islice
 from surgery.data.files.source import Row, Source, check_header, lines_of, shown
 from surgery.errors import DatasetInvalid, Fault
 
-# Of the parts that columns commonly play; whatever is called so is the name of a column.
+# Usual column names: a cell of the first line that is one of these shows that it is a header.
 _NAMES = {
-    "text", "texts", "sentence", "sentence1", "sentence2", "question", "premise", "hypothesis",
-    "review", "content", "document", "body", "comment", "message", "tweet", "utterance", "query",
-    "title", "context", "passage", "label", "labels", "target", "class", "category", "sentiment",
-    "score", "rating", "answer", "id", "idx", "index", "guid", "text_pair", "text1", "text2",
-    "text_a", "text_b", "y",
-}  # fmt: skip
+    "text",
+    "texts",
+    "sentence",
+    "sentence1",
+    "sentence2",
+    "question",
+    "premise",
+    "hypothesis",
+    "review",
+    "content",
+    "document",
+    "body",
+    "comment",
+    "message",
+    "tweet",
+    "utterance",
+    "query",
+    "title",
+    "context",
+    "passage",
+    "label",
+    "labels",
+    "target",
+    "class",
+    "category",
+    "sentiment",
+    "score",
+    "rating",
+    "answer",
+    "id",
+    "idx",
+    "index",
+    "guid",
+    "text_pair",
+    "text1",
+    "text2",
+    "text_a",
+    "text_b",
+    "y",
+}
 _NO_LETTERS = re.compile(r"[^a-zA-Z]*\d[^a-zA-Z]*", re.ASCII)
 
 _REMEDY = "write it as CSV, with commas"
-_COMPARED_ROWS = 100  # with the header
+_COMPARED_ROWS = 100  # that are compared with the header
 _COMPARED_BYTES = 1_000_000
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 
 
 def check_first_line(source: Source, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Raise DatasetInvalid where the header is like the rows after it, of which some are given.
+    """Raise DatasetInvalid if the header looks like the rows after it; ``rows`` are the first.
 
-    So it is where one of its cells stands in the same column below, or is a number or a date over
-    a column of such; unless another cell is the usual name of a column.
+    It does if one of its cells also occurs in the same column below, or is a number or a date
+    above a column of such values, unless another cell is a usual column name.
     """
     rows = [row for row in rows if len(row) == len(header) and list(row) != list(header)]
     if not rows or _is_range(header):
@@ -48,24 +82,24 @@ def check_first_line(source: Source, header: Sequence[str], rows: Sequence[Seque
         place = min(alike)
         raise source.invalid(
             f"the first line looks like a row and not like a header: its {shown(header[place])!r} "
-            f"is like what stands in column {place + 1} below. Write a line with the names of the "
+            f"is like the values of column {place + 1} below. Write a line with the names of the "
             "columns first, such as text and label; if it is a header, rename that column"
         )
 
 
 def is_usual_name(name: str) -> bool:
-    """Whether columns are commonly called so."""
+    """Whether columns often have this name."""
     return name.strip().lower() in _NAMES
 
 
 def _is_range(header: Sequence[str]) -> bool:
-    """Columns numbered from 0 or 1, as pandas names them where they have no names."""
+    """Whether columns are numbered from 0 or 1, as pandas names them if they have no names."""
     width = len(header)
     return list(header) in ([*map(str, range(width))], [*map(str, range(1, width + 1))])
 
 
 class _Feed:
-    """Lines for csv.reader, which by itself would join lines without end after a stray quote."""
+    """Feeds lines to csv.reader and bounds a record, which a stray quote would make endless."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -83,13 +117,12 @@ class _Feed:
                 f"the row is longer than {self.source.limits.max_line_bytes:,} bytes: is a quote "
                 "opened in it and never closed?"
             )
-        # Bad bytes become lone surrogates, so that the cell check can name their column.
+        # Invalid bytes become lone surrogates, so that the cell check can name their column.
         return line.decode(errors="surrogateescape")
 
 
 def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str] | Fault]:
-    # The module's own limit is one for the whole process, so it is only ever raised; what bounds
-    # memory here is the feed.
+    # This limit is global to the process, so it is only ever raised; the feed bounds memory.
     csv.field_size_limit(max(csv.field_size_limit(), source.limits.max_line_bytes))
     feed = _Feed(source)
     # Strict: the lenient mode reads an unclosed quote as one long cell and says nothing.
@@ -104,7 +137,7 @@ def _records(source: Source, delimiter: str, quoting: int) -> Iterator[list[str]
         except csv.Error as error:
             yield source.fault(_malformed(error))
             continue
-        if record and not (first and record == ["sep=", ""]):  # Excel's own line
+        if record and not (first and record == ["sep=", ""]):  # a line that Excel writes
             yield record
         first = False
 
@@ -126,7 +159,7 @@ def _table(source: Source, delimiter: str, quoting: int) -> Iterator[tuple[int, 
 
 
 def _sample(source: Source, delimiter: str, quoting: int) -> list[list[str]]:
-    """The first readable rows."""
+    """The first rows that can be read."""
     rows: list[list[str]] = []
     size = 0
     try:
@@ -136,7 +169,7 @@ def _sample(source: Source, delimiter: str, quoting: int) -> list[list[str]]:
                 size += sum(map(len, record))
             if size > _COMPARED_BYTES:
                 break
-    except DatasetInvalid:  # reading the rows says which row it is
+    except DatasetInvalid:  # raised again, with the row's number, when the rows are read
         pass
     return rows
 
@@ -144,8 +177,8 @@ def _sample(source: Source, delimiter: str, quoting: int) -> list[list[str]]:
 def _malformed(error: csv.Error) -> str:
     if "new-line character" in str(error):
         return (
-            "a carriage return stands alone outside of quotes; save the file with the line endings "
-            "of Unix or Windows"
+            "there is a carriage return outside of quotes; save the file with the line endings of "
+            "Unix or Windows"
         )
     return (
         f"the row is malformed ({error}); a cell with quotes or line breaks is quoted, and quotes "
@@ -154,22 +187,22 @@ def _malformed(error: csv.Error) -> str:
 
 
 def _check_separator(source: Source, header: list[str], delimiter: str) -> None:
-    """Refuse a header that another separator cuts into more columns."""
+    """Raise DatasetInvalid for a header that another separator cuts into more columns."""
     if len(header) == 1 and header[0].lower().startswith("sep="):
         raise source.invalid(
             f"the first line {shown(header[0])!r} is Excel's own and names another separator than "
-            f"the one of this format, {_SEPARATORS[delimiter]}; leave the line out, and {_REMEDY}"
+            f"that of this format, {_SEPARATORS[delimiter]}; leave the line out, and {_REMEDY}"
         )
     for mark, name in _SEPARATORS.items():
         cell = next((cell for cell in header if mark in cell), None)
         count = sum(cell.count(mark) for cell in header)
-        # A tab never stands in a name; the others may, but not more often than the separator.
+        # A name never contains a tab. It may contain the others, but less often than columns end.
         if mark == delimiter or cell is None or (mark != "\t" and count < len(header)):
             continue
         remedy = {"\t": "name it .tsv", ",": "name it .csv"}.get(mark, _REMEDY)
         raise source.invalid(
-            f"the header {shown(cell)!r} seems separated by {name}, where this format "
-            f"separates columns by {_SEPARATORS[delimiter]}; {remedy}"
+            f"the header {shown(cell)!r} seems separated by {name}, but this format separates "
+            f"columns by {_SEPARATORS[delimiter]}; {remedy}"
         )
 
 
@@ -182,21 +215,21 @@ def _as_row(source: Source, header: list[str], record: list[str] | Fault) -> Row
         many = "1 field" if len(record) == 1 else f"{len(record):,} fields"
         remedy = "fill in the others"
         if len(record) > len(header):
-            remedy = "quote a cell that holds the separator"
+            remedy = "quote a cell that contains the separator"
         return source.fault(f"has {many}, header has {len(header):,}; {remedy}")
     return dict(zip(header, record, strict=True))
 
 
 def read_csv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    """Comma-separated text with quotes as RFC 4180 has them; either line ending."""
+    """Read comma-separated text with the quotes of RFC 4180 and either line ending."""
     return _table(source, ",", csv.QUOTE_MINIMAL)
 
 
 def read_tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    """Tab-separated text comes in two dialects: quotes as in csv, or as plain characters (GLUE).
+    """Read tab-separated text, whose quotes are those of csv or plain characters (as in GLUE).
 
-    Quotes are plain characters unless reading them as csv does gives rows of the header's width
-    throughout and joins no lines that are whole rows by themselves.
+    Quotes are plain characters unless reading them as csv does makes every row as wide as the
+    header and joins no lines that are complete rows.
     """
     quoting = csv.QUOTE_NONE
     if _has_quote(source):
@@ -210,12 +243,12 @@ def read_tsv(source: Source) -> Iterator[tuple[int, Row | Fault]]:
 def _has_quote(source: Source) -> bool:
     try:
         return any(b'"' in line for line in lines_of(source))
-    except DatasetInvalid:  # reading the rows says which row it is
+    except DatasetInvalid:  # raised again, with the row's number, when the rows are read
         return False
 
 
 def _shape(source: Source, quoting: int) -> tuple[bool, int]:
-    """Whether every record is as wide as the first, and how many records there are."""
+    """Whether all records have the same width, and how many records there are."""
     widths: set[int] = set()
     count = 0
     try:

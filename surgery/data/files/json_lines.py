@@ -1,4 +1,4 @@
-"""Read JSON Lines from strangers, and tell what other JSON a file is."""
+"""Read untrusted JSON Lines, and recognise other JSON that was sent in its place."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _ADVICE = 'pandas does so with to_json(…, orient="records", lines=True)'
 
 
 def read_jsonl(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    """One object a line; blank lines are no rows."""
+    """Yield ``(row number from 1, the line's object or its fault)``; blank lines are skipped."""
     source.row, unchecked = 1, True
     _refuse_array(source)
     for line in _one_by_one(source):
         if not line.strip():
             continue
-        found = _object(source, line)
-        if unchecked and not isinstance(found, Fault):
-            check_header(source, list(found))
+        row = _object(source, line)
+        if unchecked and not isinstance(row, Fault):
+            check_header(source, list(row))
             unchecked = False
-        yield source.row, found
+        yield source.row, row
         source.row += 1
 
 
 def _refuse_array(source: Source) -> None:
-    """Before a line is read: an array often is one line of any length."""
+    """Raise DatasetInvalid for a JSON array, before its first line, which may have any length."""
     try:
         with open_text(source.path, source.name, source.limits.max_unpacked_bytes) as file:
             start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except UnreadableFile:  # reading the rows says so
+    except UnreadableFile:  # raised again, as DatasetInvalid, when the rows are read
         return
     if start.startswith(b"["):
         raise source.invalid(
@@ -54,12 +54,14 @@ def _one_by_one(source: Source) -> Iterator[bytes]:
 
 def _object(source: Source, line: bytes) -> Row | Fault:
     try:
-        # Bad bytes become lone surrogates, so that the cell check can name their column.
+        # Invalid bytes become lone surrogates, so that the cell check can name their column.
         value = json.loads(line.decode(errors="surrogateescape"))
     except json.JSONDecodeError as error:
         return _broken(source, error)
     except (ValueError, RecursionError):  # a number of thousands of digits, brackets without end
-        return source.fault("the line is not JSON this service reads: too deep, or a huge number")
+        return source.fault(
+            "the line is JSON that this service does not read: it is too deep, or has a huge number"
+        )
     if not isinstance(value, dict):
         kind = type(value).__name__
         return source.fault(f"the line is a JSON {kind}; each line must be an object")
@@ -73,7 +75,7 @@ def _object(source: Source, line: bytes) -> Row | Fault:
 
 
 def _broken(source: Source, error: json.JSONDecodeError) -> Fault:
-    """What is wrong with a line, by the mistakes that are commonly made."""
+    """The fault of a line that is not JSON, with a remedy for common mistakes."""
     line, rest = error.doc.strip(), error.doc[error.pos :].strip()
     if source.row == 1 and line.startswith("{") and not rest:
         raise source.invalid(
@@ -84,7 +86,7 @@ def _broken(source: Source, error: json.JSONDecodeError) -> Fault:
     if error.msg == "Extra data" and rest == ",":
         remedy = ": a comma stands behind the object; leave it out"
     elif error.msg == "Extra data" and rest.startswith("{"):
-        remedy = ": another object begins there; write one a line"
+        remedy = ": another object begins there; write one object a line"
     elif line.startswith("{'"):
-        remedy = ": strings stand in double quotes; write the line with json.dumps, not with print"
+        remedy = ": JSON strings need double quotes; write the line with json.dumps, not with print"
     return source.fault(f"the line is not JSON: {error.msg} at character {error.colno}{remedy}")

@@ -1,4 +1,4 @@
-"""Read Parquet files from strangers: few rows at a time, corrupt bytes as DatasetInvalid."""
+"""Read untrusted Parquet files a few rows at a time; corrupt bytes raise DatasetInvalid."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from surgery.data.files.source import Row, Source, check_header, shown
 from surgery.errors import Fault
 
 # What pyarrow raises on bytes it cannot read.
-_UNREADABLE = (
-    pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError,
-)  # fmt: skip
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError)
 _PROBE_SECONDS = 600
 
 
 def read_parquet(source: Source) -> Iterator[tuple[int, Row | Fault]]:
-    """Yield ``(row number from 1, row or what is wrong with it)``."""
+    """Yield ``(row number from 1, row or the fault in it)``. Raises DatasetInvalid."""
     _probe(source)
     try:
         yield from _rows(source)
@@ -33,7 +31,7 @@ def read_parquet(source: Source) -> Iterator[tuple[int, Row | Fault]]:
 
 
 def parquet_rows(source: Source) -> int:
-    """The number of rows, from the footer."""
+    """The number of rows, from the file's footer. Raises DatasetInvalid."""
     _probe(source)
     try:
         with pq.ParquetFile(source.path) as file:
@@ -59,7 +57,7 @@ def _probe(source: Source) -> None:
 
 @lru_cache(maxsize=1024)
 def _probed(real: str, size: int, modified: int) -> str | None:  # noqa: ARG001  # the cache's key
-    """Why no process may read the file, or None; what pyarrow merely raises is no reason."""
+    """Why reading the file would kill this process, or None. Mere exceptions do not count."""
     limit = str(parquet_probe.MEMORY_BYTES)
     command = [sys.executable, "-P", parquet_probe.__file__, real, limit]
     try:
@@ -80,10 +78,10 @@ def _probed(real: str, size: int, modified: int) -> str | None:  # noqa: ARG001 
 def _rows(source: Source) -> Iterator[tuple[int, Row | Fault]]:
     names = parquet_probe.column_names(source.path)
     check_header(source, names)
-    wanted = [name for name in names if source.columns is None or name in source.columns]
+    names = [name for name in names if source.columns is None or name in source.columns]
     number = 0
-    for batch in parquet_probe.row_batches(source.path, wanted):
-        columns = {name: batch.column(name) for name in wanted}
+    for batch in parquet_probe.row_batches(source.path, names):
+        columns = {name: batch.column(name) for name in names}
         for index in range(batch.num_rows):
             number += 1
             source.row = number

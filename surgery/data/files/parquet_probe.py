@@ -1,9 +1,9 @@
-"""Read a Parquet file to its end, in a process of its own that may die of it.
+"""Read a Parquet file to its end, in a separate process that may crash.
 
 pyarrow aborts the whole process on some corrupt footers, and a small file can unpack to any size.
-So a stranger's file is read once here, under a limit of memory; only if this process survives
-does `surgery.data.files.parquet` read the same bytes in the same way. Run by path: it imports
-pyarrow alone.
+So an untrusted file is first read here, under a memory limit. Only if this process survives does
+`surgery.data.files.parquet` read the same bytes in the same way. This file is run by its path and
+imports nothing but pyarrow.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ BATCH_ROWS = 256
 
 
 def column_names(path: Path) -> list[str]:
-    """The names of the columns, as the file has them."""
+    """The names of the file's columns."""
     with pq.ParquetFile(path) as file:
         return list(file.schema_arrow.names)
 
 
 def row_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
-    """Record batches of few rows.
+    """Record batches of a few rows.
 
-    Texts come as dictionaries: one that is stored once and repeated a million times stays one.
+    Texts are read as dictionaries, so that one that is stored once and repeated a million times
+    takes memory only once.
     """
     with pq.ParquetFile(path) as file:
         fields = [file.schema_arrow.field(name) for name in names]
@@ -52,7 +53,7 @@ def _read_all(path: Path) -> None:
 
 
 def _touch(column: Any) -> None:
-    """Use every value; what pyarrow raises as an error is for the reader to name."""
+    """Use every value. Errors that pyarrow raises are ignored: the reader reports them."""
     with suppress(ValueError):
         column.validate(full=True)
     values = column.dictionary if pa.types.is_dictionary(column.type) else column
@@ -65,7 +66,7 @@ def _limit_memory(size: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    pa.set_memory_pool(pa.system_memory_pool())  # the others reserve far more than they use
+    pa.set_memory_pool(pa.system_memory_pool())  # the other pools reserve far more than they use
 
 
 if __name__ == "__main__":

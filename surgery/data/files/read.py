@@ -1,9 +1,9 @@
-"""Read csv, tsv, jsonl and parquet files from strangers, row by row, within caps.
+"""Read untrusted csv, tsv, jsonl and parquet files row by row, within limits.
 
-A *row* is a data row, counted from 1: the header is no row, blank lines are no rows, and a
-quoted cell with line breaks stays inside one row. Text is UTF-8, with or without a byte-order
-mark, plain or compressed. Whatever the bytes, the only error is DatasetInvalid, and memory stays
-near one row (one row group's page for Parquet; the window of a compressed file).
+A *row* is a data row, counted from 1: the header and blank lines are not rows, and a quoted cell
+with line breaks stays inside one row. Text is UTF-8, with or without a byte-order mark, plain or
+compressed. Whatever the bytes, the only error is DatasetInvalid, and memory stays near one row
+(for Parquet a page of a row group, for a compressed file its window).
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def read_rows(
 ) -> Iterator[tuple[int, Row]]:
     """Yield ``(row number from 1, {column: value})`` of one file.
 
-    Cells of csv and tsv are strings; jsonl and parquet keep their types. With ``columns``, others
-    may be left out. ``name`` is how faults call the file. A fault that spoils one row goes to
-    ``on_fault`` and reading continues with the next row; without ``on_fault``, and for faults
-    that spoil the file, DatasetInvalid is raised, with the row where there is one.
+    Cells of csv and tsv are strings; jsonl and parquet keep their types. With ``columns``, other
+    columns may be left out. ``name`` is the file's name in faults. A fault in one row goes to
+    ``on_fault`` and reading continues with the next row. Without ``on_fault``, and for faults of
+    the whole file, DatasetInvalid is raised.
     """
     source = Source(path, name or path.name, limits, tuple(columns) if columns else None)
     if path.stat().st_size == 0:
@@ -72,7 +72,7 @@ def _checked(
 
 
 def count_rows(path: Path, file_format: FileFormat) -> int:
-    """How many rows a file has, faulty ones included; DatasetInvalid where it cannot be read."""
+    """How many rows a file has, faulty ones included; DatasetInvalid if it cannot be read."""
     if file_format == "parquet":
         return parquet_rows(Source(path, path.name, LIMITS))
     if file_format == "jsonl":
@@ -88,7 +88,7 @@ def _no_rows_hint(file_format: FileFormat) -> str:
 def _cell_fault(source: Source, row: Row) -> Fault | None:
     for column, value in row.items():
         text = value
-        if isinstance(value, list):  # counts as one cell: its strings together are within the cap
+        if isinstance(value, list):  # one cell: the limit holds for its strings together
             text = "".join(entry for entry in value if isinstance(entry, str))
         bad = isinstance(text, str) and string_fault(text, source.limits.max_cell_bytes)
         if bad:

@@ -1,4 +1,4 @@
-"""One data file as it is read: its format and limits, and how its faults are named."""
+"""A data file while it is read: its format, its limits, and how its faults are reported."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ Row = dict[str, object]
 FaultSink = Callable[[Fault], None]
 
 _FORMATS: dict[str, FileFormat] = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet",
-}  # fmt: skip
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may hold at most. A record of csv or tsv counts as one line."""
+    """The most that a file may hold. A record of csv or tsv counts as one line."""
 
     max_rows: int = 10_000_000
     max_cell_bytes: int = 1_000_000
     max_columns: int = 1_000
     max_line_bytes: int = 4_000_000
     max_text_bytes: int = 8_000_000_000
-    """Of all rows of a split: a small Parquet file can hold any amount."""
+    """All rows of a split together: a small Parquet file can hold any amount of text."""
     max_unpacked_bytes: int = 8_000_000_000
-    """Of a compressed file."""
+    """What a compressed file may unpack to."""
 
 
 LIMITS = Limits()
@@ -40,43 +43,46 @@ LIMITS = Limits()
 
 @dataclass
 class Source:
-    """One file being read: how its faults are named, and the row now being read."""
+    """One file while it is read: the name that faults give it, and the row being read."""
 
     path: Path
     name: str
     limits: Limits
     columns: tuple[str, ...] | None = None
     row: int | None = None
-    """None while the header is read."""
+    """The number of the row being read; None while the header is."""
     opened: ExitStack = field(default_factory=ExitStack)
-    """Files that readers left open when a fault ended them."""
+    """Closes the files that readers leave open when a fault ends them."""
 
     def fault(self, detail: str, column: str | None = None) -> Fault:
         """A fault in the current row."""
         return Fault(detail, file=self.name, row=self.row, column=column)
 
     def invalid(self, detail: str, column: str | None = None) -> DatasetInvalid:
-        """The error that ends the reading here."""
+        """The error that ends reading at the current row."""
         where = f"{self.name}, row {self.row}" if self.row else self.name
         return DatasetInvalid(f"{where}: {detail}", [self.fault(detail, column)])
 
 
 def format_of(filename: str) -> FileFormat:
-    """The format a file's suffix names, apart from a compression; DatasetInvalid for any other."""
+    """The format that a file's suffix names, with or without that of a compression.
+
+    Raises DatasetInvalid for any other suffix.
+    """
     plain = plain_name(filename)
-    found = _FORMATS.get(PurePath(plain).suffix.lower())
-    if found is not None and not (found == "parquet" and plain != filename):
-        return found
+    named = _FORMATS.get(PurePath(plain).suffix.lower())
+    if named is not None and not (named == "parquet" and plain != filename):
+        return named
     detail = (
-        f"{shown(filename)!r} is no data file this service reads: its name must end in one of "
+        f"{shown(filename)!r} is not a data file this service reads: its name must end in one of "
         f"{', '.join(_FORMATS)}; text may be compressed, with {' or '.join(SUFFIXES)} after that. "
-        "Parquet is compressed in itself, and archives are not unpacked"
+        "Parquet is already compressed, and archives are not unpacked"
     )
     raise DatasetInvalid(detail, [Fault(detail, file=shown(filename))])
 
 
 def shown(text: str) -> str:
-    """A stranger's string, safe to quote in a message: short, and always encodable."""
+    """An untrusted string made safe to quote in a message: short, and always encodable."""
     clean = text.encode(errors="replace").decode().replace("\0", "?")
     return clean if len(clean) <= 80 else clean[:77] + "..."
 
@@ -108,6 +114,7 @@ def check_header(source: Source, names: list[str]) -> None:
 
 
 def string_fault(value: str, max_bytes: int) -> str | None:
+    """What makes a string unusable (NUL characters, bad UTF-8, its length), or None."""
     if "\0" in value:
         return "holds a NUL character: is the file binary, or UTF-16? save it as UTF-8 text"
     try:
@@ -118,7 +125,7 @@ def string_fault(value: str, max_bytes: int) -> str | None:
 
 
 def _byte(surrogate: str) -> str:
-    """The byte that decoding with surrogateescape kept, and what Latin-1 takes it for."""
+    """The byte that a surrogate of surrogateescape stands for, and its character in Latin-1."""
     code = ord(surrogate) - 0xDC00
     if not 0x80 <= code <= 0xFF:
         return ""
@@ -127,7 +134,7 @@ def _byte(surrogate: str) -> str:
 
 
 def lines_of(source: Source) -> Iterator[bytes]:
-    """The lines of a file, unpacked, none ever read beyond the cap."""
+    """The unpacked lines of a file; DatasetInvalid for a line over the limit, which is not read."""
     try:
         file = open_text(source.path, source.name, source.limits.max_unpacked_bytes)
     except UnreadableFile as bad:

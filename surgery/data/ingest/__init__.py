@@ -1,1 +1,1 @@
-"""From rows to a stored dataset: infer the columns, check every row, report what was found."""
+"""Turn rows into a stored dataset: infer the columns, check every row, report its faults."""

@@ -15,15 +15,17 @@ import pyarrow as pa
 from surgery.data.ingest.inputs import Content
 from surgery.data.ingest.labels import Labelling
 from surgery.data.ingest.repeats import HASH_BYTES
-from surgery.data.rows import Kind
+from surgery.data.rows import CellType
 from surgery.schemas.enums import Problem
 
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 16 << 20
-_TYPES: dict[Kind, Any] = {
-    "string": pa.string(), "strings": pa.list_(pa.string()),
-    "integer": pa.int64(), "number": pa.float64(),
-}  # fmt: skip
+_TYPES: dict[CellType, Any] = {
+    "string": pa.string(),
+    "strings": pa.list_(pa.string()),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+}
 _LABEL_TYPES: dict[Problem, Any] = {
     Problem.REGRESSION: pa.float64(),
     Problem.TOKEN_CLASSIFICATION: pa.list_(pa.int64()),
@@ -31,19 +33,19 @@ _LABEL_TYPES: dict[Problem, Any] = {
 
 
 def content_hash(content: Content) -> bytes:
-    """16 bytes that differ wherever the cells differ."""
+    """A hash of a row's cells, 16 bytes."""
     return hashlib.blake2b(content.framed, digest_size=HASH_BYTES).digest()
 
 
 class SplitWriter:
-    """Write rows to an Arrow stream, which `datasets.Dataset.from_file` memory-maps.
+    """Writes rows to an Arrow stream, which `datasets.Dataset.from_file` memory-maps.
 
-    Columns: those of the problem's inputs, and label: int64, float64 for regression, a list of
-    int64 for token classification. Beside writing it counts labels and hashes the content.
+    The columns are those of the problem's inputs, and label: int64, float64 for regression, or a
+    list of int64 for token classification. It also counts labels and hashes the content.
     """
 
     def __init__(
-        self, path: Path, labelling: Labelling, fields: Sequence[tuple[str, Kind]]
+        self, path: Path, labelling: Labelling, fields: Sequence[tuple[str, CellType]]
     ) -> None:
         self.labelling = labelling
         self.schema = pa.schema(
@@ -54,7 +56,7 @@ class SplitWriter:
         self.counts: Counter[int] = Counter()
         self.low, self.high = float("inf"), float("-inf")
         self.digest = hashlib.sha256()
-        self._held: list[tuple[Any, ...]] = []
+        self._pending: list[tuple[Any, ...]] = []
         self._bytes = 0
         self._file = path.open("wb")
         self._stream = pa.ipc.new_stream(self._file, self.schema)
@@ -62,12 +64,12 @@ class SplitWriter:
     def add(self, content: Content, value: object) -> None:
         """Write one row."""
         label = self._count(value)
-        told = repr((*content.extras, label) if content.extras else label)
-        self.digest.update(content.framed + told.encode() + b"\n")
-        self._held.append((*content.cells, *content.extras, label))
+        values = repr((*content.extras, label) if content.extras else label)
+        self.digest.update(content.framed + values.encode() + b"\n")
+        self._pending.append((*content.cells, *content.extras, label))
         self._bytes += len(content.framed)
         self.rows += 1
-        if len(self._held) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
+        if len(self._pending) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
             self._flush()
 
     def _count(self, value: object) -> int | float | list[int]:
@@ -84,13 +86,14 @@ class SplitWriter:
         return label
 
     def _flush(self) -> None:
-        if self._held:
+        if self._pending:
+            cells = zip(*self._pending, strict=True)
             columns = [
                 pa.array(column, field.type)
-                for column, field in zip(zip(*self._held, strict=True), self.schema, strict=True)
+                for column, field in zip(cells, self.schema, strict=True)
             ]
             self._stream.write_batch(pa.record_batch(columns, schema=self.schema))
-        self._held, self._bytes = [], 0
+        self._pending, self._bytes = [], 0
 
     def __enter__(self) -> Self:
         return self
@@ -109,5 +112,5 @@ class SplitWriter:
         self._file.close()
 
     def named_counts(self) -> dict[str, int]:
-        """Rows (words) of each label (tag), every label of the dataset named."""
+        """How many rows have each label, or how many words have each tag, zeros included."""
         return {name: self.counts[index] for index, name in enumerate(self.labelling.names)}

@@ -1,4 +1,4 @@
-"""Which column of a table plays which part, and what is predicted from it."""
+"""Infer which column of a table holds the text, the choices and the label, and the problem."""
 
 from __future__ import annotations
 
@@ -13,39 +13,78 @@ from surgery.schemas.enums import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
 _ANSWERS = (
-    "label", "labels", "target", "answer", "answerkey", "answer_key", "answer_idx", "answer_index",
-    "correct", "correct_answer", "correct_option", "cop", "gold",
-)  # fmt: skip
-TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
-TOKENS = ("tokens", "words")
+    "label",
+    "labels",
+    "target",
+    "answer",
+    "answerkey",
+    "answer_key",
+    "answer_idx",
+    "answer_index",
+    "correct",
+    "correct_answer",
+    "correct_option",
+    "cop",
+    "gold",
+)
+TAG_COLUMNS = ("tags", "ner_tags", "pos_tags", "chunk_tags")
+TOKEN_COLUMNS = ("tokens", "words")
 _IGNORED = {"idx", "id", "index"}
 _PAIRS = (
-    ("sentence1", "sentence2"), ("question1", "question2"), ("premise", "hypothesis"),
-    ("question", "passage"), ("question", "sentence"), ("question", "context"),
-    ("query", "passage"), ("query", "document"), ("text", "text_pair"), ("text1", "text2"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("question", "passage"),
+    ("question", "sentence"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text", "text_pair"),
+    ("text1", "text2"),
     ("text_a", "text_b"),
-)  # fmt: skip
+)
 _TEXTS = (
-    "text", "sentence", "sentence1", "question", "premise", "review", "content", "document",
-    "body", "comment", "message", "tweet", "utterance", "query", "title",
-)  # fmt: skip
+    "text",
+    "sentence",
+    "sentence1",
+    "question",
+    "premise",
+    "review",
+    "content",
+    "document",
+    "body",
+    "comment",
+    "message",
+    "tweet",
+    "utterance",
+    "query",
+    "title",
+)
 _CONTEXTS = (
-    "premise", "context", "ctx", "passage", "article", "story", "text", "sent1", "sentence",
-)  # fmt: skip
+    "premise",
+    "context",
+    "ctx",
+    "passage",
+    "article",
+    "story",
+    "text",
+    "sent1",
+    "sentence",
+)
 _QUESTIONS = ("question", "query", "sent2", "stem", "goal")
 CHOICE_LISTS = ("choices", "options", "endings")
 _CHOICE = re.compile(
     r"(choice|option|opt|op|ending|answer|ans|sol|solution)[_ ]?(\d{1,2}|[a-z])|([a-z])",
     re.IGNORECASE,
 )
-_MIN_BARE = 3  # columns called a and b alone may be a pair of texts
+_MIN_BARE = 3  # two columns called a and b may be a pair of texts instead of choices
 _NUMERIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Cells = Mapping[str, object]
 
 
 class Settled(NamedTuple):
-    """The columns to use and the problem, None where only the labels can tell it."""
+    """The columns to use and the problem, which is None if only the labels can tell it."""
 
     columns: Columns
     problem: Problem | None
@@ -56,11 +95,11 @@ class Settled(NamedTuple):
 def settle_columns(
     row: Cells, given: Columns | None, problem: Problem | None, file: str
 ) -> Settled:
-    """What plays which part, from one value of each column.
+    """Infer the columns and the problem from ``row``, which has one value of each column.
 
-    Columns of lists, or of numbered choices, tell the problem where it is not given. Raises
-    DatasetInvalid where a named column does not exist, means nothing to the problem, or none can
-    be inferred.
+    If the problem is not given, columns of lists or of numbered choices tell it. Raises
+    DatasetInvalid if a named column does not exist or the problem has no use for it, and if a
+    column that is needed cannot be inferred.
     """
     given = given or Columns()
     check_columns(row, given, file)
@@ -91,14 +130,14 @@ def check_columns(row: Cells, columns: Columns, file: str, pointer: str = "/colu
 
 
 def _structured(row: Cells, given: Columns) -> Problem | None:
-    """The problem that only rows of this shape pose; a named text says there is none."""
+    """The problem if the columns' shapes tell it; None also if the request names a text column."""
     if given.choices is not None:
         return Problem.MULTIPLE_CHOICE
     if given.tokens is not None:
         return Problem.TOKEN_CLASSIFICATION
     if given.text is not None:
         return None
-    tokens = find_column(row, TOKENS)
+    tokens = find_column(row, TOKEN_COLUMNS)
     if tokens and isinstance(row[tokens], list) and _tags(row, given.label):
         return Problem.TOKEN_CLASSIFICATION
     if _find_choices(row) and (given.label or find_column(row, _ANSWERS)):
@@ -109,7 +148,7 @@ def _structured(row: Cells, given: Columns) -> Problem | None:
 def _refuse_misplaced(given: Columns, problem: Problem, file: str) -> None:
     part = given.misplaced(problem)
     if part is not None:
-        detail = f"columns.{part} means nothing to problem {problem.value}; leave it out"
+        detail = f"columns.{part} has no meaning for problem {problem.value}; leave it out"
         raise DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
 
 
@@ -126,14 +165,14 @@ def _text_columns(row: Cells, given: Columns, file: str) -> Columns:
     }
     text, pair = _find_texts(others)
     if text is None:
-        raise _missing("text", "which column is the text is not plain", row, file)
+        raise _missing("text", "it is ambiguous which column is the text", row, file)
     return Columns(text=text, text_pair=given.text_pair or pair, label=label)
 
 
 def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
     choices = given.choices or _find_choices(row)
     if choices is None:
-        raise _missing("choices", "which columns are the choices is not plain", row, file)
+        raise _missing("choices", "it is ambiguous which columns are the choices", row, file)
     label = given.label or find_column(row, _ANSWERS)
     if label is None:
         raise _missing("label", "no column is called label", row, file)
@@ -152,7 +191,7 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
 
 
 def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
-    tokens = given.tokens or find_column(row, TOKENS)
+    tokens = given.tokens or find_column(row, TOKEN_COLUMNS)
     if tokens is None:
         raise _missing("tokens", "no column is called tokens", row, file)
     label = _tags(row, given.label)
@@ -162,20 +201,20 @@ def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
 
 
 def _tags(row: Cells, given: str | None) -> str | None:
-    named = (find_column(row, (tag,)) for tag in (*TAGS, "labels", "label"))
+    named = (find_column(row, (tag,)) for tag in (*TAG_COLUMNS, "labels", "label"))
     return given or next((name for name in named if name and isinstance(row[name], list)), None)
 
 
 def _find_choices(row: Cells) -> str | list[str] | None:
-    """A column of lists, else some columns numbered from 0 or 1, or lettered from a."""
+    """A column of lists, or else columns numbered from 0 or 1, or lettered from a."""
     named = find_column(row, CHOICE_LISTS)
     if named and isinstance(row[named], list | dict):
         return named
     families: dict[str, dict[str, str]] = {}
     for name in row:
-        found = _CHOICE.fullmatch(name)
-        if found:
-            family, mark = (found[1] or "").lower(), (found[2] or found[3]).lower()
+        match = _CHOICE.fullmatch(name)
+        if match:
+            family, mark = (match[1] or "").lower(), (match[2] or match[3]).lower()
             families.setdefault(family, {})[mark] = name
     for family, members in families.items():
         numbers = sorted(members, key=lambda mark: (len(mark), mark))
@@ -196,7 +235,7 @@ def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
     known = [shown(name) for name in row]
     hint = ""
     if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
-        hint = ". If these are texts of the first row, write a line with names before it"
+        hint = ". If these are values of the first row, write a line with names before it"
     detail = (
         f"{file}: {reason}; name the {part} column in columns.{part}, "
         f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
@@ -209,10 +248,10 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def find_column(row: Cells, wanted: tuple[str, ...]) -> str | None:
-    """The first of some names that the row has a column of, in whatever case."""
+def find_column(row: Cells, names: tuple[str, ...]) -> str | None:
+    """The row's column with the first of some names that it has, ignoring case."""
     lowered = {name.lower(): name for name in reversed(list(row))}
-    return next((lowered[name] for name in wanted if name in lowered), None)
+    return next((lowered[name] for name in names if name in lowered), None)
 
 
 def _find_texts(row: Cells) -> tuple[str | None, str | None]:
@@ -223,7 +262,7 @@ def _find_texts(row: Cells) -> tuple[str | None, str | None]:
     named = find_column(row, _TEXTS)
     if named:
         return named, None
-    # Every cell of a csv is a string; one that reads as a number is hardly a text.
+    # Every cell of a csv is a string; one that reads as a number is probably not a text.
     strings = [
         name
         for name, value in row.items()

@@ -1,6 +1,6 @@
-"""What is worth knowing about a dataset though it is no error: columns, labels, repeated rows.
+"""Warnings about a dataset that can be used: about its columns, labels and repeated rows.
 
-Each finding names the first rows that it was found in.
+Each finding names the first rows that show it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,40 @@ from surgery.data.ingest.repeats import Pair, Repeats, repeated_values
 from surgery.data.ingest.shapes import is_written_list
 from surgery.data.ingest.spool import ID_COLUMNS
 from surgery.data.ingest.survey import Survey
-from surgery.data.ingest.table import Head
+from surgery.data.ingest.table import TableHead
 from surgery.data.presets.tasks import marks_entities
 from surgery.errors import DatasetInvalid
 from surgery.schemas.dataset import EXAMPLES, DatasetReport, Example, Finding, FindingCode, Place
 from surgery.schemas.enums import Problem
 
-_IN_WORDS = 3  # examples that the sentence names
+_IN_WORDS = 3  # examples that the sentence of a finding names
 
-MANY_NUMBERS = 20  # more whole numbers than that are seldom classes
-_FREQUENT = 1.5  # times the rows of the other class
+MANY_NUMBERS = 20  # more different whole numbers than this are seldom classes
+_FREQUENT = 1.5  # a class with more rows than this many times the other's is frequent
+# Values that commonly mark a missing label: words, tags, negative and positive numbers.
 _WORD_MARKS = {
-    "-", "--", "–", "—", "?", "n/a", "#n/a", "na", "<na>", "nil", "null", "(null)", "<null>",
-    "none", "\\n", "missing", "undefined", "unlabeled", "unlabelled", "unannotated", "no label",
-}  # fmt: skip
+    "-",
+    "--",
+    "–",
+    "—",
+    "?",
+    "n/a",
+    "#n/a",
+    "na",
+    "<na>",
+    "nil",
+    "null",
+    "(null)",
+    "<null>",
+    "none",
+    "\\n",
+    "missing",
+    "undefined",
+    "unlabeled",
+    "unlabelled",
+    "unannotated",
+    "no label",
+}
 _TAG_MARKS = {"-", "_", "n/a", "null", "none", "\\n", "pad", "[pad]", "<pad>", "ignore"}
 _NEGATIVE_MARKS = {-1.0, -9.0, -99.0, -100.0, -999.0, -9999.0}
 _POSITIVE_MARKS = {99.0, 255.0, 999.0, 9999.0}
@@ -41,14 +61,14 @@ _ENTITY_TAG = re.compile(
     r"(?P<mark>[BIOESLUMW])[-_:./|].+|.+[-_:./|](?P<last>[BIESLUMW])", re.IGNORECASE
 )
 
-# Few encoders read over 512 tokens, and English has some 1.3 tokens a word.
+# Few encoders read more than 512 tokens, and English has some 1.3 tokens a word.
 LONG_WORDS = 400
-# What a label is counted in; the place of the right choice is no class.
+# What labels are counted in. Multiple choice is left out: the index of a choice is not a class.
 _NOUNS = {Problem.CLASSIFICATION: "row", Problem.TOKEN_CLASSIFICATION: "word"}
 
 
 def finding(code: FindingCode, detail: str, count: int, examples: Iterable[Place]) -> Finding:
-    """A finding whose sentence names the first rows."""
+    """A finding whose sentence names the first of the ``examples``."""
     first = [
         place if isinstance(place, Example) else Example(file=place.file, row=place.row)
         for place in islice(examples, EXAMPLES)
@@ -74,7 +94,7 @@ def quoted(names: Sequence[str]) -> str:
 
 
 def column_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
-    """Columns that are not read though another reading of the files would read them."""
+    """Columns that are not read, although they may have been meant to be."""
     if "columns" not in report.inferred:
         return []
     used = {name for _, name in report.columns.named()}
@@ -88,14 +108,14 @@ def column_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
     alone = [] if held is None else [name for name in _used(held) if name not in train.cells]
     if alone:
         detail = (
-            f"columns of validation that are not read, for train never has them: {quoted(alone)}"
+            f"columns of validation that are not read, since train never has them: {quoted(alone)}"
         )
         found.append(finding("unread_columns", detail, len(alone), []))
     return found
 
 
-def _suspects(report: DatasetReport, head: Head) -> Iterator[str]:
-    """Lists of texts, and what a choice without a text may be about."""
+def _suspects(report: DatasetReport, head: TableHead) -> Iterator[str]:
+    """Columns of lists of texts, and texts that choices without a text may be about."""
     lonely = report.problem is Problem.MULTIPLE_CHOICE and report.columns.text is None
     for name, value in head.cells.items():
         some = next(iter(value), None) if isinstance(value, list | dict) else None
@@ -104,8 +124,8 @@ def _suspects(report: DatasetReport, head: Head) -> Iterator[str]:
             yield name
 
 
-def _used(head: Head) -> list[str]:
-    """The columns that would be read of a table by itself."""
+def _used(head: TableHead) -> list[str]:
+    """The columns that would be read if this table were the only one."""
     try:
         settled = settle_columns(head.cells, None, None, head.file)
     except DatasetInvalid:
@@ -114,7 +134,7 @@ def _used(head: Head) -> list[str]:
 
 
 def label_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
-    """Those about the labels' values, whatever rows they are of."""
+    """Findings about the values of the labels."""
     if report.problem is Problem.REGRESSION:
         return _marks_among_scores(survey)
     if report.problem is Problem.MULTIPLE_CHOICE:
@@ -130,7 +150,7 @@ def label_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
 
 
 def _whole_counts(report: DatasetReport) -> dict[str, int]:
-    """Rows (words) of each label in both splits."""
+    """How many rows (or words) of both splits together have each label."""
     assert report.label_counts is not None
     train, validation = report.label_counts["train"], report.label_counts["validation"]
     return {name: count + validation[name] for name, count in train.items()}
@@ -153,8 +173,8 @@ def _marks(report: DatasetReport, survey: Survey) -> list[Finding]:
     count = sum(counts[name] for name in marks)
     noun = "words" if tagged else "rows"
     detail = (
-        f"{quoted(marks)} is commonly the mark of a missing label, and is read as a class like any "
-        f"other; leave these {noun} out if it is one: {count:,}"
+        f"{quoted(marks)} commonly marks a missing label, and is read as a class like any other; "
+        f"if it marks one, leave these {noun} out: {count:,}"
     )
     return [finding("missing_label_marks", detail, count, _places(survey, set(marks)))]
 
@@ -167,7 +187,7 @@ def _is_number(name: str) -> bool:
 
 
 def _number_marks(counts: Mapping[float, int]) -> set[float]:
-    """The numbers, of those with their counts, that are hardly indices of classes."""
+    """The numbers that are probably marks and not classes, from how often each number occurs."""
     below = {value for value in counts if value < 0}
     others = sorted(value for value in counts if value >= 0)
     if below and below <= _NEGATIVE_MARKS and others and others[-1] >= 1:
@@ -180,7 +200,7 @@ def _number_marks(counts: Mapping[float, int]) -> set[float]:
 
 
 def _places(survey: Survey, names: set[str]) -> Iterator[Place]:
-    """The rows of some labels; of tags only the first of each."""
+    """The rows with some labels; for tags, only the first row with each."""
     labels = survey.labels
     codes = {code for name, code in labels.seen.items() if name in names}
     if labels.problem is Problem.TOKEN_CLASSIFICATION:
@@ -192,7 +212,7 @@ def _places(survey: Survey, names: set[str]) -> Iterator[Place]:
 
 
 def _marks_among_scores(survey: Survey) -> list[Finding]:
-    """One negative number, a usual mark, beside numbers that are none."""
+    """A finding if the only negative number is one that commonly marks a missing label."""
     marks, count, others = set(), 0, 0
     for chunk in survey.labels.values.chunks():
         below = chunk[chunk < 0]
@@ -204,8 +224,8 @@ def _marks_among_scores(survey: Survey) -> list[Finding]:
         return []
     mark = marks.pop()
     detail = (
-        f"{mark:g} is the only negative label, and commonly the mark of a missing one; leave these "
-        f"rows out if it is: {count:,}"
+        f"{mark:g} is the only negative label, and commonly marks a missing one; if it does, leave "
+        f"these rows out: {count:,}"
     )
     values = enumerate(survey.labels.values)
     places = (survey.places.at(position) for position, value in values if value == mark)
@@ -237,7 +257,7 @@ def _written_lists(report: DatasetReport) -> list[Finding]:
 
 
 def _numbers(report: DatasetReport, survey: Survey) -> list[Finding]:
-    """Classes that may well be numbers to predict."""
+    """A finding if the classes may be numbers to predict."""
     words = [name for name in report.labels if not _is_number(name)]
     if words and all(map(is_written_number, words)):
         comma = any(map(_DECIMAL_COMMA.search, words))
@@ -258,7 +278,7 @@ def _numbers(report: DatasetReport, survey: Survey) -> list[Finding]:
 
 
 def _f1(report: DatasetReport) -> list[Finding]:
-    """f1 tells little where it is of the class that nearly every row has."""
+    """A finding if f1 is measured for a class that most rows have, where it says little."""
     if len(report.labels) != 2 or report.label_counts is None:
         return []
     other, measured = report.labels
@@ -266,12 +286,12 @@ def _f1(report: DatasetReport) -> list[Finding]:
     if train[measured] <= _FREQUENT * train[other]:
         return []
     rows = train[measured] + train[other]
-    # Numbers are indices, which naming them in another order would not change.
+    # Numbers are indices, and naming them in another order would not change that.
     order = "" if _is_number(measured) else f", or name {shown(other)!r} last in labels"
     detail = (
         f"f1 is of the second label, {shown(measured)!r}, which has {train[measured]:,} of "
-        f"{rows:,} rows of train, so a model that never says {shown(other)!r} has a high one; go "
-        f"by macro_f1{order}"
+        f"{rows:,} rows of train, so a model that never predicts {shown(other)!r} has a high f1; "
+        f"use macro_f1{order}"
     )
     return [finding("f1_of_frequent_class", detail, train[measured], [])]
 
@@ -281,14 +301,14 @@ def _first_choice(report: DatasetReport) -> list[Finding]:
     if counts["0"] or sum(counts.values()) < 5 * len(counts):
         return []
     detail = (
-        "no row's right choice is the first, of index 0: if the indices in the file count from 1, "
-        "subtract 1"
+        "in no row the right choice is the first, with index 0: if the indices in the file count "
+        "from 1, subtract 1"
     )
     return [finding("first_choice_never_right", detail, sum(counts.values()), [])]
 
 
 def _entities(report: DatasetReport, survey: Survey) -> list[Finding]:
-    """Tags that seem to mark entities, in another way than entity_f1 counts."""
+    """A finding if tags seem to mark entities in a scheme that entity_f1 does not support."""
     if marks_entities(report.labels):
         return []
     if survey.labels.given is None and all(map(_is_number, report.labels)):
@@ -312,19 +332,21 @@ def _entities(report: DatasetReport, survey: Survey) -> list[Finding]:
 
 
 def _begins(tags: list[str]) -> bool:
-    """Whether some tag says that an entity begins or goes on."""
-    found = (_ENTITY_TAG.fullmatch(tag) for tag in tags)
-    marks = {(match["mark"] or match["last"]).upper() for match in found if match}
+    """Whether some tag says that an entity begins or continues."""
+    matches = (_ENTITY_TAG.fullmatch(tag) for tag in tags)
+    marks = {(match["mark"] or match["last"]).upper() for match in matches if match}
     return bool(marks & {"B", "I"})
 
 
 def find(
     report: DatasetReport, survey: Survey, repeats: Repeats, mask: bytes | bytearray
 ) -> list[Finding]:
-    """All findings; ``mask`` has one byte a row read, 1 for those of validation."""
+    """All findings. ``mask`` has one byte for each row read, which is 1 for validation rows."""
     found = [
-        *_texts(survey, mask), *column_findings(report, survey), *label_findings(report, survey),
-    ]  # fmt: skip
+        *_texts(survey, mask),
+        *column_findings(report, survey),
+        *label_findings(report, survey),
+    ]
     if report.problem is Problem.CLASSIFICATION:
         found += _balance(report) + _mixed(survey)
     if report.problem in _NOUNS:
@@ -353,8 +375,8 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
             found.append(finding("half_empty_texts", detail, len(half), places))
     if survey.invisible:
         detail = (
-            "rows with a word of invisible characters alone, of which a tokenizer may leave "
-            f"nothing, so that it is neither learned nor measured: {len(survey.invisible):,}"
+            "rows with a word of only invisible characters, which a tokenizer may drop, so that "
+            f"its tag is neither learned nor measured: {len(survey.invisible):,}"
         )
         rows = map(survey.places.at, survey.invisible)
         found.append(finding("invisible_words", detail, len(survey.invisible), rows))
@@ -363,8 +385,8 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
         positions = (place for place, words in enumerate(survey.words) if words > LONG_WORDS)
         longest = max(survey.words)
         detail = (
-            f"texts over {LONG_WORDS} words, of which an encoder of 512 tokens does not read the "
-            f"end: {count:,}, the longest of {longest:,} words"
+            f"texts of more than {LONG_WORDS} words, whose end an encoder of 512 tokens does not "
+            f"read: {count:,}, the longest of {longest:,} words"
         )
         found.append(finding("long_texts", detail, count, map(survey.places.at, positions)))
     return found
@@ -383,7 +405,7 @@ def _balance(report: DatasetReport) -> list[Finding]:
 
 
 def _mixed(survey: Survey) -> list[Finding]:
-    """Numbers among words, or words among numbers: often a typing error, or a mark for none."""
+    """A finding if labels mix numbers and words: often a typing error, or a missing label."""
     values = survey.labels.values
     words = sum(map(math.isnan, values))
     if survey.labels.given is not None or not 0 < words < len(values):
@@ -404,25 +426,36 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
     noun = _NOUNS[report.problem]
 
     def places(names: Iterable[str], split: str) -> Iterator[Place]:
-        """Looked for only as far as they are shown: each name is another search."""
+        """The first row of each class, found only as far as needed: each is another search."""
         seen = set()
         for name in names:
             place = _first_of(survey, mask, name, split)
-            # Tags of several names may first stand in the same row.
+            # Several tags may first occur in the same row.
             if place is not None and str(place) not in seen:
                 seen.add(str(place))
                 yield place
 
     kinds: tuple[tuple[FindingCode, str, Callable[[str], bool], str | None], ...] = (
-        ("single_row_classes", f"one {noun} of train only",
-         lambda name: train[name] == 1, "train"),
-        ("unevaluated_labels", "in train but not in validation, so not evaluated",
-         lambda name: train[name] > 0 and not validation[name], None),
-        ("untrained_labels", f"a label of validation without a {noun} in train",
-         lambda name: validation[name] > 0 and not train[name], "validation"),
-        ("unused_labels", f"a label without a {noun} in train or validation",
-         lambda name: not train[name] and not validation[name], None),
-    )  # fmt: skip
+        ("single_row_classes", f"one {noun} of train only", lambda name: train[name] == 1, "train"),
+        (
+            "unevaluated_labels",
+            "in train but not in validation, so not evaluated",
+            lambda name: train[name] > 0 and not validation[name],
+            None,
+        ),
+        (
+            "untrained_labels",
+            f"a label of validation without a {noun} in train",
+            lambda name: validation[name] > 0 and not train[name],
+            "validation",
+        ),
+        (
+            "unused_labels",
+            f"a label without a {noun} in train or validation",
+            lambda name: not train[name] and not validation[name],
+            None,
+        ),
+    )
     findings = []
     for code, detail, holds, split in kinds:
         names = [name for name in report.labels if holds(name)]
@@ -433,7 +466,7 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
 
 
 def _first_of(survey: Survey, mask: bytes | bytearray, name: str, split: str) -> Place | None:
-    """The first row of a class; for tags the first row of the files, whichever split it went to."""
+    """The first row of a class in a split; for a tag, the first row of that split's file."""
     labels = survey.labels
     code = labels.seen[name]
     if labels.problem is Problem.TOKEN_CLASSIFICATION:
@@ -448,14 +481,25 @@ def _first_of(survey: Survey, mask: bytes | bytearray, name: str, split: str) ->
 def _repeated(survey: Survey, repeats: Repeats) -> list[Finding]:
     counts = repeats.counts
     kinds: tuple[tuple[FindingCode, str, int, list[Pair]], ...] = (
-        ("repeated_texts", "rows of train that repeat an earlier row's text",
-         counts.within_train, repeats.within_train),
-        ("texts_in_both_splits",
-         "rows of validation whose text is in train too, so the metrics flatter",
-         counts.train_and_validation, repeats.across),
-        ("conflicting_labels", "texts with different labels, which no model can all get right",
-         counts.conflicting_labels, repeats.conflicting),
-    )  # fmt: skip
+        (
+            "repeated_texts",
+            "rows of train that repeat an earlier row's text",
+            counts.within_train,
+            repeats.within_train,
+        ),
+        (
+            "texts_in_both_splits",
+            "rows of validation whose text is in train too, so that metrics look too good",
+            counts.train_and_validation,
+            repeats.across,
+        ),
+        (
+            "conflicting_labels",
+            "texts that occur with different labels, which no model can all predict",
+            counts.conflicting_labels,
+            repeats.conflicting,
+        ),
+    )
     found = [
         finding(code, f"{detail}: {count:,}", count, _pairs(survey, pairs))
         for code, detail, count, pairs in kinds
@@ -465,15 +509,15 @@ def _repeated(survey: Survey, repeats: Repeats) -> list[Finding]:
 
 
 def _repeated_ids(survey: Survey) -> list[Finding]:
-    """Within each file's split alone: ids commonly start anew in the next."""
+    """Findings about ids that repeat within a split; ids commonly start anew in the other."""
     found, start = [], 0
     for split in ("train", "validation"):
         count, pairs = repeated_values(survey.ids.hashes, start, start + survey.rows[split])
         if count:
             examples = _pairs(survey, pairs)
             detail = (
-                f"rows of the {split} file whose {shown(str(survey.ids.column))!r} an earlier row "
-                f"has too: {count:,}"
+                f"rows of the {split} file whose {shown(str(survey.ids.column))!r} is also that "
+                f"of an earlier row: {count:,}"
             )
             found.append(finding("repeated_ids", detail, count, examples))
         start += survey.rows[split]

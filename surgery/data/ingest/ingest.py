@@ -1,9 +1,9 @@
-"""Turn data files into the stored form of a dataset, or into the list of what is wrong with them.
+"""Turn data files into the stored form of a dataset, or into a list of their faults.
 
-Each file is read twice: once to check every row and learn the labels, once to write; and once more
-where a late row of JSON Lines has a column to be read that no row before it has. Between the
-readings a row is 36 bytes in a temporary file (a hash of its content, its label, its number) and
-some 6 in memory.
+Each file is read twice: first to check every row and learn the labels, then to write. It is read
+once more if a late row of JSON Lines has a column to read that no earlier row has. Between the
+readings a row takes 36 bytes in a temporary file (a hash of its content, its label, its number)
+and some 6 bytes in memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from surgery.data.ingest.arrow import SplitWriter
 from surgery.data.ingest.findings import find
 from surgery.data.ingest.labels import Labelling
 from surgery.data.ingest.repeats import find_repeats
-from surgery.data.ingest.survey import Asked, Survey, first_reading
-from surgery.data.ingest.table import Part, Table
+from surgery.data.ingest.survey import Declared, Survey, first_reading
+from surgery.data.ingest.table import SplitFile, Table
 from surgery.errors import DatasetInvalid
 from surgery.io.digests import json_digest
 from surgery.io.folders import sync, whole_folder
@@ -49,17 +49,18 @@ def ingest(  # noqa: PLR0913  # the fields of an upload, named at the call
 ) -> DatasetReport:
     """Check the files and write ``out``: ``train.arrow``, ``validation.arrow``, ``report.json``.
 
-    What is not given is inferred, and a seeded tenth of train held out if there is no validation
-    file. With ``labels``, integers in the data are indices into them. Raises DatasetInvalid with
-    the first 100 faults; ``out`` then does not exist. FileExistsError if it exists already.
+    Arguments that are None are inferred. Without a validation file, a tenth of train, drawn with
+    ``seed``, becomes validation. With ``labels``, integers in the data are indices into them.
+    Raises DatasetInvalid with the first 100 faults, and ``out`` then does not exist; raises
+    FileExistsError if it exists already.
     """
-    held_out = None
+    table = Table((SplitFile(train, train_format, train_name),), limits)
+    validation_table = None
     if validation is not None:
         file_format = validation_format or train_format
-        held_out = Table((Part(validation, file_format, validation_name),), limits)
-    table = Table((Part(train, train_format, train_name),), limits)
+        validation_table = Table((SplitFile(validation, file_format, validation_name),), limits)
     return ingest_tables(
-        table, held_out, out, columns=columns, problem=problem, labels=labels, seed=seed
+        table, validation_table, out, columns=columns, problem=problem, labels=labels, seed=seed
     )
 
 
@@ -76,13 +77,14 @@ def ingest_tables(
 ) -> DatasetReport:
     """As ``ingest``, for splits of several files.
 
-    ``questions`` says what the values of a multiple choice's question column stand for.
+    ``questions`` maps the values of a multiple-choice dataset's question column to the questions
+    they stand for.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; a dataset is written once")
     tables = [train] if validation is None else [train, validation]
-    asked = Asked(columns, problem, labels, questions)
-    survey, settled = first_reading(tables, asked)
+    declared = Declared(columns, problem, labels, questions)
+    survey, settled = first_reading(tables, declared)
     labelling = survey.settle()
     inferred: list[Inferred] = ["columns"] if settled.guessed else []
     inferred += ["problem"] if problem is None else []
@@ -99,19 +101,19 @@ def ingest_tables(
 def _write(
     survey: Survey, labelling: Labelling, tables: list[Table], mask: bytearray, folder: Path
 ) -> dict[str, SplitWriter]:
-    """The second reading: each row goes to the split its byte of ``mask`` names."""
+    """The second reading, which writes each row to the split that its byte in ``mask`` names."""
     inputs = survey.inputs
     with (
         SplitWriter(folder / "train.arrow", labelling, inputs.fields) as train,
         SplitWriter(folder / "validation.arrow", labelling, inputs.fields) as validation,
     ):
         writers = (train, validation)
-        rows = (values for table in tables for _, _, values in table.rows(survey.wanted))
+        rows = (values for table in tables for _, _, values in table.rows(survey.columns_read))
         try:
             for side, values in zip(mask, rows, strict=True):
                 content = inputs.read(values)
                 writers[side].add(content, inputs.label(values, content))
-        except (ValueError, KeyError):  # more or fewer rows, or other ones, than the first time
+        except (ValueError, KeyError):  # the rows are not those of the first reading
             detail = "the files changed while they were read; send them again"
             raise DatasetInvalid(detail) from None
     return {"train": train, "validation": validation}

@@ -1,4 +1,4 @@
-"""What a model reads of a row, by problem: texts, choices about a text, or words with tags."""
+"""What a model reads of a row, by problem: texts, a text with choices, or words with tags."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any, NamedTuple, Protocol
 
 from surgery.data.files.source import Row, shown
 from surgery.data.ingest.labels import MAX_LABEL_LENGTH, LabelError, read_label
-from surgery.data.rows import CellError, Kind, counted, is_blank, kind_of, strings_of, text_of
+from surgery.data.rows import CellError, CellType, counted, is_blank, kind_of, strings_of, text_of
 from surgery.errors import DatasetInvalid, Fault
 from surgery.schemas.dataset import MAX_CHOICES, Columns
 from surgery.schemas.enums import Problem
 
 
 class Choices(NamedTuple):
-    """The texts, and what the data call each of them, where they do."""
+    """The texts of a row's choices, and their marks in the data (such as A, B), if any."""
 
     texts: list[str]
     marks: list[str]
 
 
 def choices_of(values: Row, columns: Columns) -> Choices:
-    """The choices of a row; CellError unless they are 2 to 64 texts, none of them blank.
+    """The choices of a row. Raises CellError unless they are 2 to 64 texts, none of them blank.
 
-    A cell is a list of texts or, as ARC, CommonsenseQA and MedQA have them, an object of two lists
+    A cell is a list of texts or, as in ARC, CommonsenseQA and MedQA, an object of two lists
     (``text`` and ``label``), a list of objects of these two, or an object of texts by their mark.
     """
     marks: list[str] = []
     if isinstance(columns.choices, list):
-        found = [text_of(values, name) for name in columns.choices]
+        choices = [text_of(values, name) for name in columns.choices]
     else:
         column = str(columns.choices)
         cell = values.get(column)
@@ -39,21 +39,21 @@ def choices_of(values: Row, columns: Columns) -> Choices:
                 'column for each choice, as in {"choices": ["choice1", "choice2"]}',
                 column,
             )
-        texts, marks = _taken_apart(cell)
-        found = strings_of(texts, column, "choice")
-        if not 2 <= len(found) <= MAX_CHOICES:
+        texts, marks = _texts_and_marks(cell)
+        choices = strings_of(texts, column, "choice")
+        if not 2 <= len(choices) <= MAX_CHOICES:
             raise CellError(
-                f"has {counted(len(found), 'choice')}; 2 to {MAX_CHOICES} are read", column
+                f"has {counted(len(choices), 'choice')}; 2 to {MAX_CHOICES} are read", column
             )
-    for place, choice in enumerate(found):
+    for place, choice in enumerate(choices):
         if is_blank(choice):
             detail = f"choice {place} (counted from 0) is empty; every row needs all its choices"
             raise CellError(detail, choice_column(columns, place))
-    return Choices(found, marks if len(marks) == len(found) else [])
+    return Choices(choices, marks if len(marks) == len(choices) else [])
 
 
-def _taken_apart(cell: object) -> tuple[object, list[str]]:
-    """What stands in the place of the list of texts, and the marks beside it."""
+def _texts_and_marks(cell: object) -> tuple[object, list[str]]:
+    """What should be the list of texts in a cell, and the marks of the texts."""
     if isinstance(cell, dict) and isinstance(cell.get("text"), list):
         return cell["text"], _marks(cell.get("label"))
     if isinstance(cell, dict) and all(isinstance(text, str) for text in cell.values()):
@@ -64,7 +64,7 @@ def _taken_apart(cell: object) -> tuple[object, list[str]]:
 
 
 def _marks(value: object) -> list[str]:
-    """Names of choices, where they are all different."""
+    """The marks as texts, or none unless they are all different."""
     if not isinstance(value, list) or not all(isinstance(mark, str | int) for mark in value):
         return []
     names = [str(mark).strip() for mark in value]
@@ -72,25 +72,25 @@ def _marks(value: object) -> list[str]:
 
 
 def choice_column(columns: Columns, place: int) -> str:
-    """The column in which a choice stands."""
+    """The column that holds the choice with this index."""
     named = columns.choices
     return named[place] if isinstance(named, list) else str(named)
 
 
 def index_of(value: object, choices: Choices) -> int:
-    """Which choice a label means, and never guessed between two ways to read it.
+    """The index of the choice that a label means.
 
-    It is what the data call a choice, or else an index from 0 or a letter from A, or a choice's
-    text.
+    A label is the mark of a choice, or else an index from 0, a letter from A, or the text of a
+    choice. Raises LabelError if it is none of these, or if two readings of it disagree.
     """
     texts, marks = choices
     if isinstance(value, str | int) and str(value).strip() in marks:
         return marks.index(str(value).strip())
     name = value.strip() if isinstance(value, str) else ""
     matches = [place for place, text in enumerate(texts) if name and text.strip() == name]
-    told = _place_of(value, len(texts), matched=bool(matches))
-    if told is not None:
-        place, noun = told
+    named = _place_of(value, len(texts), matched=bool(matches))
+    if named is not None:
+        place, noun = named
         if matches and place not in matches:
             raise LabelError(
                 f"{shown(name)!r} is the {noun} of one choice and the text of another; "
@@ -110,7 +110,7 @@ def index_of(value: object, choices: Choices) -> int:
 
 
 def _place_of(value: object, count: int, *, matched: bool) -> tuple[int, str] | None:
-    """The place that a number or a letter names, and which of the two it is."""
+    """The index that a number or a letter names, and the word for which of the two it is."""
     if isinstance(value, str) and (matched or len(value) > MAX_LABEL_LENGTH):
         name, number = value.strip(), _number(value)
     else:
@@ -124,7 +124,7 @@ def _place_of(value: object, count: int, *, matched: bool) -> tuple[int, str] | 
 
 
 def _number(value: str) -> float | None:
-    """A text's number, for a text that need not be a label."""
+    """The number that a text is, if any; the text need not be a valid label."""
     try:
         return read_label(value)[1]
     except LabelError:
@@ -137,38 +137,39 @@ def _letter(place: int) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """The cells of a row as they are stored, and bytes that differ wherever the cells do.
+    """The cells of a row as they are stored.
 
-    ``extras`` are stored too, for the metrics alone: rows of equal texts are equal without them.
-    ``words`` counts what the model reads at once: a pair together, a text with its longest choice.
+    ``framed`` are bytes that differ between rows whose cells differ. ``extras`` are stored for the
+    metrics, and not part of ``framed``: rows with equal texts count as equal. ``words`` counts what
+    the model reads at once: both texts of a pair, or a text with its longest choice.
     """
 
     cells: tuple[Any, ...]
     framed: bytes
     words: int
     half_empty: bool = False
-    """One text of a pair is empty."""
+    """Whether one text of a pair is empty."""
     invisible: bool = False
-    """A word is of invisible characters alone, of which a tokenizer may leave nothing."""
+    """Whether a word has only invisible characters, which a tokenizer may drop."""
     extras: tuple[int | float, ...] = ()
 
 
 class Inputs(Protocol):
-    """How the rows of one problem are read; ``fields`` are the stored columns but the label."""
+    """How the rows of one problem are read."""
 
     @property
-    def fields(self) -> tuple[tuple[str, Kind], ...]:
-        """Name and kind of each stored column."""
+    def fields(self) -> tuple[tuple[str, CellType], ...]:
+        """Name and type of each stored column except the label."""
 
     def read(self, values: Row) -> Content:
-        """Check a row's cells; CellError where one is wrong."""
+        """Check a row's cells and return what is stored. Raises CellError if one is wrong."""
 
     def label(self, values: Row, content: Content) -> object:
-        """The label cell, for `LabelColumn.add`; CellError where it does not fit the row."""
+        """The row's label for `LabelColumn.add`. Raises CellError if it does not fit the row."""
 
 
 def frame(*parts: bytes) -> bytes:
-    """The parts with their lengths, so that ("ab", "c") is not ("a", "bc")."""
+    """The parts, each after its length, so that ("ab", "c") differs from ("a", "bc")."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
@@ -178,18 +179,17 @@ def _optional(text: str | None) -> bytes:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """One text or a pair of texts, and the ``extras`` that a format made beside them."""
+    """Rows of one text or a pair of texts, and the ``extras`` that a format adds to them."""
 
     columns: Columns
-    extras: tuple[tuple[str, Kind], ...] = ()
+    extras: tuple[tuple[str, CellType], ...] = ()
 
     @property
-    def fields(self) -> tuple[tuple[str, Kind], ...]:
-        """``text``, ``text_pair`` where there is a pair, and the extras."""
+    def fields(self) -> tuple[tuple[str, CellType], ...]:
         return (("text", "string"), *_pair_field(self.columns), *self.extras)
 
     def read(self, values: Row) -> Content:
-        """Missing texts are ""; a row in which neither has a word is refused."""
+        """Read the texts; a missing one is "". Raises CellError if both are blank."""
         text = text_of(values, str(self.columns.text))
         pair = None if self.columns.text_pair is None else text_of(values, self.columns.text_pair)
         if is_blank(text) and is_blank(pair or ""):
@@ -201,16 +201,15 @@ class TextInputs:
         extras: tuple[Any, ...] = tuple(values[name] for name, _ in self.extras)
         return Content(cells, frame(text.encode(), _optional(pair)), words, half, extras=extras)
 
-    def label(self, values: Row, content: Content) -> object:  # noqa: ARG002  # no part of it
-        """The cell as it is."""
+    def label(self, values: Row, content: Content) -> object:  # noqa: ARG002  # of the protocol
         return values.get(str(self.columns.label))
 
 
 @dataclass(frozen=True)
 class ChoiceInputs:
-    """A context, a question about it where there is one, and ``count`` choices.
+    """Rows of a context, an optional question about it, and ``count`` choices.
 
-    ``questions`` says in words what the values of the question's column stand for.
+    ``questions`` maps the values of the question's column to the questions they stand for.
     """
 
     columns: Columns
@@ -218,13 +217,12 @@ class ChoiceInputs:
     questions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def fields(self) -> tuple[tuple[str, Kind], ...]:
-        """``text`` and ``text_pair`` (the question) where there are any, and ``choices``."""
-        text: tuple[tuple[str, Kind], ...] = (("text", "string"),) if self.columns.text else ()
+    def fields(self) -> tuple[tuple[str, CellType], ...]:
+        text: tuple[tuple[str, CellType], ...] = (("text", "string"),) if self.columns.text else ()
         return (*text, *_pair_field(self.columns), ("choices", "strings"))
 
     def read(self, values: Row) -> Content:
-        """The context may be empty; a choice may not."""
+        """Read the texts and choices; the context may be empty, but a choice may not."""
         text = None if self.columns.text is None else text_of(values, self.columns.text)
         question = None if self.columns.text_pair is None else self._question(values)
         choices = choices_of(values, self.columns).texts
@@ -254,7 +252,7 @@ class ChoiceInputs:
         return self.questions[value]
 
     def label(self, values: Row, content: Content) -> int:
-        """The index of the right choice, from whatever names it."""
+        """The index of the right choice, see `index_of`."""
         column = str(self.columns.label)
         try:
             choices = Choices(content.cells[-1], [])
@@ -267,17 +265,16 @@ class ChoiceInputs:
 
 @dataclass(frozen=True)
 class TokenInputs:
-    """A list of words with a tag for each."""
+    """Rows of a list of words with a tag for each."""
 
     columns: Columns
 
     @property
-    def fields(self) -> tuple[tuple[str, Kind], ...]:
-        """``tokens``."""
+    def fields(self) -> tuple[tuple[str, CellType], ...]:
         return (("tokens", "strings"),)
 
     def read(self, values: Row) -> Content:
-        """A row has one word at least, and none is blank."""
+        """Read the words. Raises CellError if there are none, or if one is empty."""
         column = str(self.columns.tokens)
         tokens = strings_of(values.get(column), column, "word")
         if not tokens:
@@ -287,29 +284,29 @@ class TokenInputs:
         return Content((tokens,), framed, len(tokens), invisible=invisible)
 
     def label(self, values: Row, content: Content) -> list[Any]:
-        """The list of tags, as long as the list of words."""
+        """The row's list of tags. Raises CellError unless there is one for each word."""
         column = str(self.columns.label)
         tags = values.get(column)
         if not isinstance(tags, list):
             raise CellError(f"is {kind_of(tags)}; the tags are a list, one for each word", column)
         words = len(content.cells[0])
         if len(tags) != words:
-            raise CellError(
-                f"has {counted(len(tags), 'tag')} where {self.columns.tokens} has "
-                f"{counted(words, 'word')}; "
-                "give each word one tag",
-                column,
-            )
+            has = f"has {counted(len(tags), 'tag')} where {self.columns.tokens} has"
+            raise CellError(f"{has} {counted(words, 'word')}; give each word one tag", column)
         return tags
 
 
 def inputs_for(
-    problem: Problem | None, columns: Columns, first: tuple[str, int, Row],
-    questions: Mapping[str, str] | None = None, extras: tuple[tuple[str, Kind], ...] = (),
-) -> Inputs:  # fmt: skip
-    """How to read the rows; ``first`` (file, row, values) says how many choices there are.
+    problem: Problem | None,
+    columns: Columns,
+    first: tuple[str, int, Row],
+    questions: Mapping[str, str] | None = None,
+    extras: tuple[tuple[str, CellType], ...] = (),
+) -> Inputs:
+    """How to read the rows of a problem.
 
-    Raises DatasetInvalid where the first row has no choices to go by.
+    ``first`` is (file, row number, values) of the first row, which says how many choices a row of
+    a multiple-choice dataset has. Raises DatasetInvalid if that row has no valid choices.
     """
     if problem is Problem.TOKEN_CLASSIFICATION:
         return TokenInputs(columns)
@@ -324,5 +321,5 @@ def inputs_for(
     return ChoiceInputs(columns, count, questions or {})
 
 
-def _pair_field(columns: Columns) -> tuple[tuple[str, Kind], ...]:
+def _pair_field(columns: Columns) -> tuple[tuple[str, CellType], ...]:
     return (("text_pair", "string"),) if columns.text_pair else ()

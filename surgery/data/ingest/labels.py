@@ -1,4 +1,4 @@
-"""Make classes or numbers of a label column whose kind is known only once it has been read."""
+"""Turn a label column into classes or numbers, once all of it has been read."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from surgery.schemas.enums import Problem
 MAX_CLASSES = 1_000
 MAX_LABEL_LENGTH = 256
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-# A whole number as spreadsheets and pandas write it; zeros in front are part of a code.
+# A whole number as spreadsheets and pandas write it; leading zeros would make it a code.
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9]\d*))\.0*", re.ASCII)
-# With a comma before the fraction, or something between the thousands, or a percent sign.
+# A number with a decimal comma, thousands separators or a percent sign.
 _WRITTEN_NUMBER = re.compile(
     r"[+-]?(\d+|\d{1,3}([.,'’ \u00a0\u202f]\d{3})+)([.,]\d+)?\s*%?", re.ASCII
 )
 _SEPARATED = re.compile(r"[\s_-]+")
 _TRUTH = {"true": "True", "false": "False"}
-_OWN_LABEL_ROWS = 10  # fewer rows may well have a class each
+_OWN_LABEL_ROWS = 10  # in a smaller dataset, each row may have its own class
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
 class LabelError(ValueError):
-    """A value no label can be; the message says why."""
+    """A value that cannot be a label; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Labelling:
     """How label values become the numbers that are stored.
 
     ``names`` are the classes or tags in index order (the indices themselves for multiple choice),
-    empty for regression. ``indexed`` says that integers in the data are indices already, as in
+    and empty for regression. ``indexed`` says that integers in the data are already indices, as in
     the presets.
     """
 
@@ -50,7 +50,7 @@ class Labelling:
         self.index.update({name: number for number, name in enumerate(self.names)})
 
     def number(self, value: object) -> int | float:
-        """The class index or the number of one value (one tag); LabelError if it is neither."""
+        """The class index or number that a label or tag means. Raises LabelError if it is none."""
         if self.indexed and isinstance(value, str) and value.strip() in self.index:
             return self.index[value.strip()]
         name, number = read_label(value)
@@ -71,9 +71,10 @@ class Labelling:
 
 
 def read_label(value: object) -> tuple[str, float | None]:
-    """A label's name, and its number if it is one; LabelError if it is missing or no scalar.
+    """A label's name, and its number if it is one.
 
-    1, 1.0, "1" and "1.0" are one class of name "1"; true, "true" and "TRUE" are the class "True".
+    1, 1.0, "1" and "1.0" are one class named "1"; true, "true" and "TRUE" are the class "True".
+    Raises LabelError for a label that is missing, too long, not finite or not a scalar.
     """
     if isinstance(value, str):
         return _read_text(value.strip())
@@ -98,7 +99,7 @@ def _read_text(name: str) -> tuple[str, float | None]:
         raise LabelError("is empty; give it a value or leave the row out")
     if _NOT_FINITE.fullmatch(name):
         raise LabelError(
-            f"is {name}; give it a value or leave the row out. If a class is called so, name all "
+            f"is {name}; give it a value or leave the row out. If a class has this name, name all "
             "classes in labels"
         )
     if len(name) > MAX_LABEL_LENGTH:
@@ -115,14 +116,14 @@ def _read_text(name: str) -> tuple[str, float | None]:
 
 
 def is_written_number(name: str) -> bool:
-    """Whether people would read a number where this service reads a word: 0,5 or 1,200 or 7 %."""
+    """Whether people would read a name as a number, such as 0,5 or 1,200 or 7 %."""
     return not _NUMBER.fullmatch(name) and _WRITTEN_NUMBER.fullmatch(name) is not None
 
 
 def likeness(name: str) -> str:
-    """The same for names that people hardly tell apart: by case, spaces, or zeros before a number.
+    """A form that is equal for names which differ only in case, spaces or how a number is written.
 
-    Empty where nothing is left to compare.
+    It is empty if nothing is left to compare.
     """
     if _NUMBER.fullmatch(name):
         return repr(float(name))
@@ -132,10 +133,10 @@ def likeness(name: str) -> str:
 
 @dataclass
 class LabelColumn:
-    """Every label of both splits, 12 bytes a row on disk, until the problem can be settled.
+    """Every label of both splits, 12 bytes a row on disk, until the problem is known.
 
-    ``codes`` number the classes in order of appearance (of the index, where ``names`` are given);
-    ``values`` are the numbers, NaN where a label is none.
+    ``codes`` number the classes in order of appearance, or are indices if ``names`` are given.
+    ``values`` are the labels as numbers, NaN for a label that is none.
     """
 
     problem: Problem | None = None
@@ -144,7 +145,7 @@ class LabelColumn:
     values: Spool = field(default_factory=lambda: Spool("d"))
     seen: dict[str, int] = field(default_factory=dict)
     first: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
-    """Where a class first occurs: (split, code) -> (file, row)."""
+    """Where a class first occurs: (split, code) → (file, row)."""
     not_numbers: list[tuple[str, int, str]] = field(default_factory=list)
     not_number_count: int = 0
     fractional: bool = False
@@ -161,7 +162,7 @@ class LabelColumn:
         return Labelling(problem, tuple(self.names), indexed=True)
 
     def add(self, value: object, split: str, file: str, row: int) -> None:
-        """Take the label of a row; LabelError if it is none."""
+        """Add the label of a row. Raises LabelError if it is none."""
         code, number = self._take(value, split, file, row)
         self.train_rows += split == "train"
         self.codes.append(code)
@@ -179,7 +180,7 @@ class LabelColumn:
         return code, number
 
     def _code(self, name: str) -> int:
-        """Past the limit of classes only their being too many is kept."""
+        # Beyond the limit, new classes are only known to be too many.
         if name not in self.seen and len(self.seen) > MAX_CLASSES:
             return -1
         return self.seen.setdefault(name, len(self.seen))
@@ -191,7 +192,7 @@ class LabelColumn:
                 self.not_numbers.append((file, row, name))
 
     def settle(self) -> Labelling:
-        """What the labels turn out to be."""
+        """The labelling, with the problem inferred if it was not given."""
         if self.given is not None:
             return self.given
         problem = self.problem or (
@@ -202,16 +203,18 @@ class LabelColumn:
         return Labelling(problem, tuple(sorted(self.seen, key=_order)))
 
     def faults(self, labelling: Labelling, column: str) -> list[Fault]:
-        """What is wrong with the labels taken together."""
+        """The faults of the labels as a whole."""
         if labelling.problem is Problem.REGRESSION:
             return [
                 Fault(
                     f"the label is {shown(name)!r}, not a number; problem regression needs numbers"
                     + _as_number(name),
-                    file=file, row=row, column=column,
+                    file=file,
+                    row=row,
+                    column=column,
                 )
                 for file, row, name in self.not_numbers
-            ]  # fmt: skip
+            ]
         if len(self.seen) > MAX_CLASSES:
             regression = self.not_number_count == 0 and self.given is None
             advice = "did you mean problem regression?" if regression else "is it the label column?"
@@ -219,7 +222,7 @@ class LabelColumn:
         return self._own_label(column) or self._class_faults(column)
 
     def _own_label(self, column: str) -> list[Fault]:
-        """A fault where each row of train has a label that no other has."""
+        """A fault if each row of train has a label that no other row has."""
         trained = sum(1 for split, _ in self.first if split == "train")
         if self.given is not None or not trained == self.train_rows >= _OWN_LABEL_ROWS:
             return []
@@ -235,28 +238,30 @@ class LabelColumn:
             return [
                 Fault(f"every label of train is {only!r}; two classes are needed", column=column)
             ]
-        if self.given is not None:  # an official split may lack a class
+        if self.given is not None:  # a split of a preset may lack a class
             return []
         alike = {likeness(names[code]): shown(names[code]) for code in trained}
         return [
             Fault(
                 f"the label {shown(names[code])!r} of {split} never occurs in train; "
                 "add rows of it to train, or correct it" + _instead(alike, names[code]),
-                file=file, row=row, column=column,
+                file=file,
+                row=row,
+                column=column,
             )
             for (split, code), (file, row) in self.first.items()
             if code not in trained
-        ]  # fmt: skip
+        ]
 
 
 @dataclass
 class TagColumn(LabelColumn):
-    """Every tag of both splits; ``codes`` hold a hash of each row's tags, 8 bytes."""
+    """Every tag of both splits; ``codes`` hold an 8-byte hash of each row's tags."""
 
     codes: Spool = field(default_factory=lambda: Spool("q"))
 
     def add(self, value: object, split: str, file: str, row: int) -> None:
-        """Take the list of a row's tags; LabelError if one of them is none."""
+        """Add the list of a row's tags. Raises LabelError if one of them is no label."""
         assert isinstance(value, list)
         codes = []
         for place, tag in enumerate(value):
@@ -267,7 +272,7 @@ class TagColumn(LabelColumn):
         self.codes.append(hash(tuple(codes)))
 
     def settle(self) -> Labelling:
-        """The labelling; "O", outside of every entity, comes first."""
+        """The labelling, in which "O" (outside of every entity) comes first."""
         if self.given is not None:
             return self.given
         names = sorted(self.seen, key=lambda name: (name != "O", _order(name)))
@@ -275,18 +280,18 @@ class TagColumn(LabelColumn):
 
 
 def _instead(alike: Mapping[str, str], name: str) -> str:
-    found = alike.get(likeness(name))
-    return f": train has {found!r}" if found and likeness(name) else ""
+    similar = alike.get(likeness(name))
+    return f": train has {similar!r}" if similar and likeness(name) else ""
 
 
 def _as_number(name: str) -> str:
     if not is_written_number(name):
         return ""
-    return "; write 0,5 as 0.5, and nothing between thousands"
+    return "; write 0,5 as 0.5, and use no thousands separators"
 
 
 def _order(name: str) -> tuple[int, float, str]:
-    """Numbers by value, before words by letter."""
+    """A sort key: numbers by value, before words in alphabetical order."""
     if _NUMBER.fullmatch(name):
         return (0, float(name), name)
     return (1, 0.0, name)

@@ -1,12 +1,12 @@
-"""Files whose cells have the shape of something else: whole documents, lists written as text."""
+"""Refuse files whose cells hold something else: whole documents, or lists written as text."""
 
 from __future__ import annotations
 
 import re
 
 from surgery.data.files.source import shown
-from surgery.data.ingest.columns import CHOICE_LISTS, TAGS, TOKENS, find_column
-from surgery.data.ingest.table import Head
+from surgery.data.ingest.columns import CHOICE_LISTS, TAG_COLUMNS, TOKEN_COLUMNS, find_column
+from surgery.data.ingest.table import TableHead
 from surgery.errors import DatasetInvalid, Fault
 from surgery.schemas.dataset import Columns
 
@@ -16,15 +16,15 @@ _ENTRIES = re.compile(r"""\s*['"].*['"]\s*|[^,]+(,[^,]+)+|\s*|\s*-?\d+(\s+-?\d+)
 
 
 def is_written_list(value: object) -> bool:
-    """Whether a value is text that a program wrote for a list."""
+    """Whether a value is a list that a program wrote as text."""
     if not isinstance(value, str):
         return False
-    found = _WRITTEN.fullmatch(value.strip())
-    return found is not None and _ENTRIES.fullmatch(found[2][1:-1]) is not None
+    match = _WRITTEN.fullmatch(value.strip())
+    return match is not None and _ENTRIES.fullmatch(match[2][1:-1]) is not None
 
 
-def refuse_document(head: Head) -> None:
-    """Raise DatasetInvalid where the one row of a file is a whole dataset in itself."""
+def refuse_document(head: TableHead) -> None:
+    """Raise DatasetInvalid if the only row of a file holds a whole dataset."""
     if head.count != 1 or head.faulty or not head.complete:
         return
     nested = [name for name, value in head.first.items() if isinstance(value, list | dict)]
@@ -38,19 +38,19 @@ def refuse_document(head: Head) -> None:
         raise DatasetInvalid(f"{head.file}: {detail}", [fault])
 
 
-def refuse_written_lists(head: Head, given: Columns) -> None:
-    """Raise DatasetInvalid where a column of lists, by its name, holds them as text.
+def refuse_written_lists(head: TableHead, given: Columns) -> None:
+    """Raise DatasetInvalid if a column that should hold lists, by its name, holds them as text.
 
-    A named column of texts says that rows are plain texts, and the others are not read.
+    If the request names a column of texts and no choices, the other columns are not read.
     """
     if given.text is not None and given.choices is None:
         return
     named = [given.choices, given.tokens, given.label if given.tokens else None]
     names = [name for name in named if isinstance(name, str)]
-    tokens = find_column(head.cells, TOKENS)
-    tags = find_column(head.cells, (*TAGS, "labels", "label")) if tokens else None
-    for wanted in (CHOICE_LISTS, TOKENS, TAGS):
-        names += [name for name in (find_column(head.cells, (one,)) for one in wanted) if name]
+    tokens = find_column(head.cells, TOKEN_COLUMNS)
+    tags = find_column(head.cells, (*TAG_COLUMNS, "labels", "label")) if tokens else None
+    for usual in (CHOICE_LISTS, TOKEN_COLUMNS, TAG_COLUMNS):
+        names += [name for name in (find_column(head.cells, (one,)) for one in usual) if name]
     names += [tags] if tags else []
     written = next((name for name in names if is_written_list(head.cells.get(name))), None)
     if written is not None:
@@ -66,8 +66,8 @@ def refuse_written_lists(head: Head, given: Columns) -> None:
         _refuse(head, tokens, detail)
 
 
-def _are_spaced(head: Head, tokens: str, tags: str) -> bool:
-    """Whether two texts have as many words, and more than one."""
+def _are_spaced(head: TableHead, tokens: str, tags: str) -> bool:
+    """Whether the texts in two columns have equally many words, and more than one."""
     words, marks = head.cells[tokens], head.cells[tags]
     if not (isinstance(words, str) and isinstance(marks, str)):
         return False
@@ -76,7 +76,7 @@ def _are_spaced(head: Head, tokens: str, tags: str) -> bool:
     return len(words.split()) == len(marks.split()) > 1
 
 
-def _refuse(head: Head, column: str, detail: str) -> None:
+def _refuse(head: TableHead, column: str, detail: str) -> None:
     row = head.rows[column]
     fault = Fault(detail, file=head.file, row=row, column=shown(column))
     raise DatasetInvalid(f"{head.file}, row {row}: {shown(column)} {detail}", [fault])

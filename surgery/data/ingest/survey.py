@@ -1,6 +1,6 @@
-"""The first reading of a dataset: settle its columns, check every row, set rows aside.
+"""The first reading of a dataset: find its columns, check every row, draw the validation rows.
 
-Faults are collected; 36 bytes a row are spooled.
+Faults are collected, and 36 bytes a row are stored in temporary files.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from surgery.data.ingest.inputs import ChoiceInputs, Inputs, inputs_for
 from surgery.data.ingest.labels import LabelColumn, LabelError, Labelling, TagColumn
 from surgery.data.ingest.repeats import repeated_rows
 from surgery.data.ingest.shapes import refuse_document, refuse_written_lists
-from surgery.data.ingest.spool import Ids, Places, Spool, find_id_column
-from surgery.data.ingest.table import Faults, Head, Table
+from surgery.data.ingest.spool import Ids, RowPlaces, Spool, find_id_column
+from surgery.data.ingest.table import Faults, Table, TableHead
 from surgery.data.rows import CellError
 from surgery.errors import DatasetInvalid, Fault
 from surgery.schemas.dataset import Columns, check_label_names
@@ -35,22 +35,22 @@ _FLAT = {"csv", "tsv"}
 
 
 def hold_out(repeated: bytes | bytearray, strata: Iterable[int] | None, seed: int) -> bytearray:
-    """One byte a row, 1 for the tenth (at least one row) that becomes validation.
+    """One byte for each row, which is 1 for the tenth (at least one row) that becomes validation.
 
     The tenth is drawn with the seed, from each stratum (class) in proportion. Rows whose text
-    occurs elsewhere (1 in ``repeated``) stay in train while others are left, so that no text is
-    on both sides; and the last row of a class stays in train. Raises DatasetInvalid where
-    nothing can be spared.
+    occurs elsewhere (1 in ``repeated``) stay in train as long as there are others, so that no text
+    is in both splits, and the last row of a class stays in train. Raises DatasetInvalid if there
+    are too few rows.
     """
     rows = len(repeated)
     eligible = _eligible(repeated, strata)
-    if not eligible:  # nothing but repetitions: a leak, which the report will count
+    if not eligible:  # all rows repeat others: texts will be in both splits, as the report says
         eligible = _eligible(bytes(rows), strata)
     total = min(max(1, round(rows / 10)), rows - 2)
     if total < 1 or not eligible:
-        detail = "too few rows to set some aside for validation; send a validation file, or more"
+        detail = "too few rows to draw some for validation; send a validation file, or more rows"
         raise DatasetInvalid(detail, [Fault(detail)])
-    shares = _shares({code: len(found) for code, found in eligible.items()}, total)
+    shares = _shares({code: len(members) for code, members in eligible.items()}, total)
     draw = random.Random(seed)  # noqa: S311  # a sample, not a secret
     mask = bytearray(rows)
     for code in sorted(eligible):
@@ -60,22 +60,22 @@ def hold_out(repeated: bytes | bytearray, strata: Iterable[int] | None, seed: in
 
 
 def _eligible(repeated: bytes | bytearray, strata: Iterable[int] | None) -> dict[int, array[int]]:
-    """The rows of each stratum that may go; never all rows of one."""
-    found: dict[int, array[int]] = {}
+    """The rows of each stratum that may become validation, which are never all of its rows."""
+    eligible: dict[int, array[int]] = {}
     sizes: dict[int, int] = {}
     codes = repeat(0, len(repeated)) if strata is None else strata
     for row, (twice, code) in enumerate(zip(repeated, codes, strict=True)):
         sizes[code] = sizes.get(code, 0) + 1
         if not twice:
-            found.setdefault(code, array("i")).append(row)
-    for code, members in found.items():
+            eligible.setdefault(code, array("i")).append(row)
+    for code, members in eligible.items():
         if len(members) == sizes[code]:
             members.pop(0)
-    return {code: members for code, members in found.items() if members}
+    return {code: members for code, members in eligible.items() if members}
 
 
 def _shares(sizes: dict[int, int], total: int) -> dict[int, int]:
-    """How many of each stratum, by largest remainder; never more than there are."""
+    """How many rows to draw from each stratum, by largest remainder, of at most all."""
     whole = sum(sizes.values())
     total = min(total, whole)
     exact = {code: total * size / whole for code, size in sizes.items()}
@@ -88,38 +88,38 @@ def _shares(sizes: dict[int, int], total: int) -> dict[int, int]:
 
 @dataclass
 class Survey:
-    """The first reading: every row checked, 36 bytes of each spooled, 44 where it has an id."""
+    """What the first reading learns of a dataset: 36 bytes of each row, 44 if rows have ids."""
 
     columns: Columns
     inputs: Inputs
     labels: LabelColumn
-    heads: Mapping[str, Head]
-    """What the rows of each split look like; a row with another column is added to its split's."""
+    heads: Mapping[str, TableHead]
+    """The columns of each split's rows, to which rows with further columns are added."""
     faults: Faults = field(default_factory=Faults)
     hashes: Spool = field(default_factory=lambda: Spool("q", width=2))
     rows: Counter[str] = field(default_factory=Counter)
     half_empty: array[int] = field(default_factory=lambda: array("i"))
-    """The positions of pairs with one text empty."""
+    """The positions of rows of which one text of the pair is empty."""
     invisible: array[int] = field(default_factory=lambda: array("i"))
-    """The positions of rows with a word of which nothing is to be seen."""
-    places: Places = field(default_factory=Places)
+    """The positions of rows with a word of only invisible characters."""
+    places: RowPlaces = field(default_factory=RowPlaces)
     ids: Ids = field(default_factory=Ids)
     words: Spool = field(default_factory=lambda: Spool("i"))
 
     @property
-    def wanted(self) -> list[str]:
-        """The columns to read."""
+    def columns_read(self) -> list[str]:
+        """The names of the columns to read."""
         return [name for _, name in self.columns.named()]
 
     @cached_property
     def repeated(self) -> bytearray:
-        """One byte a row read: 1 where another has the same content."""
+        """One byte for each row read, which is 1 if another row has the same content."""
         return repeated_rows(self.hashes)
 
     def read(self, split: str, table: Table) -> None:
-        """Check every row of a split; what is wrong goes to ``faults``.
+        """Check every row of a split and collect its faults.
 
-        Raises all of them where the file cannot be read to its end.
+        Raises DatasetInvalid with all faults if the file cannot be read to its end.
         """
         try:
             self._read(split, table)
@@ -130,8 +130,8 @@ class Survey:
 
     def _read(self, split: str, table: Table) -> None:
         size, head = 0, self.heads[split]
-        wanted = [*self.wanted, *([self.ids.column] if self.ids.column else [])]
-        for file, row, values in table.rows(wanted, self.faults.add):
+        columns = [*self.columns_read, *([self.ids.column] if self.ids.column else [])]
+        for file, row, values in table.rows(columns, self.faults.add):
             if table.ragged and head.shows_more(values):
                 head.add(row, values)
             try:
@@ -161,7 +161,7 @@ class Survey:
             raise CellError(f"the label {bad}", str(self.columns.label)) from None
 
     def settle(self) -> Labelling:
-        """The labelling; raises every fault found."""
+        """The labelling. Raises DatasetInvalid with every fault found."""
         self.faults.raise_any()
         if self.rows["train"] < 2:
             detail = "train has fewer than 2 rows; nothing can be learned from it"
@@ -177,7 +177,10 @@ class Survey:
         return labelling
 
     def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
-        """One byte a row read, 1 for validation; ``split`` draws them from train."""
+        """One byte for each row read, which is 1 for validation rows.
+
+        With ``split``, they are drawn from train. Raises DatasetInvalid if there are too few rows.
+        """
         if not split:
             return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
         strata = self.labels.codes if labelling.problem in _STRATIFIED else None
@@ -189,8 +192,8 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is said of a dataset; None where it is to be inferred."""
+class Declared:
+    """What a request says about a dataset; None for what is to be inferred."""
 
     columns: Columns | None
     problem: Problem | None
@@ -198,37 +201,37 @@ class Asked:
     questions: Mapping[str, str] | None
 
 
-def first_reading(tables: list[Table], asked: Asked) -> tuple[Survey, Settled]:
-    """The first reading, and which columns it read.
+def first_reading(tables: list[Table], declared: Declared) -> tuple[Survey, Settled]:
+    """Read all rows once; return what was learned, and which columns were read.
 
-    They are settled by the first rows. Where a later row of JSON Lines has another column, they are
-    settled again, and if that makes a difference all is read anew.
+    The columns are inferred from the first rows. If a later row of JSON Lines has another column,
+    they are inferred again, and if the result differs, all rows are read again.
     """
-    if asked.problem is Problem.TOKEN_CLASSIFICATION:
+    if declared.problem is Problem.TOKEN_CLASSIFICATION:
         _refuse_flat_files(tables)
     heads = [table.head() for table in tables]
     try:
-        settled = _settled(heads, asked)
+        settled = _settled(heads, declared)
     except DatasetInvalid:
         if all(head.complete for head in heads):
             raise
         heads = [table.head(None) for table in tables]
-        settled = _settled(heads, asked)
-    survey = _read(tables, heads, settled, asked)
-    again = _settled(heads, asked)
+        settled = _settled(heads, declared)
+    survey = _read(tables, heads, settled, declared)
+    again = _settled(heads, declared)
     if again != settled:
-        survey = _read(tables, heads, again, asked)
+        survey = _read(tables, heads, again, declared)
     if all(part.file_format in _FLAT for part in tables[0].parts):
         _refuse_swallowed_row(survey, heads[0])
     return survey, again
 
 
-def _settled(heads: list[Head], asked: Asked) -> Settled:
-    """What plays which part, from the rows seen of train; the others need the same columns."""
+def _settled(heads: list[TableHead], declared: Declared) -> Settled:
+    """The columns, inferred from the first rows of train; validation needs the same columns."""
     train, *others = heads
     refuse_document(train)
-    refuse_written_lists(train, asked.columns or Columns())
-    settled = settle_columns(train.cells, asked.columns, asked.problem, train.file)
+    refuse_written_lists(train, declared.columns or Columns())
+    settled = settle_columns(train.cells, declared.columns, declared.problem, train.file)
     for head in others:
         try:
             check_columns(head.cells, settled.columns, head.file)
@@ -238,28 +241,30 @@ def _settled(heads: list[Head], asked: Asked) -> Settled:
     return settled
 
 
-def _refuse_swallowed_row(survey: Survey, train: Head) -> None:
-    """Raise DatasetInvalid where a class is called as its column: the header is a row.
+def _refuse_swallowed_row(survey: Survey, train: TableHead) -> None:
+    """Raise DatasetInvalid if a label equals its column's name, for then the header is a row.
 
-    The first rows, which the reader compares with the header, need not show it.
+    The reader compares the header with the first rows only, which need not show this.
     """
     name, labels = str(survey.columns.label), survey.labels
     if any(map(is_usual_name, train.cells)) or ("train", labels.seen.get(name)) not in labels.first:
         return
     detail = (
-        f"the first line looks like a row and not like a header: {shown(name)!r} is a label below "
-        "too. Write a line with the names of the columns first; if it is a header, rename that "
+        f"the first line looks like a row and not like a header: {shown(name)!r} is also a label "
+        "below. Write a line with the names of the columns first; if it is a header, rename that "
         "column"
     )
     fault = Fault(detail, file=train.file, column=shown(name))
     raise DatasetInvalid(f"{train.file}: {detail}", [fault])
 
 
-def _read(tables: list[Table], heads: list[Head], settled: Settled, asked: Asked) -> Survey:
+def _read(
+    tables: list[Table], heads: list[TableHead], settled: Settled, declared: Declared
+) -> Survey:
     used, problem, train = settled.columns, settled.problem, heads[0]
-    form, labels = tables[0].format, asked.labels
+    form, labels = tables[0].format, declared.labels
     first = (train.file, train.number, train.first)
-    inputs = inputs_for(problem, used, first, asked.questions, form.extras if form else ())
+    inputs = inputs_for(problem, used, first, declared.questions, form.extras if form else ())
     if labels is not None:
         _check_labels(list(labels), problem or Problem.CLASSIFICATION)
     if isinstance(inputs, ChoiceInputs):

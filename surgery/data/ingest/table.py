@@ -1,4 +1,4 @@
-"""A split as it is read: its files one after the other, and what its first rows look like."""
+"""A split while it is read: its files one after the other, and the columns of its first rows."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from surgery.data.files.read import read_rows
 from surgery.data.files.source import LIMITS, FaultSink, FileFormat, Limits, Row, shown
-from surgery.data.rows import CellError, Format
+from surgery.data.rows import CellError, RowFormat
 from surgery.errors import DatasetInvalid, Fault
 
 MAX_FAULTS = 100
 HEAD_ROWS = 100  # enough to know the columns of nearly every file
-_BRIEF = 200  # characters of a text (of a column's name) that are kept to tell what it is
+_BRIEF = 200  # characters that are kept of a text or of a column's name
 
 
 @dataclass(frozen=True)
-class Part:
-    """One file of a split; ``name`` is how faults call it."""
+class SplitFile:
+    """One file of a split; ``name`` is its name in faults."""
 
     path: Path
     file_format: FileFormat
@@ -27,12 +27,12 @@ class Part:
 
 
 @dataclass
-class Head:
-    """What the rows of a table look like: each column, with its first value that is not empty.
+class TableHead:
+    """The columns of a table's first rows, each with its first value that is not empty.
 
-    ``first`` is the first row, whole, and ``number`` its number. ``cells`` holds the values,
-    shortened, and ``rows`` the number of the row of each. ``count`` rows were read, ``faulty`` ones
-    were not. ``complete`` says that no other row can have another column.
+    ``first`` is the complete first row, and ``number`` its number. ``cells`` holds the values,
+    shortened, and ``rows`` the number of the row that each is from. ``count`` rows were read, and
+    ``faulty`` more could not be. ``complete`` says that no other row can have another column.
     """
 
     file: str
@@ -46,13 +46,13 @@ class Head:
     _empty: list[str] = field(default_factory=list)
 
     def shows_more(self, row: Row) -> bool:
-        """Whether a row has a column that is not known yet, or the first value of one."""
+        """Whether a row has a column that is not known yet, or the first value of a known one."""
         if not row.keys() <= self.cells.keys():
             return True
         return any(row.get(name) not in (None, "") for name in self._empty)
 
     def add(self, number: int, row: Row) -> None:
-        """Take another row in."""
+        """Add the columns and first values of another row."""
         self.count += 1
         for name, value in row.items():
             if self.cells.get(name) not in (None, ""):
@@ -65,7 +65,7 @@ class Head:
 
 
 def brief(value: object, depth: int = 2) -> object:
-    """So much of a value as tells its kind."""
+    """A value, shortened to what tells its kind."""
     if isinstance(value, str) and len(value) > _BRIEF:
         return value[: _BRIEF // 2] + value[-_BRIEF // 2 :]
     if isinstance(value, list):
@@ -78,29 +78,34 @@ def brief(value: object, depth: int = 2) -> object:
 
 @dataclass(frozen=True)
 class Table:
-    """One split: its files, read one after the other, and the format its rows are put in."""
+    """One split: its files, read one after the other, and the format that converts its rows."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SplitFile, ...]
     limits: Limits = LIMITS
-    format: Format | None = None
+    format: RowFormat | None = None
 
     @property
     def ragged(self) -> bool:
-        """Whether a row may have other columns than the rows before it."""
+        """Whether a row may have columns that no earlier row has."""
         return self.format is None and any(part.file_format == "jsonl" for part in self.parts)
 
     def rows(
         self, columns: Sequence[str] | None = None, on_fault: FaultSink | None = None
     ) -> Iterator[tuple[str, int, Row]]:
-        """Yield ``(file, row in it, values)``; with a format, each row that it makes of one.
+        """Yield ``(file, row number in it, values)``, converted if there is a format.
 
-        A row that does not suit the format goes to ``on_fault``; DatasetInvalid without it.
+        The fault of a row that cannot be read or converted goes to ``on_fault``; without it,
+        DatasetInvalid is raised.
         """
         for part in self.parts:
             rows = read_rows(
-                part.path, part.file_format, limits=self.limits, name=part.name,
-                columns=self.format.raw if self.format else columns, on_fault=on_fault,
-            )  # fmt: skip
+                part.path,
+                part.file_format,
+                limits=self.limits,
+                name=part.name,
+                columns=self.format.raw if self.format else columns,
+                on_fault=on_fault,
+            )
             for number, row in rows:
                 for made in self._formatted(part.name, number, row, on_fault):
                     yield part.name, number, made
@@ -120,23 +125,26 @@ class Table:
             return []
 
     def first(self) -> tuple[str, int, Row]:
-        """The first row that can be read; DatasetInvalid with the faults if none can."""
+        """The first row that can be read. Raises DatasetInvalid with the faults if none can."""
         head = self.head(1)
         return head.file, head.number, head.first
 
-    def head(self, rows: int | None = HEAD_ROWS) -> Head:
-        """The first rows that can be read, or all; DatasetInvalid with the faults if none can."""
+    def head(self, rows: int | None = HEAD_ROWS) -> TableHead:
+        """The columns of the first rows that can be read, or of all rows if ``rows`` is None.
+
+        Raises DatasetInvalid with the faults if no row can be read.
+        """
         faults = Faults()
-        head: Head | None = None
+        head: TableHead | None = None
         try:
             for file, number, row in self.rows(on_fault=faults.add):
                 if head is None:
-                    head = Head(file, number, row)
+                    head = TableHead(file, number, row)
                 if head.count == rows:
                     head.complete = not self.ragged
                     return head
                 head.add(number, row)
-        except DatasetInvalid:  # the first reading tells it with the faults before it
+        except DatasetInvalid:  # raised again by the first reading, with the faults before it
             if head is None:
                 raise
         if head is not None:
@@ -148,26 +156,26 @@ class Table:
 
 @dataclass
 class Faults:
-    """The first faults found, and how many there were."""
+    """The first faults of a dataset, and how many there are."""
 
-    found: list[Fault] = field(default_factory=list)
+    first: list[Fault] = field(default_factory=list)
     count: int = 0
 
     def add(self, fault: Fault) -> None:
-        """Keep a fault, or only count it past the first hundred."""
+        """Count a fault, and keep it if it is among the first hundred."""
         self.count += 1
-        if len(self.found) < MAX_FAULTS:
-            self.found.append(fault)
+        if len(self.first) < MAX_FAULTS:
+            self.first.append(fault)
 
     def raise_any(self) -> None:
-        """Raise DatasetInvalid if there are any."""
-        if not self.found:
+        """Raise DatasetInvalid if there are any faults."""
+        if not self.first:
             return
-        first = self.found[0]
+        first = self.first[0]
         where = f"{first.file}, row {first.row}: " if first.row else ""
         noun = "problem" if self.count == 1 else "problems"
         more = f" (the first {MAX_FAULTS} are listed)" if self.count > MAX_FAULTS else ""
         raise DatasetInvalid(
             f"{self.count:,} {noun} found{more}; nothing was kept. First: {where}{first.detail}",
-            self.found,
+            self.first,
         )

@@ -1,7 +1,7 @@
-"""From a benchmark's raw rows to texts, where no columns hold them as a model reads them.
+"""Convert raw rows of benchmarks whose columns do not hold the texts as a model reads them.
 
-Pure functions of one raw row in the shape of the Hub's parquet. What each builds, and after which
-of the benchmark's baselines, is in docs/tasks.md. Importing this module imports no torch.
+Each conversion is a pure function of one raw row in the shape of the Hub's parquet files.
+docs/tasks.md says what each builds, and which of the benchmark's baselines it follows.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from surgery.data.files.source import Row, shown
-from surgery.data.rows import CellError, Format, Kind
+from surgery.data.rows import CellError, CellType, RowFormat
 
-_GROUP: tuple[tuple[str, Kind], ...] = (("group", "integer"),)
+_GROUP: tuple[tuple[str, CellType], ...] = (("group", "integer"),)
 _PLACEHOLDER = "@placeholder"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PART_BITS = 31  # two indices of a group make one integer of 62 bits
 
 
 def wic(row: Row) -> list[Row]:
-    """The word and the first sentence; the second sentence."""
+    """WiC as a pair: the word with the first sentence, and the second sentence."""
     text = f"{_text(row, 'word')}: {_text(row, 'sentence1')}"
     return [{"text": text, "text_pair": _text(row, "sentence2"), "label": row.get("label")}]
 
 
 def wsc(row: Row) -> list[Row]:
-    """The text with the noun phrase between ``*`` and the pronoun between ``#``."""
+    """WSC as one text, with the noun phrase between ``*`` and the pronoun between ``#``."""
     text = _text(row, "text")
     spans = [
         (*_span(text, row, "span1_text", "span1_index"), "*"),
@@ -38,20 +38,20 @@ def wsc(row: Row) -> list[Row]:
 
 
 def multirc(row: Row) -> list[Row]:
-    """The paragraph; the question and one answer. What is cut where it is long is the paragraph."""
-    answer = f"{_text(row, 'question')} {_text(row, 'answer')}"
-    return [
-        {
-            "text": _text(row, "paragraph"), "text_pair": answer, "label": row.get("label"),
-            "group": _group(row, "paragraph", "question"),
-        }
-    ]  # fmt: skip
+    """MultiRC as a pair: the paragraph, and the question with one answer."""
+    pair = {
+        "text": _text(row, "paragraph"),
+        "text_pair": f"{_text(row, 'question')} {_text(row, 'answer')}",
+        "label": row.get("label"),
+        "group": _group(row, "paragraph", "question"),
+    }
+    return [pair]
 
 
 def record(row: Row) -> list[Row]:
-    """A row a candidate entity: the passage; the query with the entity in its gap.
+    """ReCoRD as a pair for each candidate entity: the passage, and the query with the entity.
 
-    Beside each stands what answering with it earns, by ReCoRD's own evaluation.
+    Each row also holds what answering with its entity scores in ReCoRD's own evaluation.
     """
     passage, query = _text(row, "passage"), _text(row, "query")
     if _PLACEHOLDER not in query:
@@ -61,35 +61,38 @@ def record(row: Row) -> list[Row]:
     group = _group(row, "passage", "query")
     return [
         {
-            "text": passage, "text_pair": query.replace(_PLACEHOLDER, entity),
-            "label": int(entity in answers), "group": group,
+            "text": passage,
+            "text_pair": query.replace(_PLACEHOLDER, entity),
+            "label": int(entity in answers),
+            "group": group,
             "f1": max(answer_f1(entity, answer) for answer in answers),
             "exact_match": float(any(_plain(entity) == _plain(answer) for answer in answers)),
         }
         for entity in entities
-    ]  # fmt: skip
+    ]
 
 
 def axg(row: Row) -> list[Row]:
-    """The premise; the hypothesis. Rows ``2 i`` and ``2 i + 1`` are a pair."""
-    return [
-        {
-            "text": _text(row, "premise"), "text_pair": _text(row, "hypothesis"),
-            "label": row.get("label"), "group": _index(row.get("idx"), "idx") // 2,
-        }
-    ]  # fmt: skip
+    """AX-g as a pair of premise and hypothesis. Rows ``2 i`` and ``2 i + 1`` form a group."""
+    pair = {
+        "text": _text(row, "premise"),
+        "text_pair": _text(row, "hypothesis"),
+        "label": row.get("label"),
+        "group": _index(row.get("idx"), "idx") // 2,
+    }
+    return [pair]
 
 
 def answer_f1(given: str, gold: str) -> float:
     """F1 of the words two answers share, as the evaluations of SQuAD and ReCoRD count them."""
-    said, told = _plain(given).split(), _plain(gold).split()
-    shared = (Counter(said) & Counter(told)).total()
-    return 2 * shared / (len(said) + len(told)) if shared else 0.0
+    given_words, gold_words = _plain(given).split(), _plain(gold).split()
+    shared = (Counter(given_words) & Counter(gold_words)).total()
+    return 2 * shared / (len(given_words) + len(gold_words)) if shared else 0.0
 
 
 @lru_cache(maxsize=4096)  # each answer is compared with a dozen entities
 def _plain(answer: str) -> str:
-    """Lower case, without punctuation, articles and doubled spaces."""
+    """The answer in lower case, without punctuation, articles and doubled spaces."""
     bare = answer.lower().translate(_NO_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
@@ -97,17 +100,17 @@ def _plain(answer: str) -> str:
 def _texts(row: Row, column: str, empty: str) -> list[str]:
     value = row.get(column)
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise CellError("is no list of strings", column)
+        raise CellError("is not a list of strings", column)
     if not value:
         raise CellError(f"is empty: {empty}", column)
     return list(dict.fromkeys(value))
 
 
 def _group(row: Row, first: str, second: str) -> int:
-    """One number for the two indices of ``idx`` that rows of one question share."""
+    """The two indices of ``idx`` that rows of one question share, as one number."""
     index = row.get("idx")
     if not isinstance(index, dict):
-        raise CellError(f"is no object with the indices {first} and {second}", "idx")
+        raise CellError(f"is not an object with the indices {first} and {second}", "idx")
     high, low = (_index(index.get(name), "idx") for name in (first, second))
     return high << _PART_BITS | low
 
@@ -126,26 +129,26 @@ def _index(value: object, column: str) -> int:
 
 
 def _span(text: str, row: Row, words: str, place: str) -> tuple[int, int]:
-    """First character, and the one after the last, of the span nearest to where it should begin.
+    """Start and end of the occurrence of a span that is nearest to where it should begin.
 
-    Its place counts words split at spaces. Some rows of the data name a span in another case than
-    the text, or one word off its place.
+    ``row[place]`` counts words split at spaces. Some rows of the data write a span in another case
+    than the text, or place it one word off.
     """
     phrase, index = _text(row, words), _index(row.get(place), place)
-    starts = [found.start() for found in re.finditer(r"\S+", text)]
+    starts = [word.start() for word in re.finditer(r"\S+", text)]
     if index >= len(starts):
         raise CellError(f"is {index}; the text has {len(starts)} words, counted from 0", place)
     pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
-    found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
-    if not found:
+    spans = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+    if not spans:
         raise CellError(f"{shown(phrase)!r} does not occur in the text", words)
-    return min(found, key=lambda span: abs(span[0] - starts[index]))
+    return min(spans, key=lambda span: abs(span[0] - starts[index]))
 
 
 def _marked(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
-    """The text with each (start, end, mark) span between marks, a space on either side.
+    """The text with each (start, end, mark) span between its marks, with spaces around them.
 
-    Of two spans that begin or end together the longer one's marks are outside.
+    If two spans begin or end together, the marks of the longer one are outside.
     """
     inserts: list[tuple[int, bool, int, str]] = []
     for start, end, mark in spans:
@@ -158,23 +161,16 @@ def _marked(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
     return "".join([*parts, text[done:]])
 
 
+_SCORES: tuple[tuple[str, CellType], ...] = (("f1", "number"), ("exact_match", "number"))
+_WIC = ("word", "sentence1", "sentence2", "label")
+_WSC = ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label")
+_MULTIRC = ("paragraph", "question", "answer", "idx", "label")
+_RECORD = ("passage", "query", "entities", "answers", "idx")
+_AXG = ("premise", "hypothesis", "idx", "label")
 FORMATS = {
-    made.name: made
-    for made in (
-        Format("wic", 1, ("word", "sentence1", "sentence2", "label"), wic),
-        Format(
-            "wsc", 1,
-            ("text", "span1_text", "span1_index", "span2_text", "span2_index", "label"),
-            wsc, pair=False,
-        ),
-        Format(
-            "multirc", 1, ("paragraph", "question", "answer", "idx", "label"), multirc,
-            extras=_GROUP,
-        ),
-        Format(
-            "record", 1, ("passage", "query", "entities", "answers", "idx"), record,
-            extras=(*_GROUP, ("f1", "number"), ("exact_match", "number")), expands=True,
-        ),
-        Format("axg", 1, ("premise", "hypothesis", "idx", "label"), axg, extras=_GROUP),
-    )
-}  # fmt: skip
+    "wic": RowFormat("wic", 1, _WIC, wic),
+    "wsc": RowFormat("wsc", 1, _WSC, wsc, pair=False),
+    "multirc": RowFormat("multirc", 1, _MULTIRC, multirc, extras=_GROUP),
+    "record": RowFormat("record", 1, _RECORD, record, extras=(*_GROUP, *_SCORES), expands=True),
+    "axg": RowFormat("axg", 1, _AXG, axg, extras=_GROUP),
+}

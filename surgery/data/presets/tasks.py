@@ -1,20 +1,17 @@
-"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them.
-
-Importing this module imports neither torch nor datasets.
-"""
+"""The presets: GLUE and SuperGLUE tasks as their official benchmarks define them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from surgery.data.presets.formats import FORMATS
-from surgery.data.rows import Format
+from surgery.data.rows import RowFormat
 from surgery.schemas.dataset import Columns
 from surgery.schemas.enums import Problem
 
-GLUE = "nyu-mll/glue"
-SUPER_GLUE = "aps/super_glue"
+_HUBS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
 
 
@@ -24,11 +21,11 @@ class Task:
 
     ``labels`` are the official names in index order, empty for regression and multiple choice.
     ``metrics`` are the official ones; the first decides which checkpoint is best. ``questions``
-    pairs each value of a multiple choice's question column with the question it stands for.
-    ``sizes`` are rows of the official splits as published. With a ``format``, what a model reads
-    is built of several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A task
-    with ``train_on`` has no train split: it tests models trained on that other task. Of a task that
-    is ``hidden`` the Hub's copy has no labels.
+    pairs each value of the question column of a multiple-choice task with the question it stands
+    for. ``sizes`` are the published row counts of the official splits. With a ``format``, a model's
+    input is built from several columns; ``text``, ``text_pair`` and ``label`` name the main ones. A
+    task with ``train_on`` has no train split: it tests models trained on that other task. If a task
+    is ``hidden``, the Hub's copy has no labels.
     """
 
     name: str
@@ -46,17 +43,33 @@ class Task:
     choices: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
-    format: Format | None = None
+    format: RowFormat | None = None
     train_on: str | None = None
     hidden: bool = False
 
     @property
     def columns(self) -> Columns:
-        """Which column plays which part."""
+        """Which column holds the text, the choices and the label."""
         return Columns(
-            text=self.text, text_pair=self.text_pair, choices=list(self.choices) or None,
+            text=self.text,
+            text_pair=self.text_pair,
+            choices=list(self.choices) or None,
             label=self.label,
-        )  # fmt: skip
+        )
+
+
+def _task(
+    name: str,
+    title: str,
+    texts: tuple[str, str | None],
+    labels: tuple[str, ...],
+    metrics: tuple[str, ...],
+    **more: Any,
+) -> Task:
+    """A task whose config on the Hub is the last part of its name, unless ``more`` has another."""
+    benchmark, _, short = name.partition("/")
+    config = more.pop("config", short)
+    return Task(name, title, _HUBS[benchmark], config, *texts, labels, metrics, **more)
 
 
 def _sizes(train: int, validation: int) -> dict[str, int]:
@@ -68,137 +81,223 @@ _MNLI = ("entailment", "neutral", "contradiction")
 _TRUTH = ("False", "True")
 _PAIR = ("sentence1", "sentence2")
 _NLI = ("premise", "hypothesis")
-# As the benchmark's own baselines ask, in the words of the original task (Roemmele et al., 2011).
+# The questions of the benchmark's baselines, in the words of the original task (Roemmele et al.,
+# 2011).
 _COPA_QUESTIONS = (
     ("cause", "What was the CAUSE of this?"),
     ("effect", "What happened as a RESULT?"),
 )
 
 _GLUE = (
-    Task(
-        "glue/cola", "Corpus of Linguistic Acceptability", GLUE, "cola", "sentence", None,
-        ("unacceptable", "acceptable"), ("matthews_correlation",),
+    _task(
+        "glue/cola",
+        "Corpus of Linguistic Acceptability",
+        ("sentence", None),
+        ("unacceptable", "acceptable"),
+        ("matthews_correlation",),
         sizes=_sizes(8_551, 1_043),
     ),
-    Task(
-        "glue/sst2", "Stanford Sentiment Treebank", GLUE, "sst2", "sentence", None,
-        ("negative", "positive"), ("accuracy",),
+    _task(
+        "glue/sst2",
+        "Stanford Sentiment Treebank",
+        ("sentence", None),
+        ("negative", "positive"),
+        ("accuracy",),
         sizes=_sizes(67_349, 872),
     ),
-    Task(
-        "glue/mrpc", "Microsoft Research Paraphrase Corpus", GLUE, "mrpc", *_PAIR,
-        ("not_equivalent", "equivalent"), ("accuracy", "f1"),
+    _task(
+        "glue/mrpc",
+        "Microsoft Research Paraphrase Corpus",
+        _PAIR,
+        ("not_equivalent", "equivalent"),
+        ("accuracy", "f1"),
         sizes=_sizes(3_668, 408),
     ),
-    Task(
-        "glue/qqp", "Quora Question Pairs", GLUE, "qqp", "question1", "question2",
-        ("not_duplicate", "duplicate"), ("accuracy", "f1"),
+    _task(
+        "glue/qqp",
+        "Quora Question Pairs",
+        ("question1", "question2"),
+        ("not_duplicate", "duplicate"),
+        ("accuracy", "f1"),
         sizes=_sizes(363_846, 40_430),
     ),
-    Task(
-        "glue/stsb", "Semantic Textual Similarity Benchmark", GLUE, "stsb", *_PAIR,
-        (), ("pearson", "spearman"), problem=Problem.REGRESSION,
+    _task(
+        "glue/stsb",
+        "Semantic Textual Similarity Benchmark",
+        _PAIR,
+        (),
+        ("pearson", "spearman"),
+        problem=Problem.REGRESSION,
         sizes=_sizes(5_749, 1_500),
     ),
-    Task(
-        "glue/mnli", "Multi-Genre Natural Language Inference, matched", GLUE, "mnli", *_NLI,
-        _MNLI, ("accuracy",), validation="validation_matched",
+    _task(
+        "glue/mnli",
+        "Multi-Genre Natural Language Inference, matched",
+        _NLI,
+        _MNLI,
+        ("accuracy",),
+        validation="validation_matched",
         sizes=_sizes(392_702, 9_815),
     ),
-    Task(
-        "glue/mnli_mismatched", "Multi-Genre Natural Language Inference, mismatched", GLUE, "mnli",
-        *_NLI, _MNLI, ("accuracy",), validation="validation_mismatched",
+    _task(
+        "glue/mnli_mismatched",
+        "Multi-Genre Natural Language Inference, mismatched",
+        _NLI,
+        _MNLI,
+        ("accuracy",),
+        validation="validation_mismatched",
         sizes=_sizes(392_702, 9_832),
+        config="mnli",
     ),
-    Task(
-        "glue/qnli", "Question Natural Language Inference", GLUE, "qnli", "question", "sentence",
-        _ENTAILMENT, ("accuracy",),
+    _task(
+        "glue/qnli",
+        "Question Natural Language Inference",
+        ("question", "sentence"),
+        _ENTAILMENT,
+        ("accuracy",),
         sizes=_sizes(104_743, 5_463),
     ),
-    Task(
-        "glue/rte", "Recognizing Textual Entailment", GLUE, "rte", *_PAIR,
-        _ENTAILMENT, ("accuracy",),
+    _task(
+        "glue/rte",
+        "Recognizing Textual Entailment",
+        _PAIR,
+        _ENTAILMENT,
+        ("accuracy",),
         sizes=_sizes(2_490, 277),
     ),
-    Task(
-        "glue/wnli", "Winograd Natural Language Inference", GLUE, "wnli", *_PAIR,
-        ("not_entailment", "entailment"), ("accuracy",),
+    _task(
+        "glue/wnli",
+        "Winograd Natural Language Inference",
+        _PAIR,
+        ("not_entailment", "entailment"),
+        ("accuracy",),
         sizes=_sizes(635, 71),
     ),
-    Task(
-        "glue/ax", "GLUE diagnostics", GLUE, "ax", *_NLI, _MNLI, ("matthews_correlation",),
-        validation="test", sizes={"test": 1_104}, train_on="glue/mnli", hidden=True,
+    _task(
+        "glue/ax",
+        "GLUE diagnostics",
+        _NLI,
+        _MNLI,
+        ("matthews_correlation",),
+        validation="test",
+        sizes={"test": 1_104},
+        train_on="glue/mnli",
+        hidden=True,
     ),
-)  # fmt: skip
+)
 _SUPER_GLUE = (
-    Task(
-        "super_glue/boolq", "Boolean Questions", SUPER_GLUE, "boolq", "question", "passage",
-        _TRUTH, ("accuracy",),
+    _task(
+        "super_glue/boolq",
+        "Boolean Questions",
+        ("question", "passage"),
+        _TRUTH,
+        ("accuracy",),
         sizes=_sizes(9_427, 3_270),
     ),
-    Task(
-        "super_glue/cb", "CommitmentBank", SUPER_GLUE, "cb", *_NLI,
-        ("entailment", "contradiction", "neutral"), ("accuracy", "macro_f1"),
+    _task(
+        "super_glue/cb",
+        "CommitmentBank",
+        _NLI,
+        ("entailment", "contradiction", "neutral"),
+        ("accuracy", "macro_f1"),
         sizes=_sizes(250, 56),
     ),
-    Task(
-        "super_glue/copa", "Choice of Plausible Alternatives", SUPER_GLUE, "copa", "premise",
-        "question", (), ("accuracy",), problem=Problem.MULTIPLE_CHOICE,
-        choices=("choice1", "choice2"), questions=_COPA_QUESTIONS,
+    _task(
+        "super_glue/copa",
+        "Choice of Plausible Alternatives",
+        ("premise", "question"),
+        (),
+        ("accuracy",),
+        problem=Problem.MULTIPLE_CHOICE,
+        choices=("choice1", "choice2"),
+        questions=_COPA_QUESTIONS,
         sizes=_sizes(400, 100),
     ),
-    Task(
-        "super_glue/rte", "Recognizing Textual Entailment", SUPER_GLUE, "rte", *_NLI,
-        _ENTAILMENT, ("accuracy",),
+    _task(
+        "super_glue/rte",
+        "Recognizing Textual Entailment",
+        _NLI,
+        _ENTAILMENT,
+        ("accuracy",),
         sizes=_sizes(2_490, 277),
     ),
-    Task(
-        "super_glue/wic", "Words in Context", SUPER_GLUE, "wic", *_PAIR, _TRUTH, ("accuracy",),
-        sizes=_sizes(5_428, 638), format=FORMATS["wic"],
+    _task(
+        "super_glue/wic",
+        "Words in Context",
+        _PAIR,
+        _TRUTH,
+        ("accuracy",),
+        sizes=_sizes(5_428, 638),
+        format=FORMATS["wic"],
     ),
-    Task(
-        "super_glue/wsc", "Winograd Schema Challenge", SUPER_GLUE, "wsc", "text", None, _TRUTH,
-        ("accuracy",), sizes=_sizes(554, 104), format=FORMATS["wsc"],
+    _task(
+        "super_glue/wsc",
+        "Winograd Schema Challenge",
+        ("text", None),
+        _TRUTH,
+        ("accuracy",),
+        sizes=_sizes(554, 104),
+        format=FORMATS["wsc"],
     ),
-    Task(
-        "super_glue/multirc", "Multi-Sentence Reading Comprehension", SUPER_GLUE, "multirc",
-        "paragraph", "question", _TRUTH, ("f1a", "exact_match"),
-        sizes=_sizes(27_243, 4_848), format=FORMATS["multirc"],
+    _task(
+        "super_glue/multirc",
+        "Multi-Sentence Reading Comprehension",
+        ("paragraph", "question"),
+        _TRUTH,
+        ("f1a", "exact_match"),
+        sizes=_sizes(27_243, 4_848),
+        format=FORMATS["multirc"],
     ),
-    Task(
-        "super_glue/record", "Reading Comprehension with Commonsense Reasoning", SUPER_GLUE,
-        "record", "passage", "query", _TRUTH, ("f1", "exact_match"), label="answers",
-        sizes=_sizes(100_730, 10_000), format=FORMATS["record"],
+    _task(
+        "super_glue/record",
+        "Reading Comprehension with Commonsense Reasoning",
+        ("passage", "query"),
+        _TRUTH,
+        ("f1", "exact_match"),
+        label="answers",
+        sizes=_sizes(100_730, 10_000),
+        format=FORMATS["record"],
     ),
-    Task(
-        "super_glue/axb", "Broadcoverage Diagnostics", SUPER_GLUE, "axb", *_PAIR, _ENTAILMENT,
-        ("matthews_correlation",), validation="test", sizes={"test": 1_104},
+    _task(
+        "super_glue/axb",
+        "Broadcoverage Diagnostics",
+        _PAIR,
+        _ENTAILMENT,
+        ("matthews_correlation",),
+        validation="test",
+        sizes={"test": 1_104},
         train_on="super_glue/rte",
     ),
-    Task(
-        "super_glue/axg", "Winogender Schema Diagnostics", SUPER_GLUE, "axg", *_NLI, _ENTAILMENT,
-        ("accuracy", "gender_parity"), validation="test", sizes={"test": 356},
-        format=FORMATS["axg"], train_on="super_glue/rte",
+    _task(
+        "super_glue/axg",
+        "Winogender Schema Diagnostics",
+        _NLI,
+        _ENTAILMENT,
+        ("accuracy", "gender_parity"),
+        validation="test",
+        sizes={"test": 356},
+        format=FORMATS["axg"],
+        train_on="super_glue/rte",
     ),
-)  # fmt: skip
+)
 
 TASKS: dict[str, Task] = {task.name: task for task in _GLUE + _SUPER_GLUE}
 
 
 def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
-    """The metrics of a user's own data; the first is the primary one."""
+    """The metrics for a dataset that is no preset; the first is the primary one."""
     if problem is Problem.REGRESSION:
         return ("pearson", "spearman")
     if problem is Problem.MULTIPLE_CHOICE:
         return ("accuracy",)
     if problem is Problem.TOKEN_CLASSIFICATION:
         return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
-    # Which of two classes is meant is not known; f1 is of the second.
+    # It is not known which of two classes is the positive one; f1 takes the second.
     return ("accuracy", "f1", "macro_f1") if len(labels) <= 2 else ("accuracy", "macro_f1")
 
 
 def marks_entities(tags: Sequence[str]) -> bool:
-    """Whether the tags are of the IOB family: ``O``, and ``B-`` and ``I-`` with a type."""
+    """Whether tags follow the IOB scheme: ``O``, and ``B-`` and ``I-`` with a type."""
     return any(tag != "O" for tag in tags) and all(
         tag == "O" or (tag[:2] in {"B-", "I-"} and len(tag) > 2) for tag in tags
     )

@@ -1,1 +1,1 @@
-"""From a stored dataset to token batches; the part of the data that needs torch."""
+"""Turn a stored dataset into batches of tokens; the only part of the data that needs torch."""

@@ -1,7 +1,7 @@
-"""Tokenised splits on disk, shared by the jobs of a machine and mapped into memory.
+"""Tokenised splits on disk, which the jobs of a machine share and map into memory.
 
-A split lies in a folder named by everything its tokens depend on, as one ``.npy`` file an array,
-written whole or not at all.
+A split lies in a folder whose name is a hash of everything its tokens depend on. The folder has
+one ``.npy`` file for each array and appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -32,62 +32,68 @@ from surgery.io.digests import file_digest, json_digest
 from surgery.io.folders import complete_folder, first_wins, put_away, read_manifest
 
 log = logging.getLogger("surgeon.tokens")
-Split = Literal["train", "validation"]
-FORMAT = 1  # of the folder, and of how rows become tokens
-ATTEMPTS = 3  # at a folder that others may put in its place or take away
+SplitName = Literal["train", "validation"]
+TOKENS_FORMAT = 1  # version of the folder, and of how rows become tokens
+ATTEMPTS = 3  # at reading a folder, which other processes may replace or remove
 ARRAYS = ("ids", "types", "offsets", "labels", "whole")
 
 
 def encode_split(
-    data: TaskData, split: Split, tokenizer: Any, max_length: int,
+    data: TaskData,
+    split: SplitName,
+    tokenizer: Any,
+    max_length: int,
     rows: Sequence[int] | None = None,
-) -> Encoded:  # fmt: skip
-    """`encode` a split of a dataset, through its cache where it has one.
+) -> Encoded:
+    """`encode` a split of a dataset, through its cache if it has one.
 
-    A whole split is written there on first use and read back memory-mapped. Some rows are taken
-    from the whole where that is there, and tokenised alone where not. A damaged folder is logged
-    and written anew. Raises OSError where the cache cannot be written, and DatasetInvalid where
-    tagged rows have no word left.
+    A whole split is written to the cache on first use and read back memory-mapped. Single ``rows``
+    are taken from the cached split if there is one, and are otherwise tokenised alone. A damaged
+    folder is logged and written again. Raises OSError if the cache cannot be written, and
+    DatasetInvalid if no word of tagged rows is left.
     """
     encoded = _encode_split(data, split, tokenizer, max_length, rows)
     check_tokens(encoded, tokenizer)
     if encoded.tagged and not (encoded.labels != IGNORED).any():
         raise DatasetInvalid(
             f"no word of the {split} rows is left after the model's tokenizer and max_length "
-            f"{max_length}, so that there is no tag to learn or to measure; are its words of "
+            f"{max_length}, so that there is no tag to learn or to measure; do the words have only "
             "characters that the tokenizer drops?"
         )
     return encoded
 
 
 def _encode_split(
-    data: TaskData, split: Split, tokenizer: Any, max_length: int,
+    data: TaskData,
+    split: SplitName,
+    tokenizer: Any,
+    max_length: int,
     rows: Sequence[int] | None,
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     table: Dataset = getattr(data, split)
     if data.tokens is None or data.fingerprint is None:
         return encode(table, tokenizer, max_length, rows)
     folder = data.tokens / token_key(data.fingerprint, split, tokenizer, max_length)
     form = row_form(table, tokenizer, max_length)
     if rows is not None:
-        found = _read(folder, form)
-        return found.select(rows) if found else encode(table, tokenizer, max_length, rows)
+        cached = _read(folder, form)
+        return cached.select(rows) if cached else encode(table, tokenizer, max_length, rows)
     for _ in range(ATTEMPTS):
-        found = _read(folder, form)
-        if found is not None:
-            return found
+        cached = _read(folder, form)
+        if cached is not None:
+            return cached
         _write(folder, table, tokenizer, max_length)
     raise OSError(f"the tokens in {folder} are damaged as soon as written; check that disk")
 
 
-def token_key(fingerprint: str, split: Split, tokenizer: Any, max_length: int) -> str:
-    """The folder's name: one for each dataset, split, tokenizer and length."""
-    parts = [FORMAT, fingerprint, split, tokenizer_fingerprint(tokenizer), max_length]
+def token_key(fingerprint: str, split: SplitName, tokenizer: Any, max_length: int) -> str:
+    """The folder's name, which differs between datasets, splits, tokenizers and lengths."""
+    parts = [TOKENS_FORMAT, fingerprint, split, tokenizer_fingerprint(tokenizer), max_length]
     return json_digest(parts)
 
 
 def _read(folder: Path, form: RowForm) -> Encoded | None:
-    """The split, marked as used; None where it is not there. What is damaged is put away."""
+    """The cached split, marked as used, or None. A damaged folder is removed."""
     if not folder.is_dir():
         return None
     try:
@@ -101,7 +107,7 @@ def _read(folder: Path, form: RowForm) -> Encoded | None:
 
 
 def _mapped(folder: Path) -> dict[str, Any]:
-    """The arrays, as they were written: hashed once a process, never held in memory."""
+    """The arrays, mapped into memory. Each process checks their hashes once."""
     files = read_manifest(folder)
     for name, entry in files.items():
         if file_digest(folder / name) != entry["sha256"]:
@@ -115,9 +121,9 @@ def _mapped(folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, table: Dataset, tokenizer: Any, max_length: int) -> None:
-    """Tokenise a table into a folder, a chunk in memory at a time.
+    """Tokenise a table into a folder, with one chunk in memory at a time.
 
-    Where two processes do so at once, the second to finish leaves the first one's.
+    If two processes do so at once, the folder of the first to finish stays.
     """
     with first_wins(folder), complete_folder(folder) as building, _SplitWriter(building) as writer:
         for chunk in token_chunks(table, tokenizer, max_length):
@@ -125,7 +131,7 @@ def _write(folder: Path, table: Dataset, tokenizer: Any, max_length: int) -> Non
 
 
 class _SplitWriter:
-    """The arrays of a split, growing on disk."""
+    """Writes the arrays of a split, which grow on disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -135,7 +141,7 @@ class _SplitWriter:
         self._append("offsets", np.zeros(1, np.int64))
 
     def add(self, chunk: TokenChunk) -> None:
-        """The next rows."""
+        """Append the next rows."""
         ends = self._total + np.cumsum(chunk.lengths)
         self._total = int(ends[-1])
         self._append("ids", chunk.ids)
@@ -160,10 +166,10 @@ class _SplitWriter:
 
 
 class _GrowingArray:
-    """A ``.npy`` file of one dimension that is appended to.
+    """A one-dimensional ``.npy`` file that is appended to.
 
-    numpy leaves room in the header for the first dimension to grow, so the real length takes the
-    place of the first one written.
+    numpy leaves room in the header for the first dimension to grow, so that the final length can
+    replace the one written first.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
@@ -176,13 +182,13 @@ class _GrowingArray:
         npy.write_array_header_1_0(self._file, {**form, "shape": (self._length,)})
 
     def append(self, array: np.ndarray[Any, Any]) -> None:
-        """More entries, of the dtype of the first."""
+        """Append entries of the file's dtype."""
         assert array.dtype == self._dtype
         self._file.write(array.tobytes())
         self._length += len(array)
 
     def close(self) -> None:
-        """Write how many there are."""
+        """Write the final length into the header and close the file."""
         self._file.seek(0)
         self._head()
         self._file.close()

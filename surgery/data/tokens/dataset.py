@@ -16,7 +16,7 @@ from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.enums import Problem
 
 Batch = dict[str, Tensor]
-BATCH_TOKENS = 4096  # padded tokens a batch: large enough for two cores, small enough for 8 GiB
+BATCH_TOKENS = 4096  # padded tokens in a batch: enough for two cores, and fits into 8 GiB
 
 IGNORED = -100  # the label of a token that has none
 
@@ -25,9 +25,9 @@ IGNORED = -100  # the label of a token that has none
 class TaskData:
     """A dataset as jobs use it: two memory-mapped tables and what their labels mean.
 
-    ``tokens`` is a folder where whole tokenised splits are kept under the dataset's
-    ``fingerprint``; without either, rows are tokenised when they are needed, in memory. ``also``
-    are other data on which the model is measured beside ``validation``.
+    ``tokens`` is a folder that caches tokenised splits under the dataset's ``fingerprint``; without
+    either, rows are tokenised in memory when they are needed. ``also`` are further datasets on
+    which the model is evaluated beside ``validation``.
     """
 
     train: Dataset
@@ -41,26 +41,26 @@ class TaskData:
 
     @property
     def outputs(self) -> int:
-        """How many numbers the head puts out for a text or a token: one a class, or one."""
+        """How many numbers the head outputs for a text or a token: one for each class, or one."""
         named = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
         return len(self.labels) if self.problem in named else 1
 
 
 def sample_numbers(batch: Batch, seen: int) -> list[int]:
-    """The numbers of a batch's samples: as it says, else in order after those ``seen`` before.
+    """The sample numbers of a batch: its ``sample``, or else those following the ``seen`` before.
 
-    Those it says lie on the CPU: a tensor on the device would have to be waited for.
+    ``sample`` must lie on the CPU, since reading it from the device would mean waiting for it.
     """
-    given = batch.get("sample")
+    numbers = batch.get("sample")
     rows = len(batch["labels"])
-    return list(range(seen, seen + rows)) if given is None else given.tolist()
+    return list(range(seen, seen + rows)) if numbers is None else numbers.tolist()
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch's tensors where the model is.
+    """A batch's tensors on the model's device.
 
-    From pinned memory the process does not wait for the copy to a GPU: it runs beside whatever the
-    GPU was told to do before.
+    They are copied to a GPU from pinned memory, so that the copy runs beside the GPU's earlier work
+    and the process need not wait for it.
     """
     if device.type != "cuda":
         return {name: tensor.to(device) for name, tensor in batch.items()}
@@ -72,7 +72,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 def open_data(
     folder: Path, report: DatasetReport, metrics: Sequence[str], tokens: Path | None = None
 ) -> TaskData:
-    """Memory-map the two splits of an ingested dataset; ``tokens`` is for what they become."""
+    """Memory-map the two splits of an ingested dataset; ``tokens`` is the cache for its tokens."""
     return TaskData(
         train=Dataset.from_file(str(folder / "train.arrow")),
         validation=Dataset.from_file(str(folder / "validation.arrow")),
@@ -86,12 +86,12 @@ def open_data(
 
 @dataclass(frozen=True, kw_only=True)
 class RowForm:
-    """What makes up a row, and how the model's tokenizer fills it up.
+    """What a row consists of, and how it is padded.
 
     A row is one sequence, or ``choices`` sequences one after the other; ``tagged`` rows have a
-    label a token. ``pad_*`` says with which token and token type a row is filled, and on which
-    side. ``pad_to`` is for a model that takes no mask: its rows are all filled up to that many
-    tokens, and the padding counts as tokens of the row.
+    label for each token. ``pad_id`` and ``pad_type`` are the token and token type of the padding,
+    and ``pad_left`` says on which side it is. ``pad_to`` is for a model that takes no mask: all its
+    rows are padded to that many tokens, and the padding counts as tokens of the row.
     """
 
     pad_id: int
@@ -104,11 +104,11 @@ class RowForm:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded(RowForm):
-    """Tokenised rows, flat: sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
+    """Tokenised rows as flat arrays: sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
 
-    ``labels`` has one entry a row; where the rows are tagged, one a token: a tag at the first token
-    of each word, IGNORED at all others. ``whole`` counts the tokens each sequence would have had
-    uncut.
+    ``labels`` has one entry for each row. If the rows are tagged, it has one for each token: the
+    tag at the first token of each word, and IGNORED at all others. ``whole`` is the number of
+    tokens that each sequence has before truncation.
     """
 
     ids: np.ndarray[Any, np.dtype[np.int32]]
@@ -122,7 +122,7 @@ class Encoded(RowForm):
 
     @property
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Tokens of each row that the model takes in, its choices padded alike, shape (N,)."""
+        """Tokens that the model reads of each row, with its choices padded alike, shape (N,)."""
         if self.pad_to is not None:
             return np.full(len(self), self.pad_to * self.choices, dtype=np.int64)
         longest = np.diff(self.offsets).reshape(-1, self.choices).max(1)
@@ -130,7 +130,7 @@ class Encoded(RowForm):
 
     @property
     def targets(self) -> np.ndarray[Any, Any]:
-        """What `predict` is measured against: labels (N,), or the tags of all rows, (M,)."""
+        """What predictions are compared with: labels (N,), or the tags of all rows, (M,)."""
         return self.labels[self.labels != IGNORED] if self.tagged else self.labels
 
     @property
@@ -140,20 +140,20 @@ class Encoded(RowForm):
         return np.asarray(before[self.offsets], dtype=np.int64)
 
     def select(self, rows: Sequence[int]) -> Encoded:
-        """Some rows, in that order, copied."""
+        """A copy of some rows, in that order."""
         sequences = self._sequences(rows)
         spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in sequences]
         lengths = [int(span.stop - span.start) for span in spans]
+
+        def take(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            return np.concatenate([array[span] for span in spans])
+
         return replace(
             self,
-            ids=np.concatenate([self.ids[span] for span in spans]),
-            types=None
-            if self.types is None
-            else np.concatenate([self.types[span] for span in spans]),
+            ids=take(self.ids),
+            types=None if self.types is None else take(self.types),
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
-            labels=np.concatenate([self.labels[span] for span in spans])
-            if self.tagged
-            else self.labels[list(rows)],
+            labels=take(self.labels) if self.tagged else self.labels[list(rows)],
             whole=self.whole[sequences],
         )
 
@@ -162,14 +162,14 @@ class Encoded(RowForm):
         return [row * choices + own for row in rows for own in range(choices)]
 
     def labels_of(self, rows: Sequence[int]) -> Tensor:
-        """The labels of some rows, (N,), or the tags of all their tokens one after the other."""
+        """The labels of some rows, (N,), or the tags of all their tokens in one tensor."""
         if not self.tagged:
             return torch.from_numpy(self.labels[list(rows)])
         spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in self._sequences(rows)]
         return torch.from_numpy(np.concatenate([self.labels[span] for span in spans]))
 
     def batch(self, rows: Sequence[int]) -> Batch:
-        """Rows as tensors (N, T), padded to their own longest or to ``pad_to``; labels (N,).
+        """Rows as tensors (N, T), padded to the longest of them or to ``pad_to``; labels (N,).
 
         Tagged rows have labels (N, T); rows of C choices are tensors (N, C, T).
         """
@@ -200,10 +200,10 @@ class Encoded(RowForm):
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Tokenised validation rows of other data, with the labels in an order of their own.
+    """Tokenised validation rows of another dataset, whose labels may be in another order.
 
-    ``outputs`` says which of the model's outputs is each of ``data.labels``; None where outputs are
-    no labels.
+    ``outputs`` gives the index of the model's output for each of ``data.labels``; it is None if the
+    outputs do not stand for labels.
     """
 
     name: str
@@ -213,7 +213,7 @@ class EvaluationSet:
 
 
 def choose_rows(count: int, samples: int, seed: int) -> list[int]:
-    """``samples`` distinct rows of ``count``, seeded; all of them, once each, when fewer."""
+    """``samples`` distinct rows of ``count``, drawn with a seed; all rows if there are no more."""
     if samples >= count:
         return list(range(count))
     return sorted(np.random.default_rng(seed).choice(count, samples, replace=False).tolist())
@@ -225,9 +225,9 @@ def batches_by_length(
     tokens: int = BATCH_TOKENS,
     most: int | None = None,
 ) -> Iterator[list[int]]:
-    """Rows in order of length, longest first, so padding is small and memory peaks at once.
+    """Batches of rows, longest first, so that there is little padding and memory peaks first.
 
-    A batch holds ``batch_size`` rows, or else as many as keep its padded size within ``tokens``;
+    A batch has ``batch_size`` rows, or else as many as keep its padded size within ``tokens``, and
     never more than ``most``.
     """
     order = np.argsort(-lengths, kind="stable").tolist()

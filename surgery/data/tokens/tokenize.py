@@ -1,4 +1,4 @@
-"""Rows through the model's own tokenizer, in chunks of flat arrays."""
+"""Tokenise rows with the model's tokenizer, into chunks of flat arrays."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from surgery.data.tokens.dataset import IGNORED, Encoded, RowForm
 from surgery.errors import ModelUnsupported
 from surgery.io.library_errors import blamed_on_model
 
-TOKENIZE_ROWS = 1000  # sequences read at once; the tokenizer spreads them over its threads
-# Characters handed over at once: a token takes some 150 bytes until its row is an array.
+TOKENIZE_ROWS = 1000  # sequences tokenised at once; the tokenizer spreads them over its threads
+# Characters tokenised at once: a token takes some 150 bytes until its row is an array.
 TOKENIZE_CHARACTERS = 1_000_000
 
 Text = str | tuple[str, str] | list[str]
-"""A text, a pair, or words."""
+"""A text, a pair of texts, or a list of words."""
 
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """Some rows in order, S sequences of T tokens in all; the fields are those of `Encoded`.
+    """Some rows in order: S sequences with T tokens in all. The fields are those of `Encoded`.
 
-    ``lengths`` (S,) counts the tokens kept of each sequence.
+    ``lengths`` (S,) is the number of tokens of each sequence after truncation.
     """
 
     ids: np.ndarray[Any, np.dtype[np.int32]]
@@ -42,11 +42,11 @@ class TokenChunk:
 def encode(
     table: Dataset, tokenizer: Any, max_length: int, rows: Sequence[int] | None = None
 ) -> Encoded:
-    """Tokenise rows of a table with the model's own tokenizer, cut at ``max_length`` tokens.
+    """Tokenise rows of a table with the model's tokenizer, truncated to ``max_length`` tokens.
 
-    A choice is the pair of the text and the choice, which follows the question where there is one:
-    the form of the SuperGLUE baselines and of SWAG. Raises ModelUnsupported where the tokenizer is
-    not one of the tokenizers library.
+    A choice becomes the pair of the text and the choice, preceded by the question if there is one,
+    as in the SuperGLUE baselines and SWAG. Raises ModelUnsupported if the tokenizer is not one of
+    the tokenizers library.
     """
     chosen = table if rows is None else table.select(rows)
     chunks = list(token_chunks(chosen, tokenizer, max_length))
@@ -65,9 +65,9 @@ def encode(
 
 
 def check_tokens(encoded: Encoded, tokenizer: Any) -> None:
-    """Raise ModelUnsupported where a row holds a token that the model's embedding has no row for.
+    """Raise ModelUnsupported if a row contains a token that the model has no embedding for.
 
-    Tokens are often added to a tokenizer and not to its model.
+    This happens if tokens were added to the tokenizer and not to the model.
     """
     rows = getattr(tokenizer, "embedding_rows", None)
     largest = int(encoded.ids.max(initial=0))
@@ -80,7 +80,7 @@ def check_tokens(encoded: Encoded, tokenizer: Any) -> None:
 
 
 def row_form(table: Dataset, tokenizer: Any, max_length: int) -> RowForm:
-    """What the rows of a table are, and how this tokenizer fills them up."""
+    """What the rows of a table consist of, and how this tokenizer pads them."""
     return RowForm(
         choices=len(table[0]["choices"]) if "choices" in table.column_names else 1,
         tagged="tokens" in table.column_names,
@@ -92,12 +92,12 @@ def row_form(table: Dataset, tokenizer: Any, max_length: int) -> RowForm:
 
 
 def usable_length(tokenizer: Any, max_length: int) -> int:
-    """Tokens that are kept of a row: as many as asked for, or as the model takes."""
+    """The most tokens that are kept of a row: ``max_length``, or what the model takes if less."""
     return min(max_length, int(tokenizer.model_max_length))
 
 
 def token_chunks(table: Dataset, tokenizer: Any, max_length: int) -> Iterator[TokenChunk]:
-    """All rows of a table, some at a time; the tokenizer is left as it was."""
+    """Tokenise all rows of a table in chunks; the tokenizer's settings are left unchanged."""
     form = row_form(table, tokenizer, max_length)
     length = usable_length(tokenizer, max_length)
     spaced = form.tagged and _loses_spaces(tokenizer)
@@ -118,7 +118,7 @@ def token_chunks(table: Dataset, tokenizer: Any, max_length: int) -> Iterator[To
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Differs wherever two tokenizers may encode a row differently, in hex."""
+    """A hash in hex that differs between tokenizers which may encode a row differently."""
     names = ("padding_side", "truncation_side", "pad_token_id", "pad_token_type_id")
     settings = {name: getattr(tokenizer, name) for name in names}
     settings["model_max_length"] = int(tokenizer.model_max_length)
@@ -132,13 +132,14 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 
 @contextmanager
 def _unlimited(tokenizer: Any) -> Iterator[Any]:
-    """The tokenizer's backend, neither cutting nor filling up; its own settings come back.
+    """The tokenizer's backend without truncation and padding; its settings are restored afterwards.
 
-    They are written into every checkpoint, which must not tell whether its run tokenised a row.
+    The settings are written into every checkpoint, and must not depend on whether the run
+    tokenised any rows.
     """
     if not tokenizer.is_fast:
         raise ModelUnsupported(
-            f"{type(tokenizer).__name__} is no tokenizer of the tokenizers library; "
+            f"{type(tokenizer).__name__} is not a tokenizer of the tokenizers library; "
             "give the model a tokenizer.json"
         )
     backend = tokenizer.backend_tokenizer
@@ -162,31 +163,31 @@ def _unlimited(tokenizer: Any) -> Iterator[Any]:
 def _columns(
     tokenizer: Any, texts: Sequence[Text], max_length: int, *, words: bool
 ) -> tuple[dict[str, list[Any]], np.ndarray[Any, np.dtype[np.int32]]]:
-    """Lists of a text's ids, types and (where it is words) their numbers; its uncut length.
+    """Each text's ids, types and, for ``words``, word numbers, and the lengths before truncation.
 
-    The tokenizer's own cut would hide the length, and costs up to as much as tokenising: it keeps
-    what it cuts off, for pairs in every combination.
+    The tokenizer's own truncation would hide the lengths. It also costs up to as much as
+    tokenising, since it keeps what it cuts off, for pairs in every combination.
     """
     names = ("ids", "type_ids", "word_ids") if words else ("ids", "type_ids")
     with _unlimited(tokenizer) as backend:
-        # The fast way keeps no places in the text, and with them no numbers of words.
+        # The fast method does not record offsets in the text, nor the numbers of words.
         run = backend.encode_batch if words else backend.encode_batch_fast
         with blamed_on_model(f"the model's {type(tokenizer).__name__} fails on a text"):
-            found = run(texts, is_pretokenized=words)
-    whole = np.fromiter(map(len, found), np.int32, len(found))
-    columns = {name: [getattr(row, name) for row in found] for name in names}
+            encodings = run(texts, is_pretokenized=words)
+    whole = np.fromiter(map(len, encodings), np.int32, len(encodings))
+    columns = {name: [getattr(row, name) for row in encodings] for name in names}
     left = tokenizer.truncation_side == "left"
     for place in np.flatnonzero(whole > max_length).tolist():
-        kept = _kept(found[place].sequence_ids, max_length, left=left)
+        kept = _kept(encodings[place].sequence_ids, max_length, left=left)
         for column in columns.values():
             column[place] = [column[place][at] for at in kept]
     return columns, whole
 
 
 def _kept(sequences: list[int | None], max_length: int, *, left: bool) -> list[int]:
-    """Where the tokens that stay are: the special ones, and of each text as many as it may have.
+    """The indices of the tokens that truncation keeps: special ones, and a share of each text's.
 
-    ``sequences`` says of each token to which text it belongs; None marks the special ones.
+    ``sequences`` has the number of the text that each token belongs to, None for special tokens.
     """
     numbers = np.array([-1 if number is None else number for number in sequences])
     owners = [np.flatnonzero(numbers == text) for text in (0, 1)]
@@ -198,9 +199,9 @@ def _kept(sequences: list[int | None], max_length: int, *, left: bool) -> list[i
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """Tokens left of the texts of a pair by ``longest_first``, as the tokenizers library cuts.
+    """Tokens kept of each text of a pair by ``longest_first``, as in the tokenizers library.
 
-    The longer text gives way until it is as long as the other; then they have half each.
+    The longer text is cut until it is as long as the other; from then on each gets half.
     """
     short = min(first, second)
     long = max(short, room - short)
@@ -214,7 +215,7 @@ def _flat(rows: Sequence[list[int]], kind: type[Any]) -> np.ndarray[Any, Any]:
 
 
 def _pieces(texts: Sequence[Text], choices: int) -> Iterator[tuple[int, int]]:
-    """First row and end of each piece that is tokenised at once; a long row is one by itself."""
+    """Start and end of each run of rows that is tokenised at once; a long row is one by itself."""
     first, characters = 0, 0
     for row in range(len(texts) // choices):
         own = sum(map(_characters, texts[row * choices : (row + 1) * choices]))
@@ -230,7 +231,7 @@ def _characters(text: Text) -> int:
 
 
 def _texts(chunk: dict[str, list[Any]], *, spaced: bool) -> list[Text]:
-    """What the tokenizer is given of each sequence."""
+    """The tokenizer's input for each sequence."""
     if "tokens" in chunk:
         if not spaced:
             return list(chunk["tokens"])
@@ -250,10 +251,10 @@ def _texts(chunk: dict[str, list[Any]], *, spaced: bool) -> list[Text]:
 
 
 def _loses_spaces(tokenizer: Any) -> bool:
-    """Whether words must carry the space before them to be read as in a text.
+    """Whether words need the space before them to be tokenised as in a text.
 
-    So it is with byte-level tokenizers (RoBERTa, ModernBERT), which take a list of words for the
-    pieces of one.
+    Byte-level tokenizers (RoBERTa, ModernBERT) need it: they take a list of words for the pieces
+    of one word.
     """
     with _unlimited(tokenizer) as backend:
         text = backend.encode("a b").ids
@@ -264,23 +265,26 @@ def _loses_spaces(tokenizer: Any) -> bool:
 
 
 def _tags(words: Sequence[list[int | None]], tags: Sequence[list[int]]) -> np.ndarray[Any, Any]:
-    """The tags of some rows, one a token, shape (T,)."""
+    """The tags of some rows, one for each token, shape (T,)."""
     return np.concatenate(list(map(_at_first_tokens, words, tags)))
 
 
 def _at_first_tokens(words: list[int | None], tags: list[int]) -> np.ndarray[Any, Any]:
-    """The tag of each word at its first token, IGNORED at every other place, shape (T,)."""
-    found = np.full(len(words), IGNORED, dtype=np.int64)
+    """The tag of each word at its first token, and IGNORED at every other, shape (T,)."""
+    aligned = np.full(len(words), IGNORED, dtype=np.int64)
     before = None
     for place, word in enumerate(words):
         if word is not None and word != before:
-            found[place] = tags[word]
+            aligned[place] = tags[word]
         before = word
-    return found
+    return aligned
 
 
 def _pad_to(tokenizer: Any, max_length: int) -> int | None:
-    """A model without a mask (FNet) sees padding: it gets as much in every batch."""
+    """The length that all rows of a model without a mask (FNet) are padded to, or None.
+
+    Such a model sees the padding, so there must be equally much of it in every batch.
+    """
     if "attention_mask" in tokenizer.model_input_names:
         return None
     return usable_length(tokenizer, max_length)

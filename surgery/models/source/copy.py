@@ -1,7 +1,7 @@
-"""The checked copy of a model: the only folder of it that transformers ever sees.
+"""Make a checked copy of a model, the only folder of it that transformers ever sees.
 
-It holds the weights, vocabularies, and JSON files written anew from the keys that are known. It
-lies in the cache under the model's fingerprint. Torch-free.
+It holds the weights, the vocabularies, and JSON files that are rewritten with known keys only. It
+lies in the cache under the model's fingerprint.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from surgery.models.source.folder import (
 )
 from surgery.models.source.resolve import ModelSource, download
 
-COPY_VERSION = 3  # of what a copy keeps of the original
+COPY_VERSION = 3  # to be raised when a copy keeps other parts of the original
 
 
 def copies_in(sources: Sources) -> Path:
-    """The folder in which every copy has one of its own."""
+    """The folder that holds a folder for each copy."""
     return sources.cache / "models"
 
 
 def checked_copy(source: ModelSource, sources: Sources) -> Path:
-    """The folder with the checked copy of a model, made once.
+    """The folder with the checked copy of a model, which is made on first use.
 
-    Raises ModelNotFound where the model's files changed since it was resolved, and whatever
-    `models.resolve_model` raises for files that are not safe to read.
+    Raises ModelNotFound if the model's files changed since it was resolved, and what
+    `resolve_model` raises for files that are not safe to read.
     """
     name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
     folder = copies_in(sources) / name
     if folder.is_dir():
-        # By its time, copies that nobody uses are removed. A confined process may not set it.
+        # Copies are evicted by this time. A confined process is not allowed to set it.
         with contextlib.suppress(OSError):
             os.utime(folder)
         return folder
@@ -71,9 +71,8 @@ def _fill(building: Path, origin: Path, source: ModelSource) -> None:
 
 
 def _place(origin: Path, name: str, building: Path, source: ModelSource) -> str:
-    """Put what counts of a file into the copy; the SHA-256 of the whole file."""
-    # What the Hub's own cache holds are links to its store; in a folder of a stranger, none is
-    # followed.
+    """Put the parts of a file that are used into the copy; returns the whole file's SHA-256."""
+    # The Hub's cache consists of links into its store. In a user's folder, no link is followed.
     path = origin / name if source.directory else Path(os.path.realpath(origin / name))
     with open_regular(path, limit_of(name)) as file:
         if WEIGHTS.fullmatch(name):
@@ -86,13 +85,13 @@ def _place(origin: Path, name: str, building: Path, source: ModelSource) -> str:
         if name == TOKENIZER_CONFIG:
             document = _loadable(document, source)
         (building / name).write_text(json.dumps(document))
-    elif name != INDEX:  # which is written from the headers
+    elif name != INDEX:  # the index is written from the headers
         (building / name).write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def _place_weights(file: BinaryIO, target: Path) -> None:
-    """Copy the file that is open: a link to it could be changed from outside."""
+    """Copy an open file; a link to it instead could be changed from outside."""
     with target.open("wb") as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
     with target.open("rb") as placed:
@@ -100,7 +99,7 @@ def _place_weights(file: BinaryIO, target: Path) -> None:
 
 
 def _loadable(document: dict[str, Any], source: ModelSource) -> dict[str, Any]:
-    """Where the tokenizer's class is none of the tokenizers library's, tokenizer.json is read."""
+    """The config with a generic class if its tokenizer class is unknown and there is TOKENIZER."""
     named = str(document.get("tokenizer_class") or GENERIC_CLASS)
     if named.removesuffix("Fast") not in TOKENIZER_CLASSES and TOKENIZER in source.files:
         return document | {"tokenizer_class": GENERIC_CLASS}

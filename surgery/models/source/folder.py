@@ -1,7 +1,4 @@
-"""Which files of a model's folder are read, whether they are safe to read, and what they hash to.
-
-Nothing else of the folder is ever opened. Torch-free.
-"""
+"""Check and hash the files of a model's folder that are read; no other file is ever opened."""
 
 from __future__ import annotations
 
@@ -26,11 +23,11 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = re.compile(r"model(-(\d{5})-of-(\d{5}))?\.safetensors")
 # The largest encoder that is loaded, DeBERTa-v2-xxlarge, has 6.3 GB in float32.
 MAX_WEIGHT_BYTES = 8_000_000_000
-# Of a vocabulary that is checked at submission: nothing else runs in a process that parses one. A
-# larger one is checked by the worker, before it is copied.
+# The largest vocabulary that is checked at submission, since parsing blocks the process. The
+# worker checks larger ones before it copies them.
 MAX_PARSED_BYTES = 200_000
-# Files beside the weights → the most bytes that are read of them. The largest real ones: 17 MB of
-# tokenizer.json (XLM-R), 5 MB of a vocabulary.
+# Files beside the weights → the most bytes that they may have. The largest real ones are a
+# tokenizer.json of 17 MB (XLM-R) and a vocabulary of 5 MB.
 OTHER_FILES = {
     CONFIG: SMALL_BYTES,
     INDEX: SMALL_BYTES,
@@ -46,9 +43,14 @@ OTHER_FILES = {
     "sentencepiece.bpe.model": 32_000_000,
 }
 VOCABULARIES = {
-    TOKENIZER, "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
-}  # fmt: skip
-# Tokenizer classes of transformers that the tokenizers library runs, without the suffix Fast.
+    TOKENIZER,
+    "vocab.txt",
+    "vocab.json",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+}
+# Tokenizer classes of transformers that use the tokenizers library, without the suffix Fast.
 TOKENIZER_CLASSES = frozenset(
     [
         "AlbertTokenizer",
@@ -96,7 +98,7 @@ TOKENIZER_CLASSES = frozenset(
         "XLNetTokenizer",
     ]
 )
-GENERIC_CLASS = "PreTrainedTokenizerFast"  # reads tokenizer.json as it stands
+GENERIC_CLASS = "PreTrainedTokenizerFast"  # reads tokenizer.json as it is
 MAX_DIGESTS = 4096
 _DIGESTS: dict[tuple[int, ...], str] = {}  # device, inode, size and times of a file
 WEIGHTS_FILE = "model.safetensors"
@@ -104,7 +106,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder's files that count, each checked; ``config`` is its cleaned config.json."""
+    """The checked files of a model's folder; ``config`` is its cleaned config.json."""
 
     files: tuple[str, ...]
     config: dict[str, Any]
@@ -113,17 +115,17 @@ class ModelFolder:
 
 
 def is_read(name: str) -> bool:
-    """Whether a file of this name belongs to a model as it is read here."""
+    """Whether a file of this name is read."""
     return name in OTHER_FILES or WEIGHTS.fullmatch(name) is not None
 
 
 def limit_of(name: str) -> int:
-    """The most bytes that are read of a file."""
+    """The most bytes that a file of this name may have."""
     return OTHER_FILES.get(name, MAX_WEIGHT_BYTES)
 
 
 def weights_among(files: Collection[str]) -> list[str]:
-    """The files with the weights, in order: model.safetensors where it is there, else its parts."""
+    """The files with the weights, in order: model.safetensors if it exists, or else its parts."""
     if WEIGHTS_FILE in files:
         return [WEIGHTS_FILE]
     return sorted(name for name in files if WEIGHTS.fullmatch(name))
@@ -132,8 +134,8 @@ def weights_among(files: Collection[str]) -> list[str]:
 def read_folder(directory: Path, model: str) -> ModelFolder:
     """Check every file of a folder that loading would read.
 
-    Raises UnsafeFiles (a file that is no plain file, is too large or names others), UnsafeWeights
-    or ModelUnsupported. Sizes and kinds are looked at first, the weights' content last.
+    Raises UnsafeFiles (for a file that is not a regular file, is too large or refers to others),
+    UnsafeWeights or ModelUnsupported. Sizes and kinds are checked first, the weights' content last.
     """
     names = _names(directory)
     files = tuple(sorted(name for name in names if is_read(name)))
@@ -165,7 +167,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def fingerprint_of(digests: Mapping[str, str]) -> str:
-    """What a model is called by the SHA-256 of all its files."""
+    """A model's fingerprint, from the SHA-256 of each of its files by name."""
     whole = hashlib.sha256()
     for name in sorted(digests):
         whole.update(f"{name}:{digests[name]}\n".encode())
@@ -173,13 +175,13 @@ def fingerprint_of(digests: Mapping[str, str]) -> str:
 
 
 def digest_of(path: Path, max_bytes: int) -> str:
-    """SHA-256 of a regular file in hex; read once a process while the file stays the same."""
+    """The SHA-256 of a regular file in hex, remembered by this process until the file changes."""
     with open_regular(path, max_bytes) as file:
         return digest_of_open(file)
 
 
 def digest_of_open(file: BufferedReader) -> str:
-    """The same of an open file, wherever it stands in it."""
+    """As `digest_of`, for an open file at any position."""
     state = os.fstat(file.fileno())
     same = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     if same not in _DIGESTS:
@@ -193,7 +195,7 @@ def digest_of_open(file: BufferedReader) -> str:
 def checked_documents(
     files: Collection[str], path_of: Callable[[str], Path], model: str
 ) -> dict[str, dict[str, Any]]:
-    """The small JSON files of a model, cleaned; of a tokenizer it is only known that it is one.
+    """The small JSON files of a model, cleaned; tokenizer.json is only checked.
 
     Raises as `read_folder` does.
     """
@@ -217,7 +219,7 @@ def checked_documents(
 
 
 def _content(path: Path, name: str) -> bytes:
-    """``path`` may have a name of its own: the Hub's cache names files by their content."""
+    # ``path`` may have another name: the Hub's cache names files by their content.
     return read_regular(path, limit_of(name))
 
 
@@ -229,13 +231,13 @@ def _check_once(path: Path, changed: int, size: int, model: str) -> None:  # noq
 def check_names(files: Collection[str], model: str, others: Collection[str] = ()) -> None:
     """Raise UnsafeWeights or ModelUnsupported unless weights and a vocabulary are among the files.
 
-    A set of parts must be whole, and have its index. ``others`` are files that are not read, for
-    the message.
+    Weights in several parts need their index. ``others`` are the folder's other files, which the
+    message names.
     """
     weights = weights_among(files)
     if not weights:
-        held = other_weights(others)
-        what = f" (it has {', '.join(held[:5])[:200]})" if held else ""
+        unread = other_weights(others)
+        what = f" (it has {', '.join(unread[:5])[:200]})" if unread else ""
         raise UnsafeWeights(
             f"model {model!r} has no model.safetensors{what}; pickled weights (pytorch_model.bin) "
             "and those of other frameworks are never read. Convert it with transformers' "
@@ -245,25 +247,26 @@ def check_names(files: Collection[str], model: str, others: Collection[str] = ()
         raise ModelUnsupported(f"model {model!r} has no tokenizer files")
     if WEIGHTS_FILE not in files and INDEX not in files:
         raise ModelUnsupported(
-            f"model {model!r} has its weights in {len(weights)} parts and lacks {INDEX}, which "
-            "says what each holds; copy it into the model's folder"
+            f"model {model!r} has its weights in {len(weights)} parts but lacks {INDEX}, which "
+            "says what each contains; copy it into the model's folder"
         )
 
 
 def check_tokenizer_class(config: Mapping[str, Any], files: Collection[str], model: str) -> None:
-    """Raise ModelUnsupported for a tokenizer that only code of its own could run."""
+    """Raise ModelUnsupported for a tokenizer that the tokenizers library cannot run."""
     name = str(config.get("tokenizer_class") or GENERIC_CLASS)
     if name.removesuffix("Fast") not in TOKENIZER_CLASSES and TOKENIZER not in files:
         raise ModelUnsupported(
-            f"model {model!r} has a {name}, which is no tokenizer of the tokenizers library; "
+            f"model {model!r} has a {name}, which is not a tokenizer of the tokenizers library; "
             "give the model a tokenizer.json"
         )
 
 
 def check_index(raw: bytes, files: Collection[str], model: str) -> None:
-    """Raise unless every tensor lies in one of the folder's own parts, and none is missing.
+    """Check that the index names only parts of the weights, and that all of them exist.
 
-    UnsafeFiles for a name that is none of a part, ModelUnsupported for a part that is not there.
+    Raises UnsafeFiles for a name that is not that of a part, and ModelUnsupported for a part that
+    is missing.
     """
     shards = read_object(raw, INDEX, model).get("weight_map")
     if not isinstance(shards, dict) or not shards:
@@ -272,8 +275,8 @@ def check_index(raw: bytes, files: Collection[str], model: str) -> None:
         if not isinstance(shard, str) or not WEIGHTS.fullmatch(shard):
             detail = (
                 f"{INDEX} of {model!r} names {str(shard)[:100]!r} under weight_map, "
-                f"{tensor[:100]}: weights are read from the folder's own "
-                "model-00001-of-00002.safetensors and so on, and from nowhere else"
+                f"{tensor[:100]}: weights are read only from files of the model's folder named "
+                "like model-00001-of-00002.safetensors"
             )
             raise UnsafeFiles(
                 detail, [Fault(detail, file=INDEX, column=f"weight_map.{tensor[:100]}")]
@@ -288,17 +291,18 @@ def check_index(raw: bytes, files: Collection[str], model: str) -> None:
 def tensors_in(
     directory: Path, files: Collection[str], model: str
 ) -> dict[str, tuple[str, TensorHeader]]:
-    """Tensor → the file it lies in and its header, over all parts of a model's weights.
+    """Tensor → its file and its header, for all parts of a model's weights.
 
-    Raises UnsafeWeights where two parts hold the same tensor.
+    Raises UnsafeWeights if two parts hold the same tensor.
     """
-    found: dict[str, tuple[str, TensorHeader]] = {}
+    tensors: dict[str, tuple[str, TensorHeader]] = {}
     for name in weights_among(files):
         with open_regular(directory / name, limit_of(name)) as file:
             header, _ = read_open_header(file, name)
         for tensor, entry in header.items():
-            if tensor in found:
-                raise UnsafeWeights(f"{name} and {found[tensor][0]} of {model!r} hold {tensor!r}")
-            found[tensor] = (name, entry)
-        check_count(len(found), model)
-    return found
+            if tensor in tensors:
+                other = tensors[tensor][0]
+                raise UnsafeWeights(f"{name} and {other} of {model!r} both hold {tensor!r}")
+            tensors[tensor] = (name, entry)
+        check_count(len(tensors), model)
+    return tensors

@@ -1,6 +1,6 @@
-"""Model ids: find them in the mirror or on the Hub, pin them, read what they are.
+"""Resolve a model id: find it in the mirror or on the Hub, pin it, and read its architecture.
 
-Nothing here imports torch or runs anything a repository brings: its files are data (see
+Nothing here imports torch or runs code of a repository: its files are data (see
 `surgery.models.source.folder`), weights are safetensors, and only the encoders in ``ENCODERS`` are
 loaded.
 """
@@ -58,15 +58,14 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
-# One folder at a time is read in a process: it is work for the processor, and whoever else the
-# process serves waits for it.
+# A process reads one folder at a time: this keeps the processor busy, and other requests wait.
 _READING = threading.Lock()
 FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model id, resolved: where it is and exactly which bytes it means."""
+    """A resolved model id: where the model is, and exactly which bytes it has."""
 
     id: str
     origin: str  # "mirror" or "hub"
@@ -75,7 +74,7 @@ class ModelSource:
     config: dict[str, Any] = field(repr=False)
     files: tuple[str, ...] = field(repr=False)
     directory: Path | None = field(default=None, repr=False)
-    tensors: dict[str, TensorHeader] = field(default_factory=dict, repr=False)  # of a folder
+    tensors: dict[str, TensorHeader] = field(default_factory=dict, repr=False)  # in ``directory``
 
     @property
     def prefix(self) -> str:
@@ -89,15 +88,15 @@ class ModelSource:
 
 
 def resolve_model(model_id: str, sources: Sources) -> ModelSource:
-    """Find a model in the mirror, else on the Hub, and pin it.
+    """Find a model in the mirror, or else on the Hub, and pin it.
 
-    An id with a revision goes to the Hub at once: a mirror holds no revisions. Raises
-    ModelNotFound, ModelGated, ModelUnsupported (not an encoder we load), UnsafeWeights (no
-    safetensors), UnsafeFiles or UpstreamUnavailable.
+    An id with a revision is looked up only on the Hub, since a mirror holds no revisions. Raises
+    ModelNotFound, ModelGated, ModelUnsupported (for other models than the supported encoders),
+    UnsafeWeights (without safetensors), UnsafeFiles or UpstreamUnavailable.
     """
     if not re.fullmatch(MODEL_PATTERN, model_id):
         raise ModelNotFound(
-            f"{model_id[:100]!r} is no model id: give owner/name or name, with an optional "
+            f"{model_id[:100]!r} is not a model id: give owner/name or name, with an optional "
             "@revision, as on the Hugging Face Hub; paths and URLs are not accepted"
         )
     name, _, revision = model_id.partition("@")
@@ -113,7 +112,7 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
 def _offline(name: str, revision: str) -> str:
     if revision:
         return (
-            f"model {name!r} is asked for at revision {revision!r}, and this service is offline: "
+            f"model {name!r} is asked for at revision {revision!r}, but this service is offline: "
             "its mirror holds no revisions, so leave the revision out"
         )
     return (
@@ -133,9 +132,9 @@ def _in_mirror(name: str, sources: Sources) -> ModelSource | None:
 
 
 def local_model(directory: Path) -> ModelSource:
-    """A model in a folder of one's own, under the same checks. For the library and its command."""
+    """A model in any local folder, with the same checks; for the library and its command."""
     if not os.path.lexists(directory / CONFIG):
-        raise ModelNotFound(f"{directory} is no folder with a config.json")
+        raise ModelNotFound(f"{directory} is not a folder with a config.json")
     return _from_folder(directory.resolve().name, directory)
 
 
@@ -143,20 +142,11 @@ def _from_folder(name: str, directory: Path) -> ModelSource:
     with _READING:
         _check_type(read_folder_config(directory, name), name)
         folder = read_folder(directory, name)
-    return ModelSource(
-        name,
-        "mirror",
-        None,
-        folder.fingerprint,
-        folder.config,
-        folder.files,
-        directory,
-        folder.tensors,
-    )
+    return ModelSource(name, "mirror", None, directory=directory, **vars(folder))
 
 
 def read_folder_config(directory: Path, name: str) -> dict[str, Any]:
-    """The config of a model's folder, cleaned, before anything else of it is looked at."""
+    """The cleaned config of a model's folder; nothing else of the folder is read."""
     return CLEANERS[CONFIG](read_regular(directory / CONFIG, limit_of(CONFIG)), name)
 
 
@@ -172,10 +162,14 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     def fetched(file: str) -> Path:
         with hub_errors(MODEL, name, revision):
             path = hf_hub_download(
-                name, file, revision=info.sha, token=sources.token, endpoint=sources.endpoint,
+                name,
+                file,
+                revision=info.sha,
+                token=sources.token,
+                endpoint=sources.endpoint,
                 cache_dir=sources.cache / "hub",
-            )  # fmt: skip
-        return Path(os.path.realpath(path))  # the cache is our own, and made of links
+            )
+        return Path(os.path.realpath(path))  # this cache is trusted, and made of links
 
     files = tuple(sorted(sizes))
     if CONFIG not in files:
@@ -191,8 +185,8 @@ def _check_sizes(name: str, sizes: dict[str, int]) -> None:
     for file, size in sizes.items():
         if size > limit_of(file):
             raise UnsafeFiles(
-                f"{file} of {name!r} has {size:,} bytes; at most {limit_of(file):,} are read of "
-                "such a file"
+                f"{file} of {name!r} has {size:,} bytes; such a file may have at most "
+                f"{limit_of(file):,}"
             )
 
 
@@ -211,12 +205,12 @@ def _check_type(config: dict[str, Any], name: str) -> None:
 
 
 def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
-    """Architecture and layers of a resolved model, from its config and headers alone."""
+    """The architecture and layers of a resolved model, from its config and headers."""
     return model_info(source, tensor_sizes(source, sources))
 
 
 def model_info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
-    """The same where the sizes of its tensors are known."""
+    """As `inspect_model`, for known ``sizes`` of the model's tensors."""
     config = source.config
     layers = parts_of(sizes, source.prefix, Granularity.LAYER)
     check_weights(config, sizes, len(layers), source.id)
@@ -238,9 +232,9 @@ def model_info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
 
 
 def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
-    """Tensor name in the model → number of parameters, buffers of integers left out.
+    """Tensor name in the model → number of parameters, without integer buffers.
 
-    Raises UnsafeWeights for headers that are malformed or hold more tensors than any encoder,
+    Raises UnsafeWeights for headers that are malformed or have more tensors than any encoder, and
     ModelUnsupported for names that no encoder has.
     """
     sizes: dict[str, int] = {}
@@ -264,7 +258,7 @@ def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
 
 
 def download(source: ModelSource, sources: Sources) -> Path:
-    """The wanted files of a Hub model at its pinned revision, in the Hub's own cache."""
+    """Download the files of a Hub model at its pinned revision; returns their folder."""
     from huggingface_hub import snapshot_download
 
     with hub_errors(MODEL, source.id, source.revision):

@@ -1,1 +1,1 @@
-"""What a fine-tune will take, computed from sizes alone; nothing here imports torch."""
+"""Estimate what a fine-tune will take from sizes alone; nothing here imports torch."""

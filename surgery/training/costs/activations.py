@@ -1,4 +1,4 @@
-"""How much autograd keeps of a forward pass until the backward pass, by formulas."""
+"""Formulas for the activations that autograd keeps from the forward to the backward pass."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 from surgery.models.shape import EncoderShape
 
-# Activation function → how many tensors of the intermediate width its backward pass needs. Those
-# written out in Python keep one for each of their operations.
+# Activation function → how many tensors of the intermediate width its backward pass needs.
+# Functions that are written in Python keep one for each of their operations.
 FUNCTIONS = {
-    "gelu": 1, "relu": 1, "silu": 1, "gelu_pytorch_tanh": 1, "quick_gelu": 2, "gelu_new": 4,
+    "gelu": 1,
+    "relu": 1,
+    "silu": 1,
+    "gelu_pytorch_tanh": 1,
+    "quick_gelu": 2,
+    "gelu_new": 4,
     "gelu_fast": 7,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What one block of an architecture keeps, beside what its options decide.
+class Activations:
+    """The tensors that autograd keeps of one block of an architecture, and its default options.
 
-    ``states`` of the hidden width whether it trains or not, ``dropouts`` more where there is
-    dropout, ``inputs`` more where it trains; ``gated`` has two products of the intermediate width
-    on top. ``fused`` attention without dropout keeps no probabilities.
+    It keeps ``states`` tensors of the hidden width whether the block trains or not, ``dropouts``
+    more with dropout, and ``inputs`` more if the block trains. A ``gated`` block keeps two more
+    products of the intermediate width. ``fused`` attention without dropout keeps no probabilities.
     """
 
     states: int = 5
@@ -33,18 +38,20 @@ class Kept:
     gated: bool = False
 
 
-_BERT = Kept()
-KEPT: dict[str, Kept] = {
-    "albert": Kept(function="gelu_new", dropout=0.0),
+_BERT = Activations()
+ACTIVATIONS: dict[str, Activations] = {
+    "albert": Activations(function="gelu_new", dropout=0.0),
     "bert": _BERT,
-    "big_bird": Kept(function="gelu_new", fused=False),
+    "big_bird": Activations(function="gelu_new", fused=False),
     "camembert": _BERT,
-    "distilbert": Kept(dropouts=1),
+    "distilbert": Activations(dropouts=1),
     "electra": _BERT,
-    "fnet": Kept(states=1, inputs=1, function="gelu_new", attention=False),
-    "modernbert": Kept(states=7, dropout=0.0, gated=True),  # values keep queries and keys alive
+    "fnet": Activations(states=1, inputs=1, function="gelu_new", attention=False),
+    "modernbert": Activations(
+        states=7, dropout=0.0, gated=True
+    ),  # values keep queries and keys alive
     "mpnet": _BERT,
-    "nomic_bert": Kept(function="silu", dropout=0.0, gated=True),
+    "nomic_bert": Activations(function="silu", dropout=0.0, gated=True),
     "roberta": _BERT,
     "xlm-roberta": _BERT,
 }
@@ -53,13 +60,13 @@ DROPOUT = ("hidden_dropout_prob", "dropout")
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 
 
-def kept_by_block(shape: EncoderShape, tokens: int, *, trained: bool) -> int | None:
-    """Numbers that one run of a block keeps for each token of a row of ``tokens``.
+def block_activations(shape: EncoderShape, tokens: int, *, trained: bool) -> int | None:
+    """How many numbers one run of a block keeps for each token of a row of ``tokens``.
 
     None for an architecture without a formula (DeBERTa, Funnel, Longformer, XLNet), for an unknown
-    activation function, and where the config does not tell the sizes.
+    activation function, and if the config does not contain the sizes.
     """
-    form = KEPT.get(shape.model_type)
+    form = ACTIVATIONS.get(shape.model_type)
     width, inner, heads = shape.hidden, shape.intermediate, shape.heads or 0
     if form is None or width is None or inner is None:
         return None
@@ -75,7 +82,7 @@ def kept_by_block(shape: EncoderShape, tokens: int, *, trained: bool) -> int | N
     elif form.attention and not form.fused:
         probabilities = heads * tokens
     elif form.attention:
-        # Its output and log-sums, and the mask; the output is the next map's input as well.
+        # Its output and log-sums, and the mask; the output is also the input of the next layer.
         states, inputs, probabilities = states + 1, inputs - 1, heads + tokens
     total = states * width + products * inner + probabilities
     if trained:

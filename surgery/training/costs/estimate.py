@@ -1,4 +1,4 @@
-"""What a fine-tune will take, from sizes alone: parameters, memory, steps, seconds."""
+"""Estimate the parameters, memory, steps and seconds of a fine-tune from sizes alone."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ from surgery.schemas.enums import Problem
 from surgery.schemas.estimate import EstimatedSeconds
 from surgery.schemas.resolved import LayerInfo
 from surgery.schemas.training import AdapterSpec, TrainingSpec, steps_per_epoch, total_steps
-from surgery.training.costs.activations import kept_by_block
-from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work
+from surgery.training.costs.activations import block_activations
+from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 in every precision
-MOMENTS = 2  # of AdamW, a parameter
+MOMENTS = 2  # that AdamW has for each parameter
 STATE_BYTES = {"fp32": 4, "bf16": 2}
-PASS_TOKENS = 4096  # of a batch without gradients; see surgery.data.tokens.dataset.BATCH_TOKENS
+PASS_TOKENS = 4096  # in a batch without gradients, as surgery.data.tokens.dataset.BATCH_TOKENS
 
 
 def adapter_trained(
     inside: Mapping[str, int], layers: list[LayerInfo], adapter: AdapterSpec, head: int
-) -> Trained | None:
-    """What an adapter trains, with the ``head``, of an encoder with these tensors.
+) -> TrainedSizes | None:
+    """The parameters that an adapter trains, with those of the ``head``.
 
-    ``inside`` are those that the task model has. LoRA's two matrices of a linear map of n to m take
-    rank·(n + m); a bias tells m. None where a map has no bias, so that n and m are not known.
+    ``inside`` has the sizes of the encoder's tensors in the task model. LoRA's two matrices for a
+    linear layer from n to m take rank·(n + m), where m is the size of the bias. None if a layer has
+    no bias, so that n and m are not known.
     """
     if adapter.type == "bitfit":
         return _biases(inside, layers, head)
     blocks: dict[int, int] = {}
     for layer in layers:
         start = f"{layer.name}."
-        held = {name: size for name, size in inside.items() if name.startswith(start)}
-        widths = [_widths(name, held) for name in held if name.endswith(".weight")]
+        own = {name: size for name, size in inside.items() if name.startswith(start)}
+        widths = [_widths(name, own) for name in own if name.endswith(".weight")]
         if None in widths:
             return None
         blocks[layer.index] = adapter.rank * sum(filter(None, widths))
-    return Trained(blocks, head)
+    return TrainedSizes(blocks, head)
 
 
-def _widths(name: str, held: Mapping[str, int]) -> int | None:
-    """Inputs and outputs of a linear map together; 0 for a norm."""
-    outputs = held.get(f"{name.removesuffix('weight')}bias")
+def _widths(name: str, sizes: Mapping[str, int]) -> int | None:
+    """The sum of a linear layer's inputs and outputs, 0 for a norm, None without a bias."""
+    outputs = sizes.get(f"{name.removesuffix('weight')}bias")
     if outputs is None:
         return None
-    inputs = held[name] // outputs
+    inputs = sizes[name] // outputs
     return inputs + outputs if inputs > 1 else 0
 
 
-def _biases(inside: Mapping[str, int], layers: list[LayerInfo], head: int) -> Trained:
+def _biases(inside: Mapping[str, int], layers: list[LayerInfo], head: int) -> TrainedSizes:
     index = {layer.name: layer.index for layer in layers}
     blocks: dict[int, int] = defaultdict(int)
     beside = head
@@ -65,15 +66,16 @@ def _biases(inside: Mapping[str, int], layers: list[LayerInfo], head: int) -> Tr
         else:
             blocks[block] += size
     below = beside > head
-    return Trained(dict(blocks), beside, below=below, keeps_inputs=False)
+    return TrainedSizes(dict(blocks), beside, below=below, keeps_inputs=False)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset as far as it is known: ``row`` is None where its tokens are not.
+    """What is known of a dataset; ``row`` is None if its lengths in tokens are not.
 
-    ``longest`` is a sequence's length after the cut, at most; ``choices`` the sequences of a row;
-    ``first_only`` says that the head reads no state of one but its first token's.
+    ``longest`` is the largest length of a sequence after truncation, and ``choices`` the number of
+    sequences in a row. ``first_only`` says that the head reads only the state of a sequence's first
+    token.
     """
 
     train: int | None
@@ -86,7 +88,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, None where there is no formula."""
+    """The bytes that training takes; None for what there is no formula for."""
 
     weights: int
     gradients: int
@@ -96,16 +98,16 @@ class Memory:
 
     @property
     def peak(self) -> int | None:
-        """All at once."""
+        """The sum of all, or None if one is not known."""
         if self.activations is None or self.cache is None:
             return None
         return self.weights + self.gradients + self.moments + self.activations + self.cache
 
 
 def memory(
-    shape: EncoderShape, total: int, trained: Trained, data: Data, training: TrainingSpec
+    shape: EncoderShape, total: int, trained: TrainedSizes, data: Data, training: TrainingSpec
 ) -> Memory:
-    """Bytes that training holds; ``total`` are the parameters of the model with its head."""
+    """The memory that training takes; ``total`` is the number of the model's parameters."""
     return Memory(
         weights=FLOAT * total,
         gradients=FLOAT * trained.parameters,
@@ -116,38 +118,40 @@ def memory(
 
 
 def _activations(
-    shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec
+    shape: EncoderShape, trained: TrainedSizes, data: Data, training: TrainingSpec
 ) -> int | None:
-    """Of the largest batch, training or not."""
+    """The bytes of activations of the largest batch, in training or evaluation."""
     rows = min(training.batch_size, data.train or training.batch_size)
     tokens = rows * data.choices * data.longest
     kept = 0
     for index in range(trained.lowest(shape), len(shape.blocks)):
         keeps = bool(trained.blocks.get(index)) and trained.keeps_inputs
-        own = kept_by_block(shape, data.longest, trained=keeps)
+        own = block_activations(shape, data.longest, trained=keeps)
         if own is None:
             return None
         kept += own
-    passing = kept_by_block(shape, data.longest, trained=True)
+    passing = block_activations(shape, data.longest, trained=True)
     if passing is None:
         return None
     whole_pass = max(PASS_TOKENS, data.longest)
-    # A pass without gradients holds what one block works on, a step that beside what it keeps.
+    # A pass without gradients holds the activations of one block; a step also all that is kept.
     return FLOAT * max(tokens * (shape.runs * kept + passing), whole_pass * passing)
 
 
 def caches_prefix(
-    shape: EncoderShape, trained: Trained, training: TrainingSpec, rows: int | None
+    shape: EncoderShape, trained: TrainedSizes, training: TrainingSpec, rows: int | None
 ) -> bool:
-    """Whether there is a frozen prefix whose states are kept, where they have room."""
+    """Whether there is a frozen prefix whose states are stored, if there is room for them."""
     if training.prefix_cache == "off" or trained.lowest(shape) == 0:
         return False
-    # `auto` keeps none for a run that does not see each row of train once.
+    # `auto` stores none for a run that does not see each row of train at least once.
     short = rows is not None and total_steps(training, rows) < steps_per_epoch(training, rows)
     return not (short and training.prefix_cache == "auto")
 
 
-def _cache(shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec) -> int | None:
+def _cache(
+    shape: EncoderShape, trained: TrainedSizes, data: Data, training: TrainingSpec
+) -> int | None:
     if not caches_prefix(shape, trained, training, data.train):
         return 0
     states = _states_of_row(shape, trained, data)
@@ -157,19 +161,19 @@ def _cache(shape: EncoderShape, trained: Trained, data: Data, training: Training
     return math.ceil(states * shape.hidden * STATE_BYTES[training.prefix_cache_dtype])
 
 
-def _states_of_row(shape: EncoderShape, trained: Trained, data: Data) -> float | None:
-    """One a token; where only the head trains, one a sequence if it reads no more."""
+def _states_of_row(shape: EncoderShape, trained: TrainedSizes, data: Data) -> float | None:
+    """One state for each token, or one for each sequence if only the head trains and reads one."""
     if data.first_only and trained.lowest(shape) == len(shape.blocks):
         return float(data.choices)
     return data.row.tokens if data.row else None
 
 
 def seconds(
-    shape: EncoderShape, trained: Trained, data: Data, training: TrainingSpec, rate: float
+    shape: EncoderShape, trained: TrainedSizes, data: Data, training: TrainingSpec, rate: float
 ) -> EstimatedSeconds | None:
-    """How long training and evaluation take at ``rate`` operations a second.
+    """How long training and evaluation take at ``rate`` operations per second.
 
-    None where rows or tokens are not known.
+    None if the numbers of rows or tokens are not known.
     """
     if data.row is None or data.train is None or data.validation is None:
         return None
@@ -193,5 +197,5 @@ def seconds(
 
 
 def outputs_of(problem: Problem, labels: int) -> int:
-    """How many numbers the head puts out: one a class, or one."""
+    """How many numbers the head outputs: one for each class, or one."""
     return labels if problem in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION} else 1

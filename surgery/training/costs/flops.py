@@ -1,4 +1,4 @@
-"""How many floating-point operations a fine-tune takes, counted from sizes."""
+"""Count the floating-point operations of a fine-tune from sizes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from surgery.models.shape import EncoderShape
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What trains: how many parameters of which blocks, and how many beside them.
+class TrainedSizes:
+    """How many parameters train, for each block by its index, and ``beside`` the blocks.
 
-    ``below`` says that something below the blocks trains too, so that no prefix is frozen;
-    ``keeps_inputs`` that weights of linear maps train, whose gradients need the maps' inputs.
+    ``below`` says that something below the blocks trains too, so that no prefix is frozen.
+    ``keeps_inputs`` says that weights of linear layers train, whose gradients need the inputs.
     """
 
     blocks: Mapping[int, int]
@@ -23,11 +23,11 @@ class Trained:
 
     @property
     def parameters(self) -> int:
-        """All that trains."""
+        """The number of all parameters that train."""
         return sum(self.blocks.values()) + self.beside
 
     def lowest(self, shape: EncoderShape) -> int:
-        """How many blocks lie below everything that trains: the frozen prefix."""
+        """How many blocks are below everything that trains, and so in the frozen prefix."""
         if self.below:
             return 0
         return min(
@@ -37,7 +37,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class RowLength:
-    """Means over rows: of their tokens, and of the squared lengths of their sequences."""
+    """Means over rows: of their numbers of tokens, and of their sequences' squared lengths."""
 
     tokens: float
     squares: float
@@ -46,13 +46,13 @@ class RowLength:
 def forward_work(
     shape: EncoderShape, row: RowLength, first: int = 0, end: int | None = None
 ) -> float:
-    """Operations of a row's forward pass through the blocks from ``first`` to before ``end``."""
+    """Operations of a row's forward pass through the blocks from ``first`` up to ``end``."""
     blocks = shape.blocks[first:end]
     return shape.runs * (2 * sum(blocks) * row.tokens + len(blocks) * _attention(shape, row))
 
 
-def suffix_work(shape: EncoderShape, row: RowLength, trained: Trained) -> float:
-    """Operations of a row's forward and backward pass through all that is not frozen prefix."""
+def suffix_work(shape: EncoderShape, row: RowLength, trained: TrainedSizes) -> float:
+    """Operations of a row's forward and backward pass through all blocks above the prefix."""
     blocks = shape.blocks[trained.lowest(shape) :]
     linear = 4 * sum(blocks) + 2 * sum(trained.blocks.values())
     return shape.runs * (linear * row.tokens + 3 * len(blocks) * _attention(shape, row))

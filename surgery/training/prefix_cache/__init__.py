@@ -1,1 +1,1 @@
-"""Frozen blocks below the lowest trained layer run once a row; their outputs are kept."""
+"""Run the frozen blocks below the lowest trained layer once for each row, and store the outputs."""

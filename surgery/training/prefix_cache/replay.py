@@ -1,8 +1,8 @@
-"""Stand-ins for the blocks of a frozen prefix: they return stored states, all else runs as ever.
+"""Stand-ins for the blocks of a frozen prefix, which return stored states.
 
-The model keeps every module and parameter: only the ``forward`` of some is another for a while, and
-only for a batch whose states were selected. Masks, positions, relative biases, pooling and head are
-the model's own.
+The model keeps every module and parameter: only the ``forward`` of the prefix's blocks is replaced
+for a while, and only for a batch whose states were selected. Masks, positions, relative biases,
+pooling and head are still computed by the model.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from surgery.data.tokens.dataset import Batch
 from surgery.models.blocks import encoder_of, model_inputs
 from surgery.training.prefix_cache.states import States
-from surgery.training.prefix_cache.trace import Cut, Embedded, Form, is_ids
+from surgery.training.prefix_cache.trace import Cut, Embedded, OutputForm, is_ids
 
 Forward = Callable[..., Any]
 
 
-class _Reached(Exception):
-    """The prefix is done; what comes after it is not needed."""
+class _PrefixDone(Exception):
+    """The prefix has run; the rest of the forward pass is not needed."""
 
 
 @contextmanager
 def quiet_prefix(model: nn.Module, cut: Cut) -> Iterator[None]:
-    """Keep what runs in the prefix in eval mode (no dropout) while the rest trains."""
+    """Keep the modules of the prefix in eval mode (without dropout) while the rest trains."""
     encoder = encoder_of(model)
 
     def hush(*_: Any) -> None:
@@ -54,32 +54,32 @@ def quiet_prefix(model: nn.Module, cut: Cut) -> Iterator[None]:
 
 
 @torch.no_grad()
-def prefix_states(model: nn.Module, cut: Cut, form: Form, batch: Batch) -> Tensor:
-    """The states (N, T, d) that the prefix puts out for a batch; the rest does not run."""
-    found: list[Any] = []
+def prefix_states(model: nn.Module, cut: Cut, form: OutputForm, batch: Batch) -> Tensor:
+    """The states (N, T, d) that the prefix outputs for a batch; the rest does not run."""
+    outputs: list[Any] = []
 
     def stop(_module: nn.Module, _given: Any, output: Any) -> None:
-        found.append(output)
-        if len(found) == cut.last_runs:
-            raise _Reached
+        outputs.append(output)
+        if len(outputs) == cut.last_runs:
+            raise _PrefixDone
 
     handle = cut.last.register_forward_hook(stop)
     try:
         model(**model_inputs(model, batch))
-    except _Reached:
-        return form.unwrap(found[-1])
+    except _PrefixDone:
+        return form.unwrap(outputs[-1])
     finally:
         handle.remove()
-    raise AssertionError("the prefix did not run as often as it was seen to")
+    raise AssertionError("the prefix did not run as often as when it was traced")
 
 
 class StandIns:
-    """The blocks of a prefix, able to return stored states in place of their own.
+    """Replaces the blocks of a prefix, which then return stored states.
 
-    With ``embeddings``, these return zeros meanwhile, since nobody reads what they say.
+    With ``embeddings``, these return zeros meanwhile, since only the prefix reads their output.
     """
 
-    def __init__(self, cut: Cut, form: Form, embeddings: Embedded | None) -> None:
+    def __init__(self, cut: Cut, form: OutputForm, embeddings: Embedded | None) -> None:
         self.cut, self.form = cut, form
         self.embeddings = embeddings
         self._selected: tuple[States, Sequence[int]] | None = None
@@ -87,7 +87,7 @@ class StandIns:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put them in place; without selected rows they change nothing."""
+        """Replace the blocks' forward; unless rows are selected, this changes nothing."""
         changed: list[tuple[nn.Module, Forward | None]] = []
         try:
             changed.extend(_replace(module, self._block) for module in self.cut.blocks)
@@ -100,7 +100,7 @@ class StandIns:
 
     @contextmanager
     def replay(self, states: States, rows: Sequence[int]) -> Iterator[None]:
-        """Let them return the stored states of these rows."""
+        """Make the blocks return the stored states of these rows."""
         self._selected, self._padded = (states, rows), None
         try:
             yield
@@ -118,7 +118,7 @@ class StandIns:
         return self.form.wrap(self._padded)
 
     def _incoming(self, given: Sequence[Any]) -> Tensor:
-        """What a block is given to work on: its length is that of the states."""
+        """The hidden states that a block is given, which have the length of the stored ones."""
         return next(
             value
             for value in given

@@ -1,4 +1,4 @@
-"""Where the outputs of a frozen prefix are kept: in memory, or in files that jobs share."""
+"""Store the states of a frozen prefix: in memory, or in files that jobs share."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from surgery.training.prefix_cache.trace import CannotReplay
 
 log = logging.getLogger("surgeon.prefix")
 STATES = "states.npy"
-# numpy has no bfloat16: its bits are kept as integers.
+# numpy has no bfloat16: its bits are stored as integers.
 ARRAYS = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.int16}
 
-MEMORY_SHARE = 0.25  # of what is free when a run starts; the rest is for the run, and for others
+MEMORY_SHARE = 0.25  # of the free memory when a run starts; the rest is for the run and others
 
-Place = Literal["memory", "disk"]
+Medium = Literal["memory", "disk"]
 
 
 def read_states(folder: Path, dtype: torch.dtype) -> Tensor | None:
-    """The mapped states, marked as used; None where there are none. Damaged ones are removed."""
+    """The stored states, mapped and marked as used, or None. Damaged ones are removed."""
     if not folder.is_dir():
         return None
     try:
@@ -48,9 +48,9 @@ def read_states(folder: Path, dtype: torch.dtype) -> Tensor | None:
 def write_states(
     folder: Path, shape: tuple[int, int], dtype: torch.dtype, fill: Callable[[Tensor], None]
 ) -> Tensor:
-    """Have states of this shape filled in, in a file, and map them; zero where nothing was put.
+    """Write states of this shape to a file with ``fill``, and map them; other values are zero.
 
-    Where two processes do so at once, the second to finish leaves the first one's.
+    If two processes do so at once, the file of the first to finish stays.
     """
     with first_wins(folder), complete_folder(folder) as building:
         path = building / STATES
@@ -63,7 +63,7 @@ def write_states(
 
 
 def _allocate(path: Path) -> None:
-    """Have the disk set the whole file aside: writing to a mapped hole of a full disk is fatal."""
+    """Reserve the whole file on the disk: writing to a mapped hole is fatal if the disk is full."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
@@ -76,10 +76,10 @@ def _mapped(path: Path, dtype: torch.dtype) -> Tensor:
 
 @dataclass(frozen=True)
 class Room:
-    """How much room there is for states: ``folder`` may be written, None where there is none.
+    """How much room there is for states; they may be written to ``folder``, if there is one.
 
-    Default: a quarter of the memory (of the GPU where the model is on one) and of the disk that are
-    free when a run starts.
+    The limits are by default a quarter of the memory (of the GPU if the model is on one) and of the
+    disk that are free when a run starts.
     """
 
     folder: Path | None = None
@@ -88,8 +88,8 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The states of one split, under their key."""
+class StatesSpec:
+    """What states of one split are needed: their key, layout, width and dtype."""
 
     key: str
     layout: Layout
@@ -98,20 +98,20 @@ class Wanted:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the flat states, the zero row included."""
+        """The shape of the flat states, including the row of zeros."""
         return self.layout.states + 1, self.width
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """The bytes that the states take."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The states of every split, where they are and since when."""
+class StoredStates:
+    """The states of every split, and where they are stored."""
 
-    place: Place
+    medium: Medium
     states: dict[str, States]
     reason: str
     reused: bool = False
@@ -119,105 +119,108 @@ class Kept:
 
 Fill = Callable[[str, States], None]
 
-# The states of the last run that held some, by key: the next run in this process may want them.
-_held: dict[str, Tensor] = {}
+# The states of the last run in memory, by key: the next run of this process may need them again.
+_in_memory: dict[str, Tensor] = {}
 
 
-def release_held() -> None:
-    """Give the memory back that states of an earlier run take."""
-    _held.clear()
+def release_memory() -> None:
+    """Free the memory that states of an earlier run take."""
+    _in_memory.clear()
 
 
 class Store:
-    """Finds the wanted states or has them computed: ``fill`` computes those of one split."""
+    """Finds stored states, or has them computed by ``fill``, which fills those of one split."""
 
     def __init__(
-        self, wanted: Mapping[str, Wanted], room: Room, device: torch.device, fill: Fill
+        self, specs: Mapping[str, StatesSpec], room: Room, device: torch.device, fill: Fill
     ) -> None:
-        self._wanted, self._room, self._device, self._fill = wanted, room, device, fill
-        self.bytes = sum(each.bytes for each in wanted.values())
-        keys = {each.key for each in wanted.values()}
-        for key in [key for key in _held if key not in keys]:
-            del _held[key]
+        self._specs, self._room, self._device, self._fill = specs, room, device, fill
+        self.bytes = sum(spec.bytes for spec in specs.values())
+        keys = {spec.key for spec in specs.values()}
+        for key in [key for key in _in_memory if key not in keys]:
+            del _in_memory[key]
 
-    def found(self, place: Place) -> Kept | None:
-        """All of them, where an earlier run left them in that place."""
-        flat = {name: self._find(place, each) for name, each in self._wanted.items()}
-        states = {
-            name: States(self._wanted[name].layout, each)
-            for name, each in flat.items()
-            if each is not None
-        }
-        if len(states) < len(flat):
+    def find(self, medium: Medium) -> StoredStates | None:
+        """The states of all splits, if an earlier run stored them on this medium."""
+        states = {}
+        for name, spec in self._specs.items():
+            flat = self._find(medium, spec)
+            if flat is not None:
+                states[name] = States(spec.layout, flat)
+        if len(states) < len(self._specs):
             return None
-        return Kept(place, states, f"an earlier run left them {_WHERE[place]}", reused=True)
+        reason = f"an earlier run left them {_WHERE[medium]}"
+        return StoredStates(medium, states, reason, reused=True)
 
-    def _find(self, place: Place, wanted: Wanted) -> Tensor | None:
-        if place == "memory":
-            return _held.get(wanted.key)
+    def _find(self, medium: Medium, spec: StatesSpec) -> Tensor | None:
+        if medium == "memory":
+            return _in_memory.get(spec.key)
         folder = self._room.folder
-        return None if folder is None else read_states(folder / wanted.key, wanted.dtype)
+        return None if folder is None else read_states(folder / spec.key, spec.dtype)
 
-    def keep(self, place: Place) -> Kept:
-        """Compute and keep them. Raises CannotReplay where they do not fit."""
-        return self._in_memory() if place == "memory" else self._on_disk()
+    def compute(self, medium: Medium) -> StoredStates:
+        """Compute and store the states. Raises CannotReplay if they do not fit."""
+        return self._to_memory() if medium == "memory" else self._to_disk()
 
-    def _in_memory(self) -> Kept:
+    def _to_memory(self) -> StoredStates:
         room = self._room.memory_bytes
         if room is None:
-            taken = sum(each.nbytes for each in _held.values())
+            taken = sum(flat.nbytes for flat in _in_memory.values())
             room = int(MEMORY_SHARE * (available_bytes(self._device) + taken))
-        if self._device.type == "cpu":  # processes of one run each keep their own
+        if self._device.type == "cpu":  # each process of a run stores all states
             room //= present_share().world
-        self._fits(room, "of memory")
-        states = {name: self._filled(name, each) for name, each in self._wanted.items()}
-        _held.update({each.key: states[name].flat for name, each in self._wanted.items()})
-        return Kept("memory", states, f"{told(self.bytes)} of the {told(room)} they may take")
+        self._check_room(room, "of memory")
+        states = {name: self._filled(name, spec) for name, spec in self._specs.items()}
+        _in_memory.update({spec.key: states[name].flat for name, spec in self._specs.items()})
+        return StoredStates("memory", states, self._fitting(room))
 
-    def _filled(self, name: str, wanted: Wanted) -> States:
-        if wanted.key in _held:
-            return States(wanted.layout, _held[wanted.key])
-        flat = torch.zeros(wanted.shape, dtype=wanted.dtype, device=self._device)
-        states = States(wanted.layout, flat)
+    def _filled(self, name: str, spec: StatesSpec) -> States:
+        if spec.key in _in_memory:
+            return States(spec.layout, _in_memory[spec.key])
+        flat = torch.zeros(spec.shape, dtype=spec.dtype, device=self._device)
+        states = States(spec.layout, flat)
         self._fill(name, states)
         return states
 
-    def _on_disk(self) -> Kept:
+    def _to_disk(self) -> StoredStates:
         folder = self._room.folder
         if folder is None:
             raise CannotReplay("this run has no folder to keep them in")
-        keys = {each.key for each in self._wanted.values()}
+        keys = {spec.key for spec in self._specs.values()}
         try:
             room = make_room(folder, self.bytes, self._room.disk_bytes, keep=keys)
-            self._fits(room, "on disk")
-            states = {name: self._written(folder, name) for name in self._wanted}
+            self._check_room(room, "on disk")
+            states = {name: self._written(folder, name) for name in self._specs}
         except OSError as error:
             raise CannotReplay(f"{folder} cannot be written: {error}") from error
-        return Kept("disk", states, f"{told(self.bytes)} of the {told(room)} they may take")
+        return StoredStates("disk", states, self._fitting(room))
 
     def _written(self, folder: Path, name: str) -> States:
-        wanted = self._wanted[name]
-        path = folder / wanted.key
-        flat = read_states(path, wanted.dtype)
+        spec = self._specs[name]
+        path = folder / spec.key
+        flat = read_states(path, spec.dtype)
         if flat is None:
 
             def fill(empty: Tensor) -> None:
-                self._fill(name, States(wanted.layout, empty))
+                self._fill(name, States(spec.layout, empty))
 
-            flat = write_states(path, wanted.shape, wanted.dtype, fill)
-        return States(wanted.layout, flat)
+            flat = write_states(path, spec.shape, spec.dtype, fill)
+        return States(spec.layout, flat)
 
-    def _fits(self, room: int, where: str) -> None:
+    def _fitting(self, room: int) -> str:
+        return f"{in_mebibytes(self.bytes)} of the {in_mebibytes(room)} they may take"
+
+    def _check_room(self, room: int, where: str) -> None:
         if self.bytes > room:
             raise CannotReplay(
-                f"the states take {told(self.bytes)}, more than the {told(room)} {where} that they "
-                "may take"
+                f"the states take {in_mebibytes(self.bytes)}, more than the {in_mebibytes(room)} "
+                f"{where} that they may take"
             )
 
 
 _WHERE = {"memory": "in memory", "disk": "on disk"}
 
 
-def told(size: float) -> str:
-    """A size in words."""
+def in_mebibytes(size: float) -> str:
+    """A number of bytes as text, in MiB."""
     return f"{size / 2**20:,.1f} MiB"

@@ -1,8 +1,8 @@
-"""Where the frozen prefix of a model ends, seen by running it: no table of architectures.
+"""Find where the frozen prefix of a model ends by running it, without a table of architectures.
 
-Below the lowest trained layer nothing changes from step to step. Autograd says itself how far that
-reaches: the output of a block has no gradient as long as nothing trained had a part in it, be it a
-block, the embeddings, a table of relative positions or a block that another place shares.
+Below the lowest trained layer nothing changes from step to step. Autograd tells how far that is:
+the output of a block requires no gradient as long as no trained parameter contributed to it, be it
+of a block, the embeddings, a table of relative positions or a block that is used twice.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from surgery.models.blocks import Block, encoder_of, model_inputs, part_of
 
 
 class CannotReplay(Exception):
-    """Stored states cannot take the place of the prefix; the message says why."""
+    """Stored states cannot replace the prefix; the message says why."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a block put out: a tensor of ``shape``, alone (``rest`` None) or first in a tuple.
+    """The form of a block's output: a tensor of ``shape``, alone (``rest`` None) or in a tuple.
 
-    ``single``: there is no other tensor.
+    ``single`` says that there is no other tensor in it.
     """
 
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Output:
 
     @classmethod
     def of(cls, output: Any) -> Output:
-        """A description that keeps no tensor alive."""
+        """Describe an output without keeping its tensors alive."""
         first = output[0] if isinstance(output, tuple) else output
         rest = tuple(output[1:]) if isinstance(output, tuple) else None
         if not isinstance(first, Tensor) or any(isinstance(part, Tensor) for part in rest or ()):
@@ -47,20 +47,20 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A block, run once."""
+class BlockRun:
+    """One run of a block in a forward pass."""
 
     block: Block
     output: Output
-    frozen: bool  # nothing trained had a part in the output
-    given_frozen: bool  # nor in what it was given
-    began: int  # places among all that ran
+    frozen: bool  # no trained parameter contributed to the output
+    given_frozen: bool  # no trained parameter contributed to the input
+    began: int  # when it began and ended, counted in events of the pass
     ended: int
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings, where nothing but the prefix reads what they put out: (N, T, ``width``)."""
+    """The embeddings, whose output (N, T, ``width``) only the prefix may read."""
 
     module: nn.Module
     width: int
@@ -69,13 +69,13 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Cut:
-    """The frozen prefix: the first runs of blocks and all that is done before they end.
+    """The frozen prefix: the first ``runs`` of blocks, out of ``total``, and all before their end.
 
-    ``quiet`` are the modules that run in it, ``shared`` those of them that run again later, and
-    ``after`` is the first block beyond it. ``reason`` says why it is empty, where it is.
+    ``quiet`` are the modules that run in it, ``shared`` those of them that also run later, and
+    ``after`` is the first block after it. If the prefix is empty, ``reason`` says why.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[BlockRun, ...]
     total: int
     quiet: tuple[nn.Module, ...]
     shared: tuple[nn.Module, ...]
@@ -85,26 +85,26 @@ class Cut:
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The modules of the prefix's blocks, each once."""
+        """The distinct modules of the prefix's blocks."""
         return list({id(run.block.module): run.block.module for run in self.runs}.values())
 
     @property
     def last(self) -> nn.Module:
-        """The block whose output is the prefix's."""
+        """The block whose output is that of the prefix."""
         return self.runs[-1].block.module
 
     @property
     def last_runs(self) -> int:
-        """How often that block runs in the prefix."""
+        """How often the last block runs in the prefix."""
         return sum(run.block.module is self.last for run in self.runs)
 
 
 class _Trace:
-    """What ran in one forward pass, in order: blocks, and modules without parts outside them."""
+    """Records what runs in a forward pass, in order: blocks, and leaf modules outside them."""
 
     def __init__(self) -> None:
         self.clock = 0
-        self.runs: list[Run] = []
+        self.runs: list[BlockRun] = []
         self.leaves: list[tuple[nn.Module, int]] = []
         self.embedded: list[Embedded | None] = []
         self._begun: list[tuple[int, bool]] = []
@@ -128,7 +128,8 @@ class _Trace:
         self.clock += 1
         began, given_frozen = self._begun.pop()
         frozen = not _has_gradient(output)
-        self.runs.append(Run(block, Output.of(output), frozen, given_frozen, began, self.clock))
+        described = Output.of(output)
+        self.runs.append(BlockRun(block, described, frozen, given_frozen, began, self.clock))
 
 
 def is_ids(value: Any) -> bool:
@@ -170,7 +171,8 @@ def _watching(model: nn.Module, blocks: Sequence[Block]) -> Iterator[_Trace]:
 def find_cut(model: nn.Module, blocks: Sequence[Block], batch: Batch) -> Cut:
     """Run a batch and find the longest prefix in which nothing trains.
 
-    The parameters' ``requires_grad`` say what trains. The model is in eval mode, unchanged.
+    The parameters' ``requires_grad`` tells what trains. The model must be in eval mode, and is not
+    changed.
     """
     with _watching(model, blocks) as trace:
         model(**model_inputs(model, batch))
@@ -196,8 +198,8 @@ def find_cut(model: nn.Module, blocks: Sequence[Block], batch: Batch) -> Cut:
     )
 
 
-def _without_repeats(runs: Sequence[Run], count: int) -> tuple[int, str | None]:
-    """No block may run both in the prefix and after it: its stand-in could not tell which."""
+def _without_repeats(runs: Sequence[BlockRun], count: int) -> tuple[int, str | None]:
+    """No prefix, and the reason, if a block runs in it and later: a stand-in cannot tell when."""
     later = {id(run.block.module) for run in runs[count:]}
     for run in runs[:count]:
         if id(run.block.module) in later:
@@ -206,11 +208,11 @@ def _without_repeats(runs: Sequence[Run], count: int) -> tuple[int, str | None]:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What the prefix's last block puts out: states of ``width`` numbers and what goes with them.
+class OutputForm:
+    """The form of the output of the prefix's last block: states of ``width`` numbers.
 
-    ``tokens_first``: tensors are (T, N, d), not (N, T, d). ``rest`` follows the states in a tuple;
-    None where the output is no tuple.
+    ``tokens_first`` says that the states are (T, N, d) and not (N, T, d). ``rest`` follows the
+    states in a tuple; it is None if the output is not a tuple.
     """
 
     width: int
@@ -219,33 +221,34 @@ class Form:
     rest: tuple[Any, ...] | None
 
     def wrap(self, states: Tensor) -> Any:
-        """States (N, T, d) as the block itself returns them."""
+        """States (N, T, d) in the form of the block's output."""
         placed = states.transpose(0, 1) if self.tokens_first else states
         return placed if self.rest is None else (placed, *self.rest)
 
     def unwrap(self, output: Any) -> Tensor:
-        """A block's output as states (N, T, d)."""
+        """The states (N, T, d) in a block's output."""
         placed: Tensor = output[0] if isinstance(output, tuple) else output
         return placed.transpose(0, 1) if self.tokens_first else placed
 
 
-def form_of(run: Run, sequences: int, tokens: int) -> Form:
-    """The form of a block's output on so many sequences of so many tokens.
+def output_form(run: BlockRun, sequences: int, tokens: int) -> OutputForm:
+    """The form of a block's output for a batch of ``sequences`` with ``tokens`` each.
 
-    Raises CannotReplay where the output holds more than one tensor, or not a state a token.
+    Raises CannotReplay if the output has more than one tensor, or not one state for each token.
     """
     shape, name = run.output.shape, run.block.name
     if not run.output.single:
-        raise CannotReplay(f"layer {name} puts out more than a state for each token")
+        raise CannotReplay(f"layer {name} outputs more than a state for each token")
     batch_first = len(shape) == 3 and shape[0] == sequences and shape[1] >= tokens
     tokens_first = len(shape) == 3 and shape[1] == sequences and shape[0] >= tokens
     if not (batch_first or tokens_first):
         raise CannotReplay(
-            f"layer {name} puts out states of shape {shape} for {sequences} sequences of {tokens} "
+            f"layer {name} outputs states of shape {shape} for {sequences} sequences of {tokens} "
             "tokens"
         )
     if batch_first and tokens_first:
         raise CannotReplay(
-            f"the states of shape {shape} that layer {name} puts out could be read both ways"
+            f"layer {name} outputs states of shape {shape}, in which sequences and tokens cannot "
+            "be told apart"
         )
-    return Form(shape[2], run.output.dtype, tokens_first, run.output.rest)
+    return OutputForm(shape[2], run.output.dtype, tokens_first, run.output.rest)

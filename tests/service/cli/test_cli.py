@@ -163,7 +163,7 @@ def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, c
         (("upload", csv, "--columns", "txet=text"), 1, "/spec/columns/txet: unknown field; did"),
         (("upload", csv, "--problem", "multiple_choice"), 1, "columns.choices"),
         (("upload", csv, "--labels", "one,one"), 1, "two of the labels are equal"),
-        (("upload", csv, "--columns", "text"), 2, "is no part=column"),
+        (("upload", csv, "--columns", "text"), 2, "is not part=column"),
         (("upload", "v.csv"), 2, "v.csv"),
         (("upload", csv, "--validation", "v.csv"), 2, "no file v.csv"),
         (("rank", TINY, "glue/rte", "--problem", "regression"), 2, "go with a file"),

@@ -99,7 +99,7 @@ def test_a_model_id_of_any_length_is_just_not_there(api: TestClient, length: int
 def test_an_id_that_the_hub_itself_refuses_never_gets_there(name: str) -> None:
     with pytest.raises(HFValidationError):
         validate_repo_id(name)
-    with pytest.raises(ModelNotFound, match="is no model id"):
+    with pytest.raises(ModelNotFound, match="is not a model id"):
         resolve_model(name, Sources((), Path("unused")))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from surgery.models.loading import HEADS
+from surgery.models.loading import HEAD_CLASSES
 from surgery.schemas.enums import Problem
 
 SIZES = {
@@ -72,7 +72,7 @@ def tiny(
     """A random task model whose weights are large enough for gradients to differ by layer."""
     config = AutoConfig.for_model(kind.split(maxsplit=1)[0], **CONFIGS[kind], num_labels=labels)
     torch.manual_seed(seed)
-    model: nn.Module = HEADS[problem][type(config)](config)
+    model: nn.Module = HEAD_CLASSES[problem][type(config)](config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

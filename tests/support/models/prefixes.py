@@ -20,7 +20,7 @@ from surgery.models.loading import LoadedModel
 from surgery.models.trainable import freeze_all_but, frozen_digests, layers_of_model
 from surgery.schemas.enums import Problem
 from surgery.schemas.training import TrainingSpec
-from surgery.training.prefix_cache.cache import Prefix, Split, open_prefix
+from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
 from tests.support.models.encoders import NO_CHOICES
 from tests.support.models.toys import toy_data, toy_model
@@ -59,10 +59,10 @@ def _choices(table: Dataset) -> Dataset:
     )
 
 
-def splits_of(loaded: LoadedModel, data: TaskData) -> dict[str, Split]:
+def splits_of(loaded: LoadedModel, data: TaskData) -> dict[str, SplitRows]:
     """Both splits of a dataset, tokenised."""
     return {
-        name: Split(encode_split(data, name, loaded.tokenizer, LENGTH))  # type: ignore[arg-type]
+        name: SplitRows(encode_split(data, name, loaded.tokenizer, LENGTH))  # type: ignore[arg-type]
         for name in ("train", "validation")
     }
 
@@ -78,7 +78,7 @@ def frozen_below(
 
 
 def opened(
-    loaded: LoadedModel, splits: dict[str, Split], *, room: Room = ROOM, passes: float = 1.0,
+    loaded: LoadedModel, splits: dict[str, SplitRows], *, room: Room = ROOM, passes: float = 1.0,
     report: Reporter | None = None, **training: Any,
 ) -> Prefix:  # fmt: skip
     """The prefix of a toy, as a run opens it."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from surgery.checkpoints.card import HEADS
+from surgery.checkpoints.card import HEAD_USAGE
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.merge import RECORD
 from surgery.checkpoints.record import CheckpointRecord
@@ -94,7 +94,7 @@ def test_the_merged_folder_has_the_card_and_record_of_a_full_one(tmp_path: Path)
 
 
 def test_every_problem_has_a_card() -> None:
-    assert set(HEADS) == set(Problem)
-    assert {problem: head.auto_class for problem, head in HEADS.items()} == {
+    assert set(HEAD_USAGE) == set(Problem)
+    assert {problem: head.auto_class for problem, head in HEAD_USAGE.items()} == {
         problem: auto.__name__ for problem, auto in AUTO.items()
     }

@@ -13,7 +13,7 @@ import pytest
 from datasets import Dataset
 
 from surgery.data.presets.tasks import TASKS
-from surgery.data.references import DatasetSource, materialise, resolve_dataset, resolve_measured
+from surgery.data.references import DatasetSource, materialise, resolve_dataset, resolve_evaluation
 from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
 from surgery.io.sources import Sources
@@ -87,7 +87,7 @@ def test_a_diagnostic_is_one_file_of_the_hub(
     assert report.rows["validation"] == 6
     table = Dataset.from_file(str(folder / "validation.arrow"))
     assert table["group"][:] == [0, 0, 1, 1, 2, 2]
-    again = resolve_measured("super_glue/axg", online, SHA)
+    again = resolve_evaluation("super_glue/axg", online, SHA)
     assert (again.fingerprint, again.revision) == (found.fingerprint, SHA)
     with pytest.raises(DatasetInvalid, match="put a copy that has them in the mirror") as caught:
         find_evaluation_sets(

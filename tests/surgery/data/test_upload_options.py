@@ -41,8 +41,8 @@ def test_what_is_left_out_stays_to_be_inferred() -> None:
 @pytest.mark.parametrize(
     ("columns", "labels", "words"),
     [
-        ("sentence,label=y", None, "--columns: 'sentence' is no part=column"),
-        ("text=,label=y", None, "'text=' is no part=column"),
+        ("sentence,label=y", None, "--columns: 'sentence' is not part=column"),
+        ("text=,label=y", None, "'text=' is not part=column"),
         ("text=a,text=b", None, "--columns names text twice"),
         ('{"text": ', None, "--columns is not JSON"),
         (None, '["a"', "--labels is not JSON"),

@@ -10,8 +10,13 @@ from torch import nn
 from surgery.models.blocks import encoder_of, find_blocks, head_parameters, part_of
 from surgery.models.layers import layers_of
 from surgery.models.loading import LoadedModel
-from surgery.models.shape import EncoderShape, encoder_shape, has_pooler, total_parameters
-from surgery.models.shape import head_parameters as head_size
+from surgery.models.shape import (
+    EncoderShape,
+    encoder_shape,
+    has_pooler,
+    head_size,
+    total_parameters,
+)
 from surgery.models.source.resolve import ENCODERS
 from surgery.models.trainable import freeze_all_but, layers_of_model
 from surgery.schemas.enums import Problem

@@ -178,7 +178,7 @@ def test_a_tokenizer_of_code_of_its_own_is_refused(model: Path, name: str) -> No
     path.write_text(json.dumps({"tokenizer_class": name, "word_tokenizer_type": "mecab"}))
     assert loaded_from(model, task()).tokenizer("a b")["input_ids"]  # tokenizer.json tells all
     (model / "tokenizer.json").unlink()
-    assert f"{name}, which is no tokenizer of the tokenizers library" in refused(model).detail
+    assert f"{name}, which is not a tokenizer of the tokenizers library" in refused(model).detail
 
 
 @pytest.mark.parametrize(

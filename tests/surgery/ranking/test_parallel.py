@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from surgery.models.distributed import Share, add_up, gather_rows, present_share, same_weights
+from surgery.models.distributed import (
+    Share,
+    all_reduce,
+    broadcast_weights,
+    gather_rows,
+    present_share,
+)
 from tests.support.processes.ranking import CASES, results
 from tests.support.service.services import free_port
 
@@ -88,8 +94,8 @@ def test_one_process_shares_with_nobody() -> None:
     assert list(share.own("abc")) == ["a", "b", "c"]
     assert share.most_rows(3) is None
     tensor = torch.ones(2)
-    assert add_up(tensor, share) is tensor
-    same_weights(torch.nn.Linear(2, 2), share)
+    assert all_reduce(tensor, share) is tensor
+    broadcast_weights(torch.nn.Linear(2, 2), share)
     rows = torch.tensor([[1.0], [2.0]])
     assert gather_rows(rows, [2, 0], 3, share).tolist() == [[2.0], [0.0], [1.0]]
 

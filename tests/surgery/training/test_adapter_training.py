@@ -119,5 +119,5 @@ def test_a_rank_above_the_width_is_refused(mirror: Path, tmp_path: Path) -> None
         if rank == info.hidden_size:
             check_adapter(adapter, info)
             continue
-        with pytest.raises(SelectionMismatch, match="holds more than the weights"):
+        with pytest.raises(SelectionMismatch, match="a higher rank than the weights"):
             check_adapter(adapter, info)

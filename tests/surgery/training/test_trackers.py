@@ -20,8 +20,8 @@ from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
 from surgery.training import trackers
 from surgery.training.loop import finetune
 from surgery.training.state import saved_step
-from surgery.training.tracker_services import Service, Services
-from surgery.training.trackers import tracked
+from surgery.training.tracker_services import TrackerService, TrackerServices
+from surgery.training.trackers import tracking
 from tests.support.models.toys import toy_data, toy_model
 from tests.support.service.event_files import curves
 
@@ -59,7 +59,7 @@ class Noting(Quiet):
 def tune(report: Noting, resume: Path | None = None) -> FinetuneResult:
     loaded = toy_model("bert")
     step = saved_step(resume) if resume else None
-    with tracked(report, "ft_1", SPEC, resumed_at=step, keep=report.logs.append) as reporter:
+    with tracking(report, "ft_1", SPEC, resumed_at=step, keep=report.logs.append) as reporter:
         result = finetune(loaded, toy_data(), SPEC, layers_of_model(loaded)[1:], reporter, resume)
     assert reporter.warnings == []
     return result
@@ -129,7 +129,9 @@ def fail() -> None:
 
 def started(tmp_path: Path, fake: Fake) -> trackers.Trackers:
     files = trackers.start("run", {}, tmp_path, environment={}).files
-    return trackers.Trackers(files, Services([Service("fake", lambda: fake, {"a": 1})]))
+    return trackers.Trackers(
+        files, TrackerServices([TrackerService("fake", lambda: fake, {"a": 1})])
+    )
 
 
 def test_a_service_is_told_everything_in_order(tmp_path: Path) -> None:

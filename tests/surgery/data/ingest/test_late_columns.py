@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surgery.data.ingest.table import HEAD_ROWS, Part, Table
+from surgery.data.ingest.table import HEAD_ROWS, SplitFile, Table
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
@@ -98,7 +98,7 @@ def test_a_mirror_may_lack_a_column_in_its_first_rows(tmp_path: Path) -> None:
 def test_what_is_kept_of_the_first_rows_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "wide.jsonl"
     path.write_text(lines([{f"c{n}": "x" * 100_000, "k" * 5000: 1} for n in range(1500)]))
-    head = Table((Part(path, "jsonl", "wide"),)).head(None)
+    head = Table((SplitFile(path, "jsonl", "wide"),)).head(None)
     assert head.count == 1500
     assert len(head.cells) == 1000
     assert max(len(value) for value in head.cells.values() if isinstance(value, str)) == 200

@@ -107,7 +107,7 @@ def test_record_counts_the_best_of_several_answers_by_their_plain_words() -> Non
         ("axg", {**AXG, "hypothesis": ""}, "hypothesis", "missing or empty"),
         ("record", {**RECORD, "query": "Later sang."}, "query", "no @placeholder"),
         ("record", {**RECORD, "answers": []}, "answers", "hidden answers"),
-        ("record", {**RECORD, "entities": [1]}, "entities", "no list of strings"),
+        ("record", {**RECORD, "entities": [1]}, "entities", "not a list of strings"),
     ],
 )  # fmt: skip
 def test_a_row_of_another_shape_is_refused(name: str, raw: Raw, column: str, words: str) -> None:

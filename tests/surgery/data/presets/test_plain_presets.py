@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from surgery.data.presets.tasks import TASKS
-from surgery.data.references import materialise, resolve_dataset, resolve_measured
+from surgery.data.references import materialise, resolve_dataset, resolve_evaluation
 from tests.support.rows.presets import SHAPES, put
 
 Raw = dict[str, Any]
@@ -106,7 +106,7 @@ def test_the_columns_are_read_in_order_and_labels_by_index_or_name(
 ) -> None:
     first, second, stored = EXAMPLES[name]
     sources = put(tmp_path, name, [first, second, first, second])
-    found = resolve_measured if TASKS[name].train_on else resolve_dataset
+    found = resolve_evaluation if TASKS[name].train_on else resolve_dataset
     folder, report = materialise(found(name, sources), sources)
     rows = list(Dataset.from_file(str(folder / "validation.arrow")))
     assert rows[0] == stored

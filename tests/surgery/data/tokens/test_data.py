@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 from transformers import BertTokenizer, RobertaTokenizer
 
-from surgery.data.tokens.cache import Split, encode_split
+from surgery.data.tokens.cache import SplitName, encode_split
 from surgery.data.tokens.dataset import BATCH_TOKENS, IGNORED, Encoded, TaskData, batches_by_length
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import DatasetInvalid
@@ -133,7 +133,7 @@ def test_texts_are_encoded_as_ever(letters: Any) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_data_of_which_no_word_is_left_are_refused(letters: Any, split: Split) -> None:
+def test_data_of_which_no_word_is_left_are_refused(letters: Any, split: SplitName) -> None:
     good = Dataset.from_list([{"tokens": ["a", "b"], "label": [0, 1]}] * 2)
     lost = Dataset.from_list([{"tokens": ["\u200b"], "label": [0]}] * 2)
     tables = {"train": good, "validation": good, split: lost}

@@ -91,5 +91,5 @@ def test_a_tokenizer_in_python_is_refused() -> None:
         padding_side = "right"
         model_max_length = 512
 
-    with pytest.raises(ModelUnsupported, match=r"Slow is no tokenizer.*tokenizer\.json"):
+    with pytest.raises(ModelUnsupported, match=r"Slow is not a tokenizer.*tokenizer\.json"):
         encode(Dataset.from_list(ROWS["text"]), Slow(), LENGTH)

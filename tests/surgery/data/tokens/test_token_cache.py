@@ -94,7 +94,7 @@ def test_another_dataset_split_or_length_is_another_key(monkeypatch: pytest.Monk
         for length in (8, 16)
     }  # fmt: skip
     assert len(keys) == 8
-    monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
+    monkeypatch.setattr(cache, "TOKENS_FORMAT", cache.TOKENS_FORMAT + 1)
     assert token_key("sha256:0", "train", tokenizer, 8) not in keys
 
 

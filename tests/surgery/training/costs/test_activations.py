@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from surgery.models.blocks import find_blocks, model_inputs
-from surgery.models.loading import HEADS
+from surgery.models.loading import HEAD_CLASSES
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
-from surgery.training.costs.activations import KEPT, kept_by_block
+from surgery.training.costs.activations import ACTIVATIONS, block_activations
 from tests.support.models.encoders import CONFIGS
 
 ROWS, TOKENS = 2, 48
@@ -24,7 +24,7 @@ SIZES = {
 }  # fmt: skip
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{kind: (kind, {}) for kind in KEPT if kind != "albert"},
+    **{kind: (kind, {}) for kind in ACTIVATIONS if kind != "albert"},
     "bert without dropout": ("bert", NO_DROPOUT),
     "big_bird without dropout": ("big_bird", NO_DROPOUT),
     "distilbert without dropout": ("distilbert", {"dropout": 0.0, "attention_dropout": 0.0}),
@@ -40,7 +40,7 @@ def build(kind: str, more: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     given.pop("local_attention", None)  # ModernBERT's window would be shorter than the rows
     config = AutoConfig.for_model(kind.split(maxsplit=1)[0], **{**given, **more}, num_labels=2)
     torch.manual_seed(0)
-    model = HEADS[Problem.CLASSIFICATION][type(config)](config).float().train()
+    model = HEAD_CLASSES[Problem.CLASSIFICATION][type(config)](config).float().train()
     return model, {**config.to_dict(), "model_type": kind.split(maxsplit=1)[0]}
 
 
@@ -75,8 +75,8 @@ def test_the_formula_counts_what_autograd_keeps(case: str) -> None:
     shape = EncoderShape(config, (1, 1, 1), 3, 0, 0)
     lowest, middle, both = (kept(model, which) for which in ([1], [2], [1, 2]))
     tokens = ROWS * TOKENS
-    frozen = kept_by_block(shape, TOKENS, trained=False)
-    trained = kept_by_block(shape, TOKENS, trained=True)
+    frozen = block_activations(shape, TOKENS, trained=False)
+    trained = block_activations(shape, TOKENS, trained=True)
     assert frozen is not None
     assert trained is not None
     # One frozen block more above the lowest trained one; one of those trains as well.
@@ -87,10 +87,10 @@ def test_the_formula_counts_what_autograd_keeps(case: str) -> None:
 @pytest.mark.parametrize("kind", ["deberta", "deberta-v2", "funnel", "longformer", "xlnet"])
 def test_what_has_no_formula_is_not_guessed(kind: str) -> None:
     _, config = build(kind, {})
-    assert kept_by_block(EncoderShape(config, (1,), 1, 0, 0), TOKENS, trained=True) is None
+    assert block_activations(EncoderShape(config, (1,), 1, 0, 0), TOKENS, trained=True) is None
 
 
 def test_an_unknown_function_is_not_guessed() -> None:
     _, config = build("bert", {})
     shape = EncoderShape({**config, "hidden_act": "mish"}, (1,), 1, 0, 0)
-    assert kept_by_block(shape, TOKENS, trained=False) is None
+    assert block_activations(shape, TOKENS, trained=False) is None

@@ -10,15 +10,15 @@ import pytest
 from surgery.models.shape import EncoderShape
 from surgery.schemas.training import TrainingSpec
 from surgery.training.costs.estimate import Data, caches_prefix, memory, seconds
-from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work
+from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 
 SHAPE = EncoderShape(
     {"model_type": "bert", "hidden_size": 8, "intermediate_size": 32, "num_attention_heads": 2},
     (1000,) * 4, 5000, 900, 0,
 )  # fmt: skip
 DATA = Data(train=100, validation=20, row=RowLength(10, 120), longest=16)
-LAST = Trained({3: 1000}, beside=18)
-FIRST = Trained({0: 1000}, beside=18)
+LAST = TrainedSizes({3: 1000}, beside=18)
+FIRST = TrainedSizes({0: 1000}, beside=18)
 
 
 def training(**given: Any) -> TrainingSpec:
@@ -35,7 +35,7 @@ def test_memory_is_that_of_what_trains() -> None:
 
 
 def test_lower_layers_longer_rows_and_larger_batches_keep_more() -> None:
-    def kept(trained: Trained, data: Data = DATA, size: int = 256) -> int:
+    def kept(trained: TrainedSizes, data: Data = DATA, size: int = 256) -> int:
         # Batches larger than those of an evaluation, whose memory would hide the differences.
         given = TrainingSpec(batch_size=size)
         found = memory(SHAPE, 5018, trained, replace(data, train=9999), given).activations
@@ -46,7 +46,7 @@ def test_lower_layers_longer_rows_and_larger_batches_keep_more() -> None:
     assert kept(LAST, replace(DATA, longest=64)) > kept(LAST)
     assert kept(LAST, size=1024) > kept(LAST)
     assert kept(LAST, replace(DATA, choices=4)) > kept(LAST)
-    assert kept(Trained({0: 1000, 3: 1000}, 18)) > kept(FIRST)
+    assert kept(TrainedSizes({0: 1000, 3: 1000}, 18)) > kept(FIRST)
 
 
 def test_nothing_is_guessed() -> None:

@@ -12,7 +12,7 @@ from surgery.models.shape import EncoderShape, reads_first_token
 from surgery.schemas.enums import Problem
 from surgery.schemas.training import TrainingSpec
 from surgery.training.costs.estimate import Data, memory
-from surgery.training.costs.flops import RowLength, Trained
+from surgery.training.costs.flops import RowLength, TrainedSizes
 from tests.support.models.prefixes import data_of, frozen_below, opened, splits_of
 
 WHOLE = 99  # no layer is so high: the head alone trains
@@ -29,7 +29,7 @@ def shape_of(loaded: LoadedModel) -> EncoderShape:
 
 
 def estimated(shape: EncoderShape, data: Data) -> int | None:
-    return memory(shape, 1018, Trained({}, beside=18), data, TrainingSpec()).cache
+    return memory(shape, 1018, TrainedSizes({}, beside=18), data, TrainingSpec()).cache
 
 
 @pytest.mark.parametrize(("kind", "problem", "config"), CASES, ids=str)

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from surgery.models.blocks import find_blocks
-from surgery.models.loading import HEADS
+from surgery.models.loading import HEAD_CLASSES
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
-from surgery.training.costs.flops import RowLength, Trained, forward_work, suffix_work
+from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 
 ROWS, TOKENS = 3, 40
 SIZES: dict[str, Any] = {
@@ -27,7 +27,7 @@ LENGTH = RowLength(TOKENS, TOKENS**2)
 def build(kind: str = "bert") -> tuple[nn.Module, EncoderShape]:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **SIZES)
-    model = HEADS[Problem.CLASSIFICATION][type(config)](config).train()
+    model = HEAD_CLASSES[Problem.CLASSIFICATION][type(config)](config).train()
     blocks = [block.parameters for block in find_blocks(model)]
     shape = EncoderShape(
         {"model_type": kind, **SIZES}, tuple(blocks), sum(blocks), 0, 0, 4 // len(blocks)
@@ -55,7 +55,7 @@ def counted(model: nn.Module, layers: list[int]) -> float:
 @pytest.mark.parametrize("layers", [[0], [2], [3], [1, 3], [0, 1, 2, 3], []])
 def test_a_step_is_counted_as_torch_counts_it(layers: list[int]) -> None:
     model, shape = build()
-    trained = Trained({index: shape.blocks[index] for index in layers}, beside=2)
+    trained = TrainedSizes({index: shape.blocks[index] for index in layers}, beside=2)
     prefix = forward_work(shape, LENGTH, 0, trained.lowest(shape))
     found = prefix + suffix_work(shape, LENGTH, trained)
     assert found == pytest.approx(counted(model, layers), rel=0.06)
@@ -63,7 +63,7 @@ def test_a_step_is_counted_as_torch_counts_it(layers: list[int]) -> None:
 
 def test_a_block_that_runs_four_times_counts_four_times() -> None:
     model, shape = build("albert")
-    trained = Trained({0: shape.blocks[0]}, beside=2)
+    trained = TrainedSizes({0: shape.blocks[0]}, beside=2)
     assert suffix_work(shape, LENGTH, trained) == pytest.approx(counted(model, [0]), rel=0.06)
 
 
@@ -73,7 +73,7 @@ def test_the_units_are_those_of_one_layer() -> None:
     one = forward_work(shape, row, 0, 1)
 
     def step(*layers: int, below: bool = False) -> tuple[float, float]:
-        trained = Trained(dict.fromkeys(layers, 10), 1, below=below)
+        trained = TrainedSizes(dict.fromkeys(layers, 10), 1, below=below)
         return (
             forward_work(shape, row, 0, trained.lowest(shape)) / one,
             suffix_work(shape, row, trained) / one,

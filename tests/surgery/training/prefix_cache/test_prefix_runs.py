@@ -16,7 +16,7 @@ from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
 from surgery.training.loop import finetune
-from surgery.training.prefix_cache.store import Room, release_held
+from surgery.training.prefix_cache.store import Room, release_memory
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.mirror import TINY
 from tests.support.models.sentence_runs import distance, weights
@@ -27,9 +27,9 @@ UPPER = (2, 3)
 
 @pytest.fixture(autouse=True)
 def _nothing_held() -> Iterator[None]:
-    release_held()
+    release_memory()
     yield
-    release_held()
+    release_memory()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_resumed_run_computes_the_states_again_and_ends_the_same(
     with pytest.raises(Stopped):
         tuned(cut, data, tmp_path / "cut", report=report)
     assert report.left is not None
-    release_held()  # a resumed attempt is another process
+    release_memory()  # a resumed attempt is another process
     resumed = fresh()
     result = tuned(resumed, data, tmp_path / "resumed", resume=report.left)
     assert result.prefix is not None
@@ -139,7 +139,7 @@ def test_a_resumed_run_replays_states_where_it_did_before(
     report = Draining(tmp_path / "cut", at=7)
     with pytest.raises(Stopped):
         tuned(cut, data, tmp_path / "cut", report=report, room=small)
-    release_held()
+    release_memory()
     again = tuned(resumed, data, tmp_path / "resumed", resume=report.left)
     assert mode is not None
     assert again.prefix is not None

@@ -14,8 +14,8 @@ from surgery.errors import TrainingInvalid
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
-from surgery.training.prefix_cache.cache import Prefix, Split
-from surgery.training.prefix_cache.store import Room, release_held
+from surgery.training.prefix_cache.cache import Prefix, SplitRows
+from surgery.training.prefix_cache.store import Room, release_memory
 from tests.support.models.prefixes import ROOM, data_of, frozen_below, logits_of, opened, splits_of
 from tests.support.models.toys import toy_data
 
@@ -24,9 +24,9 @@ ROWS = list(range(12))
 
 @pytest.fixture(autouse=True)
 def _nothing_held() -> Iterator[None]:
-    release_held()
+    release_memory()
     yield
-    release_held()
+    release_memory()
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def loaded() -> LoadedModel:
 
 
 @pytest.fixture
-def splits(loaded: LoadedModel) -> dict[str, Split]:
+def splits(loaded: LoadedModel) -> dict[str, SplitRows]:
     return splits_of(loaded, data_of(Problem.CLASSIFICATION))
 
 
@@ -44,7 +44,7 @@ def disk(tmp_path: Path) -> Room:
     return Room(folder=tmp_path / "prefixes", memory_bytes=0)
 
 
-def replays(prefix: Prefix, loaded: LoadedModel, splits: dict[str, Split]) -> bool:
+def replays(prefix: Prefix, loaded: LoadedModel, splits: dict[str, SplitRows]) -> bool:
     """Whether the stored states give the plain model's predictions to the last bits."""
     encoded = splits["validation"].encoded
     plain = logits_of(loaded, encoded, ROWS)
@@ -72,7 +72,7 @@ class Stopping(Quiet):
 
 class TestMemory:
     def test_the_next_run_of_the_process_finds_them(
-        self, loaded: LoadedModel, splits: dict[str, Split]
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
     ) -> None:
         first, second = opened(loaded, splits), opened(loaded, splits)
         assert (first.report.mode, first.report.reused) == ("memory", False)
@@ -81,7 +81,7 @@ class TestMemory:
         assert replays(second, loaded, splits)
 
     def test_states_of_another_model_make_way(
-        self, loaded: LoadedModel, splits: dict[str, Split]
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
     ) -> None:
         opened(loaded, splits)
         opened(frozen_below("bert", 1), splits)
@@ -92,7 +92,7 @@ class TestMemory:
         assert opened(loaded, splits_of(loaded, data_of(Problem.REGRESSION))).report.reused
 
     def test_other_frozen_weights_do_not(
-        self, loaded: LoadedModel, splits: dict[str, Split]
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
     ) -> None:
         opened(loaded, splits)
         with torch.no_grad():
@@ -102,14 +102,16 @@ class TestMemory:
         assert replays(changed, loaded, splits)
 
     def test_weights_above_the_prefix_do_not_count(
-        self, loaded: LoadedModel, splits: dict[str, Split]
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
     ) -> None:
         opened(loaded, splits)
         with torch.no_grad():
             next(loaded.blocks[2].module.parameters())[0, 0] += 1
         assert opened(loaded, splits).report.reused
 
-    def test_a_stopped_run_leaves_none(self, loaded: LoadedModel, splits: dict[str, Split]) -> None:
+    def test_a_stopped_run_leaves_none(
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
+    ) -> None:
         with pytest.raises(Stopped):
             opened(loaded, splits, report=Stopping(stop_at=2))
         assert not opened(loaded, splits).report.reused
@@ -118,7 +120,7 @@ class TestMemory:
 class TestDisk:
     @pytest.mark.parametrize("cache", ["auto", "disk"])
     def test_a_file_takes_what_memory_does_not(
-        self, loaded: LoadedModel, splits: dict[str, Split], disk: Room, cache: str
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], disk: Room, cache: str
     ) -> None:
         prefix = opened(loaded, splits, room=disk, prefix_cache=cache)
         assert (prefix.report.mode, prefix.report.reused) == ("disk", False)
@@ -129,7 +131,7 @@ class TestDisk:
         assert len(folders(disk)) == 2
 
     def test_other_frozen_weights_have_another(
-        self, loaded: LoadedModel, splits: dict[str, Split], disk: Room
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], disk: Room
     ) -> None:
         opened(loaded, splits, room=disk)
         with torch.no_grad():
@@ -140,14 +142,14 @@ class TestDisk:
         assert len(folders(disk)) == 4
 
     def test_a_stopped_run_leaves_nothing(
-        self, loaded: LoadedModel, splits: dict[str, Split], disk: Room
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], disk: Room
     ) -> None:
         with pytest.raises(Stopped):
             opened(loaded, splits, room=disk, report=Stopping(stop_at=1))
         assert folders(disk) == set()
 
     def test_what_was_not_used_for_longest_makes_way(
-        self, loaded: LoadedModel, splits: dict[str, Split], disk: Room
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], disk: Room
     ) -> None:
         lower = frozen_below("bert", 1)
         opened(loaded, splits, room=disk)
@@ -164,7 +166,7 @@ class TestDisk:
         assert len(left & first) < 2
 
     def test_a_damaged_file_is_computed_again(
-        self, loaded: LoadedModel, splits: dict[str, Split], disk: Room
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], disk: Room
     ) -> None:
         opened(loaded, splits, room=disk)
         assert disk.folder is not None
@@ -174,7 +176,7 @@ class TestDisk:
         assert (prefix.report.mode, prefix.report.reused) == ("disk", False)
         assert replays(prefix, loaded, splits)
 
-    def test_bf16_takes_half_the_room(self, splits: dict[str, Split], disk: Room) -> None:
+    def test_bf16_takes_half_the_room(self, splits: dict[str, SplitRows], disk: Room) -> None:
         loaded = frozen_below("bert", 2, dtype=torch.float32)
         whole = opened(loaded, splits, room=disk)
         half = opened(loaded, splits, room=disk, prefix_cache_dtype="bf16")
@@ -192,7 +194,7 @@ class TestDisk:
 class TestWithout:
     @pytest.mark.parametrize("cache", ["memory", "disk"])
     def test_a_place_that_is_too_small_is_an_error(
-        self, loaded: LoadedModel, splits: dict[str, Split], tmp_path: Path, cache: str
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], tmp_path: Path, cache: str
     ) -> None:
         room = Room(tmp_path, memory_bytes=100, disk_bytes=100)
         with pytest.raises(TrainingInvalid, match=f"prefix_cache {cache} is not possible") as error:
@@ -202,7 +204,7 @@ class TestWithout:
         assert folders(Room(tmp_path)) == set()
 
     def test_auto_computes_them_again_where_neither_has_room(
-        self, loaded: LoadedModel, splits: dict[str, Split], tmp_path: Path
+        self, loaded: LoadedModel, splits: dict[str, SplitRows], tmp_path: Path
     ) -> None:
         prefix = opened(loaded, splits, room=Room(tmp_path, memory_bytes=100, disk_bytes=100))
         assert prefix.report.mode == "recompute"
@@ -211,7 +213,7 @@ class TestWithout:
         assert replays(prefix, loaded, splits)
 
     def test_a_run_of_less_than_an_epoch_has_nothing_to_reuse(
-        self, loaded: LoadedModel, splits: dict[str, Split]
+        self, loaded: LoadedModel, splits: dict[str, SplitRows]
     ) -> None:
         assert opened(loaded, splits, passes=0.5).report.mode == "recompute"
         assert opened(loaded, splits, passes=0.5, prefix_cache="memory").report.mode == "memory"
@@ -238,7 +240,7 @@ class TestWithout:
     @pytest.mark.parametrize(
         ("lowest", "problem", "why"),
         [
-            (3, Problem.CLASSIFICATION, "puts out states of shape"),
+            (3, Problem.CLASSIFICATION, "outputs states of shape"),
             (2, Problem.TOKEN_CLASSIFICATION, "does not give the model's own predictions"),
         ],
     )
@@ -265,4 +267,4 @@ def test_a_head_on_the_first_token_needs_no_other_state() -> None:
         rows = sum(len(split.encoded) for split in splits.values())
         tokens = sum(len(split.encoded.ids) for split in splits.values())
         assert states == (rows if each else tokens)
-        release_held()
+        release_memory()
