@@ -47,5 +47,5 @@ def get_model(
         info = inspect_model(resolve_model(model_id, sources), sources)
     except ModelNotFound as error:
         raise NotFound(error.detail) from error
-    parts = {kind: parts for kind, parts in info.parts.items() if kind is granularity}
-    return info.model_copy(update={"parts": parts})
+    listed = {kind: parts for kind, parts in info.parts.items() if kind is granularity}
+    return info.model_copy(update={"parts": listed})
