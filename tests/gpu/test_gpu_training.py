@@ -29,7 +29,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.loop import finetune
 from surgery.training.optimizer import rate_factors
-from surgery.training.prefix_cache.store import Room, _held, release_memory
+from surgery.training.prefix_cache.store import Room, _in_memory, release_memory
 from tests.support.devices import SLOW_ON_CPU
 from tests.support.models.mirror import TINY
 from tests.support.models.sentence_runs import TRAINED, distance, fresh, spec_of, tuned, weights
@@ -120,8 +120,8 @@ def test_the_prefix_cache_changes_nothing(
         assert result.prefix is not None
         assert result.prefix.mode == ("recompute" if cache == "off" else place)
         if cache == "memory":
-            assert _held
-            assert {states.device.type for states in _held.values()} == {device.type}
+            assert _in_memory
+            assert {states.device.type for states in _in_memory.values()} == {device.type}
         found.append(on_cpu(loaded))
     assert distance(*found) < 1e-9
 
