@@ -50,7 +50,7 @@ class Bench:
 
     @property
     def sources(self) -> Sources:
-        """The presets of the service."""
+        """The folders from which the service reads presets."""
         return Sources((self.folder / "mirror",), self.folder / "cache", offline=True)
 
     def run(self, preset: str, arms: list[str]) -> Iterator[Json]:
@@ -178,7 +178,7 @@ def _row(preset: str, metric: str, own: dict[str, Json], *, first: bool) -> list
 
 
 def shown(value: float | None) -> str:
-    """A metric with three digits; empty if it is undefined."""
+    """A metric with three digits, or `undefined`."""
     return "undefined" if value is None else f"{value:.3f}"
 
 
