@@ -59,13 +59,13 @@ def arm_bars(
 
 def ranking_lines(say: Callable[[str], None]) -> Callable[[Json], None]:
     """A function to call with every state of a ranking; it prints a line for each new phase."""
-    said = ""
+    printed = ""
 
     def on_update(job: Json) -> None:
-        nonlocal said
+        nonlocal printed
         state = job["status"] if job["terminal"] else job["phase"] or job["status"]
-        if state != said:
-            said = state
+        if state != printed:
+            printed = state
             say(f"  ranking: {state}")
 
     return on_update
@@ -76,14 +76,14 @@ def arm_lines(say: Callable[[str], None]) -> Callable[[str, Json], None]:
 
     A job that two arms share is printed under the name that comes first.
     """
-    said: dict[str, str] = {}
+    printed: dict[str, str] = {}
     names: dict[str, str] = {}
 
     def on_update(name: str, job: Json) -> None:
         name, state = names.setdefault(job["id"], name), job["status"]
-        if state == "queued" or said.get(job["id"]) == state:
+        if state == "queued" or printed.get(job["id"]) == state:
             return
-        said[job["id"]] = state
+        printed[job["id"]] = state
         result = job["result"]
         if not job["terminal"]:
             say(f"  {name}: started")

@@ -75,8 +75,10 @@ def running_service(folder: Path, port: int) -> Iterator[Client]:
 
 def service_environment(folder: Path) -> dict[str, str]:
     """This process's environment, with the demo's settings in place of any others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SURGEON_")}
-    return kept | {"SURGEON_MIRROR_DIR": str(folder / "mirror"), "SURGEON_OFFLINE": "1"}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("SURGEON_")
+    }
+    return variables | {"SURGEON_MIRROR_DIR": str(folder / "mirror"), "SURGEON_OFFLINE": "1"}
 
 
 def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:

@@ -191,6 +191,6 @@ def show_predictions(folder: Path) -> None:
     with torch.no_grad():
         probabilities = model(**inputs).logits.softmax(-1)
     for (text, truth), row in zip(SENTENCES, probabilities, strict=True):
-        said = model.config.id2label[int(row.argmax())]
-        mark = "right" if said == truth else f"wrong, it is {truth}"
-        say(f"  {text:<50} {said:<12} {float(row.max()):.3f}  {mark}")
+        predicted = model.config.id2label[int(row.argmax())]
+        mark = "right" if predicted == truth else f"wrong, it is {truth}"
+        say(f"  {text:<50} {predicted:<12} {float(row.max()):.3f}  {mark}")

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 FISHER, TANGENT = "Fisher's top 2", "tangent's top 2"
 FIRST, LAST, ALL = "first 2", "last 2", "all"
 CHANCE = 0.5  # two classes of equal size
-FAR_FROM_NOISE = 2.0  # standard errors between two arms that are said to differ
+FAR_FROM_NOISE = 2.0  # standard errors between two arms that count as different
 ONE_RUN = (
     "Each arm is one run. On this task another seed can turn an arm that learns into one that "
     "stays at chance, so this compares runs, not ways to train: `surgeon compare` with several "
