@@ -15,14 +15,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 PACKAGES = [
-    "torch", "transformers", "numpy", "opacus", "backpack-for-pytorch", "nngeometry",
-    "curvlinops-for-pytorch",
-]  # fmt: skip
+    *("torch", "transformers", "numpy"),
+    *("opacus", "backpack-for-pytorch", "nngeometry", "curvlinops-for-pytorch"),
+]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two times, and what it is to be: at most, or at least."""
+    """A ratio of two times, and the limit that it should stay below or reach."""
 
     case: str
     ratio: str
@@ -33,12 +33,12 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Judged by the medians."""
+        """Whether the medians meet the target."""
         return self.median >= self.target if self.at_least else self.median <= self.target
 
 
 def plain_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
-    """Without lines but the one below the head; the first ``left`` columns are text."""
+    """A table with a line below its header only; its first ``left`` columns are text."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place < left else "right", no_wrap=True)
@@ -46,20 +46,20 @@ def plain_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
 
 
 def targets_table(targets: Sequence[Target]) -> Table:
-    """Measured against promised."""
+    """The measured ratios and their targets."""
     columns = ["case", "time of … / time of …", "medians", "minima", "target", ""]
     table = plain_table("Targets", columns, left=2)
     for each in targets:
         table.add_row(
-            each.case, each.ratio, f"{each.median:.2f}", f"{each.minima:.2f}",
+            *(each.case, each.ratio, f"{each.median:.2f}", f"{each.minima:.2f}"),
             f"{'>=' if each.at_least else '<='} {each.target:.2f}",
             "[green]met[/]" if each.met else "[red]missed[/]",
-        )  # fmt: skip
+        )
     return table
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The hardware and the library versions of the measurement."""
     models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     versions = {}
     for package in PACKAGES:

@@ -1,4 +1,4 @@
-"""The client of the service and the `surgeon` command; neither imports the server or torch."""
+"""The Python client and the `surgeon` command. Neither imports the server or torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ __all__ = ["Client"]
 def __getattr__(name: str) -> Any:
     if name != "Client":
         raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
-    from surgeon.client import Client  # with its HTTP library, which the dataset needs not
+    from surgeon.client import (
+        Client,
+    )  # imported late, because `surgeon.demo.agreement` needs no HTTP library
 
     return Client

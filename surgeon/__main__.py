@@ -1,4 +1,4 @@
-"""``python -m surgeon``: the command without its script."""
+"""``python -m surgeon`` runs the `surgeon` command."""
 
 from __future__ import annotations
 

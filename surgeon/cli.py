@@ -23,11 +23,11 @@ OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)
-METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # a paragraph each
+METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
 for command in (*CLIENT, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """The entry point of the console script."""
     app()

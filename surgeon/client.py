@@ -1,4 +1,4 @@
-"""The HTTP client behind the command line."""
+"""The HTTP client of the service."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _sendable(what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, httpx2.InvalidURL) as error:
-        raise Unsendable(f"{what} cannot be sent: {error}") from error
+        raise InvalidRequest(f"{what} cannot be sent: {error}") from error
 
 
 class ApiError(Exception):
-    """The service answered with a problem; its text is for people."""
+    """The service answered with an error. ``problem`` is its JSON; the text is for people."""
 
     def __init__(self, problem: Json) -> None:
         self.problem = problem
@@ -46,15 +46,15 @@ def _of_another_service(answer: httpx2.Response, detail: str) -> ApiError:
 
 
 class Unreachable(Exception):
-    """No service answers there, or not to the end."""
+    """No service answers at the URL, or its answer broke off."""
 
 
-class Unsendable(Exception):
-    """What was given makes no request: no URL, text that is no Unicode, a number that is none."""
+class InvalidRequest(Exception):
+    """The arguments make no valid request: a malformed URL, malformed Unicode, or NaN."""
 
 
 class Client:
-    """Speaks to one service. Raises Unsendable where there can be none at the URL."""
+    """Sends requests to one service. Raises InvalidRequest if the URL or the key is malformed."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -74,7 +74,10 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **options: Any) -> Json:
-        """One request; the JSON of the answer. Raises ApiError, Unreachable or Unsendable."""
+        """Send a request and return the JSON of the answer.
+
+        Raises ApiError, Unreachable or InvalidRequest.
+        """
         with _sendable("the request"):
             request = self._http.build_request(method, path, **options)
         with self._reaching():
@@ -102,25 +105,25 @@ class Client:
         return body
 
     def submit(self, collection: str, body: Json) -> Json:
-        """A new job, or the stored result of the same ranking."""
+        """Submit a job. If the same ranking is stored already, the answer is that finished job."""
         return self.call("POST", f"/v1/{collection}", json=body)
 
     def job(self, job_id: str) -> Json:
-        """A job as it stands."""
+        """The current state of a job."""
         return self.call("GET", f"/v1/jobs/{job_id}")
 
-    def wait(self, job: Json, seen: Callable[[Json], None] | None = None) -> Json:
-        """Poll until the job is over; ``seen`` is shown every state."""
+    def wait(self, job: Json, on_update: Callable[[Json], None] | None = None) -> Json:
+        """Poll until the job has ended; ``on_update`` is called with every state."""
         while True:
-            if seen:
-                seen(job)
+            if on_update:
+                on_update(job)
             if job["terminal"]:
                 return job
             time.sleep(POLL_SECONDS)
             job = self.job(job["id"])
 
     def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
-        """A dataset from files."""
+        """Upload a dataset; ``spec`` is the JSON of its `UploadSpec`."""
         with contextlib.ExitStack() as stack:
             files: dict[str, tuple[str, IO[bytes]]] = {
                 "train": (train.name, stack.enter_context(train.open("rb")))
@@ -135,30 +138,28 @@ class Client:
         return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
 
     def best_checkpoint(self, job_id: str) -> str:
-        """The id of a fine-tune's best checkpoint; never of another one.
+        """The id of a fine-tune's best checkpoint.
 
-        Raises ApiError, with what there is instead, where that one is gone or there can be none.
+        Raises ApiError if there is none; its text says which other checkpoints exist.
         """
         job = self.job(job_id)
         if job["kind"] != "finetune":
-            raise ApiError({"code": "not_found", "detail": self._of_no_finetune(job)})
-        found = self.checkpoints(job_id)
-        for each in found:
+            raise ApiError({"code": "not_found", "detail": self._why_no_checkpoint(job)})
+        checkpoints = self.checkpoints(job_id)
+        for each in checkpoints:
             if each["is_best"]:
                 return str(each["id"])
-        if found:
-            left = [
-                f"  surgeon download {each['id']} DIR   # step {each['step']}" for each in found
-            ]
+        if checkpoints:
             detail = f"the best checkpoint of {job_id} was deleted or not kept; there are:"
-            detail = "\n".join([detail, *left])
+            for each in checkpoints:
+                detail += f"\n  surgeon download {each['id']} DIR   # step {each['step']}"
         elif job["terminal"]:
             detail = f"{job_id} {job['status']}, and no checkpoint of it is left"
         else:
             detail = f"{job_id} is {job['status']} and has no checkpoint yet"
         raise ApiError({"code": "not_found", "detail": detail})
 
-    def _of_no_finetune(self, job: Json) -> str:
+    def _why_no_checkpoint(self, job: Json) -> str:
         if job["kind"] != "comparison":
             return f"{job['id']} is a {job['kind']}, which leaves no checkpoint"
         query = {"parent": job["id"], "limit": 200}
@@ -181,9 +182,12 @@ class Client:
         checkpoint_id: str,
         folder: Path,
         form: str | None = None,
-        seen: Callable[[int, int], None] | None = None,
+        on_update: Callable[[int, int], None] | None = None,
     ) -> Path:
-        """Unpack a checkpoint's archive into a folder that is made when missing."""
+        """Download a checkpoint and unpack it into a folder, which is created if it does not exist.
+
+        ``on_update`` is called with the bytes received so far and their total.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         params = {"form": form} if form else {}
         with _sendable("the request"):
@@ -193,7 +197,7 @@ class Client:
             with self._reaching():
                 answer = self._http.send(request, stream=True)
             with contextlib.closing(answer):
-                self._fetch(answer, packed, seen)
+                self._fetch(answer, packed, on_update)
             packed.seek(0)
             try:
                 with tarfile.open(fileobj=packed, mode="r:") as archive:
@@ -203,7 +207,10 @@ class Client:
         return folder
 
     def _fetch(
-        self, answer: httpx2.Response, packed: IO[bytes], seen: Callable[[int, int], None] | None
+        self,
+        answer: httpx2.Response,
+        packed: IO[bytes],
+        on_update: Callable[[int, int], None] | None,
     ) -> None:
         if answer.is_error:
             answer.read()
@@ -213,10 +220,10 @@ class Client:
             for chunk in answer.iter_bytes():
                 packed.write(chunk)
                 done += len(chunk)
-                if seen:
-                    seen(done, max(total, done))
+                if on_update:
+                    on_update(done, max(total, done))
         except httpx2.TransportError as error:
             raise Unreachable(
                 f"the download broke off after {done:,} of {total:,} bytes ({error}): the service "
-                "or the checkpoint went away; ask again"
+                "may have stopped, or the checkpoint was deleted; ask again"
             ) from error

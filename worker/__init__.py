@@ -1,1 +1,1 @@
-"""The glue between queue and science: the only package that knows both."""
+"""The processes that run jobs: the only package that imports both `app` and `surgery.training`."""

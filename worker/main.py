@@ -1,4 +1,4 @@
-"""Entry of a worker process: the local poller, or Celery's worker in production."""
+"""The entry point of a worker: it polls the database, or runs as Celery's worker in production."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from app.settings import Settings, settings_from_environment
 from app.tables import WORKER_KINDS, Job, JobKind
 from app.workers import Workers
 from worker.protocol import PR_SET_PDEATHSIG
-from worker.supervisor.attempt import Parts
+from worker.supervisor.attempt import WorkerContext
 from worker.supervisor.gpus import VISIBLE, Gpu, groups, visible_gpus
 from worker.supervisor.supervisor import Supervisor
 
@@ -31,22 +31,22 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu] = ()) -> None:
-    """Serve jobs until SIGTERM or SIGINT: with Celery where a broker is configured.
+    """Run jobs until SIGTERM or SIGINT; with Celery if a broker is configured.
 
-    ``gpus`` are those that its jobs will see, for the log.
+    ``gpus`` are the GPUs that its jobs will see. They are only written to the log.
     """
     log.info("this worker has %s", "; ".join(map(str, gpus)) or "no GPU")
     database = open_database(settings)
-    parts = Parts(settings, database, open_storage(settings))
+    context = WorkerContext(settings, database, open_storage(settings))
     if settings.redis_url is None:
-        run_poller(Supervisor(parts, kinds))
+        run_poller(Supervisor(context, kinds))
     else:
-        _run_celery(parts, kinds)
+        _run_celery(context, kinds)
     database.close()
 
 
 def run_workers(shares: Sequence[Sequence[Gpu]], queues: str, cores: int | None) -> None:
-    """A worker for each share of the GPUs and of these cores, until SIGTERM or SIGINT."""
+    """Run one worker for each share of the GPUs and of the cores, until SIGTERM or SIGINT."""
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
@@ -57,24 +57,24 @@ def run_workers(shares: Sequence[Sequence[Gpu]], queues: str, cores: int | None)
 
 
 def run_poller(supervisor: Supervisor) -> None:
-    """The embedded worker: the main thread is the supervisor's."""
+    """Poll the database for jobs; the supervisor runs on the main thread."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
     supervisor.run()
 
 
-def _run_celery(parts: Parts, kinds: Sequence[JobKind]) -> None:
-    """Celery hears the bell; the supervisor, on a thread that lives as long, does the work."""
-    celery = make_celery(parts.settings)
+def _run_celery(context: WorkerContext, kinds: Sequence[JobKind]) -> None:
+    """Run Celery's worker for notifications, and the supervisor on a thread beside it."""
+    celery = make_celery(context.settings)
 
     def ring(job: Job) -> bool:
         return ring_bell(celery, job.kind)
 
-    supervisor = Supervisor(parts, kinds, ring)
+    supervisor = Supervisor(context, kinds, ring)
     thread = threading.Thread(target=_supervise, args=(supervisor,), name="supervisor")
 
     @celery.task(name=RING)  # type: ignore[untyped-decorator]
-    def heard() -> None:
+    def notified() -> None:
         supervisor.ring_and_wait()
 
     worker = celery.Worker(
@@ -82,7 +82,7 @@ def _run_celery(parts: Parts, kinds: Sequence[JobKind]) -> None:
         concurrency=1,
         pool="threads",
         hostname=f"{supervisor.owner.replace(':', '-')}@surgeon",
-        loglevel=parts.settings.log_level,
+        loglevel=context.settings.log_level,
         without_gossip=True,
         without_mingle=True,
     )
@@ -96,12 +96,12 @@ def _run_celery(parts: Parts, kinds: Sequence[JobKind]) -> None:
 
 
 def _supervise(supervisor: Supervisor) -> None:
-    """A worker whose supervisor is gone must not stay: what started it starts another."""
+    """Run the supervisor, and stop the worker if it dies: whatever started it starts a new one."""
     try:
         supervisor.run()
     finally:
         if not supervisor.stopping.is_set():
-            log.critical("the supervisor died; stopping the worker")
+            log.critical("the supervisor failed; stopping the worker")
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -110,19 +110,23 @@ def _drain(supervisor: Supervisor, **_: object) -> None:
 
 
 def stop_with_parent(parent: int) -> None:
-    """Drain when the process that started this one dies, even by kill -9 (on Linux)."""
+    """Make this process stop when its parent dies, even by kill -9 (on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit("the process that started this worker is gone")
+        sys.exit("the process that started this worker has ended")
 
 
 def main() -> None:
     """``python -m worker.main [--queues ranking,finetune] [--parent PID] [--cores N]``."""
     parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
-    parser.add_argument("--queues", default=",".join(WORKER_KINDS), help="kinds of job to serve")
-    parser.add_argument("--parent", type=int, help="stop when this process dies")
-    parser.add_argument("--cores", type=int, help="share of the machine's cores for its jobs")
+    parser.add_argument(
+        "--queues", default=",".join(WORKER_KINDS), help="kinds of job to run, separated by commas"
+    )
+    parser.add_argument(
+        "--parent", type=int, help="id of a process; the worker stops when that process ends"
+    )
+    parser.add_argument("--cores", type=int, help="processor cores for its jobs")
     given = parser.parse_args()
     unknown = set(given.queues.split(",")) - set(WORKER_KINDS)
     if unknown:
@@ -142,7 +146,7 @@ def main() -> None:
         run_workers(shares, given.queues, given.cores)
         return
     if given.cores and not os.environ.get(THREADS):
-        os.environ[THREADS] = str(given.cores)  # of the processes that run its jobs
+        os.environ[THREADS] = str(given.cores)  # inherited by the processes that run its jobs
     try:
         run_worker(settings, [JobKind(name) for name in given.queues.split(",")], *shares)
     except NotMigrated as error:

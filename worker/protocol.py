@@ -1,7 +1,8 @@
-"""What a supervisor and its processes tell each other: JSON lines over two pipes, a class each.
+"""The messages between a supervisor and its processes: JSON lines over two pipes.
 
-Downwards go orders, upwards reports. What runs a job also runs code of strangers' models, so that
-nothing of a report is believed but what its class says. A process dies with its supervisor.
+Each type of message is a class. The supervisor sends orders and the processes send reports. A
+process reads strangers' models, so the supervisor checks each report against its class and relies
+on nothing else. A process dies with its supervisor.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ from surgery.schemas.resolved import Learned, Resolved, ResolvedFinetune, Resolv
 
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
-PROGRESS_SECONDS = 0.25  # between two reports of a step
+PROGRESS_SECONDS = 0.25  # between two reports of progress
 PR_SET_PDEATHSIG = 1
-Kind = TypeVar("Kind")
+AnyMessage = TypeVar("AnyMessage")
 
 
-class Part(BaseModel):
-    """A message, or what several messages hold."""
+class ProtocolModel(BaseModel):
+    """The base of messages, and of what messages contain."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Message(Part):
-    """Each kind is known by its ``type``."""
+class Message(ProtocolModel):
+    """The base of all messages. Each class of message has its own ``type``."""
 
     def line(self) -> str:
-        """The message as it is sent. Raises ValueError for NaN, which JSON cannot say."""
+        """The message as a line of JSON. Raises ValueError for NaN, which JSON does not have."""
         return json.dumps(self.model_dump(), allow_nan=False) + "\n"
 
 
-# What jobs work on.
+# Parts of messages.
 
 
-class FetchedModel(Part):
-    """A model of which a checked copy is in the cache; the fields of `ModelSource`."""
+class FetchedModel(ProtocolModel):
+    """A model with a checked copy in the cache. The fields are those of `ModelSource`."""
 
     id: str
     origin: str
@@ -58,15 +59,15 @@ class FetchedModel(Part):
     files: tuple[str, ...]
 
 
-class FetchedDataset(Part):
-    """A dataset in its stored form; without ``metrics`` they follow from its report."""
+class FetchedDataset(ProtocolModel):
+    """A folder with a stored dataset. If ``metrics`` is None, they follow from its report."""
 
     folder: Folder
     metrics: tuple[str, ...] | None
 
 
-class FetchedPreset(Part):
-    """A preset to measure on beside the dataset; the fields of `MeasuredSet`."""
+class FetchedPreset(ProtocolModel):
+    """A further preset to measure on. The fields are those of `MeasuredSet`."""
 
     id: str
     folder: Folder
@@ -74,23 +75,26 @@ class FetchedPreset(Part):
     labels: tuple[str, ...] | None
 
 
-class JobInputs(Part):
-    """What a job reads, all of it on this disk."""
+class JobInputs(ProtocolModel):
+    """The model and the dataset of a job, both on this disk."""
 
     model: FetchedModel
     dataset: FetchedDataset
     cache: Folder
 
 
-class SavedCheckpoint(Part):
-    """A complete folder with a checkpoint, and what its run tells of it."""
+class SavedCheckpoint(ProtocolModel):
+    """A complete folder with a checkpoint, and the run's summary of it."""
 
     path: Folder
     summary: CheckpointSummary
 
 
-class PrefixRoom(Part):
-    """What the operator lets a frozen prefix take."""
+class PrefixRoom(ProtocolModel):
+    """How much memory and disk the operator allows for the cache of frozen layers' outputs.
+
+    A limit of None stands for a quarter of what is free.
+    """
 
     folder: Folder
     memory_bytes: int | None
@@ -101,14 +105,14 @@ class PrefixRoom(Part):
 
 
 class WorkOrder(Message):
-    """Something to do; ``scratch`` is the attempt's own folder."""
+    """An order to do something. ``scratch`` is a folder for this attempt alone."""
 
     spec: Json
     scratch: Folder
 
 
 class FetchOrder(WorkOrder):
-    """Lay a job's model, dataset and presets ready."""
+    """Put a job's model, dataset and presets into the cache."""
 
     type: Literal["fetch"] = "fetch"
     resolved: Resolved
@@ -118,7 +122,7 @@ class FetchOrder(WorkOrder):
 
 
 class RankingOrder(WorkOrder):
-    """Rank."""
+    """Rank the layers of a model."""
 
     type: Literal["ranking"] = "ranking"
     inputs: JobInputs
@@ -131,9 +135,10 @@ class RankingOrder(WorkOrder):
 
 
 class FinetuneOrder(WorkOrder):
-    """Fine-tune, on from a state where there is one.
+    """Fine-tune a model.
 
-    ``ranking`` is the result of the ranking that the job waited for.
+    ``ranking`` is the result of the ranking that the job waited for. ``continue_folder`` holds the
+    checkpoint to start from, ``state_folder`` the state of an interrupted attempt to resume from.
     """
 
     type: Literal["finetune"] = "finetune"
@@ -156,13 +161,13 @@ class FinetuneOrder(WorkOrder):
 
 
 class Cancel(Message):
-    """Stop within a step, for good."""
+    """Stop within a step; the job is cancelled."""
 
     type: Literal["cancel"] = "cancel"
 
 
 class Drain(Message):
-    """Stop within a step and leave a state to go on from."""
+    """Stop within a step, and save a state from which the job can resume."""
 
     type: Literal["drain"] = "drain"
 
@@ -186,14 +191,14 @@ class Ready(Message):
 
 
 class PhaseBegun(Message):
-    """A part of the run begins: load, warmup, score, train …"""
+    """A phase of the run begins: load, warmup, score, train …"""
 
     type: Literal["phase"] = "phase"
     name: str
 
 
 class Progress(Message):
-    """How far the phase is."""
+    """How far the current phase has come."""
 
     type: Literal["progress"] = "progress"
     percent: float | None
@@ -204,7 +209,7 @@ class Progress(Message):
 
 
 class MetricValues(Message):
-    """Numbers measured at an optimizer step."""
+    """Metrics that were measured after an optimizer step."""
 
     type: Literal["metric"] = "metric"
     step: int
@@ -219,7 +224,7 @@ class CheckpointSaved(Message, SavedCheckpoint):
 
 
 class StateSaved(Message):
-    """A complete folder to resume from."""
+    """A complete folder with a state to resume from."""
 
     type: Literal["state"] = "state"
     path: Folder
@@ -227,14 +232,14 @@ class StateSaved(Message):
 
 
 class EventFilesSaved(Message):
-    """A complete folder with TensorBoard's files so far."""
+    """A complete folder with the TensorBoard files written so far."""
 
     type: Literal["log"] = "log"
     path: Folder
 
 
 class RankingComputed(Message):
-    """The ranking by which a fine-tune chose its layers, and what it chose."""
+    """The ranking that a fine-tune computed to choose its layers, and the chosen layers."""
 
     type: Literal["ranking"] = "ranking"
     options: Json
@@ -243,14 +248,14 @@ class RankingComputed(Message):
 
 
 class LayersSelected(Message):
-    """What trains, as only the process could know it, to be added to ``resolved``."""
+    """What the process found out about the trained layers; it is added to ``resolved``."""
 
     type: Literal["selected"] = "selected"
     resolved: ResolvedSelection
 
 
 class Fetched(Message):
-    """Everything is laid ready. An upload is no ``dataset`` of these: the supervisor has it."""
+    """Everything is in the cache. ``dataset`` is None for an upload, which is in storage."""
 
     type: Literal["fetched"] = "fetched"
     model: FetchedModel
@@ -259,15 +264,15 @@ class Fetched(Message):
 
 
 class Finished(Message):
-    """The job's result, and what it adds to ``resolved``."""
+    """The job succeeded: its result, and what is added to ``resolved``."""
 
     type: Literal["result"] = "result"
     result: Json
     resolved: Learned
 
 
-class Problem(Part):
-    """A failure as `SurgeryError.as_problem` describes it."""
+class ReportedProblem(ProtocolModel):
+    """A failure, with the fields of `SurgeryError.as_problem`."""
 
     type: str
     title: str
@@ -278,19 +283,19 @@ class Problem(Part):
 
 
 class Failed(Message):
-    """The job failed; the process is fine."""
+    """The job failed; the process can run the next one."""
 
     type: Literal["error"] = "error"
-    problem: Problem
+    problem: ReportedProblem
 
     @classmethod
     def by(cls, error: SurgeryError) -> Self:
-        """The failure that an error describes."""
-        return cls(problem=Problem.model_validate(error.as_problem()))
+        """The report of this error."""
+        return cls(problem=ReportedProblem.model_validate(error.as_problem()))
 
 
 class Halted(Message):
-    """The job stopped as it was told to; ``resumable``: it left a state."""
+    """The job stopped as ordered. If ``resumable``, it saved a state first."""
 
     type: Literal["stopped"] = "stopped"
     resumable: bool
@@ -304,23 +309,24 @@ Report = Ready | PhaseBegun | Progress | ToStore | Ending
 REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
 
 
-def read_message(kinds: TypeAdapter[Kind], line: str | bytes) -> Kind:
-    """A line as a message of one of these kinds. Raises ValueError or RecursionError.
+def read_message(kinds: TypeAdapter[AnyMessage], line: str | bytes) -> AnyMessage:
+    """Parse a line as a message of one of these classes. Raises ValueError or RecursionError.
 
-    A name in a stranger's file may hold half of a character, which pydantic's parser refuses.
+    ``json`` parses it, because a name in a stranger's file may contain half of a surrogate pair,
+    which pydantic's own parser refuses.
     """
     return kinds.validate_python(json.loads(line))
 
 
 class Channel:
-    """The pipe to the supervisor."""
+    """The pipe to the supervisor; any thread may send."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
 
     def send(self, report: Message) -> None:
-        """One message."""
+        """Send one message."""
         line = report.line()
         with self._lock:
             self._stream.write(line)
@@ -328,17 +334,17 @@ class Channel:
 
 
 class JobReporter(Reporter, Protocol):
-    """A reporter that also carries a runner's own messages."""
+    """A reporter that can also send any other message to the supervisor."""
 
-    def tell(self, report: Message) -> None:
-        """A message to the supervisor."""
+    def send(self, report: Message) -> None:
+        """Send a message to the supervisor."""
 
     def check(self) -> None:
-        """Raise Stopped when the job should end."""
+        """Raise Stopped if the job should end."""
 
 
 class ChannelReporter:
-    """Reports a run to the supervisor, and stops it when the supervisor says so."""
+    """Reports a run to the supervisor, and stops the run when the supervisor orders it."""
 
     def __init__(
         self, channel: Channel, scratch: Path, stop: threading.Event, drain: threading.Event
@@ -349,20 +355,20 @@ class ChannelReporter:
         self._sent = self._began = 0.0
 
     def phase(self, name: str) -> None:
-        """Always told at once."""
+        """Report the phase at once."""
         self._began, self._sent = time.monotonic(), 0.0
-        self.tell(PhaseBegun(name=name))
+        self.send(PhaseBegun(name=name))
         note(name)
 
     def step(self, done: int, total: int | None, unit: str) -> None:
-        """Told a few times a second; raises Stopped."""
+        """Report progress, at most a few times a second. Raises Stopped."""
         self.check()
         now = time.monotonic()
         if now - self._sent < PROGRESS_SECONDS and done != total:
             return
         self._sent = now
         spent = now - self._began
-        self.tell(
+        self.send(
             Progress(
                 percent=round(100 * done / total, 1) if total else None,
                 step=done,
@@ -373,44 +379,47 @@ class ChannelReporter:
         )
 
     def check(self) -> None:
-        """Raise Stopped when the supervisor asked for it."""
+        """Raise Stopped if the supervisor ordered a stop."""
         if self._stop.is_set():
             raise Stopped(resumable=False)
         if self._drain.is_set():
             raise Stopped(resumable=True)
 
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
-        """Numbers for the metrics table."""
-        self.tell(MetricValues(step=step, epoch=round(epoch, 4), values=dict(values)))
+        """Report metrics, and write them to the log."""
+        self.send(MetricValues(step=step, epoch=round(epoch, 4), values=dict(values)))
         known = [f"{name} {value:.6g}" for name, value in values.items() if value is not None]
         note(f"step {step}: {', '.join(known)}")
 
     def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:
-        """A complete folder for the supervisor to store."""
-        self.tell(CheckpointSaved(path=directory, summary=record))
+        """Hand a complete folder with a checkpoint to the supervisor."""
+        self.send(CheckpointSaved(path=directory, summary=record))
 
     def state(self, directory: Path, step: int) -> None:
-        """A complete folder to resume from."""
-        self.tell(StateSaved(path=directory, step=step))
+        """Hand a complete folder with a state to the supervisor."""
+        self.send(StateSaved(path=directory, step=step))
 
     def new_folder(self, name: str) -> Path:
-        """Inside this attempt's own scratch folder."""
+        """A path for a new folder inside the attempt's scratch folder."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch / name
 
-    def tell(self, report: Message) -> None:
-        """A message of a runner's own."""
+    def send(self, report: Message) -> None:
+        """Send a message to the supervisor."""
         self._channel.send(report)
 
 
 def note(text: str) -> None:
-    """A line of the job's log, whose last ones are kept where the process is lost."""
+    """Write a line to the job's log. If the process dies, its error contains the last lines."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its supervisor dies; elsewhere, end of input does it."""
+    """Make this process die with its parent.
+
+    Linux kills it when the parent dies. Elsewhere it ends when it reaches the end of its input.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)

@@ -81,7 +81,7 @@ def write_cola(mirror: Path, sources: Sources, rows: int, validation: int) -> st
 
 
 def _tell(mirror: Path, source: str) -> str:
-    """Beside rows in CoLA's place, which rows they are."""
+    """Note beside rows that replace CoLA's which rows they are."""
     (mirror / ROWS_OF).write_text(source)
     return source
 

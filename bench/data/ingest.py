@@ -30,7 +30,7 @@ BATCH_ROWS = 2_000
 
 
 def write_rows(path: Path, size: int, *, packed: bool, short: bool = False) -> int:
-    """Write a CSV of at least ``size`` bytes before compression; how many bytes it has."""
+    """Write a CSV of at least ``size`` bytes before compression. Returns its bytes."""
     chance = random.Random(0)
     texts = [
         " ".join(chance.choices(WORDS, k=chance.randint(*ROW_WORDS))) for _ in range(BATCH_ROWS)
@@ -52,12 +52,12 @@ def write_rows(path: Path, size: int, *, packed: bool, short: bool = False) -> i
 
 
 def _short_row(number: int) -> str:
-    """A word that the next row or the last one has too: every row counts among the repeated."""
+    """A row whose text the next or the previous row repeats, so every row is a duplicate."""
     return f"{number},w{number // 2:x},{'good' if number % 4 < 2 else 'bad'}\n"
 
 
 def _row(number: int, text: str) -> str:
-    """No two alike: each names its number."""
+    """A row that contains its number, so no two rows are equal."""
     return f'{number},"{text}, ""{number}""",{"good" if number % 2 else "bad"}\n'
 
 

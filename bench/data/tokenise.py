@@ -73,7 +73,7 @@ def ready_batches(table: Dataset) -> list[list[Any]]:
 
 
 def run_alone(tokenizer: Any, max_length: int, batches: Sequence[list[Any]]) -> None:
-    """What nobody who needs the tokens can be faster than: nothing is read or kept."""
+    """The lower limit: tokenise without reading any file or keeping any result."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(max_length)
@@ -82,7 +82,7 @@ def run_alone(tokenizer: Any, max_length: int, batches: Sequence[list[Any]]) -> 
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Once."""
+    """The seconds that one call takes."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
@@ -99,7 +99,7 @@ def peak_growth(run: Callable[[], object]) -> int:
 
 
 def bench_rates(given: argparse.Namespace, scratch: Path) -> None:
-    """Rows a second of each way, and the peak of writing to the cache."""
+    """Print the rows per second of each way, and the peak memory of writing the cache."""
     table = generated(scratch / "rows", given.rows, given.words, pairs=given.pairs)
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     data = TaskData(table, table, Problem.CLASSIFICATION, ["no", "yes"], ("accuracy",), "generated")
@@ -139,7 +139,7 @@ def bench_rates(given: argparse.Namespace, scratch: Path) -> None:
 
 
 def show(rounds: Sequence[dict[str, float]], rows: int) -> None:
-    """Medians; a ratio is taken within each round."""
+    """Print medians; each ratio is taken within a round."""
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("")
     for column in ("seconds", "rows/s", "of the tokenizer's rate"):
@@ -153,11 +153,13 @@ def show(rounds: Sequence[dict[str, float]], rows: int) -> None:
 
 
 def bench_start(url: str, task: str) -> None:
-    """From the claim of a fine-tune to its tenth step, as the service's clock tells."""
+    """Print the time from a fine-tune's claim to its tenth step, by the service's clock."""
     body = {
-        "model": MODEL, "dataset": task, "selection": {"policy": "last_k", "k": 1},
+        "model": MODEL,
+        "dataset": task,
+        "selection": {"policy": "last_k", "k": 1},
         "training": {"max_steps": STEPS, "batch_size": 8, "max_length": 64, "seed": 0},
-    }  # fmt: skip
+    }
     with Client(url) as client:
         for number in range(1, JOBS + 1):
             job = client.wait(client.submit("finetunes", {**body, "name": f"start {number}"}))

@@ -38,15 +38,15 @@ from surgery.schemas.ranking import RankingOptions
 
 Json = dict[str, Any]
 ARMS = (
-    "trainer all", "trainer top-2", "trainer last-2", "trainer last-1", "peft lora",
-    "ours all", "ours top-2", "ours top-2 off", "ours last-2", "ours last-2 off", "ours last-1",
-    "ours last-1 off",
-)  # fmt: skip
+    *("trainer all", "trainer top-2", "trainer last-2", "trainer last-1", "peft lora"),
+    *("ours all", "ours top-2", "ours top-2 off", "ours last-2", "ours last-2 off"),
+    *("ours last-1", "ours last-1 off"),
+)
 ENCODERS = {"minilm": "MiniLM-L6", "bert-base": "BERT-base, random weights"}
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 
 def encoder_folder(name: str, cache: Path) -> Path:
-    """The real encoder, or one of BERT-base's shape, drawn once, with the same tokenizer."""
+    """The real encoder, or a random one in BERT-base's shape with the same tokenizer."""
     real = Path(get_model_path())
     if name == "minilm":
         return real
@@ -79,14 +79,14 @@ def encoder_folder(name: str, cache: Path) -> Path:
 
 
 def top_two(setting: Setting) -> tuple[int, ...]:
-    """By the Fisher trace of 256 rows."""
+    """The layers with the highest Fisher trace of 256 rows."""
     loaded, data = setting.opened()
     options = RankingOptions(samples=256, model_prior=False, bootstrap=0, seed=setting.seed)
     return tuple(sorted(layer.index for layer in rank_layers(loaded, data, options).layers[:2]))
 
 
 def in_fresh_process(setting: Setting, arm: str) -> Json:
-    """One run of one arm. Raises CalledProcessError where it fails."""
+    """Run one arm in a process of its own. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", "bench.finetune.arms", json.dumps(asdict(setting)), arm]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: Json = json.loads(done.stdout.splitlines()[-1])
@@ -94,7 +94,7 @@ def in_fresh_process(setting: Setting, arm: str) -> Json:
 
 
 def measure(setting: Setting, given: argparse.Namespace, console: Console) -> list[Json]:
-    """Every arm with every seed, round by round, taking turns."""
+    """Run every arm with every seed. In each round the arms take turns."""
     found = []
     for seed, _ in product(range(given.seeds), range(given.rounds)):
         for arm in given.arms:
@@ -108,12 +108,11 @@ def measure(setting: Setting, given: argparse.Namespace, console: Console) -> li
 def measure_case(
     encoder: str, task: str, given: argparse.Namespace, console: Console
 ) -> tuple[Json, Sequence[Any]]:
-    """One encoder on one task: runs, tables, targets."""
-    setting = Setting(
-        str(encoder_folder(encoder, given.cache)), task, given.rows, epochs=given.epochs,
-        threads=given.threads, cache=str(given.cache), device=given.device,
-        precision=given.precision,
-    )  # fmt: skip
+    """Measure one encoder on one task. Returns the runs and how they meet the targets."""
+    names = ("epochs", "threads", "device", "precision")
+    shared = {name: getattr(given, name) for name in names}
+    folder = str(encoder_folder(encoder, given.cache))
+    setting = Setting(folder, task, given.rows, cache=str(given.cache), **shared)
     title = f"{ENCODERS[encoder]}, {task}: {given.rows} rows"
     if any("top-2" in arm for arm in given.arms):
         setting = replace(setting, top=top_two(setting))

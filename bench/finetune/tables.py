@@ -17,7 +17,7 @@ DELTA_SHARE = 0.20  # of a full checkpoint, for two of six layers
 
 
 def first(run: Json) -> float:
-    """Seconds of the first epoch, a prefix's pass included."""
+    """Seconds of the first epoch, including the pass that fills the cache of frozen layers."""
     return float(run["epochs"][0])
 
 
@@ -32,22 +32,22 @@ def whole(run: Json) -> float:
 
 
 def values_of(runs: Sequence[Json], arm: str, measure: Measure) -> list[float]:
-    """One number a run of the arm."""
+    """The measure of each run of the arm."""
     return [measure(run) for run in runs if run["arm"] == arm]
 
 
 def speedup(runs: Sequence[Json], arm: str, base: str, measure: Measure) -> float | None:
-    """How many times as fast as ``base`` the arm is, by the medians of the rounds."""
+    """How many times faster than ``base`` the arm is, by the medians of the rounds."""
     mine, theirs = values_of(runs, arm, measure), values_of(runs, base, measure)
     return statistics.median(theirs) / statistics.median(mine) if mine and theirs else None
 
 
 def table_of(title: str, runs: Sequence[Json]) -> Table:
-    """One line an arm, medians over the rounds."""
+    """One row for each arm, with medians over the rounds."""
     columns = [
-        "arm", "epoch 1 s", "later s", "spread", "all s", "rows/s", "later/Trainer",
-        "all/Trainer", "all/LoRA", "peak MiB", "kept MB", "trained", "metric",
-    ]  # fmt: skip
+        *("arm", "epoch 1 s", "later s", "spread", "all s", "rows/s"),
+        *("later/Trainer", "all/Trainer", "all/LoRA", "peak MiB", "kept MB", "trained", "metric"),
+    ]
     table = plain_table(title, columns)
     for arm in dict.fromkeys(run["arm"] for run in runs):
         table.add_row(arm, *_cells(runs, arm))
@@ -64,13 +64,14 @@ def _cells(runs: Sequence[Json], arm: str) -> list[str]:
         for base, measure in ((BASE, later), (BASE, whole), (LORA, whole))
     ]
     return [
-        f"{one:.2f}", f"{more:.2f}", f"{(max(spent) - min(spent)) / every:.0%}", f"{every:.2f}",
+        *(f"{one:.2f}", f"{more:.2f}", f"{(max(spent) - min(spent)) / every:.0%}", f"{every:.2f}"),
         f"{len(own[0]['epochs']) * own[0]['rows'] / every:.0f}",
         *["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios],
         f"{statistics.median(run['peak_bytes'] for run in own) / 2**20:.0f}",
-        f"{own[0]['checkpoint_bytes'] / 1e6:.1f}", f"{own[0]['trainable']:,}",
+        f"{own[0]['checkpoint_bytes'] / 1e6:.1f}",
+        f"{own[0]['trainable']:,}",
         f"{statistics.mean(metrics):.4f}" if metrics else "",
-    ]  # fmt: skip
+    ]
 
 
 # Ours, the peer, what is compared, and how many times as fast ours is to be.
@@ -86,7 +87,7 @@ PROMISES: tuple[tuple[str, str, str, float], ...] = (
 
 
 def targets_of(case: str, runs: Sequence[Json]) -> list[Target]:
-    """What the project promises of a six-layer encoder, of the arms that were run."""
+    """The project's targets for a six-layer encoder, as far as their arms were run."""
     measures = {"all": whole, "later": later}
     found = []
     for arm, base, name, target in PROMISES:
@@ -104,8 +105,7 @@ def targets_of(case: str, runs: Sequence[Json]) -> list[Target]:
     return found
 
 
-SAME = (("ours all", "trainer all"), ("ours top-2", "trainer top-2"),
-        ("ours last-2", "trainer last-2"), ("ours last-1", "trainer last-1"))  # fmt: skip
+SAME = tuple((f"ours {what}", f"trainer {what}") for what in ("all", "top-2", "last-2", "last-1"))
 
 
 def seeds_table(title: str, runs: Sequence[Json]) -> Table:

@@ -38,7 +38,7 @@ QUICK_ROWS = {16: 8, 128: 2}
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,7 @@ def arguments() -> argparse.Namespace:
 
 
 def settings(given: argparse.Namespace) -> list[Setting]:
-    """The cases asked for."""
+    """The cases that the command line selects."""
     rows = {length: max(1, min(32, 1024 // length)) for length in given.lengths}
     rows |= {n: c for n, c in (QUICK_ROWS if given.quick else ROWS).items() if n in rows}
     if given.tokens:
@@ -78,7 +78,7 @@ def settings(given: argparse.Namespace) -> list[Setting]:
 
 
 def methods_of(setting: Setting, names: Sequence[str] | None) -> list[Method]:
-    """The authors' procedure only on the real encoder: it pads every row to the maximum."""
+    """The methods of a case. The authors' one pads every row fully, so only MiniLM gets it."""
     authors = [AUTHORS] if setting.kind == "minilm" else []
     methods = [*YARDSTICKS, *OURS, *authors, *PEERS]
     return [method for method in methods if names is None or method.name in names]
@@ -100,7 +100,7 @@ def measure_case(
 
 
 def report(setting: Setting, found: Sequence[Measured]) -> dict[str, Any]:
-    """As the JSON file has it."""
+    """The entry of the case in the JSON file."""
     return {
         "setting": asdict(setting),
         "methods": [{**asdict(measured), "verdict": measured.verdict} for measured in found],
@@ -108,7 +108,7 @@ def report(setting: Setting, found: Sequence[Measured]) -> dict[str, Any]:
 
 
 def explain(found: Sequence[Measured], console: Console) -> None:
-    """What failed, in its own words."""
+    """Print the message of each method that failed."""
     for measured in found:
         if measured.message:
             console.print(f"  {measured.method}: {measured.message}", style="dim", markup=False)

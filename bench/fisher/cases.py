@@ -29,20 +29,33 @@ winter music answer story market said found left broke saw kept wrote near under
 because although when and but very rarely never always slowly again today tomorrow it they"""
 SMALL_BATCH = 16
 TINY = {
-    "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
-    "intermediate_size": 24, "max_position_embeddings": 40, "pad_token_id": 0,
-}  # fmt: skip
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "bert": TINY,
     "modernbert": {
-        **TINY, "local_attention": 8, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+        **TINY,
+        "local_attention": 8,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
         "sep_token_id": 2,
     },
     "deberta-v2": {
-        **TINY, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8,
-        "share_att_key": True, "norm_rel_ebd": "layer_norm",
+        **TINY,
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 8,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
     },
-}  # fmt: skip
+}
 TINY_LENGTHS = (9, 5, 12, 7)
 
 
@@ -78,7 +91,7 @@ class Case:
 
     @property
     def tokens(self) -> float:
-        """Mean length of a row, padding aside."""
+        """Mean tokens of a row, without padding."""
         return sum(int(batch["attention_mask"].sum()) for batch in self.batches) / self.rows
 
     def single(self, row: int) -> Batch:
@@ -94,17 +107,17 @@ class Case:
         raise IndexError(row)
 
     def places(self, count: int) -> list[int]:
-        """So many rows, spread evenly over all lengths."""
+        """The case with this many rows, spread evenly over all lengths."""
         return np.linspace(0, self.rows - 1, min(count, self.rows)).astype(int).tolist()
 
     def copied(self) -> Case:
-        """With a model of its own, for a library that leaves its hooks on it."""
+        """The case with a copy of the model, for a library that leaves hooks on it."""
         return replace(self, model=deepcopy(self.model))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Names a case, so that a fresh process can build the same one."""
+    """Describes a case, so that a fresh process can build the same one."""
 
     kind: Literal["bert-base", "small", "minilm"]
     rows: int
@@ -113,7 +126,7 @@ class Setting:
     dtype: str = "float32"
 
     def build(self) -> Case:
-        """Seeded: the same weights and batches in every process."""
+        """Build the case with the same weights and batches in every process."""
         torch.manual_seed(0)
         case = self._minilm() if self.kind == "minilm" else self._random()
         case.model.to(self.device, getattr(torch, self.dtype)).eval()
@@ -126,9 +139,8 @@ class Setting:
 
     def _random(self) -> Case:
         """Random weights and ids: time does not depend on them."""
-        shape = {} if self.kind == "bert-base" else {
-            "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536,
-        }  # fmt: skip
+        small = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+        shape = {} if self.kind == "bert-base" else small
         model = AutoModelForSequenceClassification.from_config(
             AutoConfig.for_model("bert", **shape)
         )
@@ -157,13 +169,13 @@ class Setting:
 
 
 def source_of(mirror: Path) -> str:
-    """Which rows a mirror has in CoLA's place: CoLA's own, unless it says otherwise."""
+    """Which rows a mirror has as CoLA: CoLA's own, unless a file in it says otherwise."""
     told = mirror / ROWS_OF
     return told.read_text() if told.is_file() else "CoLA"
 
 
 def sentences(count: int) -> tuple[str, Dataset]:
-    """The first rows of CoLA's train split where a mirror has it, else made-up ones."""
+    """The first rows of CoLA's train split if a mirror has it, else invented ones."""
     mirrors = [Path(p) for p in os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep) if p]
     found = [mirror / COLA for mirror in mirrors if (mirror / COLA).is_file()]
     if found:
@@ -202,7 +214,7 @@ def tiny(architecture: str, device: str) -> Case:
 
 
 def inputs_of(batch: Batch) -> Batch:
-    """What the model takes."""
+    """The inputs of the model in a batch."""
     return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
 
@@ -217,7 +229,7 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def require_gradients_of_blocks(case: Case) -> list[nn.Parameter]:
-    """All other parameters are frozen."""
+    """Freeze all other parameters."""
     case.model.requires_grad_(False)
     return [p.requires_grad_(True) for p in case.scored.values()]
 

@@ -16,7 +16,7 @@ EXACT = Objective(Problem.CLASSIFICATION, Fisher.EXACT)
 
 
 def plan(case: Case) -> Plan:
-    """Of one unit a block. A job pays for it once."""
+    """The engine's plan with one unit for each block. A job makes it only once."""
     units = units_of(case.model, find_blocks(case.model))
     return plan_for(case.model, units, case.batches[0], EMPIRICAL)
 

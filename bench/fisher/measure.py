@@ -58,7 +58,7 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """In a few words, for a cell of a table."""
+        """The outcome in a few words, for a cell of a table."""
         if self.failure:
             return self.failure
         if self.lacks:
@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Twin:
-    """The slow, obvious twin: each sample by itself, without padding."""
+    """Reference results, computed slowly: each sample by itself, without padding."""
 
     norms: dict[str, Tensor]
     """Squared gradient norm of each sample, by parameter, (N,)."""
@@ -146,9 +146,13 @@ class _First:
 
 def _begun(case: Case, method: Method) -> Measured:
     measured = Measured(
-        method.name, method.gives, method.is_library, case.rows,
-        estimate=method.estimate, documented=method.documented,
-    )  # fmt: skip
+        method.name,
+        method.gives,
+        method.is_library,
+        case.rows,
+        estimate=method.estimate,
+        documented=method.documented,
+    )
     if method.package and importlib.util.find_spec(method.package) is None:
         measured.failure = "not installed"
         measured.message = f"no module {method.package}: make bench-fisher installs it"
@@ -182,7 +186,7 @@ def _synchronize(case: Case) -> None:
 
 
 def compare(case: Case, result: Any, measured: Measured, twin: Twin) -> None:
-    """Note the largest relative error against the twin, over what the method gave."""
+    """Note the largest relative error of the method's results against the reference."""
     if measured.gives == Gives.NOTHING:
         return
     names = list(result) if isinstance(result, dict) else list(case.owner)
@@ -221,13 +225,14 @@ def _relative(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def _tensor_errors(case: Case, found: dict[str, Tensor], expected: dict[str, Tensor]) -> Tensor:
-    """‖D − D'‖ / ‖D‖ of each tensor, those without a gradient aside."""
+    """‖D − D'‖ / ‖D‖ of each tensor that has a gradient."""
     sizes = {name: float(value.double().norm()) for name, value in expected.items()}
     largest = [0.0] * len(case.blocks)
     for name, size in sizes.items():
         largest[case.owner[name]] = max(largest[case.owner[name]], size)
-    return torch.tensor([
+    errors = [
         float((found[name].to(value) - value).double().norm()) / sizes[name]
         for name, value in expected.items()
         if sizes[name] > FLOOR * largest[case.owner[name]]
-    ])  # fmt: skip
+    ]
+    return torch.tensor(errors)

@@ -47,7 +47,7 @@ def growth(setting: Setting, method: Method) -> int:
 
 
 def growth_in_fresh_process(setting: Setting, method: str) -> int | None:
-    """The same elsewhere; None where the method fails, or runs out of memory."""
+    """Measure the peak in a fresh process; None if the method fails or runs out of memory."""
     command = [sys.executable, "-m", "bench.fisher.memory", json.dumps(asdict(setting)), method]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None

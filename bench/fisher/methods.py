@@ -33,7 +33,10 @@ class Gives(StrEnum):
 
 @dataclass(frozen=True)
 class Method:
-    """``prepare`` makes, untimed, the call that is timed: it may copy the model and hook it."""
+    """A method to time. ``prepare`` is not timed and returns the call to time.
+
+    It may copy the model and add hooks to it.
+    """
 
     name: str
     gives: Gives
@@ -45,12 +48,12 @@ class Method:
 
     @property
     def is_library(self) -> bool:
-        """Whether it is somebody else's."""
+        """Whether a library provides the method."""
         return bool(self.package)
 
     @property
     def may_be_slow(self) -> bool:
-        """Whether later rounds can do without it, unlike what the targets are made of."""
+        """Whether later rounds may leave it out, because no target depends on it."""
         return self.is_library or self.timed_rows is not None
 
 
@@ -86,7 +89,7 @@ def watch_first_block(case: Case, seen: list[Tensor]) -> Any:
 
 
 def one_by_one(case: Case) -> list[Tensor]:
-    """The obvious loop: a backward pass a sample, without padding."""
+    """The obvious loop: one backward pass for each sample, without padding."""
     return [
         torch.stack([gradient.square().sum() for gradient in gradients.values()])
         for gradients in row_gradients(case, case.places(LOOP_ROWS))
@@ -124,7 +127,7 @@ def _ready(function: Callable[[Case], Any]) -> Callable[[Case], Run]:
 
 
 def _planned(function: Callable[[Case, Plan], Any]) -> Callable[[Case], Run]:
-    """One of the engine's: its self-check is paid once a job, not once a pass."""
+    """A method of the engine. Its self-check is not timed: a job runs it only once."""
     return lambda case: partial(function, case, engine.plan(case))
 
 

@@ -23,7 +23,7 @@ Named = dict[str, Tensor]
 
 
 def _piece_rows(case: Case) -> int:
-    """Samples whose gradients are held at once."""
+    """How many samples' gradients are in memory at the same time."""
     each = sum(p.numel() * p.element_size() for p in case.scored.values())
     return max(1, PIECE_BYTES // each)
 

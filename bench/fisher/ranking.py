@@ -34,7 +34,7 @@ AIM = 1.0  # seconds to score 256 samples of BERT-base on a data-centre GPU
 
 
 def measure(encoder: str, samples: int, rounds: int, device: str, scratch: Path) -> list[Json]:
-    """Seconds of each phase, round by round."""
+    """The seconds of each phase of a ranking, for each round."""
     source, table = sentences(samples)
     data = TaskData(table, table.select(range(2)), Problem.CLASSIFICATION, ["no", "yes"], ())
     sources = Sources((), cache=scratch, offline=True)
@@ -46,15 +46,21 @@ def measure(encoder: str, samples: int, rounds: int, device: str, scratch: Path)
         reset_peak()
         began = time.perf_counter()
         result = rank_layers(loaded, data, options)
-        found.append({
-            "rows": source, "precision": result.precision, "path": result.path,
-            "total": time.perf_counter() - began, "peak_bytes": peak_bytes(), **result.seconds,
-        })  # fmt: skip
+        found.append(
+            {
+                "rows": source,
+                "precision": result.precision,
+                "path": result.path,
+                "total": time.perf_counter() - began,
+                "peak_bytes": peak_bytes(),
+                **result.seconds,
+            }
+        )
     return found
 
 
 def main() -> None:
-    """A line a round."""
+    """One row for each round."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

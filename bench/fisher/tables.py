@@ -24,12 +24,12 @@ def _mebibytes(size: int | None) -> str:
 
 
 def case_table(case: Case, found: Sequence[Measured]) -> Table:
-    """One line a method."""
+    """One row for each method."""
     title = f"{case.name}: {case.rows} rows of {case.tokens:.0f} tokens"
     columns = [
-        "method", "gives", "result", "median s", "min s", "spread", "rounds", "x limit",
-        "peak MiB",
-    ]  # fmt: skip
+        *("method", "gives", "result", "median s", "min s", "spread", "rounds"),
+        *("x limit", "peak MiB"),
+    ]
     table = plain_table(title, columns, left=3)
     limit = next((m.median for m in found if m.method == "limit" and m.seconds), None)
     for measured in found:
@@ -50,7 +50,7 @@ def case_table(case: Case, found: Sequence[Measured]) -> Table:
 
 
 def architecture_table(found: dict[str, list[Measured]]) -> Table:
-    """Right, wrong (and how far) or crashed: methods by architectures."""
+    """Whether each method is right, wrong (and by how much) or crashes on each architecture."""
     columns = ["method", "gives", *found]
     table = plain_table("Tiny random encoders: is the result right?", columns, left=len(columns))
     for row in zip(*found.values(), strict=True):
@@ -67,7 +67,7 @@ def rows_table(name: str, grown: dict[int, int | None]) -> Table:
 
 
 def targets_of(case: Case, found: Sequence[Measured]) -> list[Target]:
-    """What the project promises of one case."""
+    """The project's targets for one case."""
     by_name = {m.method: m for m in found if m.seconds}
     trace_target = 1.10 if case.tokens <= SHORT else 1.30
     diagonal_target = 1.15 if case.tokens >= SHORT else 1.40
@@ -89,16 +89,20 @@ def targets_of(case: Case, found: Sequence[Measured]) -> list[Target]:
     ]
     return [
         Target(
-            case.name, f"{method} / {to}", by_name[method].median / by_name[to].median,
-            by_name[method].best / by_name[to].best, target, at_least,
+            case.name,
+            f"{method} / {to}",
+            by_name[method].median / by_name[to].median,
+            by_name[method].best / by_name[to].best,
+            target,
+            at_least,
         )
         for method, to, target, at_least in pairs
         if method in by_name and to in by_name
-    ]  # fmt: skip
+    ]
 
 
 def _fastest_library(found: Sequence[Measured], gives: Gives) -> Measured | None:
-    """Of those whose result is right, as documented."""
+    """The fastest library among those used as documented whose result is right."""
     exact = [
         m
         for m in found

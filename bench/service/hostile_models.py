@@ -52,18 +52,18 @@ def main() -> None:
 
 
 def measure(folder: Path, ids: list[str]) -> dict[str, float]:
-    """Seconds and megabytes at their worst."""
+    """The largest seconds and megabytes that any of the models costs."""
     port = free_port()
     environment = {
-        **os.environ, "SURGEON_DATA_DIR": str(folder / "data"), "SURGEON_OFFLINE": "true",
+        **os.environ,
+        "SURGEON_DATA_DIR": str(folder / "data"),
+        "SURGEON_OFFLINE": "true",
         "SURGEON_MIRROR_DIR": str(folder / "mirror"),
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "surgeon"]
     subprocess.run([*command, "db", "upgrade"], env=environment, cwd=ROOT, check=True)
-    api = subprocess.Popen(
-        [*command, "api", "--port", str(port)], env=environment, cwd=ROOT,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    serve = [*command, "api", "--port", str(port)]
+    api = subprocess.Popen(serve, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         return _measured(f"http://127.0.0.1:{port}", api.pid, ids)
     finally:
@@ -92,7 +92,7 @@ def _measured(url: str, pid: int, ids: list[str]) -> dict[str, float]:
 
 
 def _asked(url: str, name: str) -> float:
-    """By the standard library's client, which costs the machine least."""
+    """Send a request with the standard library, whose client uses little processor time."""
     began = time.perf_counter()
     connection = HTTPConnection(urlsplit(url).netloc, timeout=60)
     connection.request("GET", f"/v1/models/{quote(name)}")

@@ -36,7 +36,7 @@ def timed(client: Client, collection: str, body: Json) -> tuple[Json, float]:
 
 
 def measure(client: Client, task: str, epochs: int) -> Json:
-    """One task on one service."""
+    """Measure one task on one service."""
     ranking = {"model": MODEL, "dataset": task, "cache": "bypass"}
     timed(client, "rankings", {**ranking, "seed": 1})
     ranked, seconds = timed(client, "rankings", ranking)
@@ -66,7 +66,7 @@ def measure(client: Client, task: str, epochs: int) -> Json:
 
 
 def show(found: list[Json]) -> Table:
-    """One line a task and service."""
+    """One row for each task and service."""
     table = Table(box=SIMPLE, pad_edge=False)
     for name in ("task", "service"):
         table.add_column(name)
@@ -77,10 +77,14 @@ def show(found: list[Json]) -> Table:
         same = first.setdefault(entry["task"], entry)["scores"] == entry["scores"]
         metrics = " ".join(f"{value:.3f}" for value in entry["metrics"].values())
         table.add_row(
-            entry["task"], entry["service"], f"{entry['rank_seconds']:.1f}",
-            f"{entry['stored_seconds']:.3f}", f"{entry['tune_seconds']:.0f}", metrics,
+            entry["task"],
+            entry["service"],
+            f"{entry['rank_seconds']:.1f}",
+            f"{entry['stored_seconds']:.3f}",
+            f"{entry['tune_seconds']:.0f}",
+            metrics,
             "yes" if same else "NO",
-        )  # fmt: skip
+        )
     return table
 
 

@@ -37,11 +37,15 @@ class Outcome:
     earnings: dict[str, Array]
 
     def metrics(self) -> Values:
-        """The preset's."""
+        """The metrics of the preset."""
         return measure(
-            self.logits, self.labels, self.task.problem, self.task.metrics,
-            groups=self.groups, earnings=self.earnings,
-        )  # fmt: skip
+            self.logits,
+            self.labels,
+            self.task.problem,
+            self.task.metrics,
+            groups=self.groups,
+            earnings=self.earnings,
+        )
 
     def standard_errors(self, resamples: int = RESAMPLES, seed: int = 0) -> Values:
         """Standard deviation of each metric over bootstrap resamples of the rows.
@@ -64,14 +68,12 @@ class Outcome:
         return spread
 
     def _of(self, units: list[Array]) -> Outcome:
-        """Some questions, each a group of its own though it be drawn twice."""
+        """The outcome on these questions. A question that is drawn twice counts as two groups."""
         rows = np.concatenate(units)
         groups = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
-        return Outcome(
-            self.task, self.logits[rows], self.labels[rows],
-            None if self.groups is None else groups,
-            {name: earned[rows] for name, earned in self.earnings.items()},
-        )  # fmt: skip
+        earnings = {name: earned[rows] for name, earned in self.earnings.items()}
+        grouped = None if self.groups is None else groups
+        return Outcome(self.task, self.logits[rows], self.labels[rows], grouped, earnings)
 
 
 def outcome_of(

@@ -42,7 +42,7 @@ SETTINGS = ("rows", "k", "epochs", "max_steps", "learning_rate", "max_length", "
 
 @dataclass(frozen=True)
 class Bench:
-    """A running service, and what is asked of it."""
+    """A running service, and the settings of the runs on it."""
 
     client: Client
     folder: Path
@@ -50,11 +50,11 @@ class Bench:
 
     @property
     def sources(self) -> Sources:
-        """Those of the service."""
+        """The folders from which the service reads presets."""
         return Sources((self.folder / "mirror",), self.folder / "cache", offline=True)
 
     def run(self, preset: str, arms: list[str]) -> Iterator[Json]:
-        """Train some arms on a preset; one line for the file each, as they finish."""
+        """Train some arms on a preset. Yields one line for the file as each finishes."""
         ranking = self._ranking(preset) if "top_k" in arms else None
         jobs = {
             arm: self.client.submit("finetunes", self._body(preset, arm, ranking)) for arm in arms
@@ -63,11 +63,15 @@ class Bench:
             done = succeeded(self.client.wait(job))
             result = done["result"]
             cell = {
-                "preset": preset, "arm": arm, **settings(self.given),
-                "trained": result["trained_layers"], "metrics": result["best"]["metrics"],
-                "counted": done["resolved"]["rows"], "seconds": result["seconds"]["total"],
+                "preset": preset,
+                "arm": arm,
+                **settings(self.given),
+                "trained": result["trained_layers"],
+                "metrics": result["best"]["metrics"],
+                "counted": done["resolved"]["rows"],
+                "seconds": result["seconds"]["total"],
                 "truncated": result["lengths"]["truncated"],
-            }  # fmt: skip
+            }
             if arm == "top_k" and ranking is not None:
                 cell["rank_seconds"] = sum(ranking["result"]["seconds"].values())
             if arm == "all":
@@ -76,9 +80,12 @@ class Bench:
 
     def _ranking(self, preset: str) -> Json:
         body = {
-            "model": MODEL, "dataset": preset, "seed": self.given.seed, "model_prior": False,
+            "model": MODEL,
+            "dataset": preset,
+            "seed": self.given.seed,
+            "model_prior": False,
             "max_length": self.given.max_length,
-        }  # fmt: skip
+        }
         return succeeded(self.client.wait(self.client.submit("rankings", body)))
 
     def _body(self, preset: str, arm: str, ranking: Json | None) -> Json:
@@ -90,9 +97,12 @@ class Bench:
         names = ("epochs", "max_steps", "learning_rate", "max_length", "seed")
         training = {name: getattr(self.given, name) for name in names}
         return {
-            "model": MODEL, "dataset": preset, "selection": selection, "training": training,
+            "model": MODEL,
+            "dataset": preset,
+            "selection": selection,
+            "training": training,
             "checkpoints": {"keep": "best"},
-        }  # fmt: skip
+        }
 
     def _standard_errors(self, preset: str, result: Json) -> dict[str, float | None]:
         base = self.folder / "mirror" / "models" / MODEL
@@ -111,12 +121,12 @@ class Bench:
 
 
 def settings(given: argparse.Namespace) -> Json:
-    """What two lines must have in common to stand in one table."""
+    """The settings that two lines must share to appear in one table."""
     return {name: getattr(given, name) for name in SETTINGS}
 
 
 def finished(given: argparse.Namespace) -> dict[tuple[str, str], Json]:
-    """The file's lines of these settings, by preset and arm."""
+    """The lines of the file that have these settings, by preset and arm."""
     if not given.json.exists():
         return {}
     lines = [json.loads(line) for line in given.json.read_text().splitlines()]
@@ -131,14 +141,16 @@ def finished(given: argparse.Namespace) -> dict[tuple[str, str], Json]:
 def table(
     cells: dict[tuple[str, str], Json], presets: list[str], given: argparse.Namespace
 ) -> Table:
-    """One line a preset and metric."""
+    """One row for each preset and metric."""
     rows = f"{given.rows:,} training rows at most" if given.rows else "all training rows"
     steps = f", {given.max_steps} steps at most" if given.max_steps else ""
     found = Table(
         title=f"{rows}, {given.epochs} epochs{steps}, rate {given.learning_rate:g}, "
         f"{given.max_length} tokens, seed {given.seed}; k = {given.k}",
-        title_justify="left", box=SIMPLE, pad_edge=False,
-    )  # fmt: skip
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+    )
     for name in ("preset", "metric"):
         found.add_column(name, no_wrap=True)
     for name in ("train", "valid.", "cut", *ARMS, "±se", "rank s", "tune s"):
@@ -158,20 +170,20 @@ def _row(preset: str, metric: str, own: dict[str, Json], *, first: bool) -> list
         return ["", metric, "", "", "", *values, error, "", ""]
     one = next(iter(own.values()))
     ranked = own.get("top_k", {}).get("rank_seconds")
-    return [
-        preset, metric, f"{one['counted']['train']:,}", f"{one['counted']['validation']:,}",
-        f"{one['truncated']:.0%}", *values, error, "" if ranked is None else f"{ranked:.0f}",
-        " ".join(f"{own[arm]['seconds']:.0f}" if arm in own else "-" for arm in ARMS),
-    ]  # fmt: skip
+    seconds = " ".join(f"{own[arm]['seconds']:.0f}" if arm in own else "-" for arm in ARMS)
+    counts = [f"{one['counted'][split]:,}" for split in ("train", "validation")]
+    rank_seconds = "" if ranked is None else f"{ranked:.0f}"
+    truncated = f"{one['truncated']:.0%}"
+    return [preset, metric, *counts, truncated, *values, error, rank_seconds, seconds]
 
 
 def shown(value: float | None) -> str:
-    """Three digits; a metric may be undefined."""
+    """A metric with three digits, or `undefined`."""
     return "undefined" if value is None else f"{value:.3f}"
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for; the presets are those of the mirror unless named."""
+    """Parse the command line. Without named presets, all presets of the mirror are run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Results:
                 self.others += 1
 
     def _whole(self) -> Iterator[Json]:
-        """Every line but one that was cut off in the middle."""
+        """The lines of the file, without one that was cut off in the middle."""
         for text in self.path.read_text().splitlines() if self.path.exists() else ():
             try:
                 yield json.loads(text)
@@ -63,7 +63,7 @@ class Results:
                 continue
 
     def add(self, key: Key, found: Json) -> None:
-        """Keep a cell, on disk at once."""
+        """Add a cell, and write it to disk at once."""
         task, seed, arm = key
         self.lines[key] = {"setting": self.setting, "task": task, "seed": seed, "arm": arm, **found}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class Results:
 
 
 def run(given: argparse.Namespace, setting: Setting, place: Place, results: Results) -> None:
-    """Every cell that is not finished yet, seed by seed."""
+    """Run every cell that is not finished yet, seed by seed."""
     for seed, task in product(given.seeds, given.tasks):
         _rank(task, seed, setting, place, results)
         scores = results.lines[task, seed, RANKING]["scores"]
@@ -103,7 +103,7 @@ def _tell(key: Key, value: float | None, began: float) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -141,12 +141,7 @@ def main() -> None:
     """Run what is missing, or report what there is."""
     given = arguments()
     torch.set_num_threads(given.threads)
-    setting = Setting(
-        rows=given.rows, tokens=given.tokens, validation=given.validation, epochs=given.epochs,
-        batch_size=given.batch_size, learning_rate=given.learning_rate,
-        lora_learning_rate=given.lora_learning_rate, max_length=given.max_length,
-        samples=given.samples,
-    )  # fmt: skip
+    setting = Setting(**{each.name: getattr(given, each.name) for each in fields(Setting)})
     results = Results(given.results, as_json(setting))
     if given.report:
         write_report(results, given.tasks, given.seeds)

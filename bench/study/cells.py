@@ -37,8 +37,9 @@ from surgery.training.loop import finetune
 AGREEMENT = "agreement"
 # From the shortest texts to the longest, so that a study cut short has whole tasks.
 TASKS = (
-    AGREEMENT, "glue/cola", "glue/sst2", "glue/stsb", "glue/qnli", "glue/mrpc", "glue/rte",
-)  # fmt: skip
+    *(AGREEMENT, "glue/cola", "glue/sst2", "glue/stsb"),
+    *("glue/qnli", "glue/mrpc", "glue/rte"),
+)
 CHOOSERS = ("fisher", "fisher frobenius", "relative_gradient_norm", "tangent")
 HEAD, ALL, LORA = "head", "all", "lora"
 Json = dict[str, Any]
@@ -46,7 +47,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same in every cell."""
+    """The settings that all cells share."""
 
     rows: int = 2000
     tokens: int = 50_000
@@ -61,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the encoder and the data come from."""
+    """The encoder, and the sources of data."""
 
     model: ModelSource
     sources: Sources
@@ -77,10 +78,8 @@ def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[Loaded
     data = agreement(sources.cache) if task == AGREEMENT else _preset(task, sources)
     validation = choose_rows(len(data.validation), setting.validation, 0)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[: setting.rows]
-    data = replace(
-        data, train=data.train.select(drawn), validation=data.validation.select(validation),
-        fingerprint=None,
-    )  # fmt: skip
+    train, held = data.train.select(drawn), data.validation.select(validation)
+    data = replace(data, train=train, validation=held, fingerprint=None)
     loaded = load_model(place.model, sources, data, seed=seed)
     lengths = encode(data.train, loaded.tokenizer, setting.max_length).lengths
     kept = int((np.cumsum(lengths) <= setting.tokens).sum())
@@ -99,10 +98,14 @@ def agreement(cache: Path) -> TaskData:
         train, validation = write_csv(Path(scratch))
         folder = Path(scratch) / "data"
         report = ingest(
-            train, validation, folder,
-            train_format=format_of(train.name), train_name=train.name,
-            validation_format=format_of(validation.name), validation_name=validation.name,
-        )  # fmt: skip
+            train,
+            validation,
+            folder,
+            train_format=format_of(train.name),
+            train_name=train.name,
+            validation_format=format_of(validation.name),
+            validation_name=validation.name,
+        )
         target = cache / AGREEMENT / report.fingerprint.removeprefix("sha256:")
         if not target.is_dir():
             target.parent.mkdir(exist_ok=True)
@@ -133,7 +136,7 @@ def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, l
 
 
 def best(scores: Sequence[float], k: int) -> tuple[int, ...]:
-    """The k layers of highest score, from the bottom up; of equal ones the lower."""
+    """The k layers with the highest scores, bottom to top; of equal ones the lower layers."""
     order = np.argsort(-np.asarray(scores), kind="stable")
     return tuple(sorted(order[:k].tolist()))
 
@@ -145,9 +148,11 @@ def chosen_by(scores: dict[str, list[float]], seed: int) -> dict[str, tuple[int,
     pairs["bottom-2 fisher"] = best([-score for score in scores["fisher"]], 2)
     drawn = np.random.default_rng((seed, layers)).choice(layers, 2, replace=False)
     return {
-        **pairs, "first-2": (0, 1), "last-2": (layers - 2, layers - 1),
+        **pairs,
+        "first-2": (0, 1),
+        "last-2": (layers - 2, layers - 1),
         "random-2": tuple(sorted(drawn.tolist())),
-    }  # fmt: skip
+    }
 
 
 def arm_of(layers: Sequence[int]) -> str:
@@ -156,7 +161,7 @@ def arm_of(layers: Sequence[int]) -> str:
 
 
 def arms(scores: dict[str, list[float]], seed: int) -> list[str]:
-    """Every way to train of one task and seed, each once."""
+    """Every way to train one task with one seed, each once."""
     singles = [arm_of([layer]) for layer in range(len(scores["fisher"]))]
     pairs = [arm_of(pair) for pair in chosen_by(scores, seed).values()]
     return list(dict.fromkeys([HEAD, *singles, *pairs, ALL, LORA]))
@@ -188,10 +193,13 @@ def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Jso
 def _request(arm: str, seed: int, setting: Setting, rows: int) -> Json:
     steps = -(-rows // setting.batch_size) * setting.epochs
     training = {
-        "epochs": setting.epochs, "batch_size": setting.batch_size, "seed": seed,
+        "epochs": setting.epochs,
+        "batch_size": setting.batch_size,
+        "seed": seed,
         "learning_rate": setting.lora_learning_rate if arm == LORA else setting.learning_rate,
-        "max_length": setting.max_length, "evaluate_every_steps": steps,
-    }  # fmt: skip
+        "max_length": setting.max_length,
+        "evaluate_every_steps": steps,
+    }
     asked = {"model": "local", "dataset": "local", "training": training}
     if arm == LORA:
         return {**asked, "adapter": {"type": "lora"}}
@@ -206,5 +214,5 @@ def _selection(arm: str) -> SelectionSpec:
 
 
 def as_json(setting: Setting) -> Json:
-    """Every line of the results names the setting it was measured in."""
+    """The settings as JSON; every line of the results contains them."""
     return asdict(setting)

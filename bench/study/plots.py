@@ -20,7 +20,7 @@ SAVED = {"format": "svg", "bbox_inches": "tight", "metadata": {"Date": None}}
 
 
 def plot_gains(path: Path, runs: Sequence[Run]) -> None:
-    """What each layer alone gains over the head: a panel a task, a line a seed."""
+    """Plot what each layer alone gains over the head: a panel per task, a line per seed."""
     tasks = list(dict.fromkeys(run.task for run in runs if run.gains))
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
@@ -47,17 +47,15 @@ def plot_gains(path: Path, runs: Sequence[Run]) -> None:
 
 
 def plot_correlations(path: Path, found: dict[str, ByTask]) -> None:
-    """Spearman of score and gain: a row a method, a dot a task (mean over its seeds)."""
+    """Plot Spearman of score and gain: a row per method, a dot per task (mean over seeds)."""
     methods = list(found)[::-1]
     tasks = list(dict.fromkeys(task for groups in found.values() for task in groups))
     figure, axis = plt.subplots(figsize=(6.0, 0.32 * len(methods) + 0.8))
     for place, task in enumerate(tasks):
         known = [(row, found[m][task]) for row, m in enumerate(methods) if task in found[m]]
         shift = 0.3 * (place / max(1, len(tasks) - 1) - 0.5)
-        axis.plot(
-            [np.mean(values) for _, values in known], [row + shift for row, _ in known],
-            linestyle="", marker="o", markersize=4, label=task,
-        )  # fmt: skip
+        x, y = [np.mean(values) for _, values in known], [row + shift for row, _ in known]
+        axis.plot(x, y, linestyle="", marker="o", markersize=4, label=task)
     means = [
         np.mean([np.mean(v) for v in found[m].values()]) if found[m] else np.nan for m in methods
     ]

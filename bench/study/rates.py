@@ -41,13 +41,11 @@ ARMS = {
 
 
 def held_out(data: TaskData, seed: int) -> TaskData:
-    """The train rows alone: one in six of them takes the place of the validation rows."""
+    """The training rows alone, one in six of which replaces the validation rows."""
     drawn = np.random.default_rng(seed).permutation(len(data.train))
     kept = len(drawn) // VALIDATION_SHARE
-    return replace(
-        data, train=data.train.select(np.sort(drawn[kept:])),
-        validation=data.train.select(np.sort(drawn[:kept])), fingerprint=None,
-    )  # fmt: skip
+    held, rest = (data.train.select(np.sort(rows)) for rows in (drawn[:kept], drawn[kept:]))
+    return replace(data, train=rest, validation=held, fingerprint=None)
 
 
 def trained(arm: str, rate: float, seed: int, data: TaskData, place: Place) -> float:
@@ -67,7 +65,7 @@ def trained(arm: str, rate: float, seed: int, data: TaskData, place: Place) -> f
 
 
 def table(found: dict[tuple[str, float], list[float]], rates: list[float]) -> str:
-    """A row an arm, a column a rate, every seed in its cell."""
+    """One row for each arm and one column for each rate; a cell lists all seeds."""
     rows = [["arm", *(f"{rate:g}" for rate in rates)], ["---", *["--:"] * len(rates)]]
     for arm in ARMS:
         cells = [" ".join(f"{value:.3f}" for value in found[arm, rate]) for rate in rates]

@@ -24,18 +24,17 @@ from bench.study.statistics import (
 PAGE = Path("docs/study.md")
 IMAGES = Path("docs/images")
 METHODS = (
-    "fisher", "fisher frobenius", "gradient_norm", "relative_gradient_norm", "snip", "weight_snr",
-    "cls_similarity", "tangent", "last", "first", "random",
-)  # fmt: skip
+    *("fisher", "fisher frobenius", "gradient_norm", "relative_gradient_norm", "snip"),
+    *("weight_snr", "cls_similarity", "tangent", "last", "first", "random"),
+)
 POLICIES = (
-    "best single layer", "top-2 fisher", "top-2 fisher frobenius", "top-2 relative_gradient_norm",
-    "top-2 tangent", "bottom-2 fisher", "first-2", "last-2", "random-2", "head alone", "LoRA",
-    "all layers",
-)  # fmt: skip
+    *("best single layer", "top-2 fisher", "top-2 fisher frobenius"),
+    *("top-2 relative_gradient_norm", "top-2 tangent", "bottom-2 fisher"),
+    *("first-2", "last-2", "random-2", "head alone", "LoRA", "all layers"),
+)
 COLUMNS = {"all layers": "minus all layers, at this rate", "LoRA": "minus LoRA, at its rate"}
 OTHERS = ("all layers", "LoRA", "top-2 fisher")  # what every policy is compared with
-NAMES = {"fisher": "fisher trace", "top-2 fisher": "top-2 fisher trace",
-         "bottom-2 fisher": "bottom-2 fisher trace"}  # fmt: skip
+NAMES = {name: f"{name} trace" for name in ("fisher", "top-2 fisher", "bottom-2 fisher")}
 INTRODUCTION = """# Which layers are worth training, and does a score tell?
 
 Written by `python -m bench.study --report`; every number comes from the cells of `python -m \
@@ -72,7 +71,7 @@ Table = list[list[str]]
 
 
 class Finished(Protocol):
-    """What a report is made of."""
+    """The results that a report is written from."""
 
     setting: dict[str, Any]
     lines: Mapping[tuple[str, int, str], dict[str, Any]]
@@ -80,7 +79,7 @@ class Finished(Protocol):
 
 
 def write_report(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> None:
-    """The page and its figures. Raises ValueError where no ranking is finished."""
+    """Write the page and its figures. Raises ValueError if no ranking is finished."""
     from bench.study.plots import plot_correlations, plot_gains  # matplotlib is for them alone
 
     runs = _asked(results, tasks, seeds)
@@ -93,12 +92,13 @@ def write_report(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) 
 
 
 def page(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> str:
-    """The page alone. Raises ValueError where no ranking is finished."""
+    """The text of the page. Raises ValueError if no ranking is finished."""
     runs = _asked(results, tasks, seeds)
     sections = [
-        INTRODUCTION, HOW.format(**results.setting), *_progress(results, runs, tasks, seeds),
-        MEANING, ONE_RATE,
-    ]  # fmt: skip
+        *(INTRODUCTION, HOW.format(**results.setting)),
+        *_progress(results, runs, tasks, seeds),
+        *(MEANING, ONE_RATE),
+    ]
     if any(run.gains for run in runs):
         found = {method: correlations(runs, method) for method in METHODS}
         sections += [*_layers(runs), *_methods(runs, found)]
@@ -116,7 +116,7 @@ def _asked(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> lis
 def _progress(
     results: Finished, runs: Sequence[Run], tasks: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[str]:
-    """One line a task: rows, finished cells by seed, and what is missing."""
+    """One row for each task: its rows, the finished cells by seed, and what is missing."""
     known = {(run.task, run.seed): run for run in runs}
     rows, missing, done = [], 0, 0
     for task in tasks:
@@ -153,7 +153,7 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _layers(runs: Sequence[Run]) -> Iterator[str]:
-    """The metric of each layer alone, by task."""
+    """The metric of training each layer alone, by task."""
     whole = [run for run in runs if run.gains]
     layers = whole[0].layers
     yield "## What each layer alone is worth\n"
@@ -179,7 +179,7 @@ def _mean_of(runs: Sequence[Run], arm: str) -> float | None:
 
 
 def _methods(runs: Sequence[Run], found: Mapping[str, ByTask]) -> Iterator[str]:
-    """How well each score foretells the gains."""
+    """How well each method's scores predict the gains of single layers."""
     yield "## Does a score tell which layer?\n"
     yield "![Spearman of score and gain, by method and task](images/study-scores.svg)\n"
     yield (
@@ -195,10 +195,8 @@ def _methods(runs: Sequence[Run], found: Mapping[str, ByTask]) -> Iterator[str]:
         against = estimate(paired(found[method], found["fisher"])) if method != "fisher" else None
         one, two = (estimate(regrets(runs, method, k)) for k in (1, 2))
         of_two = "" if two is None else f"{_told(two, 1)}, of {two.runs}"
-        rows.append([
-            _name(method), _told(own, 2), _told(against, 2), _told(one, 1), of_two,
-            str(own.runs) if own else "0",
-        ])  # fmt: skip
+        values = [_told(own, 2), _told(against, 2), _told(one, 1), of_two]
+        rows.append([_name(method), *values, str(own.runs) if own else "0"])
     yield _markdown(rows, left=1)
     yield "\nSpearman by task (mean over seeds):\n"
     tasks = list(dict.fromkeys(task for groups in found.values() for task in groups))
@@ -223,8 +221,10 @@ def _policies(runs: Sequence[Run]) -> Iterator[str]:
     yield from _seeds_of_all(runs)
     rows = [["trained", *tasks, *map(_column, OTHERS), "runs"]]
     for policy in POLICIES:
-        of_task = [[r.policies()[policy] for r in runs if r.task == t and policy in r.policies()]
-                   for t in tasks]  # fmt: skip
+        of_task = [
+            [r.policies()[policy] for r in runs if r.task == t and policy in r.policies()]
+            for t in tasks
+        ]
         cells = [f"{np.mean(values):.1f}" if values else "" for values in of_task]
         against = [
             "" if policy == other else _told(estimate(differences(runs, policy, other)), 1)
@@ -236,7 +236,7 @@ def _policies(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _seeds_of_all(runs: Sequence[Run]) -> Iterator[str]:
-    """What all layers reached with each seed, where there are several."""
+    """What training all layers reached with each seed, if there are several."""
     told = []
     for task in dict.fromkeys(run.task for run in runs):
         values = {

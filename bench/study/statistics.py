@@ -24,7 +24,7 @@ ByTask = dict[str, list[float]]  # task → one number a seed
 
 @dataclass(frozen=True)
 class Run:
-    """The finished cells of one task and seed: metric in points by arm, scores by method."""
+    """The finished cells of a task and seed: metrics in points by arm, scores by method."""
 
     task: str
     seed: int
@@ -103,7 +103,7 @@ def _regret(run: Run, method: str, k: int) -> float | None:
 
 
 def differences(runs: Sequence[Run], policy: str, other: str) -> ByTask:
-    """Points by which a policy beats another on the same task and seed."""
+    """The points by which one policy beats another, for each task and seed that has both."""
     found = []
     for run in runs:
         values = run.policies()
@@ -153,7 +153,7 @@ def estimate(groups: ByTask) -> Estimate | None:
 
 
 def _resampled(groups: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
-    """Means of resampled tasks, whose own means are of resampled seeds, (B,)."""
+    """The means of B resamples of tasks, each task with resampled seeds, (B,)."""
     generator = np.random.default_rng(0)
     shape = RESAMPLES, len(groups)
     tasks = generator.integers(len(groups), size=shape)

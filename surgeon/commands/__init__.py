@@ -1,1 +1,1 @@
-"""The subcommands of `surgeon`, and the options they share."""
+"""The subcommands of `surgeon`, and the options that they share."""

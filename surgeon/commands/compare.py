@@ -1,4 +1,4 @@
-"""`surgeon compare`: several ways to train, side by side."""
+"""`surgeon compare`: compare several ways to train."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.datasets import dataset_of, described
-from surgeon.commands.failures import failing_plainly
+from surgeon.commands.datasets import dataset_of, file_options
+from surgeon.commands.failures import expected_failures
 from surgeon.commands.jobs import follow
 from surgeon.commands.options import (
-    HOME,
+    DEFAULT_URL,
     AsJson,
     Dataset,
     Json,
@@ -21,8 +21,8 @@ from surgeon.commands.options import (
     Url,
     finite,
     selection_of,
-    taking,
     values_of,
+    with_options,
 )
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.comparison import ComparisonSpec
@@ -44,7 +44,7 @@ TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "learning_rate", "batch_si
 
 
 def arm_from(text: str) -> Json:
-    """`top_k=2`, `layers=1,4`, `all`, `lora=8` or `bitfit` as an arm of that name.
+    """Parse `top_k=2`, `layers=1,4`, `all`, `lora=8` or `bitfit` into an arm of that name.
 
     Raises BadParameter.
     """
@@ -69,7 +69,7 @@ def arm_from(text: str) -> Json:
 
 
 def _number(text: str, value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", value.strip()):  # isdigit would let ² pass
+    if not re.fullmatch(r"[0-9]{1,18}", value.strip()):  # isdigit would accept ²
         raise typer.BadParameter(f"{text!r}: {value!r} is no whole number")
     return int(value)
 
@@ -81,7 +81,7 @@ def _share(text: str, value: str) -> float:
         raise typer.BadParameter(f"{text!r}: {error}; write a share as in top_share=0.8") from None
 
 
-@taking(
+@with_options(
     *DATASET_OPTIONS,
     ARM,
     *options_of(ComparisonSpec, "single_layers", "seeds"),
@@ -91,12 +91,12 @@ def _share(text: str, value: str) -> float:
 def compare(
     model: Model,
     dataset: Dataset,
-    url: Url = HOME,
+    url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Train MODEL on DATASET in several ways and seeds, and tell what the differences are worth."""
+    """Train MODEL on DATASET in several ways with several seeds, and test their differences."""
     body: Json = {
         "model": model,
         "arms": [arm_from(text) for text in given["arm"] or []],
@@ -105,7 +105,7 @@ def compare(
         "seeds": [_number(given["seeds"], part) for part in given["seeds"].split(",")],
         "training": values_of(TRAINING_OPTIONS, given),
     }
-    data = described(given)
-    with failing_plainly(), Client(url, key) as client:
+    data = file_options(given)
+    with expected_failures(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("comparisons", body), as_json=as_json)

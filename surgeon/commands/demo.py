@@ -13,11 +13,13 @@ from surgeon.commands.failures import require
 def demo(
     keep: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Data directory; default: a new surgeon-data/demo-…"),
+        typer.Option(
+            metavar="DIR", help="Data directory to use and keep; default: surgeon-data/demo-TIME."
+        ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=120, help="Rows to generate.")] = 3000,
+    rows: Annotated[int, typer.Option(min=120, help="Number of sentences to generate.")] = 3000,
 ) -> None:
-    """Rank and fine-tune a real encoder on a generated dataset, in some minutes."""
+    """Rank and fine-tune a real encoder on a generated dataset. This takes some minutes."""
     require("server", "worker", "demo")
     from surgeon.demo import tour
 

@@ -1,4 +1,4 @@
-"""`surgeon estimate`: what fine-tunes would take."""
+"""`surgeon estimate`: the memory and time that fine-tunes would take."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.datasets import Described, dataset_of
-from surgeon.commands.failures import failing_plainly
+from surgeon.commands.datasets import FileOptions, dataset_of
+from surgeon.commands.failures import expected_failures
 from surgeon.commands.jobs import RANKING_ID
 from surgeon.commands.options import (
-    HOME,
+    DEFAULT_URL,
     AsJson,
     Dataset,
     Json,
@@ -19,8 +19,8 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
-    taking,
     values_of,
+    with_options,
 )
 from surgeon.terminal import terminal
 from surgery.schemas.enums import POLICIES, Policy
@@ -35,31 +35,33 @@ TRAINING_OPTIONS = (
 )
 
 
-@taking(
+@with_options(
     *SELECTION_OPTIONS,
     RANKING_ID,
-    option_of(SelectionSpec, "policy", default=None, help="Of --k: a *_k one."),
+    option_of(
+        SelectionSpec, "policy", default=None, help="A policy that takes --k: its name ends in _k."
+    ),
     option_of(EstimateSpec, "k", repeated=True, minimum=1),
     *TRAINING_OPTIONS,
 )
 def estimate(
     model: Model,
     dataset: Dataset,
-    url: Url = HOME,
+    url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Estimate what fine-tunes of MODEL on DATASET would take: for every number of layers, for
-    those of --k, or for the layers that one option of `tune` chooses."""
+    """Estimate the memory and time of fine-tuning MODEL on DATASET: for every number of layers, for
+    the numbers that --k lists, or for the layers that one option of `tune` chooses."""
     chosen = values_of([*SELECTION_OPTIONS, RANKING_ID], given)
     body: Json = {
         "model": model,
         "training": values_of(TRAINING_OPTIONS, given),
-        **_asked(chosen, given["seed"], given["policy"], given["k"]),
+        **_selection_and_k(chosen, given["seed"], given["policy"], given["k"]),
     }
-    with failing_plainly(), Client(url, key) as client:
-        body["dataset"] = dataset_of(client, dataset, Described())
+    with expected_failures(), Client(url, key) as client:
+        body["dataset"] = dataset_of(client, dataset, FileOptions())
         answer = client.call("POST", "/v1/estimates", json=body)
     if as_json:
         terminal.show_json(answer)
@@ -67,17 +69,17 @@ def estimate(
         terminal.show_estimate(answer)
 
 
-def _asked(chosen: Json, seed: int, policy: Policy | None, k: list[int] | None) -> Json:
-    """The selection and the numbers of layers to compare; neither for every number of layers."""
+def _selection_and_k(chosen: Json, seed: int, policy: Policy | None, k: list[int] | None) -> Json:
+    """The fields ``selection`` and ``k`` of the request. Without them it is for every number."""
     if policy is not None and (k is None or POLICIES[policy].takes != "k"):
         raise typer.BadParameter(
-            f"--policy goes with --k and is a *_k policy; else write {OPTIONS}"
+            f"--policy needs --k and a policy whose name ends in _k; otherwise write {OPTIONS}"
         )
     given = {**chosen, "seed": seed}
     if k is not None:
         counted = policy or Policy.TOP_K
         if chosen[counted] is not None:
-            raise typer.BadParameter(f"--k lists the numbers of --policy {counted.value}")
+            raise typer.BadParameter(f"--k gives the numbers of --policy {counted.value} already")
         return {"selection": selection_of({**given, counted: k[0]}), "k": k}
-    said = any(value is not None and value is not False for value in chosen.values())
-    return {"selection": selection_of(given)} if said else {}
+    is_chosen = any(value is not None and value is not False for value in chosen.values())
+    return {"selection": selection_of(given)} if is_chosen else {}

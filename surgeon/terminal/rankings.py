@@ -1,4 +1,4 @@
-"""Rankings as tables of at most 80 columns."""
+"""Shows rankings as tables that fit into 80 columns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from surgeon.terminal.tables import DASH, Json, narrow_table
 
 WIDTH = 80
 BAR_WIDTH = 12
-NARROWEST_BAR = 6  # below that lengths cannot be told apart
+NARROWEST_BAR = 6  # the lengths of shorter bars look alike
 
 
 def ranking_view(result: Json, title: str) -> Group:
-    """The scores, what is known about them, and the methods beside it."""
+    """A ranking's scores, notes on them, and a comparison of methods if there are several."""
     parts: list[RenderableType] = [score_table(result, title), notes(result)]
     if result["methods"]:
         parts += [method_table(result), agreement_table(result["methods"])]
@@ -24,7 +24,7 @@ def ranking_view(result: Json, title: str) -> Group:
 
 
 def score_table(result: Json, title: str) -> Table:
-    """What is ranked, best first, then the groups beside it."""
+    """The ranked layers, best first, then the other groups of parameters."""
     layers = result["layers"]
     whole = result["granularity"] == "layer"
     start = "" if whole else _common_start([layer["name"] for layer in layers])
@@ -54,13 +54,13 @@ def score_table(result: Json, title: str) -> Table:
 
 
 def _room(rows: Sequence[Sequence[str]]) -> int:
-    """What a line leaves for the bar: two blanks stand behind a column, one at each end."""
+    """The width that is left for the bar. Each column is followed by two blanks."""
     used = sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True))
     return WIDTH - used - 2
 
 
 def _common_start(names: Sequence[str]) -> str:
-    """`encoder.layer.`, told once: the names of tensors are long."""
+    """The common beginning of the names, such as `encoder.layer.`, which the header shows once."""
     paths = [name.split(".") for name in names]
     steps = enumerate(zip(*paths, strict=False))
     shared = next((place for place, step in steps if len(set(step)) > 1), 0)
@@ -68,17 +68,17 @@ def _common_start(names: Sequence[str]) -> str:
 
 
 def _columns(result: Json) -> list[str]:
-    """Only those that this method, aggregate and number of heads fill."""
+    """The columns that have values for this method, aggregate and number of heads."""
     layers = result["layers"]
     first = layers[0]
-    found = ["score"]
-    found += ["95 % interval"] if any(layer["ci"] for layer in layers) else []
-    found += ["unbiased"] if first["unbiased"] is not None else []
-    found += ["± heads"] if first["head_std"] is not None else []
-    found += ["share"]
-    if first["p_top_k"] and result["granularity"] != "tensor":  # whose names need the room
-        found.append(f"P(top {result['recommended_k']['k']})")
-    return found
+    columns = ["score"]
+    columns += ["95 % interval"] if any(layer["ci"] for layer in layers) else []
+    columns += ["unbiased"] if first["unbiased"] is not None else []
+    columns += ["± heads"] if first["head_std"] is not None else []
+    columns += ["share"]
+    if first["p_top_k"] and result["granularity"] != "tensor":  # the names of tensors need the room
+        columns.append(f"P(top {result['recommended_k']['k']})")
+    return columns
 
 
 def _value(layer: Json, column: str) -> str:
@@ -100,7 +100,7 @@ def _bar(score: float, top: float, width: int) -> str:
 
 
 def notes(result: Json) -> Table:
-    """What was computed and how far it can be trusted, a line each."""
+    """What was computed and how far to trust it, one row for each note."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column()
@@ -126,7 +126,7 @@ def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
         yield "adaptive", _adaptive(result["adaptive"])
     if result["model_prior"]:
         prior = result["model_prior"]
-        # Without what the name of the line says already.
+        # The beginning of the note repeats the name of the row.
         note = prior["note"].partition(": ")[2]
         yield "shuffled labels", f"τ {_tau(prior['kendall_tau'])}" + (f": {note}" if note else "")
         yield "shuffled tokens", f"τ {_tau(prior['shuffled_tokens']['kendall_tau'])}"
@@ -180,7 +180,7 @@ def _tau(value: float | None) -> str:
 
 
 def method_table(result: Json) -> Table:
-    """What each method prefers, as the blocks' numbers."""
+    """The order of layers by each method, as the numbers of the layers."""
     numbers = {layer["name"]: str(layer["index"]) for layer in result["layers"]}
     table = narrow_table("")
     table.add_column("", justify="right", no_wrap=True)
@@ -195,11 +195,11 @@ def method_table(result: Json) -> Table:
 
 
 def agreement_table(methods: Json) -> Table:
-    """Kendall's τ of each pair of methods, under their numbers."""
+    """Kendall's τ of each pair of methods. The columns are named by the methods' numbers."""
     names = [entry["method"] for entry in methods["methods"]]
     taus = methods["kendall_tau"]
     table = narrow_table("Kendall τ between methods")
-    table.box = None  # its lines would not leave room for ten methods
+    table.box = None  # lines would not leave room for ten methods
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for place in range(1, len(names) + 1):
@@ -210,7 +210,7 @@ def agreement_table(methods: Json) -> Table:
 
 
 def _cell(value: float | None) -> str:
-    """Four characters, so that ten methods fit: -.60, .87, 1."""
+    """A number in at most four characters, so that ten methods fit: -.60, .87, 1."""
     if value is None:
         return DASH
     sign = "-" if value < 0 else ""

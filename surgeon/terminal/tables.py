@@ -1,4 +1,4 @@
-"""Jobs, fine-tunes and estimates as tables, and how all tables look."""
+"""Shows jobs, fine-tunes and estimates as tables, and sets the style of all tables."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ ESTIMATE_COLUMNS = (
 
 
 def wide_table(title: str = "") -> Table:
-    """Of few columns."""
+    """A table with few columns."""
     return Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
 
 
 def narrow_table(title: str) -> Table:
-    """Of many columns, with one blank between two."""
+    """A table with many columns, one blank apart."""
     table = wide_table(title)
     table.padding = (0, 1, 0, 0)
     return table
 
 
 def subject_of(job: Json) -> str:
-    """What a job is about."""
+    """The model and the dataset of a job."""
     return f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
 
 
 def jobs_table(jobs: Sequence[Json]) -> Table:
-    """A line a job."""
+    """One row for each job."""
     table = wide_table()
     for name in ("id", "status", "what", "created"):
         table.add_column(name, no_wrap=name in {"id", "status"})
@@ -49,13 +49,13 @@ def jobs_table(jobs: Sequence[Json]) -> Table:
 
 
 def finetune_view(result: Json, title: str) -> Group:
-    """What was trained and reached."""
+    """The evaluations of a fine-tune, and notes on what was trained."""
     warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]
     return Group(_epochs_table(result, title), *_finetune_notes(result), *warnings)
 
 
 def _epochs_table(result: Json, title: str) -> Table:
-    """A line an evaluation; the best one has a star."""
+    """One row for each evaluation; a star marks the best one."""
     table = wide_table(title)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
@@ -90,7 +90,7 @@ def _number(value: float | None) -> str:
 
 
 def estimate_view(answer: Json) -> Group:
-    """What each fine-tune would take, and what the numbers are taken from."""
+    """The memory and time of each fine-tune, and where these numbers come from."""
     table = wide_table()
     for name in ESTIMATE_COLUMNS:
         table.add_column(name, justify="right")

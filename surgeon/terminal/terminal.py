@@ -1,4 +1,4 @@
-"""What the command line shows people."""
+"""The command line's output: JSON, plain lines, results and progress bars."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ VIEWS = {"ranking": ranking_view, "finetune": finetune_view, "comparison": compa
 
 
 def show_json(value: object) -> None:
-    """For machines: one document on standard output."""
+    """Print a value as one JSON document on standard output."""
     console.out(json.dumps(value, indent=2), highlight=False)
 
 
 def say(*lines: str) -> None:
-    """Plain lines that can be copied: not wrapped, no markup."""
+    """Print plain lines, without wrapping or markup, so that they can be copied."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_result(job: Json) -> None:
-    """The outcome of a finished job, or its error."""
+    """Print the result of a finished job, or its error."""
     if job["status"] == "succeeded":
         console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
         return
@@ -44,20 +44,20 @@ def show_result(job: Json) -> None:
 
 
 def show_jobs(jobs: Sequence[Json]) -> None:
-    """A line a job."""
+    """Print a table of jobs."""
     console.print(jobs_table(jobs) if jobs else "no jobs")
 
 
 def show_estimate(answer: Json) -> None:
-    """A line for each fine-tune that was asked about."""
+    """Print the table of an estimate."""
     console.print(estimate_view(answer))
 
 
-# rich.progress is imported where a bar is shown: the other commands start the sooner.
+# rich.progress is imported only when a bar is shown, so that other commands start faster.
 
 
 def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
-    """A bar, and what to call with every state of a job."""
+    """A progress bar, and the function to call with every state of a job."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -74,7 +74,7 @@ def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
     )
     task = bar.add_task("queued", total=100, job="", unit="")
 
-    def seen(job: Json) -> None:
+    def on_update(job: Json) -> None:
         progress = job["progress"] or {}
         step, total, unit = (progress.get(key) for key in ("step", "total_steps", "unit"))
         bar.update(
@@ -85,17 +85,17 @@ def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
             unit=f"{step}/{total} {unit}" if step is not None and total else "",
         )
 
-    return bar, seen
+    return bar, on_update
 
 
 def download_bar(name: str) -> tuple[Progress, Callable[[int, int], None]]:
-    """A bar, and what to call with how many bytes have come and of how many."""
+    """A progress bar, and the function to call with the bytes received so far and their total."""
     from rich.progress import DownloadColumn, Progress
 
     bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=errors)
     task = bar.add_task(name, total=None)
 
-    def seen(done: int, total: int) -> None:
+    def on_update(done: int, total: int) -> None:
         bar.update(task, completed=done, total=total)
 
-    return bar, seen
+    return bar, on_update

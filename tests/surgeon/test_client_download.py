@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from surgeon.client import ApiError, Client, Unreachable, Unsendable
+from surgeon.client import ApiError, Client, InvalidRequest, Unreachable
 
 
 @contextmanager
@@ -51,5 +51,5 @@ def test_what_is_no_archive_is_an_unexpected_answer(tmp_path: Path, promised: in
 
 
 def test_an_id_that_makes_no_url_is_refused(tmp_path: Path) -> None:
-    with Client("http://127.0.0.1:1") as client, pytest.raises(Unsendable):
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidRequest):
         client.download("ck\n1", tmp_path)

@@ -29,8 +29,8 @@ failed = confine(Confinement.from_json(sys.argv[1]))
 assert failed == [], failed
 """
 WITHOUT_LANDLOCK = """
-from worker.confinement import own_files
-own_files(Confinement.from_json(sys.argv[1]))
+from worker.confinement import enter_private_root
+enter_private_root(Confinement.from_json(sys.argv[1]))
 """
 
 
@@ -73,10 +73,12 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one process", "several"])
-def test_files_outside_are_out_of_reach(kept: Confinement, tmp_path: Path, several: bool) -> None:
+@pytest.mark.parametrize("multi_process", [False, True], ids=["one process", "several"])
+def test_files_outside_are_out_of_reach(
+    kept: Confinement, tmp_path: Path, multi_process: bool
+) -> None:
     own = str(tmp_path / "own")
-    confined = Confinement(kept.read, kept.write, several=several)
+    confined = Confinement(kept.read, kept.write, multi_process=multi_process)
     found = run(FILES, confined, str(tmp_path), TMPDIR=own, HOME=own)
     assert found.pop("given linked") == "OSError"  # to write through: the kernel says EXDEV
     reached = {name: what for name, what in found.items() if what != "PermissionError"}
@@ -126,7 +128,7 @@ def test_processes_of_a_job_reach_each_other_alone(kept: Confinement) -> None:
     with socket.socket() as outside:
         outside.bind(("127.0.0.1", 0))
         outside.listen()
-        confined = Confinement(kept.read, kept.write, several=True)
+        confined = Confinement(kept.read, kept.write, multi_process=True)
         found = run(SOCKETS, confined, str(outside.getsockname()[1]))
     assert found["alone"] == "1"
     assert found["outside"] == "ConnectionRefusedError"  # its own loopback, not this one

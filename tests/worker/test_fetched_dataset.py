@@ -22,7 +22,7 @@ from surgery.io.folders import complete_folder
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Finished, RankingOrder
-from worker.supervisor.attempt import Attempt, Outcome, Parts
+from worker.supervisor.attempt import Attempt, Outcome, WorkerContext
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
 
@@ -72,7 +72,7 @@ def test_it_goes_when_the_job_has_ended(
     sweeper = Sweeper(settings, database, storage, folders, None)
     child: Any = Sweeping(sweeper)
     attempt = Attempt(
-        Parts(settings, database, storage), *claimed, with_child(child), folders,
+        WorkerContext(settings, database, storage), *claimed, with_child(child), folders,
         threading.Event(), time.monotonic(),
     )  # fmt: skip
     assert attempt.run() == Outcome.SUCCEEDED

@@ -26,7 +26,7 @@ from surgery.io.reporter import CheckpointSummary
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import CheckpointSaved, Message, Report, StateSaved
-from worker.supervisor.attempt import Attempt, Parts
+from worker.supervisor.attempt import Attempt, WorkerContext
 from worker.supervisor.environments import WorkerFolders
 
 
@@ -88,9 +88,9 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     folders = WorkerFolders.new(tmp_path)
     scratch = folders.scratch / f"{job.id}-{lease.epoch}"
     child: Any = Told([saved(scratch, 1), saved(scratch, 2)])
-    parts = Parts(settings, database, storage)
+    context = WorkerContext(settings, database, storage)
     attempt = Attempt(
-        parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic(),
+        context, lease, row, with_child(child), folders, threading.Event(), time.monotonic(),
     )  # fmt: skip
     with pytest.raises(OSError, match="No space left") as full:
         attempt.run()
@@ -140,9 +140,9 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     scratch = folders.scratch / f"{job.id}-{lease.epoch}"
     scratch.mkdir()
     child: Any = Told([StateSaved(path=make(scratch), step=1)])
-    parts = Parts(settings, database, storage)
+    context = WorkerContext(settings, database, storage)
     attempt = Attempt(
-        parts, lease, row, with_child(child), folders, threading.Event(), time.monotonic()
+        context, lease, row, with_child(child), folders, threading.Event(), time.monotonic()
     )
     with pytest.raises(OSError) as refused:  # noqa: PT011  # its words are the test's to look at
         attempt.run()

@@ -19,8 +19,8 @@ from app.tables import Job, JobKind, Status, new_id
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Message, PhaseBegun
-from worker.supervisor.attempt import Attempt, Outcome, Parts
-from worker.supervisor.child_process import Gone, Heard
+from worker.supervisor.attempt import Attempt, Outcome, WorkerContext
+from worker.supervisor.child_process import ProcessEnded, Received
 from worker.supervisor.environments import WorkerFolders
 
 
@@ -29,9 +29,9 @@ class Loading:
 
     def __init__(self, *, overran: bool) -> None:
         self.overran = overran
-        self._said: list[Heard] = [PhaseBegun(name="load")]
+        self._said: list[Received] = [PhaseBegun(name="load")]
         if overran:
-            self._said.append(Gone())
+            self._said.append(ProcessEnded())
 
     def begin_job(self) -> None:
         """One more."""
@@ -39,7 +39,7 @@ class Loading:
     def send(self, order: Message) -> None:
         """Heard."""
 
-    def receive(self, seconds: float) -> Heard | None:
+    def receive(self, seconds: float) -> Received | None:
         if self._said:
             return self._said.pop(0)
         time.sleep(min(seconds, 0.02))
@@ -67,10 +67,10 @@ def test_a_limit_ends_the_job_with_its_log(
         enqueue(session, job)
     claimed = state_machine.claim(database, "worker", [JobKind.RANKING], timedelta(seconds=60))
     assert claimed is not None
-    parts = Parts(settings, database, open_storage(settings))
+    context = WorkerContext(settings, database, open_storage(settings))
     child: Any = Loading(overran=overran)
     attempt = Attempt(
-        parts, *claimed, with_child(child), WorkerFolders.new(tmp_path), threading.Event(),
+        context, *claimed, with_child(child), WorkerFolders.new(tmp_path), threading.Event(),
         time.monotonic(),
     )  # fmt: skip
     assert attempt.run() == Outcome.KILLED

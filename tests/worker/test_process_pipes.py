@@ -11,7 +11,7 @@ import pytest
 
 from worker.protocol import Ready
 from worker.supervisor import child_process
-from worker.supervisor.child_process import ChildProcess, Gone, Unreadable
+from worker.supervisor.child_process import ChildProcess, ProcessEnded, UnreadableMessage
 
 WRITER = """
 import sys
@@ -38,7 +38,7 @@ def test_a_message_without_end_costs_the_process(
 ) -> None:
     monkeypatch.setattr(child_process, "MAX_MESSAGE_BYTES", 1000)
     with writing(tmp_path, "message") as child:
-        assert isinstance(child.receive(60), Gone)
+        assert isinstance(child.receive(60), ProcessEnded)
         assert "SIGKILL" in child.how_it_ended()
 
 
@@ -78,9 +78,11 @@ def test_a_line_that_is_no_message_is_told_as_such(line: str, words: str, tmp_pa
     child = ChildProcess(("speaker", f'{line}\n{{"type": "ready"}}\n{{"type": "cut o'), environment)
     try:
         wrong = child.receive(60)
-        assert isinstance(wrong, Unreadable)
+        assert isinstance(wrong, UnreadableMessage)
         assert words in str(wrong)
         assert isinstance(child.receive(60), Ready)
-        assert isinstance(child.receive(60), Gone)  # of a message it died over nothing is told
+        assert isinstance(
+            child.receive(60), ProcessEnded
+        )  # of a message it died over nothing is told
     finally:
         child.kill()

@@ -1,1 +1,1 @@
-"""The processes that a supervisor starts: one lays files ready, one computes with torch."""
+"""The processes that a supervisor starts: one fetches files, the other computes with torch."""

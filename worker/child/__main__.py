@@ -1,9 +1,10 @@
-"""The warm process: imports torch once, then runs one job at a time, as its supervisor says.
+"""The process that runs jobs. It imports torch once, then runs the jobs that its supervisor sends.
 
-It reads JSON lines on standard input and answers on the descriptor that was its standard output;
-whatever libraries print goes to standard error. It has no database, no network and no secret, and
-reads no files but its own (see `worker.confinement`): all it knows of a job is in the message. It
-dies with its supervisor and may be killed at any moment.
+It reads JSON lines from standard input and writes its answers to the descriptor that was its
+standard output; whatever libraries print goes to standard error. It has no access to the database,
+the network or any secret, and can read only the files of its jobs (see `worker.confinement`). All
+it knows of a job is in the order it receives. It dies with its supervisor and may be killed at any
+moment.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from worker.protocol import CHILD_ORDERS, JobOrder
 
 
 def main() -> None:
-    """Confine this process, then import torch and serve."""
-    parent, kept = int(sys.argv[1]), Confinement.from_json(sys.argv[2])
-    for failure in confine(kept):
+    """Confine this process, then import torch and run jobs."""
+    parent, confinement = int(sys.argv[1]), Confinement.from_json(sys.argv[2])
+    for failure in confine(confinement):
         print(f"the job's process is not fully confined: {failure}", file=sys.stderr)  # noqa: T201
-    # After it: new namespaces make the kernel forget whose death is to be followed.
+    # Only now: a new namespace makes the kernel forget which parent this process dies with.
     channel = open_channel(parent)
     with uncollected():
         from worker.child.failures import unexpected

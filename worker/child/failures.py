@@ -1,4 +1,4 @@
-"""What became of a job that failed in a way nobody foresaw."""
+"""Turns unexpected exceptions of a job into errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from worker.protocol import JobOrder
 
 
 def unexpected(error: BaseException, order: JobOrder) -> SurgeryError:
-    """What to tell of a job's failure that no error of the science describes."""
+    """The error to report for an exception that is no `SurgeryError`."""
     if is_out_of_memory(error):
         release_memory()
         size = order.batching.get("batch_size")
-        hint = f"try batch_size {max(1, size // 2)}" if size else "give a smaller batch_size"
+        hint = f"try batch_size {max(1, size // 2)}" if size else "set a smaller batch_size"
         shorter = f" or max_length below {order.batching['max_length']}"
         return OutOfMemory(f"the device ran out of memory; {hint}{shorter}")
     return failure_of_model(error) or internal_error(error)

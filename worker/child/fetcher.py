@@ -1,7 +1,7 @@
-"""The process that lays a job's model and data ready: ``python -m worker.child.fetcher PARENT``.
+"""The process that fetches a job's model and data: ``python -m worker.child.fetcher PARENT``.
 
-It alone knows the Hub's token and reaches the network and the mirrors. It runs no model and no
-tokenizer, and never imports torch. The process that runs the job finds checked copies.
+It alone has the Hub's token and access to the network and the mirrors. It runs no model and no
+tokenizer, and never imports torch. It leaves checked copies for the process that runs the job.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def sources_of(order: FetchOrder) -> Sources:
 
 
 def fetch(order: FetchOrder, report: JobReporter) -> Fetched:
-    """The model, the dataset and the further presets of a job, each as a folder in the cache."""
+    """Put the model, the dataset and the further presets of a job into the cache."""
     report.phase("fetch")
     sources, resolved = sources_of(order), order.resolved
     source = pinned_model(resolved.model, sources)
     checked_copy(source, sources)
-    # An upload is not looked for: the supervisor has it.
+    # An upload is in the supervisor's storage.
     dataset = None
     if resolved.dataset.path is None:
         dataset = fetch_dataset(order.spec["dataset"], resolved.dataset, sources)
@@ -59,7 +59,7 @@ def fetch(order: FetchOrder, report: JobReporter) -> Fetched:
 
 
 def pinned_model(pinned: ResolvedModel, sources: Sources) -> ModelSource:
-    """Exactly the model that was resolved when the job was submitted."""
+    """The very model that was resolved when the job was submitted. Raises ModelNotFound."""
     source = resolve_model(pinned.reference, sources)
     if source.fingerprint != pinned.fingerprint:
         raise ModelNotFound(
@@ -70,7 +70,7 @@ def pinned_model(pinned: ResolvedModel, sources: Sources) -> ModelSource:
 
 
 def fetch_dataset(reference: str | Json, pinned: Pinned, sources: Sources) -> FetchedDataset:
-    """Exactly the preset or Hub dataset of the submission, as a folder and its metrics."""
+    """The very preset or Hub dataset that the job was submitted with. Raises DatasetInvalid."""
     named = reference if isinstance(reference, str) else HubDataset.model_validate(reference)
     source = resolve_dataset(named, sources, pinned.revision)
     if source.fingerprint != pinned.fingerprint:
@@ -81,7 +81,7 @@ def fetch_dataset(reference: str | Json, pinned: Pinned, sources: Sources) -> Fe
 
 
 def fetch_measured(pinned: Pinned, sources: Sources) -> FetchedPreset:
-    """Exactly a preset that the model is to be measured on."""
+    """A preset that the model will be measured on. Raises DatasetInvalid."""
     source = resolve_evaluation(pinned.id, sources, pinned.revision)
     if source.fingerprint != pinned.fingerprint:
         raise changed(source.id)
@@ -90,7 +90,7 @@ def fetch_measured(pinned: Pinned, sources: Sources) -> FetchedPreset:
 
 
 def changed(name: str) -> DatasetInvalid:
-    """A dataset that is no longer the one of the submission."""
+    """The error for a dataset that changed after the submission."""
     return DatasetInvalid(
         f"{name} changed since the job was submitted, or this worker's mirror holds another copy; "
         "submit again"
@@ -98,7 +98,7 @@ def changed(name: str) -> DatasetInvalid:
 
 
 def main() -> None:
-    """Serve until the supervisor ends it."""
+    """Fetch for one job after the other until the supervisor ends this process."""
     channel = open_channel(int(sys.argv[1]))
     Child(channel, FETCHER_ORDERS, fetch, lambda error, _: internal_error(error)).serve()
 

@@ -1,4 +1,4 @@
-"""A fine-tune: ranked first where the selection needs it, then trained."""
+"""Runs a fine-tune: first a ranking if the selection needs one, then the training."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import saved_step
 from surgery.training.trackers import tracking
+from worker.child.distributed import launch
 from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
-from worker.child.ranks import launch
 from worker.protocol import (
     EventFilesSaved,
     FinetuneOrder,
@@ -50,7 +50,7 @@ from worker.protocol import (
 
 
 def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
-    """Rank first where the selection needs it, then train."""
+    """Rank first if the selection needs it, then train."""
     spec, data = FinetuneSpec.model_validate(order.spec), None
     if order.resolved.layers is None:
         report.phase("load")
@@ -64,23 +64,23 @@ def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
 
 
 def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = None) -> Finished:
-    """Train what was chosen; in a group of processes, each a part of every step.
+    """Train the chosen layers, as the only process or as one of the job's processes.
 
-    ``data`` are the job's where they are open already.
+    ``data`` is the job's dataset if it is open already.
     """
     spec = FinetuneSpec.model_validate(order.spec)
     chosen, sources = order.resolved, sources_of(order.inputs)
     report.phase("load")
     began = time.perf_counter()
     data = data_of(order.inputs, sources) if data is None else data
-    # A model of its own: a ranking warms up its head.
+    # Loaded again after a ranking, because the ranking trains the head of its model.
     source, seed = model_of(order.inputs), spec.training.seed
     loaded = load_model(source, sources, data, seed=seed, device=device())
     if order.continue_folder is not None:
         begin_with(loaded, data, order.continue_folder)
-    assert chosen.layers is not None, "the ranking that chooses them comes first"
+    assert chosen.layers is not None, "the layers are chosen before the training"
     layers = named_layers(loaded, chosen.layers, chosen.granularity or Granularity.LAYER)
-    _tell_selected(loaded, layers, spec, report)
+    _report_trainable(loaded, layers, spec, report)
     data = replace(data, also=_also(order, sources, data, loaded, spec))
     loading = time.perf_counter() - began
     before = order.earlier_best
@@ -102,7 +102,7 @@ def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = Non
 
 
 def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Any:
-    """The reporter with trackers; of several processes, the first one's."""
+    """The reporter with trackers. Of several processes, only the first one has trackers."""
     if not PartialState().is_main_process:
         return nullcontext(report)
     return tracking(
@@ -110,23 +110,23 @@ def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> A
         order.id,
         spec,
         resumed_at=saved_step(order.state_folder) if order.state_folder else None,
-        keep=lambda folder: report.tell(EventFilesSaved(path=folder)),
+        keep=lambda folder: report.send(EventFilesSaved(path=folder)),
     )
 
 
 def _also(
     order: FinetuneOrder, sources: Sources, data: TaskData, loaded: LoadedModel, spec: FinetuneSpec
 ) -> tuple[EvaluationSet, ...]:
-    """The presets to measure on that were laid ready."""
-    found = [MeasuredSet(**dict(preset)) for preset in order.also]
+    """The further presets to measure on, opened."""
+    presets = [MeasuredSet(**dict(preset)) for preset in order.also]
     length = spec.training.max_length
-    return open_evaluation_sets(found, data.labels, loaded.tokenizer, length, sources)
+    return open_evaluation_sets(presets, data.labels, loaded.tokenizer, length, sources)
 
 
 def _rank_first(
     order: FinetuneOrder, spec: FinetuneSpec, data: TaskData, report: JobReporter
 ) -> ResolvedSelection:
-    """Choose by the ranking that was waited for, else by one computed now and handed over."""
+    """Choose layers by the ranking that the job waited for, or by one that is computed now."""
     selection, options = spec.selection, ranking_options(spec.selection)
     loaded = load_to_rank(order.inputs, sources_of(order.inputs), data, options)
     if order.ranking is None:
@@ -138,9 +138,9 @@ def _rank_first(
     chosen = choose_layers(selection, layers_of_model(loaded, granularity), result, included)
     selected = resolved_choice(chosen, granularity, result, included)
     if order.ranking is not None:
-        report.tell(LayersSelected(resolved=selected))
+        report.send(LayersSelected(resolved=selected))
         return selected
-    report.tell(
+    report.send(
         RankingComputed(
             options=options.model_dump(mode="json"),
             result=result.model_dump(mode="json"),
@@ -150,9 +150,9 @@ def _rank_first(
     return selected
 
 
-def _tell_selected(
+def _report_trainable(
     loaded: LoadedModel, layers: Sequence[Unit], spec: FinetuneSpec, report: JobReporter
 ) -> None:
-    """How much trains, the head among it, before the first step."""
+    """Report the number of trainable parameters, the head included, before the first step."""
     trainable = ResolvedSelection(trainable_parameters=count_trainable(loaded, layers, spec))
-    report.tell(LayersSelected(resolved=trainable))
+    report.send(LayersSelected(resolved=trainable))

@@ -1,4 +1,4 @@
-"""What a job works on, opened from the supervisor's order: model, data, device."""
+"""Opens what a job works on, as the supervisor's order describes it: model, data, device."""
 
 from __future__ import annotations
 
@@ -24,32 +24,30 @@ Json = dict[str, Any]
 
 
 def versions() -> Json:
-    """What computed a result."""
-    return {
-        "surgery": __version__, "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }  # fmt: skip
+    """The versions of the libraries that compute a result."""
+    libraries = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"surgery": __version__, **libraries}
 
 
 def device() -> torch.device:
-    """The GPU where there is one, of several processes each its own."""
+    """The GPU of this process, or the CPU of a machine without GPUs."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def sources_of(inputs: JobInputs) -> Sources:
-    """Where the checked copies lie; this process reaches neither mirrors nor the Hub."""
+    """The cache with the checked copies. This process has no access to mirrors or the Hub."""
     return Sources(mirrors=(), cache=inputs.cache, offline=True)
 
 
 def model_of(inputs: JobInputs) -> ModelSource:
-    """The model that was laid ready."""
+    """The model that the fetcher put into the cache."""
     return ModelSource(**dict(inputs.model))
 
 
 def data_of(inputs: JobInputs, sources: Sources) -> TaskData:
-    """The dataset that was laid ready."""
+    """The job's dataset, opened."""
     folder = inputs.dataset.folder
     report = DatasetReport.model_validate_json((folder / "report.json").read_text())
     metrics = inputs.dataset.metrics or metrics_for(report.problem, report.labels)
@@ -57,17 +55,17 @@ def data_of(inputs: JobInputs, sources: Sources) -> TaskData:
 
 
 def learned(data: TaskData) -> Learned:
-    """What a job adds to what it remembers once its data are open."""
+    """What becomes known about a job when its data are open; it is stored with the job."""
     return Learned(
         versions=versions(),
-        device=described(device()),
+        device=device_facts(device()),
         rows={"train": len(data.train), "validation": len(data.validation)},
         labels=data.labels[:1000],
     )
 
 
-def described(where: torch.device) -> Json:
-    """The device by its name, with its memory where that is its own."""
+def device_facts(where: torch.device) -> Json:
+    """The name of a device, and for a GPU the size of its memory in bytes."""
     memory = None
     if where.type == "cuda":
         memory = torch.cuda.get_device_properties(where).total_memory
@@ -77,7 +75,7 @@ def described(where: torch.device) -> Json:
 def load_to_rank(
     inputs: JobInputs, sources: Sources, data: TaskData, options: RankingOptions
 ) -> LoadedModel:
-    """The model, with the head that a ranking asks for."""
+    """The model, with the head that the options of a ranking ask for."""
     return load_model(
         model_of(inputs), sources, data, seed=options.seed, head=options.head.init, device=device()
     )

@@ -1,7 +1,7 @@
-"""accelerate's launcher, which dies with the job's process: ``launcher.py PARENT OPTION …``.
+"""accelerate's launcher, made to die with the job's process: ``launcher.py PARENT OPTION …``.
 
-Its processes have sessions of their own, out of reach of a signal to the job's group; they die with
-the launcher, whose number they find in the environment.
+The launcher starts its processes in new sessions, where a signal to the job's process group does
+not reach them. So they are killed when the launcher dies; they read its id from the environment.
 """
 
 from __future__ import annotations

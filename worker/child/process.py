@@ -1,4 +1,4 @@
-"""A process that runs one job after the other, as its supervisor says, and tells how each ended."""
+"""A process that carries out its supervisor's orders and reports how each of them ended."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ Work = TypeVar("Work", bound=WorkOrder)
 
 
 class Child(Generic[Work]):
-    """Hears the supervisor on one thread, works on the main one.
+    """Reads the supervisor's orders on one thread and carries them out on the main thread.
 
-    ``orders`` reads what this process may be told and ``runner`` does what it is told. ``explain``
-    makes an error of a failure that is no error of the science.
+    ``orders`` parses the orders that this process accepts and ``runner`` carries them out.
+    ``explain`` turns any exception that is no `SurgeryError` into one.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Child(Generic[Work]):
         self._stop, self._drain = threading.Event(), threading.Event()
 
     def listen(self, stream: TextIO) -> None:
-        """Until the other side closes the pipe, which ends the process at once."""
+        """Read orders until the supervisor closes the pipe, then end this process at once."""
         for line in stream:
             match read_message(self._orders, line):
                 case Cancel():
@@ -69,7 +69,7 @@ class Child(Generic[Work]):
         os._exit(0)
 
     def serve(self) -> None:
-        """Do one thing after the other, as standard input says."""
+        """Carry out the orders that arrive on standard input, one after the other."""
         threading.Thread(target=self.listen, args=(sys.stdin,), daemon=True).start()
         self._channel.send(Ready())
         while True:
@@ -79,7 +79,7 @@ class Child(Generic[Work]):
             self.run(order)
 
     def run(self, order: Work) -> None:
-        """Do what is ordered and say how it ended."""
+        """Carry out an order and report how it ended."""
         report = ChannelReporter(self._channel, order.scratch, self._stop, self._drain)
         try:
             self._channel.send(self._runner(order, report))
@@ -88,28 +88,28 @@ class Child(Generic[Work]):
         except SurgeryError as error:
             self._channel.send(Failed.by(error))
         except BaseException as error:  # noqa: BLE001  # the one place where any failure is recorded
-            # Any: the panic of a library in Rust is no Exception.
+            # BaseException, because the panic of a library written in Rust is no Exception.
             traceback.print_exc()
             self._channel.send(Failed.by(self._explain(error, order)))
 
 
 def internal_error(error: BaseException) -> SurgeryError:
-    """A failure of which nothing is known; a full disk is."""
-    # Safetensors' own error is no OSError, but says the same.
+    """The error to report for an unexpected exception; a full disk is recognised by its text."""
+    # The error class of safetensors is no OSError, but contains the same text.
     if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         return StorageFailed(
-            "the worker's disk is full: what was being written is dropped, earlier checkpoints are "
-            "as they were; free some room and submit again"
+            "the worker's disk is full: what was being written is lost, but earlier checkpoints "
+            "are kept; free some space and submit the job again"
         )
     return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
 
 
 def open_channel(parent: int) -> Channel:
-    """Set up a process that a supervisor started, and the pipe to it."""
+    """Set up this process, which a supervisor started, and open the pipe to the supervisor."""
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Libraries that print must not write into the protocol.
+    # Text that libraries print must not get between the messages.
     channel = Channel(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     return channel
@@ -117,9 +117,10 @@ def open_channel(parent: int) -> Channel:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For imports of torch and its like: they take some ten seconds, a tenth less this way.
+    """Switch garbage collection off while torch and other large libraries are imported.
 
-    Python would look for garbage again and again among many thousand things that all stay.
+    The import takes about ten seconds, and a tenth less this way: Python would otherwise search
+    many thousand new objects for garbage again and again, and none of them is.
     """
     gc.disable()
     try:

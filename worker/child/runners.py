@@ -1,4 +1,4 @@
-"""One function a kind of job: from the supervisor's message to the science and back."""
+"""Runs a job of either kind: reads the order, calls `surgery`, and returns the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from worker.protocol import FinetuneOrder, Finished, JobOrder, JobReporter, Rank
 
 
 def run_job(order: JobOrder, report: JobReporter) -> Finished:
-    """Run a job of either kind under the limit of processor time that its order names."""
+    """Run a job under the limit of processor time that its order sets."""
     limit_cpu(order.cpu_seconds)
     match order:
         case RankingOrder():
@@ -23,7 +23,7 @@ def run_job(order: JobOrder, report: JobReporter) -> Finished:
 
 
 def run_ranking(order: RankingOrder, report: JobReporter) -> Finished:
-    """Rank; the result and what it adds to ``resolved``."""
+    """Rank the layers of the order's model."""
     spec = RankingSpec.model_validate(order.spec)
     sources = sources_of(order.inputs)
     report.phase("load")

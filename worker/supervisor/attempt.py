@@ -1,4 +1,4 @@
-"""One attempt at one job, from its claim to whatever ends it."""
+"""One attempt at one job, from its claim to its end."""
 
 from __future__ import annotations
 
@@ -56,43 +56,43 @@ from worker.protocol import (
     MetricValues,
     PhaseBegun,
     PrefixRoom,
-    Problem,
     Progress,
     RankingComputed,
     RankingOrder,
     Ready,
+    ReportedProblem,
     SavedCheckpoint,
     StateSaved,
     ToStore,
 )
-from worker.supervisor.child_process import ChildProcess, Gone, Heard, Unreadable
+from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received, UnreadableMessage
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.heartbeat import Heart
+from worker.supervisor.heartbeat import Heartbeat
 
 Json = dict[str, Any]
-Fetch = Callable[[str], Path | None]  # a stored folder on this disk, None where it is not whole
+Fetch = Callable[[str], Path | None]  # a stored folder on this disk; None if it is damaged
 
 log = logging.getLogger("surgeon.worker")
 Value = TypeVar("Value")
-TICK_SECONDS = 0.2
-RETRY_SECONDS = 0.5  # while the database does not answer
-READING_PHASES = {"load", "tokenize"}  # of a model's files and by its tokenizer
+TICK_SECONDS = 0.2  # between two checks of the limits
+RETRY_SECONDS = 0.5  # between two tries of a write while the database does not answer
+READING_PHASES = {"load", "tokenize"}  # in which libraries read the model's files
 
 
 def continued_folder(database: Database, fetch: Fetch, job: Job) -> Path | None:
-    """The checkpoint the job begins with, held from its submission on. Raises OSError."""
-    wanted = job.spec.get("continue_from")
-    if wanted is None:
+    """The checkpoint that the job starts from, if any. Raises OSError if its files are damaged."""
+    checkpoint_id = job.spec.get("continue_from")
+    if checkpoint_id is None:
         return None
-    path = records.checkpoint_path(database, wanted)
+    path = records.checkpoint_path(database, checkpoint_id)
     folder = fetch(path) if path else None
     if folder is None:
-        raise OSError(f"the stored files of checkpoint {wanted} are damaged")
+        raise OSError(f"the stored files of checkpoint {checkpoint_id} are damaged")
     return folder
 
 
 def best_so_far(database: Database, fetch: Fetch, job: Job) -> SavedCheckpoint | None:
-    """The best checkpoint of an interrupted attempt, for the export that follows the run."""
+    """The best checkpoint of earlier attempts, which the run exports if it finds no better one."""
     rows = records.checkpoints_of(database, job.id)
     best = next((row for row in rows if row.is_best), None)
     folder = fetch(best.path) if best else None
@@ -103,28 +103,28 @@ def best_so_far(database: Database, fetch: Fetch, job: Job) -> SavedCheckpoint |
 
 
 class Outcome(StrEnum):
-    """How an attempt ended, for the log and for what becomes of the child."""
+    """How an attempt ended. It is written to the log and decides whether the child is killed."""
 
-    FETCHED = "fetched"  # what the job needs is laid ready; the attempt goes on
+    FETCHED = "fetched"  # the job's model and data are in the cache; the attempt goes on
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # by an error that the job's process told of: the process is fine
+    FAILED = "failed"  # the job's process reported an error; the process itself is fine
     STOPPED = "stopped"  # cancelled or drained within a step
-    KILLED = "killed"  # did not stop within the grace period, or overran its deadline
-    CRASHED = "crashed"  # the child died
+    KILLED = "killed"  # the process did not stop within the grace period, or exceeded a limit
+    CRASHED = "crashed"  # the process died
     FENCED = "lost its lease"
 
 
 @dataclass(frozen=True)
 class Processes:
-    """A worker's further processes."""
+    """The two processes that a worker starts."""
 
-    fetcher: ChildProcess  # lays models and datasets ready
+    fetcher: ChildProcess  # fetches models and datasets
     child: ChildProcess  # runs jobs
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a worker works with."""
+class WorkerContext:
+    """The settings, database and storage that a worker uses."""
 
     settings: Settings
     database: Database
@@ -132,13 +132,23 @@ class Parts:
 
 
 class Attempt:
-    """Holds a lease, passes the child's messages on to the database."""
+    """Runs a job under a lease, and stores what the processes report.
+
+    ``claimed_at`` is the monotonic time of the claim. ``draining`` is set when the worker stops.
+    """
 
     def __init__(
-        self, parts: Parts, lease: Lease, job: Job, processes: Processes, folders: WorkerFolders,
-        draining: threading.Event, claimed_at: float,
-    ) -> None:  # fmt: skip
-        self.settings, self.database, self.storage = parts.settings, parts.database, parts.storage
+        self,
+        context: WorkerContext,
+        lease: Lease,
+        job: Job,
+        processes: Processes,
+        folders: WorkerFolders,
+        draining: threading.Event,
+        claimed_at: float,
+    ) -> None:
+        self.settings, self.database = context.settings, context.database
+        self.storage = context.storage
         self.lease, self.job, self._processes = lease, job, processes
         name = f"{job.id}-{lease.epoch}"
         self.scratch, self.inputs = folders.scratch / name, folders.inputs / name
@@ -151,13 +161,13 @@ class Attempt:
         self._began = claimed_at
         self._phase: str | None = None
         self._phase_began = claimed_at
-        self._heart = Heart(self.settings, self.database, lease, claimed_at)
+        self._heartbeat = Heartbeat(self.settings, self.database, lease, claimed_at)
         self._stop_by: float | None = None
         self._stop: Cancel | Drain | None = None
 
     def run(self) -> Outcome:
-        """Until the job is over or no longer ours. Raises Fenced."""
-        with self._folders, self._heart:
+        """Run the job until the attempt ends. Raises Fenced if the lease is lost."""
+        with self._folders, self._heartbeat:
             outcome = self._follow(self._processes.fetcher, self._fetch_order())
             if outcome is not Outcome.FETCHED:
                 return outcome
@@ -169,20 +179,20 @@ class Attempt:
             return self._follow(self._processes.child, order)
 
     def _follow(self, process: ChildProcess, order: FetchOrder | JobOrder) -> Outcome:
-        """Give a process its order and hear it until that is done."""
+        """Send a process its order and handle its messages until it has carried the order out."""
         self.current = process
         process.begin_job()
         process.send(order)
         while True:
             message = process.receive(TICK_SECONDS)
             outcome = self._handle(message) if message is not None else None
-            self._heart.check()
+            self._heartbeat.check()
             outcome = outcome or self._check_limits()
             if outcome is not None:
                 return outcome
 
     def _fetch_order(self) -> FetchOrder:
-        """What the fetcher needs to know."""
+        """The order to the fetcher."""
         sources = self.settings.sources
         return FetchOrder(
             spec=self.job.spec,
@@ -194,7 +204,7 @@ class Attempt:
         )
 
     def _order(self, fetched: Fetched) -> JobOrder:
-        """Everything the child needs to know."""
+        """The order to the child."""
         inputs = JobInputs(
             model=fetched.model,
             dataset=fetched.dataset or self._upload(),
@@ -222,7 +232,7 @@ class Attempt:
         )
 
     def _upload(self) -> FetchedDataset:
-        """The uploaded dataset of the job. Raises OSError where its files are not whole."""
+        """The uploaded dataset of the job. Raises OSError if its files are damaged."""
         path = Resolved.of(self.job.resolved).dataset.path
         folder = self._fetch(path) if path else None
         if folder is None:
@@ -237,33 +247,33 @@ class Attempt:
         )
 
     def _fetch(self, key: str) -> Path | None:
-        """A stored folder on this disk, where the child may read it, until the attempt ends."""
-        held = self.storage.fetch_folder(key)
-        if held is None:
+        """A stored folder, linked where the child may read it until the attempt ends."""
+        fetched = self.storage.fetch_folder(key)
+        if fetched is None:
             return None
-        self._folders.callback(held.release)
-        return link_folder(held.path, self.inputs / key.replace("/", "-"))
+        self._folders.callback(fetched.release)
+        return link_folder(fetched.path, self.inputs / key.replace("/", "-"))
 
-    # What the child says.
+    # Messages of the processes.
 
-    def _handle(self, heard: Heard) -> Outcome | None:
-        """Raises ValueError for what no such process says."""
-        match heard:
+    def _handle(self, received: Received) -> Outcome | None:
+        """Act on a message. Raises ValueError for a message that this process must not send."""
+        match received:
             case PhaseBegun():
-                self._phase, self._phase_began = heard.name, time.monotonic()
-                self._heart.tell(self._phase, None)
+                self._phase, self._phase_began = received.name, time.monotonic()
+                self._heartbeat.set_progress(self._phase, None)
             case Progress():
-                self._heart.tell(self._phase, heard.model_dump(exclude={"type"}))
+                self._heartbeat.set_progress(self._phase, received.model_dump(exclude={"type"}))
             case Fetched() | Finished() | Failed() | Halted():
-                return self._ended(heard)
-            case Gone():
+                return self._ended(received)
+            case ProcessEnded():
                 return self._crashed()
-            case Unreadable():
-                raise heard
+            case UnreadableMessage():
+                raise received
             case Ready():
                 pass
             case _:
-                self._store(heard)
+                self._store(received)
         return None
 
     def _store(self, report: ToStore) -> None:
@@ -275,7 +285,7 @@ class Attempt:
             case StateSaved():
                 self._store_state(report)
             case EventFilesSaved():
-                # Under a key that no other attempt writes.
+                # No other attempt writes under this key.
                 key = event_files_key(self.job.id, self.lease.epoch)
                 self.storage.put_folder(self._handed_over(report.path), key)
             case RankingComputed():
@@ -292,12 +302,12 @@ class Attempt:
         )
 
     def _handed_over(self, folder: Path) -> Path:
-        """A folder of the attempt's own scratch, of plain files: the job's process is not trusted.
+        """A folder that the job's process wants stored, checked because the process is not trusted.
 
-        Raises OSError for anything else.
+        Raises OSError unless it lies in the attempt's scratch folder and holds only plain files.
         """
         if folder.parent != self.scratch or not is_plain_name(folder.name):
-            raise OSError("the job's process handed over a folder that is not its own")
+            raise OSError("the job's process handed over a folder outside its scratch folder")
         check_plain(folder)
         return folder
 
@@ -338,7 +348,7 @@ class Attempt:
         self._store_selected(report.resolved)
 
     def _store_selected(self, resolved: ResolvedSelection) -> None:
-        """What trains, as only the child could know it; the next attempt trains the same."""
+        """Store which layers train, so that the next attempt trains the same ones."""
         self._write(lambda: records.pin_selection(self.database, self.lease, resolved))
 
     def _ended(self, report: Ending) -> Outcome:
@@ -354,7 +364,7 @@ class Attempt:
             case Halted():
                 end = self._released if report.resumable else self._cancelled
                 return end(Outcome.STOPPED)
-        raise ValueError(f"a process of another kind says {report.type}")
+        raise ValueError(f"this process may not send a message of type {report.type}")
 
     def _succeeded(self, report: Finished) -> Outcome:
         result = report.result
@@ -368,20 +378,20 @@ class Attempt:
         return Outcome.SUCCEEDED
 
     def _completed(self, result: FinetuneResult) -> Json:
-        """With what the child cannot know: the ids its checkpoints and its ranking were given."""
+        """The result with the ids of its checkpoint and ranking, which the child does not know."""
         rows = self._write(lambda: records.checkpoints_of(self.database, self.job.id))
         result.best_checkpoint = next((row.id for row in rows if row.is_best), None)
         result.warnings += self._services.finish()
         result.ranking = self._write(lambda: records.ranking_of(self.database, self.job.id))
         return result.model_dump(mode="json")
 
-    def _failed(self, told: Problem) -> Outcome:
-        problem = told.model_dump()
-        if told.code == "internal":
+    def _failed(self, reported: ReportedProblem) -> Outcome:
+        problem = reported.model_dump()
+        if reported.code == "internal":
             problem |= {"log": self.current.last_lines()}
         return self._fail(problem, Outcome.FAILED)
 
-    # What happens without it.
+    # Writes, limits and failures.
 
     def _write(self, statement: Callable[[], Value]) -> Value:
         """Repeat a fenced write until the database takes it or the lease runs out."""
@@ -390,21 +400,21 @@ class Attempt:
                 return statement()
             except SQLAlchemyError as error:
                 log.warning("%s: a write failed, trying again: %s", self.job.id, error)
-                self._heart.check()
+                self._heartbeat.check()
                 time.sleep(RETRY_SECONDS)
 
     def _ask_to_stop(self, order: Cancel | Drain) -> None:
         if self._stop is None:
             self.current.send(order)
             self._stop = order
-            # A download has nothing to save, and hears nobody.
+            # A download reads no messages and has nothing to save.
             fetching = self.current is self._processes.fetcher
             grace = 0.0 if fetching else self.settings.grace.total_seconds()
             self._stop_by = time.monotonic() + grace
 
     def _check_limits(self) -> Outcome | None:
         now = time.monotonic()
-        if self._heart.cancel_requested.is_set():
+        if self._heartbeat.cancel_requested.is_set():
             self._ask_to_stop(Cancel())
         if self.draining.is_set():
             self._ask_to_stop(Drain())
@@ -413,15 +423,13 @@ class Attempt:
             return end(Outcome.KILLED)
         if now - self._began > self.settings.deadline.total_seconds():
             hours = self.settings.deadline.total_seconds() / 3600
-            return self._overran(
-                f"the attempt ran longer than {hours:g} hours; ask for fewer epochs"
-            )
+            return self._overran(f"the attempt ran longer than {hours:g} hours; try fewer epochs")
         limit = self.settings.load.total_seconds()
         if self._phase == "load" and now - self._phase_began > limit:
             return self._overran(
                 f"loading the model and opening its data took longer than {limit:g} s "
-                "(SURGEON_LOAD); the model's files make a library work without end, or the disk "
-                "is too slow"
+                "(SURGEON_LOAD): the model's files may keep a library busy without end, or the "
+                "disk is too slow"
             )
         return None
 
@@ -441,23 +449,23 @@ class Attempt:
         return outcome
 
     def _charge(self, error: WorkerLost) -> Status:
-        """Count a crash of the process against the job."""
+        """Count a crash of the process against the job. Returns the job's new status."""
         problem, backoff = self._with_log(error), self.settings.retry_backoff
         return self._write(lambda: state_machine.crash(self.database, self.lease, problem, backoff))
 
     def _overran(self, detail: str) -> Outcome:
-        """A limit that another attempt would meet again."""
+        """Fail the job: another attempt would exceed the same limit."""
         return self._fail(self._with_log(DeadlineExceeded(detail)), Outcome.KILLED)
 
     def storage_failed(self, error: OSError) -> Outcome:
-        """The job cannot go on without its files."""
+        """Fail the job, because its files cannot be read or written."""
         detail = f"artifacts could not be read or written: {error.strerror or error}"
         return self._fail(ArtifactsFailed(detail).as_problem(), Outcome.KILLED)
 
     def not_understood(self, error: Exception) -> Outcome:
-        """A message of the job's process could not be read; another attempt may do better."""
-        why = str(error) if isinstance(error, Unreadable) else type(error).__name__
-        self._charge(WorkerLost(f"the job's process sent a message that is none ({why})"))
+        """End the attempt, because a message could not be read. Another attempt may succeed."""
+        why = str(error) if isinstance(error, UnreadableMessage) else type(error).__name__
+        self._charge(WorkerLost(f"the job's process sent a message that cannot be read ({why})"))
         return Outcome.KILLED
 
     def _crashed(self) -> Outcome:
@@ -465,7 +473,7 @@ class Attempt:
         if self.current.overran:
             return self._overran(ended)
         if self._phase in READING_PHASES and self.current.aborted:
-            # A library gave up over the model's files, and would again.
+            # The model's files made a library abort, and would do so again.
             detail = f"a library ended the process while it read the model: {ended}"
             return self._fail(self._with_log(ModelUnsupported(detail)), Outcome.CRASHED)
         if isinstance(self._stop, Drain):

@@ -1,4 +1,4 @@
-"""The supervisor's end of its further processes: start them, talk to them, kill them."""
+"""How the supervisor starts the fetcher and the child, exchanges messages with them, ends them."""
 
 from __future__ import annotations
 
@@ -27,59 +27,59 @@ from worker.supervisor.environments import (
 )
 
 log = logging.getLogger("surgeon.worker")
-LOG_SECONDS = 0.2  # for the log to catch up
+LOG_SECONDS = 0.2  # time for the last lines of the log to arrive
 MAX_MESSAGE_BYTES = 64_000_000  # a ranking of every tensor of a large encoder has some 3 MB
 MAX_LOG_LINE_BYTES = 10_000
-FAULTS_SHOWN = 3  # of a message that is none
-LOG_LINES = 50  # kept for the error of a job whose process died
+FAULTS_SHOWN = 3  # of a message that cannot be read
+LOG_LINES = 50  # that are kept for the error of a job whose process died
 
 
-class Gone:
-    """The process has ended, and said all it had to say."""
+class ProcessEnded:
+    """The process has ended, and all of its messages have been read."""
 
 
-class Unreadable(ValueError):
-    """A line of the process is no message."""
+class UnreadableMessage(ValueError):
+    """The process wrote a line that is no valid message."""
 
 
-Heard = Report | Gone | Unreadable
+Received = Report | ProcessEnded | UnreadableMessage
 
 
-def _heard(line: bytes) -> Report | Unreadable:
+def _parsed(line: bytes) -> Report | UnreadableMessage:
     try:
         return read_message(REPORTS, line)
     except ValidationError as error:
-        # Each fault of a hostile message costs memory when it is asked for.
+        # A hostile message may have millions of faults, and listing them takes memory for each.
         count = error.error_count()
         faults = error.errors(include_input=False) if count <= FAULTS_SHOWN else []
         places = [".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in faults]
-        return Unreadable(ascii("; ".join(places) or f"{count} faults")[1:301])
+        return UnreadableMessage(ascii("; ".join(places) or f"{count} faults")[1:301])
     except (ValueError, RecursionError) as error:
-        return Unreadable(type(error).__name__)
+        return UnreadableMessage(type(error).__name__)
 
 
-def start_child(settings: Settings, folders: WorkerFolders, *, several: bool) -> ChildProcess:
-    """The process that runs jobs; ``several`` where it is for one on several processes."""
-    kept = child_confinement(settings, folders, several=several)
-    process = ChildProcess(("worker.child", kept.to_json()), child_environment(folders))
-    process.several = several
+def start_child(settings: Settings, folders: WorkerFolders, *, multi_process: bool) -> ChildProcess:
+    """The process that runs jobs; ``multi_process`` when it starts further processes for a job."""
+    confinement = child_confinement(settings, folders, multi_process=multi_process)
+    process = ChildProcess(("worker.child", confinement.to_json()), child_environment(folders))
+    process.multi_process = multi_process
     return process
 
 
 def start_fetcher(settings: Settings) -> ChildProcess:
-    """The process that lays models and datasets ready."""
+    """The process that fetches models and datasets."""
     return ChildProcess(("worker.child.fetcher",), fetcher_environment(settings))
 
 
 class ChildProcess:
-    """A warm process and the messages it sent: ``python -m MODULE PID-OF-THIS-ONE ARGUMENT…``."""
+    """A running process and the messages it sent: ``python -m MODULE SUPERVISOR-PID ARGUMENT…``."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         module, *arguments = command
         self.jobs = 0
         self._killed = False
-        self.several = False  # whether it may run a job on several processes
-        self.messages: queue.SimpleQueue[Heard] = queue.SimpleQueue()
+        self.multi_process = False  # whether it may run a job on several processes
+        self.messages: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, str(os.getpid()), *arguments],
@@ -87,7 +87,7 @@ class ChildProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=dict(environment),
-            start_new_session=True,  # a group of its own, killed whole
+            start_new_session=True,  # a new process group, so that all of it can be killed
         )
         self._readers = [
             threading.Thread(target=self._read_messages, args=(self._process.stdout,), daemon=True),
@@ -98,19 +98,21 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process."""
         return self._process.pid
 
     def _read_messages(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_MESSAGE_BYTES):
             if len(line) == MAX_MESSAGE_BYTES:
-                log.warning("the job's process sends a message without end: it is killed")
+                log.warning(
+                    "the job's process is killed: it sent a message of %d bytes or more",
+                    MAX_MESSAGE_BYTES,
+                )
                 os.killpg(self._process.pid, signal.SIGKILL)
                 break
             if not line.endswith(b"\n"):
-                break  # it died over this one
-            self.messages.put(_heard(line))
-        self.messages.put(Gone())
+                break  # the process died before the message was complete
+            self.messages.put(_parsed(line))
+        self.messages.put(ProcessEnded())
 
     def _read_log(self, stream: IO[bytes]) -> None:
         while raw := stream.readline(MAX_LOG_LINE_BYTES):
@@ -119,19 +121,19 @@ class ChildProcess:
             log.info("job process: %s", line)
 
     def begin_job(self) -> None:
-        """Count one job more, and forget what was printed of the last one."""
+        """Count one more job, and forget the log of the last one."""
         self.jobs += 1
         self.log_tail.clear()
 
     def send(self, order: Message) -> None:
-        """One message; a process that is gone is noticed by `Gone`, not here."""
+        """Send one message. It is no error if the process has ended: `receive` will say so."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(order.line().encode())
             self._process.stdin.flush()
 
-    def receive(self, seconds: float) -> Heard | None:
-        """The next message, if one comes in time."""
+    def receive(self, seconds: float) -> Received | None:
+        """The next message, or None if none arrives within ``seconds``."""
         try:
             return self.messages.get(timeout=max(0.001, seconds))
         except queue.Empty:
@@ -139,12 +141,11 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """The whole group, at once, and every descriptor it held; a second time has no effect."""
-        if self._killed:  # its number may be another's by now
+        """Kill the whole process group at once and close its pipes. A second call has no effect."""
+        if self._killed:  # another process may have the same id by now
             return
         self._killed = True
         with contextlib.suppress(ProcessLookupError):
@@ -158,7 +159,10 @@ class ChildProcess:
                     stream.close()
 
     def last_lines(self) -> list[str]:
-        """What it printed last; the log is another pipe than the messages, and may come later."""
+        """The last lines that the process printed.
+
+        The log has a pipe of its own, so its lines may arrive later than the messages.
+        """
         time.sleep(LOG_SECONDS)
         return list(self.log_tail)
 
@@ -173,12 +177,12 @@ class ChildProcess:
         return self._process.wait() in {-signal.SIGABRT, -signal.SIGSEGV}
 
     def how_it_ended(self) -> str:
-        """In words, for the job's error."""
+        """A sentence on how the process ended, for the job's error."""
         code = self._process.wait()
         if code >= 0:
             return f"the job's process exited with code {code}"
         name = signal.Signals(-code).name
         if self.overran:
-            return "the job used more processor time than its deadline leaves to all its cores"
+            return "the job used more processor time than its deadline allows on all cores together"
         hint = "; the machine may have run out of memory" if name == "SIGKILL" else ""
         return f"the job's process was killed by {name}{hint}"

@@ -1,4 +1,7 @@
-"""The machine's GPUs, shared out among workers: from NVIDIA's driver, without importing torch."""
+"""Which GPUs the machine has, as NVIDIA's driver lists them, and how workers share them.
+
+Torch is not imported.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +17,39 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One device: a GPU, or a slice of one that is cut up (MIG).
+    """A device: a whole GPU, or one slice of a GPU that is partitioned (MIG).
 
-    ``key`` is what CUDA_VISIBLE_DEVICES calls it: its UUID, or its number. ``place`` is a slice's
-    older name, by its GPU and its numbers there.
+    ``key`` is its name in CUDA_VISIBLE_DEVICES: its UUID or its number. ``slice_name`` is the older
+    form of a slice's name, ``MIG-GPU-UUID/GPU-INSTANCE/COMPUTE-INSTANCE``.
     """
 
     key: str
     name: str
     memory_bytes: int
-    place: str = ""
+    slice_name: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}, {self.memory_bytes / 2**30:.0f} GiB"
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """The devices that a process with this environment may use; none where there is no driver."""
-    found = _installed()
-    wanted = environment.get(VISIBLE)
-    if wanted is None:
-        return list(chain(*found))
+    """The devices that a process with this environment may use; empty without a driver."""
+    installed = _installed()
+    listed = environment.get(VISIBLE)
+    if listed is None:
+        return list(chain(*installed))
     chosen = []
-    for key in (part.strip() for part in wanted.split(",")):
-        gpu = _named(key, found)
+    for key in (part.strip() for part in listed.split(",")):
+        gpu = _named(key, installed)
         if gpu is None:
-            break  # CUDA, too, sees none from the first on that is not there
+            break  # CUDA, too, ignores the first unknown device and every one after it
         chosen.append(Gpu(key, gpu.name, gpu.memory_bytes))
     return chosen
 
 
 def _installed() -> list[list[Gpu]]:
-    """Each GPU of the machine, as its slices where it is cut up."""
-    import pynvml  # of a worker's install
+    """Each GPU of the machine, as a list of its slices where it is partitioned."""
+    import pynvml  # installed with the worker alone
 
     try:
         pynvml.nvmlInit()
@@ -54,17 +57,17 @@ def _installed() -> list[list[Gpu]]:
         return []
     try:
         handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [_slices(each) if _is_cut_up(each) else [_described(each)] for each in handles]
+        return [_slices(each) if _is_partitioned(each) else [_gpu(each)] for each in handles]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _is_cut_up(handle: Any) -> bool:
+def _is_partitioned(handle: Any) -> bool:
     import pynvml
 
     try:
         mode, _ = pynvml.nvmlDeviceGetMigMode(handle)
-    except pynvml.NVMLError:  # this kind of GPU cannot be
+    except pynvml.NVMLError:  # this kind of GPU cannot be partitioned
         return False
     return bool(mode == pynvml.NVML_DEVICE_MIG_ENABLE)
 
@@ -72,39 +75,42 @@ def _is_cut_up(handle: Any) -> bool:
 def _slices(whole: Any) -> list[Gpu]:
     import pynvml
 
-    uuid, found = pynvml.nvmlDeviceGetUUID(whole), []
+    uuid, slices = pynvml.nvmlDeviceGetUUID(whole), []
     for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(whole)):
-        with suppress(pynvml.NVMLError):  # fewer slices than there may be
+        with suppress(pynvml.NVMLError):  # fewer slices exist than the GPU could have
             handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(whole, index)
             numbers = (
                 pynvml.nvmlDeviceGetGpuInstanceId(handle),
                 pynvml.nvmlDeviceGetComputeInstanceId(handle),
             )
-            found.append(_described(handle, "MIG-{}/{}/{}".format(uuid, *numbers)))
-    return found
+            slices.append(_gpu(handle, "MIG-{}/{}/{}".format(uuid, *numbers)))
+    return slices
 
 
-def _described(handle: Any, place: str = "") -> Gpu:
+def _gpu(handle: Any, slice_name: str = "") -> Gpu:
     import pynvml
 
-    return Gpu(
-        pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle),
-        int(pynvml.nvmlDeviceGetMemoryInfo(handle).total), place,
-    )  # fmt: skip
+    uuid, name = pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)
+    return Gpu(uuid, name, int(pynvml.nvmlDeviceGetMemoryInfo(handle).total), slice_name)
 
 
-def _named(key: str, found: Sequence[Sequence[Gpu]]) -> Gpu | None:
-    """By a GPU's number or the beginning of its UUID (its first slice if cut up), or a slice's."""
+def _named(key: str, installed: Sequence[Sequence[Gpu]]) -> Gpu | None:
+    """The device that CUDA_VISIBLE_DEVICES calls ``key``.
+
+    The key is a GPU's number, the beginning of its UUID, or a slice's name. The name of a
+    partitioned GPU stands for its first slice.
+    """
     if key.isdecimal():
-        numbered = found[int(key)] if int(key) < len(found) else ()
+        numbered = installed[int(key)] if int(key) < len(installed) else ()
         return next(iter(numbered), None)
-    return next((gpu for gpu in chain(*found) if key and _is_called(gpu, key)), None)
+    return next((gpu for gpu in chain(*installed) if key and _is_called(gpu, key)), None)
 
 
 def _is_called(gpu: Gpu, key: str) -> bool:
-    return gpu.key.startswith(key) or gpu.place == key or gpu.place.startswith(f"MIG-{key}")
+    older = gpu.slice_name
+    return gpu.key.startswith(key) or older == key or older.startswith(f"MIG-{key}")
 
 
 def groups(gpus: Sequence[Gpu], size: int) -> list[list[Gpu]]:
-    """Workers' shares: so many GPUs each, the last one with what is left."""
+    """The GPUs of each worker: ``size`` of them, and for the last worker those that are left."""
     return [list(gpus[start : start + size]) for start in range(0, len(gpus), size)]

@@ -1,4 +1,4 @@
-"""The heartbeat of an attempt, on a thread of its own: storage and messages must not delay it."""
+"""The heartbeat of an attempt. It has its own thread, so that slow storage cannot delay it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Json = dict[str, Any]
 PROGRESS_SECONDS = 1.0  # between two writes of progress
 
 
-class Heart:
-    """Renews a lease, carries the progress along, and brings back that a cancel was asked for."""
+class Heartbeat:
+    """Renews a lease, writes the job's progress, and learns whether a cancel was requested."""
 
     def __init__(self, settings: Settings, database: Database, lease: Lease, claimed_at: float):
         self._settings, self._database, self._lease = settings, database, lease
@@ -30,7 +30,7 @@ class Heart:
         self._stop = threading.Event()
         self._fenced = threading.Event()
         self.cancel_requested = threading.Event()
-        # Counted from before the request was sent: never later than the database counts.
+        # The time before the request was sent, so never later than the database's own time.
         self._renewed = claimed_at
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -43,13 +43,13 @@ class Heart:
         self._news.set()
         self._thread.join(timeout=self._settings.heartbeat.total_seconds())
 
-    def tell(self, phase: str | None, progress: Json | None) -> None:
-        """What the next beat writes."""
+    def set_progress(self, phase: str | None, progress: Json | None) -> None:
+        """Note the phase and the progress that the next heartbeat writes."""
         self._phase, self._progress = phase, progress
         self._news.set()
 
     def check(self) -> None:
-        """Raises Fenced when the lease is lost, or so near its end that another may own the job."""
+        """Raise Fenced if the lease is lost, or so close to its end that it may be lost soon."""
         left = self._settings.lease - self._settings.fence_margin
         if self._fenced.is_set() or time.monotonic() - self._renewed > left.total_seconds():
             raise Fenced

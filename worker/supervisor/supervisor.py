@@ -1,8 +1,8 @@
-"""Claims jobs and watches over the process that runs them. Never imports torch.
+"""Claims jobs and supervises the processes that run them. Never imports torch.
 
-One job at a time: claim it, hand it to the warm child, renew the lease, store what the child sends,
-stop it when asked. Every write is fenced by the lease; a supervisor that loses it kills the child
-and writes nothing more.
+The supervisor runs one job at a time: it claims the job, gives it to the running child process,
+renews the lease, stores what the child sends, and stops the child when asked. Every write checks
+the lease. A supervisor that loses the lease kills the child and writes nothing more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
 from app.tables import Job, JobKind
-from worker.supervisor.attempt import Attempt, Outcome, Parts, Processes
+from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
@@ -30,14 +30,17 @@ log = logging.getLogger("surgeon.worker")
 
 
 class Supervisor:
-    """A worker: claims until it is told to stop."""
+    """A worker: claims and runs jobs until it is told to stop."""
 
     def __init__(
-        self, parts: Parts, kinds: Sequence[JobKind], ring: Callable[[Job], Any] | None = None
+        self,
+        context: WorkerContext,
+        kinds: Sequence[JobKind],
+        ring: Callable[[Job], Any] | None = None,
     ) -> None:
-        self.parts = parts
-        self.settings, self.database = parts.settings, parts.database
-        settings = parts.settings
+        self.context = context
+        self.settings, self.database = context.settings, context.database
+        settings = context.settings
         self.kinds = list(kinds)
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self.folders = WorkerFolders.new(settings.data_dir.resolve())
@@ -46,32 +49,32 @@ class Supervisor:
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
-        self._sweeper = Sweeper(settings, parts.database, parts.storage, self.folders, ring)
+        self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
 
     def ring(self) -> None:
-        """Something may wait: look now."""
+        """Look for a waiting job now."""
         self._idle.clear()
         self._bell.set()
 
     def ring_and_wait(self) -> None:
-        """Ring, and return when nothing is left to claim: a busy worker hears no further bells."""
+        """Ring, and return when no job is left to claim: a busy worker needs no further rings."""
         self.ring()
         while not self._idle.wait(timeout=0.5):
             if self.stopping.is_set():
                 return
 
     def stop(self) -> None:
-        """Claim nothing more; let the running job save its state and give it back."""
+        """Claim no more jobs; let the running job save its state, and return it to the queue."""
         self.stopping.set()
         self._bell.set()
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Claim and run jobs until told to stop."""
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
         try:
             while not self.stopping.is_set():
-                # At once after a crash, so that the next job does not wait.
+                # Started before a job is claimed, so that the next job need not wait for them.
                 self._warm_child()
                 self._warm_fetcher()
                 if not self._work_once():
@@ -88,7 +91,7 @@ class Supervisor:
             log.info("worker %s stopped", self.owner)
 
     def _work_once(self) -> bool:
-        """Claim and run one job; False when there was none."""
+        """Claim and run one job. Returns False if no job was waiting."""
         try:
             claimed = state_machine.claim(
                 self.database, self.owner, self.kinds, self.settings.lease
@@ -105,18 +108,18 @@ class Supervisor:
         log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
         return True
 
-    def _warm_child(self, *, several: bool | None = None) -> ChildProcess:
-        """A process ready for the next job, replaced when it is gone or has run many.
+    def _warm_child(self, *, multi_process: bool | None = None) -> ChildProcess:
+        """A process ready for the next job; a new one if it has ended or has run many jobs.
 
-        ``several`` asks for one that may, or may not, run a job on several processes: the two are
-        confined otherwise.
+        ``multi_process`` says whether it must be able to run a job on several processes, or must
+        not, because the two are confined differently. None accepts either.
         """
         child = self._child
-        if child is not None and several in {None, child.several} and self._is_fit(child):
-            return child
         if child is not None:
+            if multi_process in {None, child.multi_process} and self._is_fit(child):
+                return child
             child.kill()
-        self._child = start_child(self.settings, self.folders, several=bool(several))
+        self._child = start_child(self.settings, self.folders, multi_process=bool(multi_process))
         return self._child
 
     def _warm_fetcher(self) -> ChildProcess:
@@ -131,9 +134,9 @@ class Supervisor:
         return process.alive and process.jobs < self.settings.jobs_per_child
 
     def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
-        several = int(job.spec.get("processes") or 1) > 1
-        processes = Processes(self._warm_fetcher(), self._warm_child(several=several))
-        attempt = Attempt(self.parts, lease, job, processes, self.folders, self.stopping, began)
+        multi_process = int(job.spec.get("processes") or 1) > 1
+        processes = Processes(self._warm_fetcher(), self._warm_child(multi_process=multi_process))
+        attempt = Attempt(self.context, lease, job, processes, self.folders, self.stopping, began)
         try:
             outcome = attempt.run()
         except Fenced:
@@ -142,12 +145,12 @@ class Supervisor:
             log.exception("%s: storage failed", job.id)
             outcome = attempt.storage_failed(error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # What the job's process said is not what such a process says.
-            log.exception("%s: a message that cannot be understood", job.id)
+            # The job's process sent something that no such process sends.
+            log.exception("%s: a message that cannot be read", job.id)
             outcome = attempt.not_understood(error)
         finally:
             for folder in (attempt.scratch, attempt.inputs):
                 shutil.rmtree(folder, ignore_errors=True)
         if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED}:
-            attempt.current.kill()  # whatever it is doing is nobody's business any more
+            attempt.current.kill()  # its work is of no use any more
         return outcome

@@ -1,4 +1,8 @@
-"""Takes back jobs of lost workers, takes steps left untaken, rings, removes what no row names."""
+"""Periodic repairs that every worker makes.
+
+The sweeper takes jobs back from lost workers, takes the next step of comparisons where it was left
+undone, notifies workers of waiting jobs, and removes files that no row of the database names.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +27,28 @@ from worker.supervisor.environments import WorkerFolders
 
 log = logging.getLogger("surgeon.sweeper")
 GARBAGE_EVERY_SECONDS = 3600.0
-GARBAGE_AGE_SECONDS = 24 * 3600.0  # longer than any attempt takes to write the row that names it
-MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since one was last loaded
-TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read them
-PREFIXES_AGE_SECONDS = 7 * 24 * 3600.0  # the same; they take far more room
+GARBAGE_AGE_SECONDS = 24 * 3600.0  # an attempt names its files in a row much sooner
+MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since the model was last loaded
+TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read the tokens
+PREFIXES_AGE_SECONDS = (
+    7 * 24 * 3600.0
+)  # since a job last read it; it takes far more room than tokens
 
 
 class Sweeper:
-    """A thread of every worker; any number may run at once."""
+    """A thread of each worker. Any number of sweepers may run at the same time.
+
+    ``ring`` notifies the workers of a waiting job; it is None where workers poll the database.
+    """
 
     def __init__(
-        self, settings: Settings, database: Database, storage: Storage, folders: WorkerFolders,
+        self,
+        settings: Settings,
+        database: Database,
+        storage: Storage,
+        folders: WorkerFolders,
         ring: Callable[[Job], Any] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._settings, self._database, self._storage = settings, database, storage
         self._folders, self._ring = folders, ring
         self._stop = threading.Event()
@@ -43,11 +56,10 @@ class Sweeper:
         self._collected = 0.0
 
     def start(self) -> None:
-        """Begin sweeping."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the sweep in progress."""
+        """Stop when the current sweep is done."""
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -59,9 +71,9 @@ class Sweeper:
                 log.warning("sweep failed, trying again: %s", error)
 
     def sweep(self) -> None:
-        """Once."""
+        """Make every repair once."""
         for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
-            log.warning("%s: its worker is lost; taken back", job_id)
+            log.warning("%s: taken back from a worker that was lost", job_id)
         state_machine.advance_comparisons(self._database)
         if self._ring is not None:
             for job in unannounced_jobs(self._database):
@@ -71,16 +83,16 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Folders of attempts whose row was never written, scratch of dead workers, old caches."""
+        """Remove stored folders without a row, scratch folders of dead workers, and old caches."""
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
-                log.info("removing %s: no row names it", path)
+                log.info("removing %s: no row of the database names it", path)
                 self._storage.delete(path)
         self._storage.sweep_fetched()
         self._folders.mark_used()
-        for own in (self._folders.scratch, self._folders.inputs):
-            remove_older(own.parent, GARBAGE_AGE_SECONDS)
+        for folder in (self._folders.scratch, self._folders.inputs):
+            remove_older(folder.parent, GARBAGE_AGE_SECONDS)
         remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)

@@ -40,7 +40,7 @@ def processes_of(service: Running) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
-            if "worker.child.rank_process" in command or "worker.child.launcher" in command:
+            if "worker.child.distributed_process" in command or "worker.child.launcher" in command:
                 named = own in b" ".join(part.encode() for part in process.cmdline())
                 home = process.environ().get("HOME", "").encode()
                 found += [process] if named or home.startswith(own) else []

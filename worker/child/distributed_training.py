@@ -1,4 +1,4 @@
-"""What each process of a fine-tune on several devices does: train, the first one speaks for all."""
+"""What each process of a distributed fine-tune does: all train, the first one reports."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from surgery.errors import SurgeryError
 from surgery.io.reporter import Quiet, Stopped
+from worker.child.distributed import DOWN, ORDER, UP, ProcessFailed
 from worker.child.failures import unexpected
 from worker.child.finetune import train
 from worker.child.process import Child
-from worker.child.ranks import DOWN, ORDER, UP, RanksFailed
 from worker.protocol import (
     Cancel,
     Channel,
@@ -33,7 +33,7 @@ ORDERS: TypeAdapter[FinetuneOrder | Cancel | Drain] = TypeAdapter(FinetuneOrder 
 
 
 def main() -> None:
-    """One of the processes: train, and speak if it is the first."""
+    """Train as one of the job's processes; the first of them reports to the job's process."""
     folder = Path(sys.argv[1])
     order = FinetuneOrder.model_validate(json.loads((folder / ORDER).read_text()))
     rank = PartialState(cpu=not torch.cuda.is_available()).process_index
@@ -45,33 +45,33 @@ def main() -> None:
             child.run(order)
         return
     try:
-        _train(order, Silent(folder / str(rank)))
-    except (Stopped, RanksFailed):
+        _train(order, SilentReporter(folder / str(rank)))
+    except (Stopped, ProcessFailed):
         return
-    except Exception as error:  # whatever it is, the job's error is to be this
-        told = error if isinstance(error, SurgeryError) else unexpected(error, order)
+    except Exception as error:  # whatever it is, it becomes the job's error
+        reported = error if isinstance(error, SurgeryError) else unexpected(error, order)
         building = folder / f"building-{rank}"
-        building.write_text(Failed.by(told).problem.model_dump_json())
-        building.rename(folder / f"error-{rank}.json")  # seen whole or not at all
+        building.write_text(Failed.by(reported).problem.model_dump_json())
+        building.rename(folder / f"error-{rank}.json")  # so that no reader sees half of it
         raise
 
 
 def _train(order: FinetuneOrder, report: JobReporter) -> Finished:
-    """Raises RanksFailed where all that went wrong here is that another process is gone."""
+    """Train. Raises ProcessFailed if the only fault here is that another process has ended."""
     try:
         return train(order, report)
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
-            traceback.print_exc()  # into the job's log
-            raise RanksFailed(lost=str(error)) from error
+            traceback.print_exc()  # goes to the job's log
+            raise ProcessFailed(lost=str(error)) from error
         raise
 
 
-class Silent(Quiet):
-    """Of the processes that say nothing."""
+class SilentReporter(Quiet):
+    """The reporter of every process but the first: it reports nothing."""
 
-    def tell(self, report: Message) -> None:
-        """Nobody listens."""
+    def send(self, report: Message) -> None:
+        """Drop the message."""
 
     def check(self) -> None:
-        """The first process hears it and tells all."""
+        """Do nothing: the first process learns of a stop and tells the others."""

@@ -1,8 +1,9 @@
-"""One fine-tune on several devices of this machine, by accelerate's launcher.
+"""Runs one fine-tune on several devices of this machine, with accelerate's launcher.
 
-The job's process starts the launcher and passes messages on; the launcher starts one process a
-device (`worker.child.rank_process`), of which the first one speaks for all. Two named pipes carry
-JSON lines: ``up`` what it reports, ``down`` that it should stop.
+The job's process starts the launcher, and the launcher starts one process for each device
+(`worker.child.distributed_process`). The first of these reports for all of them. Two named pipes
+carry JSON lines: ``up`` carries its reports, which the job's process passes on to the supervisor,
+and ``down`` carries the order to stop.
 """
 
 from __future__ import annotations
@@ -31,52 +32,53 @@ from worker.protocol import (
     Finished,
     Halted,
     JobReporter,
-    Problem,
     Report,
+    ReportedProblem,
     read_message,
 )
 
 UP, DOWN, ORDER = "up", "down", "order.json"
-LOOK_SECONDS = 0.5  # between two looks whether the job should stop
+POLL_SECONDS = 0.5  # between two checks whether the job should stop
 
 
-class RanksFailed(SurgeryError):
-    """A process of several ended."""
+class ProcessFailed(SurgeryError):
+    """One of the processes of a distributed job failed."""
 
     code = "internal"
 
-    def __init__(self, problem: Problem | None = None, lost: str = "") -> None:
-        heard = f" ({lost.strip()[:300]})" if lost else ""
+    def __init__(self, problem: ReportedProblem | None = None, lost: str = "") -> None:
+        detail = f" ({lost.strip()[:300]})" if lost else ""
         super().__init__(
-            f"one of the job's processes ended without a word, or could not be reached{heard}; "
+            f"one of the job's processes ended without a word, or could not be reached{detail}; "
             "the machine may have run out of memory"
         )
         self.problem = problem
 
     def as_problem(self) -> dict[str, Any]:
-        """What the process itself said, if it did."""
+        """The problem that the process itself reported, if it did."""
         return self.problem.model_dump() if self.problem else super().as_problem()
 
 
 def launch(order: FinetuneOrder, processes: int, report: JobReporter) -> Finished:
-    """Run a fine-tune that many times at once.
+    """Run a fine-tune on this many processes.
 
-    Raises Stopped, or RanksFailed with the problem that a process met.
+    Raises Stopped, or ProcessFailed with the problem that a process reported.
     """
     check_processes(processes, torch.cuda.device_count())
-    _leave_the_gpu()
+    _free_gpu_memory()
     folder = order.scratch / "ranks"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ORDER).write_text(order.line())
     for name in (UP, DOWN):
         os.mkfifo(folder / name)
-    # Opened both ways, a pipe waits for nobody: a process that never comes cannot hang the job.
+    # A pipe that is opened for both directions does not block, even if no process ever opens
+    # its other end.
     up, down = (os.open(folder / name, os.O_RDWR | os.O_NONBLOCK) for name in (UP, DOWN))
     running = subprocess.Popen(_command(folder, processes), stdin=subprocess.DEVNULL)
     try:
         return _followed(running, up, down, report)
-    except RanksFailed as failed:
-        raise RanksFailed(_cause(failed.problem, folder)) from None
+    except ProcessFailed as failed:
+        raise ProcessFailed(_cause(failed.problem, folder)) from None
     finally:
         running.kill()
         running.wait()
@@ -84,8 +86,8 @@ def launch(order: FinetuneOrder, processes: int, report: JobReporter) -> Finishe
         os.close(down)
 
 
-def _leave_the_gpu() -> None:
-    """What this process still holds of a ranking or an earlier job is the first process's room."""
+def _free_gpu_memory() -> None:
+    """Free what this process still holds of earlier work; its GPU is the first process's too."""
     release_memory()
     gc.collect()
     if torch.cuda.is_available():
@@ -93,20 +95,20 @@ def _leave_the_gpu() -> None:
 
 
 def _command(folder: Path, processes: int) -> list[str]:
-    # Its launcher for several GPUs is torchrun, which serves cores as well; its own for CPUs
+    # With --multi_gpu accelerate uses torchrun, which works on CPUs as well; its launcher for CPUs
     # needs MPI.
     return [
-        sys.executable, "-m", "worker.child.launcher", str(os.getpid()), "--multi_gpu",
-        "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-        "--dynamo_backend", "no", "--main_process_port", "0", "--module",
-        "worker.child.rank_process", str(folder),
-    ]  # fmt: skip
+        *(sys.executable, "-m", "worker.child.launcher", str(os.getpid()), "--multi_gpu"),
+        *("--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        *("--module", "worker.child.distributed_process", str(folder)),
+    ]
 
 
 def _followed(
     running: subprocess.Popen[bytes], up: int, down: int, report: JobReporter
 ) -> Finished:
-    told = False
+    stop_sent = False
     for message in _messages(running, up):
         match message:
             case Finished():
@@ -114,21 +116,21 @@ def _followed(
             case Halted():
                 raise Stopped(resumable=message.resumable)
             case Failed():
-                raise RanksFailed(message.problem)
+                raise ProcessFailed(message.problem)
             case None:
                 pass
             case _:
-                report.tell(message)
-        told = told or _pass_on_stop(report, down)
-    raise RanksFailed
+                report.send(message)
+        stop_sent = stop_sent or _pass_on_stop(report, down)
+    raise ProcessFailed
 
 
 def _messages(running: subprocess.Popen[bytes], up: int) -> Iterator[Report | None]:
-    """What the first process says, None now and then; ends when the launcher has."""
+    """The reports of the first process, and None at each pause; ends when the launcher ends."""
     rest = b""
     while True:
         ended = running.poll() is not None
-        if select.select([up], [], [], 0 if ended else LOOK_SECONDS)[0]:
+        if select.select([up], [], [], 0 if ended else POLL_SECONDS)[0]:
             *lines, rest = (rest + os.read(up, 65536)).split(b"\n")
             yield from (read_message(REPORTS, line) for line in lines)
         elif ended:
@@ -146,9 +148,9 @@ def _pass_on_stop(report: JobReporter, down: int) -> bool:
     return False
 
 
-def _cause(told: Problem | None, folder: Path) -> Problem | None:
-    """The first process's error; where it only lost another one, what that wrote down."""
-    if told is not None and told.code != RanksFailed.code:
-        return told
+def _cause(reported: ReportedProblem | None, folder: Path) -> ReportedProblem | None:
+    """The first process's error, or if it only lost another process, the error of that one."""
+    if reported is not None and reported.code != ProcessFailed.code:
+        return reported
     written = min(folder.glob("error-*.json"), default=None)
-    return told if written is None else Problem.model_validate_json(written.read_text())
+    return reported if written is None else ReportedProblem.model_validate_json(written.read_text())

@@ -19,7 +19,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.resolved import ResolvedFinetune
 from tests.support.models.mirror import TINY
 from tests.support.service.queued_jobs import RESOLVED
-from worker.child.ranks import RanksFailed, launch
+from worker.child.distributed import ProcessFailed, launch
 from worker.protocol import (
     CheckpointSaved,
     FetchedDataset,
@@ -55,7 +55,7 @@ class Heard(Quiet):
         super().__init__()
         self.told: list[Message] = []
 
-    def tell(self, report: Message) -> None:
+    def send(self, report: Message) -> None:
         self.told.append(report)
 
     def check(self) -> None:
@@ -108,7 +108,7 @@ def test_the_error_is_that_of_the_process_that_failed(
     (tmp_path / "sitecustomize.py").write_text(FAULT.format(fault=fault))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     report: Any = Heard()
-    with pytest.raises(RanksFailed) as failed:
+    with pytest.raises(ProcessFailed) as failed:
         launch(order(tmp_path, mirror), 2, report)
     problem = failed.value.as_problem()
     assert (problem["code"], words in problem["detail"]) == ("internal", True), problem
