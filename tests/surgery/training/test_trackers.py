@@ -191,12 +191,14 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
 
 SERVICES = """
 import sys
+import time
 from pathlib import Path
 from surgery.training import trackers
 running = trackers.start("ft_7", {"training": {"epochs": 3}, "include": ["pooler"]}, Path(sys.argv[1]))
 for step in (10, 20):
     running.log({"train_loss": step / 100}, step)
 assert running.finish(120) == [], running
+time.sleep(1.1)  # W&B names a run's folder by the second
 resumed = trackers.start("ft_7", {"training": {"epochs": 3}}, Path(sys.argv[1]), resumed_at=20)
 resumed.log({"train_loss": 0.3}, 30)
 assert resumed.finish(120) == []
