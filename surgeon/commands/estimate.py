@@ -79,7 +79,7 @@ def _selection_and_k(chosen: Json, seed: int, policy: Policy | None, k: list[int
     if k is not None:
         counted = policy or Policy.TOP_K
         if chosen[counted] is not None:
-            raise typer.BadParameter(f"--k gives the numbers of --policy {counted.value} already")
+            raise typer.BadParameter(f"--k lists the numbers of --policy {counted.value}")
         return {"selection": selection_of({**given, counted: k[0]}), "k": k}
     is_chosen = any(value is not None and value is not False for value in chosen.values())
     return {"selection": selection_of(given)} if is_chosen else {}

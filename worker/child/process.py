@@ -98,8 +98,8 @@ def internal_error(error: BaseException) -> SurgeryError:
     # The error class of safetensors is no OSError, but contains the same text.
     if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
         return StorageFailed(
-            "the worker's disk is full: what was being written is lost, but earlier checkpoints "
-            "are kept; free some space and submit the job again"
+            "the worker's disk is full: what was being written is lost, "
+            "earlier checkpoints are as they were; free some space and submit the job again"
         )
     return InternalError(f"{type(error).__name__}: {str(error)[:500]}")
 

@@ -307,7 +307,7 @@ class Attempt:
         Raises OSError unless it lies in the attempt's scratch folder and holds only plain files.
         """
         if folder.parent != self.scratch or not is_plain_name(folder.name):
-            raise OSError("the job's process handed over a folder outside its scratch folder")
+            raise OSError("the job's process handed over a folder that is not its own")
         check_plain(folder)
         return folder
 
