@@ -37,14 +37,14 @@ if os.environ.get("RANK") == "1":
     import signal
     from surgery.training import loop
 
-    whole = loop._asked
+    whole = loop._next_action
 
     def failing(run, progress, saved_at):
         if progress.step == 2:
             {fault}
         return whole(run, progress, saved_at)
 
-    loop._asked = failing
+    loop._next_action = failing
 """
 
 

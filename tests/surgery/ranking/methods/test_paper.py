@@ -102,5 +102,5 @@ def test_the_default_ranking_is_another() -> None:
 
 def test_tags_are_refused() -> None:
     problem = Problem.TOKEN_CLASSIFICATION
-    with pytest.raises(SurgeryError, match="not defined for token_classification"):
+    with pytest.raises(SurgeryError, match="not defined for problem token_classification"):
         paper(toy_model(problem=problem), toy_data(4, problem=problem))
