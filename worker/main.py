@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from celery.signals import worker_shutting_down
@@ -48,18 +49,40 @@ def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu]
 def run_workers(shares: Sequence[Sequence[Gpu]], queues: str, cores: int | None) -> None:
     """Run one worker for each share of the GPUs and of the cores, until SIGTERM or SIGINT."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    call_when_stopped(stopping.set)
     environments = [{VISIBLE: ",".join(gpu.key for gpu in share)} for share in shares]
     workers = Workers(environments, ["--queues", queues], cores)
     stopping.wait()
     workers.stop()
 
 
+def call_when_stopped(stop: Callable[[], None]) -> None:
+    """Call ``stop`` once, on a thread of its own, when SIGTERM or SIGINT arrives.
+
+    A signal handler runs in the middle of whatever the main thread does, which may hold the lock
+    that ``stop`` needs, for example that of an event it waits for. So the handler only writes to a
+    pipe, which takes no lock.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def wait() -> None:
+        os.read(reading, 1)
+        stop()
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _write_byte(writing))
+
+
+def _write_byte(pipe: int) -> None:
+    with suppress(BlockingIOError):  # full: a signal was heard long ago
+        os.write(pipe, b"x")
+
+
 def run_poller(supervisor: Supervisor) -> None:
     """Poll the database for jobs; the supervisor runs on the main thread."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stop())
+    call_when_stopped(supervisor.stop)
     supervisor.run()
 
 
