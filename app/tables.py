@@ -21,6 +21,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -32,6 +34,10 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 # SQLite numbers rows by itself only if the primary key is an INTEGER.
 Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+DEFAULT_PROJECT = "pr_default"
+"""The project of a service without keys, and of the keys in its environment."""
 
 
 def new_id(prefix: str) -> str:
@@ -72,7 +78,54 @@ WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE)
 class Base(DeclarativeBase):
     """The base class of every table."""
 
-    type_annotation_map = {dict[str, Any]: Json, datetime: Instant()}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        dict[str, Any]: Json,
+        list[Any]: Json,
+        datetime: Instant(),
+    }
+
+
+class Project(Base):
+    """A tenant: whatever belongs to one project does not exist for the keys of another."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    limits: Mapped[dict[str, Any]]  # the quotas that differ from the service's
+    created_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """An API key, of which only the hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    name: Mapped[str | None] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """Who changed something through the API, what, and when."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index("audit_events_project", "project", "seq"),)
+
+    seq: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    actor: Mapped[str] = mapped_column(String(200))  # a key's id, or the name of a bootstrap key
+    action: Mapped[str] = mapped_column(String(80))
+    target: Mapped[str | None] = mapped_column(String(300))
+    request_id: Mapped[str | None] = mapped_column(String(100))
+    data: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
 
 
 class Job(Base):
@@ -83,12 +136,19 @@ class Job(Base):
         Index("jobs_claim", "status", "kind", "priority", "queued_at"),
         Index("jobs_lease", "status", "lease_expires_at"),
         Index("jobs_digest", "digest"),
-        Index("jobs_list", "created_at", "id"),
+        Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_parent", "parent"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(
+        String(40), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT
+    )
     kind: Mapped[str] = mapped_column(String(20))
+    # Grows with every change of the row, whoever makes it, so that an ETag can be made of it.
+    version: Mapped[int] = mapped_column(
+        BigInteger, default=1, server_default="1", onupdate=text("version + 1")
+    )
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]]  # the caller's metadata
     priority: Mapped[int] = mapped_column(Integer, default=0)
@@ -97,6 +157,8 @@ class Job(Base):
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
+    retry_of: Mapped[str | None] = mapped_column(String(40))  # the job that this one repeats
+    deadline_seconds: Mapped[int | None] = mapped_column(Integer)  # since it was accepted
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))
@@ -104,6 +166,7 @@ class Job(Base):
     crashes: Mapped[int] = mapped_column(Integer, default=0)
     max_attempts: Mapped[int] = mapped_column(Integer)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
@@ -115,6 +178,9 @@ class Job(Base):
     resolved: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
+    usage: Mapped[dict[str, Any] | None]  # what its attempts have used so far
+    # Every change of status, oldest first, as answers show them; job_events has them too.
+    transitions: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
 
     created_at: Mapped[datetime]
@@ -123,6 +189,40 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
+    worker: Mapped[str] = mapped_column(String(200))
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(40))
+    error: Mapped[dict[str, Any] | None]
+    usage: Mapped[dict[str, Any] | None]
+    log_path: Mapped[str | None] = mapped_column(Text)
+    log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+
+class Worker(Base):
+    """A worker process, what it can run, and when it was last heard of."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)  # as in a lease's owner
+    kinds: Mapped[list[Any]]  # the kinds of jobs that it claims
+    devices: Mapped[list[Any]]
+    precisions: Mapped[list[Any]]
+    max_processes: Mapped[int] = mapped_column(Integer)
+    version: Mapped[str] = mapped_column(String(40))
+    job: Mapped[str | None] = mapped_column(String(40))  # the one that it runs now
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    stopped_at: Mapped[datetime | None]
 
 
 class JobEvent(Base):
@@ -174,23 +274,77 @@ class Checkpoint(Base):
 
 
 class Dataset(Base):
-    """An uploaded dataset, identified by its content."""
+    """An uploaded dataset, identified within its project by its content."""
 
     __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("project", "fingerprint"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(80), unique=True)
+    project: Mapped[str] = mapped_column(
+        String(40), default=DEFAULT_PROJECT, server_default=DEFAULT_PROJECT
+    )
+    version: Mapped[int] = mapped_column(
+        BigInteger, default=1, server_default="1", onupdate=text("version + 1")
+    )
+    name: Mapped[str | None] = mapped_column(String(200))
+    fingerprint: Mapped[str] = mapped_column(String(80))
     report: Mapped[dict[str, Any]]
     path: Mapped[str] = mapped_column(Text)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime]
 
 
 class IdempotencyKey(Base):
-    """The job that the first request with an idempotency key created; kept for a day."""
+    """The answer to the first request with an idempotency key; kept for a day.
+
+    Without a status the first request is still in progress.
+    """
 
     __tablename__ = "idempotency_keys"
 
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    status: Mapped[int | None] = mapped_column(Integer)
+    headers: Mapped[dict[str, Any] | None]
+    body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
+
+
+class Webhook(Base):
+    """An address that is told of what happens to a project's jobs."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), index=True)
+    version: Mapped[int] = mapped_column(
+        BigInteger, default=1, server_default="1", onupdate=text("version + 1")
+    )
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[Any]]  # the types of events it wants; none: all
+    description: Mapped[str | None] = mapped_column(String(200))
+    secrets: Mapped[list[Any]]  # the newest first; two while one is replaced
+    enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    created_at: Mapped[datetime]
+
+
+class WebhookDelivery(Base):
+    """One event for one webhook, inserted in the transaction of the event itself."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("webhook_deliveries_due", "status", "next_at"),
+        Index("webhook_deliveries_list", "webhook", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)  # sent as webhook-id
+    webhook: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    type: Mapped[str] = mapped_column(String(80))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    body: Mapped[str] = mapped_column(Text)  # as it is sent, since it is signed
+    status: Mapped[str] = mapped_column(String(20))  # pending, delivered, failed
+    attempts: Mapped[list[Any]]  # when each was made and what it was answered
+    next_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
+from sqlalchemy import select
 
 from app.errors import NotFound, Unauthorized, WrongMediaType
 from app.service import Service
-from app.tables import Checkpoint, Dataset, Job
+from app.tables import DEFAULT_PROJECT, Checkpoint, Dataset, Job
+
+ALL_SCOPES = frozenset({"read", "submit", "admin"})
 
 
-def get_service(request: Request) -> Service:
-    """The parts that this application was created with."""
+@dataclass(frozen=True)
+class Principal:
+    """Who sends a request, and what they may do."""
+
+    project: str = DEFAULT_PROJECT
+    scopes: frozenset[str] = ALL_SCOPES
+    key: str | None = None  # the id of an API key; None without keys
+
+    @property
+    def actor(self) -> str:
+        """The name under which changes are recorded."""
+        return self.key or "anonymous"
+
+
+async def get_principal(request: Request) -> Principal:
+    """Who sends this request; without API keys, anybody owns the default project."""
+    return getattr(request.state, "principal", None) or Principal()
+
+
+PrincipalDep = Annotated[Principal, Depends(get_principal)]
+
+
+async def get_service(request: Request, principal: PrincipalDep) -> Service:
+    """The parts that this application was created with, in the caller's project."""
     service = request.app.state.service
     assert isinstance(service, Service)
-    return service
+    return replace(service, project=principal.project)
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
@@ -66,7 +92,7 @@ def find_job(job_id: JobId, service: ServiceDep) -> Job:
     """The job of any kind that the path names. Raises NotFound."""
     with service.database.read() as session:
         job = session.get(Job, job_id)
-    if job is None:
+    if job is None or job.project != service.project:
         raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
     return job
 
@@ -75,7 +101,7 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
     """The uploaded dataset that the path names. Raises NotFound."""
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
-    if row is None:
+    if row is None or row.project != service.project:
         raise NotFound(f"no dataset {dataset_id!r}; GET /v1/datasets lists them")
     return row
 
@@ -83,7 +109,11 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
 def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpoint:
     """The checkpoint that the path names. Raises NotFound."""
     with service.database.read() as session:
-        row = session.get(Checkpoint, checkpoint_id)
+        row = session.scalar(
+            select(Checkpoint)
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
+        )
     if row is None:
         raise NotFound(f"no checkpoint {checkpoint_id!r}")
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobEvent, JobKind, Status
+from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.finetune import FinetuneResult
@@ -122,8 +121,7 @@ def _same_fields(view: type[BaseModel], row: Base) -> Json:
 
 
 def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
-    """Jobs as they are answered; their transitions are read with one query for all of them."""
-    transitions = _transitions(session, [job.id for job in jobs])
+    """Jobs as they are answered."""
     return [
         JobView(
             **_same_fields(JobView, job)
@@ -133,7 +131,6 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
             attempt=min(job.crashes + 1, job.max_attempts),
             cached=cached,
-            transitions=transitions[job.id],
             links=_links(job),
         )
         for job in jobs
@@ -160,20 +157,6 @@ def _progress(session: Session, job: Job) -> ProgressView | None:
         eta = round((last - job.started_at).total_seconds() / done * (total - done), 1)
     percent = round(100 * done / total, 1)
     return ProgressView(percent=percent, step=done, total_steps=total, unit="runs", eta_seconds=eta)
-
-
-def _transitions(session: Session, ids: list[str]) -> dict[str, list[Transition]]:
-    found = defaultdict(list)
-    query = (
-        select(JobEvent)
-        .where(JobEvent.job_id.in_(ids), JobEvent.type == "status")
-        .order_by(JobEvent.seq)
-    )
-    for event in session.scalars(query):
-        reason = event.data.get("reason") or event.data.get("code")
-        change = Transition(status=event.data["status"], at=event.at, reason=reason)
-        found[event.job_id].append(change)
-    return found
 
 
 def _ahead(session: Session, job: Job) -> int:

@@ -117,6 +117,7 @@ def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, res
         resolved = ResolvedFinetune.of(job.resolved)
         ranking = Job(
             id=new_id("rk"),
+            project=job.project,
             kind=JobKind.RANKING,
             labels=job.labels,
             model=job.model,
@@ -167,13 +168,16 @@ def awaited_ranking(database: Database, job: Job) -> Json | None:
     return ranking.result if ranking else None
 
 
-def stored_ranking(database: Database, digest: str) -> Job | None:
-    """The newest ranking with this digest that succeeded."""
+def stored_ranking(database: Database, project: str, digest: str) -> Job | None:
+    """A project's newest ranking with this digest that succeeded."""
     with database.read() as session:
         return session.scalar(
             select(Job)
             .where(
-                Job.digest == digest, Job.kind == JobKind.RANKING, Job.status == Status.SUCCEEDED
+                Job.digest == digest,
+                Job.project == project,
+                Job.kind == JobKind.RANKING,
+                Job.status == Status.SUCCEEDED,
             )
             .order_by(Job.id.desc())
             .limit(1)

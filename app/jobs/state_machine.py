@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
@@ -55,10 +55,12 @@ def lease_holds(lease: Lease) -> ColumnElement[bool]:
     )
 
 
-def record_event(session: Session, job_id: str, epoch: int, kind: str, data: Json) -> None:
+def record_event(
+    session: Session, job_id: str, epoch: int, kind: str, data: Json, at: datetime | None = None
+) -> None:
     """Add an event to a job's history, in the caller's transaction."""
     event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
-    event.at = db_now()
+    event.at = at or db_now()
     session.add(event)
 
 
@@ -83,9 +85,14 @@ def locked_with_comparison(session: Session, lease: Lease) -> Job:
     return locked_job(session, lease)
 
 
-def record_status(session: Session, job_id: str, epoch: int, status: Status, **data: Any) -> None:
-    """Add a change of status to the job's history."""
-    record_event(session, job_id, epoch, "status", {"status": status.value, **data})
+def record_status(session: Session, job: Job, status: Status, **data: Any) -> None:
+    """Add a change of status to the job's history, both as an event and in the job's own row."""
+    now = session.scalar(select(db_now()))
+    assert now is not None
+    record_event(session, job.id, job.lease_epoch, "status", {"status": status.value, **data}, now)
+    change = {"status": status.value, "at": now.isoformat().replace("+00:00", "Z")}
+    reason = data.get("reason") or data.get("code")
+    job.transitions = [*job.transitions, change | ({"reason": reason} if reason else {})]
 
 
 def enqueue(session: Session, job: Job) -> Job:
@@ -94,7 +101,8 @@ def enqueue(session: Session, job: Job) -> Job:
     job.created_at = job.queued_at = job.updated_at = db_now()
     session.add(job)
     session.flush()
-    record_status(session, job.id, 0, Status.QUEUED)
+    record_status(session, job, Status.QUEUED)
+    session.flush()
     session.refresh(job)
     return job
 
@@ -104,7 +112,7 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
     enqueue(session, comparison)
     comparison.status = Status.RUNNING
     comparison.started_at = db_now()
-    record_status(session, comparison.id, 0, Status.RUNNING)
+    record_status(session, comparison, Status.RUNNING)
     for child in children:
         enqueue(session, child)
     session.flush()
@@ -117,7 +125,7 @@ def store_finished_ranking(session: Session, job: Job) -> Job:
     enqueue(session, job)
     job.status = Status.SUCCEEDED
     job.started_at = job.finished_at = db_now()
-    record_status(session, job.id, 0, Status.SUCCEEDED)
+    record_status(session, job, Status.SUCCEEDED)
     return job
 
 
@@ -131,7 +139,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = (values.get("error") or {}).get("code")
-    record_status(session, job.id, job.lease_epoch, status, **({"code": error} if error else {}))
+    record_status(session, job, status, **({"code": error} if error else {}))
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
@@ -189,7 +197,7 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
-    record_status(session, job.id, job.lease_epoch, Status.QUEUED, reason=reason)
+    record_status(session, job, Status.QUEUED, reason=reason)
 
 
 def ask_to_stop(session: Session, job: Job) -> None:
@@ -238,7 +246,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
-        record_status(session, job.id, job.lease_epoch, Status.RUNNING, worker=owner)
+        record_status(session, job, Status.RUNNING, worker=owner)
         return Lease(job.id, job.lease_epoch), job
 
 

@@ -48,7 +48,9 @@ class JobBuilder:
         """The stored ranking with these options, or else a new job, added to ``new`` by digest."""
         model, dataset = self.subject.model, self.subject.dataset
         digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
-        known = stored_ranking(self.service.database, digest) or new.get(digest)
+        known = stored_ranking(self.service.database, self.service.project, digest) or new.get(
+            digest
+        )
         if known is None:
             known = new[digest] = self._new_ranking(options, digest)
         return known

@@ -99,7 +99,7 @@ def _uploaded(service: Service, dataset_id: str) -> tuple[ResolvedDataset, Json 
     """How a job remembers an upload, and the histogram of its texts' lengths in words."""
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
-    if row is None:
+    if row is None or row.project != service.project:
         raise DatasetNotFound(
             f"no dataset {dataset_id!r} was uploaded; GET /v1/datasets lists them"
         )
@@ -129,7 +129,11 @@ def resolve_continuation(
     if checkpoint_id is None:
         return None
     with service.database.read() as session:
-        row = session.get(Checkpoint, checkpoint_id)
+        row = session.scalar(
+            select(Checkpoint)
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
+        )
     if row is None:
         raise _refused(
             f"no checkpoint {checkpoint_id!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"

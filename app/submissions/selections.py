@@ -80,14 +80,14 @@ def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) ->
     model, dataset = subject.model, subject.dataset
     check_method(options, dataset.problem, "/selection/ranking")
     digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
-    return stored_ranking(service.database, digest)
+    return stored_ranking(service.database, service.project, digest)
 
 
 def _ranking_by_id(service: Service, ranking_id: str) -> Job:
     with service.database.read() as session:
         job = session.get(Job, ranking_id)
     fault = {"pointer": "/selection/ranking"}
-    if job is None or job.kind != JobKind.RANKING:
+    if job is None or job.project != service.project or job.kind != JobKind.RANKING:
         detail = f"no ranking {ranking_id!r}; GET /v1/rankings lists them"
         raise Unprocessable(detail, errors=[{**fault, "detail": detail}])
     if job.status != Status.SUCCEEDED:

@@ -67,7 +67,7 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
     check_method(spec, subject.dataset.problem)
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
     if spec.cache == "use":
-        known = stored_ranking(service.database, digest)
+        known = stored_ranking(service.database, service.project, digest)
         if known is not None:
             return Prepared(known, subject, cached=True)
     return Prepared(ranking_job(service, spec, subject, digest), subject)
@@ -138,6 +138,7 @@ def new_job(
     """The job of a submission that was checked, not inserted yet."""
     return Job(
         id=new_id(prefix),
+        project=service.project,
         kind=kind,
         name=spec.name,
         labels=spec.metadata,
@@ -176,7 +177,9 @@ def submit(
             else:
                 enqueue(session, job)
             if key is not None:
-                row = IdempotencyKey(key=key, request_sha256=fingerprint, job_id=job.id)
+                row = IdempotencyKey(
+                    project=job.project, key=key, request_sha256=fingerprint, body=job.id
+                )
                 row.created_at = db_now()
                 session.add(row)
                 session.flush()
@@ -189,13 +192,13 @@ def submit(
 
 def _replayed(service: Service, key: str, fingerprint: str) -> Job:
     with service.database.read() as session:
-        row = session.scalar(select(IdempotencyKey).where(IdempotencyKey.key == key))
+        row = session.get(IdempotencyKey, (service.project, key))
         assert row is not None
         if row.request_sha256 != fingerprint:
             raise Unprocessable(
                 "this Idempotency-Key was used with another body; use a new key",
                 errors=[{"pointer": "", "detail": "differs from the first request of this key"}],
             )
-        job = session.get(Job, row.job_id)
+        job = session.get(Job, row.body)
     assert job is not None
     return job

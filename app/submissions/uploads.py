@@ -79,6 +79,7 @@ def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tupl
     identifier = new_id("ds")
     row = Dataset(
         id=identifier,
+        project=service.project,
         fingerprint=report.fingerprint,
         report=report.model_dump(mode="json"),
         path=f"datasets/{identifier}",
@@ -117,4 +118,8 @@ def _insert(service: Service, row: Dataset) -> None:
 
 def _by_fingerprint(service: Service, fingerprint: str) -> Dataset | None:
     with service.database.read() as session:
-        return session.scalar(select(Dataset).where(Dataset.fingerprint == fingerprint))
+        return session.scalar(
+            select(Dataset).where(
+                Dataset.project == service.project, Dataset.fingerprint == fingerprint
+            )
+        )

@@ -139,7 +139,8 @@ def get_datasets(
     service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
 ) -> Page[DatasetView]:
     """Lists every uploaded dataset, newest first."""
-    query = select(Dataset).order_by(Dataset.id.desc()).limit(limit + 1)
+    query = select(Dataset).where(Dataset.project == service.project)
+    query = query.order_by(Dataset.id.desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(Dataset.id < decode_cursor(cursor))
     with service.database.read() as session:

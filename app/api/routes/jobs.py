@@ -82,7 +82,8 @@ def list_jobs(
 ) -> Page[JobView]:
     """A page of the jobs that pass the filters, newest first."""
     # Not by id alone: ids begin with the kind of job.
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
+    query = select(Job).where(Job.project == service.project)
+    query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
     for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)

@@ -1,0 +1,255 @@
+"""Create projects, keys, audit events, attempts, workers and webhooks; widen jobs and datasets.
+
+Idempotency keys of the last day are forgotten: they are kept with the whole answer from now on.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from app.db import Instant
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+PROJECT = "pr_default"
+
+
+def upgrade() -> None:
+    _create_projects()
+    _create_attempts_and_workers()
+    _create_webhooks()
+    _widen_jobs()
+    _rebuild_datasets(
+        "id, 'pr_default', 1, NULL, fingerprint, report, path, 0, created_at", _dataset_columns()
+    )
+    op.drop_table("idempotency_keys")
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("headers", JSON, nullable=True),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("project", "key"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("idempotency_keys")
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("key", sa.String(length=255), nullable=False),
+        sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("key"),
+    )
+    _rebuild_datasets(
+        "id, fingerprint, report, path, created_at",
+        [column for column in _dataset_columns() if column.name in OLD_DATASET],
+        unique=["fingerprint"],
+    )
+    op.drop_index("jobs_list", "jobs")
+    for column in reversed(_job_columns()):
+        op.drop_column("jobs", column.name)
+    op.create_index("jobs_list", "jobs", ["created_at", "id"])
+    for table in (
+        "webhook_deliveries",
+        "webhooks",
+        "workers",
+        "job_attempts",
+        "audit_events",
+        "api_keys",
+        "projects",
+    ):
+        op.drop_table(table)
+
+
+def _create_projects() -> None:
+    op.create_table(
+        "projects",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("limits", JSON, nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("name"),
+    )
+    # Postgres casts the time, SQLite's is in microseconds.
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    now = "round((julianday('now') - 2440587.5) * 86400000000.0)" if sqlite else "now()"
+    op.execute(f"INSERT INTO projects VALUES ('{PROJECT}', 'default', '{{}}', {now})")
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=True),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("scopes", JSON, nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("expires_at", Instant(), nullable=True),
+        sa.Column("last_used_at", Instant(), nullable=True),
+        sa.Column("revoked_at", Instant(), nullable=True),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("sha256"),
+    )
+    op.create_index("ix_api_keys_project", "api_keys", ["project"])
+    op.create_table(
+        "audit_events",
+        sa.Column("seq", SERIAL, autoincrement=True, nullable=False),
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("actor", sa.String(length=200), nullable=False),
+        sa.Column("action", sa.String(length=80), nullable=False),
+        sa.Column("target", sa.String(length=300), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
+        sa.Column("data", JSON, nullable=False),
+        sa.Column("at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_index("audit_events_project", "audit_events", ["project", "seq"])
+
+
+def _create_attempts_and_workers() -> None:
+    op.create_table(
+        "job_attempts",
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("worker", sa.String(length=200), nullable=False),
+        sa.Column("started_at", Instant(), nullable=False),
+        sa.Column("ended_at", Instant(), nullable=True),
+        sa.Column("outcome", sa.String(length=40), nullable=True),
+        sa.Column("error", JSON, nullable=True),
+        sa.Column("usage", JSON, nullable=True),
+        sa.Column("log_path", sa.Text(), nullable=True),
+        sa.Column("log_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("job_id", "epoch"),
+    )
+    op.create_table(
+        "workers",
+        sa.Column("id", sa.String(length=200), nullable=False),
+        sa.Column("kinds", JSON, nullable=False),
+        sa.Column("devices", JSON, nullable=False),
+        sa.Column("precisions", JSON, nullable=False),
+        sa.Column("max_processes", sa.Integer(), nullable=False),
+        sa.Column("version", sa.String(length=40), nullable=False),
+        sa.Column("job", sa.String(length=40), nullable=True),
+        sa.Column("started_at", Instant(), nullable=False),
+        sa.Column("heartbeat_at", Instant(), nullable=False),
+        sa.Column("stopped_at", Instant(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("events", JSON, nullable=False),
+        sa.Column("description", sa.String(length=200), nullable=True),
+        sa.Column("secrets", JSON, nullable=False),
+        sa.Column("enabled", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_webhooks_project", "webhooks", ["project"])
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("webhook", sa.String(length=40), nullable=False),
+        sa.Column("type", sa.String(length=80), nullable=False),
+        sa.Column("job_id", sa.String(length=40), nullable=True),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("status", sa.String(length=20), nullable=False),
+        sa.Column("attempts", JSON, nullable=False),
+        sa.Column("next_at", Instant(), nullable=True),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("delivered_at", Instant(), nullable=True),
+        sa.ForeignKeyConstraint(["webhook"], ["webhooks.id"]),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("webhook_deliveries_due", "webhook_deliveries", ["status", "next_at"])
+    listed = ["webhook", "created_at", "id"]
+    op.create_index("webhook_deliveries_list", "webhook_deliveries", listed)
+
+
+def _job_columns() -> list[sa.Column]:
+    return [
+        sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
+        sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("usage", JSON, nullable=True),
+        sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
+    ]
+
+
+def _widen_jobs() -> None:
+    # A batch would rebuild the table, to which foreign keys of others refer.
+    for column in _job_columns():
+        op.add_column("jobs", column)
+    op.drop_index("jobs_list", "jobs")
+    op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
+    if op.get_bind().dialect.name == "sqlite":
+        second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
+        at = f"{second} || printf('.%06dZ', at % 1000000)"
+        each = f"json_object('status', data ->> 'status', 'at', {at}, 'reason', {REASON})"
+        ordered = f"SELECT {each} AS change FROM job_events WHERE {OF_JOB} ORDER BY seq"
+        listed = f"SELECT json_group_array(json(change)) FROM ({ordered})"
+        op.execute(f"UPDATE jobs SET transitions = ({listed})")
+    else:
+        at = "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        each = f"jsonb_build_object('status', data ->> 'status', 'at', {at}, 'reason', {REASON})"
+        ordered = f"SELECT jsonb_agg({each} ORDER BY seq) FROM job_events WHERE {OF_JOB}"
+        op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
+
+
+REASON = "coalesce(data ->> 'reason', data ->> 'code')"
+OF_JOB = "job_events.job_id = jobs.id AND type = 'status'"
+OLD_DATASET = ("id", "fingerprint", "report", "path", "created_at")
+
+
+def _dataset_columns() -> list[sa.Column]:
+    return [
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=True),
+        sa.Column("fingerprint", sa.String(length=80), nullable=False),
+        sa.Column("report", JSON, nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+    ]
+
+
+def _rebuild_datasets(
+    copied: str,
+    columns: list[sa.Column],
+    unique: tuple[str, ...] | list[str] = ("project", "fingerprint"),
+) -> None:
+    """SQLite cannot drop a constraint, and no foreign key refers to this table."""
+    op.rename_table("datasets", "datasets_before")
+    op.create_table(
+        "datasets", *columns, sa.PrimaryKeyConstraint("id"), sa.UniqueConstraint(*unique)
+    )
+    op.execute(f"INSERT INTO datasets SELECT {copied} FROM datasets_before")
+    op.drop_table("datasets_before")
