@@ -13,21 +13,12 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
-from app.api.middleware import RequestMiddleware, is_loopback
-from app.api.problems import install_handlers
-from app.api.request_checks import check_query, refuse_nul
-from app.api.routes import (
-    checkpoints,
-    comparisons,
-    datasets,
-    estimates,
-    finetunes,
-    health,
-    jobs,
-    models,
-    rankings,
-    tasks,
-)
+from app.api.http.middleware import RequestMiddleware, is_loopback
+from app.api.http.problems import install_handlers
+from app.api.http.request_checks import check_query, refuse_nul
+from app.api.routes import checkpoints, datasets, estimates, models, tasks
+from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
+from app.api.routes.platform import health
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -60,7 +51,18 @@ TAGS = {
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
-GUARDED = (models, tasks, datasets, rankings, finetunes, comparisons, estimates, jobs, checkpoints)
+GUARDED = (
+    models,
+    tasks,
+    datasets,
+    rankings,
+    finetunes,
+    comparisons,
+    estimates,
+    listing,
+    records,
+    checkpoints,
+)
 
 log = logging.getLogger("surgeon.serve")
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from app.api.deps import CheckpointDep, JobDep, ServiceDep
 from app.api.downloads import answer_full_file, full_members
-from app.api.example_answers import CHECKPOINT, CHECKPOINTS, answers, problems
+from app.api.examples.answers import CHECKPOINT, CHECKPOINTS, answers, problems
 from app.api.views import CheckpointView, checkpoint_view
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import Conflict, NotFound

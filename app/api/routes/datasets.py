@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, select
 
 from app.api.deps import DatasetDep, ServiceDep
-from app.api.example_answers import DATASET, DATASETS, answers, problems
+from app.api.examples.answers import DATASET, DATASETS, answers, problems
 from app.api.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, first_page
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable

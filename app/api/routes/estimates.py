@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from app.api.deps import ServiceDep, require_json
-from app.api.example_answers import ESTIMATE, answers, body_examples
-from app.api.example_bodies import ESTIMATE_BODIES
+from app.api.examples.answers import ESTIMATE, answers, body_examples
+from app.api.examples.bodies import ESTIMATE_BODIES
 from app.submissions.estimates import estimate
 from app.submissions.resolve import resolve_subject
 from surgery.schemas.estimate import Estimate, EstimateSpec

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from app.api.deps import ServiceDep
-from app.api.example_answers import MODEL, answers
+from app.api.examples.answers import MODEL, answers
 from app.errors import NotFound
 from surgery.errors import ModelNotFound
 from surgery.models.source.resolve import inspect_model, resolve_model

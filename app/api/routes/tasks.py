@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
-from app.api.example_answers import TASK, TASKS_PAGE, answers
+from app.api.examples.answers import TASK, TASKS_PAGE, answers
 from app.errors import NotFound
 from surgery.data.examples import raw_example, read_example
 from surgery.data.presets.tasks import TASKS, Task

@@ -7,7 +7,12 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.example_answers import FINETUNE_BODIES, FINETUNE_RESULT, RANKING_BODIES, RANKING_RESULT
+from app.api.examples.answers import (
+    FINETUNE_BODIES,
+    FINETUNE_RESULT,
+    RANKING_BODIES,
+    RANKING_RESULT,
+)
 from surgery.ranking.tangent import FOLDS
 from surgery.schemas.enums import METHODS, Method
 from surgery.schemas.finetune import FinetuneResult, FinetuneSpec

@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import Body
 
-from app.api.example_bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
-from app.api.problems import TITLES, ProblemDetails
+from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
+from app.api.http.problems import TITLES, ProblemDetails
 
 Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.api.example_answers import COMPARISON
-from app.api.example_bodies import COMPARISON_BODIES
-from app.api.routes.kinds import KindOfJob
+from app.api.examples.answers import COMPARISON
+from app.api.examples.bodies import COMPARISON_BODIES
+from app.api.routes.jobs.kinds import KindOfJob
 from app.submissions.comparisons import prepare_comparison
 from app.tables import JobKind
 from surgery.schemas.comparison import ComparisonSpec

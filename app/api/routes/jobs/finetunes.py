@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.api.example_answers import FINETUNE
-from app.api.example_bodies import FINETUNE_BODIES
-from app.api.routes.kinds import KindOfJob
+from app.api.examples.answers import FINETUNE
+from app.api.examples.bodies import FINETUNE_BODIES
+from app.api.routes.jobs.kinds import KindOfJob
 from app.submissions.submit import prepare_finetune
 from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import JSONResponse
 
 from app.api.deps import JobDep, ServiceDep, require_json
-from app.api.example_answers import JOBS, answers, body_examples
+from app.api.examples.answers import JOBS, answers, body_examples
 from app.api.pages import Page
-from app.api.routes.jobs import JobFilterDep, get_job, list_jobs
+from app.api.routes.jobs.listing import JobFilterDep, get_job, list_jobs
 from app.api.views import COLLECTION, JobView, job_views
 from app.errors import NotFound
 from app.service import Service

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import respond
+from app.api.http.problems import respond
 
 log = logging.getLogger("surgeon.api")
 JSON_BODY_BYTES = 1_000_000

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import ServiceDep
-from app.api.example_answers import problems
+from app.api.examples.answers import problems
 from app.errors import ServiceError
 from surgery import __version__
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
-from app.api.example_answers import RANKING, SELECTION, answers
-from app.api.example_bodies import RANKING_BODIES
-from app.api.routes.kinds import KindOfJob
+from app.api.examples.answers import RANKING, SELECTION, answers
+from app.api.examples.bodies import RANKING_BODIES
+from app.api.routes.jobs.kinds import KindOfJob
 from app.api.views import JobView
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking

@@ -1,0 +1,1 @@
+"""What every request passes through, and what every answer has in common."""

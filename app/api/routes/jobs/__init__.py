@@ -1,0 +1,1 @@
+"""The operations on jobs: submit, list, follow, stop, and what they recorded."""

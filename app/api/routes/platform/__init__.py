@@ -1,0 +1,1 @@
+"""The service itself: whether it is alive, and who may use it for what."""
