@@ -23,7 +23,7 @@ from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
-from app.service import Service
+from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
 from app.workers import Workers
 from surgery import __version__
@@ -71,7 +71,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; the settings come from the environment unless they are given."""
     settings = settings or settings_from_environment()
     database = open_database(settings)
-    service = Service(settings, database, open_storage(settings), make_ring(settings))
+    service = Service(
+        settings,
+        database,
+        open_storage(settings),
+        make_ring(settings),
+        read_cursor_key(database),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
