@@ -16,6 +16,7 @@ from app.api.deps import require_key
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
+from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
 from app.api.routes.platform import health
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
     app.state.service = service
     install_handlers(app)
@@ -103,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)
     app.include_router(health.router, dependencies=checks)
+    complete_openapi(app)
     return app
 
 
