@@ -39,7 +39,7 @@ def submit(database: Database) -> str:
         (lambda d, lease: state_machine.finish(d, lease, {}, Learned(), SPENT), "succeeded", None),
         (lambda d, lease: state_machine.fail(d, lease, ERROR, SPENT), "failed", ERROR),
         (lambda d, lease: state_machine.crash(d, lease, ERROR, NOW, SPENT), "crashed", ERROR),
-        (lambda d, lease: state_machine.release(d, lease, SPENT), "drained", None),
+        (lambda d, lease: state_machine.release(d, lease, usage=SPENT), "drained", None),
         (lambda d, lease: state_machine.end_cancelled(d, lease, SPENT), "cancelled", None),
     ],
 )
@@ -93,6 +93,17 @@ def test_a_crash_of_a_cancelled_job_is_a_crash_of_its_attempt(database: Database
     state_machine.cancel(database, job_id)
     state_machine.crash(database, lease, ERROR, NOW)
     assert [row.outcome for row in attempts_of(database, job_id)] == ["crashed"]
+
+
+def test_a_paused_job_has_an_attempt_that_was_paused(database: Database) -> None:
+    job_id = submit(database)
+    lease = take(database)
+    state_machine.pause(database, job_id)
+    state_machine.release(database, lease, usage=SPENT)
+    state_machine.resume(database, job_id)
+    state_machine.finish(database, take(database), {}, Learned(), SPENT)
+    assert [row.outcome for row in attempts_of(database, job_id)] == ["paused", "succeeded"]
+    assert Usage.of(look(database, job_id).usage).worker_seconds == {"cpu": 5.0}
 
 
 def test_a_queued_job_that_is_cancelled_leaves_its_attempts_as_they_ended(
