@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Body
 
 from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
-from app.api.http.problems import TITLES, ProblemDetails
+from app.api.http.problems import documented_problems
 
 Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"
@@ -393,9 +393,7 @@ def problems(*refusals: int, guarded: bool = True) -> dict[int | str, Json]:
     Every operation refuses query parameters that it does not know (422), and a guarded one
     refuses a request without an accepted API key (401).
     """
-    problem = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
-    statuses = sorted({422, *refusals, *([401] if guarded else [])})
-    return {code: {"description": TITLES[code], "content": problem} for code in statuses}
+    return documented_problems(*sorted({422, *refusals, *([401] if guarded else [])}))
 
 
 def body_examples(examples: Json) -> Any:

@@ -53,6 +53,12 @@ TITLES = {
 }
 
 
+def documented_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How an operation documents the statuses with which it refuses a request."""
+    content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
+    return {code: {"description": TITLES[code], "content": content} for code in statuses}
+
+
 def respond(
     request: Request,
     status: int,
@@ -80,8 +86,15 @@ def respond(
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:
-    status, code, headers = error.status, error.code, error.headers
-    return respond(request, status, code, error.detail, errors=error.errors, headers=headers)
+    return respond(
+        request,
+        error.status,
+        error.code,
+        error.detail,
+        errors=error.errors,
+        retriable=error.retriable,
+        headers=error.headers,
+    )
 
 
 def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
