@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Body
 
 from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
-from app.api.http.problems import documented_problems
+from app.api.http.problems import TITLES
 
 Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"
@@ -387,13 +387,9 @@ def answers(example: Json, *refusals: int, status: int = 200) -> dict[int | str,
     return {status: {"content": content, "description": SUCCESS[status]}, **problems(*refusals)}
 
 
-def problems(*refusals: int, guarded: bool = True) -> dict[int | str, Json]:
-    """The statuses with which an operation can refuse a request.
-
-    Every operation refuses query parameters that it does not know (422), and a guarded one
-    refuses a request without an accepted API key (401).
-    """
-    return documented_problems(*sorted({422, *refusals, *([401] if guarded else [])}))
+def problems(*refusals: int) -> dict[int | str, Json]:
+    """The statuses with which an operation can refuse a request, beside those that all have."""
+    return {code: {"description": TITLES[code]} for code in refusals}
 
 
 def body_examples(examples: Json) -> Any:

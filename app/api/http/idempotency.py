@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from starlette.datastructures import FormData, UploadFile
 
 from app.api.deps import ServiceDep
-from app.api.http.problems import documented_problems
+from app.api.http.problems import TITLES
 from app.db import Database
 from app.errors import KeyAnswered, KeyInUse, Unprocessable
 from app.service import Service
@@ -96,7 +96,8 @@ class IdempotentRoute(APIRoute):
         if self._takes_keys:
             given = options.get("dependencies") or ()
             options["dependencies"] = [*given, Depends(take_request_key)]
-            options["responses"] = documented_problems(409, 422) | (options.get("responses") or {})
+            conflict = {409: {"description": TITLES[409]}}
+            options["responses"] = conflict | (options.get("responses") or {})
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
