@@ -67,6 +67,7 @@ def downgrade() -> None:
         unique=["fingerprint"],
     )
     op.drop_index("jobs_list", "jobs")
+    op.drop_index("jobs_deadline", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
@@ -209,7 +210,9 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
@@ -220,6 +223,7 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     op.drop_index("jobs_list", "jobs")
     op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
     if op.get_bind().dialect.name == "sqlite":
