@@ -18,7 +18,7 @@ from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
-from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.attempts import AttemptOutcome, Usage, begin_attempt, end_attempt, note_usage
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -149,7 +149,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.finished_at = job.updated_at = db_now()
     job.phase = None
     error = values.get("error") or {}
-    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
     record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
 
 
@@ -197,7 +197,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
 
 
 def count_crash(
-    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: AttemptOutcome
 ) -> Status:
     """Count a crash, and queue the job for another attempt or end it.
 
@@ -229,7 +229,7 @@ def give_up(session: Session, job: Job) -> None:
 
 def set_aside(session: Session, job: Job) -> None:
     """Pause a job: no worker has it or claims it until it is resumed."""
-    end_attempt(session, job, Outcome.PAUSED)
+    end_attempt(session, job, AttemptOutcome.PAUSED)
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
@@ -435,7 +435,7 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
 
@@ -450,7 +450,7 @@ def crash(
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
-        return count_crash(session, job, error, backoff, Outcome.CRASHED)
+        return count_crash(session, job, error, backoff, AttemptOutcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -471,7 +471,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff, Outcome.LOST)
+            count_crash(session, job, lost, backoff, AttemptOutcome.LOST)
         return job is not None
 
 

@@ -23,6 +23,7 @@ from app.settings import Settings
 from app.tables import Job, JobKind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import CheckpointSaved, Message, Report, StateSaved
@@ -54,8 +55,11 @@ class Told:
         for message in messages:
             self._messages.put(message)
 
-    def begin_job(self) -> None:
+    def begin_job(self, _: object) -> None:
         self.jobs += 1
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory()
 
     def send(self, order: Message) -> None:
         """Heard."""

@@ -137,20 +137,27 @@ class Supervisor:
         multi_process = int(job.spec.get("processes") or 1) > 1
         processes = Processes(self._warm_fetcher(), self._warm_child(multi_process=multi_process))
         attempt = Attempt(self.context, lease, job, processes, self.folders, self.stopping, began)
-        try:
-            outcome = attempt.run()
-        except Fenced:
-            outcome = Outcome.FENCED
-        except OSError as error:
-            log.exception("%s: storage failed", job.id)
-            outcome = attempt.storage_failed(error)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # The job's process sent something that no such process sends.
-            log.exception("%s: a message that cannot be read", job.id)
-            outcome = attempt.not_understood(error)
-        finally:
-            for folder in (attempt.scratch, attempt.inputs):
-                shutil.rmtree(folder, ignore_errors=True)
+        with attempt.log:
+            try:
+                outcome = self._run(attempt)
+            except Fenced:
+                attempt.say("the lease is lost: nothing more is stored", logging.WARNING)
+                outcome = Outcome.FENCED
         if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED}:
             attempt.current.kill()  # its work is of no use any more
         return outcome
+
+    def _run(self, attempt: Attempt) -> Outcome:
+        """Run an attempt to its end, whatever goes wrong. Raises Fenced."""
+        try:
+            return attempt.run()
+        except OSError as error:
+            log.exception("%s: storage failed", attempt.job.id)
+            return attempt.storage_failed(error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # The job's process sent something that no such process sends.
+            log.exception("%s: a message that cannot be read", attempt.job.id)
+            return attempt.not_understood(error)
+        finally:
+            for folder in (attempt.scratch, attempt.inputs):
+                shutil.rmtree(folder, ignore_errors=True)
