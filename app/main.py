@@ -18,8 +18,8 @@ from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.jobs import attempts, comparisons, finetunes, life, listing, rankings, records
+from app.api.routes.platform import health, workers
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -63,7 +63,9 @@ GUARDED = (
     listing,
     life,
     records,
+    attempts,
     checkpoints,
+    workers,
 )
 
 log = logging.getLogger("surgeon.serve")

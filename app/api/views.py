@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
@@ -48,6 +49,22 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
+
+
+class JobUsage(Usage):
+    """What a job has used, and what is stored for it."""
+
+    stored_bytes: int = Field(
+        description="Size of its checkpoints, of the state that it would resume from, and of the "
+        "logs of its attempts."
+    )
+
+
+class Notice(BaseModel):
+    """Something that a submission should know of, though it is no error."""
+
+    code: str = Field(description="What was noticed, such as `no_worker`.")
+    detail: str = Field(description="What it means, and what to do about it.")
 
 
 class ResultShapes:
@@ -112,6 +129,14 @@ class JobView(BaseModel):
     heartbeat_at: datetime | None = Field(
         description="When the worker last said that it is working on the job."
     )
+    usage: JobUsage = Field(
+        description="What all attempts have used, also those that were lost, drained or paused; of "
+        "a comparison, what its ended children have."
+    )
+    warnings: list[Notice] = Field(
+        description="What was noticed when the job was submitted and did not keep it from being "
+        "queued; empty once it has been started."
+    )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")
 
@@ -130,7 +155,12 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
     return [
         JobView(
             **_same_fields(JobView, job)
-            | {"progress": _progress(session, job), "resolved": shown(job.resolved)},
+            | {
+                "progress": _progress(session, job),
+                "resolved": shown(job.resolved),
+                "usage": {**(job.usage or {}), "stored_bytes": job.stored_bytes},
+                "warnings": job.warnings if job.status == Status.QUEUED else [],
+            },
             metadata=job.labels,
             terminal=job.status in TERMINAL,
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
@@ -146,7 +176,7 @@ def _links(job: Job) -> dict[str, str]:
     links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
     if job.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={job.id}"}
-    names = ("metrics", "checkpoints")
+    names = ("metrics", "checkpoints", "attempts", "logs")
     return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
 
 

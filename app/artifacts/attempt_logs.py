@@ -9,7 +9,6 @@ grows beyond the limit, the segments of its beginning and of its end are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.artifacts.storage import Storage
@@ -82,10 +81,7 @@ def _between(storage: Storage, folder: str, begin: int, end: int) -> bytes:
     if begin >= end:
         return b""
     first, last = begin // SEGMENT_BYTES, (end - 1) // SEGMENT_BYTES
-    parts = (b"".join(_segment(storage, folder, number)) for number in range(first, last + 1))
+    numbers = range(first, last + 1)
+    content = b"".join(storage.read_file(segment_key(folder, number)) for number in numbers)
     offset = first * SEGMENT_BYTES
-    return b"".join(parts)[begin - offset : end - offset]
-
-
-def _segment(storage: Storage, folder: str, number: int) -> Iterator[bytes]:
-    return storage.chunks(segment_key(folder, number))
+    return content[begin - offset : end - offset]

@@ -50,6 +50,12 @@ class Storage:
         building.write_bytes(content)
         building.replace(target)
 
+    def read_file(self, key: str) -> bytes:
+        """The content of a small file as it is now. Raises FileNotFoundError."""
+        content = self._files.cat_file(self._path(key))
+        assert isinstance(content, bytes)
+        return content
+
     def fetch_folder(self, key: str) -> HeldFolder | None:
         """A local copy of the folder, checked against its manifest; None if it is incomplete.
 

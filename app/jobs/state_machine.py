@@ -18,7 +18,14 @@ from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
-from app.jobs.attempts import AttemptOutcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.attempts import (
+    AttemptOutcome,
+    Usage,
+    add_up_children,
+    begin_attempt,
+    end_attempt,
+    note_usage,
+)
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -175,6 +182,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
     """
     if comparison.status in TERMINAL:
         return
+    add_up_children(session, comparison)
     for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))

@@ -24,6 +24,7 @@ from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.registration import Registration, facts_of
 from worker.supervisor.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
@@ -49,6 +50,8 @@ class Supervisor:
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
+        facts = facts_of(self.owner, kinds, context.gpus)
+        self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
 
     def ring(self) -> None:
@@ -72,6 +75,7 @@ class Supervisor:
         """Claim and run jobs until told to stop."""
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
+        self._registration.start()
         try:
             while not self.stopping.is_set():
                 # Started before a job is claimed, so that the next job need not wait for them.
@@ -84,6 +88,7 @@ class Supervisor:
         finally:
             self._idle.set()
             self._sweeper.stop()
+            self._registration.stop()
             for process in (self._child, self._fetcher):
                 if process is not None:
                     process.kill()
@@ -102,10 +107,16 @@ class Supervisor:
         if claimed is None:
             return False
         lease, job = claimed
-        log.info("%s claimed, epoch %d", job.id, lease.epoch)
+        where = {"job_id": job.id, "epoch": lease.epoch, "request_id": job.request_id}
+        log.info("%s claimed, epoch %d", job.id, lease.epoch, extra=where)
         began = time.monotonic()
-        outcome = self._attempt(lease, job, began)
-        log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
+        self._registration.set_job(job.id)
+        try:
+            outcome = self._attempt(lease, job, began)
+        finally:
+            self._registration.set_job(None)
+        spent = time.monotonic() - began
+        log.info("%s %s after %.1f s", job.id, outcome, spent, extra=where)
         return True
 
     def _warm_child(self, *, multi_process: bool | None = None) -> ChildProcess:
