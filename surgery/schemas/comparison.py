@@ -18,9 +18,11 @@ ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", 
 class ArmPlan(BaseModel):
     """One way to train, as a comparison carries it out."""
 
-    name: str
-    policy: Policy
-    adapter: str | None = None
+    name: str = Field(description="The arm's name.")
+    policy: Policy = Field(description="How its layers are chosen.")
+    adapter: str | None = Field(
+        None, description="The adapter's type, if it trains one in place of layers."
+    )
     layers: list[str] | None = Field(
         None, description="The layers that train; null if a ranking has to be computed first."
     )
@@ -33,7 +35,7 @@ class ArmPlan(BaseModel):
 class SeedMean(BaseModel):
     """A mean over runs with several seeds."""
 
-    mean: float
+    mean: float = Field(description="The mean over the runs.")
     ci: tuple[float, float] | None = Field(
         description="95 % t interval over the seeds; null for one seed."
     )
@@ -44,8 +46,8 @@ class RunReport(BaseModel):
     """The run of one arm with one seed."""
 
     job: str = Field(description="The id of the fine-tune.")
-    seed: int
-    status: str
+    seed: int = Field(description="The seed of the run.")
+    status: str = Field(description="How the run ended.")
     metric: float | None = Field(description="The primary metric at the best evaluation.")
     checkpoint: str | None = Field(description="The best checkpoint.")
     error: dict[str, Any] | None = Field(None, description="Why there is no metric.")
@@ -54,9 +56,11 @@ class RunReport(BaseModel):
 class ArmReport(BaseModel):
     """What one way to train achieved, and at what cost. Costs are means over the runs."""
 
-    name: str
+    name: str = Field(description="The arm's name.")
     trained_layers: list[str] | None = Field(description="Null if no run succeeded.")
-    metric: SeedMean | None
+    metric: SeedMean | None = Field(
+        description="The primary metric at each run's best evaluation; null if no run has a value."
+    )
     difference: SeedMean | None = Field(
         description="To `reference`, paired by seed; null for the reference itself."
     )
@@ -70,19 +74,23 @@ class ArmReport(BaseModel):
         description="The official metrics of each preset of `also_evaluate` at the runs' best "
         "evaluations; null if no run has a value.",
     )
-    trainable_parameters: int | None
-    seconds: dict[str, float]
-    samples_per_second: float | None
+    trainable_parameters: int | None = Field(
+        description="Parameters that trained; null if no run succeeded."
+    )
+    seconds: dict[str, float] = Field(description="Seconds by phase.")
+    samples_per_second: float | None = Field(
+        description="Training rows a second; null if no run succeeded."
+    )
     peak_memory_bytes: int | None = Field(description="The highest of all runs.")
     checkpoint_bytes: int | None = Field(description="The size of a best checkpoint.")
-    runs: list[RunReport]
+    runs: list[RunReport] = Field(description="The arm's runs, one for each seed.")
 
 
 class LayerGain(BaseModel):
     """What training one layer alone gained."""
 
-    layer: str
-    arm: str
+    layer: str = Field(description="The layer's name.")
+    arm: str = Field(description="The arm that trained it alone.")
     gain: SeedMean | None = Field(
         description="Null if no seed has both a run of the layer and one of the baseline."
     )
@@ -91,8 +99,11 @@ class LayerGain(BaseModel):
 class MethodAgreement(BaseModel):
     """How well one scoring method predicted the gains of the layers."""
 
-    method: str
-    spearman: float | None
+    method: str = Field(description="The scoring method.")
+    spearman: float | None = Field(
+        description="Spearman's rank correlation between its scores and the gains; null if it is "
+        "not defined."
+    )
     spearman_ci: tuple[float, float] | None = Field(
         description="95 % percentile interval over resamples of the seeds; null for fewer than "
         "three seeds. It says nothing about other models or datasets."
@@ -105,7 +116,9 @@ class MethodAgreement(BaseModel):
         description="Interval of the difference between `spearman` and that of method fisher, on "
         "the same resamples; null for fisher itself and if there is no interval."
     )
-    kendall: float | None
+    kendall: float | None = Field(
+        description="Kendall's rank correlation between them; null if it is not defined."
+    )
     regret: dict[str, float] = Field(
         description="By k: how much more the best layer gained than the best of the method's top k."
     )
@@ -121,7 +134,7 @@ class SingleLayers(BaseModel):
         description="The arm whose metric with the same seed is subtracted: the first with policy "
         "head_only. Null if there is none; a gain is then the metric itself."
     )
-    layers: list[LayerGain]
+    layers: list[LayerGain] = Field(description="What each layer gained, bottom to top.")
     methods: list[MethodAgreement] = Field(description="Best agreement first.")
     recommended: str | None = Field(
         None,
@@ -135,7 +148,7 @@ class SingleLayers(BaseModel):
 class ComparisonResult(BaseModel):
     """Several ways to train on the same data and seeds, side by side."""
 
-    primary_metric: str
+    primary_metric: str = Field(description="The metric by which the arms are compared.")
     reference: str = Field(
         description="The arm that the others are compared with: the first successful one with "
         "policy all, otherwise the first successful one."
@@ -144,18 +157,20 @@ class ComparisonResult(BaseModel):
         description="One standard error of the primary metric due to the choice of the validation "
         "rows; null if it is unknown."
     )
-    arms: list[ArmReport]
+    arms: list[ArmReport] = Field(description="The arms in the order of the request.")
     failures: list[RunReport] = Field(description="The runs without a result.")
-    single_layers: SingleLayers | None = None
-    runs: int
+    single_layers: SingleLayers | None = Field(
+        None, description="With `single_layers`: what each layer gained alone."
+    )
+    runs: int = Field(description="How many fine-tunes it had.")
     seconds: float = Field(description="The sum of the seconds of all runs.")
-    warnings: list[str]
+    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
 
 
 class ArmSpec(SelectionOrAdapter):
     """One way to train, to be compared with others."""
 
-    name: ArmName
+    name: ArmName = Field(description="A name of its own, by which the result lists the arm.")
     learning_rate: float | None = Field(
         None, gt=0, le=1, allow_inf_nan=False, description="Overrides the one in `training`."
     )
@@ -173,8 +188,10 @@ class ComparisonSpec(Submission):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=16)] = Field(
         [0, 1, 2], min_length=1, description="Each arm is trained once with each seed."
     )
-    training: TrainingSpec = TrainingSpec()
-    checkpoints: CheckpointSpec = CheckpointSpec(keep="best")
+    training: TrainingSpec = Field(TrainingSpec(), description="How every arm trains.")
+    checkpoints: CheckpointSpec = Field(
+        CheckpointSpec(keep="best"), description="Which checkpoints every run keeps."
+    )
     also_evaluate: AlsoEvaluate = Field([])
 
     @model_validator(mode="after")

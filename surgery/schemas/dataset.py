@@ -149,8 +149,10 @@ class HubDataset(Strict):
     )
     train: PartName = Field("train", description="The split to train on.")
     validation: PartName = Field("validation", description="The split to evaluate on.")
-    columns: Columns = Columns(text="text", label="label")
-    problem: Problem = Problem.CLASSIFICATION
+    columns: Columns = Field(
+        Columns(text="text", label="label"), description="Which column plays which role."
+    )
+    problem: Problem = Field(Problem.CLASSIFICATION, description="The kind of task.")
     labels: LabelNames | None = None
 
     @model_validator(mode="after")
@@ -181,8 +183,8 @@ DatasetRef = Annotated[
 class Place(BaseModel):
     """A row of a file. Rows are counted from 1, without the header."""
 
-    file: str
-    row: int
+    file: str = Field(description="The file's name.")
+    row: int = Field(description="The number of the row.")
 
 
 class Example(Place):
@@ -194,8 +196,8 @@ class Example(Place):
 class Finding(BaseModel):
     """Something about the data that is not an error but worth knowing."""
 
-    code: FindingCode
-    detail: str
+    code: FindingCode = Field(description="What kind of finding it is, for programs.")
+    detail: str = Field(description="The finding in words.")
     count: int = Field(description="The number of rows or labels concerned.")
     examples: list[Example] = Field(description=f"The first of these rows, at most {EXAMPLES}.")
 
@@ -203,11 +205,11 @@ class Finding(BaseModel):
 class TextLengths(BaseModel):
     """How long the training texts are: a pair together, a text together with its longest choice."""
 
-    unit: Literal["words"] = "words"
+    unit: Literal["words"] = Field("words", description="What is counted.")
     bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     train: list[int] = Field(description="Rows in each bin.")
     longest: int = Field(0, description="Words in the longest text of either split.")
-    longest_at: Place | None = None
+    longest_at: Place | None = Field(None, description="Where the longest text is.")
 
 
 class Duplicates(BaseModel):
@@ -221,23 +223,29 @@ class Duplicates(BaseModel):
 class DatasetReport(BaseModel):
     """What was found when the dataset was read."""
 
-    problem: Problem
-    columns: Columns
-    inferred: list[Literal["columns", "problem", "validation"]]
+    problem: Problem = Field(description="The kind of task.")
+    columns: Columns = Field(description="Which column plays which role.")
+    inferred: list[Literal["columns", "problem", "validation"]] = Field(
+        description="What the request left out and the service inferred."
+    )
     labels: list[str] = Field(
         description="Names in index order; for multiple choice the positions of the choices; "
         "empty for regression."
     )
-    rows: dict[str, int]
+    rows: dict[str, int] = Field(description="Rows by split.")
     label_counts: dict[str, dict[str, int]] | None = Field(
         description="Rows with each label; for token classification, words with each tag."
     )
-    label_range: dict[str, tuple[float, float]] | None
-    text_lengths: TextLengths
-    duplicates: Duplicates
+    label_range: dict[str, tuple[float, float]] | None = Field(
+        description="Smallest and largest label by split, for regression."
+    )
+    text_lengths: TextLengths = Field(description="How long the texts are.")
+    duplicates: Duplicates = Field(description="How many rows repeat others.")
     warnings: list[str] = Field(description="The findings in words.")
-    findings: list[Finding] = []
-    fingerprint: str
+    findings: list[Finding] = Field(
+        [], description="What is no error but worth knowing, with the rows that show it."
+    )
+    fingerprint: str = Field(description="SHA-256 of the content; equal rows have equal ones.")
 
 
 class SplitLengths(BaseModel):
@@ -247,14 +255,14 @@ class SplitLengths(BaseModel):
         description="Rows counted: those a ranking scores, or all of the split in a fine-tune."
     )
     counts: list[int] = Field(description="Rows in each bin.")
-    longest: int
+    longest: int = Field(description="Tokens of the longest row.")
     truncated: float = Field(description="Share of rows that the job's `max_length` truncated.")
 
 
 class TokenLengths(SplitLengths):
     """How long the training rows are and, in a fine-tune, the validation rows."""
 
-    unit: Literal["tokens"] = "tokens"
+    unit: Literal["tokens"] = Field("tokens", description="What is counted.")
     bins: list[int] = Field(description="The smallest length in each bin; the last has no end.")
     suggested_max_length: int = Field(
         description="The smallest of 32, 64, 128, … that truncates at most 1 % of the rows of each "

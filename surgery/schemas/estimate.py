@@ -22,7 +22,7 @@ class EstimateSpec(Strict):
 
     model: ModelId
     dataset: DatasetRef
-    training: TrainingSpec = TrainingSpec()
+    training: TrainingSpec = Field(TrainingSpec(), description="How it would train.")
     selection: SelectionSpec | None = Field(
         None,
         description="As in a fine-tune. With `k`, a *_k policy needs no `k` in its selection. "
@@ -68,8 +68,10 @@ class LengthBasis(BaseModel):
         "`words`: the words of the upload times `tokens_per_word`. `unknown`: neither is known, so "
         "times are null, and memory is that of rows as long as `max_length`."
     )
-    job: str | None = None
-    tokens_per_word: float | None = None
+    job: str | None = Field(None, description="The job that counted the tokens, for source `job`.")
+    tokens_per_word: float | None = Field(
+        None, description="Tokens for each word, for source `words`."
+    )
     mean_tokens: float | None = Field(
         description="Mean tokens of a row after truncation, over all its choices."
     )
@@ -79,9 +81,11 @@ class LengthBasis(BaseModel):
 class ThroughputBasis(BaseModel):
     """How fast earlier fine-tunes ran, and on which device."""
 
-    basis: Literal["measured on this model", "measured on other models of this device"]
+    basis: Literal["measured on this model", "measured on other models of this device"] = Field(
+        description="Which fine-tunes the speed is taken from."
+    )
     device: str = Field(description="The device of the last fine-tune that finished.")
-    precision: str
+    precision: str = Field(description="Number format of their matrix products.")
     operations_per_second: float = Field(
         description="Floating-point operations of the blocks, counted as in docs/estimates.md."
     )
@@ -95,7 +99,7 @@ class EstimatedSeconds(BaseModel):
     later_epoch: float | None = Field(
         description="Each of the other epochs; null if there is only one."
     )
-    total: float
+    total: float = Field(description="All epochs together.")
 
 
 class EstimateRow(BaseModel):
@@ -113,9 +117,11 @@ class EstimateRow(BaseModel):
     lowest_layer: int | None = Field(
         description="The lowest layer that trains; null if only the head does."
     )
-    trainable_parameters: int | None
-    weights_bytes: int | None
-    gradient_bytes: int | None
+    trainable_parameters: int | None = Field(
+        description="Parameters that would train, with the head."
+    )
+    weights_bytes: int | None = Field(description="The model's weights.")
+    gradient_bytes: int | None = Field(description="The gradients of what trains.")
     optimizer_bytes: int | None = Field(description="The two moments of AdamW.")
     activation_bytes: int | None = Field(
         description="An upper bound on what the backward pass of the largest batch needs."
@@ -141,14 +147,16 @@ class EstimateRow(BaseModel):
 class Estimate(BaseModel):
     """Estimated costs of fine-tunes, before any of them runs."""
 
-    model: str
-    dataset: str
-    layers: int
+    model: str = Field(description="The model's id.")
+    dataset: str = Field(description="The dataset's id.")
+    layers: int = Field(description="How many layers the model has.")
     total_parameters: int | None = Field(description="Parameters of the model with its head.")
-    lengths: LengthBasis
-    throughput: ThroughputBasis | None
+    lengths: LengthBasis = Field(description="Where the number of tokens in a row comes from.")
+    throughput: ThroughputBasis | None = Field(
+        description="Where the speed comes from; null if no fine-tune has finished yet."
+    )
     process_bytes: int | None = Field(
         description="Memory of a worker's process before it loads a model, as last measured on "
         "this device; 0 on a GPU, null until it is measured."
     )
-    rows: list[EstimateRow]
+    rows: list[EstimateRow] = Field(description="One row for each number of layers.")

@@ -27,12 +27,12 @@ AlsoEvaluate = Annotated[
 class Throughput(BaseModel):
     """How fast the steps were. Later estimates are based on this."""
 
-    device: str
-    precision: TrainingPrecision
+    device: str = Field(description="The device that trained.")
+    precision: TrainingPrecision = Field(description="Number format of the matrix products.")
     operations: float = Field(
         description="Floating-point operations of the blocks in all steps, computed from sizes."
     )
-    seconds: float
+    seconds: float = Field(description="Seconds of all steps.")
     mean_tokens: float = Field(
         description="Mean tokens of a training row after truncation, over all its choices."
     )
@@ -47,18 +47,18 @@ class Throughput(BaseModel):
 class OnnxReport(BaseModel):
     """The comparison of the exported model, run by onnxruntime, with torch."""
 
-    opset: int
-    bytes: int
+    opset: int = Field(description="The version of ONNX's operators.")
+    bytes: int = Field(description="The size of the exported file.")
     rows: int = Field(description="The number of validation rows compared.")
     lengths: list[int] = Field(description="The lengths of these rows, in tokens.")
     max_abs_difference: float = Field(description="The largest difference of a logit on any row.")
-    seconds: float = 0.0
+    seconds: float = Field(0.0, description="Seconds that the export took.")
 
 
 class SelectionOrAdapter(Strict):
     """What trains: either selected layers or an adapter."""
 
-    selection: SelectionSpec
+    selection: SelectionSpec = Field(description="Which layers train.")
     adapter: AdapterSpec | None = Field(
         None, description="Train an adapter instead of layers, for comparison."
     )
@@ -85,8 +85,10 @@ class SelectionOrAdapter(Strict):
 class FinetuneSpec(SelectionOrAdapter, Submission):
     """Fine-tune a model on a dataset, training only the selected layers and the head."""
 
-    training: TrainingSpec = TrainingSpec()
-    checkpoints: CheckpointSpec = CheckpointSpec()
+    training: TrainingSpec = Field(TrainingSpec(), description="How it trains.")
+    checkpoints: CheckpointSpec = Field(
+        CheckpointSpec(), description="Which checkpoints are kept, and in which form."
+    )
     continue_from: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         None,
         description="The id of a checkpoint whose weights to start from instead of the model's. It "
@@ -132,7 +134,7 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
 class RankingTrack(Agreement):
     """The ranking at one evaluation of a fine-tune, compared with that at its start."""
 
-    scores: dict[str, float]
+    scores: dict[str, float] = Field(description="Scores by layer.")
 
 
 class EpochReport(BaseModel):
@@ -141,9 +143,11 @@ class EpochReport(BaseModel):
     epoch: float = Field(
         description="Epochs so far; a fraction is possible with `evaluate_every_steps`."
     )
-    step: int
+    step: int = Field(description="Optimizer steps so far.")
     train_loss: float | None = Field(description="Mean loss since the previous evaluation.")
-    metrics: dict[str, float | None]
+    metrics: dict[str, float | None] = Field(
+        description="The validation metrics; a metric is null where it is not defined."
+    )
     also: dict[str, dict[str, float | None]] = Field(
         {}, description="The official metrics of each preset of `also_evaluate`."
     )
@@ -162,7 +166,7 @@ class PrefixReport(BaseModel):
         description="Where the states were cached. `recompute`: nowhere, so every step computed "
         "them again. `none`: there are no such layers."
     )
-    reason: str
+    reason: str = Field(description="Why the mode was chosen, in words.")
     layers: int = Field(
         description="How many runs of a layer a forward pass has below the lowest trained one."
     )
@@ -176,8 +180,10 @@ class PrefixReport(BaseModel):
         description="Vectors cached: one for each token, or one for each text if the head reads no "
         "other.",
     )
-    bytes: int = 0
-    dtype: str | None = None
+    bytes: int = Field(0, description="The size of the cached states.")
+    dtype: str | None = Field(
+        None, description="Number format of the cached states; null if none are cached."
+    )
     reused: bool = Field(
         False, description="Whether an earlier job had computed all of the states."
     )
@@ -187,29 +193,45 @@ class PrefixReport(BaseModel):
 class FinetuneResult(BaseModel):
     """What a fine-tune trained and achieved."""
 
-    trained_layers: list[str]
-    included: list[str]
+    trained_layers: list[str] = Field(
+        description="The names of the layers, or parts of layers, that trained."
+    )
+    included: list[str] = Field(description="What else trained beside them and the head.")
     adapter: AdapterSpec | None = Field(
         None, description="The adapter that trained in place of layers."
     )
     ranking: str | None = Field(
         None, description="The id of the ranking that the selection went by."
     )
-    trainable_parameters: int
-    total_parameters: int
+    trainable_parameters: int = Field(description="Parameters that trained, with the head.")
+    total_parameters: int = Field(description="Parameters of the model with its head.")
     primary_metric: str = Field(description="The metric that is highest at the best evaluation.")
-    best: EpochReport
+    best: EpochReport = Field(description="The best evaluation.")
     epochs: list[EpochReport] = Field(description="All evaluations.")
-    stopped_early: bool = False
-    best_checkpoint: str | None = None
+    stopped_early: bool = Field(
+        False,
+        description="Whether the run ended before its last epoch, because the metric no longer "
+        "rose.",
+    )
+    best_checkpoint: str | None = Field(
+        None, description="The id of the checkpoint of the best evaluation."
+    )
     onnx: OnnxReport | None = Field(None, description="With `checkpoints.onnx`.")
     ranking_at_start: dict[str, float] | None = Field(
         None, description="Scores by layer before the first step, with `track_ranking`."
     )
-    frozen_verified: bool
-    peak_memory_bytes: int
-    samples_per_second: float | None
-    lengths: TokenLengths | None = None
+    frozen_verified: bool = Field(
+        description="Whether every frozen tensor had the same SHA-256 before and after."
+    )
+    peak_memory_bytes: int = Field(
+        description="The most memory that the run used: of the GPU, or of the process on a CPU."
+    )
+    samples_per_second: float | None = Field(
+        description="Training rows a second; null if no step was timed."
+    )
+    lengths: TokenLengths | None = Field(
+        None, description="How long the rows are in tokens, and what `max_length` cut."
+    )
     prefix: PrefixReport | None = Field(
         None, description="How the states below the lowest trained layer were cached."
     )
@@ -217,6 +239,8 @@ class FinetuneResult(BaseModel):
     precision: TrainingPrecision = Field(
         TrainingPrecision.FP32, description="Number format of the matrix products."
     )
-    throughput: Throughput | None = None
-    seconds: dict[str, float]
-    warnings: list[str]
+    throughput: Throughput | None = Field(
+        None, description="How fast the steps were; null if no step was timed."
+    )
+    seconds: dict[str, float] = Field(description="Seconds by phase.")
+    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")

@@ -87,7 +87,7 @@ class RankingOptions(Strict):
         "model's own prediction, or all labels by their probability. For method fisher.",
     )
     draws: int = Field(1, ge=1, le=64, description="Labels drawn for each row, for fisher sampled.")
-    head: HeadSpec = HeadSpec()
+    head: HeadSpec = Field(HeadSpec(), description="The head through which the gradients flow.")
     head_seeds: int = Field(
         1, ge=1, le=16, description="Average over this many new heads, and report their spread."
     )
@@ -137,7 +137,9 @@ class Submission(Strict):
 
     model: ModelId
     dataset: DatasetRef
-    name: Annotated[str, StringConstraints(max_length=200)] | None = None
+    name: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        None, description="A name of your choice, for lists."
+    )
     metadata: Metadata = {}  # noqa: RUF012  # pydantic copies it
     priority: int = Field(0, ge=-100, le=100, description="Jobs of higher priority run first.")
 
@@ -167,10 +169,10 @@ RANKING_OPTIONS = (
 class LayerScore(BaseModel):
     """One layer in a ranking, or one part of a layer at a finer granularity."""
 
-    rank: int
-    name: str
+    rank: int = Field(description="The place in the ranking, from 1.")
+    name: str = Field(description="The name in the model, as a selection takes it.")
     index: int = Field(description="The index of the block.")
-    score: float
+    score: float = Field(description="The score by the ranking's method; higher is better.")
     share: float = Field(
         description="The share of the sum of all scores; negative scores count as zero."
     )
@@ -181,7 +183,7 @@ class LayerScore(BaseModel):
     p_top_k: dict[str, float] | None = Field(
         description="By k: the probability of being among the top k."
     )
-    parameters: int
+    parameters: int = Field(description="How many parameters the layer has.")
     unbiased: float | None = Field(
         None,
         description="For frobenius: Σ √⟨D¹, D²⟩ over two halves of the samples. With few samples "
@@ -195,15 +197,20 @@ class LayerScore(BaseModel):
 class GroupScore(BaseModel):
     """A group of parameters beside the layers. It is scored in the same way but never ranked."""
 
-    name: Literal["embeddings", "pooler", "head", "other"]
+    name: Literal["embeddings", "pooler", "head", "other"] = Field(
+        description="Which part of the model it is."
+    )
     score: float | None = Field(description="Null if it was not scored; the warnings say why.")
-    parameters: int
+    parameters: int = Field(description="How many parameters it has.")
 
 
 class Stability(BaseModel):
     """How far the ranking depends on the sample."""
 
-    split_half_kendall_tau: float | None
+    split_half_kendall_tau: float | None = Field(
+        description="Kendall's rank correlation of the rankings on two halves of the rows; null "
+        "if single rows have no score."
+    )
     rank_confidence: float | None = Field(
         description="Share of the resamples with exactly this order."
     )
@@ -215,31 +222,39 @@ class Stability(BaseModel):
 class RecommendedK(BaseModel):
     """A suggestion for how many layers to train."""
 
-    k: int
-    reason: str
+    k: int = Field(description="How many layers to train.")
+    reason: str = Field(description="The rule that suggests it, in words.")
 
 
 class HeadReport(BaseModel):
     """The head through which the gradients flowed."""
 
-    source: Literal["checkpoint", "new"]
-    warmup_epochs: int
-    warmup_rows: int
-    warmup_loss: float | None
+    source: Literal["checkpoint", "new"] = Field(
+        description="`checkpoint`: the model's own head. `new`: one that was drawn for this "
+        "ranking."
+    )
+    warmup_epochs: int = Field(description="Passes over the features before scoring.")
+    warmup_rows: int = Field(description="Training rows in each pass.")
+    warmup_loss: float | None = Field(
+        description="Mean loss of the last pass; null without a warm-up."
+    )
 
 
 class HeadSpread(BaseModel):
     """How far the ranking depends on the random initial weights of the head."""
 
-    heads: int
+    heads: int = Field(description="How many heads were averaged.")
     kendall_tau_mean: float | None = Field(description="Mean over all pairs of heads.")
-    kendall_tau_min: float | None
+    kendall_tau_min: float | None = Field(description="The smallest of any pair of heads.")
 
 
 class Agreement(BaseModel):
     """How far two rankings of the same layers agree."""
 
-    kendall_tau: float | None
+    kendall_tau: float | None = Field(
+        description="Kendall's rank correlation (tau-b) of the two; null if it is not defined, as "
+        "for one layer."
+    )
     top_k_overlap: dict[str, float] = Field(
         description="By k: the share of the top k that both have."
     )
@@ -251,16 +266,18 @@ class ModelPrior(Agreement):
     Its own fields compare the ranking with that on shuffled labels.
     """
 
-    shuffled_tokens: Agreement
-    samples: int
-    note: str
+    shuffled_tokens: Agreement = Field(
+        description="The same comparison with the ranking on shuffled tokens."
+    )
+    samples: int = Field(description="Rows that were scored for it.")
+    note: str = Field(description="What the numbers mean, in words.")
 
 
 class AdaptiveRound(BaseModel):
     """How certain the top k were after a number of samples."""
 
-    samples: int
-    k: int
+    samples: int = Field(description="Rows scored by then.")
+    k: int = Field(description="How many layers were looked at: the recommended k by then.")
     probability: float = Field(
         description="The probability that the set of the top k recurs in a resample."
     )
@@ -270,33 +287,35 @@ class AdaptiveReport(BaseModel):
     """Whether, and when, the top k became certain."""
 
     certain: bool = Field(description="Whether the last probability reached 0.95.")
-    rounds: list[AdaptiveRound]
+    rounds: list[AdaptiveRound] = Field(description="Each look at the top k, in order.")
 
 
 class MethodScores(BaseModel):
     """The scores of every layer by one method."""
 
-    method: str
+    method: str = Field(description="The method's name.")
     order: list[str] = Field(description="Names, best first.")
-    scores: dict[str, float]
-    stability: Stability
+    scores: dict[str, float] = Field(description="Scores by name.")
+    stability: Stability = Field(description="How far this method's order depends on the sample.")
 
 
 class MethodTable(BaseModel):
     """The scores by every method on the same samples, and how far the methods agree."""
 
-    methods: list[MethodScores]
-    kendall_tau: dict[str, dict[str, float | None]]
+    methods: list[MethodScores] = Field(description="The scores of each method.")
+    kendall_tau: dict[str, dict[str, float | None]] = Field(
+        description="Kendall's rank correlation of each pair of methods."
+    )
 
 
 class RankingResult(BaseModel):
     """The layers of an encoder in order of their score."""
 
-    method: str
+    method: str = Field(description="The scoring method.")
     aggregate: Aggregate | None = Field(description="For methods fisher and all.")
     fisher: str | None = Field(description="For methods fisher and all.")
-    granularity: Granularity = Granularity.LAYER
-    precision: Precision = Precision.FP32
+    granularity: Granularity = Field(Granularity.LAYER, description="What is ranked.")
+    precision: Precision = Field(Precision.FP32, description="Number format while scoring.")
     samples: int = Field(
         description="Rows that were scored, each once; 0 for a method that reads no rows."
     )
@@ -304,19 +323,31 @@ class RankingResult(BaseModel):
         description="`batched`: all rows of a batch at once. `one_sample`: one row at a time, the "
         "slow path. `mixed`: some batches each. Null if no gradient is taken."
     )
-    layers: list[LayerScore]
-    groups: list[GroupScore] = []
-    stability: Stability
-    recommended_k: RecommendedK
+    layers: list[LayerScore] = Field(description="The layers, or parts of layers, best first.")
+    groups: list[GroupScore] = Field(
+        [], description="Parts of the model beside the layers, which are never ranked."
+    )
+    stability: Stability = Field(description="How far the order depends on the sample.")
+    recommended_k: RecommendedK = Field(
+        description="How many layers to train, as far as the scores tell."
+    )
     head: HeadReport | None = Field(description="Null if no gradient is taken.")
-    head_spread: HeadSpread | None = None
-    model_prior: ModelPrior | None = None
-    adaptive: AdaptiveReport | None = None
-    methods: MethodTable | None = None
+    head_spread: HeadSpread | None = Field(
+        None, description="How far the order depends on the head, with `head_seeds`."
+    )
+    model_prior: ModelPrior | None = Field(
+        None,
+        description="How much of the order is the model's own and not the task's; null if it was "
+        "not asked for or does not apply.",
+    )
+    adaptive: AdaptiveReport | None = Field(
+        None, description="Whether the top k became certain, with `adaptive`."
+    )
+    methods: MethodTable | None = Field(None, description="Every method's scores, for method all.")
     processes: int = Field(1, description="The number of processes that shared the scoring.")
     lengths: TokenLengths | None = Field(
         None,
         description="Null if no row is read, and for `paper_compat`, which ignores `max_length`.",
     )
-    warnings: list[str]
-    seconds: dict[str, float]
+    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
+    seconds: dict[str, float] = Field(description="Seconds by phase.")

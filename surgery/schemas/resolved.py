@@ -20,27 +20,33 @@ Json = dict[str, Any]
 class LayerInfo(BaseModel):
     """One block of the encoder, or at a finer granularity one part of it."""
 
-    name: str
+    name: str = Field(description="The name in the model, as a selection takes it.")
     index: int = Field(description="The index of the block.")
-    parameters: int
+    parameters: int = Field(description="How many parameters it has.")
 
 
 class ModelInfo(BaseModel):
     """What the headers of a checkpoint say about a model; its weights are not read."""
 
-    id: str
-    revision: str | None
-    fingerprint: str
-    model_type: str
-    architecture: str | None
-    hidden_size: int | None
+    id: str = Field(description="The model's id.")
+    revision: str | None = Field(
+        description="The commit on the Hub; null for a mirror's folder that names none."
+    )
+    fingerprint: str = Field(description="SHA-256 over the files that a worker reads.")
+    model_type: str = Field(description="The architecture, as transformers names it.")
+    architecture: str | None = Field(
+        description="The class that the checkpoint was saved from; null if it names none."
+    )
+    hidden_size: int | None = Field(
+        description="Size of a token's state; null if the configuration has none."
+    )
     parameters: int = Field(description="Parameters in the checkpoint, including its heads.")
-    layers: list[LayerInfo]
+    layers: list[LayerInfo] = Field(description="The layers, bottom to top.")
     parts: dict[Granularity, list[LayerInfo]] = Field(
         {}, description="The parts of the layers, bottom to top, if `granularity` is given."
     )
     groups: dict[str, int] = Field(description="Parameters beside the layers: embeddings, pooler.")
-    source: Literal["mirror", "hub"]
+    source: Literal["mirror", "hub"] = Field(description="Where it was found.")
 
     def at(self, granularity: Granularity) -> list[LayerInfo]:
         """What a selection of this granularity chooses among: layers or parts of them."""

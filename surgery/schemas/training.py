@@ -39,7 +39,13 @@ class TrainingSpec(Strict):
         description="`fisher`: the learning rate of each trained layer is proportional to its "
         "score in the selection's ranking. The best layer and the head learn at `learning_rate`.",
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, allow_inf_nan=False)
+    weight_decay: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="AdamW's weight decay, for all weights but biases and norms.",
+    )
     warmup_ratio: float = Field(
         0.06, ge=0, lt=1, description="Share of the steps during which the learning rate rises."
     )

@@ -20,7 +20,7 @@ METADATA = re.compile(r"metadata\[(.*)\]")
 MAX_METADATA = 16  # as many as a job can have
 
 
-def metadata_filter(request: Request) -> dict[str, str]:
+async def metadata_filter(request: Request) -> dict[str, str]:
     """The labels that jobs of a list must have, from parameters ``metadata[key]=value``."""
     given = request.query_params.items()
     wanted = {match[1]: value for name, value in given if (match := METADATA.fullmatch(name))}
@@ -39,7 +39,7 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
         yield from _dependants(inner)
 
 
-def check_query(request: Request) -> None:
+async def check_query(request: Request) -> None:
     """Raises Unprocessable for query parameters that are unknown, or that no database can store.
 
     A misspelt one must not be ignored.
@@ -88,7 +88,7 @@ def _unknown(name: str, known: list[str], *, labelled: bool) -> str:
     return f"unknown query parameter {printable(name)!r}; {hint}"
 
 
-def check_path(request: Request) -> None:
+async def check_path(request: Request) -> None:
     """Raises NotFound for a path with a character that no id or name has, and no database holds."""
     for value in request.path_params.values():
         if said := wrong_text(str(value)):
