@@ -153,6 +153,7 @@ def _create_attempts_and_workers() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
+    op.create_index("job_attempts_started", "job_attempts", ["started_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -215,6 +216,8 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("usage", JSON, nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
     ]
 
