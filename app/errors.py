@@ -84,6 +84,12 @@ class Unprocessable(ServiceError):
     code = "invalid"
 
 
+class NotRunnable(Unprocessable):
+    """No worker can run this job."""
+
+    code = "not_runnable"
+
+
 class Refused(Exception):
     """The service refuses to start; the message says why and what to do."""
 

@@ -135,7 +135,7 @@ class JobView(BaseModel):
     )
     warnings: list[Notice] = Field(
         description="What was noticed when the job was submitted and did not keep it from being "
-        "queued; empty once it has been started."
+        "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")
@@ -159,7 +159,7 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
                 "progress": _progress(session, job),
                 "resolved": shown(job.resolved),
                 "usage": {**(job.usage or {}), "stored_bytes": job.stored_bytes},
-                "warnings": job.warnings if job.status == Status.QUEUED else [],
+                "warnings": job.warnings if _waits(job) else [],
             },
             metadata=job.labels,
             terminal=job.status in TERMINAL,
@@ -170,6 +170,12 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
         )
         for job in jobs
     ]
+
+
+def _waits(job: Job) -> bool:
+    """Whether no worker may have started the job yet; of a comparison its children tell."""
+    comparing = job.kind == JobKind.COMPARISON and job.status not in TERMINAL
+    return comparing or job.status == Status.QUEUED
 
 
 def _links(job: Job) -> dict[str, str]:

@@ -70,9 +70,12 @@ def is_alive(lease: timedelta) -> ColumnElement[bool]:
     return and_(Worker.stopped_at.is_(None), heard)
 
 
-def heard_within(database: Database, age: timedelta) -> Sequence[Worker]:
-    """The workers that were heard of within this time, the newest first."""
+def heard_within(
+    database: Database, age: timedelta, lease: timedelta
+) -> Sequence[tuple[Worker, bool]]:
+    """The workers that were heard of within this time, newest first, and whether they are alive."""
+    recent = Worker.heartbeat_at > db_now(-age.total_seconds())
+    query = select(Worker, is_alive(lease)).where(recent)
     with database.read() as session:
-        recent = Worker.heartbeat_at > db_now(-age.total_seconds())
-        query = select(Worker).where(recent).order_by(Worker.started_at.desc(), Worker.id.desc())
-        return session.scalars(query).all()
+        rows = session.execute(query.order_by(Worker.started_at.desc(), Worker.id.desc()))
+        return [(row, alive) for row, alive in rows]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.artifacts.attempt_logs import log_key
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage, open_storage
 from app.db import Database
@@ -108,7 +109,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     [kept] = records.checkpoints_of(database, job.id)
     assert kept.step == 1
     assert is_intact(Path(storage._path(kept.path)))
-    assert records.referenced_paths(database) == {kept.path}
+    assert records.referenced_paths(database) == {kept.path, log_key(job.id, lease.epoch)}
 
 
 def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ class KindQueue(BaseModel):
     workers_alive: int = Field(description="Workers that run this kind and are alive.")
     workers_idle: int = Field(description="Those of them that run no job now.")
     expected_wait_seconds: float | None = Field(
-        description="How long a job submitted now is expected to wait: 0 if a worker is idle and "
-        "nothing waits; else the jobs that wait, divided by the rate at which such jobs were "
-        "started in the last hour. Null if no worker is alive or fewer than 10 were started."
+        description="How long a job submitted now would wait if jobs of its kind were started at "
+        "the rate of the last hour; 0 if an idle worker is left for it. Null if no worker is alive "
+        "or fewer than 10 were started."
     )
 
 
@@ -139,11 +139,12 @@ def expected_wait(alive: int, idle: int, waiting: int, starts: int) -> float | N
     """
     if not alive:
         return None
-    if idle and not waiting:
+    ahead = waiting + 1 - idle  # of the starts after which it is running
+    if ahead <= 0:
         return 0.0
     if starts < FEWEST_STARTS:
         return None
-    return round(waiting * RATE_SECONDS / starts, 1)
+    return round(ahead * RATE_SECONDS / starts, 1)
 
 
 def _counts(session: Session, project: str | None) -> dict[str, QueueCounts]:
@@ -179,4 +180,4 @@ def _starts(session: Session) -> dict[str, int]:
 
 
 def _by_kind(session: Session, query: Select[str, int]) -> dict[str, int]:
-    return dict(session.execute(query).tuples().all())
+    return {row[0]: row[1] for row in session.execute(query)}
