@@ -11,6 +11,7 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
+    retriable: ClassVar[bool] = False  # whether the same request may succeed later
 
     def __init__(self, detail: str | None = None, **extra: Any) -> None:
         self.detail = detail or (self.__doc__ or "").strip()
@@ -38,6 +39,43 @@ class Unauthorized(ServiceError):
 
     status = 401
     code = "unauthorized"
+
+
+class Forbidden(ServiceError):
+    """Your key does not allow this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class CrossSite(ServiceError):
+    """Without API keys, no web page of another site is answered; see SURGEON_CORS_ORIGINS."""
+
+    status = 403
+    code = "cross_site"
+
+
+class WrongHost(ServiceError):
+    """Without API keys, only requests to 127.0.0.1 or localhost are answered."""
+
+    status = 400
+    code = "wrong_host"
+
+
+class RateLimited(ServiceError):
+    """This key has sent too many requests; wait as long as Retry-After says."""
+
+    status = 429
+    code = "rate_limited"
+    retriable = True
+
+
+class QuotaExceeded(ServiceError):
+    """The project has used up a quota."""
+
+    status = 429
+    code = "quota_exceeded"
+    retriable = True
 
 
 class TooLarge(ServiceError):

@@ -12,10 +12,13 @@ from types import FrameType
 import uvicorn
 from fastapi import Depends, FastAPI
 
-from app.api.deps import require_key
-from app.api.http.middleware import RequestMiddleware, is_loopback
+from app.access.keys import Keyring, has_keys
+from app.api.http.authentication import AuthenticationMiddleware
+from app.api.http.browsers import CrossOriginMiddleware, is_loopback
+from app.api.http.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
+from app.api.http.scopes import document_scopes
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
 from app.api.routes.platform import health
@@ -36,7 +39,9 @@ Rankings, fine-tunes and comparisons run as jobs: a request to create one answer
 and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every error is answered as
 `application/problem+json` (RFC 9457) and says which field is wrong and what to do.
 
-If the service has API keys configured, send one as `Authorization: Bearer sk_…`.
+If the service has API keys, send one as `Authorization: Bearer sk_…`. A key belongs to a project,
+whose jobs, datasets and checkpoints it can see, and has scopes: `admin` includes `submit`, which
+includes `read`.
 """
 TAGS = {
     "models": "Models of the Hugging Face Hub and of mirrors: their layers and sizes.",
@@ -51,7 +56,7 @@ TAGS = {
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
-GUARDED = (
+ROUTED = (
     models,
     tasks,
     datasets,
@@ -62,6 +67,7 @@ GUARDED = (
     listing,
     records,
     checkpoints,
+    health,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -72,10 +78,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or settings_from_environment()
     database = open_database(settings)
     service = Service(settings, database, open_storage(settings), make_ring(settings))
+    keyring = Keyring(database, settings.api_key_hashes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        keyring.close()
         database.close()
 
     app = FastAPI(
@@ -86,26 +94,33 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.keyring = keyring
     install_handlers(app)
-    app.add_middleware(
-        RequestMiddleware,
-        upload_max_bytes=settings.upload_max_bytes,
-        any_host=bool(settings.api_key_hashes),
-    )
+    # The last one that is added sees a request first.
+    app.add_middleware(BodyLimitMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    app.add_middleware(AuthenticationMiddleware, keyring=keyring, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
+    app.add_middleware(RequestMiddleware)
     checks = [Depends(refuse_nul), Depends(check_query)]
-    with_key = [Depends(require_key), *checks]
-    for module in GUARDED:
-        app.include_router(module.router, dependencies=with_key)
-    app.include_router(health.router, dependencies=checks)
+    for module in ROUTED:
+        app.include_router(module.router, dependencies=checks)
+    document_scopes(app)
     return app
 
 
 def check_address(settings: Settings, host: str) -> None:
-    """Raises Refused if other machines can reach the address and no API key is configured."""
+    """Raises Refused if other machines can reach the address and the service needs no API key."""
     if settings.api_key_hashes or is_loopback(host):
         return
+    database = open_database(settings)
+    try:
+        if has_keys(database):
+            return
+    finally:
+        database.close()
     raise Refused(
-        f"{host} is reachable from other machines and no API key is configured; make one with "
+        f"{host} is reachable from other machines and there is no API key; make one with "
         "`surgeon key` and set SURGEON_API_KEY_HASHES, or listen on 127.0.0.1"
     )
 

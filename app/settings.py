@@ -31,6 +31,8 @@ def _seconds(value: object) -> object:
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Not "*": every page would be let in, also where no key is needed.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
 
 
 class Settings(BaseSettings):
@@ -64,6 +66,11 @@ class Settings(BaseSettings):
     )
     api_key_hashes: Annotated[list[KeyHash], NoDecode] = Field(
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
+    )
+    cors_origins: Annotated[list[Origin], NoDecode] = Field(
+        [],
+        description="Origins of web pages that may call the API, comma-separated, such as "
+        "https://console.example.com; empty: none but its own.",
     )
     upload_max_bytes: int = Field(
         2 << 30, ge=1, description="Largest upload in bytes, as sent and when unpacked."
@@ -139,10 +146,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _split_hashes(cls, values: dict[str, object]) -> dict[str, object]:
-        hashes = values.get("api_key_hashes")
-        if isinstance(hashes, str):
-            values["api_key_hashes"] = [h.strip() for h in hashes.split(",") if h.strip()]
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("api_key_hashes", "cors_origins"):
+            text = values.get(name)
+            if isinstance(text, str):
+                values[name] = [part.strip() for part in text.split(",") if part.strip()]
         return values
 
     @model_validator(mode="after")

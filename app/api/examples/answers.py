@@ -391,10 +391,11 @@ def problems(*refusals: int, guarded: bool = True) -> dict[int | str, Json]:
     """The statuses with which an operation can refuse a request.
 
     Every operation refuses query parameters that it does not know (422), and a guarded one
-    refuses a request without an accepted API key (401).
+    refuses a request without an accepted API key (401), with one that lacks the operation's scope
+    (403), or with one that sends too many requests (429).
     """
     problem = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
-    statuses = sorted({422, *refusals, *([401] if guarded else [])})
+    statuses = sorted({422, *refusals, *([401, 403, 429] if guarded else [])})
     return {code: {"description": TITLES[code], "content": problem} for code in statuses}
 
 

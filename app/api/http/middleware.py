@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import time
@@ -24,46 +23,62 @@ class _BodyTooLarge(Exception):
 
 
 class RequestMiddleware:
-    """Checks and logs requests. It is plain ASGI, so that streamed answers stay streams."""
+    """Gives requests an id and a line in the log. Plain ASGI, so that streams stay streams."""
 
-    def __init__(self, app: ASGIApp, upload_max_bytes: int, any_host: bool) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.upload_max_bytes = upload_max_bytes
-        self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        request_id = _request_id(headers.get("x-request-id"))
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
         status = 500
-        started = False
 
         async def tagged(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
         try:
-            if not self.any_host and not is_loopback(_host_name(headers.get("host", ""))):
-                await self._refuse_host(scope, receive, tagged)
-                return
-            await self._limited(scope, receive, tagged, headers)
-        except _BodyTooLarge:
-            if started:
-                raise
-            await self._refuse(scope, receive, tagged)
+            await self.app(scope, receive, tagged)
         finally:
             spent = (time.perf_counter() - began) * 1000
             log.info(
                 "%s %s %d %.0f ms %s", scope["method"], scope["path"], status, spent, request_id
             )
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies that are too large, before they are parsed."""
+
+    def __init__(self, app: ASGIApp, upload_max_bytes: int) -> None:
+        self.app = app
+        self.upload_max_bytes = upload_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._limited(scope, receive, watched, Headers(scope=scope))
+        except _BodyTooLarge:
+            if started:
+                raise
+            await self._refuse(scope, receive, send)
 
     def _limit(self, scope: Scope) -> int:
         return self.upload_max_bytes if scope["path"] == UPLOAD_PATH else JSON_BODY_BYTES
@@ -85,30 +100,10 @@ class RequestMiddleware:
 
         await self.app(scope, counted, send)
 
-    async def _refuse_host(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a host name of a web page that resolves to this machine (DNS rebinding)."""
-        detail = "without API keys, only requests to 127.0.0.1 or localhost are answered"
-        await respond(Request(scope), 400, "wrong_host", detail)(scope, receive, send)
-
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"the body is larger than {self._limit(scope):,} bytes"
         answer = respond(Request(scope), 413, "too_large", detail, headers={"Connection": "close"})
         await answer(scope, receive, send)
-
-
-def _host_name(header: str) -> str:
-    """The host in a Host header, without its port and without the brackets of IPv6."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is always this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _request_id(given: str | None) -> str:

@@ -42,12 +42,14 @@ class ProblemDetails(BaseModel):
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
     413: "Too large",
     415: "Unsupported media type",
     422: "Invalid request",
+    429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
 }
@@ -80,8 +82,15 @@ def respond(
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:
-    status, code, headers = error.status, error.code, error.headers
-    return respond(request, status, code, error.detail, errors=error.errors, headers=headers)
+    return respond(
+        request,
+        error.status,
+        error.code,
+        error.detail,
+        errors=error.errors,
+        retriable=error.retriable,
+        headers=error.headers,
+    )
 
 
 def _surgery(request: Request, error: SurgeryError) -> JSONResponse:
@@ -166,6 +175,12 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
     DataError: _unstorable,
     Exception: _internal,
 }
+
+
+def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that failed with an error."""
+    kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
+    return HANDLERS[kind](request, error)
 
 
 def install_handlers(app: FastAPI) -> None:
