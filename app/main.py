@@ -21,7 +21,7 @@ from app.api.http.request_checks import check_query, refuse_nul
 from app.api.http.scopes import document_scopes
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.platform import health, keys, projects
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -53,6 +53,7 @@ TAGS = {
     "estimates": "The memory and time that fine-tunes would take, before anything runs.",
     "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
+    "projects and keys": "Projects are tenants; API keys belong to them and carry scopes.",
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
@@ -67,6 +68,8 @@ ROUTED = (
     listing,
     records,
     checkpoints,
+    projects,
+    keys,
     health,
 )
 

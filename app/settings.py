@@ -75,6 +75,23 @@ class Settings(BaseSettings):
     upload_max_bytes: int = Field(
         2 << 30, ge=1, description="Largest upload in bytes, as sent and when unpacked."
     )
+    limit_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a minute of each API key; unset: unlimited."
+    )
+    limit_queued_jobs: int | None = Field(
+        None, ge=0, description="Queued jobs of each project; unset: unlimited."
+    )
+    limit_running_jobs: int | None = Field(
+        None,
+        ge=0,
+        description="Running jobs of each project; unset: unlimited. Workers read it.",
+    )
+    limit_device_hours_per_month: float | None = Field(
+        None, ge=0, description="Hours of devices a month of each project; unset: unlimited."
+    )
+    limit_stored_bytes: int | None = Field(
+        None, ge=0, description="Stored bytes of each project; unset: unlimited."
+    )
     lease: Seconds = Field(
         timedelta(seconds=60),  # six missed heartbeats
         description="A job is taken from its worker after this time without a heartbeat.",

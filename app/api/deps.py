@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from sqlalchemy import select
 
+from app.access.keys import Keyring
 from app.access.principal import Principal
 from app.errors import NotFound, WrongMediaType
 from app.service import Service
@@ -32,6 +33,16 @@ async def get_service(request: Request, principal: PrincipalDep) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
+
+
+async def get_keyring(request: Request) -> Keyring:
+    """The keyring of this process, which must hear of every key that changes."""
+    keyring = request.app.state.keyring
+    assert isinstance(keyring, Keyring)
+    return keyring
+
+
+KeyringDep = Annotated[Keyring, Depends(get_keyring)]
 
 
 def require_json(request: Request) -> None:
