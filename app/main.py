@@ -18,7 +18,7 @@ from app.api.http.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.middleware import BodyLimitMiddleware, RequestMiddleware
 from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
-from app.api.http.scopes import document_scopes
+from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
 from app.api.routes.platform import health, keys, projects
@@ -26,7 +26,7 @@ from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
-from app.service import Service
+from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
 from app.workers import Workers
 from surgery import __version__
@@ -80,7 +80,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; the settings come from the environment unless they are given."""
     settings = settings or settings_from_environment()
     database = open_database(settings)
-    service = Service(settings, database, open_storage(settings), make_ring(settings))
+    service = Service(
+        settings,
+        database,
+        open_storage(settings),
+        make_ring(settings),
+        read_cursor_key(database),
+    )
     keyring = Keyring(database, settings.api_key_hashes)
 
     @asynccontextmanager
@@ -95,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
     app.state.service = service
     app.state.keyring = keyring
@@ -108,7 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     checks = [Depends(refuse_nul), Depends(check_query)]
     for module in ROUTED:
         app.include_router(module.router, dependencies=checks)
-    document_scopes(app)
+    complete_openapi(app)
     return app
 
 

@@ -112,6 +112,15 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class SigningKey(Base):
+    """A random key of this installation, by which it recognises what it has signed itself."""
+
+    __tablename__ = "signing_keys"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64))  # in hexadecimal digits
+
+
 class AuditEvent(Base):
     """Who changed something through the API, what, and when."""
 
@@ -277,7 +286,10 @@ class Dataset(Base):
     """An uploaded dataset, identified within its project by its content."""
 
     __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("project", "fingerprint"),)
+    __table_args__ = (
+        UniqueConstraint("project", "fingerprint"),
+        Index("datasets_list", "project", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project: Mapped[str] = mapped_column(

@@ -5,6 +5,8 @@ Idempotency keys of the last day are forgotten: they are kept with the whole ans
 
 from __future__ import annotations
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -29,6 +31,7 @@ def upgrade() -> None:
     _rebuild_datasets(
         "id, 'pr_default', 1, NULL, fingerprint, report, path, 0, created_at", _dataset_columns()
     )
+    op.create_index("datasets_list", "datasets", ["project", "created_at", "id"])
     op.drop_table("idempotency_keys")
     op.create_table(
         "idempotency_keys",
@@ -70,6 +73,7 @@ def downgrade() -> None:
         "workers",
         "job_attempts",
         "audit_events",
+        "signing_keys",
         "api_keys",
         "projects",
     ):
@@ -106,6 +110,13 @@ def _create_projects() -> None:
         sa.UniqueConstraint("sha256"),
     )
     op.create_index("ix_api_keys_project", "api_keys", ["project"])
+    keys = op.create_table(
+        "signing_keys",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.bulk_insert(keys, [{"name": "cursors", "key": secrets.token_hex(32)}])
     op.create_table(
         "audit_events",
         sa.Column("seq", SERIAL, autoincrement=True, nullable=False),

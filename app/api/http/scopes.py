@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
-
-from fastapi import FastAPI
 
 from app.access.principal import Scope
 
@@ -54,19 +51,8 @@ def scope_of(method: str, path: str) -> Scope | None:
     return scopes and scopes[0 if method in READING else 1]
 
 
-def document_scopes(app: FastAPI) -> None:
+def add_scopes(document: dict[str, Any]) -> None:
     """Add the security scheme to the OpenAPI document, and to each operation its scope."""
-    plain: Callable[[], dict[str, Any]] = app.openapi
-
-    def documented() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            _add_scopes(plain())
-        return plain()
-
-    app.openapi = documented  # type: ignore[method-assign]
-
-
-def _add_scopes(document: dict[str, Any]) -> None:
     schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
     schemes["HTTPBearer"] = {
         "type": "http",

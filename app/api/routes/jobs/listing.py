@@ -11,14 +11,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, JOBS, answers
 from app.api.http.request_checks import MetadataFilter
-from app.api.pages import (
-    Cursor,
-    Limit,
-    Page,
-    decode_moment,
-    encode_moment,
-    first_page,
-)
+from app.api.pages import Page, Paging, PagingDep
 from app.api.views import JobView, job_views
 from app.db import Database
 from app.jobs import state_machine as machine
@@ -45,21 +38,19 @@ class JobFilter:
 
     columns: dict[Any, Any]  # a column and the value that it must have; None for any value
     metadata: dict[str, str]
-    limit: int
-    cursor: str | None
+    paging: Paging
 
 
-def job_filter(
+async def job_filter(
     metadata: MetadataFilter,
+    paging: PagingDep,
     status: StatusFilter = None,
     model: ModelFilter = None,
     dataset: DatasetFilter = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> JobFilter:
     """The query parameters that every list of jobs takes."""
     columns = {Job.status: status, Job.model: model, Job.dataset: dataset}
-    return JobFilter(columns, metadata, limit, cursor)
+    return JobFilter(columns, metadata, paging)
 
 
 JobFilterDep = Annotated[JobFilter, Depends(job_filter)]
@@ -69,23 +60,19 @@ def list_jobs(
     service: Service, filters: JobFilter, kind: JobKind | None, parent: str | None = None
 ) -> Page[JobView]:
     """A page of the jobs that pass the filters, newest first."""
-    # Not by id alone: ids begin with the kind of job.
     query = select(Job).where(Job.project == service.project)
-    query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
     for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
     for name, value in filters.metadata.items():
         query = query.where(_labelled(service.database, name, value))
-    if filters.cursor is not None:
-        moment, last = decode_moment(filters.cursor)
-        older = Job.created_at < moment
-        query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
+    # Not by id alone: ids begin with the kind of job.
+    query = filters.paging.limited(query, (Job.created_at, Job.id))
     with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), filters.limit)
+        found = session.scalars(query).all()
+        rows, following = filters.paging.split(found, lambda job: (job.created_at, job.id))
         views = job_views(session, rows)
-    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
-    return Page(data=views, next_cursor=following, has_more=more)
+    return Page(data=views, next_cursor=following, has_more=following is not None)
 
 
 def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:

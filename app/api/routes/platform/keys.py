@@ -99,7 +99,7 @@ def key_view(row: ApiKey) -> KeyView:
     "",
     summary="Make an API key",
     status_code=201,
-    responses=answers(NEW_KEY, 400, 404, 413, 415, status=201),
+    responses=answers(NEW_KEY, 404, status=201),
     dependencies=[Depends(require_json)],
 )
 def create_key(

@@ -104,7 +104,7 @@ ProjectDep = Annotated[Project, Depends(find_project)]
     "",
     summary="Make a project",
     status_code=201,
-    responses=answers(PROJECT, 400, 409, 413, 415, status=201),
+    responses=answers(PROJECT, 409, status=201),
     dependencies=[Depends(require_json), Depends(require_operator)],
 )
 def create_project(
@@ -116,9 +116,7 @@ def create_project(
 
     Only an admin key of the default project may do this: it is the service's operator's.
     """
-    row = Project(
-        id=new_id("pr"), name=spec.name, limits=spec.limits.model_dump(exclude_none=True)
-    )
+    row = Project(id=new_id("pr"), name=spec.name, limits=spec.limits.model_dump(exclude_none=True))
     row.created_at = db_now()
     _store(service, row)
     response.headers["Location"] = f"/v1/projects/{row.id}"
@@ -133,9 +131,7 @@ def get_projects(
     query = select(Project)
     if not principal.operates:
         query = query.where(Project.id == principal.project)
-    return paging.page(
-        service.database, query, (Project.created_at, Project.id), project_view
-    )
+    return paging.page(service.database, query, (Project.created_at, Project.id), project_view)
 
 
 @router.get("/{project_id}", summary="Get a project", responses=answers(PROJECT, 404))
@@ -147,7 +143,7 @@ def get_project(row: ProjectDep) -> ProjectView:
 @router.patch(
     "/{project_id}",
     summary="Change a project",
-    responses=answers(PROJECT, 400, 404, 409, 413, 415),
+    responses=answers(PROJECT, 404, 409),
     dependencies=[Depends(require_json)],
 )
 def change_project(
