@@ -34,6 +34,28 @@ class Conflict(ServiceError):
     code = "conflict"
 
 
+class KeyInUse(ServiceError):
+    """The first request with this Idempotency-Key is in progress; wait and send it again."""
+
+    status = 409
+    code = "idempotency_key_in_use"
+    retriable = True
+
+
+class KeyReused(ServiceError):
+    """This Idempotency-Key belongs to another method, path, query or body; use a new key."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class KeyAnswered(ServiceError):
+    """The first request with this Idempotency-Key succeeded; its answer is not given again."""
+
+    status = 409
+    code = "idempotency_key_answered"
+
+
 class Unauthorized(ServiceError):
     """Send an API key: Authorization: Bearer sk_…"""
 

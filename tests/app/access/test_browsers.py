@@ -99,7 +99,9 @@ def test_cors_is_off_unless_it_is_set_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hashes", ["", HASH])
 def test_cors_lets_the_pages_in_that_are_named(tmp_path: Path, hashes: str) -> None:
-    with api_with(tmp_path, cors_origins=f"{PAGE},http://localhost:3000", api_key_hashes=hashes) as api:
+    with api_with(
+        tmp_path, cors_origins=f"{PAGE},http://localhost:3000", api_key_hashes=hashes
+    ) as api:
         wanted = {
             "Origin": PAGE,
             "Access-Control-Request-Method": "POST",

@@ -45,6 +45,8 @@ EXPECTED = {
     "GET /v1/jobs": (200, 200),
     "GET /v1/jobs/{job_id}": (200, MISSING),
     "POST /v1/jobs/{job_id}/cancel": (200, MISSING),
+    "POST /v1/jobs/{job_id}/pause": (200, MISSING),
+    "POST /v1/jobs/{job_id}/resume": (200, MISSING),
     "GET /v1/jobs/{job_id}/events": (200, MISSING),
     "GET /v1/jobs/{job_id}/metrics": (200, MISSING),
     "GET /v1/jobs/{job_id}/tensorboard": (404, MISSING),
