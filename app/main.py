@@ -14,10 +14,11 @@ from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
 from app.api.http.authentication import AuthenticationMiddleware
+from app.api.http.bodies import BodyMiddleware
 from app.api.http.browsers import CrossOriginMiddleware, is_loopback
-from app.api.http.middleware import BodyLimitMiddleware, RequestMiddleware
+from app.api.http.middleware import RequestMiddleware
 from app.api.http.problems import install_handlers
-from app.api.http.request_checks import check_query, refuse_nul
+from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
@@ -107,13 +108,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.keyring = keyring
     install_handlers(app)
-    # The last one that is added sees a request first.
-    app.add_middleware(BodyLimitMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    # The last one is the outermost: a body is not read before the request was let in.
+    app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
     app.add_middleware(AuthenticationMiddleware, keyring=keyring, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware)
-    checks = [Depends(refuse_nul), Depends(check_query)]
+    checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
     for module in ROUTED:
         app.include_router(module.router, dependencies=checks)
     complete_openapi(app)
