@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from app.db import Database, db_now
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.jobs.webhooks import notices
 from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
@@ -57,7 +58,7 @@ def commit_checkpoint(
     be deleted.
     """
     with database.write() as session:
-        locked_job(session, lease)
+        job = locked_job(session, lease)
         if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
@@ -80,6 +81,7 @@ def commit_checkpoint(
         row.created_at = db_now()
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
+        notices.post_checkpoint(session, job, data | {"is_best": row.is_best})
         return row.id, replaced
 
 

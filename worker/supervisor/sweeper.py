@@ -19,6 +19,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths
+from app.jobs.webhooks.deliveries import forget_old
 from app.settings import Settings
 from app.tables import Job
 from surgery.io.folders import remove_older
@@ -83,7 +84,8 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove stored folders without a row, scratch folders of dead workers, and old caches."""
+        """Remove folders without a row, dead workers' folders, old caches and old deliveries."""
+        forget_old(self._database)
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
