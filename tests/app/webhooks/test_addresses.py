@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
+from app.jobs.webhooks import sender
 from app.jobs.webhooks.addresses import Blocked, checked_url, is_public, resolve
 from app.jobs.webhooks.sender import send
 from tests.support.service.receiver import receiver
 
 NETWORKS = [ip_network("127.0.0.0/8")]
 
-NOT_PUBLIC = """
-0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.169.254
-169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.88.99.1 192.168.0.1
-198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
-168.63.129.16
-:: ::1 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
-64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b::169.254.169.254 64:ff9b:1::1 100::1
-2001::1 2001:db8::1 2001:10::1 2002:7f00:1:: 2002:808:808:: 3fff::1
-fc00::1 fd00::1 fd00:ec2::254 fe80::1 fec0::1 ff02::1 4000::1 8000::1
-""".split()
-PUBLIC = """
-1.1.1.1 8.8.8.8 93.184.215.14 172.15.255.255 172.32.0.1 100.63.255.255 100.128.0.1
-2606:4700:4700::1111 2a00:1450:4001:81b::200e ::ffff:8.8.8.8 64:ff9b::8.8.8.8
-""".split()
+NOT_PUBLIC = ["0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "169.254.169.254", "169.254.170.2", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16", "::", "::1", "::127.0.0.1", "::8.8.8.8", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2001:10::1", "2002:7f00:1::", "2002:808:808::", "3fff::1", "fc00::1", "fd00::1", "fd00:ec2::254", "fe80::1", "fec0::1", "ff02::1", "4000::1", "8000::1"]
+PUBLIC = ["1.1.1.1", "8.8.8.8", "93.184.215.14", "172.15.255.255", "172.32.0.1", "100.63.255.255", "100.128.0.1", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
@@ -83,10 +77,20 @@ def test_urls_that_are_accepted(url: str) -> None:
 
 
 def test_private_networks_are_reached_only_where_they_are_allowed() -> None:
-    for url in ("http://127.0.0.1:9000/", "http://localhost/", "http://redis/", "https://10.0.0.1/"):
+    for url in (
+        "http://127.0.0.1:9000/",
+        "http://localhost/",
+        "http://redis/",
+        "https://10.0.0.1/",
+    ):
         with pytest.raises(Blocked):
             checked_url(url, [])
-    for url in ("http://127.0.0.1:9000/", "https://127.0.0.1/", "http://localhost/", "http://hook/"):
+    for url in (
+        "http://127.0.0.1:9000/",
+        "https://127.0.0.1/",
+        "http://localhost/",
+        "http://hook/",
+    ):
         assert checked_url(url, NETWORKS) == url
     for url in ("http://10.0.0.1/", "https://169.254.169.254/", "ftp://127.0.0.1/"):
         with pytest.raises(Blocked):
@@ -141,14 +145,13 @@ def test_a_name_that_changes_after_the_check_changes_nothing(
 ) -> None:
     """DNS rebinding: the address that was checked is the one that is connected to."""
     with receiver() as hook, receiver() as secret_service:
-        port = int(hook.url.split(":")[2].partition("/")[0])
         names = Names(["127.0.0.1"], ["127.0.0.2"])
         monkeypatch.setattr(socket, "getaddrinfo", names)
-        url = f"http://rebinding.example.com:{port}/"
+        url = f"http://rebinding.example.com:{hook.port}/"
         answer = send(url, "msg_1", "{}", ["whsec_AAAA"], NETWORKS)
         assert answer.status == 204
         assert names.asked == 1
-        assert hook.received[0].headers["host"] == f"rebinding.example.com:{port}"
+        assert hook.received[0].headers["host"] == f"rebinding.example.com:{hook.port}"
         assert secret_service.received == []
 
 
@@ -156,6 +159,33 @@ def test_without_encryption_no_public_address_is_reached(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket, "getaddrinfo", Names(["8.8.8.8"]))
     with pytest.raises(Blocked, match="https"):
         resolve("hooks.example.com", 80, NETWORKS, encrypted=False)
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
+    """A certificate authority that the operator of the service trusts."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    sender._tls.cache_clear()
+    yield made
+    sender._tls.cache_clear()
+
+
+def test_the_certificate_must_be_of_the_name_and_not_of_the_address(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", Names(["127.0.0.1"]))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("hooks.example.com").configure_cert(context)
+    with receiver(context) as hook:
+        answers = [
+            send(f"https://{name}:{hook.port}/", "msg_1", "{}", ["whsec_AAAA"], NETWORKS)
+            for name in ("hooks.example.com", "other.example.com")
+        ]
+    assert [answer.status for answer in answers] == [204, None]
+    assert "certificate" in (answers[1].error or "")
+    assert len(hook.received) == 1
 
 
 def test_redirects_and_proxies_of_the_environment_are_not_followed(
@@ -185,7 +215,6 @@ def test_an_answer_that_trickles_in_meets_the_deadline(monkeypatch: pytest.Monke
     monkeypatch.setattr("app.jobs.webhooks.sender.TIMEOUT_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(10)
-        import threading
 
         def trickle() -> None:
             connection, _ = server.accept()

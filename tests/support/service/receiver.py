@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -50,6 +51,10 @@ class Receiver:
     def will_answer(self, *statuses: int, body: bytes = b"", **headers: str) -> None:
         self.answers += [(status, body, headers) for status in statuses]
 
+    @property
+    def port(self) -> int:
+        return int(self.url.split(":")[2].partition("/")[0])
+
     def wait(self, count: int = 1, seconds: float = 30) -> Received:
         """The newest request, after so many more have arrived."""
         for _ in range(count):
@@ -58,8 +63,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """A receiver that answers 204 unless it is told otherwise."""
+def receiver(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """A receiver that answers 204 unless it is told otherwise; with ``tls`` by HTTPS."""
     released = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,14 +81,18 @@ def receiver() -> Iterator[Receiver]:
             for name, value in {"content-length": str(len(answer)), **more}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer)
+            with suppress(OSError):  # a sender need not read all of it
+                self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    own = Receiver(f"http://127.0.0.1:{server.server_port}/hook")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    own = Receiver(f"{scheme}://127.0.0.1:{server.server_port}/hook")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
