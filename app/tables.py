@@ -55,6 +55,7 @@ class Status(StrEnum):
 
     QUEUED = "queued"  # waits for a worker, for its first attempt or another one
     RUNNING = "running"  # a worker holds its lease; a comparison's children run
+    PAUSED = "paused"  # set aside until somebody resumes it; its state is saved, no worker has it
     SUCCEEDED = "succeeded"  # its result is stored
     FAILED = "failed"  # its error is stored
     CANCELLED = "cancelled"  # stopped because someone asked
@@ -112,6 +113,15 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class SigningKey(Base):
+    """A random key of this installation, by which it recognises what it has signed itself."""
+
+    __tablename__ = "signing_keys"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64))  # in hexadecimal digits
+
+
 class AuditEvent(Base):
     """Who changed something through the API, what, and when."""
 
@@ -135,6 +145,7 @@ class Job(Base):
     __table_args__ = (
         Index("jobs_claim", "status", "kind", "priority", "queued_at"),
         Index("jobs_lease", "status", "lease_expires_at"),
+        Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),
         Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_parent", "parent"),
@@ -159,7 +170,9 @@ class Job(Base):
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the job that this one repeats
+    request_id: Mapped[str | None] = mapped_column(String(100))  # of the request that submitted it
     deadline_seconds: Mapped[int | None] = mapped_column(Integer)  # since it was accepted
+    deadline_at: Mapped[datetime | None]  # when they have passed
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))
@@ -279,7 +292,10 @@ class Dataset(Base):
     """An uploaded dataset, identified within its project by its content."""
 
     __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("project", "fingerprint"),)
+    __table_args__ = (
+        UniqueConstraint("project", "fingerprint"),
+        Index("datasets_list", "project", "created_at", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project: Mapped[str] = mapped_column(

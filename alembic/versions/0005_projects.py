@@ -5,6 +5,8 @@ Idempotency keys of the last day are forgotten: they are kept with the whole ans
 
 from __future__ import annotations
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -29,6 +31,7 @@ def upgrade() -> None:
     _rebuild_datasets(
         "id, 'pr_default', 1, NULL, fingerprint, report, path, 0, created_at", _dataset_columns()
     )
+    op.create_index("datasets_list", "datasets", ["project", "created_at", "id"])
     op.drop_table("idempotency_keys")
     op.create_table(
         "idempotency_keys",
@@ -62,6 +65,7 @@ def downgrade() -> None:
     )
     op.drop_index("jobs_finished", "jobs")
     op.drop_index("jobs_list", "jobs")
+    op.drop_index("jobs_deadline", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
@@ -71,6 +75,7 @@ def downgrade() -> None:
         "workers",
         "job_attempts",
         "audit_events",
+        "signing_keys",
         "api_keys",
         "projects",
     ):
@@ -107,6 +112,13 @@ def _create_projects() -> None:
         sa.UniqueConstraint("sha256"),
     )
     op.create_index("ix_api_keys_project", "api_keys", ["project"])
+    keys = op.create_table(
+        "signing_keys",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.bulk_insert(keys, [{"name": "cursors", "key": secrets.token_hex(32)}])
     op.create_table(
         "audit_events",
         sa.Column("seq", SERIAL, autoincrement=True, nullable=False),
@@ -204,7 +216,9 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("traceparent", sa.String(length=55), nullable=True),
         sa.Column("usage", JSON, nullable=True),
@@ -216,6 +230,7 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     op.drop_index("jobs_list", "jobs")
     op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
     op.create_index("jobs_finished", "jobs", ["finished_at"])

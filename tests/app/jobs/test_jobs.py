@@ -10,22 +10,14 @@ from app.db import Database, db_now
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.queue import unannounced_jobs
-from app.jobs.state_machine import Fenced, enqueue
-from app.tables import WORKER_KINDS, Job, JobKind, Status, new_id
+from app.jobs.state_machine import Fenced
+from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
-from tests.support.service.queued_jobs import LEASE, look, statuses, take
+from tests.support.service.queued_jobs import LEASE, look, statuses, submit, take
 
 ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
-
-
-def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
-    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
-    job = Job(id=new_id("rk"), kind=kind, spec={}, resolved={}, **{**fields, **values})
-    with database.write() as session:
-        enqueue(session, job)
-    return job.id
 
 
 def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
