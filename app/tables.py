@@ -319,10 +319,13 @@ class IdempotencyKey(Base):
     """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idempotency_keys_created", "created_at"),)
 
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(32))  # the request that took it
+    held_until: Mapped[datetime | None]  # without a status: when others may take it
     status: Mapped[int | None] = mapped_column(Integer)
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[str | None] = mapped_column(Text)

@@ -29,7 +29,7 @@ app.add_typer(hooks, name="webhooks")
 hooks.command("create")(webhooks.create)
 hooks.command("list")(webhooks.list_webhooks)
 hooks.command("delete")(webhooks.delete)
-hooks.command("test")(webhooks.test)
+hooks.command("test")(webhooks.send_test)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
 for command in (*CLIENT, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)

@@ -38,6 +38,8 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=32), nullable=False),
+        sa.Column("held_until", Instant(), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", JSON, nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
@@ -45,6 +47,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("project", "key"),
     )
+    op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
 
 
 def downgrade() -> None:

@@ -57,7 +57,7 @@ def delete(webhook_id: WebhookId, url: Url = DEFAULT_URL, key: Key = None) -> No
     terminal.say(f"{webhook_id} is deleted")
 
 
-def test(
+def send_test(
     webhook_id: WebhookId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False
 ) -> None:
     """Send a test event and wait for the answer. Exits with code 1 unless it was delivered."""

@@ -21,6 +21,7 @@ from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths
 from app.jobs.webhooks.deliveries import forget_old
 from app.settings import Settings
+from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
 from surgery.io.folders import remove_older
 from surgery.models.source.copy import copies_in
@@ -84,8 +85,9 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove folders without a row, dead workers' folders, old caches and old deliveries."""
+        """Remove what is not needed any more: old keys and deliveries, files without a row, caches."""
         forget_old(self._database)
+        forget_old_keys(self._database)
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:

@@ -23,7 +23,8 @@ from app.api.examples.webhooks import (
     WEBHOOK_BODIES,
     WEBHOOKS,
 )
-from app.api.pages import Cursor, Limit, Page, decode_moment, encode_moment, first_page
+from app.api.http.idempotency import IdempotentRoute
+from app.api.pages import Page, PagingDep
 from app.db import db_now
 from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs.webhooks import deliveries, notices
@@ -35,7 +36,7 @@ from surgery.schemas import Strict
 
 MOST = 20  # webhooks of one project
 DAY, WEEK = 24 * 3600, 7 * 24 * 3600
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
 documented = APIRouter()  # what receivers are sent, for the OpenAPI document
 
 Events = Annotated[
@@ -54,6 +55,9 @@ Url = Annotated[
     ),
 ]
 OldSecretSeconds = Annotated[int, Field(ge=0, le=WEEK)]
+
+
+DeliveryStatus = Literal["pending", "delivered", "failed"]
 
 
 class WebhookSpec(Strict):
@@ -138,7 +142,7 @@ class DeliveryView(BaseModel):
     webhook: str = Field(description="The webhook's id.")
     type: str = Field(description="The type of the event.")
     job: str | None = Field(description="The job that it is about; null for a test.")
-    status: Literal["pending", "delivered", "failed"] = Field(
+    status: DeliveryStatus = Field(
         description="`pending`: an attempt is due or being made. `delivered`: an answer was 2xx. "
         "`failed`: a day has passed, or the webhook was disabled; a replay tries again."
     )
@@ -166,6 +170,10 @@ def _view(row: Webhook) -> dict[str, Any]:
         "created_at": row.created_at,
         "links": {"self": own, "deliveries": f"{own}/deliveries"},
     }
+
+
+def _shown(row: Webhook) -> WebhookView:
+    return WebhookView(**_view(row))
 
 
 def _delivery_view(row: WebhookDelivery) -> DeliveryView:
@@ -277,27 +285,17 @@ def _with_secret(row: Webhook, response: Response) -> NewSecretView:
 
 
 @router.get("", summary="List webhooks", responses=answers(WEBHOOKS))
-def get_webhooks(
-    service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
-) -> Page[WebhookView]:
+def get_webhooks(service: ServiceDep, paging: PagingDep) -> Page[WebhookView]:
     """Lists the project's webhooks, newest first."""
     query = select(Webhook).where(Webhook.project == service.project)
-    query = query.order_by(Webhook.created_at.desc(), Webhook.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        moment, last = decode_moment(cursor)
-        older = Webhook.created_at < moment
-        query = query.where(older | ((Webhook.created_at == moment) & (Webhook.id < last)))
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), limit)
-    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
-    data = [WebhookView(**_view(row)) for row in rows]
-    return Page(data=data, next_cursor=following, has_more=more)
+    order = (Webhook.created_at, Webhook.id)
+    return paging.page(service.database, query, order, _shown)
 
 
 @router.get("/{webhook_id}", summary="Get a webhook", responses=answers(WEBHOOK, 404))
 def get_webhook(row: WebhookDep) -> WebhookView:
     """Answers a webhook, without its secret."""
-    return WebhookView(**_view(row))
+    return _shown(row)
 
 
 @router.patch(
@@ -329,7 +327,7 @@ def update_webhook(
             _expire_old(row, spec.old_secret_seconds)
         session.flush()
         session.refresh(row)
-        return WebhookView(**_view(row))
+        return _shown(row)
 
 
 def _expire_old(row: Webhook, seconds: int) -> None:
@@ -418,8 +416,8 @@ def rotate_secret(
 
 
 StatusFilter = Annotated[
-    Literal["pending", "delivered", "failed"] | None,
-    Query(description="Only deliveries with this status."),
+    list[DeliveryStatus] | None,
+    Query(description="Only deliveries with this status. Repeated: with any of these."),
 ]
 
 
@@ -429,27 +427,14 @@ StatusFilter = Annotated[
     responses=answers(DELIVERIES, 404),
 )
 def get_deliveries(
-    hook: WebhookDep,
-    service: ServiceDep,
-    status: StatusFilter = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
+    hook: WebhookDep, service: ServiceDep, paging: PagingDep, status: StatusFilter = None
 ) -> Page[DeliveryView]:
     """Lists what the webhook was sent in the last 30 days, newest first, with every answer."""
     query = select(WebhookDelivery).where(WebhookDelivery.webhook == hook.id)
-    order = (WebhookDelivery.created_at.desc(), WebhookDelivery.id.desc())
-    query = query.order_by(*order).limit(limit + 1)
-    if status is not None:
-        query = query.where(WebhookDelivery.status == status)
-    if cursor is not None:
-        moment, last = decode_moment(cursor)
-        older = WebhookDelivery.created_at < moment
-        same = (WebhookDelivery.created_at == moment) & (WebhookDelivery.id < last)
-        query = query.where(older | same)
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), limit)
-    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
-    return Page(data=list(map(_delivery_view, rows)), next_cursor=following, has_more=more)
+    if status:
+        query = query.where(WebhookDelivery.status.in_(status))
+    order = (WebhookDelivery.created_at, WebhookDelivery.id)
+    return paging.page(service.database, query, order, _delivery_view)
 
 
 @router.get(
@@ -489,8 +474,9 @@ def _document(event: EventType, text: str) -> None:
         event.value,
         summary=text,
         status_code=204,
-        response_description="Any 2xx takes the delivery. 410 disables the webhook. Anything else, "
-        "redirects included, and no answer within 10 seconds are tried again for a day.",
+        response_description="Any 2xx takes the delivery. Anything else, redirects included, and "
+        "no answer within 10 seconds are tried again for a day.",
+        responses={"4XX": {"description": "Tried again for a day; 410 disables the webhook."}},
         tags=["webhooks"],
     )
     def receive(body: Notice) -> None:
