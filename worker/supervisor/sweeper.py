@@ -85,7 +85,7 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove what is not needed any more: old keys and deliveries, files without a row, caches."""
+        """Remove what nobody needs any more: old keys and deliveries, unnamed files, caches."""
         forget_old(self._database)
         forget_old_keys(self._database)
         named = referenced_paths(self._database)

@@ -98,7 +98,7 @@ def test_deliveries_are_walked_page_by_page(api: TestClient, new_webhook: Create
     assert met == made[::-1]
     assert api.get(f"{path}/deliveries", params={"status": "failed"}).json()["data"] == []
     refused = api.get(f"{path}/deliveries", params={"status": "lost"})
-    says(problem(refused, 422, "invalid"), "/status", "pending")
+    says(problem(refused, 422, "invalid"), "/status/0", "pending")
 
 
 def test_a_project_has_a_bounded_number(api: TestClient, new_webhook: Create) -> None:
