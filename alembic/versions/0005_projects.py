@@ -154,6 +154,7 @@ def _create_attempts_and_workers() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
+    op.create_index("job_attempts_started", "job_attempts", ["started_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -225,6 +226,8 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("traceparent", sa.String(length=55), nullable=True),
         sa.Column("usage", JSON, nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
     ]
 

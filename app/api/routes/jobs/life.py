@@ -6,13 +6,14 @@ from fastapi import APIRouter
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, answers
+from app.api.http.idempotency import IdempotentRoute
 from app.api.views import JobView, job_views
 from app.errors import NotFound
 from app.jobs import state_machine as machine
 from app.service import Service
 from app.tables import Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 
 def _view(service: Service, job: Job | None) -> JobView:

@@ -10,7 +10,6 @@ from sqlalchemy import ColumnElement, exists, func, select
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, JOBS, answers
-from app.api.http.idempotency import IdempotentRoute
 from app.api.http.request_checks import MetadataFilter
 from app.api.pages import Page, Paging, PagingDep
 from app.api.views import JobView, job_views
@@ -18,7 +17,7 @@ from app.db import Database
 from app.service import Service
 from app.tables import Job, JobKind, Status
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 StatusFilter = Annotated[Status | None, Query(description="Only jobs with this status.")]
 ModelFilter = Annotated[
     str | None, Query(max_length=300, description="Only jobs on the model with this id.")
