@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+Network = IPv4Network | IPv6Network
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Not "*": every page would be let in, also where no key is needed.
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
@@ -157,6 +159,11 @@ class Settings(BaseSettings):
         description="Disk limit of local copies of artifacts from an object store; unset: a "
         "quarter of the free disk.",
     )
+    webhook_networks: Annotated[list[Network], NoDecode] = Field(
+        [],
+        description="Private networks that webhooks may reach, such as 10.0.0.0/8, "
+        "comma-separated. Without any, only public addresses are reached, and by HTTPS alone.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe messages that are logged."
     )
@@ -164,7 +171,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("api_key_hashes", "cors_origins"):
+        for name in ("api_key_hashes", "cors_origins", "webhook_networks"):
             text = values.get(name)
             if isinstance(text, str):
                 values[name] = [part.strip() for part in text.split(",") if part.strip()]

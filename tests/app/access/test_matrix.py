@@ -17,6 +17,7 @@ from tests.support.service.tenants import (
     insert_dataset,
     insert_job,
     insert_key,
+    insert_webhook,
     tenants_on,
 )
 
@@ -57,6 +58,16 @@ EXPECTED = {
     "DELETE /v1/checkpoints/{checkpoint_id}/pin": (200, MISSING),
     "GET /v1/checkpoints/{checkpoint_id}/files/{name}": (404, MISSING),
     "GET /v1/checkpoints/{checkpoint_id}/archive": (422, MISSING),
+    "POST /v1/webhooks": (422, 422),
+    "GET /v1/webhooks": (200, 200),
+    "GET /v1/webhooks/{webhook_id}": (200, MISSING),
+    "PATCH /v1/webhooks/{webhook_id}": (200, MISSING),
+    "DELETE /v1/webhooks/{webhook_id}": (204, MISSING),
+    "POST /v1/webhooks/{webhook_id}/test": (202, MISSING),
+    "POST /v1/webhooks/{webhook_id}/rotate": (200, MISSING),
+    "GET /v1/webhooks/{webhook_id}/deliveries": (200, MISSING),
+    "GET /v1/webhooks/{webhook_id}/deliveries/{delivery}": (200, MISSING),
+    "POST /v1/webhooks/{webhook_id}/deliveries/{delivery}/replay": (202, MISSING),
     "POST /v1/projects": (403, 403),
     "GET /v1/projects": (200, 200),
     "GET /v1/projects/{project_id}": (200, MISSING),
@@ -95,6 +106,8 @@ def requests(tenants: Tenants) -> Iterator[tuple[str, str, str]]:
             ids["checkpoint_id"] = insert_checkpoint(database, tuned)
         if "{dataset_id}" in path:
             ids["dataset_id"] = insert_dataset(database, owner)
+        if "{webhook_id}" in path:
+            ids["webhook_id"], ids["delivery"] = insert_webhook(database, owner)
         if "{key_id}" in path:
             ids["key_id"] = f"key_{insert_key(database, owner, 'read').split('_')[1]}"
         yield operation, method, path.format(project_id=owner, **ids)

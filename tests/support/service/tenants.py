@@ -16,7 +16,18 @@ from app.db import Database, db_now
 from app.jobs.state_machine import close, enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import ApiKey, Checkpoint, Dataset, Job, JobKind, Project, Status, new_id
+from app.tables import (
+    ApiKey,
+    Checkpoint,
+    Dataset,
+    Job,
+    JobKind,
+    Project,
+    Status,
+    Webhook,
+    WebhookDelivery,
+    new_id,
+)
 from surgery.schemas.dataset import DatasetReport
 from tests.support.service.queued_jobs import RESOLVED
 
@@ -83,6 +94,22 @@ def insert_checkpoint(database: Database, job_id: str, size: int = 0) -> str:
     with database.write() as session:
         session.add(row)
     return row.id
+
+
+def insert_webhook(database: Database, project: str) -> tuple[str, str]:
+    """A new webhook of a project, and a delivery of it that has ended."""
+    row = Webhook(id=new_id("wh"), project=project, url="https://example.com/", events=[])
+    row.secret, row.created_at = "whsec_none", db_now()
+    sent = WebhookDelivery(
+        id=new_id("msg"), webhook=row.id, type="job.succeeded", body="{}", status="delivered",
+        attempts=[],
+    )  # fmt: skip
+    sent.created_at = sent.ended_at = sent.retry_until = db_now()
+    with database.write() as session:
+        session.add(row)
+        session.flush()
+        session.add(sent)
+    return row.id, sent.id
 
 
 @dataclass

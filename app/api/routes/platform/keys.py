@@ -14,6 +14,7 @@ from app.access.principal import Principal, Scope
 from app.api.deps import KeyringDep, PrincipalDep, ServiceDep, require_json
 from app.api.examples.answers import answers, body_examples, problems
 from app.api.examples.platform import KEY_BODIES, KEYS, NEW_KEY
+from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.api.routes.platform.projects import project_of
 from app.db import db_now
@@ -22,7 +23,7 @@ from app.service import Service
 from app.tables import ApiKey
 from surgery.schemas import Strict
 
-router = APIRouter(prefix="/v1/keys", tags=["projects and keys"])
+router = APIRouter(prefix="/v1/keys", tags=["projects and keys"], route_class=IdempotentRoute)
 Days = Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)]
 
 

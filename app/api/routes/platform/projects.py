@@ -15,6 +15,7 @@ from app.access.principal import Principal
 from app.api.deps import KeyringDep, PrincipalDep, ServiceDep, require_json
 from app.api.examples.answers import answers, body_examples
 from app.api.examples.platform import PROJECT, PROJECT_BODIES, PROJECT_CHANGES, PROJECTS
+from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.db import db_now
 from app.errors import Conflict, Forbidden, NotFound
@@ -22,7 +23,7 @@ from app.service import Service
 from app.tables import Project, new_id
 from surgery.schemas import Strict
 
-router = APIRouter(prefix="/v1/projects", tags=["projects and keys"])
+router = APIRouter(prefix="/v1/projects", tags=["projects and keys"], route_class=IdempotentRoute)
 Json = dict[str, Any]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
