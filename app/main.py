@@ -13,8 +13,10 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
+from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
+from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_query, refuse_nul
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
@@ -95,6 +97,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
+    app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
+    app.add_middleware(ReadMiddleware)
     app.add_middleware(
         RequestMiddleware,
         upload_max_bytes=settings.upload_max_bytes,

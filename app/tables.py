@@ -162,6 +162,12 @@ class Job(Base):
         Index("jobs_by_model", "project", "model", "created_at", "id"),
         Index("jobs_by_dataset", "project", "dataset", "created_at", "id"),
         Index("jobs_parent", "parent", "created_at", "id"),
+        Index(
+            "jobs_labels",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        ).ddl_if(dialect="postgresql"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

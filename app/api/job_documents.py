@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select, tuple_
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from app.api.views import COLLECTION, JobView, ProgressView
 from app.db import Database
@@ -17,7 +17,7 @@ from surgery import __version__
 from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
-Columns = Sequence[ColumnElement[Any]]
+Columns = Sequence[Any]  # columns of jobs, and expressions with a name
 
 
 def _ahead() -> ColumnElement[int | None]:
@@ -36,16 +36,17 @@ def _ahead() -> ColumnElement[int | None]:
     return case((has_status(Job, Status.QUEUED), ahead)).label("ahead")
 
 
+_CHILD = aliased(Job, name="child")
+_OVER = _CHILD.status.in_(TERMINAL)
+
+
 def _of_children(what: ColumnElement[Any], name: str) -> ColumnElement[Any]:
     """Something counted over the children of a comparison that has not ended."""
-    child = aliased(Job, name="child")
-    counted = select(what).select_from(child).where(child.parent == Job.id).correlate(Job)
+    counted = select(what).select_from(_CHILD).where(_CHILD.parent == Job.id).correlate(Job)
     running = (Job.kind == JobKind.COMPARISON) & Job.status.not_in(TERMINAL)
     return case((running, counted.scalar_subquery())).label(name)
 
 
-_CHILD = aliased(Job, name="child")
-_OVER = _CHILD.status.in_(TERMINAL)
 AHEAD = _ahead()
 CHILDREN = _of_children(func.count(), "children")
 ENDED = _of_children(func.count().filter(_OVER), "ended")
@@ -112,7 +113,7 @@ Names = tuple[str, ...]
 ALL: Names = tuple(FIELDS)
 
 
-def select_jobs(names: Names, *more: ColumnElement[Any]) -> Select[Any]:
+def select_jobs(names: Names, *more: Any) -> Select[Any]:
     """Selects what the named fields are made of, and further columns."""
     wanted = [column for name in names for column in FIELDS[name].columns]
     return select(*dict.fromkeys([*wanted, *more]))
@@ -150,9 +151,8 @@ def read_job(database: Database, project: str, job_id: str, names: Names) -> Fou
     return Found(row.kind, f'"{tag}"', row)
 
 
-def job_documents(database: Database, job_ids: Iterable[str], names: Names = ALL) -> list[Json]:
-    """Jobs by their ids, in this order."""
-    ids = list(job_ids)
-    query = select_jobs(names, Job.id).where(Job.id.in_(bindparam("ids", expanding=True)))
-    rows = {row.id: row for row in database.rows(query, {"ids": ids})}
-    return [document(rows[job_id], names) for job_id in ids]
+def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
+    """Jobs as they are answered, in this order; ``cached`` where a stored result answers."""
+    query = select_jobs(ALL, Job.id).where(Job.id.in_([job.id for job in jobs]))
+    rows = {row.id: row for row in session.execute(query)}
+    return [JobView(**document(rows[job.id], ALL) | {"cached": cached}) for job in jobs]

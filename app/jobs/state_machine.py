@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
+from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -234,7 +234,7 @@ def claim(
     }
     statement = (
         update(Job)
-        .where(Job.id.in_(select(ready.c.id)), Job.status == Status.QUEUED)
+        .where(Job.id.in_(select(ready.c.id)), has_status(Job, Status.QUEUED))
         .values(status=Status.RUNNING, **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
@@ -255,7 +255,7 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
     return (
         select(Job.id)
         .where(
-            Job.status == Status.QUEUED,
+            has_status(Job, Status.QUEUED),
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
@@ -291,7 +291,7 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every running comparison, in case a process died before it did so."""
-    running = and_(Job.kind == JobKind.COMPARISON, Job.status == Status.RUNNING)
+    running = and_(Job.kind == JobKind.COMPARISON, has_status(Job, Status.RUNNING))
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(running)).all()
     for job_id in ids:
@@ -342,7 +342,7 @@ def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> 
 
 
 def _expired() -> ColumnElement[bool]:
-    return and_(Job.status == Status.RUNNING, Job.lease_expires_at <= db_now())
+    return and_(has_status(Job, Status.RUNNING), Job.lease_expires_at <= db_now())
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:

@@ -17,17 +17,19 @@ MAX_METADATA = 16  # as many as a job can have
 NUL = "\0"
 
 
-async def metadata_filter(request: Request) -> dict[str, str]:
+async def metadata_filter(request: Request) -> dict[str, list[str]]:
     """The labels that jobs of a list must have, from parameters ``metadata[key]=value``."""
-    given = request.query_params.items()
-    wanted = {match[1]: value for name, value in given if (match := METADATA.fullmatch(name))}
+    wanted: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if match := METADATA.fullmatch(name):
+            wanted.setdefault(match[1], []).append(value)
     if len(wanted) > MAX_METADATA:
         detail = f"{len(wanted)} labels were given, but a job has at most {MAX_METADATA}"
         raise Unprocessable(detail, errors=[{"pointer": "/metadata", "detail": detail}])
     return wanted
 
 
-MetadataFilter = Annotated[dict[str, str], Depends(metadata_filter)]
+MetadataFilter = Annotated[dict[str, list[str]], Depends(metadata_filter)]
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
