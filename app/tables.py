@@ -57,6 +57,7 @@ class Status(StrEnum):
 
     QUEUED = "queued"  # waits for a worker, for its first attempt or another one
     RUNNING = "running"  # a worker holds its lease; a comparison's children run
+    PAUSED = "paused"  # set aside until somebody resumes it; its state is saved, no worker has it
     SUCCEEDED = "succeeded"  # its result is stored
     FAILED = "failed"  # its error is stored
     CANCELLED = "cancelled"  # stopped because someone asked
@@ -149,12 +150,14 @@ class Job(Base):
     """A ranking, fine-tune or comparison, with its place in the queue."""
 
     __tablename__ = "jobs"
-    # Finished jobs are in neither the queue's index nor that of running ones, so that claims and
+    # Finished jobs are not in the indexes of queued, running and paused ones, so that claims and
     # sweeps take as long with a million of them as with none. No index has a column that heartbeats
     # write: Postgres then adds nothing to any index with each of them.
     __table_args__ = (
         Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
         Index("jobs_running", "id", **only(Status.RUNNING)),
+        Index("jobs_paused", "id", **only(Status.PAUSED)),
+        Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),
         Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_by_status", "project", "status", "created_at", "id"),
@@ -188,7 +191,9 @@ class Job(Base):
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the job that this one repeats
+    request_id: Mapped[str | None] = mapped_column(String(100))  # of the request that submitted it
     deadline_seconds: Mapped[int | None] = mapped_column(Integer)  # since it was accepted
+    deadline_at: Mapped[datetime | None]  # when they have passed
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))
@@ -209,6 +214,8 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     usage: Mapped[dict[str, Any] | None]  # what its attempts have used so far
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     # Every change of status, oldest first, as answers show them; job_events has them too.
     transitions: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
@@ -230,6 +237,7 @@ class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
+    __table_args__ = (Index("job_attempts_started", "started_at"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
@@ -339,10 +347,13 @@ class IdempotencyKey(Base):
     """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idempotency_keys_created", "created_at"),)
 
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(32))  # the request that took it
+    held_until: Mapped[datetime | None]  # without a status: when others may take it
     status: Mapped[int | None] = mapped_column(Integer)
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[str | None] = mapped_column(Text)

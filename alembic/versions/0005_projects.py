@@ -38,6 +38,8 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=32), nullable=False),
+        sa.Column("held_until", Instant(), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", JSON, nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
@@ -45,6 +47,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("project", "key"),
     )
+    op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
 
 
 def downgrade() -> None:
@@ -63,7 +66,8 @@ def downgrade() -> None:
         [column for column in _dataset_columns() if column.name in OLD_DATASET],
         unique=["fingerprint"],
     )
-    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running"):
+    op.drop_index("jobs_deadline", "jobs")
+    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused"):
         op.drop_index(name, "jobs")
     if op.get_bind().dialect.name == "postgresql":
         op.drop_index("jobs_labels", "jobs")
@@ -153,6 +157,7 @@ def _create_attempts_and_workers() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
+    op.create_index("job_attempts_started", "job_attempts", ["started_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -210,9 +215,13 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("usage", JSON, nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
     ]
 
@@ -224,6 +233,7 @@ def _widen_jobs() -> None:
     for name in OLD_JOB_INDEXES:
         op.drop_index(name, "jobs")
     _index_jobs()
+    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"
@@ -260,10 +270,12 @@ def _index_jobs() -> None:
     for name, columns in JOB_INDEXES.items():
         op.create_index(name, "jobs", columns)
     queue = [sa.text("priority DESC"), "queued_at", "id"]
-    for name, columns, status in (
+    partial = (
         ("jobs_queue", queue, "queued"),
         ("jobs_running", ["id"], "running"),
-    ):
+        ("jobs_paused", ["id"], "paused"),
+    )
+    for name, columns, status in partial:
         only = sa.text(f"status = '{status}'")
         op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
     if op.get_bind().dialect.name == "postgresql":

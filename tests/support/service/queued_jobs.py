@@ -7,7 +7,7 @@ from typing import Any
 
 from app.db import Database
 from app.jobs import state_machine
-from app.jobs.state_machine import Lease
+from app.jobs.state_machine import Lease, enqueue
 from app.tables import WORKER_KINDS, Job, JobEvent, JobKind, new_id
 
 LEASE = timedelta(seconds=60)
@@ -38,9 +38,19 @@ def insert_jobs(database: Database, count: int, **values: Any) -> list[str]:
                 resolved=RESOLVED,
                 **fields,
             )
-            state_machine.enqueue(session, job)
+            enqueue(session, job)
             ids.append(job.id)
     return ids
+
+
+def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
+    """Queue a job that nobody asked for."""
+    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
+    prefix = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}[kind]
+    job = Job(id=new_id(prefix), kind=kind, spec={}, resolved={}, **{**fields, **values})
+    with database.write() as session:
+        enqueue(session, job)
+    return job.id
 
 
 def take(database: Database, lease: timedelta = LEASE) -> Lease:

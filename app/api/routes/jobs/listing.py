@@ -1,4 +1,4 @@
-"""Jobs of every kind: list, read and cancel them."""
+"""Jobs of every kind: list and read them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.api.deps import JobDep, JobId, ServiceDep, no_job
+from app.api.deps import JobId, ServiceDep, no_job
 from app.api.examples.answers import JOB, JOBS, answers
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
-from app.api.job_documents import ALL, FIELDS, Names, document, job_views, read_job, select_jobs
+from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
 from app.api.pages import Page, Paging, PagingDep
 from app.api.views import JobView
 from app.db import Database
 from app.errors import Unprocessable
-from app.jobs import state_machine as machine
 from app.service import Service
 from app.tables import Job, JobKind, Status
 from surgery.errors import nearest
@@ -191,16 +190,3 @@ def get_job(job_id: JobId, service: ServiceDep, request: Request, names: NamesDe
     job has changed, the answer is 304 and has no body.
     """
     return answer_job(service, job_id, request, names)
-
-
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
-def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Ends a queued job at once and a running one after its current step.
-
-    Cancelling a comparison cancels all its children, and it ends with the last of them. A job that
-    has ended already stays as it is.
-    """
-    row = machine.cancel(service.database, job.id)
-    assert row is not None
-    with service.database.read() as session:
-        return job_views(session, [row])[0]
