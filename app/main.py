@@ -22,7 +22,7 @@ from app.api.http.request_checks import check_path, check_query, refuse_useless_
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.platform import health, webhooks
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -52,6 +52,8 @@ TAGS = {
     "estimates": "The memory and time that fine-tunes would take, before anything runs.",
     "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
+    "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
+    "specification says.",
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
@@ -67,6 +69,7 @@ GUARDED = (
     life,
     records,
     checkpoints,
+    webhooks,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -95,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
     )
     app.state.service = service

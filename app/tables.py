@@ -171,6 +171,7 @@ class Job(Base):
             postgresql_using="gin",
             postgresql_ops={"labels": "jsonb_path_ops"},
         ).ddl_if(dialect="postgresql"),
+        Index("jobs_finished", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -202,6 +203,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    traceparent: Mapped[str | None] = mapped_column(String(55))  # of the request, W3C Trace Context
 
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
@@ -371,10 +373,14 @@ class Webhook(Base):
         BigInteger, default=1, server_default="1", onupdate=text("version + 1")
     )
     url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[Any]]  # the types of events it wants; none: all
+    events: Mapped[list[Any]]  # the types of events that it is told of
     description: Mapped[str | None] = mapped_column(String(200))
-    secrets: Mapped[list[Any]]  # the newest first; two while one is replaced
+    secret: Mapped[str] = mapped_column(String(100))
+    old_secret: Mapped[str | None] = mapped_column(String(100))  # signs too, while it is replaced
+    old_secret_expires_at: Mapped[datetime | None]
     enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    disabled_reason: Mapped[str | None] = mapped_column(String(200))
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # in a row
     created_at: Mapped[datetime]
 
 
@@ -385,6 +391,8 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index("webhook_deliveries_due", "status", "next_at"),
         Index("webhook_deliveries_list", "webhook", "created_at", "id"),
+        Index("webhook_deliveries_age", "created_at"),
+        Index("webhook_deliveries_ended", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # sent as webhook-id
@@ -394,6 +402,8 @@ class WebhookDelivery(Base):
     body: Mapped[str] = mapped_column(Text)  # as it is sent, since it is signed
     status: Mapped[str] = mapped_column(String(20))  # pending, delivered, failed
     attempts: Mapped[list[Any]]  # when each was made and what it was answered
+    tries: Mapped[int] = mapped_column(Integer, default=0)  # begun since it was due first
     next_at: Mapped[datetime | None]
+    retry_until: Mapped[datetime]
     created_at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]  # when it was delivered or given up

@@ -66,6 +66,7 @@ def downgrade() -> None:
         [column for column in _dataset_columns() if column.name in OLD_DATASET],
         unique=["fingerprint"],
     )
+    op.drop_index("jobs_finished", "jobs")
     op.drop_index("jobs_deadline", "jobs")
     for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused"):
         op.drop_index(name, "jobs")
@@ -183,8 +184,12 @@ def _create_webhooks() -> None:
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("events", JSON, nullable=False),
         sa.Column("description", sa.String(length=200), nullable=True),
-        sa.Column("secrets", JSON, nullable=False),
+        sa.Column("secret", sa.String(length=100), nullable=False),
+        sa.Column("old_secret", sa.String(length=100), nullable=True),
+        sa.Column("old_secret_expires_at", Instant(), nullable=True),
         sa.Column("enabled", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("disabled_reason", sa.String(length=200), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("id"),
@@ -199,15 +204,19 @@ def _create_webhooks() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("attempts", JSON, nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_at", Instant(), nullable=True),
+        sa.Column("retry_until", Instant(), nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
-        sa.Column("delivered_at", Instant(), nullable=True),
+        sa.Column("ended_at", Instant(), nullable=True),
         sa.ForeignKeyConstraint(["webhook"], ["webhooks.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("webhook_deliveries_due", "webhook_deliveries", ["status", "next_at"])
     listed = ["webhook", "created_at", "id"]
     op.create_index("webhook_deliveries_list", "webhook_deliveries", listed)
+    op.create_index("webhook_deliveries_age", "webhook_deliveries", ["created_at"])
+    op.create_index("webhook_deliveries_ended", "webhook_deliveries", ["ended_at"])
 
 
 def _job_columns() -> list[sa.Column]:
@@ -219,6 +228,7 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
         sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("traceparent", sa.String(length=55), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
@@ -234,6 +244,7 @@ def _widen_jobs() -> None:
         op.drop_index(name, "jobs")
     _index_jobs()
     op.create_index("jobs_deadline", "jobs", ["deadline_at"])
+    op.create_index("jobs_finished", "jobs", ["finished_at"])
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"

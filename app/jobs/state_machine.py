@@ -19,6 +19,7 @@ from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -102,6 +103,7 @@ def record_status(session: Session, job: Job, status: Status, **data: Any) -> No
     change = {"status": status.value, "at": now.isoformat().replace("+00:00", "Z")}
     reason = data.get("reason") or data.get("code")
     job.transitions = [*job.transitions, change | ({"reason": reason} if reason else {})]
+    notices.post_status(session, job, status, now, data.get("code"))
 
 
 def enqueue(session: Session, job: Job) -> Job:
