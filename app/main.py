@@ -16,8 +16,10 @@ from app.access.keys import Keyring, has_keys
 from app.api.http.authentication import AuthenticationMiddleware
 from app.api.http.bodies import BodyMiddleware
 from app.api.http.browsers import CrossOriginMiddleware, is_loopback
+from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware
 from app.api.http.problems import install_handlers
+from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
@@ -112,6 +114,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.service = service
     app.state.keyring = keyring
     install_handlers(app)
+    app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
+    app.add_middleware(ReadMiddleware)
     # The last one is the outermost: a body is not read before the request was let in.
     app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
     app.add_middleware(AuthenticationMiddleware, keyring=keyring, origins=settings.cors_origins)

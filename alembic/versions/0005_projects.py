@@ -67,11 +67,15 @@ def downgrade() -> None:
         unique=["fingerprint"],
     )
     op.drop_index("jobs_finished", "jobs")
-    op.drop_index("jobs_list", "jobs")
     op.drop_index("jobs_deadline", "jobs")
+    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused"):
+        op.drop_index(name, "jobs")
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_index("jobs_labels", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
-    op.create_index("jobs_list", "jobs", ["created_at", "id"])
+    for name, columns in OLD_JOB_INDEXES.items():
+        op.create_index(name, "jobs", columns)
     for table in (
         "webhook_deliveries",
         "webhooks",
@@ -236,9 +240,10 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    for name in OLD_JOB_INDEXES:
+        op.drop_index(name, "jobs")
+    _index_jobs()
     op.create_index("jobs_deadline", "jobs", ["deadline_at"])
-    op.drop_index("jobs_list", "jobs")
-    op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
     op.create_index("jobs_finished", "jobs", ["finished_at"])
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
@@ -252,6 +257,46 @@ def _widen_jobs() -> None:
         each = f"jsonb_build_object('status', data ->> 'status', 'at', {at}, 'reason', {REASON})"
         ordered = f"SELECT jsonb_agg({each} ORDER BY seq) FROM job_events WHERE {OF_JOB}"
         op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
+
+
+OLD_JOB_INDEXES = {
+    "jobs_claim": ["status", "kind", "priority", "queued_at"],
+    "jobs_lease": ["status", "lease_expires_at"],
+    "jobs_list": ["created_at", "id"],
+    "jobs_parent": ["parent"],
+    "ix_jobs_model": ["model"],
+    "ix_jobs_dataset": ["dataset"],
+}
+JOB_INDEXES = {
+    "jobs_list": ["project", "created_at", "id"],
+    "jobs_by_status": ["project", "status", "created_at", "id"],
+    "jobs_by_kind": ["project", "kind", "created_at", "id"],
+    "jobs_by_model": ["project", "model", "created_at", "id"],
+    "jobs_by_dataset": ["project", "dataset", "created_at", "id"],
+    "jobs_parent": ["parent", "created_at", "id"],
+}
+
+
+def _index_jobs() -> None:
+    for name, columns in JOB_INDEXES.items():
+        op.create_index(name, "jobs", columns)
+    queue = [sa.text("priority DESC"), "queued_at", "id"]
+    partial = (
+        ("jobs_queue", queue, "queued"),
+        ("jobs_running", ["id"], "running"),
+        ("jobs_paused", ["id"], "paused"),
+    )
+    for name, columns, status in partial:
+        only = sa.text(f"status = '{status}'")
+        op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "jobs_labels",
+            "jobs",
+            ["labels"],
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        )
 
 
 REASON = "coalesce(data ->> 'reason', data ->> 'code')"
