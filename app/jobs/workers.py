@@ -54,7 +54,7 @@ def mark_stopped(database: Database, worker: str) -> None:
         session.execute(update(Worker).where(Worker.id == worker).values(**ended))
 
 
-def forget_old(database: Database) -> None:
+def forget_workers(database: Database) -> None:
     """Remove the workers that were not heard of for a long time."""
     old = Worker.heartbeat_at < db_now(-KEPT.total_seconds())
     with database.read() as session:

@@ -20,7 +20,8 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths
-from app.jobs.workers import forget_old
+from app.jobs.webhooks.deliveries import forget_old
+from app.jobs.workers import forget_workers
 from app.settings import Settings
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
@@ -83,11 +84,12 @@ class Sweeper:
                 self._ring(job)
         if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
             self._collected = time.monotonic()
-            forget_old(self._database)
+            forget_workers(self._database)
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove what is not needed any more: old idempotency keys, files without a row, caches."""
+        """Remove what nobody needs any more: old keys and deliveries, unnamed files, caches."""
+        forget_old(self._database)
         forget_old_keys(self._database)
         named = referenced_paths(self._database)
         for path in self._stale_folders():

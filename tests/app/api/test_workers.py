@@ -14,7 +14,7 @@ from app.api.routes.platform.workers import expected_wait
 from app.db import Database, db_now
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
-from app.jobs.workers import WorkerFacts, beat, forget_old, mark_stopped, register
+from app.jobs.workers import WorkerFacts, beat, forget_workers, mark_stopped, register
 from app.main import create_app
 from app.settings import Settings
 from app.tables import Job, JobKind, Worker, new_id
@@ -94,7 +94,7 @@ def test_workers_are_forgotten_after_a_week(api: TestClient, database: Database)
     for name, days in (("old:1", 7.1), ("recent:1", 6.9)):
         start(database, name, "ranking")
         heard(database, name, days * DAY)
-    forget_old(database)
+    forget_workers(database)
     assert list(workers(api)) == ["recent:1"]
 
 
