@@ -321,7 +321,12 @@ WORKERS: Json = {
     "next_cursor": None,
     "has_more": False,
 }
-_WAITING: Json = {"queued": 2, "running": 1, "paused": 0, "oldest_queued_seconds": 12.5}
+_WAITING: Json = {
+    "queued": 2,
+    "running": 1,
+    "paused": 0,
+    "oldest_queued_at": "2026-11-23T10:00:00Z",
+}
 QUEUE: Json = {
     "kinds": {
         kind: {

@@ -155,4 +155,5 @@ def test_a_log_is_text_for_those_who_prefer_it(
 ) -> None:
     answer = api.get(f"/v1/jobs/{queued(database)}/logs", headers={"Accept": accept})
     kind = "text/plain; charset=utf-8" if text else "application/json"
-    assert (answer.headers["content-type"], answer.headers["vary"]) == (kind, "Accept")
+    assert answer.headers["content-type"] == kind
+    assert "Accept" in answer.headers["vary"].split(", ")

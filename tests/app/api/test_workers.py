@@ -116,7 +116,7 @@ def test_the_queue_counts_the_callers_jobs_and_all_jobs(
 ) -> None:
     empty = api.get("/v1/queue").json()["kinds"]
     assert set(empty) == {"ranking", "finetune"}
-    nothing = {"queued": 0, "running": 0, "paused": 0, "oldest_queued_seconds": None}
+    nothing = {"queued": 0, "running": 0, "paused": 0, "oldest_queued_at": None}
     assert empty["ranking"]["project"] == empty["ranking"]["all"] == nothing
     assert (empty["ranking"]["workers_alive"], empty["ranking"]["expected_wait_seconds"]) == (
         0, None,
@@ -137,7 +137,11 @@ def test_the_queue_counts_the_callers_jobs_and_all_jobs(
     own, every = kinds["ranking"]["project"], kinds["ranking"]["all"]
     assert [own[name] for name in ("queued", "running", "paused")] == [1, 1, 1]
     assert [every[name] for name in ("queued", "running", "paused")] == [2, 1, 1]
-    assert 50 <= own["oldest_queued_seconds"] < 100 <= every["oldest_queued_seconds"]
+    ages = {
+        each["id"]: each["queued_at"] for each in api.get("/v1/jobs?status=queued").json()["data"]
+    }
+    assert own["oldest_queued_at"] == ages[waits]
+    assert every["oldest_queued_at"] < ages[waits]
     assert [kinds["ranking"][name] for name in ("workers_alive", "workers_idle")] == [2, 1]
     assert [kinds["finetune"][name] for name in ("workers_alive", "workers_idle")] == [1, 0]
 

@@ -61,8 +61,8 @@ class QueueCounts(BaseModel):
     queued: int = Field(0, description="Jobs that wait, also those that wait for a ranking.")
     running: int = Field(0, description="Jobs that run.")
     paused: int = Field(0, description="Jobs that were set aside.")
-    oldest_queued_seconds: float | None = Field(
-        None, description="How long the job has waited that entered the queue first."
+    oldest_queued_at: datetime | None = Field(
+        None, description="When the queued job that waits longest entered the queue."
     )
 
 
@@ -154,14 +154,13 @@ def _counts(session: Session, project: str | None) -> dict[str, QueueCounts]:
         status: func.count().filter(Job.status == status)
         for status in (Status.QUEUED, Status.RUNNING, Status.PAUSED)
     }
-    query = select(Job.kind, db_now(), first, *states.values()).where(Job.status.in_(states))
+    query = select(Job.kind, first, *states.values()).where(Job.status.in_(states))
     if project is not None:
         query = query.where(Job.project == project)
     counts = {}
-    for kind, now, oldest, *numbers in session.execute(query.group_by(Job.kind)):
-        age = round((now - oldest).total_seconds(), 1) if oldest else None
+    for kind, oldest, *numbers in session.execute(query.group_by(Job.kind)):
         by_state = dict(zip((status.value for status in states), numbers, strict=True))
-        counts[kind] = QueueCounts(**by_state, oldest_queued_seconds=age)
+        counts[kind] = QueueCounts(**by_state, oldest_queued_at=oldest)
     return counts
 
 
