@@ -20,7 +20,7 @@ from app.api.http.request_checks import check_path, check_query, refuse_useless_
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.platform import docs, health
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -94,6 +94,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's own pages load their scripts from other hosts
+        redoc_url=None,
     )
     app.state.service = service
     install_handlers(app)
@@ -105,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)
     app.include_router(health.router, dependencies=checks)
+    app.include_router(docs.router, dependencies=checks)
     complete_openapi(app)
     return app
 
