@@ -50,7 +50,7 @@ async def get_service(request: Request, principal: PrincipalDep) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def require_key(request: Request, service: ServiceDep) -> None:
+async def require_key(request: Request, service: ServiceDep) -> None:
     """Raises Unauthorized unless the request has an accepted API key, or no keys are configured."""
     accepted = service.settings.api_key_hashes
     if not accepted:
@@ -70,7 +70,7 @@ def require_key(request: Request, service: ServiceDep) -> None:
         )
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Raises WrongMediaType unless the body is declared as JSON.
 
     A browser lets any web page post other types to this service without asking it first.
@@ -89,12 +89,17 @@ CheckpointId = Annotated[
 ]
 
 
+def no_job(job_id: str) -> NotFound:
+    """The error of a job that does not exist, at least not in the caller's project."""
+    return NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
+
+
 def find_job(job_id: JobId, service: ServiceDep) -> Job:
     """The job of any kind that the path names. Raises NotFound."""
     with service.database.read() as session:
         job = session.get(Job, job_id)
     if job is None or job.project != service.project:
-        raise NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
+        raise no_job(job_id)
     return job
 
 

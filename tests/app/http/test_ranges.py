@@ -142,6 +142,18 @@ def digest_of(answer: Any) -> bytes:
     return b64decode(value.removeprefix("sha-256=:").removesuffix(":"))
 
 
+def test_head_tells_what_get_would_and_reads_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "SMALL_BYTES", 0)
+    for path in downloads(place):
+        head = place.api.head(path, headers={"Range": "bytes=0-9"})
+        whole = place.api.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-length", "accept-ranges", "etag", "content-type"):
+            assert head.headers[name] == whole.headers[name], (path, name)
+
+
 def test_several_ranges_are_the_parts_of_one_body(place: Place) -> None:
     for path in downloads(place):
         whole = place.api.get(path).content

@@ -106,6 +106,11 @@ def adapters(model: nn.Module) -> set[str]:
     return {n.partition(".lora_")[0] for n, _ in model.named_parameters() if ".lora_A" in n}
 
 
+# PEFT itself asks transformers for the old name.
+PEFT = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@PEFT
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_what_peft_adapts_is_what_is_said_to_match(kind: str, bare: bool) -> None:
@@ -127,6 +132,7 @@ def test_what_peft_adapts_is_what_is_said_to_match(kind: str, bare: bool) -> Non
         assert {f"{name}.weight" for name in found} == matched & linear
 
 
+@PEFT
 def test_the_real_encoder_gets_adapters_where_they_were_chosen(real_model: Path) -> None:
     names = [f"encoder.layer.{n}" for n in (1, 4)]
     chosen = [LayerInfo(name=name, index=int(name[-1]), parameters=1) for name in names]
