@@ -120,6 +120,7 @@ def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, res
             project=job.project,
             kind=JobKind.RANKING,
             labels=job.labels,
+            request_id=job.request_id,
             model=job.model,
             dataset=job.dataset,
             digest=digest,

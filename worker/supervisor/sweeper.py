@@ -74,6 +74,8 @@ class Sweeper:
         """Make every repair once."""
         for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
             log.warning("%s: taken back from a worker that was lost", job_id)
+        for job_id in state_machine.end_overdue(self._database):
+            log.info("%s: its deadline has passed", job_id)
         state_machine.advance_comparisons(self._database)
         if self._ring is not None:
             for job in unannounced_jobs(self._database):

@@ -66,7 +66,7 @@ async def refuse_nul(request: Request) -> None:
     given = [*request.path_params.items(), *request.query_params.multi_items()]
     places = [f"/{_shown(name)}" for name, value in given if NUL in f"{name}{value}"]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json" and b"\\u0000" in await request.body():
+    if kind.endswith("json") and b"\\u0000" in await request.body():
         places += _with_nul(await request.json())
     if places:
         detail = "has a NUL character (\\0), which cannot be stored; leave it out"

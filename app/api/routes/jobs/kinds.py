@@ -104,7 +104,7 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         prepared = of.prepare(service, spec)
         if validate_only:
             return _dry_run(service, prepared, spec)
-        return _submitted(service, prepared, spec, idempotency_key)
+        return submitted(service, prepared, spec, idempotency_key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
@@ -139,7 +139,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 
 
-def _submitted(
+def submitted(
     service: Service, prepared: Prepared, spec: Submission, key: str | None
 ) -> JSONResponse:
     """202 with the queued job, or 200 with a result that is stored already."""
