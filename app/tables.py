@@ -192,6 +192,8 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     usage: Mapped[dict[str, Any] | None]  # what its attempts have used so far
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     # Every change of status, oldest first, as answers show them; job_events has them too.
     transitions: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
@@ -208,6 +210,7 @@ class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
+    __table_args__ = (Index("job_attempts_started", "started_at"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
@@ -317,10 +320,13 @@ class IdempotencyKey(Base):
     """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idempotency_keys_created", "created_at"),)
 
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(32))  # the request that took it
+    held_until: Mapped[datetime | None]  # without a status: when others may take it
     status: Mapped[int | None] = mapped_column(Integer)
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[str | None] = mapped_column(Text)

@@ -18,6 +18,7 @@ from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
+from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -84,10 +85,15 @@ def lock_comparison(session: Session, job_id: str) -> None:
     session.execute(query.with_for_update())
 
 
-def locked_with_comparison(session: Session, lease: Lease) -> Job:
-    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold."""
+def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None = None) -> Job:
+    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold.
+
+    ``usage`` is stored as what the attempt has used in all.
+    """
     lock_comparison(session, lease.job_id)
-    return locked_job(session, lease)
+    job = locked_job(session, lease)
+    note_usage(session, job.id, lease.epoch, usage)
+    return job
 
 
 def record_status(session: Session, job: Job, status: Status, **data: Any) -> None:
@@ -148,8 +154,9 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.phase = None
     if status == Status.CANCELLED:
         job.error = values["error"] = _cancelled_error(session, job)
-    error = (values.get("error") or {}).get("code")
-    record_status(session, job, status, **({"code": error} if error else {}))
+    error = values.get("error") or {}
+    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
 
 
 def _cancelled_error(session: Session, job: Job) -> Json:
@@ -206,12 +213,15 @@ def advance_comparison(session: Session, comparison: Job) -> None:
         set_aside(session, comparison)
 
 
-def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
+def count_crash(
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+) -> Status:
     """Count a crash, and queue the job for another attempt or end it.
 
     A job that was asked to stop does so, and the crash is not counted: it may well be that its
     process was killed because it did not stop by itself.
     """
+    end_attempt(session, job, outcome, error)
     if job.cancel_requested or job.pause_requested:
         give_up(session, job)
         return Status(job.status)
@@ -236,6 +246,7 @@ def give_up(session: Session, job: Job) -> None:
 
 def set_aside(session: Session, job: Job) -> None:
     """Pause a job: no worker has it or claims it until it is resumed."""
+    end_attempt(session, job, Outcome.PAUSED)
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
@@ -340,6 +351,7 @@ def claim(
         if job is None:
             return None
         record_status(session, job, Status.RUNNING, worker=owner)
+        begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
 
 
@@ -362,9 +374,14 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
 
 
 def renew(
-    database: Database, lease: Lease, duration: timedelta, phase: str | None, progress: Json | None
+    database: Database,
+    lease: Lease,
+    duration: timedelta,
+    phase: str | None,
+    progress: Json | None,
+    usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
     with database.write() as session:
         renewed = session.execute(
             update(Job)
@@ -380,6 +397,7 @@ def renew(
         ).one_or_none()
         if renewed is None:
             raise Fenced
+        note_usage(session, lease.job_id, lease.epoch, usage)
         cancel_requested, pause_requested, deadline, now = renewed
         left = (deadline - now).total_seconds() if deadline is not None else None
         return Renewal(cancel_requested, pause_requested, left)
@@ -398,13 +416,15 @@ def advance_comparisons(database: Database) -> None:
                 advance_comparison(session, comparison)
 
 
-def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> Json | None:
+def finish(
+    database: Database, lease: Lease, result: Json, learned: Learned, usage: Usage | None = None
+) -> Json | None:
     """End a job with its result. Raises Fenced.
 
     Returns the resume state, whose files are not needed any more.
     """
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
+        job = locked_with_comparison(session, lease, usage)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         resolved = completed(job.resolved, learned)
@@ -412,36 +432,47 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
         return state
 
 
-def fail(database: Database, lease: Lease, error: Json) -> None:
+def fail(database: Database, lease: Lease, error: Json, usage: Usage | None = None) -> None:
     """End a job with an error, without another attempt. Raises Fenced."""
     with database.write() as session:
-        end(session, locked_with_comparison(session, lease), Status.FAILED, error=error)
+        end(session, locked_with_comparison(session, lease, usage), Status.FAILED, error=error)
 
 
-def end_cancelled(database: Database, lease: Lease) -> None:
+def end_cancelled(database: Database, lease: Lease, usage: Usage | None = None) -> None:
     """End a job whose worker stopped it on request. Raises Fenced."""
     with database.write() as session:
-        end(session, locked_with_comparison(session, lease), Status.CANCELLED)
+        end(session, locked_with_comparison(session, lease, usage), Status.CANCELLED)
 
 
-def release(database: Database, lease: Lease, reason: str = "drained") -> None:
+def release(
+    database: Database, lease: Lease, reason: str = "drained", usage: Usage | None = None
+) -> None:
     """End an attempt before its job is over; no crash is counted. Raises Fenced.
 
     The job is queued again, unless it was asked to stop.
     """
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
+        job = locked_with_comparison(session, lease, usage)
         if job.cancel_requested or job.pause_requested:
             give_up(session, job)
         else:
+            # It may have stopped to pause, and have been resumed meanwhile.
+            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
 
 
-def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
+def crash(
+    database: Database,
+    lease: Lease,
+    error: Json,
+    backoff: timedelta,
+    usage: Usage | None = None,
+) -> Status:
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
-        return count_crash(session, job, error, backoff)
+        job = locked_with_comparison(session, lease, usage)
+        return count_crash(session, job, error, backoff, Outcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -462,7 +493,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff)
+            count_crash(session, job, lost, backoff, Outcome.LOST)
         return job is not None
 
 
@@ -492,10 +523,10 @@ def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) 
         return job is not None
 
 
-def fail_overdue(database: Database, lease: Lease) -> None:
+def fail_overdue(database: Database, lease: Lease, usage: Usage | None = None) -> None:
     """End a running job whose deadline has passed. Raises Fenced."""
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
+        job = locked_with_comparison(session, lease, usage)
         end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
 
 

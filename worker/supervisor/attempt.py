@@ -328,10 +328,11 @@ class Attempt:
 
     def _store_state(self, report: StateSaved) -> None:
         folder = self._handed_over(report.path)
-        key = self._key(folder)
+        files, key = read_manifest(folder), self._key(folder)
+        size = sum(file["bytes"] for file in files.values())
         self.storage.put_folder(folder, key)
         before = self._write(
-            lambda: records.commit_state(self.database, self.lease, key, report.step)
+            lambda: records.commit_state(self.database, self.lease, key, report.step, size)
         )
         if before and before != key:
             self.storage.delete(before)

@@ -18,8 +18,9 @@ from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
-from app.jobs.records import referenced_paths
+from app.jobs.records import referenced_paths, unknown_jobs
 from app.settings import Settings
+from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
 from surgery.io.folders import remove_older
 from surgery.models.source.copy import copies_in
@@ -85,11 +86,18 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove stored folders without a row, scratch folders of dead workers, and old caches."""
+        """Remove what is not needed any more: old idempotency keys, files without a row, caches."""
+        forget_old_keys(self._database)
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
                 log.info("removing %s: no row of the database names it", path)
+                self._storage.delete(path)
+        event_files = self._storage.stale_folders("logs", 2, GARBAGE_AGE_SECONDS)
+        deleted = unknown_jobs(self._database, {path.split("/")[1] for path in event_files})
+        for path in event_files:
+            if path.split("/")[1] in deleted:
+                log.info("removing %s: its job was deleted", path)
                 self._storage.delete(path)
         self._storage.sweep_fetched()
         self._folders.mark_used()

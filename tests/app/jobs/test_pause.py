@@ -52,11 +52,11 @@ def test_a_running_job_saves_its_state_and_frees_its_worker_uncharged(database: 
         state_machine.pause(database, job_id)
         assert state_of(database, job_id) == ("running", True, False)
     assert state_machine.renew(database, lease, LEASE, "train", None).pause_requested
-    records.commit_state(database, lease, "jobs/state-5", 5)
+    records.commit_state(database, lease, "jobs/state-5", 5, 10)
     state_machine.release(database, lease)
     job = look(database, job_id)
     assert (job.status, job.pause_requested, job.crashes) == (Status.PAUSED, False, 0)
-    assert job.state == {"path": "jobs/state-5", "step": 5}
+    assert job.state == {"path": "jobs/state-5", "step": 5, "bytes": 10}
     assert records.referenced_paths(database) == {"jobs/state-5"}
     for write in (
         lambda: state_machine.renew(database, lease, LEASE, None, None),

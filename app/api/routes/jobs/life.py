@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Header, Response
 from app.api.deps import JobDep, PrincipalDep, ServiceDep, require_merge_patch
 from app.api.examples.answers import JOB, answers, body_examples, problems
 from app.api.examples.bodies import CHANGES
+from app.api.http.idempotency import IdempotentRoute, KeyDep
 from app.api.http.preconditions import check_version
 from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.finetunes import FINETUNES
-from app.api.routes.jobs.kinds import IdempotencyKey, submitted
+from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.rankings import RANKINGS
 from app.api.views import JobView, job_views
 from app.errors import Conflict, NotFound
@@ -24,7 +25,7 @@ from app.jobs.deletion import delete_job
 from app.service import Service
 from app.tables import Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
 KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, COMPARISONS)}
 IfMatch = Annotated[
     str | None,
@@ -133,7 +134,7 @@ def resume_job(job: JobDep, service: ServiceDep) -> JobView:
     responses=answers(JOB, 404, 409, 413, 415, status=202)
     | {200: {"model": JobView, "description": "An equal ranking, computed and stored meanwhile."}},
 )
-def retry_job(job: JobDep, service: ServiceDep, idempotency_key: IdempotencyKey = None) -> Response:
+def retry_job(job: JobDep, service: ServiceDep, key: KeyDep) -> Response:
     """Submits the request of a failed or cancelled job again, as a new job.
 
     Its model and its dataset are looked up anew, so it fails where a submission would. It has the
@@ -148,7 +149,7 @@ def retry_job(job: JobDep, service: ServiceDep, idempotency_key: IdempotencyKey 
     prepared = of.prepare(service, spec)
     if not prepared.cached:
         prepared.job.retry_of = job.id
-    return submitted(service, prepared, spec, idempotency_key)
+    return submitted(service, prepared, key)
 
 
 def _no_retry(job: Job) -> str:
