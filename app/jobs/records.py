@@ -16,6 +16,8 @@ from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
+IDS_AT_ONCE = 1000  # in one statement; databases limit its parameters
+
 
 def record_metrics(
     database: Database, lease: Lease, step: int, epoch: float, values: Mapping[str, float | None]
@@ -95,9 +97,13 @@ def referenced_paths(database: Database) -> set[str]:
 
 def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:
     """Those of the ids that no job has: never, or not any more."""
+    unknown = set(job_ids)
+    ids = sorted(unknown)
     with database.read() as session:
-        known = session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
-        return set(job_ids).difference(known)
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            some = ids[start : start + IDS_AT_ONCE]
+            unknown.difference_update(session.scalars(select(Job.id).where(Job.id.in_(some))))
+    return unknown
 
 
 def commit_state(database: Database, lease: Lease, path: str, step: int, size: int) -> str | None:

@@ -152,11 +152,11 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    if status == Status.CANCELLED:
-        job.error = values["error"] = _cancelled_error(session, job)
-    error = values.get("error") or {}
     end_attempt(session, job, Outcome(status.value), values.get("error"))
-    record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
+    if status == Status.CANCELLED:
+        job.error = _cancelled_error(session, job)
+    code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
+    record_status(session, job, status, **({"code": code} if code else {}))
 
 
 def _cancelled_error(session: Session, job: Job) -> Json:
