@@ -339,3 +339,25 @@ def test_a_comparison_is_deleted_with_its_children(place: Place) -> None:
     assert job_of(place, parent)["status"] == "succeeded"
     assert place.api.delete(f"/v1/jobs/{parent}").status_code == 204
     assert rows_of(place, parent, *children) == 0
+
+
+# If-Match.
+
+
+def test_a_change_of_what_has_changed_is_refused(place: Place) -> None:
+    job = submitted(place)
+    path = f"/v1/jobs/{job['id']}"
+    tag = place.api.get(path).headers["etag"]
+    assert patch(place, job["id"], {"name": "x"}, **{"If-Match": tag}).status_code == 200
+    for send in (
+        lambda: patch(place, job["id"], {"name": "y"}, **{"If-Match": tag}),
+        lambda: place.api.delete(path, headers={"If-Match": tag}),
+    ):
+        answer = send()
+        assert (answer.status_code, answer.json()["code"]) == (412, "changed")
+    assert job_of(place, job["id"])["name"] == "x"
+    now = place.api.get(path).headers["etag"]
+    submitted(place, priority=50)  # it comes first now, which is no change of the other
+    either = f'"other", {now}'
+    assert patch(place, job["id"], {"name": "y"}, **{"If-Match": either}).status_code == 200
+    assert patch(place, job["id"], {"name": "z"}, **{"If-Match": "*"}).status_code == 200
