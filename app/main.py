@@ -125,6 +125,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ReadMiddleware)
     # The last one is the outermost: a body is not read before the request was let in.
     app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    app.add_middleware(AuditMiddleware, database=database)
     app.add_middleware(AuthenticationMiddleware, keyring=keyring, rates=rates, settings=settings)
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)

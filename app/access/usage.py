@@ -75,9 +75,7 @@ def stored_bytes(session: Session, project: str) -> int:
     return int(session.scalar(of_jobs) or 0) + int(session.scalar(of_datasets) or 0)
 
 
-def _uploads(
-    session: Session, project: str, start: datetime, end: datetime, by: Period
-) -> Rows:
+def _uploads(session: Session, project: str, start: datetime, end: datetime, by: Period) -> Rows:
     period = _period(session, Dataset.created_at, by)
     query = select(period, func.sum(Dataset.bytes)).where(
         Dataset.project == project, Dataset.created_at >= start, Dataset.created_at < end
