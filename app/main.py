@@ -14,10 +14,10 @@ from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
-from app.api.http.auditing import AuditMiddleware
-from app.api.http.authentication import AuthenticationMiddleware
+from app.api.http.access.auditing import AuditMiddleware
+from app.api.http.access.authentication import AuthenticationMiddleware
+from app.api.http.access.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.bodies.middleware import BodyMiddleware
-from app.api.http.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware
 from app.api.http.problems import install_handlers

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.api.http.scopes import scope_of
+from app.api.http.access.scopes import scope_of
 from app.db import Database
 from app.tables import JobKind, Status
 from tests.support.service.tenants import (
