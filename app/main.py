@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
 from app.api.http.bodies import BodyMiddleware
+from app.api.http.measurements import MeasuringMiddleware, RequestMeter
 from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
@@ -22,13 +23,15 @@ from app.api.http.request_checks import check_path, check_query, refuse_useless_
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health, webhooks
+from app.api.routes.platform import health, metrics, webhooks
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
+from app.jobs.statistics import Statistics
 from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
+from app.tracing import set_up_tracing
 from app.workers import Workers
 from surgery import __version__
 
@@ -54,7 +57,7 @@ TAGS = {
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
     "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
     "specification says.",
-    "platform": "Whether the service is alive and ready. These operations need no API key.",
+    "platform": "Whether the service is alive and ready, without an API key, and its numbers.",
 }
 
 GUARDED = (
@@ -100,19 +103,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
+        # Only traces, where `set_up_tracing` has said where they go; /metrics has the numbers.
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.service = service
+    app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
     install_handlers(app)
     app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
     app.add_middleware(ReadMiddleware)
     # The last one is the outermost: a body is not read before the request was let in.
     app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
     app.add_middleware(RequestMiddleware, any_host=bool(settings.api_key_hashes))
+    app.add_middleware(MeasuringMiddleware, meter=RequestMeter(app.state.registry))
     checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
     with_key = [Depends(require_key), *checks]
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)
-    app.include_router(health.router, dependencies=checks)
+    for module in (health, metrics):
+        app.include_router(module.router, dependencies=checks)
     complete_openapi(app)
     return app
 
@@ -133,6 +141,7 @@ def serve_api(settings: Settings, host: str, port: int) -> None:
     # Requests that read a model's files hold the interpreter; this is the longest time in seconds
     # that the thread which answers other requests waits for one of them.
     sys.setswitchinterval(0.001)
+    set_up_tracing("api")
     app = create_app(settings)
     config = uvicorn.Config(
         app,
