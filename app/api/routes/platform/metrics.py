@@ -24,8 +24,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.deps import ServiceDep, require_key
+from app.access.keys import Keyring
+from app.api.deps import ServiceDep
 from app.api.examples.answers import problems
+from app.errors import Forbidden
 from app.jobs.attempts import Outcome
 from app.jobs.statistics import WAIT_BUCKETS, Now, Statistics, Sums
 from app.tables import TERMINAL, JobKind, Status
@@ -138,9 +140,18 @@ def make_registry(statistics: Statistics) -> CollectorRegistry:
 
 
 async def require_operator(request: Request, service: ServiceDep) -> None:
-    """Raises Unauthorized unless whoever sends this may see the numbers of all projects."""
-    if not service.settings.metrics_open:
-        await require_key(request, service)
+    """Raises Unauthorized or Forbidden unless the caller may see the numbers of all projects."""
+    if service.settings.metrics_open:
+        return
+    keyring: Keyring = request.app.state.keyring
+    principal = await keyring.anonymous()
+    if principal is None:
+        principal = await keyring.holder_of(request.headers.get("authorization"))
+    if not principal.operates:
+        raise Forbidden(
+            "the numbers are those of all projects: this needs a key with the scope 'admin' of the "
+            "default project"
+        )
 
 
 @router.get(
@@ -153,7 +164,7 @@ async def require_operator(request: Request, service: ServiceDep) -> None:
             "content": {"text/plain": {"example": EXAMPLE}},
             "description": "The numbers, in Prometheus's text format.",
         },
-        **problems(),
+        **problems(401, 403),
     },
 )
 def get_metrics(request: Request) -> PlainTextResponse:
