@@ -19,9 +19,11 @@ from app.jobs.state_machine import enqueue
 from app.jobs.statistics import Statistics
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Attempt, Job, JobKind, Worker, new_id
+from app.tables import DEFAULT_PROJECT, Attempt, Job, JobKind, Worker, new_id
 from surgery.schemas.resolved import Learned
+from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import take
+from tests.support.service.tenants import insert_key, make_project
 
 Numbers = dict[tuple[str, ...], float]
 
@@ -152,6 +154,18 @@ def test_without_a_database_the_process_still_answers(
     found = numbers(api)
     assert found["surgeon_database_up",] == 0
     assert ("surgeon_jobs", "ranking", "queued") not in found
+
+
+def test_the_numbers_of_all_projects_are_not_one_projects(
+    database: Database, api: TestClient
+) -> None:
+    other = insert_key(database, make_project(database, "other"), "admin")
+    reader = insert_key(database, DEFAULT_PROJECT, "submit")
+    operator = insert_key(database, DEFAULT_PROJECT, "admin")
+    for key in (other, reader):
+        refused = api.get("/metrics", headers={"authorization": f"Bearer {key}"})
+        assert "default project" in problem(refused, 403, "forbidden")["detail"]
+    assert numbers(api, authorization=f"Bearer {operator}")["surgeon_database_up",] == 1
 
 
 def test_where_keys_are_it_takes_one_unless_it_is_opened(settings: Settings) -> None:
