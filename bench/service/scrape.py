@@ -1,6 +1,6 @@
 """How long a scrape of /metrics looks into a database with many finished jobs.
 
-    python -m bench.service.scrape [--jobs 1000000] [--rounds 20]
+python -m bench.service.scrape [--jobs 1000000] [--rounds 20]
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def fill(database: Database, count: int) -> None:
     with database.write() as session:
         for _ in range(QUEUED + 1):
             job = Job(
-                id=new_id("rk"), kind=JobKind.RANKING, labels={}, model="m", dataset="d", digest="x",
-                max_attempts=3, spec={}, resolved={},
+                id=new_id("rk"), kind=JobKind.RANKING, labels={}, model="m", dataset="d",
+                digest="x", max_attempts=3, spec={}, resolved={},
             )  # fmt: skip
             state_machine.enqueue(session, job)
     claimed = state_machine.claim(database, "bench", WORKER_KINDS, timedelta(hours=1))
@@ -53,7 +53,9 @@ def fill(database: Database, count: int) -> None:
     values = ", ".join(different.get(column, f"job.{column}") for column in columns)
     copy = f"INSERT INTO jobs ({', '.join(columns)}) SELECT {values} FROM {SERIES[name]} AS numbers"
     with database.write() as session:
-        session.execute(text(f"{copy}, jobs AS job WHERE job.id = :id"), {"count": count, "id": lease.job_id})
+        session.execute(
+            text(f"{copy}, jobs AS job WHERE job.id = :id"), {"count": count, "id": lease.job_id}
+        )
     with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("ANALYZE"))
 
