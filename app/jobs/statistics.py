@@ -21,7 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db import Database, db_now
 from app.jobs.attempts import Usage
-from app.tables import TERMINAL, Attempt, Job, Status, WebhookDelivery, Worker
+from app.tables import TERMINAL, Attempt, Job, Status, WebhookDelivery, Worker, has_status
 
 FRESH_SECONDS = 5.0  # numbers this old are answered again
 LATE = timedelta(seconds=5)  # by which a transaction may be committed after the time it notes
@@ -131,11 +131,12 @@ class Statistics:
 def _unfinished_jobs(
     session: Session, clock: datetime
 ) -> tuple[dict[tuple[str, str], int], dict[str, float]]:
-    query = select(Job.kind, Job.status, func.count(), func.min(Job.queued_at))
-    statuses = [status for status in Status if status not in TERMINAL]
-    rows = session.execute(
-        query.where(Job.status.in_(statuses)).group_by(Job.kind, Job.status)
-    ).all()
+    rows: list[Any] = []
+    for status in Status:
+        if status not in TERMINAL:  # each by the index of its status
+            of_kind = (Job.kind, Job.status, func.count(), func.min(Job.queued_at))
+            query = select(*of_kind).where(has_status(Job, status)).group_by(Job.kind, Job.status)
+            rows += session.execute(query).all()
     jobs = {(kind, status): count for kind, status, count, _ in rows}
     oldest = {
         kind: (clock - queued).total_seconds()

@@ -113,10 +113,11 @@ class Supervisor:
             return False
         lease, job = claimed
         note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
-        log.info("%s claimed, epoch %d", job.id, lease.epoch)
+        log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
         began = time.monotonic()
         outcome = self._traced(lease, job, began)
-        log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
+        spent = time.monotonic() - began
+        log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         note_subject()
         return True
 

@@ -157,15 +157,16 @@ def test_without_a_database_the_process_still_answers(
 
 
 def test_the_numbers_of_all_projects_are_not_one_projects(
-    database: Database, api: TestClient
+    database: Database, settings: Settings
 ) -> None:
     other = insert_key(database, make_project(database, "other"), "admin")
     reader = insert_key(database, DEFAULT_PROJECT, "submit")
     operator = insert_key(database, DEFAULT_PROJECT, "admin")
-    for key in (other, reader):
-        refused = api.get("/metrics", headers={"authorization": f"Bearer {key}"})
-        assert "default project" in problem(refused, 403, "forbidden")["detail"]
-    assert numbers(api, authorization=f"Bearer {operator}")["surgeon_database_up",] == 1
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as api:
+        for key in (other, reader):
+            refused = api.get("/metrics", headers={"authorization": f"Bearer {key}"})
+            assert "default project" in problem(refused, 403, "forbidden")["detail"]
+        assert numbers(api, authorization=f"Bearer {operator}")["surgeon_database_up",] == 1
 
 
 def test_where_keys_are_it_takes_one_unless_it_is_opened(settings: Settings) -> None:
