@@ -16,7 +16,7 @@ from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
 from app.api.http.auditing import AuditMiddleware
 from app.api.http.authentication import AuthenticationMiddleware
-from app.api.http.bodies import BodyMiddleware
+from app.api.http.bodies.middleware import BodyMiddleware
 from app.api.http.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.measurements import MeasuringMiddleware, RequestMeter
 from app.api.http.methods import answer_other_method
@@ -29,6 +29,7 @@ from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
 from app.api.routes.platform import (
     audit,
+    docs,
     health,
     keys,
     limits,
@@ -95,6 +96,7 @@ ROUTED = (
     audit,
     health,
     metrics,
+    docs,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -131,6 +133,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=operation_id,
         # Only traces, where `set_up_tracing` has said where they go; /metrics has the numbers.
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
+        docs_url=None,  # FastAPI's own pages load their scripts from other hosts
+        redoc_url=None,
     )
     app.state.service = service
     app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
