@@ -167,7 +167,7 @@ async def require_operator(request: Request, service: ServiceDep) -> None:
         **problems(401, 403),
     },
 )
-def get_metrics(request: Request) -> PlainTextResponse:
+def scrape_metrics(request: Request) -> PlainTextResponse:
     """Answers the numbers of this process and of the whole service, of all projects together.
 
     Where the service has keys, this takes one with the scope `admin` of the default project,
