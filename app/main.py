@@ -135,6 +135,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
         docs_url=None,  # FastAPI's own pages load their scripts from other hosts
         redoc_url=None,
+        redirect_slashes=False,  # the address would be made of the request's Host header
     )
     app.state.service = service
     app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
