@@ -22,6 +22,7 @@ from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -113,6 +114,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)

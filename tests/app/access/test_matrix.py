@@ -82,7 +82,7 @@ EXPECTED = {
     "GET /v1/keys": (200, 200),
     "DELETE /v1/keys/{key_id}": (204, MISSING),
 }
-PUBLIC = {"GET /healthz", "GET /readyz"}
+PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
 
 
 @pytest.fixture
