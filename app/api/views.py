@@ -53,7 +53,7 @@ class JobUsage(Usage):
 
     stored_bytes: int = Field(
         description="Size of its checkpoints, of the state that it would resume from, and of the "
-        "logs of its attempts."
+        "logs of its attempts. What is stored for a comparison is stored for its children."
     )
 
 

@@ -125,10 +125,8 @@ def count_stored_bytes(session: Session, job: Job) -> None:
 
 def add_up_children(session: Session, comparison: Job) -> None:
     """Store what a comparison's children have used, as what the comparison has."""
-    query = select(Job.usage, Job.stored_bytes).where(Job.parent == comparison.id)
-    rows = session.execute(query).all()
-    comparison.usage = Usage.total(usage for usage, _ in rows).model_dump()
-    comparison.stored_bytes = sum(size for _, size in rows)
+    rows = session.scalars(select(Job.usage).where(Job.parent == comparison.id)).all()
+    comparison.usage = Usage.total(rows).model_dump()
 
 
 def note_log(database: Database, job_id: str, epoch: int, size: int, *, closed: bool) -> bool:

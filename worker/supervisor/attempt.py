@@ -71,9 +71,8 @@ from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.gpus import Gpu
 from worker.supervisor.heartbeat import Heartbeat
-from worker.supervisor.job_log import JobLog
+from worker.supervisor.job_log import JobLog, Scrubber
 from worker.supervisor.meter import Meter
-from worker.supervisor.scrubber import Scrubber
 
 Json = dict[str, Any]
 Fetch = Callable[[str], Path | None]  # a stored folder on this disk; None if it is damaged

@@ -26,8 +26,8 @@ from worker.supervisor.environments import (
     child_environment,
     fetcher_environment,
 )
+from worker.supervisor.job_log import NO_SECRETS, Scrubber
 from worker.supervisor.meter import host_peak, reset_host_peak
-from worker.supervisor.scrubber import NO_SECRETS, Scrubber
 
 log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # time for the last lines of the log to arrive

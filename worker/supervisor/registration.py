@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
-from app.jobs import workers
-from app.jobs.workers import WorkerFacts
 from app.settings import Settings
+from app.submissions import fleet
+from app.submissions.fleet import WorkerFacts
 from app.tables import JobKind
 from surgery import __version__
 from surgery.schemas.enums import TrainingPrecision
@@ -56,7 +56,7 @@ class Registration:
 
     def start(self) -> None:
         """Enter the worker now."""
-        self._try(lambda: workers.register(self._database, self._facts))
+        self._try(lambda: fleet.register(self._database, self._facts))
         self._thread.start()
 
     def set_job(self, job: str | None) -> None:
@@ -69,7 +69,7 @@ class Registration:
         self._stop.set()
         self._news.set()
         self._thread.join(timeout=self._settings.heartbeat.total_seconds())
-        self._try(lambda: workers.mark_stopped(self._database, self._facts.id))
+        self._try(lambda: fleet.mark_stopped(self._database, self._facts.id))
 
     def _keep(self) -> None:
         while True:
@@ -80,8 +80,8 @@ class Registration:
             self._try(self._beat)
 
     def _beat(self) -> None:
-        if not workers.beat(self._database, self._facts.id, self._job):
-            workers.register(self._database, self._facts)
+        if not fleet.beat(self._database, self._facts.id, self._job):
+            fleet.register(self._database, self._facts)
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

@@ -21,8 +21,8 @@ from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths, unknown_jobs
 from app.jobs.webhooks.deliveries import forget_old
-from app.jobs.workers import forget_workers
 from app.settings import Settings
+from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
 from surgery.io.folders import MANIFEST, remove_older

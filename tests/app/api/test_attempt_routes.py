@@ -21,8 +21,7 @@ from app.tables import Job, JobKind, new_id
 from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import RESOLVED, take
-from worker.supervisor.job_log import JobLog
-from worker.supervisor.scrubber import NO_SECRETS
+from worker.supervisor.job_log import NO_SECRETS, JobLog
 
 Json = dict[str, Any]
 ERROR = {"code": "worker_lost", "detail": "gone"}

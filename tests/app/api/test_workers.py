@@ -14,9 +14,9 @@ from app.api.routes.platform.workers import expected_wait
 from app.db import Database, db_now
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
-from app.jobs.workers import WorkerFacts, beat, forget_workers, mark_stopped, register
 from app.main import create_app
 from app.settings import Settings
+from app.submissions.fleet import WorkerFacts, beat, forget_workers, mark_stopped, register
 from app.tables import Job, JobKind, Worker, new_id
 from tests.support.service.queued_jobs import LEASE, RESOLVED
 

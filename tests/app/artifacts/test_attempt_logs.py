@@ -25,8 +25,7 @@ from app.jobs.state_machine import Lease, enqueue
 from app.tables import Job, JobKind, new_id
 from tests.support.service.queued_jobs import take
 from worker.supervisor import job_log
-from worker.supervisor.job_log import JobLog
-from worker.supervisor.scrubber import NO_SECRETS, Scrubber
+from worker.supervisor.job_log import NO_SECRETS, JobLog, Scrubber
 
 
 @pytest.fixture(params=["disk", "object store"])

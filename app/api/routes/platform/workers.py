@@ -14,7 +14,7 @@ from app.api.deps import ServiceDep
 from app.api.examples.answers import QUEUE, WORKERS, answers
 from app.api.pages import Page, PagingDep
 from app.db import db_now
-from app.jobs.workers import is_alive
+from app.submissions.fleet import is_alive
 from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Status, Worker
 
 Json = dict[str, Any]
