@@ -23,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     literal_column,
+    or_,
     text,
     true,
 )
@@ -230,9 +231,13 @@ class Job(Base):
     heartbeat_at: Mapped[datetime | None]
 
 
-def has_status(job: type[Job], status: Status) -> ColumnElement[bool]:
-    """Whether a job has a status. Only a literal lets a database use the index of that status."""
-    return job.status == literal_column(f"'{status}'")
+def has_status(job: type[Job], *statuses: Status) -> ColumnElement[bool]:
+    """Whether a job has one of these statuses.
+
+    Only literals let a database use the index of one status, and they save the time that it takes
+    to spread a list over parameters.
+    """
+    return or_(*(job.status == literal_column(f"'{status}'") for status in statuses))
 
 
 class Attempt(Base):
