@@ -156,7 +156,7 @@ class Job(Base):
     # write: Postgres then adds nothing to any index with each of them.
     __table_args__ = (
         Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
-        Index("jobs_running", "id", **only(Status.RUNNING)),
+        Index("jobs_running", "project", "id", **only(Status.RUNNING)),
         Index("jobs_paused", "id", **only(Status.PAUSED)),
         Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),

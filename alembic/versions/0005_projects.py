@@ -283,7 +283,7 @@ def _index_jobs() -> None:
     queue = [sa.text("priority DESC"), "queued_at", "id"]
     partial = (
         ("jobs_queue", queue, "queued"),
-        ("jobs_running", ["id"], "running"),
+        ("jobs_running", ["project", "id"], "running"),
         ("jobs_paused", ["id"], "paused"),
     )
     for name, columns, status in partial:

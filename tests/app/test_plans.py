@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 from sqlalchemy import event, text
@@ -54,11 +55,14 @@ def test_what_has_finished_is_not_looked_at(database: Database) -> None:
         lambda: state_machine.reap(database, timedelta(0)),
         lambda: state_machine.advance_comparisons(database),
     )
-    assert "jobs_queue" in ahead
-    assert "jobs_queue" in claim
-    assert "jobs_running" in reap
-    assert "jobs_running" in comparisons
-    assert "jobs_paused" in comparisons
-    for plan in (ahead, claim, reap, comparisons):
-        assert "SCAN jobs " not in plan
-        assert "Seq Scan" not in plan
+    everything = (ahead, claim, reap, comparisons)
+    if database.engine.dialect.name == "postgresql":  # which has more than one good way
+        assert not any("Seq Scan on jobs" in plan for plan in everything)
+        return
+    expected = ("jobs_queue", "jobs_queue", "jobs_running", "jobs_running")
+    for plan, index in zip(everything, expected, strict=True):
+        assert f"USING INDEX {index}" in plan or f"USING COVERING INDEX {index}" in plan, plan
+        scans = re.findall(
+            r"SCAN jobs\w*\b(?! USING (?:COVERING )?INDEX jobs_(?:queue|running|paused))", plan
+        )
+        assert not scans, plan
