@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from surgeon.commands import webhooks
+from surgeon.commands import access, webhooks
 from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.jobs import cancel, download, jobs, rank, tune, watch
+from surgeon.commands.jobs import download, jobs, rank, tune, watch
+from surgeon.commands.life import cancel, change, delete, pause, resume, retry
 from surgeon.commands.server import api, db_upgrade, key, serve, worker
 from surgery.schemas.enums import METHODS, described
 
@@ -19,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-CLIENT = (rank, tune, upload, jobs, watch, cancel, download, compare, estimate, demo)
+CLIENT = (rank, tune, upload, jobs, watch, download, compare, estimate, demo)
+LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
@@ -30,9 +32,19 @@ hooks.command("create")(webhooks.create)
 hooks.command("list")(webhooks.list_webhooks)
 hooks.command("delete")(webhooks.delete)
 hooks.command("test")(webhooks.send_test)
+keys = typer.Typer(help="API keys of a running service.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+keys.command("create")(access.create_key)
+keys.command("list")(access.list_keys)
+keys.command("revoke")(access.revoke_key)
+projects = typer.Typer(help="Projects, which keep what is theirs apart.", no_args_is_help=True)
+app.add_typer(projects, name="projects")
+projects.command("create")(access.create_project)
+projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*CLIENT, *OPERATOR):
+for command in (*CLIENT, *LIFE, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
+app.command("set")(change)
 
 
 def main() -> None:

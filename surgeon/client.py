@@ -112,6 +112,30 @@ class Client:
         """The current state of a job."""
         return self.call("GET", f"/v1/jobs/{job_id}")
 
+    def cancel(self, job_id: str) -> Json:
+        """End a job; a running one has ``cancel_requested`` until its worker has stopped it."""
+        return self.call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def pause(self, job_id: str) -> Json:
+        """Pause a job; a running one has ``pause_requested`` until its worker has stopped it."""
+        return self.call("POST", f"/v1/jobs/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Json:
+        """Let a paused job go on."""
+        return self.call("POST", f"/v1/jobs/{job_id}/resume")
+
+    def retry(self, job_id: str) -> Json:
+        """Submit the request of a failed or cancelled job again; returns the new job."""
+        return self.call("POST", f"/v1/jobs/{job_id}/retry")
+
+    def change(self, job_id: str, changes: Json) -> Json:
+        """Change the name, the metadata or the priority of a job, as a JSON Merge Patch."""
+        return self.call("PATCH", f"/v1/jobs/{job_id}", json=changes)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with everything that belongs to it."""
+        self.call("DELETE", f"/v1/jobs/{job_id}")
+
     def wait(self, job: Json, on_update: Callable[[Json], None] | None = None) -> Json:
         """Poll until the job has ended; ``on_update`` is called with every state."""
         while True:
@@ -132,6 +156,45 @@ class Client:
                 opened = stack.enter_context(validation.open("rb"))
                 files["validation"] = (validation.name, opened)
             return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
+
+    def create_key(
+        self,
+        scope: str,
+        *,
+        name: str | None = None,
+        days: float | None = None,
+        project: str | None = None,
+    ) -> Json:
+        """Make an API key, which expires after some ``days``; the answer holds the key."""
+        wanted = {"name": name, "expires_in_days": days, "project": project}
+        body = {field: value for field, value in wanted.items() if value is not None}
+        return self.call("POST", "/v1/keys", json={**body, "scopes": [scope]})
+
+    def keys(self, project: str | None = None) -> list[Json]:
+        """The API keys of a project, by default of the key's own, newest first."""
+        return self._all("/v1/keys", {"project": project} if project else {})
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke an API key for ever."""
+        self.call("DELETE", f"/v1/keys/{key_id}")
+
+    def create_project(self, name: str, limits: Json | None = None) -> Json:
+        """Make a project, with limits that differ from the service's if there are any."""
+        return self.call("POST", "/v1/projects", json={"name": name, "limits": limits or {}})
+
+    def projects(self) -> list[Json]:
+        """Every project that the key may see, newest first."""
+        return self._all("/v1/projects", {})
+
+    def _all(self, path: str, params: Json) -> list[Json]:
+        """The entries of every page of a list."""
+        query = {**params, "limit": 200}
+        page = self.call("GET", path, params=query)
+        entries = list(page["data"])
+        while page["has_more"]:
+            page = self.call("GET", path, params={**query, "cursor": page["next_cursor"]})
+            entries += page["data"]
+        return entries
 
     def create_webhook(
         self, url: str, events: Sequence[str] | None = None, description: str | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, or_, select, union_all, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -22,6 +22,7 @@ from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -113,6 +114,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
@@ -374,7 +376,8 @@ def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
-            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            # Not an OR, for which SQLite would read every job by the index of deadlines.
+            func.coalesce(Job.deadline_at > db_now(), true()),
             Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
