@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.access.principal import Scope
 from app.api.http.access.scopes import scope_of
 from app.db import Database
 from app.tables import JobKind, Status
@@ -84,7 +85,7 @@ EXPECTED = {
 }
 # Of the whole service and not of one project; tests/app/observability has who may call it.
 OPERATORS = {"GET /metrics"}
-PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
+PUBLIC = {"GET /healthz", "GET /readyz"}
 
 
 @pytest.fixture
