@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
+from app.api.following.broadcaster import Broadcaster
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
@@ -75,7 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with app.state.broadcaster.running():
+            yield
         database.close()
 
     app = FastAPI(
@@ -86,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.broadcaster = Broadcaster(database)
     install_handlers(app)
     app.add_middleware(
         RequestMiddleware,
@@ -110,6 +114,15 @@ def check_address(settings: Settings, host: str) -> None:
     )
 
 
+class Server(uvicorn.Server):
+    """A server that sends whoever follows a job away before it waits for open requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: requests that wait are answered, event streams end and may be opened elsewhere."""
+        self.config.app.state.broadcaster.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def serve_api(settings: Settings, host: str, port: int) -> None:
     """Run the API until a signal stops it."""
     check_address(settings, host)
@@ -126,7 +139,7 @@ def serve_api(settings: Settings, host: str, port: int) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 def serve_embedded(

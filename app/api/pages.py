@@ -28,6 +28,15 @@ class Page(BaseModel, Generic[Item]):
     has_more: bool = Field(description="Whether there is a next page.")
 
 
+class TailPage(Page[Item], Generic[Item]):
+    """One page of a list that grows at its end."""
+
+    next: str = Field(
+        description="The path that continues after this page, also after the last one: asked again "
+        "later, it answers what was added since, each entry once."
+    )
+
+
 Limit = Annotated[
     int, Query(ge=1, le=200, description="The largest number of entries to answer with.")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
@@ -125,7 +125,7 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
     return [
         JobView(
             **_same_fields(JobView, job)
-            | {"progress": _progress(session, job), "resolved": shown(job.resolved)},
+            | {"progress": progress_view(session, job), "resolved": shown(job.resolved)},
             metadata=job.labels,
             terminal=job.status in TERMINAL,
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
@@ -145,7 +145,7 @@ def _links(job: Job) -> dict[str, str]:
     return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
 
 
-def _progress(session: Session, job: Job) -> ProgressView | None:
+def progress_view(session: Session, job: Job | Row[Any]) -> ProgressView | None:
     """The progress that the worker reported; a comparison's counts its children that ended."""
     if job.kind != JobKind.COMPARISON or job.status in TERMINAL:
         return ProgressView(**job.progress) if job.progress else None

@@ -147,6 +147,7 @@ def end(session: Session, job: Job, status: Status, **values: Any) -> None:
     close(session, job, status, **values)
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
+        parent.updated_at = db_now()  # its progress counts this child
         advance_comparison(session, parent)
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app.api.deps import JobDep, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
+from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, get_job, list_jobs
 from app.api.views import COLLECTION, JobView, job_views
@@ -66,7 +67,9 @@ class KindOfJob:
 
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
         """The operations of this kind; ``more_answers`` of a submission are documented too."""
-        router = APIRouter(prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"])
+        router = APIRouter(
+            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"], route_class=WaitingRoute
+        )
         router.post(
             "",
             name=f"create_{self.kind}",
@@ -75,7 +78,7 @@ class KindOfJob:
             status_code=202,
             response_model=JobView,
             responses=answers(self.job, *self.refusals, status=202) | (more_answers or {}),
-            dependencies=[Depends(require_json)],
+            dependencies=[Depends(require_json), WAITS],
         )(_submission(self))
         router.get(
             "",
@@ -90,6 +93,7 @@ class KindOfJob:
             summary=f"Get a {self.name}",
             description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
             responses=answers(self.job, 404),
+            dependencies=[WAITS],
         )(_getting(self))
         return router
 

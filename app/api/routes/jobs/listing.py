@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, JOBS, answers
+from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.request_checks import MetadataFilter
 from app.api.pages import (
     Cursor,
@@ -25,7 +26,7 @@ from app.jobs import state_machine as machine
 from app.service import Service
 from app.tables import Job, JobKind, Status
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WaitingRoute)
 StatusFilter = Annotated[Status | None, Query(description="Only jobs with this status.")]
 ModelFilter = Annotated[
     str | None, Query(max_length=300, description="Only jobs on the model with this id.")
@@ -109,9 +110,13 @@ def get_jobs(
     return list_jobs(service, filters, kind, parent)
 
 
-@router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
+@router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404), dependencies=[WAITS])
 def get_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Answers the current state of a job. Poll until `terminal` is true."""
+    """Answers the current state of a job. Poll until `terminal` is true.
+
+    With `Prefer: wait=n` the answer comes as soon as the job has changed since the request came or,
+    with `If-None-Match`, since the answer with that ETag.
+    """
     with service.database.read() as session:
         return job_views(session, [job])[0]
 

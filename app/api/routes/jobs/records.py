@@ -5,40 +5,101 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import EVENTS, METRICS, answers, problems
-from app.api.pages import Cursor, Limit, Page, decode_position, encode_cursor, first_page
+from app.api.following.event_stream import MEDIA_TYPE, event_stream, wants_event_stream
+from app.api.pages import Cursor, Limit, TailPage, decode_position, encode_cursor, first_page
 from app.api.views import EventView, MetricView
 from app.artifacts.event_files import event_files
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import NotFound
-from app.tables import JobEvent, Metric
+from app.tables import Job, JobEvent, Metric
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+STREAM_EXAMPLE = """id: 1
+event: status
+data: {"seq":1,"type":"status","data":{"status":"queued"},"at":"2026-11-23T10:00:00Z"}
+
+event: progress
+data: {"status": "running", "phase": "score", "progress": {"percent": 42.0, "step": 6}}
+
+event: done
+data: {"id": "rk_01kasz3v7d9q6m8x2c4n5b7t1w", "status": "succeeded"}
+"""
+EVENT_ANSWERS = answers(EVENTS, 404)
+EVENT_ANSWERS[200]["content"][MEDIA_TYPE] = {
+    "schema": {"type": "string"},
+    "example": STREAM_EXAMPLE,
+}
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+LARGEST = 2**63 - 1  # that a column can hold
+After = Annotated[
+    int | None,
+    Query(ge=0, le=LARGEST, description="Only the events after the one with this `seq`."),
+]
+LastEventId = Annotated[
+    int | None,
+    Header(
+        ge=0,
+        le=LARGEST,
+        description="Of an event stream: the `id` of the last event that the client received. The "
+        "stream goes on after it, whatever `after` says.",
+    ),
+]
+AfterStep = Annotated[
+    int | None,
+    Query(ge=0, le=2**31 - 1, description="Only the measurements at later steps than this one."),
+]
 NameFilter = Annotated[
     str | None, Query(max_length=300, description="Only the measurements with this name.")
 ]
 
 
-@router.get("/{job_id}/events", summary="List a job's events", responses=answers(EVENTS, 404))
+@router.get(
+    "/{job_id}/events",
+    summary="List or stream a job's events",
+    response_model=TailPage[EventView],
+    responses=EVENT_ANSWERS,
+)
 def get_events(
-    job: JobDep, service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
-) -> Page[EventView]:
-    """Lists what happened to a job, oldest first: changes of status, checkpoints, requests."""
-    query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
+    request: Request,
+    job: JobDep,
+    service: ServiceDep,
+    after: After = None,
+    last_event_id: LastEventId = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> TailPage[EventView] | Response:
+    """Lists what happened to a job, oldest first: changes of status, checkpoints, requests.
+
+    With `Accept: text/event-stream` the events are sent as Server-Sent Events instead, each as it
+    happens: `id` is its `seq`, `event` its `type`, and `data` what a page has. `event: progress`
+    tells of a running job's progress, at most once a second. After the job has ended comes
+    `event: done` with its status, and the stream closes. A stream also closes after 15 minutes and
+    when the service stops; a client that connects again with `Last-Event-ID` misses nothing.
+    """
+    position = after or 0
     if cursor is not None:
-        query = query.where(JobEvent.seq > decode_position(cursor))
+        position = max(position, decode_position(cursor))
+    if wants_event_stream(request.headers.get("accept", "")):
+        return event_stream(request, job.id, position if last_event_id is None else last_event_id)
+    query = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.seq > position)
+    query = query.order_by(JobEvent.seq).limit(limit + 1)
     with service.database.read() as session:
-        rows, more = first_page(session.scalars(query.limit(limit + 1)).all(), limit)
-    events = [EventView.model_validate(row, from_attributes=True) for row in rows]
-    following = encode_cursor(str(rows[-1].seq)) if more else None
-    return Page(data=events, next_cursor=following, has_more=more)
+        rows, more = first_page(session.scalars(query).all(), limit)
+    last = rows[-1].seq if rows else position
+    return TailPage(
+        data=[EventView.model_validate(row, from_attributes=True) for row in rows],
+        next_cursor=encode_cursor(str(last)) if more else None,
+        has_more=more,
+        next=_path(job, "events", after=last, limit=limit),
+    )
 
 
 @router.get(
@@ -48,19 +109,37 @@ def get_metrics(
     job: JobDep,
     service: ServiceDep,
     name: NameFilter = None,
+    after_step: AfterStep = None,
     limit: Limit = 200,
     cursor: Cursor = None,
-) -> Page[MetricView]:
-    """Lists the loss, the learning rate and the validation metrics in order of their steps."""
-    query = select(Metric).where(Metric.job_id == job.id).order_by(Metric.step, Metric.name)
+) -> TailPage[MetricView]:
+    """Lists the loss, the learning rate and the validation metrics in the order of writing.
+
+    That is the order of their steps, unless an interrupted run went on from an earlier step: then
+    the steps that it repeats are written again, over the old values, and come again at the end.
+    Whoever asks for `next` again and again gets each measurement once each time it is written.
+    """
+    position = decode_position(cursor) if cursor is not None else 0
+    query = select(Metric).where(Metric.job_id == job.id, Metric.seq > position)
     if name is not None:
         query = query.where(Metric.name == name)
-    start = decode_position(cursor) if cursor is not None else 0
+    if after_step is not None:
+        query = query.where(Metric.step > after_step)
     with service.database.read() as session:
-        rows, more = first_page(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
-    data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
-    following = encode_cursor(str(start + limit)) if more else None
-    return Page(data=data, next_cursor=following, has_more=more)
+        found = session.scalars(query.order_by(Metric.seq).limit(limit + 1)).all()
+    rows, more = first_page(found, limit)
+    following = encode_cursor(str(rows[-1].seq if rows else position))
+    return TailPage(
+        data=[MetricView.model_validate(row, from_attributes=True) for row in rows],
+        next_cursor=following if more else None,
+        has_more=more,
+        next=_path(job, "metrics", name=name, after_step=after_step, cursor=following, limit=limit),
+    )
+
+
+def _path(job: Job, listed: str, **parameters: str | int | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"/v1/jobs/{job.id}/{listed}?{urlencode(given)}"
 
 
 @router.get(
