@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
+from app.jobs.progress import JobProgress, at_the_end, not_falling
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -195,6 +196,8 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     """Put a running job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
+    if job.progress is not None:
+        job.progress = {**job.progress, "eta_seconds": None}  # nobody knows how long it waits
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
@@ -230,7 +233,6 @@ def claim(
         "lease_expires_at": db_now(lease.total_seconds()),
         **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
         "phase": "starting",
-        "progress": None,
         "error": None,
     }
     statement = (
@@ -247,6 +249,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
+        job.progress = JobProgress(job).now()
         record_status(session, job, Status.RUNNING, worker=owner)
         return Lease(job.id, job.lease_epoch), job
 
@@ -271,8 +274,15 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
 def renew(
     database: Database, lease: Lease, duration: timedelta, phase: str | None, progress: Json | None
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced."""
+    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
     with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
         cancel_requested = session.scalar(
             update(Job)
             .where(lease_holds(lease))
@@ -281,7 +291,7 @@ def renew(
                 heartbeat_at=db_now(),
                 updated_at=db_now(),
                 phase=phase,
-                progress=progress,
+                **told,
             )
             .returning(Job.cancel_requested)
         )
@@ -311,7 +321,7 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
     with database.write() as session:
         job = locked_with_comparison(session, lease)
         state = job.state
-        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state

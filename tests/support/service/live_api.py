@@ -89,7 +89,13 @@ class Messages:
     comments: list[str] = field(default_factory=list)
     retry: str | None = None
 
+    def __post_init__(self) -> None:
+        self._messages = self._read()
+
     def __iter__(self) -> Iterator[Message]:
+        return self._messages
+
+    def _read(self) -> Iterator[Message]:
         fields: dict[str, str] = {}
         for line in self.answer.iter_lines():
             name, _, value = line.partition(": ")
