@@ -18,14 +18,15 @@ from app.api.following.broadcaster import Broadcaster
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
+from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
+from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
 from app.api.routes.platform import health
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
-from app.service import Service
+from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
 from app.workers import Workers
 from surgery import __version__
@@ -62,6 +63,7 @@ GUARDED = (
     comparisons,
     estimates,
     listing,
+    life,
     records,
     checkpoints,
 )
@@ -73,7 +75,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; the settings come from the environment unless they are given."""
     settings = settings or settings_from_environment()
     database = open_database(settings)
-    service = Service(settings, database, open_storage(settings), make_ring(settings))
+    service = Service(
+        settings,
+        database,
+        open_storage(settings),
+        make_ring(settings),
+        read_cursor_key(database),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
     )
     app.state.service = service
     app.state.broadcaster = Broadcaster(database)
@@ -101,6 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)
     app.include_router(health.router, dependencies=checks)
+    complete_openapi(app)
     return app
 
 

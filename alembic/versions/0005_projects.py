@@ -5,6 +5,8 @@ Idempotency keys of the last day are forgotten: they are kept with the whole ans
 
 from __future__ import annotations
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -29,12 +31,15 @@ def upgrade() -> None:
     _rebuild_datasets(
         "id, 'pr_default', 1, NULL, fingerprint, report, path, 0, created_at", _dataset_columns()
     )
+    op.create_index("datasets_list", "datasets", ["project", "created_at", "id"])
     op.drop_table("idempotency_keys")
     op.create_table(
         "idempotency_keys",
         sa.Column("project", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=32), nullable=False),
+        sa.Column("held_until", Instant(), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", JSON, nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
@@ -42,6 +47,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("project", "key"),
     )
+    op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
     _number_metrics()
     if op.get_bind().dialect.name == "postgresql":
         op.execute(ANNOUNCE)
@@ -68,6 +74,7 @@ def downgrade() -> None:
         unique=["fingerprint"],
     )
     op.drop_index("jobs_list", "jobs")
+    op.drop_index("jobs_deadline", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
@@ -77,6 +84,7 @@ def downgrade() -> None:
         "workers",
         "job_attempts",
         "audit_events",
+        "signing_keys",
         "api_keys",
         "projects",
     ):
@@ -113,6 +121,13 @@ def _create_projects() -> None:
         sa.UniqueConstraint("sha256"),
     )
     op.create_index("ix_api_keys_project", "api_keys", ["project"])
+    keys = op.create_table(
+        "signing_keys",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.bulk_insert(keys, [{"name": "cursors", "key": secrets.token_hex(32)}])
     op.create_table(
         "audit_events",
         sa.Column("seq", SERIAL, autoincrement=True, nullable=False),
@@ -145,6 +160,7 @@ def _create_attempts_and_workers() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
+    op.create_index("job_attempts_started", "job_attempts", ["started_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -202,9 +218,13 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("usage", JSON, nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
     ]
 
@@ -213,6 +233,7 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     op.drop_index("jobs_list", "jobs")
     op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
     if op.get_bind().dialect.name == "sqlite":

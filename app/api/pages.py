@@ -1,21 +1,39 @@
-"""Pages of lists, and the opaque cursors that lead from one page to the next."""
+"""Pages of lists, and the opaque cursors that lead from one page to the next.
+
+A list is walked by the values of the columns that it is sorted by, never by counting rows, so that
+every row which was there at the beginning comes exactly once, whatever is inserted or deleted
+meanwhile. A cursor names the last row of its page. It is signed, with a key that every process of
+an installation reads from the database, and bound to its list, project and filters.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Query
+from fastapi import Depends, Query, Request
 from pydantic import BaseModel, Field
+from sqlalchemy import Select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
 
-from app.db import EPOCH, MICROSECOND
+from app.api.deps import ServiceDep
+from app.db import EPOCH, MICROSECOND, Database, Instant
 from app.errors import Unprocessable
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
+Column = InstrumentedAttribute[Any]
+UNBOUND = {"limit", "cursor", "fields"}  # parameters that may change between two pages
+MAC_BYTES = 12
+BINDING_BYTES = 8
 
 
 class Page(BaseModel, Generic[Item]):
@@ -43,7 +61,7 @@ Limit = Annotated[
 Cursor = Annotated[
     str | None,
     Query(
-        max_length=200,
+        max_length=400,
         description="The `next_cursor` of the previous page; leave it out to get the first page.",
     ),
 ]
@@ -74,19 +92,6 @@ def decode_position(cursor: str) -> int:
     return int(text)
 
 
-def encode_moment(moment: datetime, row_id: str) -> str:
-    """The cursor of a row in a list that is sorted by moment and id."""
-    return encode_cursor(f"{(moment - EPOCH) // MICROSECOND} {row_id}")
-
-
-def decode_moment(cursor: str) -> tuple[datetime, str]:
-    """The moment and the id in such a cursor. Raises Unprocessable."""
-    found = re.fullmatch(r"([0-9]{1,16}) (\w+)", decode_cursor(cursor))  # 16 digits last until 2286
-    if found is None:
-        raise _unknown()
-    return EPOCH + int(found[1]) * MICROSECOND, found[2]
-
-
 def _unknown() -> Unprocessable:
     detail = "no such cursor; use the next_cursor of the previous page"
     return Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}])
@@ -95,3 +100,116 @@ def _unknown() -> Unprocessable:
 def first_page(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
     """The first ``limit`` rows and whether more follow; takes up to ``limit + 1`` rows."""
     return list(rows[:limit]), len(rows) > limit
+
+
+@dataclass(frozen=True)
+class Paging:
+    """Which page of a list a request asks for.
+
+    ``order`` is everywhere the columns that the list is sorted by, of which the last is unique.
+    """
+
+    limit: int
+    cursor: str | None
+    key: bytes  # signs cursors
+    binding: bytes  # a digest of the list, its project and its filters
+
+    def page(
+        self,
+        database: Database,
+        query: Select[Row],
+        order: Sequence[Column],
+        view: Callable[[Row], Item],
+        *,
+        newest_first: bool = True,
+    ) -> Page[Item]:
+        """A page of the entities that a query selects, each as ``view`` shows it."""
+        with database.read() as session:
+            found = session.scalars(self.limited(query, order, newest_first=newest_first)).all()
+        names = [column.key for column in order]
+        rows, following = self.split(found, lambda row: [getattr(row, name) for name in names])
+        data = [view(row) for row in rows]
+        return Page(data=data, next_cursor=following, has_more=following is not None)
+
+    def limited(
+        self, query: Select[Any], order: Sequence[Column], *, newest_first: bool = True
+    ) -> Select[Any]:
+        """The query for the rows of this page and one more. Raises Unprocessable."""
+        if self.cursor is not None:
+            values = [_value(c, v) for c, v in zip(order, self._position(len(order)), strict=True)]
+            here, there = tuple_(*order), tuple_(*values, types=[c.type for c in order])
+            query = query.where(here < there if newest_first else here > there)
+        sorting = [column.desc() if newest_first else column.asc() for column in order]
+        return query.order_by(*sorting).limit(self.limit + 1)
+
+    def split(
+        self, rows: Sequence[Row], position: Callable[[Row], Sequence[Any]]
+    ) -> tuple[Sequence[Row], str | None]:
+        """The rows of this page, and the cursor of the next one if there is a next one."""
+        if len(rows) <= self.limit:
+            return rows, None
+        rows = rows[: self.limit]
+        return rows, self._cursor(position(rows[-1]))
+
+    def _cursor(self, position: Sequence[Any]) -> str:
+        values = [_stored(value) for value in position]
+        signed = self.binding + json.dumps(values, separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(self._mac(signed) + signed).decode().rstrip("=")
+
+    def _position(self, length: int) -> list[Any]:
+        """The values of the columns in the row at which the cursor stands."""
+        cursor = self.cursor or ""
+        try:
+            given = base64.b64decode(
+                cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+            )
+        except (binascii.Error, ValueError) as error:
+            raise _wrong_cursor(ALTERED) from error
+        mac, signed = given[:MAC_BYTES], given[MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(signed)):
+            raise _wrong_cursor(ALTERED)
+        if signed[:BINDING_BYTES] != self.binding:
+            raise _wrong_cursor(FOREIGN)
+        values: list[Any] = json.loads(signed[BINDING_BYTES:])
+        if len(values) != length:  # a list whose order has changed with a release
+            raise _wrong_cursor(FOREIGN)
+        return values
+
+    def _mac(self, signed: bytes) -> bytes:
+        return hmac.digest(self.key, signed, "sha256")[:MAC_BYTES]
+
+
+ALTERED = (
+    "this service gave out no such cursor, or it was altered; send the next_cursor of the previous "
+    "page as it is"
+)
+FOREIGN = (
+    "this cursor belongs to another list or to other filters; send it with the path and the "
+    "filters of the page that it came from, or leave it out to begin with the first page"
+)
+
+
+def _wrong_cursor(detail: str) -> Unprocessable:
+    return Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}])
+
+
+def _stored(value: Any) -> Any:
+    return (value - EPOCH) // MICROSECOND if isinstance(value, datetime) else value
+
+
+def _value(column: Column, stored: Any) -> Any:
+    return EPOCH + stored * MICROSECOND if isinstance(column.type, Instant) else stored
+
+
+async def get_paging(
+    request: Request, service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
+) -> Paging:
+    """The query parameters that every list takes: ``limit`` and ``cursor``."""
+    given = request.query_params.multi_items()
+    filters = sorted((name, value) for name, value in given if name not in UNBOUND)
+    bound = json.dumps([service.project, request.scope["path"], filters]).encode()
+    binding = hashlib.sha256(bound).digest()[:BINDING_BYTES]
+    return Paging(limit, cursor, service.cursor_key, binding)
+
+
+PagingDep = Annotated[Paging, Depends(get_paging)]

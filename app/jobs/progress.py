@@ -208,6 +208,11 @@ def not_falling(progress: Json, before: float | None) -> Json:
     return {**progress, "percent": max(progress.get("percent") or 0.0, before or 0.0)}
 
 
+def set_aside_progress(progress: Json | None) -> Json | None:
+    """The progress of a job that waits: nobody knows for how long."""
+    return {**progress, "eta_seconds": None} if progress else None
+
+
 def at_the_end(progress: Json | None, *, early: bool) -> Json:
     """The progress of a job that succeeded, with or without all its steps."""
     last = progress or {}

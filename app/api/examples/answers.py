@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import Body
 
 from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
-from app.api.http.problems import TITLES, ProblemDetails
+from app.api.http.problems import TITLES
 
 Json = dict[str, Any]
 FINGERPRINT = "sha256:6d0c0d2f…"
@@ -208,6 +208,7 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
         "attempt": 1,
         "max_attempts": 3,
         "cancel_requested": False,
+        "pause_requested": False,
         "error": None,
         "spec": spec,
         "resolved": {
@@ -389,15 +390,9 @@ def answers(example: Json, *refusals: int, status: int = 200) -> dict[int | str,
     return {status: {"content": content, "description": SUCCESS[status]}, **problems(*refusals)}
 
 
-def problems(*refusals: int, guarded: bool = True) -> dict[int | str, Json]:
-    """The statuses with which an operation can refuse a request.
-
-    Every operation refuses query parameters that it does not know (422), and a guarded one
-    refuses a request without an accepted API key (401).
-    """
-    problem = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
-    statuses = sorted({422, *refusals, *([401] if guarded else [])})
-    return {code: {"description": TITLES[code], "content": problem} for code in statuses}
+def problems(*refusals: int) -> dict[int | str, Json]:
+    """The statuses with which an operation can refuse a request, beside those that all have."""
+    return {code: {"description": TITLES[code]} for code in refusals}
 
 
 def body_examples(examples: Json) -> Any:

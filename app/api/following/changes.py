@@ -27,7 +27,7 @@ class JobState:
     version: int
     status: str
     phase: str | None
-    progress: dict[str, Any] | None
+    progress: dict[str, Any] | None  # of a running job
 
     @property
     def terminal(self) -> bool:
@@ -95,7 +95,7 @@ def _read_states(
 def _state(session: Session, row: Row[Any]) -> JobState | None:
     if row.id is None:
         return None
-    progress = progress_view(session, row) if row.status != Status.QUEUED else None
+    progress = progress_view(session, row) if row.status == Status.RUNNING else None
     shown = progress.model_dump() if progress else None
     return JobState(row.version, row.status, row.phase, shown)
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from app.api.following.broadcaster import Broadcaster
+from app.api.http.idempotency import IdempotentRoute
 from app.api.views import JobView, job_views
 from app.db import Database
 from app.tables import Job
@@ -66,8 +66,11 @@ async def happens_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-class WaitingRoute(APIRoute):
-    """An operation that answers a job, and waits first if the request prefers that."""
+class WaitingRoute(IdempotentRoute):
+    """An operation that answers a job, and waits first if the request prefers that.
+
+    An answer to an idempotency key is stored before the wait, and a replayed one is waited for too.
+    """
 
     def get_route_handler(self) -> Handler:
         """The operation, inside a wait if it is marked with `WAITS`."""

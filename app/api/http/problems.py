@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
@@ -19,6 +19,22 @@ from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.schemas.validation import faults_of, validation_faults
 
 log = logging.getLogger("surgeon.api")
+
+
+class FaultDetails(BaseModel):
+    """One fault of a request. Kinds of faults have further fields of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    detail: str = Field(description="What is wrong and what to do about it.")
+    pointer: str | None = Field(
+        None, description="The field of the request that is to blame, as a JSON Pointer (RFC 6901)."
+    )
+    file: str | None = Field(None, description="The uploaded file that has the fault.")
+    row: int | None = Field(
+        None, description="The row of that file, counted from 1 without the header."
+    )
+    column: str | None = Field(None, description="The column of that file.")
 
 
 class ProblemDetails(BaseModel):
@@ -32,22 +48,22 @@ class ProblemDetails(BaseModel):
     code: str = Field(description="What kind of error it is, for programs.")
     retriable: bool = Field(False, description="Whether the same request may succeed later.")
     request_id: str | None = Field(None, description="The id of this request in the server's log.")
-    errors: list[dict[str, Any]] = Field(
-        [],
-        description="Each fault with its `detail` and, where a field of the request is to blame, "
-        "a `pointer` to it (a JSON Pointer).",
-    )
+    errors: list[FaultDetails] = Field([], description="Each fault, at most the first 100.")
 
 
 TITLES = {
     400: "Bad request",
     401: "Unauthorized",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
+    416: "Range not satisfiable",
     422: "Invalid request",
+    429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
 }
@@ -74,14 +90,21 @@ def respond(
         errors=(errors or [])[:MAX_FAULTS],
         request_id=getattr(request.state, "request_id", None),
     )
-    return JSONResponse(
-        problem.model_dump(), status, headers=headers, media_type="application/problem+json"
-    )
+    body = problem.model_dump()
+    body["errors"] = [fault.model_dump(exclude_unset=True) for fault in problem.errors]
+    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:
-    status, code, headers = error.status, error.code, error.headers
-    return respond(request, status, code, error.detail, errors=error.errors, headers=headers)
+    return respond(
+        request,
+        error.status,
+        error.code,
+        error.detail,
+        errors=error.errors,
+        retriable=error.retriable,
+        headers=error.headers,
+    )
 
 
 def _surgery(request: Request, error: SurgeryError) -> JSONResponse:

@@ -17,7 +17,7 @@ MAX_METADATA = 16  # as many as a job can have
 NUL = "\0"
 
 
-def metadata_filter(request: Request) -> dict[str, str]:
+async def metadata_filter(request: Request) -> dict[str, str]:
     """The labels that jobs of a list must have, from parameters ``metadata[key]=value``."""
     given = request.query_params.items()
     wanted = {match[1]: value for name, value in given if (match := METADATA.fullmatch(name))}
@@ -36,7 +36,7 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
         yield from _dependants(inner)
 
 
-def check_query(request: Request) -> None:
+async def check_query(request: Request) -> None:
     """Raises Unprocessable for unknown query parameters: a misspelt one must not be ignored."""
     parts = list(_dependants(request.scope["route"].dependant))
     known = sorted({str(field.alias) for part in parts for field in part.query_params})

@@ -14,7 +14,8 @@ from sqlalchemy import delete, select
 
 from app.api.deps import DatasetDep, ServiceDep
 from app.api.examples.answers import DATASET, DATASETS, answers, problems
-from app.api.pages import Cursor, Limit, Page, decode_cursor, encode_cursor, first_page
+from app.api.http.idempotency import IdempotentRoute
+from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.uploads import ingest_upload, store_dataset
@@ -24,7 +25,7 @@ from surgery.errors import nearest
 from surgery.schemas.dataset import UploadSpec
 from surgery.schemas.validation import faults_of
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 
 # Other names that people give to the parts of the form.
 _SYNONYMS = {
@@ -135,18 +136,11 @@ def _parse_spec(text: str) -> UploadSpec:
 
 
 @router.get("", summary="List uploaded datasets", responses=answers(DATASETS))
-def get_datasets(
-    service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
-) -> Page[DatasetView]:
+def get_datasets(service: ServiceDep, paging: PagingDep) -> Page[DatasetView]:
     """Lists every uploaded dataset, newest first."""
     query = select(Dataset).where(Dataset.project == service.project)
-    query = query.order_by(Dataset.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        query = query.where(Dataset.id < decode_cursor(cursor))
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), limit)
-    following = encode_cursor(rows[-1].id) if more else None
-    return Page(data=[dataset_view(row) for row in rows], next_cursor=following, has_more=more)
+    order = (Dataset.created_at, Dataset.id)
+    return paging.page(service.database, query, order, dataset_view)
 
 
 @router.get("/{dataset_id}", summary="Get an uploaded dataset", responses=answers(DATASET, 404))

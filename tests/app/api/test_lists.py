@@ -13,7 +13,6 @@ from alembic import command
 from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
-from app.api.pages import encode_cursor
 from app.db import Database, alembic_config
 from app.jobs.state_machine import enqueue
 from app.main import create_app
@@ -112,13 +111,46 @@ def test_what_is_read_is_what_is_stored(database: Database) -> None:
         assert abs((row.created_at - datetime.now(UTC)).total_seconds()) < 3600
 
 
-@pytest.mark.parametrize(
-    "position", ["", "x", "12", "12 ", "12 a\0", "9" * 17 + " a", "-1 a", "²  a"]
-)
-def test_a_cursor_that_is_no_moment_is_refused(api: TestClient, position: str) -> None:
-    for path in ("/v1/jobs", "/v1/finetunes", "/v1/comparisons"):
-        answer = api.get(path, params={"cursor": encode_cursor(position)})
+def first_cursor(api: TestClient, path: str, **query: Any) -> str:
+    """The cursor at the end of the first page."""
+    cursor = api.get(path, params={"limit": 1, **query}).json()["next_cursor"]
+    assert isinstance(cursor, str)
+    return cursor
+
+
+def test_a_cursor_that_was_altered_is_refused(database: Database, api: TestClient) -> None:
+    insert(database, 3)
+    cursor = first_cursor(api, "/v1/jobs")
+    other = "A" if cursor[20] != "A" else "B"
+    for altered in ("", "x", "ä", cursor[:-4], cursor[:20] + other + cursor[21:], "A" * 80):
+        answer = api.get("/v1/jobs", params={"cursor": altered})
         says(problem(answer, 422, "invalid"), "/cursor", "no such cursor")
+
+
+def test_a_cursor_belongs_to_its_list_and_filters(database: Database, api: TestClient) -> None:
+    insert(database, 6)
+    cursor = first_cursor(api, "/v1/jobs", status="queued")
+    assert api.get("/v1/jobs", params={"status": "queued", "cursor": cursor}).json()["data"]
+    for path, filters in (
+        ("/v1/jobs", {}),
+        ("/v1/jobs", {"status": "queued", "kind": "ranking"}),
+        ("/v1/jobs", {"status": "running"}),
+        ("/v1/rankings", {"status": "queued"}),
+        ("/v1/datasets", {}),
+    ):
+        answer = api.get(path, params={**filters, "cursor": cursor})
+        says(problem(answer, 422, "invalid"), "/cursor", "belongs to another list")
+
+
+def test_every_process_takes_the_cursors_of_the_others(
+    database: Database, api: TestClient, tmp_path: Path
+) -> None:
+    insert(database, 3)
+    cursor = first_cursor(api, "/v1/jobs")
+    settings = Settings(data_dir=tmp_path / "other", database_url=database.url)
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as other:
+        page = other.get("/v1/jobs", params={"cursor": cursor}).json()
+    assert len(page["data"]) == 2
 
 
 def test_moments_of_before_are_converted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs of every kind: list, read and cancel them, and read what they recorded."""
+"""Jobs of every kind: list and read them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,9 @@ from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, JOBS, answers
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.request_checks import MetadataFilter
-from app.api.pages import (
-    Cursor,
-    Limit,
-    Page,
-    decode_moment,
-    encode_moment,
-    first_page,
-)
+from app.api.pages import Page, Paging, PagingDep
 from app.api.views import JobView, job_views
 from app.db import Database
-from app.jobs import state_machine as machine
 from app.service import Service
 from app.tables import Job, JobKind, Status
 
@@ -46,21 +38,19 @@ class JobFilter:
 
     columns: dict[Any, Any]  # a column and the value that it must have; None for any value
     metadata: dict[str, str]
-    limit: int
-    cursor: str | None
+    paging: Paging
 
 
-def job_filter(
+async def job_filter(
     metadata: MetadataFilter,
+    paging: PagingDep,
     status: StatusFilter = None,
     model: ModelFilter = None,
     dataset: DatasetFilter = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> JobFilter:
     """The query parameters that every list of jobs takes."""
     columns = {Job.status: status, Job.model: model, Job.dataset: dataset}
-    return JobFilter(columns, metadata, limit, cursor)
+    return JobFilter(columns, metadata, paging)
 
 
 JobFilterDep = Annotated[JobFilter, Depends(job_filter)]
@@ -70,23 +60,19 @@ def list_jobs(
     service: Service, filters: JobFilter, kind: JobKind | None, parent: str | None = None
 ) -> Page[JobView]:
     """A page of the jobs that pass the filters, newest first."""
-    # Not by id alone: ids begin with the kind of job.
     query = select(Job).where(Job.project == service.project)
-    query = query.order_by(Job.created_at.desc(), Job.id.desc()).limit(filters.limit + 1)
     for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
         if value is not None:
             query = query.where(column == value)
     for name, value in filters.metadata.items():
         query = query.where(_labelled(service.database, name, value))
-    if filters.cursor is not None:
-        moment, last = decode_moment(filters.cursor)
-        older = Job.created_at < moment
-        query = query.where(older | ((Job.created_at == moment) & (Job.id < last)))
+    # Not by id alone: ids begin with the kind of job.
+    query = filters.paging.limited(query, (Job.created_at, Job.id))
     with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), filters.limit)
+        found = session.scalars(query).all()
+        rows, following = filters.paging.split(found, lambda job: (job.created_at, job.id))
         views = job_views(session, rows)
-    following = encode_moment(rows[-1].created_at, rows[-1].id) if more else None
-    return Page(data=views, next_cursor=following, has_more=more)
+    return Page(data=views, next_cursor=following, has_more=following is not None)
 
 
 def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
@@ -119,16 +105,3 @@ def get_job(job: JobDep, service: ServiceDep) -> JobView:
     """
     with service.database.read() as session:
         return job_views(session, [job])[0]
-
-
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
-def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Ends a queued job at once and a running one after its current step.
-
-    Cancelling a comparison cancels all its children, and it ends with the last of them. A job that
-    has ended already stays as it is.
-    """
-    row = machine.cancel(service.database, job.id)
-    assert row is not None
-    with service.database.read() as session:
-        return job_views(session, [row])[0]

@@ -36,7 +36,6 @@ EXAMPLE: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"example": {"status": "ok", "version": "0.1.0"}}},
         "description": "The process is alive, or the service ready.",
     },
-    **problems(guarded=False),
 }
 
 
@@ -49,7 +48,7 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Check that the service can serve requests",
-    responses={**EXAMPLE, **problems(503, guarded=False)},
+    responses={**EXAMPLE, **problems(503)},
 )
 def readyz(service: ServiceDep) -> Health:
     """Checks that the database answers and that every migration has been applied to it."""
