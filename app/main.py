@@ -15,13 +15,16 @@ from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
 from app.api.following.broadcaster import Broadcaster
+from app.api.http.bodies import BodyMiddleware
+from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
-from app.api.http.request_checks import check_query, refuse_nul
+from app.api.http.reads import ReadMiddleware
+from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.platform import health, webhooks
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -51,6 +54,8 @@ TAGS = {
     "estimates": "The memory and time that fine-tunes would take, before anything runs.",
     "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
+    "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
+    "specification says.",
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
@@ -66,6 +71,7 @@ GUARDED = (
     life,
     records,
     checkpoints,
+    webhooks,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -95,17 +101,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
     )
     app.state.service = service
     app.state.broadcaster = Broadcaster(database)
     install_handlers(app)
-    app.add_middleware(
-        RequestMiddleware,
-        upload_max_bytes=settings.upload_max_bytes,
-        any_host=bool(settings.api_key_hashes),
-    )
-    checks = [Depends(refuse_nul), Depends(check_query)]
+    app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
+    app.add_middleware(ReadMiddleware)
+    # The last one is the outermost: a body is not read before the request was let in.
+    app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    app.add_middleware(RequestMiddleware, any_host=bool(settings.api_key_hashes))
+    checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
     with_key = [Depends(require_key), *checks]
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+Network = IPv4Network | IPv6Network
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -133,16 +135,22 @@ class Settings(BaseSettings):
         description="Disk limit of local copies of artifacts from an object store; unset: a "
         "quarter of the free disk.",
     )
+    webhook_networks: Annotated[list[Network], NoDecode] = Field(
+        [],
+        description="Private networks that webhooks may reach, such as 10.0.0.0/8, "
+        "comma-separated. Without any, only public addresses are reached, and by HTTPS alone.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe messages that are logged."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _split_hashes(cls, values: dict[str, object]) -> dict[str, object]:
-        hashes = values.get("api_key_hashes")
-        if isinstance(hashes, str):
-            values["api_key_hashes"] = [h.strip() for h in hashes.split(",") if h.strip()]
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("api_key_hashes", "webhook_networks"):
+            text = values.get(name)
+            if isinstance(text, str):
+                values[name] = [part.strip() for part in text.split(",") if part.strip()]
         return values
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.errors import NotFound, Unauthorized, WrongMediaType
 from app.service import Service
 from app.tables import DEFAULT_PROJECT, Checkpoint, Dataset, Job
+from surgery.errors import printable
 
 ALL_SCOPES = frozenset({"read", "submit", "admin"})
 
@@ -49,7 +50,7 @@ async def get_service(request: Request, principal: PrincipalDep) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def require_key(request: Request, service: ServiceDep) -> None:
+async def require_key(request: Request, service: ServiceDep) -> None:
     """Raises Unauthorized unless the request has an accepted API key, or no keys are configured."""
     accepted = service.settings.api_key_hashes
     if not accepted:
@@ -69,7 +70,7 @@ def require_key(request: Request, service: ServiceDep) -> None:
         )
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Raises WrongMediaType unless the body is declared as JSON.
 
     A browser lets any web page post other types to this service without asking it first.
@@ -88,12 +89,17 @@ CheckpointId = Annotated[
 ]
 
 
+def no_job(job_id: str) -> NotFound:
+    """The error of a job that does not exist, at least not in the caller's project."""
+    return NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
+
+
 def find_job(job_id: JobId, service: ServiceDep) -> Job:
     """The job of any kind that the path names. Raises NotFound."""
     with service.database.read() as session:
         job = session.get(Job, job_id)
     if job is None or job.project != service.project:
-        raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
+        raise no_job(job_id)
     return job
 
 
@@ -102,7 +108,7 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None or row.project != service.project:
-        raise NotFound(f"no dataset {dataset_id!r}; GET /v1/datasets lists them")
+        raise NotFound(f"no dataset {printable(dataset_id)!r}; GET /v1/datasets lists them")
     return row
 
 
@@ -115,7 +121,7 @@ def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpo
             .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
         )
     if row is None:
-        raise NotFound(f"no checkpoint {checkpoint_id!r}")
+        raise NotFound(f"no checkpoint {printable(checkpoint_id)!r}")
     return row
 
 

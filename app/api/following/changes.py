@@ -11,12 +11,14 @@ from sqlalchemy import BigInteger, FromClause, Row, Text, bindparam, cast, func,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app.api.views import EventView, progress_view
+from app.api.job_documents import document, select_jobs
+from app.api.views import EventView
 from app.db import Database
 from app.tables import TERMINAL, Job, JobEvent, Status
 
 EVENTS_A_READ = 2000  # more are read in further transactions
 NEVER = -1  # the version that a job has never had
+SHOWN = ("status", "phase", "progress")
 EVENT = (JobEvent.seq, JobEvent.type, JobEvent.data, JobEvent.at)
 
 
@@ -79,25 +81,24 @@ def _read_states(
     session: Session, versions: Mapping[str, int]
 ) -> tuple[dict[str, JobState | None], dict[str, int]]:
     known = _pairs(session)
-    columns = (Job.id, Job.kind, Job.version, Job.status, Job.phase, Job.progress, Job.started_at)
     newest = select(func.max(JobEvent.seq)).where(JobEvent.job_id == Job.id).scalar_subquery()
     rows = session.execute(
-        select(known.c.key, newest, *columns)
+        select_jobs(SHOWN, known.c.key, newest.label("newest"), Job.id, Job.version)
         .select_from(known)
         .outerjoin(Job, Job.id == known.c.key)
         .where(Job.id.is_(None) | (Job.version != cast(known.c.value, BigInteger))),
         {"pairs": json.dumps(versions)},
     ).all()
-    states = {row.key: _state(session, row) for row in rows}
-    return states, {row.key: row[1] or 0 for row in rows}
+    states = {row.key: _state(row) for row in rows}
+    return states, {row.key: row.newest or 0 for row in rows}
 
 
-def _state(session: Session, row: Row[Any]) -> JobState | None:
+def _state(row: Row[Any]) -> JobState | None:
     if row.id is None:
         return None
-    progress = progress_view(session, row) if row.status == Status.RUNNING else None
-    shown = progress.model_dump() if progress else None
-    return JobState(row.version, row.status, row.phase, shown)
+    shown = document(row, SHOWN)
+    progress = shown["progress"] if row.status == Status.RUNNING else None
+    return JobState(row.version, row.status, row.phase, progress)
 
 
 def _read_events(session: Session, seqs: Mapping[str, int]) -> list[tuple[str, StoredEvent]]:

@@ -44,8 +44,6 @@ def _weight(parameters: list[str]) -> float:
 
 def event_stream(request: Request, job_id: str, after: int) -> Response:
     """The answer that sends a job's events after the one with this number."""
-    if request.method == "HEAD":
-        return Response(headers=HEADERS, media_type=MEDIA_TYPE)
     broadcaster: Broadcaster = request.app.state.broadcaster
     messages = _Stream(broadcaster, job_id, after).messages()
     return StreamingResponse(messages, headers=HEADERS, media_type=MEDIA_TYPE)

@@ -7,7 +7,6 @@ by its ETag whether anything is new; while it waits, a request holds no thread a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 import time
@@ -20,7 +19,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.following.broadcaster import Broadcaster
 from app.api.http.idempotency import IdempotentRoute
-from app.api.views import JobView, job_views
+from app.api.job_documents import job_views
+from app.api.views import JobView
 from app.db import Database
 from app.tables import Job
 
@@ -92,25 +92,31 @@ class WaitingRoute(IdempotentRoute):
 
 
 async def _until_changed(request: Request, handler: Handler, deadline: float) -> Response:
-    """The job as soon as it differs from what the request knows, or else from what it was."""
+    """The job as soon as it differs from what the request knows, or else as it is at the end."""
     answer = await handler(request)
-    known = request.headers.get("if-none-match") or _tag(answer)
+    if answer.status_code != 304 and "if-none-match" in request.headers:
+        return answer
+    conditional = _unless(request, answer.headers["etag"])
     broadcaster: Broadcaster = request.app.state.broadcaster
     with broadcaster.follow(request.path_params["job_id"]) as feed:
         await happens_within(feed.known, deadline - time.monotonic())
-        while _tag(answer) in known and not broadcaster.closed:
+        while not broadcaster.closed:
             change = feed.next_change()  # taken first, so that no change is missed meanwhile
-            answer = await handler(request)
-            if _tag(answer) not in known or feed.state is None or feed.state.terminal:
+            again = await handler(conditional)
+            if again.status_code != 304:
+                return again
+            if feed.state is None or feed.state.terminal:
                 break
             if not await happens_within(change, deadline - time.monotonic()):
-                return await handler(request)
-    return answer
+                break
+    return await handler(request)
 
 
-def _tag(answer: Response) -> str:
-    """The ETag that an answer has, or will get."""
-    return answer.headers.get("etag") or f'"{hashlib.sha256(bytes(answer.body)).hexdigest()[:32]}"'
+def _unless(request: Request, tag: str) -> Request:
+    """The same request, to be answered with 304 while the answer has this ETag."""
+    headers = [each for each in request.scope["headers"] if each[0] != b"if-none-match"]
+    headers.append((b"if-none-match", tag.encode()))
+    return Request({**request.scope, "headers": headers}, request.receive)
 
 
 async def _until_over(request: Request, handler: Handler, deadline: float) -> Response:
