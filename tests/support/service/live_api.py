@@ -138,10 +138,10 @@ class Running(threading.Thread):
 
 
 @contextlib.contextmanager
-def live_api(folder: Path, url: str) -> Iterator[LiveApi]:
+def live_api(folder: Path, url: str, port: int | None = None) -> Iterator[LiveApi]:
     """The API on a database that is migrated already."""
     app = create_app(Settings(data_dir=folder, database_url=url, offline=True))
-    port = free_port()
+    port = port or free_port()
     options: Json = {"timeout_graceful_shutdown": 5, "log_config": None, "access_log": False}
     server = Server(uvicorn.Config(app, host="127.0.0.1", port=port, **options))
     base = f"http://127.0.0.1:{port}"
