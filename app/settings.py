@@ -33,6 +33,8 @@ def _seconds(value: object) -> object:
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 Network = IPv4Network | IPv6Network
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Not "*": every page would be let in, also where no key is needed.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
 
 
 class Settings(BaseSettings):
@@ -67,8 +69,30 @@ class Settings(BaseSettings):
     api_key_hashes: Annotated[list[KeyHash], NoDecode] = Field(
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
     )
+    cors_origins: Annotated[list[Origin], NoDecode] = Field(
+        [],
+        description="Origins of web pages that may call the API, comma-separated, such as "
+        "https://console.example.com; empty: none but its own.",
+    )
     upload_max_bytes: int = Field(
         2 << 30, ge=1, description="Largest upload in bytes, as sent and when unpacked."
+    )
+    limit_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a minute of each API key; unset: unlimited."
+    )
+    limit_queued_jobs: int | None = Field(
+        None, ge=0, description="Queued jobs of each project; unset: unlimited."
+    )
+    limit_running_jobs: int | None = Field(
+        None,
+        ge=0,
+        description="Running jobs of each project; unset: unlimited. Workers read it.",
+    )
+    limit_device_hours_per_month: float | None = Field(
+        None, ge=0, description="Hours of devices a month of each project; unset: unlimited."
+    )
+    limit_stored_bytes: int | None = Field(
+        None, ge=0, description="Stored bytes of each project; unset: unlimited."
     )
     lease: Seconds = Field(
         timedelta(seconds=60),  # six missed heartbeats
@@ -147,7 +171,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("api_key_hashes", "webhook_networks"):
+        for name in ("api_key_hashes", "cors_origins", "webhook_networks"):
             text = values.get(name)
             if isinstance(text, str):
                 values[name] = [part.strip() for part in text.split(",") if part.strip()]
