@@ -18,16 +18,25 @@ from tests.support.service.live_api import LiveApi
 LEASE = timedelta(seconds=60)
 
 
-def later(act: Callable[..., Any], *arguments: Any) -> threading.Timer:
-    """Do something while the caller waits."""
-    timer = threading.Timer(0.3, act, arguments)
-    timer.start()
-    return timer
+def later(live: LiveApi, act: Callable[..., Any], *arguments: Any) -> threading.Thread:
+    """Do something as soon as somebody waits."""
+
+    def run() -> None:
+        deadline = time.monotonic() + 30
+        while not live.broadcaster._feeds and time.monotonic() < deadline:
+            time.sleep(0.02)
+        act(*arguments)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
 
 
 def test_without_a_known_state_the_next_change_is_answered(live: LiveApi) -> None:
     job_id, lease = live.run()
-    renew = later(state_machine.renew, live.database, lease, LEASE, "train", {"percent": 50.0})
+    renew = later(
+        live, state_machine.renew, live.database, lease, LEASE, "train", {"percent": 50.0}
+    )
     answer = live.http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=30"})
     renew.join()
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=30")
@@ -41,7 +50,7 @@ def test_a_state_that_is_known_is_waited_upon_and_another_is_answered(live: Live
     same = live.http.get(path, headers={"Prefer": "wait=1", "If-None-Match": tag})
     assert (same.status_code, same.headers["etag"]) == (304, tag)
     assert same.headers["preference-applied"] == "wait=1"
-    finish = later(live.finish, lease)
+    finish = later(live, live.finish, lease)
     changed = live.http.get(path, headers={"Prefer": "wait=30", "If-None-Match": tag})
     finish.join()
     assert (changed.status_code, changed.json()["status"]) == (200, "cancelled")
@@ -107,7 +116,7 @@ def test_requests_that_wait_are_answered_when_the_service_stops(live: LiveApi) -
     def stop() -> None:
         live.server.should_exit = True
 
-    later(stop)
+    later(live, stop)
     answer = live.http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}, timeout=30)
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
@@ -118,7 +127,7 @@ def test_the_end_of_a_child_is_a_change_of_its_comparison(live: LiveApi) -> None
 
     parent, children = submit(live.database)
     child = take(live.database)
-    end = later(finish, live.database, child, 0.5)
+    end = later(live, finish, live.database, child, 0.5)
     answer = live.http.get(f"/v1/comparisons/{parent}", headers={"Prefer": "wait=30"})
     end.join()
     assert answer.json()["progress"]["step"] == 1
