@@ -14,12 +14,12 @@ from sqlalchemy import select
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import EVENTS, METRICS, answers, problems
 from app.api.following.event_stream import MEDIA_TYPE, event_stream, wants_event_stream
-from app.api.pages import Cursor, Limit, TailPage, decode_position, encode_cursor, first_page
+from app.api.pages import PagingDep, TailPage
 from app.api.views import EventView, MetricView
 from app.artifacts.event_files import event_files
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import NotFound
-from app.tables import Job, JobEvent, Metric
+from app.tables import JobEvent, Metric
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 STREAM_EXAMPLE = """id: 1
@@ -40,7 +40,7 @@ EVENT_ANSWERS[200]["content"][MEDIA_TYPE] = {
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 LARGEST = 2**63 - 1  # that a column can hold
 After = Annotated[
-    int | None,
+    int,
     Query(ge=0, le=LARGEST, description="Only the events after the one with this `seq`."),
 ]
 LastEventId = Annotated[
@@ -71,10 +71,9 @@ def get_events(
     request: Request,
     job: JobDep,
     service: ServiceDep,
-    after: After = None,
+    paging: PagingDep,
+    after: After = 0,
     last_event_id: LastEventId = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> TailPage[EventView] | Response:
     """Lists what happened to a job, oldest first: changes of status, checkpoints, requests.
 
@@ -84,34 +83,27 @@ def get_events(
     `event: done` with its status, and the stream closes. A stream also closes after 15 minutes and
     when the service stops; a client that connects again with `Last-Event-ID` misses nothing.
     """
-    position = after or 0
-    if cursor is not None:
-        position = max(position, decode_position(cursor))
     if wants_event_stream(request.headers.get("accept", "")):
-        return event_stream(request, job.id, position if last_event_id is None else last_event_id)
-    query = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.seq > position)
-    query = query.order_by(JobEvent.seq).limit(limit + 1)
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query).all(), limit)
-    last = rows[-1].seq if rows else position
-    return TailPage(
-        data=[EventView.model_validate(row, from_attributes=True) for row in rows],
-        next_cursor=encode_cursor(str(last)) if more else None,
-        has_more=more,
-        next=_path(job, "events", after=last, limit=limit),
-    )
+        position = paging.start(after) if last_event_id is None else last_event_id
+        return event_stream(request, job.id, position)
+
+    def link(last: int, _: str) -> str:
+        return _going_on(request, after=last, limit=paging.limit)
+
+    query = select(JobEvent).where(JobEvent.job_id == job.id)
+    return paging.tail(service.database, query, JobEvent.seq, _event, link, after)
 
 
 @router.get(
     "/{job_id}/metrics", summary="List a job's measurements", responses=answers(METRICS, 404)
 )
 def get_metrics(
+    request: Request,
     job: JobDep,
     service: ServiceDep,
+    paging: PagingDep,
     name: NameFilter = None,
     after_step: AfterStep = None,
-    limit: Limit = 200,
-    cursor: Cursor = None,
 ) -> TailPage[MetricView]:
     """Lists the loss, the learning rate and the validation metrics in the order of writing.
 
@@ -119,27 +111,31 @@ def get_metrics(
     the steps that it repeats are written again, over the old values, and come again at the end.
     Whoever asks for `next` again and again gets each measurement once each time it is written.
     """
-    position = decode_position(cursor) if cursor is not None else 0
-    query = select(Metric).where(Metric.job_id == job.id, Metric.seq > position)
+    query = select(Metric).where(Metric.job_id == job.id)
     if name is not None:
         query = query.where(Metric.name == name)
     if after_step is not None:
         query = query.where(Metric.step > after_step)
-    with service.database.read() as session:
-        found = session.scalars(query.order_by(Metric.seq).limit(limit + 1)).all()
-    rows, more = first_page(found, limit)
-    following = encode_cursor(str(rows[-1].seq if rows else position))
-    return TailPage(
-        data=[MetricView.model_validate(row, from_attributes=True) for row in rows],
-        next_cursor=following if more else None,
-        has_more=more,
-        next=_path(job, "metrics", name=name, after_step=after_step, cursor=following, limit=limit),
-    )
+
+    def link(_: int, cursor: str) -> str:
+        return _going_on(request, cursor=cursor, limit=paging.limit)
+
+    return paging.tail(service.database, query, Metric.seq, _metric, link)
 
 
-def _path(job: Job, listed: str, **parameters: str | int | None) -> str:
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"/v1/jobs/{job.id}/{listed}?{urlencode(given)}"
+def _event(row: JobEvent) -> EventView:
+    return EventView.model_validate(row, from_attributes=True)
+
+
+def _metric(row: Metric) -> MetricView:
+    return MetricView.model_validate(row, from_attributes=True)
+
+
+def _going_on(request: Request, **position: str | int) -> str:
+    """The path of a request with the same filters and another position."""
+    given = request.query_params.multi_items()
+    filters = [(name, value) for name, value in given if name not in {*position, "cursor"}]
+    return f"{request.scope['path']}?{urlencode([*filters, *position.items()])}"
 
 
 @router.get(
