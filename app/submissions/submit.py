@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.jobs.records import stored_ranking
 from app.jobs.state_machine import enqueue, enqueue_comparison
 from app.service import Service
+from app.submissions.admission import admit
 from app.submissions.checks import check_method, content_digest, ranking_digest
 from app.submissions.resolve import (
     Subject,
@@ -152,6 +153,7 @@ def submit(service: Service, prepared: Prepared, accepted: Callable[[Session, Jo
     """
     job, children = prepared.job, prepared.children
     with service.database.write() as session:
+        admit(session, service, children or [job])
         _lock_dataset(session, job)
         lock_checkpoint(session, job)
         if children:
