@@ -239,7 +239,10 @@ class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
-    __table_args__ = (Index("job_attempts_started", "started_at"),)
+    __table_args__ = (
+        Index("job_attempts_started", "started_at"),
+        Index("job_attempts_ended", "ended_at"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease

@@ -166,6 +166,7 @@ def _create_attempts_and_workers() -> None:
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
     op.create_index("job_attempts_started", "job_attempts", ["started_at"])
+    op.create_index("job_attempts_ended", "job_attempts", ["ended_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -23,6 +23,7 @@ from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_u
 from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -114,6 +115,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
@@ -378,7 +380,8 @@ def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
-            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            # Not an OR, for which SQLite would read every job by the index of deadlines.
+            func.coalesce(Job.deadline_at > db_now(), true()),
             Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.api.http.scopes import scope_of
+from app.api.http.access.scopes import scope_of
 from app.db import Database
 from app.tables import JobKind, Status
 from tests.support.service.tenants import (
@@ -82,7 +82,7 @@ EXPECTED = {
     "GET /v1/keys": (200, 200),
     "DELETE /v1/keys/{key_id}": (204, MISSING),
 }
-PUBLIC = {"GET /healthz", "GET /readyz"}
+PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics"}
 
 
 @pytest.fixture
