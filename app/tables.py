@@ -279,7 +279,11 @@ class Worker(Base):
 
 
 class JobEvent(Base):
-    """Something that happened to a job, written in the same transaction as the change."""
+    """Something that happened to a job, written in the same transaction as the change.
+
+    A job's events become visible in the order of their numbers: SQLite has one writer at a time,
+    and on Postgres a trigger gives the number after it has locked the job's row.
+    """
 
     __tablename__ = "job_events"
     __table_args__ = (Index("job_events_job", "job_id", "seq"),)
@@ -296,10 +300,13 @@ class Metric(Base):
     """One number measured at one step. An attempt that repeats the step overwrites it."""
 
     __tablename__ = "metrics"
+    __table_args__ = (Index("metrics_tail", "job_id", "seq"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    # Numbers a job's measurements in the order in which they were last written.
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
     epoch: Mapped[float]
     value: Mapped[float | None]
     at: Mapped[datetime]
