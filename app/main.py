@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
+from app.api.following.broadcaster import Broadcaster
 from app.api.http.access.auditing import AuditMiddleware
 from app.api.http.access.authentication import AuthenticationMiddleware
 from app.api.http.access.browsers import CrossOriginMiddleware, is_loopback
@@ -121,7 +123,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with app.state.broadcaster.running():
+            yield
         keyring.close()
         await rates.close()
         database.close()
@@ -141,6 +144,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,  # the address would be made of the request's Host header
     )
     app.state.service = service
+    app.state.broadcaster = Broadcaster(database)
     app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
     app.state.keyring = keyring
     install_handlers(app)
@@ -177,6 +181,15 @@ def check_address(settings: Settings, host: str) -> None:
     )
 
 
+class Server(uvicorn.Server):
+    """A server that sends whoever follows a job away before it waits for open requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: requests that wait are answered, event streams end and may be opened elsewhere."""
+        self.config.app.state.broadcaster.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def serve_api(settings: Settings, host: str, port: int) -> None:
     """Run the API until a signal stops it."""
     check_address(settings, host)
@@ -194,7 +207,7 @@ def serve_api(settings: Settings, host: str, port: int) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 def serve_embedded(

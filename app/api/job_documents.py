@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session, aliased
 
 from app.api.views import COLLECTION, JobView, ProgressView
@@ -40,13 +50,14 @@ def _ahead() -> ColumnElement[int | None]:
 
 
 _CHILD = aliased(Job, name="child")
-_OVER = _CHILD.status.in_(TERMINAL)
+_OVER = has_status(_CHILD, *TERMINAL)
 
 
 def _of_children(what: ColumnElement[Any], name: str) -> ColumnElement[Any]:
     """Something counted over the children of a comparison that has not ended."""
     counted = select(what).select_from(_CHILD).where(_CHILD.parent == Job.id).correlate(Job)
-    running = (Job.kind == JobKind.COMPARISON) & Job.status.not_in(TERMINAL)
+    is_comparison = Job.kind == literal_column(f"'{JobKind.COMPARISON}'")
+    running = is_comparison & ~has_status(Job, *TERMINAL)
     return case((running, counted.scalar_subquery())).label(name)
 
 

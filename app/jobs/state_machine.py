@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -27,6 +27,7 @@ from app.jobs.attempts import (
     end_attempt,
     note_usage,
 )
+from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from app.tracing import traceparent
@@ -192,6 +193,7 @@ def advance_comparison_of(session: Session, job: Job) -> None:
     """Advance the comparison that a job belongs to, if there is one; its row is locked."""
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
+        parent.updated_at = db_now()  # its progress counts this child
         advance_comparison(session, parent)
 
 
@@ -263,6 +265,7 @@ def set_aside(session: Session, job: Job) -> None:
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None
     job.updated_at = db_now()
     record_status(session, job, Status.PAUSED)
@@ -272,6 +275,7 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     """Put a running or paused job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
@@ -353,7 +357,6 @@ def claim(
         "lease_expires_at": db_now(lease.total_seconds()),
         **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
         "phase": "starting",
-        "progress": None,
         "error": None,
     }
     statement = (
@@ -370,6 +373,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
+        job.progress = JobProgress(job).now()
         record_status(session, job, Status.RUNNING, worker=owner)
         begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
@@ -403,8 +407,15 @@ def renew(
     progress: Json | None,
     usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
     with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
         renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))
@@ -413,7 +424,7 @@ def renew(
                 heartbeat_at=db_now(),
                 updated_at=db_now(),
                 phase=phase,
-                progress=progress,
+                **told,
             )
             .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
@@ -427,12 +438,15 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every comparison that goes on, in case a process died before it did so."""
-    unfinished = and_(
-        Job.kind == JobKind.COMPARISON,
-        or_(has_status(Job, Status.RUNNING), has_status(Job, Status.PAUSED)),
+    going_on = (Status.RUNNING, Status.PAUSED)
+    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.in_(going_on))
+    # Each status has an index of its own, which SQLite does not find for one of several.
+    each = (
+        select(Job.id).where(Job.kind == JobKind.COMPARISON, has_status(Job, status))
+        for status in going_on
     )
     with database.read() as session:
-        ids = session.scalars(select(Job.id).where(unfinished)).all()
+        ids = session.scalars(union_all(*each)).all()
     for job_id in ids:
         with database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
@@ -451,7 +465,7 @@ def finish(
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state

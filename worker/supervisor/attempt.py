@@ -22,6 +22,7 @@ from app.db import Database
 from app.jobs import records, state_machine
 from app.jobs.attempts import Usage
 from app.jobs.checkpoints import prune_checkpoints
+from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Lease
 from app.settings import Settings
 from app.submissions.checks import ranking_digest
@@ -172,6 +173,7 @@ class Attempt:
         self._services = TrackerServices([])
         self._began = claimed_at
         self._phase: str | None = None
+        self._progress = JobProgress(job)
         self._phase_began = claimed_at
         devices = int(job.spec.get("processes") or 1)
         self._meter = Meter(context.device, devices, claimed_at)
@@ -298,9 +300,12 @@ class Attempt:
             case PhaseBegun():
                 self._phase, self._phase_began = received.name, time.monotonic()
                 self._meter.note(self.current.peak_memory())
-                self._heartbeat.set_progress(self._phase, None)
+                self._heartbeat.set_progress(self._phase, self._progress.begin(received.name))
             case Progress():
-                self._heartbeat.set_progress(self._phase, received.model_dump(exclude={"type"}))
+                progress = self._progress.advance(
+                    received.step, received.total_steps, received.unit
+                )
+                self._heartbeat.set_progress(self._phase, progress)
             case Fetched() | Finished() | Failed() | Halted():
                 return self._ended(received)
             case ProcessEnded():

@@ -159,6 +159,7 @@ async def require_operator(request: Request, service: ServiceDep) -> None:
     summary="Read numbers for Prometheus",
     response_class=PlainTextResponse,
     dependencies=[Depends(require_operator)],
+    openapi_extra={"security": [{"HTTPBearer": ["admin"]}]},
     responses={
         200: {
             "content": {"text/plain": {"example": EXAMPLE}},
