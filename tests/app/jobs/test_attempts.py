@@ -124,8 +124,10 @@ def test_stored_bytes_are_those_of_checkpoints_state_and_logs(database: Database
     records.commit_checkpoint(database, lease, "jobs/c", files, summary)
     records.commit_state(database, lease, "jobs/s", 5, 40)
     assert look(database, job_id).stored_bytes == 340
-    assert note_log(database, job_id, lease.epoch, LOG_LIMIT_BYTES + 7, closed=True)
+    assert note_log(database, job_id, lease.epoch, 7, closed=False)
     state_machine.end_cancelled(database, lease)
+    assert look(database, job_id).stored_bytes == 300 + 7
+    assert note_log(database, job_id, lease.epoch, LOG_LIMIT_BYTES + 7, closed=True)
     assert look(database, job_id).stored_bytes == 300 + LOG_LIMIT_BYTES
     with database.read() as session:
         checkpoint = session.scalars(select(Checkpoint.id)).one()
