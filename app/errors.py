@@ -11,6 +11,7 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
+    retriable: ClassVar[bool] = False  # whether the same request may succeed later
 
     def __init__(self, detail: str | None = None, **extra: Any) -> None:
         self.detail = detail or (self.__doc__ or "").strip()
@@ -31,6 +32,28 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class KeyInUse(ServiceError):
+    """The first request with this Idempotency-Key is in progress; wait and send it again."""
+
+    status = 409
+    code = "idempotency_key_in_use"
+    retriable = True
+
+
+class KeyReused(ServiceError):
+    """This Idempotency-Key belongs to another method, path, query or body; use a new key."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class KeyAnswered(ServiceError):
+    """The first request with this Idempotency-Key succeeded; its answer is not given again."""
+
+    status = 409
+    code = "idempotency_key_answered"
 
 
 class Unauthorized(ServiceError):

@@ -18,7 +18,7 @@ from app.api.http.problems import install_handlers
 from app.api.http.request_checks import check_query, refuse_nul
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import comparisons, finetunes, listing, rankings, records
+from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
 from app.api.routes.platform import health
 from app.artifacts.storage import open_storage
 from app.db import open_database
@@ -61,6 +61,7 @@ GUARDED = (
     comparisons,
     estimates,
     listing,
+    life,
     records,
     checkpoints,
 )

@@ -55,6 +55,7 @@ class Status(StrEnum):
 
     QUEUED = "queued"  # waits for a worker, for its first attempt or another one
     RUNNING = "running"  # a worker holds its lease; a comparison's children run
+    PAUSED = "paused"  # set aside until somebody resumes it; its state is saved, no worker has it
     SUCCEEDED = "succeeded"  # its result is stored
     FAILED = "failed"  # its error is stored
     CANCELLED = "cancelled"  # stopped because someone asked
@@ -144,6 +145,7 @@ class Job(Base):
     __table_args__ = (
         Index("jobs_claim", "status", "kind", "priority", "queued_at"),
         Index("jobs_lease", "status", "lease_expires_at"),
+        Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),
         Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_parent", "parent"),
@@ -167,7 +169,9 @@ class Job(Base):
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the job that this one repeats
+    request_id: Mapped[str | None] = mapped_column(String(100))  # of the request that submitted it
     deadline_seconds: Mapped[int | None] = mapped_column(Integer)  # since it was accepted
+    deadline_at: Mapped[datetime | None]  # when they have passed
 
     status: Mapped[str] = mapped_column(String(20))
     phase: Mapped[str | None] = mapped_column(String(40))
@@ -188,6 +192,8 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     usage: Mapped[dict[str, Any] | None]  # what its attempts have used so far
+    stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     # Every change of status, oldest first, as answers show them; job_events has them too.
     transitions: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
@@ -204,6 +210,7 @@ class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
+    __table_args__ = (Index("job_attempts_started", "started_at"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
@@ -313,10 +320,13 @@ class IdempotencyKey(Base):
     """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("idempotency_keys_created", "created_at"),)
 
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_sha256: Mapped[str] = mapped_column(String(64))
+    holder: Mapped[str] = mapped_column(String(32))  # the request that took it
+    held_until: Mapped[datetime | None]  # without a status: when others may take it
     status: Mapped[int | None] = mapped_column(Integer)
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[str | None] = mapped_column(Text)

@@ -38,6 +38,8 @@ def upgrade() -> None:
         sa.Column("project", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("holder", sa.String(length=32), nullable=False),
+        sa.Column("held_until", Instant(), nullable=True),
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", JSON, nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
@@ -45,6 +47,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("project", "key"),
     )
+    op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
 
 
 def downgrade() -> None:
@@ -64,6 +67,7 @@ def downgrade() -> None:
         unique=["fingerprint"],
     )
     op.drop_index("jobs_list", "jobs")
+    op.drop_index("jobs_deadline", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
@@ -149,6 +153,7 @@ def _create_attempts_and_workers() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
+    op.create_index("job_attempts_started", "job_attempts", ["started_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -206,9 +211,13 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("project", sa.String(length=40), server_default=PROJECT, nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="1", nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("request_id", sa.String(length=100), nullable=True),
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
+        sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("usage", JSON, nullable=True),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
         sa.Column("transitions", JSON, server_default=sa.text("'[]'"), nullable=False),
     ]
 
@@ -217,6 +226,7 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     op.drop_index("jobs_list", "jobs")
     op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
     if op.get_bind().dialect.name == "sqlite":

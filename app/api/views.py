@@ -71,7 +71,9 @@ class JobView(BaseModel):
     name: str | None = Field(description="The name that the request gave the job.")
     metadata: dict[str, str] = Field(description="The labels that the request gave the job.")
     priority: int = Field(description="Queued jobs of a higher priority are started first.")
-    status: str = Field(description="`queued`, `running`, `succeeded`, `failed` or `cancelled`.")
+    status: str = Field(
+        description="`queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`."
+    )
     phase: str | None = Field(description="What a running job is doing, such as `load` or `train`.")
     terminal: bool = Field(description="Whether the job has ended, so that polling can stop.")
     progress: ProgressView | None = Field(
@@ -82,7 +84,10 @@ class JobView(BaseModel):
         description="The number of the current attempt. It grows when a worker is lost."
     )
     max_attempts: int = Field(description="Attempts after which the job fails for good.")
-    cancel_requested: bool = Field(description="Whether somebody has asked the job to stop.")
+    cancel_requested: bool = Field(description="Whether somebody has asked the job to end.")
+    pause_requested: bool = Field(
+        description="Whether a running job was asked to pause, and has not stopped yet."
+    )
     error: Json | None = Field(
         description="Why the job failed, or what its last attempt died of, as a problem "
         "(RFC 9457) with `code` and `detail`."

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.errors import Conflict, NotFound
+from app.jobs.attempts import count_stored_bytes
 from app.jobs.state_machine import Lease, locked_job, record_event
 from app.tables import TERMINAL, Checkpoint, Job
 from surgery.errors import UnsafeWeights
@@ -61,7 +62,7 @@ def prune_checkpoints(database: Database, lease: Lease, keep: Retention) -> list
     if keep == "all":
         return []
     with database.write() as session:
-        locked_job(session, lease)
+        job = locked_job(session, lease)
         query = select(Checkpoint).where(Checkpoint.job_id == lease.job_id)
         rows = session.scalars(query.order_by(Checkpoint.step).with_for_update()).all()
         kept = _kept(rows, keep)
@@ -72,6 +73,7 @@ def prune_checkpoints(database: Database, lease: Lease, keep: Retention) -> list
         ]
         for row in dropped:
             session.delete(row)
+        count_stored_bytes(session, job)
         return [row.path for row in dropped]
 
 
@@ -121,6 +123,8 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
             )
         session.delete(row)
         record_event(session, row.job_id, row.lease_epoch, "checkpoint_deleted", {"id": row.id})
+        if job is not None:
+            count_stored_bytes(session, job)
         return row.path
 
 

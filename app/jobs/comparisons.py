@@ -26,6 +26,13 @@ def unfinished_children(session: Session, comparison_id: str) -> Sequence[Job]:
     return session.scalars(query.order_by(Job.id).with_for_update()).all()
 
 
+def has_active_child(session: Session, comparison_id: str) -> bool:
+    """Whether a child runs, or would run if a worker were free."""
+    active = Job.status.in_((Status.QUEUED, Status.RUNNING))
+    query = select(Job.id).where(Job.parent == comparison_id, active).limit(1)
+    return session.scalar(query) is not None
+
+
 def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
     """The children whose ranking has ended, with their rows locked, each with that ranking."""
     ranking = aliased(Job)
@@ -33,7 +40,9 @@ def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tup
         select(Job, ranking)
         .join(ranking, Job.waits_for == ranking.id)
         .where(
-            Job.parent == comparison_id, Job.status == Status.QUEUED, ranking.status.in_(TERMINAL)
+            Job.parent == comparison_id,
+            Job.status.in_((Status.QUEUED, Status.PAUSED)),
+            ranking.status.in_(TERMINAL),
         )
         .order_by(Job.id)
         .with_for_update(of=Job)

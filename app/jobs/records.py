@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.db import Database, db_now
+from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
 from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
@@ -57,7 +58,7 @@ def commit_checkpoint(
     be deleted.
     """
     with database.write() as session:
-        locked_job(session, lease)
+        job = locked_job(session, lease)
         if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
@@ -80,6 +81,7 @@ def commit_checkpoint(
         row.created_at = db_now()
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
+        count_stored_bytes(session, job)
         return row.id, replaced
 
 
@@ -91,15 +93,16 @@ def referenced_paths(database: Database) -> set[str]:
     return {*checkpoints, *(state["path"] for state in states if state)}
 
 
-def commit_state(database: Database, lease: Lease, path: str, step: int) -> str | None:
+def commit_state(database: Database, lease: Lease, path: str, step: int, size: int) -> str | None:
     """Record the state from which an interrupted run resumes. Raises Fenced.
 
-    Returns the path of the state that it replaces.
+    ``size`` is that of its files in bytes. Returns the path of the state that it replaces.
     """
     with database.write() as session:
         job = locked_job(session, lease)
         before = job.state["path"] if job.state else None
-        job.state = {"path": path, "step": step}
+        job.state = {"path": path, "step": step, "bytes": size}
+        count_stored_bytes(session, job)
         return before
 
 

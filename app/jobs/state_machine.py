@@ -15,7 +15,10 @@ from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.errors import Conflict
 from app.jobs import comparisons
+from app.jobs.actions import Action, refusal
+from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
@@ -43,6 +46,7 @@ class Renewal:
     """What a worker learns from a heartbeat."""
 
     cancel_requested: bool
+    pause_requested: bool
 
 
 def lease_holds(lease: Lease) -> ColumnElement[bool]:
@@ -79,10 +83,15 @@ def lock_comparison(session: Session, job_id: str) -> None:
     session.execute(query.with_for_update())
 
 
-def locked_with_comparison(session: Session, lease: Lease) -> Job:
-    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold."""
+def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None = None) -> Job:
+    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold.
+
+    ``usage`` is stored as what the attempt has used in all.
+    """
     lock_comparison(session, lease.job_id)
-    return locked_job(session, lease)
+    job = locked_job(session, lease)
+    note_usage(session, job.id, lease.epoch, usage)
+    return job
 
 
 def record_status(session: Session, job: Job, status: Status, **data: Any) -> None:
@@ -134,26 +143,35 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     for name, value in values.items():
         setattr(job, name, value)
     job.status = status
+    job.pause_requested = False  # it was too late
     job.lease_expires_at = None
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    error = (values.get("error") or {}).get("code")
-    record_status(session, job, status, **({"code": error} if error else {}))
+    error = values.get("error") or {}
+    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
     """End a job and advance its comparison; the caller has locked both rows."""
     close(session, job, status, **values)
+    advance_comparison_of(session, job)
+
+
+def advance_comparison_of(session: Session, job: Job) -> None:
+    """Advance the comparison that a job belongs to, if there is one; its row is locked."""
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
         advance_comparison(session, parent)
 
 
 def advance_comparison(session: Session, comparison: Job) -> None:
-    """Release the children whose ranking has ended, and end the comparison after its last child.
+    """Take the next step of a comparison, if its children allow one.
 
-    The caller has locked its row. A second call has no effect.
+    Children whose ranking has ended may be claimed, a comparison that shall pause does so when no
+    child is active any more, and with the last child it ends. The caller has locked its row. A
+    second call has no effect.
     """
     if comparison.status in TERMINAL:
         return
@@ -174,14 +192,24 @@ def advance_comparison(session: Session, comparison: Job) -> None:
     if outcome is not None:
         status, values = outcome
         close(session, comparison, status, **values)
+    elif comparison.pause_requested and not comparisons.has_active_child(session, comparison.id):
+        set_aside(session, comparison)
 
 
-def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> Status:
-    """Count a crash, and queue the job for another attempt or end it."""
+def count_crash(
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+) -> Status:
+    """Count a crash, and queue the job for another attempt or end it.
+
+    A job that was asked to stop does so, and the crash is not counted: it may well be that its
+    process was killed because it did not stop by itself.
+    """
+    end_attempt(session, job, outcome, error)
+    if job.cancel_requested or job.pause_requested:
+        give_up(session, job)
+        return Status(job.status)
     job.crashes += 1
-    if job.cancel_requested:
-        end(session, job, Status.CANCELLED)
-    elif job.crashes >= job.max_attempts:
+    if job.crashes >= job.max_attempts:
         end(session, job, Status.FAILED, error=error)
     else:
         delay = backoff * 2 ** (job.crashes - 1)
@@ -190,8 +218,28 @@ def count_crash(session: Session, job: Job, error: Json, backoff: timedelta) -> 
     return Status(job.status)
 
 
+def give_up(session: Session, job: Job) -> None:
+    """Carry out a request to stop, after the attempt is over; a cancel precedes a pause."""
+    if job.cancel_requested:
+        end(session, job, Status.CANCELLED)
+    else:
+        set_aside(session, job)
+        advance_comparison_of(session, job)
+
+
+def set_aside(session: Session, job: Job) -> None:
+    """Pause a job: no worker has it or claims it until it is resumed."""
+    end_attempt(session, job, Outcome.PAUSED)
+    job.status = Status.PAUSED
+    job.pause_requested = False
+    job.lease_expires_at = job.not_before = job.rung_at = None
+    job.phase = None
+    job.updated_at = db_now()
+    record_status(session, job, Status.PAUSED)
+
+
 def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) -> None:
-    """Put a running job back into the queue."""
+    """Put a running or paused job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
     job.phase = None  # queued_at stays, so that the job keeps its place
@@ -200,22 +248,59 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     record_status(session, job, Status.QUEUED, reason=reason)
 
 
-def ask_to_stop(session: Session, job: Job) -> None:
-    """Ask a running job to stop; its worker learns of it with the next heartbeat."""
+def ask_to_cancel(session: Session, job: Job) -> None:
+    """Ask a running job to end; its worker learns of it with the next heartbeat."""
     job.cancel_requested = True
+    job.pause_requested = False
     job.updated_at = db_now()
     record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
+
+
+def ask_to_pause(session: Session, job: Job) -> None:
+    """Ask a running job to pause; its worker learns of it with the next heartbeat."""
+    job.pause_requested = True
+    job.updated_at = db_now()
+    record_event(session, job.id, job.lease_epoch, "pause_requested", {})
+
+
+def withdraw_pause(session: Session, job: Job) -> None:
+    """Let a running job go on. If its worker has stopped it already, the job is queued again."""
+    job.pause_requested = False
+    job.updated_at = db_now()
+    record_event(session, job.id, job.lease_epoch, "pause_withdrawn", {})
 
 
 def cancel_children(session: Session, comparison: Job) -> None:
     """Stop every child that has not ended, and end the comparison if none is left running."""
     for child in comparisons.unfinished_children(session, comparison.id):
         if child.status == Status.RUNNING:
-            ask_to_stop(session, child)
+            ask_to_cancel(session, child)
         else:
             child.cancel_requested = True
             close(session, child, Status.CANCELLED)
     advance_comparison(session, comparison)
+
+
+def pause_children(session: Session, comparison: Job) -> None:
+    """Pause every child that has not ended, and the comparison itself if none is running."""
+    for child in comparisons.unfinished_children(session, comparison.id):
+        if child.status == Status.QUEUED:
+            set_aside(session, child)
+        elif child.status == Status.RUNNING and not child.cancel_requested:
+            ask_to_pause(session, child)
+    advance_comparison(session, comparison)
+
+
+def resume_children(session: Session, comparison: Job) -> list[Job]:
+    """Queue the paused children, and let those go on that were asked to pause."""
+    queued = []
+    for child in comparisons.unfinished_children(session, comparison.id):
+        if child.status == Status.PAUSED:
+            requeue(session, child, None, "resumed")
+            queued.append(child)
+        elif child.pause_requested:
+            withdraw_pause(session, child)
+    return queued
 
 
 def claim(
@@ -247,6 +332,7 @@ def claim(
         if job is None:
             return None
         record_status(session, job, Status.RUNNING, worker=owner)
+        begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
 
 
@@ -268,11 +354,16 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
 
 
 def renew(
-    database: Database, lease: Lease, duration: timedelta, phase: str | None, progress: Json | None
+    database: Database,
+    lease: Lease,
+    duration: timedelta,
+    phase: str | None,
+    progress: Json | None,
+    usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease and store the progress. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
     with database.write() as session:
-        cancel_requested = session.scalar(
+        renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))
             .values(
@@ -282,33 +373,36 @@ def renew(
                 phase=phase,
                 progress=progress,
             )
-            .returning(Job.cancel_requested)
-        )
-        if cancel_requested is None:
+            .returning(Job.cancel_requested, Job.pause_requested)
+        ).one_or_none()
+        if renewed is None:
             raise Fenced
-        return Renewal(cancel_requested)
+        note_usage(session, lease.job_id, lease.epoch, usage)
+        return Renewal(*renewed)
 
 
 def advance_comparisons(database: Database) -> None:
-    """Advance every running comparison, in case a process died before it did so."""
-    running = and_(Job.kind == JobKind.COMPARISON, Job.status == Status.RUNNING)
+    """Advance every comparison that goes on, in case a process died before it did so."""
+    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.not_in(TERMINAL))
     with database.read() as session:
-        ids = session.scalars(select(Job.id).where(running)).all()
+        ids = session.scalars(select(Job.id).where(unfinished)).all()
     for job_id in ids:
         with database.write() as session:
-            query = select(Job).where(Job.id == job_id, running)
+            query = select(Job).where(Job.id == job_id, unfinished)
             comparison = session.scalar(query.with_for_update(skip_locked=True))
             if comparison is not None:
                 advance_comparison(session, comparison)
 
 
-def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> Json | None:
+def finish(
+    database: Database, lease: Lease, result: Json, learned: Learned, usage: Usage | None = None
+) -> Json | None:
     """End a job with its result. Raises Fenced.
 
     Returns the resume state, whose files are not needed any more.
     """
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
+        job = locked_with_comparison(session, lease, usage)
         state = job.state
         full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
         resolved = completed(job.resolved, learned)
@@ -316,29 +410,47 @@ def finish(database: Database, lease: Lease, result: Json, learned: Learned) -> 
         return state
 
 
-def fail(database: Database, lease: Lease, error: Json) -> None:
+def fail(database: Database, lease: Lease, error: Json, usage: Usage | None = None) -> None:
     """End a job with an error, without another attempt. Raises Fenced."""
     with database.write() as session:
-        end(session, locked_with_comparison(session, lease), Status.FAILED, error=error)
+        end(session, locked_with_comparison(session, lease, usage), Status.FAILED, error=error)
 
 
-def end_cancelled(database: Database, lease: Lease) -> None:
+def end_cancelled(database: Database, lease: Lease, usage: Usage | None = None) -> None:
     """End a job whose worker stopped it on request. Raises Fenced."""
     with database.write() as session:
-        end(session, locked_with_comparison(session, lease), Status.CANCELLED)
+        end(session, locked_with_comparison(session, lease, usage), Status.CANCELLED)
 
 
-def release(database: Database, lease: Lease) -> None:
-    """Queue a job again because its worker is stopping; no crash is counted. Raises Fenced."""
+def release(
+    database: Database, lease: Lease, reason: str = "drained", usage: Usage | None = None
+) -> None:
+    """End an attempt before its job is over; no crash is counted. Raises Fenced.
+
+    The job is queued again, unless it was asked to stop.
+    """
     with database.write() as session:
-        requeue(session, locked_job(session, lease), None, "drained")
+        job = locked_with_comparison(session, lease, usage)
+        if job.cancel_requested or job.pause_requested:
+            give_up(session, job)
+        else:
+            # It may have stopped to pause, and have been resumed meanwhile.
+            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            end_attempt(session, job, stopped)
+            requeue(session, job, None, reason)
 
 
-def crash(database: Database, lease: Lease, error: Json, backoff: timedelta) -> Status:
+def crash(
+    database: Database,
+    lease: Lease,
+    error: Json,
+    backoff: timedelta,
+    usage: Usage | None = None,
+) -> Status:
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
-        job = locked_with_comparison(session, lease)
-        return count_crash(session, job, error, backoff)
+        job = locked_with_comparison(session, lease, usage)
+        return count_crash(session, job, error, backoff, Outcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -359,28 +471,101 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff)
+            count_crash(session, job, lost, backoff, Outcome.LOST)
         return job is not None
 
 
+def _locked_for_request(session: Session, job_id: str) -> Job | None:
+    lock_comparison(session, job_id)
+    return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+
+
 def cancel(database: Database, job_id: str) -> Job | None:
-    """End a queued job, or ask a running one to stop; a job that has ended stays as it is.
+    """End a job that waits, or ask a running one to stop; a job that has ended stays as it is.
 
     All children of a comparison are cancelled, and it ends with the last of them. None if there is
     no such job.
     """
     with database.write() as session:
-        lock_comparison(session, job_id)
-        job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+        job = _locked_for_request(session, job_id)
         if job is None or job.status in TERMINAL:
             return job
-        if job.status == Status.QUEUED:
+        if job.kind == JobKind.COMPARISON:
+            if not job.cancel_requested:
+                ask_to_cancel(session, job)
+                cancel_children(session, job)
+        elif job.status != Status.RUNNING:
             job.cancel_requested = True
             end(session, job, Status.CANCELLED)
         elif not job.cancel_requested:
-            ask_to_stop(session, job)
-            if job.kind == JobKind.COMPARISON:
-                cancel_children(session, job)
+            ask_to_cancel(session, job)
         session.flush()
         session.refresh(job)
         return job
+
+
+def pause(database: Database, job_id: str) -> Job | None:
+    """Set a queued job aside, or ask a running one to save its state and stop.
+
+    All children of a comparison are paused, and so is the comparison when none runs any more. A job
+    that is paused, or that was asked to, stays as it is. None if there is no such job. Raises
+    Conflict if it has ended or is being cancelled.
+    """
+    with database.write() as session:
+        job = _locked_for_request(session, job_id)
+        if job is None:
+            return None
+        if job.status in TERMINAL or job.cancel_requested:
+            raise Conflict(refusal(job, Action.PAUSE))
+        if job.status == Status.QUEUED:
+            set_aside(session, job)
+            advance_comparison_of(session, job)
+        elif job.status == Status.RUNNING and not job.pause_requested:
+            ask_to_pause(session, job)
+            if job.kind == JobKind.COMPARISON:
+                pause_children(session, job)
+        session.flush()
+        session.refresh(job)
+        return job
+
+
+def resume(database: Database, job_id: str) -> tuple[Job | None, list[Job]]:
+    """Queue a paused job again, in its old place, or let a running one go on that was to pause.
+
+    All children of a comparison are resumed. Any other job stays as it is. Returns the job, None if
+    there is no such job, and the jobs that were queued. Raises Conflict if the job has ended, is
+    being cancelled, or belongs to a comparison that is paused.
+    """
+    with database.write() as session:
+        job = _locked_for_request(session, job_id)
+        if job is None:
+            return None, []
+        if job.status in TERMINAL or job.cancel_requested:
+            raise Conflict(refusal(job, Action.RESUME))
+        _check_comparison_goes_on(session, job)
+        queued: list[Job] = []
+        if job.pause_requested:
+            withdraw_pause(session, job)
+        if job.kind == JobKind.COMPARISON:
+            if job.status == Status.PAUSED:
+                job.status = Status.RUNNING
+                job.updated_at = db_now()
+                record_status(session, job, Status.RUNNING, reason="resumed")
+            queued = resume_children(session, job)
+        elif job.status == Status.PAUSED:
+            requeue(session, job, None, "resumed")
+            queued = [job]
+        session.flush()
+        session.refresh(job)
+        return job, queued
+
+
+def _check_comparison_goes_on(session: Session, job: Job) -> None:
+    parent = session.get(Job, job.parent) if job.parent else None
+    if parent is None or parent.kind != JobKind.COMPARISON:
+        return
+    if parent.status == Status.PAUSED or parent.pause_requested:
+        raise Conflict(
+            f"{job.id} belongs to comparison {parent.id}, which is paused; "
+            f"POST /v1/jobs/{parent.id}/resume resumes all of its jobs"
+        )

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import db_now
-from app.errors import Unprocessable
 from app.jobs.records import stored_ranking
 from app.jobs.state_machine import enqueue, enqueue_comparison
 from app.service import Service
@@ -24,7 +19,7 @@ from app.submissions.resolve import (
     resolve_subject,
 )
 from app.submissions.selections import resolve_selection
-from app.tables import Dataset, IdempotencyKey, Job, JobKind, new_id
+from app.tables import Dataset, Job, JobKind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
@@ -34,8 +29,6 @@ from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.training.devices import check_processes, gpus_here
-
-KEY_LIFETIME = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -152,53 +145,20 @@ def new_job(
     )
 
 
-def submit(
-    service: Service, prepared: Prepared, key: str | None, body: dict[str, Any]
-) -> tuple[Job, bool]:
-    """Insert a job and its children, unless the idempotency key has created a job already.
+def submit(service: Service, prepared: Prepared, accepted: Callable[[Session, Job], None]) -> Job:
+    """Insert a job and its children, and announce them.
 
-    Returns the job, and whether it existed before. Raises Unprocessable if the key was used with
-    another body.
+    ``accepted`` is called in the same transaction, with the job as it was inserted.
     """
     job, children = prepared.job, prepared.children
-    fingerprint = content_digest({"kind": job.kind, **body}).removeprefix("sha256:")
-    try:
-        with service.database.write() as session:
-            if key is not None:
-                session.execute(
-                    delete(IdempotencyKey).where(
-                        IdempotencyKey.created_at < db_now(-KEY_LIFETIME.total_seconds())
-                    )
-                )
-            _lock_dataset(session, job)
-            lock_checkpoint(session, job)
-            if children:
-                enqueue_comparison(session, job, children)
-            else:
-                enqueue(session, job)
-            if key is not None:
-                row = IdempotencyKey(
-                    project=job.project, key=key, request_sha256=fingerprint, body=job.id
-                )
-                row.created_at = db_now()
-                session.add(row)
-                session.flush()
-    except IntegrityError:
-        return _replayed(service, str(key), fingerprint), True
+    with service.database.write() as session:
+        _lock_dataset(session, job)
+        lock_checkpoint(session, job)
+        if children:
+            enqueue_comparison(session, job, children)
+        else:
+            enqueue(session, job)
+        accepted(session, job)
     for waiting in children or [job]:
         service.ring(waiting)
-    return job, False
-
-
-def _replayed(service: Service, key: str, fingerprint: str) -> Job:
-    with service.database.read() as session:
-        row = session.get(IdempotencyKey, (service.project, key))
-        assert row is not None
-        if row.request_sha256 != fingerprint:
-            raise Unprocessable(
-                "this Idempotency-Key was used with another body; use a new key",
-                errors=[{"pointer": "", "detail": "differs from the first request of this key"}],
-            )
-        job = session.get(Job, row.body)
-    assert job is not None
     return job

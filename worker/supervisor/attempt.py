@@ -328,10 +328,11 @@ class Attempt:
 
     def _store_state(self, report: StateSaved) -> None:
         folder = self._handed_over(report.path)
-        key = self._key(folder)
+        files, key = read_manifest(folder), self._key(folder)
+        size = sum(file["bytes"] for file in files.values())
         self.storage.put_folder(folder, key)
         before = self._write(
-            lambda: records.commit_state(self.database, self.lease, key, report.step)
+            lambda: records.commit_state(self.database, self.lease, key, report.step, size)
         )
         if before and before != key:
             self.storage.delete(before)
@@ -416,7 +417,7 @@ class Attempt:
         now = time.monotonic()
         if self._heartbeat.cancel_requested.is_set():
             self._ask_to_stop(Cancel())
-        if self.draining.is_set():
+        if self.draining.is_set() or self._heartbeat.pause_requested.is_set():
             self._ask_to_stop(Drain())
         if self._stop_by is not None and now > self._stop_by:
             end = self._cancelled if isinstance(self._stop, Cancel) else self._released
@@ -438,7 +439,9 @@ class Attempt:
         return outcome
 
     def _released(self, outcome: Outcome) -> Outcome:
-        self._write(lambda: state_machine.release(self.database, self.lease))
+        # Unless the worker stops, the job was asked to pause, and perhaps resumed meanwhile.
+        reason = "drained" if self.draining.is_set() else "resumed"
+        self._write(lambda: state_machine.release(self.database, self.lease, reason))
         return outcome
 
     def _with_log(self, error: SurgeryError) -> Json:

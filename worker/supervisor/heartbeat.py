@@ -20,7 +20,7 @@ PROGRESS_SECONDS = 1.0  # between two writes of progress
 
 
 class Heartbeat:
-    """Renews a lease, writes the job's progress, and learns whether a cancel was requested."""
+    """Renews a lease, writes the job's progress, and learns whether the job shall stop."""
 
     def __init__(self, settings: Settings, database: Database, lease: Lease, claimed_at: float):
         self._settings, self._database, self._lease = settings, database, lease
@@ -30,6 +30,7 @@ class Heartbeat:
         self._stop = threading.Event()
         self._fenced = threading.Event()
         self.cancel_requested = threading.Event()
+        self.pause_requested = threading.Event()
         # The time before the request was sent, so never later than the database's own time.
         self._renewed = claimed_at
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -79,3 +80,5 @@ class Heartbeat:
             self._renewed = sent
             if renewal.cancel_requested:
                 self.cancel_requested.set()
+            if renewal.pause_requested:
+                self.pause_requested.set()

@@ -20,6 +20,7 @@ from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths
 from app.settings import Settings
+from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
 from surgery.io.folders import remove_older
 from surgery.models.source.copy import copies_in
@@ -83,7 +84,8 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove stored folders without a row, scratch folders of dead workers, and old caches."""
+        """Remove what is not needed any more: old idempotency keys, files without a row, caches."""
+        forget_old_keys(self._database)
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:

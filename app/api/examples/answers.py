@@ -208,6 +208,7 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
         "attempt": 1,
         "max_attempts": 3,
         "cancel_requested": False,
+        "pause_requested": False,
         "error": None,
         "spec": spec,
         "resolved": {

@@ -96,8 +96,15 @@ def respond(
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:
-    status, code, headers = error.status, error.code, error.headers
-    return respond(request, status, code, error.detail, errors=error.errors, headers=headers)
+    return respond(
+        request,
+        error.status,
+        error.code,
+        error.detail,
+        errors=error.errors,
+        retriable=error.retriable,
+        headers=error.headers,
+    )
 
 
 def _surgery(request: Request, error: SurgeryError) -> JSONResponse:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from app.api.deps import CheckpointDep, JobDep, ServiceDep
 from app.api.downloads import answer_full_file, full_members
 from app.api.examples.answers import CHECKPOINT, CHECKPOINTS, answers, problems
+from app.api.http.idempotency import IdempotentRoute
 from app.api.views import CheckpointView, checkpoint_view
 from app.artifacts.tar import Member, tar_size, tar_stream
 from app.errors import Conflict, NotFound
@@ -27,7 +28,7 @@ from surgery.checkpoints.card import CARD_FILE
 from surgery.checkpoints.merge import DELTA, RECORD
 from surgery.io.folders import MANIFEST
 
-router = APIRouter(prefix="/v1", tags=["checkpoints"])
+router = APIRouter(prefix="/v1", tags=["checkpoints"], route_class=IdempotentRoute)
 TEXTS = (RECORD, CARD_FILE)  # their text depends on the checkpoint's form
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}

@@ -14,6 +14,7 @@ from sqlalchemy import delete, select
 
 from app.api.deps import DatasetDep, ServiceDep
 from app.api.examples.answers import DATASET, DATASETS, answers, problems
+from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
@@ -24,7 +25,7 @@ from surgery.errors import nearest
 from surgery.schemas.dataset import UploadSpec
 from surgery.schemas.validation import faults_of
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 
 # Other names that people give to the parts of the form.
 _SYNONYMS = {

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends
 from app.api.deps import ServiceDep, require_json
 from app.api.examples.answers import ESTIMATE, answers, body_examples
 from app.api.examples.bodies import ESTIMATE_BODIES
+from app.api.http.idempotency import IdempotentRoute
 from app.submissions.estimates import estimate
 from app.submissions.resolve import resolve_subject
 from surgery.schemas.estimate import Estimate, EstimateSpec
 
-router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+router = APIRouter(prefix="/v1/estimates", tags=["estimates"], route_class=IdempotentRoute)
 Body = Annotated[EstimateSpec, body_examples(ESTIMATE_BODIES)]
 
 

@@ -10,22 +10,14 @@ from app.db import Database, db_now
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.queue import unannounced_jobs
-from app.jobs.state_machine import Fenced, enqueue
-from app.tables import WORKER_KINDS, Job, JobKind, Status, new_id
+from app.jobs.state_machine import Fenced
+from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
-from tests.support.service.queued_jobs import LEASE, look, statuses, take
+from tests.support.service.queued_jobs import LEASE, look, statuses, submit, take
 
 ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
-
-
-def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
-    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
-    job = Job(id=new_id("rk"), kind=kind, spec={}, resolved={}, **{**fields, **values})
-    with database.write() as session:
-        enqueue(session, job)
-    return job.id
 
 
 def test_a_job_runs_once_and_its_history_is_written(database: Database) -> None:
@@ -65,7 +57,7 @@ def test_an_expired_lease_fences_every_write(database: Database) -> None:
         lambda: state_machine.end_cancelled(database, lease),
         lambda: state_machine.crash(database, lease, ERROR, NOW),
         lambda: records.record_metrics(database, lease, 1, 0.1, {"loss": 1.0}),
-        lambda: records.commit_state(database, lease, "p", 1),
+        lambda: records.commit_state(database, lease, "p", 1, 10),
         lambda: records.pin_selection(database, lease, {}),
         lambda: prune_checkpoints(database, lease, "best"),
     ]
@@ -108,11 +100,11 @@ def test_a_crash_waits_before_the_next_attempt(database: Database) -> None:
 def test_a_drained_job_goes_back_uncharged_and_keeps_its_place(database: Database) -> None:
     first, second = submit(database), submit(database)
     lease = take(database)
-    records.commit_state(database, lease, "jobs/state-5", 5)
+    records.commit_state(database, lease, "jobs/state-5", 5, 10)
     state_machine.release(database, lease)
     job = look(database, first)
     assert (job.status, job.crashes, job.state) == (
-        Status.QUEUED, 0, {"path": "jobs/state-5", "step": 5},
+        Status.QUEUED, 0, {"path": "jobs/state-5", "step": 5, "bytes": 10},
     )  # fmt: skip
     assert [take(database).job_id, take(database).job_id] == [first, second]
 

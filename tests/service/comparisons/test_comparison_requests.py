@@ -130,7 +130,7 @@ def test_a_repeated_key_makes_no_second_family(api: TestClient) -> None:
     assert again.json()["id"] == first["id"]
     assert again.headers["idempotent-replayed"] == "true"
     assert len(api.get(first["links"]["children"]).json()["data"]) == 5
-    problem(create(api, {**GOOD, "seeds": [4]}, headers=headers), 422, "invalid")
+    problem(create(api, {**GOOD, "seeds": [4]}, headers=headers), 422, "idempotency_key_reused")
 
 
 def test_it_is_listed_followed_and_found_by_kind(api: TestClient) -> None:

@@ -22,7 +22,7 @@ def test_an_idempotency_key_gives_one_job(api: TestClient) -> None:
     assert again.json()["id"] == first.json()["id"]
     assert again.headers["idempotent-replayed"] == "true"
     other = api.post("/v1/rankings", json={**body, "seed": 98}, headers=headers)
-    assert "use a new key" in problem(other, 422, "invalid")["detail"]
+    assert "use a new key" in problem(other, 422, "idempotency_key_reused")["detail"]
 
 
 def test_every_operation_has_an_example_and_a_summary(api: TestClient) -> None:

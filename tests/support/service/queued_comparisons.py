@@ -27,7 +27,8 @@ def new_job(kind: JobKind, parent: str | None, **values: object) -> Job:
     """A job that is not yet in the database."""
     fields: Json = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3,
                     "spec": {}, "resolved": RESOLVED}  # fmt: skip
-    return Job(id=new_id("job"), kind=kind, parent=parent, **{**fields, **values})
+    prefix = "cmp" if kind is JobKind.COMPARISON else "job"
+    return Job(id=new_id(prefix), kind=kind, parent=parent, **{**fields, **values})
 
 
 def submit(database: Database, seeds: int = 1, *, ranked: bool = False) -> tuple[str, list[str]]:

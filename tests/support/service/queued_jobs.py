@@ -7,8 +7,8 @@ from typing import Any
 
 from app.db import Database
 from app.jobs import state_machine
-from app.jobs.state_machine import Lease
-from app.tables import WORKER_KINDS, Job, JobEvent
+from app.jobs.state_machine import Lease, enqueue
+from app.tables import WORKER_KINDS, Job, JobEvent, JobKind, new_id
 
 LEASE = timedelta(seconds=60)
 RESOLVED: dict[str, Any] = {
@@ -20,6 +20,16 @@ RESOLVED: dict[str, Any] = {
     "digest": "x",
 }  # fmt: skip
 """What any job remembers."""
+
+
+def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
+    """Queue a job that nobody asked for."""
+    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
+    prefix = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}[kind]
+    job = Job(id=new_id(prefix), kind=kind, spec={}, resolved={}, **{**fields, **values})
+    with database.write() as session:
+        enqueue(session, job)
+    return job.id
 
 
 def take(database: Database, lease: timedelta = LEASE) -> Lease:

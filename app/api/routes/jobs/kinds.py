@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 
 from app.api.deps import JobDep, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
+from app.api.http.idempotency import IdempotentRoute, KeyDep, keep_answer
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, get_job, list_jobs
 from app.api.views import COLLECTION, JobView, job_views
 from app.errors import NotFound
 from app.service import Service
 from app.submissions.estimates import estimate, estimate_spec_of
+from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, submit
 from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
@@ -33,14 +36,6 @@ Parameters `metadata[key]=value` leave only those that were submitted with these
 ValidateOnly = Annotated[
     bool,
     Query(description="Only check the request: create nothing, and answer what would be created."),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        max_length=255,
-        description="A text of your choice that makes it safe to send a request again: for a day, "
-        "the same key with the same body answers the job that it created first.",
-    ),
 ]
 
 
@@ -66,7 +61,11 @@ class KindOfJob:
 
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
         """The operations of this kind; ``more_answers`` of a submission are documented too."""
-        router = APIRouter(prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"])
+        router = APIRouter(
+            prefix=f"/v1/{COLLECTION[self.kind]}",
+            tags=[f"{self.name}s"],
+            route_class=IdempotentRoute,
+        )
         router.post(
             "",
             name=f"create_{self.kind}",
@@ -98,13 +97,13 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
     def create(
         service: ServiceDep,
         spec: Any,
+        key: KeyDep,
         validate_only: ValidateOnly = False,
-        idempotency_key: IdempotencyKey = None,
     ) -> Response:
         prepared = of.prepare(service, spec)
         if validate_only:
             return _dry_run(service, prepared, spec)
-        return _submitted(service, prepared, spec, idempotency_key)
+        return _submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
@@ -139,19 +138,24 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 
 
-def _submitted(
-    service: Service, prepared: Prepared, spec: Submission, key: str | None
-) -> JSONResponse:
+def _submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
     """202 with the queued job, or 200 with a result that is stored already."""
-    job, replayed = prepared.job, False
-    if not prepared.cached:
-        job, replayed = submit(service, prepared, key, spec.model_dump(mode="json"))
-    with service.database.read() as session:
-        view = job_views(session, [job], cached=prepared.cached)[0]
+    if prepared.cached:
+        with service.database.read() as session:
+            return _answer(session, prepared.job, cached=True)
+    answers: list[JSONResponse] = []
+
+    def accepted(session: Session, job: Job) -> None:
+        answers.append(_answer(session, job, cached=False))
+        keep_answer(session, key, answers[0])
+
+    submit(service, prepared, accepted)
+    return answers[0]
+
+
+def _answer(session: Session, job: Job, *, cached: bool) -> JSONResponse:
+    view = job_views(session, [job], cached=cached)[0]
     headers = {"Location": view.links["self"]}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
-    status = 200 if prepared.cached else 202
     if not view.terminal:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return JSONResponse(view.model_dump(mode="json"), status, headers=headers)
+    return JSONResponse(view.model_dump(mode="json"), 200 if cached else 202, headers=headers)

@@ -1,4 +1,4 @@
-"""Jobs of every kind: list, read and cancel them, and read what they recorded."""
+"""Jobs of every kind: list and read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from app.api.http.request_checks import MetadataFilter
 from app.api.pages import Page, Paging, PagingDep
 from app.api.views import JobView, job_views
 from app.db import Database
-from app.jobs import state_machine as machine
 from app.service import Service
 from app.tables import Job, JobKind, Status
 
@@ -101,16 +100,3 @@ def get_job(job: JobDep, service: ServiceDep) -> JobView:
     """Answers the current state of a job. Poll until `terminal` is true."""
     with service.database.read() as session:
         return job_views(session, [job])[0]
-
-
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
-def cancel_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Ends a queued job at once and a running one after its current step.
-
-    Cancelling a comparison cancels all its children, and it ends with the last of them. A job that
-    has ended already stays as it is.
-    """
-    row = machine.cancel(service.database, job.id)
-    assert row is not None
-    with service.database.read() as session:
-        return job_views(session, [row])[0]

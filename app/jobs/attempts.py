@@ -1,0 +1,162 @@
+"""The attempts at a job, and what they have used: written with the transitions of its status.
+
+A worker that claims a job begins an attempt. Whatever takes the job from it again ends the attempt
+in the same transaction, so that a job is running exactly while it has an attempt that has not
+ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.db import Database, db_now
+from app.tables import Attempt, Checkpoint, Job
+
+Json = dict[str, Any]
+LOG_LIMIT_BYTES = 1_000_000  # of one attempt's log; more is cut out of its middle
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"  # the job's result was stored
+    FAILED = "failed"  # the job has an error that another attempt would meet again
+    CRASHED = "crashed"  # the job's process died; charged to the job
+    LOST = "lost"  # its worker stopped answering; charged to the job
+    DRAINED = "drained"  # its worker was stopped, and gave the job back
+    PAUSED = "paused"  # somebody paused the job
+    CANCELLED = "cancelled"  # somebody cancelled the job
+
+
+class PeakMemory(BaseModel):
+    """The most memory that one process of a job held at once; null where nobody measured it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: int | None = Field(None, description="Bytes of main memory.")
+    device: int | None = Field(None, description="Bytes of a GPU; null on a CPU.")
+
+    def with_peak(self, other: PeakMemory) -> PeakMemory:
+        """The higher of two peaks."""
+        return PeakMemory(
+            host=_highest(self.host, other.host), device=_highest(self.device, other.device)
+        )
+
+
+def _highest(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+class Usage(BaseModel):
+    """What one attempt at a job has used, or all of them together."""
+
+    model_config = ConfigDict(frozen=True)
+
+    worker_seconds: dict[str, float] = Field(
+        default={},
+        description="Seconds for which workers held the job, by the name of the device. A job on "
+        "several processes counts each of their devices.",
+    )
+    peak_memory_bytes: PeakMemory = Field(
+        PeakMemory(), description="The most memory that a process of the job held at once."
+    )
+
+    def __add__(self, other: Usage) -> Usage:
+        seconds = dict(self.worker_seconds)
+        for device, spent in other.worker_seconds.items():
+            seconds[device] = round(seconds.get(device, 0.0) + spent, 3)
+        peak = self.peak_memory_bytes.with_peak(other.peak_memory_bytes)
+        return Usage(worker_seconds=seconds, peak_memory_bytes=peak)
+
+    @classmethod
+    def of(cls, stored: Json | None) -> Usage:
+        """What a row has stored."""
+        return cls.model_validate(stored or {})
+
+    @classmethod
+    def total(cls, stored: Iterable[Json | None]) -> Usage:
+        """What several rows have stored, together."""
+        return sum(map(cls.of, stored), start=cls())
+
+
+def log_key(job_id: str, epoch: int) -> str:
+    """The folder of an attempt's log in the storage. No other attempt writes there."""
+    return f"jobs/{job_id}/{epoch}/log"
+
+
+def begin_attempt(session: Session, job: Job) -> None:
+    """Insert the attempt that a worker begins by claiming a job."""
+    assert job.lease_owner is not None
+    attempt = Attempt(
+        job_id=job.id,
+        epoch=job.lease_epoch,
+        worker=job.lease_owner,
+        log_path=log_key(job.id, job.lease_epoch),
+    )
+    attempt.started_at = db_now()
+    session.add(attempt)
+    session.flush()
+
+
+def note_usage(session: Session, job_id: str, epoch: int, usage: Usage | None) -> None:
+    """Store what a running attempt has used so far, also in its job; None changes nothing.
+
+    The caller has locked the job's row under the attempt's lease.
+    """
+    if usage is None:
+        return
+    of_attempt = (Attempt.job_id == job_id, Attempt.epoch == epoch)
+    session.execute(update(Attempt).where(*of_attempt).values(usage=usage.model_dump()))
+    total = _total(session, job_id)
+    session.execute(update(Job).where(Job.id == job_id).values(usage=total))
+
+
+def end_attempt(session: Session, job: Job, outcome: Outcome, error: Json | None = None) -> None:
+    """End the attempt that a job is in; without one, or if it has ended, nothing changes."""
+    attempt = session.get(Attempt, (job.id, job.lease_epoch))
+    if attempt is None or attempt.ended_at is not None:
+        return
+    attempt.ended_at, attempt.outcome, attempt.error = db_now(), outcome.value, error
+    session.flush()
+    job.usage = _total(session, job.id)
+    count_stored_bytes(session, job)
+
+
+def _total(session: Session, job_id: str) -> Json:
+    rows = session.scalars(select(Attempt.usage).where(Attempt.job_id == job_id)).all()
+    return Usage.total(rows).model_dump()
+
+
+def count_stored_bytes(session: Session, job: Job) -> None:
+    """Count anew what is stored for a job: its checkpoints, its resume state and its logs."""
+    session.flush()
+    sizes = select(func.coalesce(func.sum(Checkpoint.bytes), 0))
+    checkpoints = session.scalar(sizes.where(Checkpoint.job_id == job.id)) or 0
+    logs = session.scalars(select(Attempt.log_bytes).where(Attempt.job_id == job.id))
+    kept = sum(min(size, LOG_LIMIT_BYTES) for size in logs)
+    job.stored_bytes = int(checkpoints) + kept + int((job.state or {}).get("bytes", 0))
+
+
+def note_log(database: Database, job_id: str, epoch: int, size: int) -> bool:
+    """Store how long an attempt's log is by now; False if the attempt's job was deleted.
+
+    This needs no lease: the row and the log belong to this attempt alone, and a worker that has
+    lost its lease may still say so in the log.
+    """
+    with database.write() as session:
+        statement = update(Attempt).where(Attempt.job_id == job_id, Attempt.epoch == epoch)
+        found = session.scalar(statement.values(log_bytes=size).returning(Attempt.epoch))
+        return found is not None
+
+
+def attempts_of(database: Database, job_id: str) -> Sequence[Attempt]:
+    """A job's attempts, oldest first."""
+    with database.read() as session:
+        query = select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.epoch)
+        return session.scalars(query).all()
