@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     text,
     true,
 )
@@ -138,17 +140,38 @@ class AuditEvent(Base):
     at: Mapped[datetime]
 
 
+def only(status: Status) -> dict[str, Any]:
+    """Options of an index on the jobs of one status."""
+    condition = text(f"status = '{status}'")
+    return {"postgresql_where": condition, "sqlite_where": condition}
+
+
 class Job(Base):
     """A ranking, fine-tune or comparison, with its place in the queue."""
 
     __tablename__ = "jobs"
+    # Finished jobs are not in the indexes of queued, running and paused ones, so that claims and
+    # sweeps take as long with a million of them as with none. No index has a column that heartbeats
+    # write: Postgres then adds nothing to any index with each of them.
     __table_args__ = (
-        Index("jobs_claim", "status", "kind", "priority", "queued_at"),
-        Index("jobs_lease", "status", "lease_expires_at"),
+        Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
+        Index("jobs_running", "id", **only(Status.RUNNING)),
+        Index("jobs_paused", "id", **only(Status.PAUSED)),
         Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),
         Index("jobs_list", "project", "created_at", "id"),
-        Index("jobs_parent", "parent"),
+        Index("jobs_by_status", "project", "status", "created_at", "id"),
+        Index("jobs_by_kind", "project", "kind", "created_at", "id"),
+        Index("jobs_by_model", "project", "model", "created_at", "id"),
+        Index("jobs_by_dataset", "project", "dataset", "created_at", "id"),
+        Index("jobs_parent", "parent", "created_at", "id"),
+        Index(
+            "jobs_labels",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        ).ddl_if(dialect="postgresql"),
+        Index("jobs_finished", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -163,8 +186,8 @@ class Job(Base):
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]]  # the caller's metadata
     priority: Mapped[int] = mapped_column(Integer, default=0)
-    model: Mapped[str] = mapped_column(String(300), index=True)
-    dataset: Mapped[str] = mapped_column(String(300), index=True)
+    model: Mapped[str] = mapped_column(String(300))
+    dataset: Mapped[str] = mapped_column(String(300))
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
@@ -180,6 +203,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    traceparent: Mapped[str | None] = mapped_column(String(55))  # of the request, W3C Trace Context
 
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
@@ -204,6 +228,11 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime | None]
+
+
+def has_status(job: type[Job], status: Status) -> ColumnElement[bool]:
+    """Whether a job has a status. Only a literal lets a database use the index of that status."""
+    return job.status == literal_column(f"'{status}'")
 
 
 class Attempt(Base):
@@ -344,10 +373,14 @@ class Webhook(Base):
         BigInteger, default=1, server_default="1", onupdate=text("version + 1")
     )
     url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[Any]]  # the types of events it wants; none: all
+    events: Mapped[list[Any]]  # the types of events that it is told of
     description: Mapped[str | None] = mapped_column(String(200))
-    secrets: Mapped[list[Any]]  # the newest first; two while one is replaced
+    secret: Mapped[str] = mapped_column(String(100))
+    old_secret: Mapped[str | None] = mapped_column(String(100))  # signs too, while it is replaced
+    old_secret_expires_at: Mapped[datetime | None]
     enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    disabled_reason: Mapped[str | None] = mapped_column(String(200))
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # in a row
     created_at: Mapped[datetime]
 
 
@@ -358,6 +391,8 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index("webhook_deliveries_due", "status", "next_at"),
         Index("webhook_deliveries_list", "webhook", "created_at", "id"),
+        Index("webhook_deliveries_age", "created_at"),
+        Index("webhook_deliveries_ended", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # sent as webhook-id
@@ -367,6 +402,8 @@ class WebhookDelivery(Base):
     body: Mapped[str] = mapped_column(Text)  # as it is sent, since it is signed
     status: Mapped[str] = mapped_column(String(20))  # pending, delivered, failed
     attempts: Mapped[list[Any]]  # when each was made and what it was answered
+    tries: Mapped[int] = mapped_column(Integer, default=0)  # begun since it was due first
     next_at: Mapped[datetime | None]
+    retry_until: Mapped[datetime]
     created_at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]  # when it was delivered or given up

@@ -12,6 +12,7 @@ from app.db import Database, db_now
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.jobs.webhooks import notices
 from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
@@ -81,6 +82,7 @@ def commit_checkpoint(
         row.created_at = db_now()
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
+        notices.post_checkpoint(session, job, data | {"is_best": row.is_best})
         count_stored_bytes(session, job)
         return row.id, replaced
 

@@ -19,7 +19,8 @@ from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
-from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
+from app.jobs.webhooks import notices
+from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -102,6 +103,7 @@ def record_status(session: Session, job: Job, status: Status, **data: Any) -> No
     change = {"status": status.value, "at": now.isoformat().replace("+00:00", "Z")}
     reason = data.get("reason") or data.get("code")
     job.transitions = [*job.transitions, change | ({"reason": reason} if reason else {})]
+    notices.post_status(session, job, status, now, data.get("code"))
 
 
 def enqueue(session: Session, job: Job) -> Job:
@@ -319,7 +321,7 @@ def claim(
     }
     statement = (
         update(Job)
-        .where(Job.id.in_(select(ready.c.id)), Job.status == Status.QUEUED)
+        .where(Job.id.in_(select(ready.c.id)), has_status(Job, Status.QUEUED))
         .values(status=Status.RUNNING, **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
@@ -341,7 +343,7 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
     return (
         select(Job.id)
         .where(
-            Job.status == Status.QUEUED,
+            has_status(Job, Status.QUEUED),
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
@@ -383,7 +385,10 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every comparison that goes on, in case a process died before it did so."""
-    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.not_in(TERMINAL))
+    unfinished = and_(
+        Job.kind == JobKind.COMPARISON,
+        or_(has_status(Job, Status.RUNNING), has_status(Job, Status.PAUSED)),
+    )
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(unfinished)).all()
     for job_id in ids:
@@ -454,7 +459,7 @@ def crash(
 
 
 def _expired() -> ColumnElement[bool]:
-    return and_(Job.status == Status.RUNNING, Job.lease_expires_at <= db_now())
+    return and_(has_status(Job, Status.RUNNING), Job.lease_expires_at <= db_now())
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:

@@ -7,7 +7,8 @@ from fastapi import APIRouter
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import JOB, answers
 from app.api.http.idempotency import IdempotentRoute
-from app.api.views import JobView, job_views
+from app.api.job_documents import job_views
+from app.api.views import JobView
 from app.errors import NotFound
 from app.jobs import state_machine as machine
 from app.service import Service
