@@ -196,10 +196,14 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
 
 
 @contextmanager
-def api_alone(data: Path, mirrors: str, postgres: str = "") -> Iterator[Running]:
+def api_alone(
+    data: Path, mirrors: str, postgres: str = "", **environment: str
+) -> Iterator[Running]:
     """The API on the data of a service that has run before: whatever is queued stays queued."""
     port = free_port()
-    running = _base(data, mirrors, port, **({"SURGEON_DATABASE_URL": postgres} if postgres else {}))
+    if postgres:
+        environment["SURGEON_DATABASE_URL"] = postgres
+    running = _base(data, mirrors, port, **environment)
     running.start("api", "--port", str(port))
     try:
         running.wait_ready()
