@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session, aliased
 
 from app.api.views import COLLECTION, JobView, ProgressView
 from app.db import Database
+from app.errors import job_problem
+from app.jobs.actions import Action, allowed_actions
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery import __version__
 from surgery.schemas.resolved import shown
@@ -80,8 +82,18 @@ def _progress(row: Any) -> Json | None:
     }
 
 
+def _error(row: Any) -> Json | None:
+    """The error of a job as a whole problem."""
+    if row.error is None:
+        return None
+    return {"log": None, **job_problem(row.error, f"/v1/jobs/{row.id}", row.request_id)}
+
+
 def _links(row: Any) -> Json:
+    """The paths of a job, of what belongs to it, and of what can be asked of it now."""
     links = {"self": f"/v1/{COLLECTION[row.kind]}/{row.id}", "events": f"/v1/jobs/{row.id}/events"}
+    possible = [action for action in allowed_actions(row) if action is not Action.DELETE]
+    links |= {action.value: f"/v1/jobs/{row.id}/{action}" for action in possible}
     if row.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={row.id}"}
     names = ("metrics", "checkpoints")
@@ -105,7 +117,11 @@ DERIVED = {
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
-    "links": Shown((Job.id, Job.kind), _links),
+    "error": Shown((Job.id, Job.error, Job.request_id), _error),
+    "links": Shown(
+        (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),
+        _links,
+    ),
 }
 """The fields that are not a column of the same name."""
 FIELDS = {name: DERIVED.get(name) or _column(name) for name in JobView.model_fields}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from app.api.http.problems import ProblemDetails
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
@@ -44,6 +45,22 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
+
+
+class JobProblem(ProblemDetails):
+    """The error of a job: a problem (RFC 9457), as if the job had been one long request."""
+
+    title: str = Field(description="What kind of error it is, in words; the same for each `code`.")
+    status: int = Field(description="The HTTP status that an answer with this error would have.")
+    instance: str = Field(description="The path of the job.")
+    code: str = Field(description="What kind of error it is, for programs.")
+    retriable: bool = Field(False, description="Whether a retry of the job may succeed.")
+    request_id: str | None = Field(
+        None, description="The id of the request that submitted the job, as in the server's log."
+    )
+    log: list[str] | None = Field(
+        None, description="The last lines that the job's process printed, if it died."
+    )
 
 
 class ResultShapes:
@@ -84,9 +101,9 @@ class JobView(BaseModel):
     pause_requested: bool = Field(
         description="Whether a running job was asked to pause, and has not stopped yet."
     )
-    error: Json | None = Field(
-        description="Why the job failed, or what its last attempt died of, as a problem "
-        "(RFC 9457) with `code` and `detail`."
+    error: JobProblem | None = Field(
+        description="Why the job failed, who or what cancelled it, or what its last attempt died "
+        "of, as a problem (RFC 9457)."
     )
     spec: Json = Field(description="The request, with every default filled in.")
     resolved: Json = Field(
@@ -98,6 +115,12 @@ class JobView(BaseModel):
     )
     cached: bool = Field(False, description="Whether this answer came from a stored result.")
     parent: str | None = Field(None, description="The job that created this one, if one did.")
+    retry_of: str | None = Field(
+        None, description="The failed or cancelled job that this one repeats, if it is a retry."
+    )
+    deadline_seconds: int | None = Field(
+        None, description="The job ends if it is not over this long after `created_at`."
+    )
     created_at: datetime = Field(description="When the job was submitted.")
     queued_at: datetime = Field(
         description="When the job entered the queue. It keeps its place when it is queued again."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -16,6 +16,8 @@ from app.jobs.webhooks import notices
 from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
+
+IDS_AT_ONCE = 1000  # in one statement; databases limit its parameters
 
 
 def record_metrics(
@@ -95,6 +97,17 @@ def referenced_paths(database: Database) -> set[str]:
     return {*checkpoints, *(state["path"] for state in states if state)}
 
 
+def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:
+    """Those of the ids that no job has: never, or not any more."""
+    unknown = set(job_ids)
+    ids = sorted(unknown)
+    with database.read() as session:
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            some = ids[start : start + IDS_AT_ONCE]
+            unknown.difference_update(session.scalars(select(Job.id).where(Job.id.in_(some))))
+    return unknown
+
+
 def commit_state(database: Database, lease: Lease, path: str, step: int, size: int) -> str | None:
     """Record the state from which an interrupted run resumes. Raises Fenced.
 
@@ -125,6 +138,7 @@ def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, res
             project=job.project,
             kind=JobKind.RANKING,
             labels=job.labels,
+            request_id=job.request_id,
             model=job.model,
             dataset=job.dataset,
             digest=digest,

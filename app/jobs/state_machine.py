@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.access.quotas import projects_at_limit
 from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
@@ -21,10 +22,11 @@ from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
-from surgery.errors import WorkerLost
+from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
 Json = dict[str, Any]
+CANCEL_REQUESTED = "cancel_requested"  # the type of an event
 
 
 class Fenced(Exception):
@@ -48,6 +50,7 @@ class Renewal:
 
     cancel_requested: bool
     pause_requested: bool
+    seconds_left: float | None  # before the job's deadline; None if it has none
 
 
 def lease_holds(lease: Lease) -> ColumnElement[bool]:
@@ -110,6 +113,8 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    if job.deadline_seconds is not None:
+        job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
     session.flush()
     record_status(session, job, Status.QUEUED)
@@ -150,9 +155,22 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    error = values.get("error") or {}
     end_attempt(session, job, Outcome(status.value), values.get("error"))
-    record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
+    if status == Status.CANCELLED:
+        job.error = _cancelled_error(session, job)
+    code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
+    record_status(session, job, status, **({"code": code} if code else {}))
+
+
+def _cancelled_error(session: Session, job: Job) -> Json:
+    """The error that says who or what asked for the end of a job."""
+    asked = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.type == CANCEL_REQUESTED)
+    event = session.scalar(asked.order_by(JobEvent.seq.desc()).limit(1))
+    request = event.data if event else {}
+    if "comparison" in request:
+        return Cancelled(f"comparison {request['comparison']} was cancelled").as_problem()
+    who = f" of {request['by']}" if request.get("by") else ""
+    return Cancelled(f"cancelled on request{who}").as_problem()
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
@@ -250,12 +268,16 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     record_status(session, job, Status.QUEUED, reason=reason)
 
 
-def ask_to_cancel(session: Session, job: Job) -> None:
-    """Ask a running job to end; its worker learns of it with the next heartbeat."""
+def ask_to_cancel(session: Session, job: Job, **request: Any) -> None:
+    """Ask a job to end; the worker of a running one learns of it with the next heartbeat.
+
+    ``request`` says who asked, and which comparison was cancelled if it was not the job itself.
+    """
     job.cancel_requested = True
     job.pause_requested = False
     job.updated_at = db_now()
-    record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
+    given = {name: value for name, value in request.items() if value is not None}
+    record_event(session, job.id, job.lease_epoch, CANCEL_REQUESTED, given)
 
 
 def ask_to_pause(session: Session, job: Job) -> None:
@@ -272,13 +294,11 @@ def withdraw_pause(session: Session, job: Job) -> None:
     record_event(session, job.id, job.lease_epoch, "pause_withdrawn", {})
 
 
-def cancel_children(session: Session, comparison: Job) -> None:
+def cancel_children(session: Session, comparison: Job, by: str | None) -> None:
     """Stop every child that has not ended, and end the comparison if none is left running."""
     for child in comparisons.unfinished_children(session, comparison.id):
-        if child.status == Status.RUNNING:
-            ask_to_cancel(session, child)
-        else:
-            child.cancel_requested = True
+        ask_to_cancel(session, child, by=by, comparison=comparison.id)
+        if child.status != Status.RUNNING:
             close(session, child, Status.CANCELLED)
     advance_comparison(session, comparison)
 
@@ -306,10 +326,17 @@ def resume_children(session: Session, comparison: Job) -> list[Job]:
 
 
 def claim(
-    database: Database, owner: str, kinds: Sequence[JobKind], lease: timedelta
+    database: Database,
+    owner: str,
+    kinds: Sequence[JobKind],
+    lease: timedelta,
+    running_jobs: int | None = None,
 ) -> tuple[Lease, Job] | None:
-    """Take the next queued job, by priority and then by age; None if there is none."""
-    ready = _ready(kinds)
+    """Take the next queued job, by priority and then by age; None if there is none.
+
+    Jobs of a project wait while as many of it run as its own limit, or else ``running_jobs``, says.
+    """
+    ready = _ready(kinds, running_jobs)
     values = {
         "lease_epoch": Job.lease_epoch + 1,
         "lease_owner": owner,
@@ -338,7 +365,7 @@ def claim(
         return Lease(job.id, job.lease_epoch), job
 
 
-def _ready(kinds: Sequence[JobKind]) -> CTE:
+def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
     """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
     return (
         select(Job.id)
@@ -347,6 +374,8 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
+            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
@@ -375,12 +404,14 @@ def renew(
                 phase=phase,
                 progress=progress,
             )
-            .returning(Job.cancel_requested, Job.pause_requested)
+            .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
         if renewed is None:
             raise Fenced
         note_usage(session, lease.job_id, lease.epoch, usage)
-        return Renewal(*renewed)
+        cancel_requested, pause_requested, deadline, now = renewed
+        left = (deadline - now).total_seconds() if deadline is not None else None
+        return Renewal(cancel_requested, pause_requested, left)
 
 
 def advance_comparisons(database: Database) -> None:
@@ -480,30 +511,60 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         return job is not None
 
 
-def _locked_for_request(session: Session, job_id: str) -> Job | None:
+def end_overdue(database: Database) -> list[str]:
+    """End the jobs that wait although their deadline has passed, and return their ids.
+
+    The worker of a running job ends it, and a comparison ends with the last of its children, which
+    have its deadline.
+    """
+    waiting = and_(
+        Job.deadline_at <= db_now(),
+        Job.status.in_((Status.QUEUED, Status.PAUSED)),
+        Job.kind != JobKind.COMPARISON,
+    )
+    with database.read() as session:
+        ids = session.scalars(select(Job.id).where(waiting)).all()
+    return [job_id for job_id in ids if _end_overdue(database, job_id, waiting)]
+
+
+def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) -> bool:
+    with database.write() as session:
+        lock_comparison(session, job_id)
+        query = select(Job).where(Job.id == job_id, waiting)
+        job = session.scalar(query.with_for_update(skip_locked=True))
+        if job is not None:
+            end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
+        return job is not None
+
+
+def fail_overdue(database: Database, lease: Lease, usage: Usage | None = None) -> None:
+    """End a running job whose deadline has passed. Raises Fenced."""
+    with database.write() as session:
+        job = locked_with_comparison(session, lease, usage)
+        end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
+
+
+def locked_for_request(session: Session, job_id: str) -> Job | None:
+    """The row of a job, locked after its comparison's; None if there is none."""
     lock_comparison(session, job_id)
     return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
 
 
-def cancel(database: Database, job_id: str) -> Job | None:
+def cancel(database: Database, job_id: str, by: str | None = None) -> Job | None:
     """End a job that waits, or ask a running one to stop; a job that has ended stays as it is.
 
-    All children of a comparison are cancelled, and it ends with the last of them. None if there is
-    no such job.
+    All children of a comparison are cancelled, and it ends with the last of them. ``by`` is who
+    asks, if that is known. None if there is no such job.
     """
     with database.write() as session:
-        job = _locked_for_request(session, job_id)
-        if job is None or job.status in TERMINAL:
+        job = locked_for_request(session, job_id)
+        if job is None or job.status in TERMINAL or job.cancel_requested:
             return job
+        ask_to_cancel(session, job, by=by)
         if job.kind == JobKind.COMPARISON:
-            if not job.cancel_requested:
-                ask_to_cancel(session, job)
-                cancel_children(session, job)
+            cancel_children(session, job, by)
         elif job.status != Status.RUNNING:
-            job.cancel_requested = True
             end(session, job, Status.CANCELLED)
-        elif not job.cancel_requested:
-            ask_to_cancel(session, job)
         session.flush()
         session.refresh(job)
         return job
@@ -517,7 +578,7 @@ def pause(database: Database, job_id: str) -> Job | None:
     Conflict if it has ended or is being cancelled.
     """
     with database.write() as session:
-        job = _locked_for_request(session, job_id)
+        job = locked_for_request(session, job_id)
         if job is None:
             return None
         if job.status in TERMINAL or job.cancel_requested:
@@ -542,7 +603,7 @@ def resume(database: Database, job_id: str) -> tuple[Job | None, list[Job]]:
     being cancelled, or belongs to a comparison that is paused.
     """
     with database.write() as session:
-        job = _locked_for_request(session, job_id)
+        job = locked_for_request(session, job_id)
         if job is None:
             return None, []
         if job.status in TERMINAL or job.cancel_requested:

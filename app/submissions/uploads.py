@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from app.db import db_now
 from app.errors import Conflict
 from app.service import Service
+from app.submissions.admission import admit_bytes
 from app.tables import Dataset, new_id
 from surgery.data.files.source import LIMITS, format_of
 from surgery.data.ingest.ingest import ingest
@@ -83,6 +84,7 @@ def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tupl
         fingerprint=report.fingerprint,
         report=report.model_dump(mode="json"),
         path=f"datasets/{identifier}",
+        bytes=sum(path.stat().st_size for path in folder.iterdir()),
     )
     row.created_at = db_now()
     service.storage.put_folder(_sealed(folder), row.path)
@@ -111,6 +113,7 @@ def _sealed(folder: Path) -> Path:
 
 def _insert(service: Service, row: Dataset) -> None:
     with service.database.write() as session:
+        admit_bytes(session, service, row.bytes)
         session.add(row)
         session.flush()
         session.refresh(row)

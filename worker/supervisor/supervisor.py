@@ -98,7 +98,11 @@ class Supervisor:
         """Claim and run one job. Returns False if no job was waiting."""
         try:
             claimed = state_machine.claim(
-                self.database, self.owner, self.kinds, self.settings.lease
+                self.database,
+                self.owner,
+                self.kinds,
+                self.settings.lease,
+                self.settings.limit_running_jobs,
             )
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", error)
@@ -106,10 +110,11 @@ class Supervisor:
         if claimed is None:
             return False
         lease, job = claimed
-        log.info("%s claimed, epoch %d", job.id, lease.epoch)
+        log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
         began = time.monotonic()
         outcome = self._attempt(lease, job, began)
-        log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
+        spent = time.monotonic() - began
+        log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         return True
 
     def _warm_child(self, *, multi_process: bool | None = None) -> ChildProcess:

@@ -224,6 +224,8 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
         "result": result,
         "cached": False,
         "parent": None,
+        "retry_of": None,
+        "deadline_seconds": None,
         "created_at": moment,
         "queued_at": moment,
         "started_at": moment if result else None,
@@ -281,6 +283,7 @@ SELECTION: Json = {
     "max_parameters": None,
     "format": "peft",
     "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "matches": 32,
     "trainable_parameters": 3548928,
     "total_parameters": 22713216,
 }

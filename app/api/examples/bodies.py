@@ -214,3 +214,11 @@ ESTIMATE_BODIES: Json = {
         },
     },
 }
+
+CHANGES: Json = {
+    "urgent": {"summary": "Run it before others", "value": {"priority": 10}},
+    "labels": {
+        "summary": "A name, one more label, and one label less",
+        "value": {"name": "for the report", "metadata": {"team": "search", "draft": None}},
+    },
+}

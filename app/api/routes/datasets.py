@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile as Uploaded
 
 from app.api.deps import DatasetDep, ServiceDep
 from app.api.examples.answers import DATASET, DATASETS, answers, problems
-from app.api.http.documents import NotJson, parse_json, unstorable, wrong_text
+from app.api.http.bodies.documents import NotJson, parse_json, unstorable, wrong_text
 from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view

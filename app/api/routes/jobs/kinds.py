@@ -110,7 +110,7 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         prepared = of.prepare(service, spec)
         if validate_only:
             return _dry_run(service, prepared, spec)
-        return _submitted(service, prepared, key)
+        return submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
@@ -144,7 +144,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
     return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
 
 
-def _submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
+def submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
     """202 with the queued job, or 200 with a result that is stored already."""
     if prepared.cached:
         with service.database.read() as session:
