@@ -128,6 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=operation_id,
         docs_url=None,  # FastAPI's own pages load their scripts from other hosts
         redoc_url=None,
+        redirect_slashes=False,  # the address would be made of the request's Host header
     )
     app.state.service = service
     app.state.keyring = keyring

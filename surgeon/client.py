@@ -112,6 +112,30 @@ class Client:
         """The current state of a job."""
         return self.call("GET", f"/v1/jobs/{job_id}")
 
+    def cancel(self, job_id: str) -> Json:
+        """End a job; a running one has ``cancel_requested`` until its worker has stopped it."""
+        return self.call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def pause(self, job_id: str) -> Json:
+        """Pause a job; a running one has ``pause_requested`` until its worker has stopped it."""
+        return self.call("POST", f"/v1/jobs/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Json:
+        """Let a paused job go on."""
+        return self.call("POST", f"/v1/jobs/{job_id}/resume")
+
+    def retry(self, job_id: str) -> Json:
+        """Submit the request of a failed or cancelled job again; returns the new job."""
+        return self.call("POST", f"/v1/jobs/{job_id}/retry")
+
+    def change(self, job_id: str, changes: Json) -> Json:
+        """Change the name, the metadata or the priority of a job, as a JSON Merge Patch."""
+        return self.call("PATCH", f"/v1/jobs/{job_id}", json=changes)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with everything that belongs to it."""
+        self.call("DELETE", f"/v1/jobs/{job_id}")
+
     def wait(self, job: Json, on_update: Callable[[Json], None] | None = None) -> Json:
         """Poll until the job has ended; ``on_update`` is called with every state."""
         while True:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -374,7 +374,8 @@ def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
-            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            # Not an OR, for which SQLite would read every job by the index of deadlines.
+            func.coalesce(Job.deadline_at > db_now(), true()),
             Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)

@@ -145,3 +145,33 @@ def test_what_no_row_names_is_collected(
     database.close()
     kept = sum(len(service.client.checkpoints(job["id"])) for job in jobs)
     assert len(list(artifacts.rglob("delta.safetensors"))) == kept
+
+
+@BOTH
+def test_a_paused_job_frees_its_worker_and_goes_on_uncharged(
+    service: Running, undisturbed: str
+) -> None:
+    job = in_the_middle(service)
+    service.client.pause(job["id"])
+    wait_until(lambda: service.client.job(job["id"])["status"] == "paused", 30, service.logs)
+    assert service.run("rankings", {"model": TINY, "dataset": "glue/rte", "cache": "bypass"})
+    assert service.client.job(job["id"])["status"] == "paused"
+    service.client.resume(job["id"])
+    job = service.finished(job)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    assert [change["status"] for change in job["transitions"]] == [
+        "queued", "running", "paused", "queued", "running", "succeeded",
+    ]  # fmt: skip
+    assert weights_of(service, job) == undisturbed
+
+
+@PRODUCTION
+def test_a_running_job_ends_at_its_deadline(service: Running) -> None:
+    endless = {**BODY["training"], "epochs": 500}
+    job = service.client.submit(
+        "finetunes", {**BODY, "training": endless, "deadline_seconds": 8, "name": "endless"}
+    )
+    job = service.finished(job, 60)
+    assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
+    assert job["error"]["instance"] == f"/v1/jobs/{job['id']}"
+    assert service.run("rankings", {"model": TINY, "dataset": "glue/rte", "cache": "bypass"})
