@@ -239,7 +239,10 @@ class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
-    __table_args__ = (Index("job_attempts_started", "started_at"),)
+    __table_args__ = (
+        Index("job_attempts_started", "started_at"),
+        Index("job_attempts_ended", "ended_at"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
@@ -271,7 +274,11 @@ class Worker(Base):
 
 
 class JobEvent(Base):
-    """Something that happened to a job, written in the same transaction as the change."""
+    """Something that happened to a job, written in the same transaction as the change.
+
+    A job's events become visible in the order of their numbers: SQLite has one writer at a time,
+    and on Postgres a trigger gives the number after it has locked the job's row.
+    """
 
     __tablename__ = "job_events"
     __table_args__ = (Index("job_events_job", "job_id", "seq"),)
@@ -288,10 +295,13 @@ class Metric(Base):
     """One number measured at one step. An attempt that repeats the step overwrites it."""
 
     __tablename__ = "metrics"
+    __table_args__ = (Index("metrics_tail", "job_id", "seq"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    # Numbers a job's measurements in the order in which they were last written.
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
     epoch: Mapped[float]
     value: Mapped[float | None]
     at: Mapped[datetime]

@@ -26,6 +26,7 @@ from surgery.schemas.resolved import Learned, Resolved, ResolvedFinetune, Resolv
 
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # that a double holds exactly
 PROGRESS_SECONDS = 0.25  # between two reports of progress
 PR_SET_PDEATHSIG = 1
 AnyMessage = TypeVar("AnyMessage")
@@ -201,11 +202,9 @@ class Progress(Message):
     """How far the current phase has come."""
 
     type: Literal["progress"] = "progress"
-    percent: float | None
-    step: int
-    total_steps: int | None
+    step: Count
+    total_steps: Count | None
     unit: str
-    eta_seconds: float | None
 
 
 class MetricValues(Message):
@@ -352,11 +351,11 @@ class ChannelReporter:
         self._channel = channel
         self._scratch = scratch
         self._stop, self._drain = stop, drain
-        self._sent = self._began = 0.0
+        self._sent = 0.0
 
     def phase(self, name: str) -> None:
         """Report the phase at once."""
-        self._began, self._sent = time.monotonic(), 0.0
+        self._sent = 0.0
         self.send(PhaseBegun(name=name))
         note(name)
 
@@ -367,16 +366,7 @@ class ChannelReporter:
         if now - self._sent < PROGRESS_SECONDS and done != total:
             return
         self._sent = now
-        spent = now - self._began
-        self.send(
-            Progress(
-                percent=round(100 * done / total, 1) if total else None,
-                step=done,
-                total_steps=total,
-                unit=unit,
-                eta_seconds=round(spent / done * (total - done), 1) if total and done else None,
-            )
-        )
+        self.send(Progress(step=done, total_steps=total, unit=unit))
 
     def check(self) -> None:
         """Raise Stopped if the supervisor ordered a stop."""

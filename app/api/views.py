@@ -30,14 +30,24 @@ class Transition(BaseModel):
 
 
 class ProgressView(BaseModel):
-    """How far the current phase of a job is. Numbers that are not known are null."""
+    """How far a job is. Numbers that are not known are null."""
 
-    percent: float | None = Field(None, description="Share of the phase that is done, in percent.")
-    step: int | None = Field(None, description="Units that are done.")
+    percent: float | None = Field(
+        None,
+        description="Share of the whole job that is done, in percent. It is known as long as the "
+        "job runs and never falls: a second attempt that starts over stays where the first came.",
+    )
+    step: int | None = Field(None, description="Units of the current phase that are done.")
     total_steps: int | None = Field(None, description="Units that the phase has.")
-    unit: str | None = Field(None, description="What is counted, such as `samples` or `steps`.")
+    unit: str | None = Field(
+        None,
+        description="What is counted, such as `samples` or `steps`. `phases`: the phase counts "
+        "nothing itself, and the numbers say which of the job's phases it is.",
+    )
     eta_seconds: float | None = Field(
-        None, description="Estimated seconds until the phase is over."
+        None,
+        description="Estimated seconds until the whole job is over, which become precise as the "
+        "job goes on; null before it has done anything, and while it is queued.",
     )
 
 
@@ -90,7 +100,7 @@ class JobView(BaseModel):
     phase: str | None = Field(description="What a running job is doing, such as `load` or `train`.")
     terminal: bool = Field(description="Whether the job has ended, so that polling can stop.")
     progress: ProgressView | None = Field(
-        description="How far the current phase is; null before the job has reported any progress."
+        description="How far the job is; null before its first attempt."
     )
     queue: QueueView | None = Field(description="Where a queued job stands; null for any other.")
     attempt: int = Field(

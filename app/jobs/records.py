@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -26,20 +26,15 @@ def record_metrics(
     """Store the numbers measured at a step, over those of the same step. Raises Fenced."""
     insert = sqlite_insert if database.engine.dialect.name == "sqlite" else postgres_insert
     with database.write() as session:
-        locked_job(session, lease)
-        for name, value in values.items():
-            row = {
-                "job_id": lease.job_id,
-                "name": name,
-                "step": step,
-                "epoch": epoch,
-                "value": value,
-            }
-            statement = insert(Metric).values(**row, at=db_now())
+        locked_job(session, lease)  # so that the numbers become visible in their order
+        of_job = select(func.max(Metric.seq)).where(Metric.job_id == lease.job_id)
+        written = session.scalar(of_job) or 0
+        for seq, (name, value) in enumerate(sorted(values.items()), written + 1):
+            measured = {"seq": seq, "epoch": epoch, "value": value, "at": db_now()}
+            statement = insert(Metric).values(job_id=lease.job_id, name=name, step=step, **measured)
             session.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["job_id", "name", "step"],
-                    set_={"epoch": epoch, "value": value, "at": db_now()},
+                    index_elements=["job_id", "name", "step"], set_=measured
                 )
             )
 

@@ -20,8 +20,10 @@ from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -113,6 +115,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
@@ -183,6 +186,7 @@ def advance_comparison_of(session: Session, job: Job) -> None:
     """Advance the comparison that a job belongs to, if there is one; its row is locked."""
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
+        parent.updated_at = db_now()  # its progress counts this child
         advance_comparison(session, parent)
 
 
@@ -253,6 +257,7 @@ def set_aside(session: Session, job: Job) -> None:
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None
     job.updated_at = db_now()
     record_status(session, job, Status.PAUSED)
@@ -262,6 +267,7 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     """Put a running or paused job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
@@ -343,7 +349,6 @@ def claim(
         "lease_expires_at": db_now(lease.total_seconds()),
         **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
         "phase": "starting",
-        "progress": None,
         "error": None,
     }
     statement = (
@@ -360,6 +365,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
+        job.progress = JobProgress(job).now()
         record_status(session, job, Status.RUNNING, worker=owner)
         begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
@@ -393,8 +399,15 @@ def renew(
     progress: Json | None,
     usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
     with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
         renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))
@@ -403,7 +416,7 @@ def renew(
                 heartbeat_at=db_now(),
                 updated_at=db_now(),
                 phase=phase,
-                progress=progress,
+                **told,
             )
             .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
@@ -441,7 +454,7 @@ def finish(
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state

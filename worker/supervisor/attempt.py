@@ -20,6 +20,7 @@ from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import prune_checkpoints
+from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Lease
 from app.settings import Settings
 from app.submissions.checks import ranking_digest
@@ -160,6 +161,7 @@ class Attempt:
         self._services = TrackerServices([])
         self._began = claimed_at
         self._phase: str | None = None
+        self._progress = JobProgress(job)
         self._phase_began = claimed_at
         self._heartbeat = Heartbeat(self.settings, self.database, lease, claimed_at)
         self._stop_by: float | None = None
@@ -261,9 +263,12 @@ class Attempt:
         match received:
             case PhaseBegun():
                 self._phase, self._phase_began = received.name, time.monotonic()
-                self._heartbeat.set_progress(self._phase, None)
+                self._heartbeat.set_progress(self._phase, self._progress.begin(received.name))
             case Progress():
-                self._heartbeat.set_progress(self._phase, received.model_dump(exclude={"type"}))
+                progress = self._progress.advance(
+                    received.step, received.total_steps, received.unit
+                )
+                self._heartbeat.set_progress(self._phase, progress)
             case Fetched() | Finished() | Failed() | Halted():
                 return self._ended(received)
             case ProcessEnded():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -34,7 +36,9 @@ class Heartbeat:
         self._deadline: float | None = None  # of the job, on this process's monotonic clock
         # The time before the request was sent, so never later than the database's own time.
         self._renewed = claimed_at
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        # In a copy of this context, so that its messages say which job they are about.
+        beat = partial(copy_context().run, self._beat)
+        self._thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

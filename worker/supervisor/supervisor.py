@@ -20,7 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
+from app.logs import note_subject
 from app.tables import Job, JobKind
+from app.tracing import attempt_span
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.deliverer import Deliverer
@@ -110,12 +112,23 @@ class Supervisor:
         if claimed is None:
             return False
         lease, job = claimed
+        note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
         log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
         began = time.monotonic()
-        outcome = self._attempt(lease, job, began)
+        outcome = self._traced(lease, job, began)
         spent = time.monotonic() - began
         log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
+        note_subject()
         return True
+
+    def _traced(self, lease: Lease, job: Job, began: float) -> Outcome:
+        """Make the attempt, in a span of the trace that the job's request began."""
+        about: dict[str, str | int] = {"surgeon.job.id": job.id, "surgeon.job.kind": job.kind}
+        about |= {"surgeon.job.epoch": lease.epoch}
+        with attempt_span(job.traceparent, job.queued_at, about) as learned:
+            outcome = self._attempt(lease, job, began)
+            learned["surgeon.attempt.outcome"] = str(outcome)
+            return outcome
 
     def _warm_child(self, *, multi_process: bool | None = None) -> ChildProcess:
         """A process ready for the next job; a new one if it has ended or has run many jobs.

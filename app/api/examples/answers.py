@@ -259,6 +259,7 @@ EVENTS: Json = {
     ],
     "next_cursor": None,
     "has_more": False,
+    "next": "/v1/jobs/rk_01kasz3v7d9q6m8x2c4n5b7t1w/events?after=1&limit=50",
 }
 METRICS: Json = {
     "data": [
@@ -272,6 +273,7 @@ METRICS: Json = {
     ],
     "next_cursor": None,
     "has_more": False,
+    "next": "/v1/jobs/ft_01kaszb2e8r5t6y7u9i0p3a4s5/metrics?cursor=MQ&limit=200",
 }
 SELECTION: Json = {
     "ranking": RANKING["id"],
