@@ -23,6 +23,8 @@ from tests.support.service import only_not_found
 from tests.support.service.services import Running, api_alone, embedded, production
 
 OPERATOR = "sk_the-operator-of-this-test"
+# A precondition may be checked before the body is read.
+REFUSED = ["400", "401", "403", "404", "405", "406", "409", "412", "415", "422", "428", "429"]
 # A request can be valid by its shape and still name what does not exist or does not go together.
 ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "412", "415", "422", "429"]
 
@@ -83,7 +85,10 @@ def filled(
 def configured(folder: Path, filled: Filled, probability: float = 0.8) -> Path:
     """A configuration by which most requests name what exists."""
     accepted = json.dumps(ACCEPTED)
-    lines = [f"checks.positive_data_acceptance.expected-statuses = {accepted}"]
+    lines = [
+        f"checks.positive_data_acceptance.expected-statuses = {accepted}",
+        f"checks.negative_data_rejection.expected-statuses = {json.dumps(REFUSED)}",
+    ]
     for name, ids in filled.ids.items():
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(ids)}"]
     lines.append("[parameters]")
