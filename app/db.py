@@ -18,7 +18,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, DateTime, Dialect, Engine, Float, create_engine, event
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Float,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -115,6 +125,15 @@ def _begin_sqlite(connection: Connection) -> None:
             time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
         else:
             return
+
+
+def lock_name(session: Session, name: str) -> None:
+    """Let no other transaction lock this name until this one, which writes, has ended.
+
+    SQLite has a single writer anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 class Database:

@@ -71,6 +71,7 @@ def downgrade() -> None:
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
+    op.create_index("jobs_digest", "jobs", ["digest"])
     for table in (
         "webhook_deliveries",
         "webhooks",
@@ -147,6 +148,7 @@ def _create_attempts_and_workers() -> None:
         sa.Column("ended_at", Instant(), nullable=True),
         sa.Column("outcome", sa.String(length=40), nullable=True),
         sa.Column("error", JSON, nullable=True),
+        sa.Column("result_of", sa.String(length=40), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("log_path", sa.Text(), nullable=True),
         sa.Column("log_bytes", sa.BigInteger(), server_default="0", nullable=False),
@@ -215,6 +217,7 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
         sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("result_of", sa.String(length=40), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
@@ -229,6 +232,10 @@ def _widen_jobs() -> None:
     op.create_index("jobs_deadline", "jobs", ["deadline_at"])
     op.drop_index("jobs_list", "jobs")
     op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
+    op.drop_index("jobs_digest", "jobs")
+    _partial_index("jobs_digest", ["project", "digest"], "result_of IS NULL")
+    _partial_index("jobs_waiting", ["waits_for"], "waits_for IS NOT NULL")
+    _partial_index("jobs_sharing", ["result_of"], "result_of IS NOT NULL")
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"
@@ -241,6 +248,11 @@ def _widen_jobs() -> None:
         each = f"jsonb_build_object('status', data ->> 'status', 'at', {at}, 'reason', {REASON})"
         ordered = f"SELECT jsonb_agg({each} ORDER BY seq) FROM job_events WHERE {OF_JOB}"
         op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
+
+
+def _partial_index(name: str, columns: list[str], where: str) -> None:
+    condition = sa.text(where)
+    op.create_index(name, "jobs", columns, sqlite_where=condition, postgresql_where=condition)
 
 
 REASON = "coalesce(data ->> 'reason', data ->> 'code')"

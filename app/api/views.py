@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import shown
@@ -100,7 +101,15 @@ class JobView(BaseModel):
     result: Annotated[Json | None, ResultShapes] = Field(
         description="The result of a job that succeeded; its shape depends on `kind`."
     )
-    cached: bool = Field(False, description="Whether this answer came from a stored result.")
+    cached: bool = Field(
+        False, description="Whether the result was computed by an equal ranking (`result_of`)."
+    )
+    result_of: str | None = Field(
+        None, description="The equal ranking that computed this result, if another one did."
+    )
+    waits_for: str | None = Field(
+        None, description="The ranking that a queued job waits for, to use its result."
+    )
     parent: str | None = Field(None, description="The job that created this one, if one did.")
     created_at: datetime = Field(description="When the job was submitted.")
     queued_at: datetime = Field(
@@ -116,6 +125,23 @@ class JobView(BaseModel):
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")
 
 
+class DryRun(BaseModel):
+    """What a submission would create, answered to `validate_only=true`."""
+
+    valid: Literal[True] = Field(
+        True, description="The request passed every check; a refused one is answered as usual."
+    )
+    cached: bool = Field(description="Whether a stored result would answer it at once.")
+    waits_for: str | None = Field(
+        None, description="The ranking in flight that the job would wait for, if there is one."
+    )
+    resolved: Json = Field(description="What the request resolves to, as in the job.")
+    spec: Json = Field(description="The request, with every default filled in.")
+    estimate: Estimate | None = Field(
+        None, description="For a fine-tune with one process: what it would take."
+    )
+
+
 COLLECTION = {"ranking": "rankings", "finetune": "finetunes", "comparison": "comparisons"}
 
 
@@ -125,7 +151,7 @@ def _same_fields(view: type[BaseModel], row: Base) -> Json:
     return {name: getattr(row, name) for name in view.model_fields if name in columns}
 
 
-def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
+def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Jobs as they are answered."""
     return [
         JobView(
@@ -135,7 +161,7 @@ def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) ->
             terminal=job.status in TERMINAL,
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
             attempt=min(job.crashes + 1, job.max_attempts),
-            cached=cached,
+            cached=job.result_of is not None,
             links=_links(job),
         )
         for job in jobs

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.jobs.records import stored_ranking
-from app.jobs.state_machine import enqueue, enqueue_comparison
+from app.jobs.shared_rankings import RankingKey
+from app.jobs.state_machine import (
+    enqueue,
+    enqueue_comparison,
+    enqueue_with_ranking,
+    settle_waiting,
+    share_ranking,
+)
 from app.service import Service
 from app.submissions.checks import check_method, content_digest, ranking_digest
 from app.submissions.resolve import (
@@ -18,7 +24,7 @@ from app.submissions.resolve import (
     resolve_continuation,
     resolve_subject,
 )
-from app.submissions.selections import resolve_selection
+from app.submissions.selections import missing_ranking, resolve_selection
 from app.tables import Dataset, Job, JobKind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
@@ -33,11 +39,11 @@ from surgery.training.devices import check_processes, gpus_here
 
 @dataclass(frozen=True)
 class Prepared:
-    """A submission that passed every check: a job to insert, or a stored one that answers it."""
+    """A submission that passed every check that needs no lock: a job to insert."""
 
     job: Job
     subject: Subject
-    cached: bool = False
+    ranking: RankingKey | None = None  # that a fine-tune needs and that was not computed yet
     children: Sequence[Job] = ()  # a comparison's, in the order in which they shall run
 
 
@@ -55,14 +61,10 @@ def _lock_dataset(session: Session, job: Job) -> None:
 
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
-    """Check a ranking, and find its stored result if there is one."""
+    """Check a ranking."""
     subject = resolve_subject(service, spec.model, spec.dataset)
     check_method(spec, subject.dataset.problem)
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
-    if spec.cache == "use":
-        known = stored_ranking(service.database, service.project, digest)
-        if known is not None:
-            return Prepared(known, subject, cached=True)
     return Prepared(ranking_job(service, spec, subject, digest), subject)
 
 
@@ -75,7 +77,9 @@ def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: s
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune, and resolve what it will train as far as that is known."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
-    return Prepared(finetune_job(service, spec, subject), subject)
+    job = finetune_job(service, spec, subject)
+    digest = missing_ranking(job, spec.selection, subject)
+    return Prepared(job, subject, RankingKey(service.project, digest) if digest else None)
 
 
 def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
@@ -150,15 +154,50 @@ def submit(service: Service, prepared: Prepared, accepted: Callable[[Session, Jo
 
     ``accepted`` is called in the same transaction, with the job as it was inserted.
     """
-    job, children = prepared.job, prepared.children
     with service.database.write() as session:
-        _lock_dataset(session, job)
-        lock_checkpoint(session, job)
-        if children:
-            enqueue_comparison(session, job, children)
-        else:
-            enqueue(session, job)
-        accepted(session, job)
-    for waiting in children or [job]:
-        service.ring(waiting)
-    return job
+        insert(session, prepared)
+        accepted(session, prepared.job)
+    jobs = prepared.children or [prepared.job]
+    for job in jobs:
+        service.ring(job)
+    if any(job.waits_for for job in jobs):
+        settle_waiting(service.database)  # in case what they wait for has just ended
+    return prepared.job
+
+
+class _Rehearsed(Exception):
+    """A dry run came to its end; raised to undo it."""
+
+
+def rehearse(service: Service, prepared: Prepared) -> Job:
+    """Do everything that `submit` does in its transaction, and undo it.
+
+    Returns the job as it would have been inserted.
+    """
+    try:
+        with service.database.write() as session:
+            insert(session, prepared)
+            session.expunge_all()
+            raise _Rehearsed
+    except _Rehearsed:
+        return prepared.job
+
+
+def insert(session: Session, prepared: Prepared) -> None:
+    """Insert a job and its children, in the caller's transaction."""
+    admit(session, prepared)
+    job = prepared.job
+    if prepared.children:
+        enqueue_comparison(session, job, prepared.children)
+    elif prepared.ranking is not None:
+        enqueue_with_ranking(session, job, prepared.ranking)
+    else:
+        enqueue(session, job)
+    if job.kind == JobKind.RANKING and job.spec["cache"] == "use":
+        share_ranking(session, job)
+
+
+def admit(session: Session, prepared: Prepared) -> None:
+    """Every check that must still hold when the job is inserted, for dry runs too."""
+    _lock_dataset(session, prepared.job)
+    lock_checkpoint(session, prepared.job)
