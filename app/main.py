@@ -13,9 +13,10 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app.api.deps import require_key
+from app.api.http.bodies import BodyMiddleware
 from app.api.http.middleware import RequestMiddleware, is_loopback
 from app.api.http.problems import install_handlers
-from app.api.http.request_checks import check_query, refuse_nul
+from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
@@ -96,12 +97,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.service = service
     install_handlers(app)
-    app.add_middleware(
-        RequestMiddleware,
-        upload_max_bytes=settings.upload_max_bytes,
-        any_host=bool(settings.api_key_hashes),
-    )
-    checks = [Depends(refuse_nul), Depends(check_query)]
+    # The last one is the outermost: a body is not read before the request was let in.
+    app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
+    app.add_middleware(RequestMiddleware, any_host=bool(settings.api_key_hashes))
+    checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
     with_key = [Depends(require_key), *checks]
     for module in GUARDED:
         app.include_router(module.router, dependencies=with_key)

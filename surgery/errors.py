@@ -225,10 +225,23 @@ class UnreadableResult(SurgeryError):
     """Unreadable result; another version of the service stored it."""
 
 
+def printable(text: str, longest: int = 100) -> str:
+    """The beginning of a text that somebody sent, for an error; a message repeats no whole body."""
+    return encodable(text if len(text) <= longest else f"{text[:longest]}…")
+
+
+LONGEST_NAME = 100  # no field, preset or layer has a longer one
+
+
 def nearest(word: str, known: list[str]) -> str | None:
-    """The known name closest to a misspelt one, or None if none is close."""
+    """The known name closest to a misspelt one, or None if none is close.
+
+    One comparison costs as much as the product of both lengths, so a long word is close to none.
+    """
     from difflib import get_close_matches
 
+    if len(word) > LONGEST_NAME:
+        return None
     matches = get_close_matches(word, known, n=1, cutoff=0.6)
     return matches[0] if matches else None
 

@@ -19,6 +19,7 @@ from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Misconfigured, NotMigrated
 from app.jobs.queue import RING, make_celery, queue_name, ring_bell
+from app.logs import set_up_log
 from app.settings import Settings, settings_from_environment
 from app.tables import WORKER_KINDS, Job, JobKind
 from app.workers import Workers
@@ -160,8 +161,7 @@ def main() -> None:
         settings = settings_from_environment()
     except Misconfigured as error:
         sys.exit(str(error))
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("surgeon").setLevel(settings.log_level)
+    set_up_log(settings.log_level)
     if given.parent is not None:
         stop_with_parent(given.parent)
     shares = groups(visible_gpus(), settings.gpus_per_worker)

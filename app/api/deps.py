@@ -13,6 +13,7 @@ from sqlalchemy import select
 from app.errors import NotFound, Unauthorized, WrongMediaType
 from app.service import Service
 from app.tables import DEFAULT_PROJECT, Checkpoint, Dataset, Job
+from surgery.errors import printable
 
 ALL_SCOPES = frozenset({"read", "submit", "admin"})
 
@@ -93,7 +94,7 @@ def find_job(job_id: JobId, service: ServiceDep) -> Job:
     with service.database.read() as session:
         job = session.get(Job, job_id)
     if job is None or job.project != service.project:
-        raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
+        raise NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
     return job
 
 
@@ -102,7 +103,7 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None or row.project != service.project:
-        raise NotFound(f"no dataset {dataset_id!r}; GET /v1/datasets lists them")
+        raise NotFound(f"no dataset {printable(dataset_id)!r}; GET /v1/datasets lists them")
     return row
 
 
@@ -115,7 +116,7 @@ def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpo
             .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
         )
     if row is None:
-        raise NotFound(f"no checkpoint {checkpoint_id!r}")
+        raise NotFound(f"no checkpoint {printable(checkpoint_id)!r}")
     return row
 
 

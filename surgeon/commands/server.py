@@ -6,7 +6,6 @@ They import the server only when they are called, so the other commands work wit
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 import sys
@@ -35,14 +34,12 @@ def _start_failures() -> AbstractContextManager[None]:
 
 def _settings() -> Settings:
     """Read the settings from the environment, and set up the log."""
+    from app.logs import set_up_log
     from app.settings import settings_from_environment
 
     with _start_failures():
         settings = settings_from_environment()
-    # At the level INFO, Alembic and httpx log details that no operator needs.
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for name in ("surgeon", "uvicorn.error"):
-        logging.getLogger(name).setLevel(settings.log_level)
+    set_up_log(settings.log_level)
     return settings
 
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from surgery.errors import MAX_FAULTS, nearest
+from surgery.errors import MAX_FAULTS, nearest, printable
 from surgery.schemas import (
     Strict,
     comparison,
@@ -65,17 +65,28 @@ def validation_faults(
             continue  # an object was given where a name is allowed too: show its own faults only
         # For a union, the path names the branch that was tried. The document has no such step.
         steps = [str(s) for s in error["loc"] if not _is_branch(str(s))]
+        unknown = error["type"] == "extra_forbidden"
+        if unknown and _is_branch(str(error["loc"][-1])):  # what the user wrote is never a branch
+            steps.append(str(error["loc"][-1]))
         detail = str(error["msg"]).removeprefix("Value error, ")
         if error["type"] == "value_error":
             steps += _field_meant(detail)
-        pointer = root + "".join(f"/{step}" for step in steps)
-        if error["type"] == "extra_forbidden":
-            near = nearest(steps[-1], fields_at(schema, error["loc"][:-1])) if steps else None
+        pointer = root + "".join(f"/{pointer_step(step)}" for step in steps)
+        if unknown:
+            near = nearest(steps[-1], fields_at(schema, error["loc"][:-1]))
             detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
+        if error["type"] in {"model_type", "model_attributes_type"}:
+            detail = "must be a JSON object"
         if error["type"] == "string_pattern_mismatch":
             detail = _NAMES.get(error["ctx"]["pattern"], detail)
         faults.setdefault((pointer, detail), {"pointer": pointer or "/", "detail": detail})
     return list(faults.values())
+
+
+def pointer_step(name: str) -> str:
+    """The beginning of a name as a step of a JSON Pointer (RFC 6901) that any answer can carry."""
+    shown = printable(name, 200).replace("\0", "\\0")
+    return shown.replace("~", "~0").replace("/", "~1")
 
 
 def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> list[str]:
@@ -117,4 +128,4 @@ def _is_of_object(error: Any) -> bool:
 
 
 def _is_branch(step: str) -> bool:
-    return "[" in step or step in {"str", "int", "constrained-str"} or step[:1].isupper()
+    return "[" in step or step in {"str", "int", "constrained-str"} or step in SCHEMAS

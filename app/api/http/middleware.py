@@ -1,4 +1,4 @@
-"""What every request passes through: it gets an id, a limit on its body and a line in the log."""
+"""What every request passes through: an id, a line in the log, and headers of its answer."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.http.problems import respond
+from app.api.http.problems import internal_error, respond
 
 log = logging.getLogger("surgeon.api")
-JSON_BODY_BYTES = 1_000_000
-UPLOAD_PATH = "/v1/datasets"
+MAX_TARGET_BYTES = 16 << 10  # of the path and the query
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 << 10  # of all headers together
+# Headers of every answer that does not set them itself. No answer of the API is a page that may
+# load or run anything; the documentation has a policy of its own.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 
 
-class _BodyTooLarge(Exception):
-    """The body is larger than the service allows."""
+Refusal = tuple[int, str, str]  # status, code and detail of a problem
 
 
 class RequestMiddleware:
     """Checks and logs requests. It is plain ASGI, so that streamed answers stay streams."""
 
-    def __init__(self, app: ASGIApp, upload_max_bytes: int, any_host: bool) -> None:
+    def __init__(self, app: ASGIApp, any_host: bool) -> None:
         self.app = app
-        self.upload_max_bytes = upload_max_bytes
         self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,60 +47,72 @@ class RequestMiddleware:
         request_id = _request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         began = time.perf_counter()
-        status = 500
-        started = False
+        status, started = 500, False
 
         async def tagged(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                _add_headers(MutableHeaders(scope=message), status, request_id)
             await send(message)
 
         try:
-            if not self.any_host and not is_loopback(_host_name(headers.get("host", ""))):
-                await self._refuse_host(scope, receive, tagged)
+            refusal = _malformed(scope, headers) or self._wrong_host(headers)
+            if refusal is not None:
+                await respond(Request(scope), *refusal)(scope, receive, tagged)
                 return
-            await self._limited(scope, receive, tagged, headers)
-        except _BodyTooLarge:
+            await self.app(scope, receive, tagged)
+        except Exception as error:  # whatever it is, the client gets an answer
             if started:
                 raise
-            await self._refuse(scope, receive, tagged)
+            await internal_error(Request(scope), error)(scope, receive, tagged)
         finally:
             spent = (time.perf_counter() - began) * 1000
             log.info(
                 "%s %s %d %.0f ms %s", scope["method"], scope["path"], status, spent, request_id
             )
 
-    def _limit(self, scope: Scope) -> int:
-        return self.upload_max_bytes if scope["path"] == UPLOAD_PATH else JSON_BODY_BYTES
-
-    async def _limited(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        limit = self._limit(scope)
-        declared = headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise _BodyTooLarge
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                raise _BodyTooLarge
-            return message
-
-        await self.app(scope, counted, send)
-
-    async def _refuse_host(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a host name of a web page that resolves to this machine (DNS rebinding)."""
+    def _wrong_host(self, headers: Headers) -> Refusal | None:
+        """Refuses a host name of a web page that resolves to this machine (DNS rebinding)."""
+        if self.any_host or is_loopback(_host_name(headers.get("host", ""))):
+            return None
         detail = "without API keys, only requests to 127.0.0.1 or localhost are answered"
-        await respond(Request(scope), 400, "wrong_host", detail)(scope, receive, send)
+        return 400, "wrong_host", detail
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        detail = f"the body is larger than {self._limit(scope):,} bytes"
-        answer = respond(Request(scope), 413, "too_large", detail, headers={"Connection": "close"})
-        await answer(scope, receive, send)
+
+def _malformed(scope: Scope, headers: Headers) -> Refusal | None:
+    """Why a request is refused before anything of it is read, or None."""
+    path, query = scope.get("raw_path") or scope["path"].encode(), scope["query_string"]
+    if len(path) + len(query) > MAX_TARGET_BYTES:
+        detail = f"path and query are longer than {MAX_TARGET_BYTES:,} bytes together"
+        return 414, "uri_too_long", detail
+    if len(headers) > MAX_HEADERS:
+        return 431, "headers_too_large", f"the request has more than {MAX_HEADERS} headers"
+    if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+        detail = f"the headers are longer than {MAX_HEADER_BYTES:,} bytes together"
+        return 431, "headers_too_large", detail
+    for name, value in headers.raw:
+        if b"\0" in value or b"\r" in value or b"\n" in value:
+            return 400, "bad_header", f"header {name.decode('latin-1')} has a control character"
+    if not _is_utf8(query):
+        return 400, "bad_query", "the query is not UTF-8 once its percent-encoding is decoded"
+    return None
+
+
+def _is_utf8(encoded: bytes) -> bool:
+    try:
+        unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _add_headers(headers: MutableHeaders, status: int, request_id: str) -> None:
+    headers["X-Request-ID"] = request_id
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
+    if status >= 400:  # otherwise a cache may keep a 404 or a 410 of its own accord
+        headers.setdefault("Cache-Control", "no-store")
 
 
 def _host_name(header: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.exceptions import FormParserError
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
@@ -69,6 +71,10 @@ TITLES = {
 }
 
 
+# Codes of errors that a framework raises itself.
+HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
 def respond(
     request: Request,
     status: int,
@@ -81,7 +87,7 @@ def respond(
 ) -> JSONResponse:
     """The answer to a request that failed."""
     problem = ProblemDetails(
-        title=TITLES.get(status, "Error"),
+        title=TITLES.get(status) or HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         code=code,
@@ -125,6 +131,12 @@ def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     found = error.errors()
     if any(fault["type"] == "json_invalid" for fault in found):
         return respond(request, 400, "not_json", "the body is not JSON")
+    if any(fault["type"] == "missing" and tuple(fault["loc"]) == ("body",) for fault in found):
+        return respond(request, 400, "not_json", "the body is empty; send a JSON object")
+    wrong_ids = [fault for fault in found if fault["loc"][:1] == ("path",)]
+    if wrong_ids:  # an id or name that cannot exist, such as one that is too long
+        detail = f"nothing has this path: {wrong_ids[0]['loc'][-1]}: {wrong_ids[0]['msg']}"
+        return respond(request, 404, "not_found", detail)
     where = [(f["loc"][0] if f["loc"] else "body", f) for f in found]
     body = getattr(request.scope.get("route"), "body_field", None)
     kind = body.field_info.annotation if body else None
@@ -143,8 +155,26 @@ def _shape(request: Request, error: ValidationError) -> JSONResponse:
 
 
 def _http(request: Request, error: HTTPException) -> JSONResponse:
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
+    status = error.status_code
+    code = getattr(error, "code", None) or HTTP_CODES.get(status, "http_error")
+    return respond(
+        request,
+        status,
+        code,
+        _explained(error),
+        errors=getattr(error, "errors", None),
+        headers=error.headers,
+    )
+
+
+def _explained(error: HTTPException) -> str:
+    """The detail of an error that a framework raised, with the reason that it left out."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, FormParserError):
+        inner = inner.__cause__ or inner.__context__
+    if inner is not None:
+        return f"the multipart body is malformed: {inner}"
+    return str(error.detail)
 
 
 def _database(request: Request, error: OperationalError) -> JSONResponse:
@@ -173,8 +203,9 @@ def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
     return respond(request, 422, "invalid", detail)
 
 
-def _internal(request: Request, error: Exception) -> JSONResponse:
-    log.exception("unexpected error", exc_info=error)
+def internal_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request on which the service itself failed."""
+    log.error("unexpected error", exc_info=error)
     detail = "an unexpected error; the server's log has it under this request_id"
     return respond(request, 500, "internal", detail)
 
@@ -187,7 +218,6 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
     HTTPException: _http,
     OperationalError: _database,
     DataError: _unstorable,
-    Exception: _internal,
 }
 
 

@@ -1,20 +1,23 @@
-"""Checks that every operation makes first: names of query parameters, and NUL characters."""
+"""Checks that every operation makes first: of its path, its query and a body it would ignore."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Request
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 
-from app.errors import Unprocessable
-from surgery.errors import MAX_FAULTS, nearest
+from app.api.http.bodies import has_body
+from app.api.http.documents import LARGEST, wrong_text
+from app.errors import NotFound, Unprocessable
+from surgery.errors import MAX_FAULTS, nearest, printable
+from surgery.schemas.validation import pointer_step
 
 METADATA = re.compile(r"metadata\[(.*)\]")
 MAX_METADATA = 16  # as many as a job can have
-NUL = "\0"
 
 
 async def metadata_filter(request: Request) -> dict[str, str]:
@@ -37,56 +40,71 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
 
 
 async def check_query(request: Request) -> None:
-    """Raises Unprocessable for unknown query parameters: a misspelt one must not be ignored."""
+    """Raises Unprocessable for query parameters that are unknown, or that no database can store.
+
+    A misspelt one must not be ignored.
+    """
     parts = list(_dependants(request.scope["route"].dependant))
-    known = sorted({str(field.alias) for part in parts for field in part.query_params})
+    fields = {str(field.alias): field for part in parts for field in part.query_params}
     labelled = any(part.call is metadata_filter for part in parts)
+    given = request.query_params.multi_items()
     unknown = [
         name
-        for name in dict.fromkeys(request.query_params)
-        if name not in known and not (labelled and METADATA.fullmatch(name))
+        for name in dict.fromkeys(name for name, _ in given)
+        if name not in fields and not (labelled and METADATA.fullmatch(name))
     ]
     faults = [
-        {"pointer": f"/{_shown(name)}", "detail": _unknown(name, known, labelled=labelled)}
+        {"pointer": f"/{pointer_step(name)}", "detail": f"{pointer_step(name)} {said}"}
+        for name, value in given
+        if (said := wrong_text(name) or wrong_text(value) or _out_of_range(fields.get(name), value))
+    ]
+    known = sorted(fields)
+    faults += [
+        {"pointer": f"/{pointer_step(name)}", "detail": _unknown(name, known, labelled=labelled)}
         for name in unknown[:MAX_FAULTS]
     ]
     if faults:
-        raise Unprocessable(faults[0]["detail"], errors=faults)
+        raise Unprocessable(faults[0]["detail"], errors=faults[:MAX_FAULTS])
+
+
+def _out_of_range(field: ModelField | None, value: str) -> str | None:
+    """Why a number of the query is refused, or None; its own limits are checked later."""
+    if field is None or not _is_integer(field.field_info.annotation):
+        return None
+    digits = value.strip().lstrip("+-").lstrip("0")
+    if digits.isdecimal() and (len(digits) > 19 or int(digits) > LARGEST):
+        return "is beyond the integers of 64 bits"
+    return None
+
+
+def _is_integer(annotation: Any) -> bool:
+    return annotation is int or int in get_args(annotation)
 
 
 def _unknown(name: str, known: list[str], *, labelled: bool) -> str:
     near = nearest(name, known)
     taken = ", ".join([*known, *(["metadata[key]"] if labelled else [])]) or "none"
     hint = f"did you mean {near!r}?" if near else f"this operation takes: {taken}"
-    return f"unknown query parameter {_shown(name[:100])!r}; {hint}"
+    return f"unknown query parameter {printable(name)!r}; {hint}"
 
 
-async def refuse_nul(request: Request) -> None:
-    """Raises Unprocessable for a NUL character, which neither Postgres nor a file name can hold."""
-    given = [*request.path_params.items(), *request.query_params.multi_items()]
-    places = [f"/{_shown(name)}" for name, value in given if NUL in f"{name}{value}"]
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json" and b"\\u0000" in await request.body():
-        places += _with_nul(await request.json())
-    if places:
-        detail = "has a NUL character (\\0), which cannot be stored; leave it out"
-        faults = [{"pointer": place, "detail": detail} for place in places[:MAX_FAULTS]]
-        raise Unprocessable(f"{places[0].lstrip('/') or 'the body'} {detail}", errors=faults)
+async def check_path(request: Request) -> None:
+    """Raises NotFound for a path with a character that no id or name has, and no database holds."""
+    for value in request.path_params.values():
+        if said := wrong_text(str(value)):
+            raise NotFound(f"nothing has this path: {printable(str(value))!r} {said}")
 
 
-def _with_nul(document: Any) -> Iterator[str]:
-    """JSON Pointers to texts and names with a NUL. It does not recurse, as bodies may be deep."""
-    waiting = [("", document)]
-    while waiting:
-        place, value = waiting.pop()
-        if isinstance(value, str) and NUL in value:
-            yield place or "/"
-        elif isinstance(value, dict):
-            yield from (f"{place}/{_shown(name)}" for name in value if NUL in name)
-            waiting += [(f"{place}/{_shown(name)}", inner) for name, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(f"{place}/{index}", inner) for index, inner in enumerate(value)]
+async def refuse_useless_body(request: Request) -> None:
+    """Raises Unprocessable for a body where none is read: what it asks for would be ignored.
 
-
-def _shown(name: str) -> str:
-    return name.replace(NUL, "\\0")
+    An empty object asks for nothing; many clients send one with every POST.
+    """
+    if request.scope["route"].body_field is not None or not has_body(request.headers):
+        return
+    body = await request.body()
+    if body.strip() not in {b"", b"{}"}:
+        raise Unprocessable(
+            f"{request.method} {printable(request.url.path)} takes no body; send none",
+            errors=[{"pointer": "/", "detail": "takes no body"}],
+        )

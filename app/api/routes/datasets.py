@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
 from pydantic import ValidationError
 from sqlalchemy import delete, select
+from starlette.datastructures import UploadFile as Uploaded
 
 from app.api.deps import DatasetDep, ServiceDep
 from app.api.examples.answers import DATASET, DATASETS, answers, problems
+from app.api.http.documents import NotJson, parse_json, unstorable, wrong_text
 from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
@@ -21,9 +23,9 @@ from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.uploads import ingest_upload, store_dataset
 from app.tables import TERMINAL, Dataset, Job
 from surgery.data.files.source import shown
-from surgery.errors import nearest
+from surgery.errors import MAX_FAULTS, nearest, printable
 from surgery.schemas.dataset import UploadSpec
-from surgery.schemas.validation import faults_of
+from surgery.schemas.validation import faults_of, pointer_step
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 
@@ -33,16 +35,23 @@ _SYNONYMS = {
     "validation": ("valid", "val", "dev", "eval", "evaluation", "test"),
     "spec": ("options", "config"),
 }
+LONGEST_FILE_NAME = 255  # bytes, as on most file systems
 _PARTS = {name: part for part, names in _SYNONYMS.items() for name in (part, *names)}
 
 
 async def check_parts(request: Request) -> None:
     """Raises Unprocessable for unknown parts of the form and for parts that were sent twice."""
-    sent = [name for name, _ in (await request.form()).multi_items()]
+    parts = (await request.form()).multi_items()
+    sent = [name for name, _ in parts]
+    unknown = (name for name in dict.fromkeys(sent) if name not in {"train", "validation", "spec"})
     faults = [
         {"pointer": f"/{_escaped(name)}", "detail": _unknown_part(name)}
-        for name in dict.fromkeys(sent)
-        if name not in {"train", "validation", "spec"}
+        for name in islice(unknown, MAX_FAULTS)
+    ]
+    faults += [
+        {"pointer": f"/{_escaped(name)}", "detail": f"the name of this file {said}"}
+        for name, part in parts
+        if isinstance(part, Uploaded) and (said := _wrong_name(part.filename or ""))
     ]
     faults += [
         {
@@ -58,9 +67,15 @@ async def check_parts(request: Request) -> None:
         raise Unprocessable(faults[0]["detail"], errors=faults)
 
 
+def _wrong_name(filename: str) -> str | None:
+    if len(filename.encode("utf-8", "replace")) > LONGEST_FILE_NAME:
+        return f"is longer than {LONGEST_FILE_NAME} bytes"
+    return wrong_text(filename)
+
+
 def _escaped(name: str) -> str:
     """A name as a part of a JSON Pointer (RFC 6901)."""
-    return shown(name).replace("~", "~0").replace("/", "~1")
+    return pointer_step(shown(name))
 
 
 def _unknown_part(name: str) -> str:
@@ -68,7 +83,7 @@ def _unknown_part(name: str) -> str:
         return f'unknown part {name!r}; it belongs in spec, as in {{"{name}": …}}'
     known = "the parts are train, validation and spec"
     near = nearest(name.lower(), list(_PARTS))
-    return f"unknown part {shown(name)!r}; " + (
+    return f"unknown part {shown(printable(name))!r}; " + (
         f"did you mean {_PARTS[near]!r}?" if near else known
     )
 
@@ -126,13 +141,16 @@ def create_dataset(
 
 def _parse_spec(text: str) -> UploadSpec:
     try:
-        return UploadSpec.model_validate(json.loads(text))
+        document = parse_json(text, "the form field spec")
+        faults = [{**f, "pointer": f"/spec{f['pointer']}"} for f in unstorable(document)]
+        if not faults:
+            return UploadSpec.model_validate(document)
     except ValidationError as error:
         faults = faults_of(error, root="/spec")
-        raise Unprocessable("the form field spec has errors", errors=faults) from error
-    except (ValueError, RecursionError) as error:
-        detail = "the form field spec is not JSON"
+    except NotJson as error:
+        detail = str(error)
         raise Unprocessable(detail, errors=[{"pointer": "/spec", "detail": detail}]) from error
+    raise Unprocessable("the form field spec has errors", errors=faults)
 
 
 @router.get("", summary="List uploaded datasets", responses=answers(DATASETS))

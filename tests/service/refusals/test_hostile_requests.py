@@ -148,20 +148,36 @@ def test_an_escaped_backslash_is_no_nul(each_api: TestClient) -> None:
         ("/v1/jobs?cursor=%00", "/cursor"),
         ("/v1/jobs?metadata[team]=%00", "/metadata[team]"),
         ("/v1/jobs?metadata[%00]=x", "/metadata[\\0]"),
-        ("/v1/jobs/a%00b", "/job_id"),
-        ("/v1/jobs/a%00b/events", "/job_id"),
         ("/v1/jobs/a/metrics?name=%00", "/name"),
-        ("/v1/datasets/%00", "/dataset_id"),
-        ("/v1/models/a%00b", "/model_id"),
-        ("/v1/tasks/%00", "/name"),
-        ("/v1/checkpoints/%00/files/a", "/checkpoint_id"),
-        ("/v1/checkpoints/a/files/%00", "/name"),
     ],
 )
-def test_a_nul_in_a_path_or_a_query_is_refused(
-    each_api: TestClient, path: str, pointer: str
-) -> None:
+def test_a_nul_in_a_query_is_refused(each_api: TestClient, path: str, pointer: str) -> None:
     says(problem(each_api.get(path), 422, "invalid"), pointer, "NUL")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs/{}", "/v1/jobs/{}/events", "/v1/jobs/{}/checkpoints", "/v1/rankings/{}",
+        "/v1/rankings/{}/selection", "/v1/datasets/{}", "/v1/models/{}", "/v1/models/o/{}",
+        "/v1/tasks/{}", "/v1/checkpoints/{}", "/v1/checkpoints/{}/files/a",
+        "/v1/checkpoints/{}/archive",
+    ],
+)  # fmt: skip
+def test_an_id_that_cannot_exist_is_not_found(each_api: TestClient, path: str) -> None:
+    for odd in (
+        "%00",
+        "a%00b",
+        "x" * 65,
+        "x" * 256,
+        "x" * 5000,
+        "%ff",
+        "%F0%9F%92%A5",
+        "..%2f",
+        "'",
+    ):
+        told = problem(each_api.get(path.format(odd)), 404, "not_found")
+        assert len(told["detail"]) < 400
 
 
 @pytest.mark.parametrize("name", ['a"b', "a.b", "$", "'", "\\", "]", "é"])
@@ -174,7 +190,7 @@ def test_labels_of_any_name_can_be_asked_for(each_api: TestClient, name: str) ->
 
 
 def test_more_labels_than_a_job_can_have_are_refused(each_api: TestClient) -> None:
-    query = "&".join(f"metadata[{n}]=a" for n in range(2000))
+    query = "&".join(f"metadata[{n}]=a" for n in range(500))
     body = problem(each_api.get(f"/v1/jobs?{query}"), 422, "invalid")
     says(body, "/metadata", "at most 16")
 
