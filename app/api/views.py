@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.dataset import DatasetReport, HubDataset
 from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
@@ -263,12 +263,21 @@ def checkpoint_view(row: Checkpoint) -> CheckpointView:
 
 
 class DatasetView(DatasetReport):
-    """An uploaded dataset: what was found in its files, and under which id it is stored."""
+    """A stored dataset: what was found in its files, and under which id it is stored."""
 
     id: str = Field(description="The dataset's id, which other requests take as `dataset`.")
-    created_at: datetime = Field(description="When it was first uploaded.")
+    name: str | None = Field(description="The name that it was given.")
+    bytes: int = Field(description="Size of its stored form.")
+    reference: HubDataset | None = Field(
+        None, description="For a dataset of the Hub: what was stored, with the commit it is from."
+    )
+    note: str | None = Field(
+        None, description="Where a request was answered with a dataset stored earlier: what it kept."
+    )
+    created_at: datetime = Field(description="When it was first stored.")
 
 
-def dataset_view(row: Dataset) -> DatasetView:
-    """An uploaded dataset as it is answered."""
-    return DatasetView(id=row.id, created_at=row.created_at, **row.report)
+def dataset_view(row: Dataset, note: str | None = None) -> DatasetView:
+    """A stored dataset as it is answered."""
+    own = {name: getattr(row, name) for name in ("id", "name", "bytes", "created_at")}
+    return DatasetView(**row.report | own, note=note)

@@ -325,6 +325,10 @@ TASK: Json = {
 TASKS_PAGE: Json = {"data": [TASK]}
 DATASET: Json = {
     "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "name": "sentences",
+    "bytes": 91234,
+    "reference": None,
+    "note": None,
     "created_at": "2026-11-23T10:00:00Z",
     "problem": "classification",
     "columns": {"text": "sentence", "text_pair": None, "label": "label"},
