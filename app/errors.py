@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -32,6 +33,13 @@ class Conflict(ServiceError):
 
     status = 409
     code = "conflict"
+
+
+class ChangedMeanwhile(ServiceError):
+    """The object has changed since it was read; read it again."""
+
+    status = 412
+    code = "changed"
 
 
 class KeyInUse(ServiceError):
@@ -82,6 +90,63 @@ class Unprocessable(ServiceError):
 
     status = 422
     code = "invalid"
+
+
+@dataclass(frozen=True)
+class JobErrorFacts:
+    """What an error that ends a job is as a problem (RFC 9457); its code is the key."""
+
+    status: int
+    title: str
+
+
+JOB_ERRORS = {
+    "model_not_found": JobErrorFacts(422, "Model not found"),
+    "model_gated": JobErrorFacts(422, "Model gated"),
+    "model_unsupported": JobErrorFacts(422, "Model unsupported"),
+    "unsafe_weights": JobErrorFacts(422, "Unsafe weights"),
+    "unsafe_files": JobErrorFacts(422, "Unsafe files"),
+    "dataset_not_found": JobErrorFacts(422, "Dataset not found"),
+    "dataset_invalid": JobErrorFacts(422, "Dataset invalid"),
+    "selection_empty": JobErrorFacts(422, "Selection empty"),
+    "selection_mismatch": JobErrorFacts(422, "Selection mismatch"),
+    "checkpoint_mismatch": JobErrorFacts(422, "Checkpoint mismatch"),
+    "checkpoint_damaged": JobErrorFacts(500, "Checkpoint damaged"),
+    "method_undefined": JobErrorFacts(422, "Method undefined"),
+    "training_invalid": JobErrorFacts(422, "Training options invalid"),
+    "training_diverged": JobErrorFacts(422, "Training diverged"),
+    "scores_not_finite": JobErrorFacts(422, "Scores not finite"),
+    "export_failed": JobErrorFacts(422, "Export failed"),
+    "out_of_memory": JobErrorFacts(422, "Out of memory"),
+    "cancelled": JobErrorFacts(409, "Cancelled"),
+    "internal": JobErrorFacts(500, "Internal error"),
+    "upstream_unavailable": JobErrorFacts(503, "Hub unavailable"),
+    "worker_lost": JobErrorFacts(503, "Worker lost"),
+    "deadline_exceeded": JobErrorFacts(504, "Deadline exceeded"),
+    "storage_failed": JobErrorFacts(507, "Storage failed"),
+}
+"""Every code that the error of a job can have: those of `surgery.errors`."""
+
+
+def job_problem(error: Mapping[str, Any], instance: str, request_id: str | None) -> dict[str, Any]:
+    """The stored error of a job as a whole problem document (RFC 9457).
+
+    ``instance`` is the path of the job and ``request_id`` that of its submission.
+    """
+    code = str(error.get("code", "internal"))
+    facts = JOB_ERRORS.get(code, JOB_ERRORS["internal"])
+    problem = {
+        "type": "about:blank",
+        "title": facts.title,
+        "status": facts.status,
+        "detail": str(error.get("detail") or facts.title),
+        "instance": instance,
+        "code": code,
+        "retriable": bool(error.get("retriable", False)),
+        "request_id": request_id,
+        "errors": list(error.get("errors") or []),
+    }
+    return problem | ({"log": error["log"]} if "log" in error else {})
 
 
 class Refused(Exception):

@@ -30,3 +30,4 @@ class Service:
     ring: Callable[[Job], None]  # tells workers that a job waits; never fails
     cursor_key: bytes  # signs the cursors of lists; the same in every process
     project: str = DEFAULT_PROJECT  # whose rows are read and written
+    request_id: str | None = None  # of the request that is being answered

@@ -196,6 +196,12 @@ class DeadlineExceeded(SurgeryError):
     code = "deadline_exceeded"
 
 
+class Cancelled(SurgeryError):
+    """Cancelled on request."""
+
+    code = "cancelled"
+
+
 class ArtifactsFailed(StorageFailed):
     """Storage failed; artifacts could not be read or written."""
 

@@ -112,5 +112,3 @@ def parse_spec(text: str) -> UploadSpec:
         detail = str(error)
         raise Unprocessable(detail, errors=[{"pointer": "/spec", "detail": detail}]) from error
     raise Unprocessable("the form field spec has errors", errors=faults)
-
-

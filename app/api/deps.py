@@ -15,6 +15,7 @@ from app.service import Service
 from app.tables import DEFAULT_PROJECT, Checkpoint, Dataset, Job
 from surgery.errors import printable
 
+MERGE_PATCH = "application/merge-patch+json"
 ALL_SCOPES = frozenset({"read", "submit", "admin"})
 
 
@@ -44,7 +45,8 @@ async def get_service(request: Request, principal: PrincipalDep) -> Service:
     """The parts that this application was created with, in the caller's project."""
     service = request.app.state.service
     assert isinstance(service, Service)
-    return replace(service, project=principal.project)
+    request_id = getattr(request.state, "request_id", None)
+    return replace(service, project=principal.project, request_id=request_id)
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
@@ -68,6 +70,13 @@ def require_key(request: Request, service: ServiceDep) -> None:
             "hash was taken out of SURGEON_API_KEY_HASHES",
             headers=challenge,
         )
+
+
+def require_merge_patch(request: Request) -> None:
+    """Raises WrongMediaType unless the body is declared as a JSON Merge Patch, or as JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != MERGE_PATCH:
+        require_json(request)
 
 
 def require_json(request: Request) -> None:

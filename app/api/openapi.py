@@ -55,8 +55,10 @@ def _complete(document: Json) -> None:
     schemas = document["components"]["schemas"]
     template = "#/components/schemas/{model}"
     # The second is the JSON body of an operation that takes a form too.
-    named = [(ProblemDetails, "serialization"), (DatasetReference, "validation")]
-    _, more = models_json_schema(named, ref_template=template)
+    _, more = models_json_schema(
+        [(ProblemDetails, "serialization"), (DatasetReference, "validation")],
+        ref_template=template,
+    )
     schemas.update({**more["$defs"], **schemas})
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours are problems
         schemas.pop(unused, None)

@@ -12,6 +12,9 @@ from pydantic_core import CoreSchema
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.api.http.problems import ProblemDetails
+from app.errors import job_problem
+from app.jobs.actions import Action, allowed_actions
 from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport, HubDataset
@@ -49,6 +52,22 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
+
+
+class JobProblem(ProblemDetails):
+    """The error of a job: a problem (RFC 9457), as if the job had been one long request."""
+
+    title: str = Field(description="What kind of error it is, in words; the same for each `code`.")
+    status: int = Field(description="The HTTP status that an answer with this error would have.")
+    instance: str = Field(description="The path of the job.")
+    code: str = Field(description="What kind of error it is, for programs.")
+    retriable: bool = Field(False, description="Whether a retry of the job may succeed.")
+    request_id: str | None = Field(
+        None, description="The id of the request that submitted the job, as in the server's log."
+    )
+    log: list[str] | None = Field(
+        None, description="The last lines that the job's process printed, if it died."
+    )
 
 
 class ResultShapes:
@@ -89,9 +108,9 @@ class JobView(BaseModel):
     pause_requested: bool = Field(
         description="Whether a running job was asked to pause, and has not stopped yet."
     )
-    error: Json | None = Field(
-        description="Why the job failed, or what its last attempt died of, as a problem "
-        "(RFC 9457) with `code` and `detail`."
+    error: JobProblem | None = Field(
+        description="Why the job failed, who or what cancelled it, or what its last attempt died "
+        "of, as a problem (RFC 9457)."
     )
     spec: Json = Field(description="The request, with every default filled in.")
     resolved: Json = Field(
@@ -111,6 +130,12 @@ class JobView(BaseModel):
         None, description="The ranking that a queued job waits for, to use its result."
     )
     parent: str | None = Field(None, description="The job that created this one, if one did.")
+    retry_of: str | None = Field(
+        None, description="The failed or cancelled job that this one repeats, if it is a retry."
+    )
+    deadline_seconds: int | None = Field(
+        None, description="The job ends if it is not over this long after `created_at`."
+    )
     created_at: datetime = Field(description="When the job was submitted.")
     queued_at: datetime = Field(
         description="When the job entered the queue. It keeps its place when it is queued again."
@@ -156,7 +181,11 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     return [
         JobView(
             **_same_fields(JobView, job)
-            | {"progress": _progress(session, job), "resolved": shown(job.resolved)},
+            | {
+                "progress": _progress(session, job),
+                "resolved": shown(job.resolved),
+                "error": error_view(job),
+            },
             metadata=job.labels,
             terminal=job.status in TERMINAL,
             queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
@@ -168,8 +197,18 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     ]
 
 
+def error_view(job: Job) -> JobProblem | None:
+    """The error of a job as it is answered."""
+    if job.error is None:
+        return None
+    return JobProblem(**job_problem(job.error, f"/v1/jobs/{job.id}", job.request_id))
+
+
 def _links(job: Job) -> dict[str, str]:
+    """The paths of a job, of what belongs to it, and of what can be asked of it now."""
     links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
+    possible = [action for action in allowed_actions(job) if action is not Action.DELETE]
+    links |= {action.value: f"/v1/jobs/{job.id}/{action}" for action in possible}
     if job.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={job.id}"}
     names = ("metrics", "checkpoints")
@@ -272,7 +311,8 @@ class DatasetView(DatasetReport):
         None, description="For a dataset of the Hub: what was stored, with the commit it is from."
     )
     note: str | None = Field(
-        None, description="Where a request was answered with a dataset stored earlier: what it kept."
+        None,
+        description="Where a request was answered with a dataset stored earlier: what it kept.",
     )
     created_at: datetime = Field(description="When it was first stored.")
 

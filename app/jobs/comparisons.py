@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
+from app.db import db_now
 from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
-from surgery.errors import Fault, NoRanking, NoRunSucceeded, UnreadableResult
+from surgery.errors import DeadlineExceeded, Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
@@ -50,6 +51,20 @@ def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tup
     return [(child, ended) for child, ended in session.execute(query)]
 
 
+def overdue_error(job: Job) -> DeadlineExceeded:
+    """The error of a job that was not over by its deadline."""
+    return DeadlineExceeded(
+        f"{job.id} was not over {job.deadline_seconds:,} s after it was accepted "
+        "(deadline_seconds); a retry has as many seconds again, a new submission can ask for more"
+    )
+
+
+def is_overdue(session: Session, job: Job) -> bool:
+    """Whether a job's deadline has passed."""
+    query = select(Job.id).where(Job.id == job.id, Job.deadline_at <= db_now())
+    return session.scalar(query) is not None
+
+
 def no_ranking_error(ranking: Job) -> NoRanking:
     """The error of a child that waited for a ranking that did not succeed."""
     cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
@@ -70,6 +85,9 @@ def outcome(session: Session, comparison: Job) -> tuple[Status, Json] | None:
     ).all()
     if comparison.cancel_requested and any(c.status == Status.CANCELLED for c in children):
         return Status.CANCELLED, {}
+    exceeded = any((child.error or {}).get("code") == DeadlineExceeded.code for child in children)
+    if exceeded and is_overdue(session, comparison):
+        return Status.FAILED, {"error": overdue_error(comparison).as_problem()}
     finetunes = [child for child in children if child.kind == JobKind.FINETUNE]
     if not any(child.status == Status.SUCCEEDED for child in finetunes):
         return Status.FAILED, {"error": _all_failed(finetunes).as_problem()}

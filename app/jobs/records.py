@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -94,6 +94,13 @@ def referenced_paths(database: Database) -> set[str]:
     return {*checkpoints, *(state["path"] for state in states if state)}
 
 
+def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:
+    """Those of the ids that no job has: never, or not any more."""
+    with database.read() as session:
+        known = session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
+        return set(job_ids).difference(known)
+
+
 def commit_state(database: Database, lease: Lease, path: str, step: int, size: int) -> str | None:
     """Record the state from which an interrupted run resumes. Raises Fenced.
 
@@ -124,6 +131,7 @@ def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, res
             project=job.project,
             kind=JobKind.RANKING,
             labels=job.labels,
+            request_id=job.request_id,
             model=job.model,
             dataset=job.dataset,
             digest=digest,

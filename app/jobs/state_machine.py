@@ -24,11 +24,12 @@ from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.jobs.shared_rankings import RankingKey
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
-from surgery.errors import WorkerLost
+from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
 log = logging.getLogger("surgeon.jobs")
 Json = dict[str, Any]
+CANCEL_REQUESTED = "cancel_requested"  # the type of an event
 
 
 class Fenced(Exception):
@@ -52,6 +53,7 @@ class Renewal:
 
     cancel_requested: bool
     pause_requested: bool
+    seconds_left: float | None  # before the job's deadline; None if it has none
 
 
 def lease_holds(lease: Lease) -> ColumnElement[bool]:
@@ -113,6 +115,8 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    if job.deadline_seconds is not None:
+        job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
     session.flush()
     record_status(session, job, Status.QUEUED)
@@ -157,9 +161,22 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
+    if status == Status.CANCELLED:
+        job.error = values["error"] = _cancelled_error(session, job)
     error = values.get("error") or {}
     end_attempt(session, job, Outcome(status.value), values.get("error"))
     record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
+
+
+def _cancelled_error(session: Session, job: Job) -> Json:
+    """The error that says who or what asked for the end of a job."""
+    asked = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.type == CANCEL_REQUESTED)
+    event = session.scalar(asked.order_by(JobEvent.seq.desc()).limit(1))
+    request = event.data if event else {}
+    if "comparison" in request:
+        return Cancelled(f"comparison {request['comparison']} was cancelled").as_problem()
+    who = f" of {request['by']}" if request.get("by") else ""
+    return Cancelled(f"cancelled on request{who}").as_problem()
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
@@ -257,12 +274,16 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     record_status(session, job, Status.QUEUED, reason=reason)
 
 
-def ask_to_cancel(session: Session, job: Job) -> None:
-    """Ask a running job to end; its worker learns of it with the next heartbeat."""
+def ask_to_cancel(session: Session, job: Job, **request: Any) -> None:
+    """Ask a job to end; the worker of a running one learns of it with the next heartbeat.
+
+    ``request`` says who asked, and which comparison was cancelled if it was not the job itself.
+    """
     job.cancel_requested = True
     job.pause_requested = False
     job.updated_at = db_now()
-    record_event(session, job.id, job.lease_epoch, "cancel_requested", {})
+    given = {name: value for name, value in request.items() if value is not None}
+    record_event(session, job.id, job.lease_epoch, CANCEL_REQUESTED, given)
 
 
 def ask_to_pause(session: Session, job: Job) -> None:
@@ -279,13 +300,11 @@ def withdraw_pause(session: Session, job: Job) -> None:
     record_event(session, job.id, job.lease_epoch, "pause_withdrawn", {})
 
 
-def cancel_children(session: Session, comparison: Job) -> None:
+def cancel_children(session: Session, comparison: Job, by: str | None) -> None:
     """Stop every child that has not ended, and end the comparison if none is left running."""
     for child in comparisons.unfinished_children(session, comparison.id):
-        if child.status == Status.RUNNING:
-            ask_to_cancel(session, child)
-        else:
-            child.cancel_requested = True
+        ask_to_cancel(session, child, by=by, comparison=comparison.id)
+        if child.status != Status.RUNNING:
             close(session, child, Status.CANCELLED)
     advance_comparison(session, comparison)
 
@@ -479,6 +498,7 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
+            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
@@ -507,12 +527,14 @@ def renew(
                 phase=phase,
                 progress=progress,
             )
-            .returning(Job.cancel_requested, Job.pause_requested)
+            .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
         if renewed is None:
             raise Fenced
         note_usage(session, lease.job_id, lease.epoch, usage)
-        return Renewal(*renewed)
+        cancel_requested, pause_requested, deadline, now = renewed
+        left = (deadline - now).total_seconds() if deadline is not None else None
+        return Renewal(cancel_requested, pause_requested, left)
 
 
 def advance_comparisons(database: Database) -> None:
@@ -609,30 +631,60 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         return job is not None
 
 
-def _locked_for_request(session: Session, job_id: str) -> Job | None:
+def end_overdue(database: Database) -> list[str]:
+    """End the jobs that wait although their deadline has passed, and return their ids.
+
+    The worker of a running job ends it, and a comparison ends with the last of its children, which
+    have its deadline.
+    """
+    waiting = and_(
+        Job.deadline_at <= db_now(),
+        Job.status.in_((Status.QUEUED, Status.PAUSED)),
+        Job.kind != JobKind.COMPARISON,
+    )
+    with database.read() as session:
+        ids = session.scalars(select(Job.id).where(waiting)).all()
+    return [job_id for job_id in ids if _end_overdue(database, job_id, waiting)]
+
+
+def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) -> bool:
+    with ending(database) as session:
+        lock_comparison(session, job_id)
+        query = select(Job).where(Job.id == job_id, waiting)
+        job = session.scalar(query.with_for_update(skip_locked=True))
+        if job is not None:
+            end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
+        return job is not None
+
+
+def fail_overdue(database: Database, lease: Lease, usage: Usage | None = None) -> None:
+    """End a running job whose deadline has passed. Raises Fenced."""
+    with ending(database) as session:
+        job = locked_with_comparison(session, lease, usage)
+        end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
+
+
+def locked_for_request(session: Session, job_id: str) -> Job | None:
+    """The row of a job, locked after its comparison's; None if there is none."""
     lock_comparison(session, job_id)
     return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
 
 
-def cancel(database: Database, job_id: str) -> Job | None:
+def cancel(database: Database, job_id: str, by: str | None = None) -> Job | None:
     """End a job that waits, or ask a running one to stop; a job that has ended stays as it is.
 
-    All children of a comparison are cancelled, and it ends with the last of them. None if there is
-    no such job.
+    All children of a comparison are cancelled, and it ends with the last of them. ``by`` is who
+    asks, if that is known. None if there is no such job.
     """
     with ending(database) as session:
-        job = _locked_for_request(session, job_id)
-        if job is None or job.status in TERMINAL:
+        job = locked_for_request(session, job_id)
+        if job is None or job.status in TERMINAL or job.cancel_requested:
             return job
+        ask_to_cancel(session, job, by=by)
         if job.kind == JobKind.COMPARISON:
-            if not job.cancel_requested:
-                ask_to_cancel(session, job)
-                cancel_children(session, job)
+            cancel_children(session, job, by)
         elif job.status != Status.RUNNING:
-            job.cancel_requested = True
             end(session, job, Status.CANCELLED)
-        elif not job.cancel_requested:
-            ask_to_cancel(session, job)
         session.flush()
         session.refresh(job)
         return job
@@ -646,7 +698,7 @@ def pause(database: Database, job_id: str) -> Job | None:
     Conflict if it has ended or is being cancelled.
     """
     with ending(database) as session:
-        job = _locked_for_request(session, job_id)
+        job = locked_for_request(session, job_id)
         if job is None:
             return None
         if job.status in TERMINAL or job.cancel_requested:
@@ -671,7 +723,7 @@ def resume(database: Database, job_id: str) -> tuple[Job | None, list[Job]]:
     being cancelled, or belongs to a comparison that is paused.
     """
     with ending(database) as session:
-        job = _locked_for_request(session, job_id)
+        job = locked_for_request(session, job_id)
         if job is None:
             return None, []
         if job.status in TERMINAL or job.cancel_requested:

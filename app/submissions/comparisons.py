@@ -57,7 +57,8 @@ class JobBuilder:
 
     def _new_ranking(self, options: RankingOptions, digest: str) -> Job:
         shared = self.spec.model_dump(
-            mode="json", include={"model", "dataset", "metadata", "priority"}
+            mode="json",
+            include={"model", "dataset", "metadata", "priority", "deadline_seconds"},
         )
         given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
         spec = RankingSpec.model_validate({**shared, **given})
@@ -82,6 +83,7 @@ class JobBuilder:
             name=f"{arm.name}, seed {seed}",
             metadata=spec.metadata,
             priority=spec.priority,
+            deadline_seconds=spec.deadline_seconds,
             selection=arm.selection,
             adapter=arm.adapter,
             training=spec.training.model_copy(update=changed),

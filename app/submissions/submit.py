@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.errors import Conflict
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import (
     enqueue,
@@ -36,6 +37,8 @@ from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.training.devices import check_processes, gpus_here
 
+OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -58,6 +61,22 @@ def _lock_dataset(session: Session, job: Job) -> None:
         )
         if row is None:
             raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
+
+
+def _lock_rankings(session: Session, jobs: Sequence[Job]) -> None:
+    """Lock the stored rankings by which jobs choose their layers until the jobs are inserted.
+
+    Raises Conflict if one of them was deleted.
+    """
+    new = {job.id for job in jobs}
+    named = {name for job in jobs for name in (job.waits_for, job.resolved.get("ranking"))}
+    stored = sorted(name for name in named - new if name)
+    if not stored:
+        return
+    query = select(Job.id).where(Job.id.in_(stored)).order_by(Job.id).with_for_update(read=True)
+    missing = set(stored) - set(session.scalars(query))
+    if missing:
+        raise Conflict(f"ranking {min(missing)} was deleted meanwhile; send the request again")
 
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
@@ -120,7 +139,7 @@ def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> st
     """The digest of a fine-tune or comparison, equal for equal training on equal data."""
     return content_digest(
         {
-            **spec.model_dump(mode="json", exclude={"name", "metadata", "priority"}),
+            **spec.model_dump(mode="json", exclude=OF_THE_REQUEST),
             "model": subject.model.fingerprint,
             "dataset": subject.dataset.fingerprint,
             "also_evaluate": [preset.stored() for preset in subject.also_evaluate],
@@ -140,6 +159,8 @@ def new_job(
         name=spec.name,
         labels=spec.metadata,
         priority=spec.priority,
+        deadline_seconds=spec.deadline_seconds,
+        request_id=service.request_id,
         model=resolved.model.id,
         dataset=resolved.dataset.id,
         digest=resolved.digest,
@@ -201,3 +222,4 @@ def admit(session: Session, prepared: Prepared) -> None:
     """Every check that must still hold when the job is inserted, for dry runs too."""
     _lock_dataset(session, prepared.job)
     lock_checkpoint(session, prepared.job)
+    _lock_rankings(session, [prepared.job, *prepared.children])

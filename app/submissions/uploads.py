@@ -150,7 +150,9 @@ def _stored_before(service: Service, row: Dataset, name: str | None) -> Stored:
         raise Conflict("an equal dataset was deleted meanwhile; send it again")
     note = None
     if now.name != name:
-        note = f"these rows were stored before, as {now.name!r}; PATCH /v1/datasets/{now.id} renames"
+        note = (
+            f"these rows were stored before, as {now.name!r}; PATCH /v1/datasets/{now.id} renames"
+        )
     return Stored(now, new=False, note=note)
 
 

@@ -142,6 +142,13 @@ class Submission(Strict):
     )
     metadata: Metadata = {}  # noqa: RUF012  # pydantic copies it
     priority: int = Field(0, ge=-100, le=100, description="Jobs of higher priority run first.")
+    deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=30 * 24 * 3600,
+        description="The job ends with error `deadline_exceeded` if it is not over this many "
+        "seconds after it was accepted, however long it waits. Default: no deadline.",
+    )
 
 
 class RankingSpec(Submission, RankingOptions):

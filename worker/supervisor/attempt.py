@@ -163,7 +163,7 @@ class Attempt:
         self._phase_began = claimed_at
         self._heartbeat = Heartbeat(self.settings, self.database, lease, claimed_at)
         self._stop_by: float | None = None
-        self._stop: Cancel | Drain | None = None
+        self._end: Callable[[Outcome], Outcome] | None = None  # set once the job shall stop
 
     def run(self) -> Outcome:
         """Run the job until the attempt ends. Raises Fenced if the lease is lost."""
@@ -362,9 +362,8 @@ class Attempt:
                 return self._succeeded(report)
             case Failed():
                 return self._failed(report.problem)
-            case Halted():
-                end = self._released if report.resumable else self._cancelled
-                return end(Outcome.STOPPED)
+            case Halted() if self._end is not None:
+                return self._end(Outcome.STOPPED)
         raise ValueError(f"this process may not send a message of type {report.type}")
 
     def _succeeded(self, report: Finished) -> Outcome:
@@ -404,10 +403,11 @@ class Attempt:
                 self._heartbeat.check()
                 time.sleep(RETRY_SECONDS)
 
-    def _ask_to_stop(self, order: Cancel | Drain) -> None:
-        if self._stop is None:
+    def _ask_to_stop(self, order: Cancel | Drain, end: Callable[[Outcome], Outcome]) -> None:
+        """Send the first order to stop; ``end`` records what the job becomes once it has."""
+        if self._end is None:
             self.current.send(order)
-            self._stop = order
+            self._end = end
             # A download reads no messages and has nothing to save.
             fetching = self.current is self._processes.fetcher
             grace = 0.0 if fetching else self.settings.grace.total_seconds()
@@ -416,12 +416,13 @@ class Attempt:
     def _check_limits(self) -> Outcome | None:
         now = time.monotonic()
         if self._heartbeat.cancel_requested.is_set():
-            self._ask_to_stop(Cancel())
+            self._ask_to_stop(Cancel(), self._cancelled)
+        if self._heartbeat.is_overdue():
+            self._ask_to_stop(Cancel(), self._overdue)
         if self.draining.is_set() or self._heartbeat.pause_requested.is_set():
-            self._ask_to_stop(Drain())
-        if self._stop_by is not None and now > self._stop_by:
-            end = self._cancelled if isinstance(self._stop, Cancel) else self._released
-            return end(Outcome.KILLED)
+            self._ask_to_stop(Drain(), self._released)
+        if self._end is not None and self._stop_by is not None and now > self._stop_by:
+            return self._end(Outcome.KILLED)
         if now - self._began > self.settings.deadline.total_seconds():
             hours = self.settings.deadline.total_seconds() / 3600
             return self._overran(f"the attempt ran longer than {hours:g} hours; try fewer epochs")
@@ -436,6 +437,10 @@ class Attempt:
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
         self._write(lambda: state_machine.end_cancelled(self.database, self.lease))
+        return outcome
+
+    def _overdue(self, outcome: Outcome) -> Outcome:
+        self._write(lambda: state_machine.fail_overdue(self.database, self.lease))
         return outcome
 
     def _released(self, outcome: Outcome) -> Outcome:
@@ -479,8 +484,8 @@ class Attempt:
             # The model's files made a library abort, and would do so again.
             detail = f"a library ended the process while it read the model: {ended}"
             return self._fail(self._with_log(ModelUnsupported(detail)), Outcome.CRASHED)
-        if isinstance(self._stop, Drain):
-            return self._released(Outcome.CRASHED)
+        if self._end is not None:
+            return self._end(Outcome.CRASHED)
         status = self._charge(WorkerLost(ended))
         log.warning("%s: %s; the job is %s", self.job.id, ended, status)
         return Outcome.CRASHED

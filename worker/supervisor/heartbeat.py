@@ -31,6 +31,7 @@ class Heartbeat:
         self._fenced = threading.Event()
         self.cancel_requested = threading.Event()
         self.pause_requested = threading.Event()
+        self._deadline: float | None = None  # of the job, on this process's monotonic clock
         # The time before the request was sent, so never later than the database's own time.
         self._renewed = claimed_at
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -55,6 +56,10 @@ class Heartbeat:
         if self._fenced.is_set() or time.monotonic() - self._renewed > left.total_seconds():
             raise Fenced
 
+    def is_overdue(self) -> bool:
+        """Whether the job's deadline has passed."""
+        return self._deadline is not None and time.monotonic() > self._deadline
+
     def _beat(self) -> None:
         while not self._stop.is_set():
             since = time.monotonic() - self._renewed
@@ -78,6 +83,8 @@ class Heartbeat:
             self._stop.wait(PROGRESS_SECONDS)
         else:
             self._renewed = sent
+            if renewal.seconds_left is not None:
+                self._deadline = time.monotonic() + renewal.seconds_left
             if renewal.cancel_requested:
                 self.cancel_requested.set()
             if renewal.pause_requested:

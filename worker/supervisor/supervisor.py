@@ -102,10 +102,11 @@ class Supervisor:
         if claimed is None:
             return False
         lease, job = claimed
-        log.info("%s claimed, epoch %d", job.id, lease.epoch)
+        log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
         began = time.monotonic()
         outcome = self._attempt(lease, job, began)
-        log.info("%s %s after %.1f s", job.id, outcome, time.monotonic() - began)
+        spent = time.monotonic() - began
+        log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         return True
 
     def _warm_child(self, *, multi_process: bool | None = None) -> ChildProcess:

@@ -19,7 +19,7 @@ from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
-from app.jobs.records import referenced_paths
+from app.jobs.records import referenced_paths, unknown_jobs
 from app.settings import Settings
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
@@ -76,6 +76,8 @@ class Sweeper:
         """Make every repair once."""
         for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
             log.warning("%s: taken back from a worker that was lost", job_id)
+        for job_id in state_machine.end_overdue(self._database):
+            log.info("%s: its deadline has passed", job_id)
         state_machine.settle_waiting(self._database)
         state_machine.advance_comparisons(self._database)
         if self._ring is not None:
@@ -92,6 +94,12 @@ class Sweeper:
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
             if path not in named:
                 log.info("removing %s: no row of the database names it", path)
+                self._storage.delete(path)
+        event_files = self._storage.stale_folders("logs", 2, GARBAGE_AGE_SECONDS)
+        deleted = unknown_jobs(self._database, {path.split("/")[1] for path in event_files})
+        for path in event_files:
+            if path.split("/")[1] in deleted:
+                log.info("removing %s: its job was deleted", path)
                 self._storage.delete(path)
         self._storage.sweep_fetched()
         self._folders.mark_used()

@@ -224,6 +224,8 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
         "result": result,
         "cached": False,
         "parent": None,
+        "retry_of": None,
+        "deadline_seconds": None,
         "created_at": moment,
         "queued_at": moment,
         "started_at": moment if result else None,

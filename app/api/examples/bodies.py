@@ -229,3 +229,10 @@ DATASET_BODIES: Json = {
 DATASET_CHANGES: Json = {
     "a name": {"summary": "Another name", "value": {"name": "film reviews, cleaned"}},
 }
+CHANGES: Json = {
+    "urgent": {"summary": "Run it before others", "value": {"priority": 10}},
+    "labels": {
+        "summary": "A name, one more label, and one label less",
+        "value": {"name": "for the report", "metadata": {"team": "search", "draft": None}},
+    },
+}

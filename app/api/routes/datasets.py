@@ -47,6 +47,7 @@ NameFilter = Annotated[
     Query(description="Only datasets with this name. Given several times: with any of them."),
 ]
 
+
 @router.post(
     "",
     summary="Store a dataset",

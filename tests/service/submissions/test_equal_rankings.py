@@ -109,6 +109,21 @@ def test_the_second_waits_for_the_first_and_has_its_result(
     assert get(either, first)["cached"] is False
 
 
+def test_a_shared_result_outlives_the_ranking_that_computed_it(
+    either: TestClient, database: Database
+) -> None:
+    first = post(either)
+    finish(database)
+    second, third = post(either), post(either)
+    assert either.delete(f"/v1/jobs/{first['id']}").status_code == 204
+    now = [get(either, job) for job in (second, third)]
+    assert [job["result"] for job in now] == [RESULT, RESULT]
+    assert [job["result_of"] for job in now] == [None, second["id"]]
+    assert post(either)["result_of"] == second["id"]
+    for job in now:
+        assert either.delete(f"/v1/jobs/{job['id']}").status_code == 204
+
+
 def end_failed(either: TestClient, database: Database, first: Json) -> None:
     state_machine.fail(database, take(database), DIED)
 

@@ -24,9 +24,10 @@ RESOLVED: dict[str, Any] = {
 
 def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:
     """Queue a job that nobody asked for."""
-    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3}
+    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", "max_attempts": 3,
+              "spec": {}, "resolved": {}}  # fmt: skip
     prefix = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}[kind]
-    job = Job(id=new_id(prefix), kind=kind, spec={}, resolved={}, **{**fields, **values})
+    job = Job(id=new_id(prefix), kind=kind, **{**fields, **values})
     with database.write() as session:
         enqueue(session, job)
     return job.id

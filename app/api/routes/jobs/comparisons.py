@@ -18,7 +18,7 @@ is `running` from the start and ends with the last of its children, which
 `failures`. Cancelling the comparison cancels all its children.
 """
 
-router = KindOfJob(
+COMPARISONS = KindOfJob(
     kind=JobKind.COMPARISON,
     name="comparison",
     spec=ComparisonSpec,
@@ -28,4 +28,5 @@ router = KindOfJob(
     refusals=(400, 413, 415, 503),
     summary="Compare ways to fine-tune a model on a dataset",
     description=DESCRIPTION,
-).router()
+)
+router = COMPARISONS.router()

@@ -28,7 +28,7 @@ With `track_ranking`, every evaluation scores the layers by Fisher information a
 how far their order has changed.
 """
 
-router = KindOfJob(
+FINETUNES = KindOfJob(
     kind=JobKind.FINETUNE,
     name="fine-tune",
     spec=FinetuneSpec,
@@ -38,4 +38,5 @@ router = KindOfJob(
     refusals=(400, 409, 413, 415, 503),
     summary="Fine-tune selected layers of a model on a dataset",
     description=DESCRIPTION,
-).router()
+)
+router = FINETUNES.router()

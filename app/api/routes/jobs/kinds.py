@@ -104,7 +104,7 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         if validate_only:
             answer = _dry_run(service, prepared, spec)
             return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
-        return _submitted(service, prepared, key)
+        return submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
@@ -140,7 +140,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
     return answer
 
 
-def _submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
+def submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
     """202 with the queued job, or 200 with a result that is stored already."""
     answers: list[JSONResponse] = []
 

@@ -1,0 +1,119 @@
+"""Deletes a job that has ended, with everything that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.db import Database, lock_name
+from app.errors import Conflict, NotFound
+from app.jobs.actions import Action, is_child, refusal
+from app.jobs.checkpoints import unfinished_users
+from app.jobs.shared_rankings import key_of
+from app.jobs.state_machine import locked_for_request
+from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
+
+FOLDERS = ("jobs", "logs")  # each has a folder of its own for every job
+RECORDS = (JobEvent, Metric, Checkpoint, Attempt)
+
+
+def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) -> list[str]:
+    """Delete the rows of a job that has ended, and return the folders that may be deleted now.
+
+    With a comparison go its children, with a fine-tune the ranking that it computed for itself,
+    unless another job has chosen its layers by that ranking. ``check`` may refuse the locked row.
+    Raises NotFound; and Conflict if the job has not ended, belongs to a comparison, or is needed.
+    """
+    with database.write() as session:
+        job = locked_for_request(session, job_id)
+        if job is None:
+            raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
+        check(job)
+        if job.status not in TERMINAL:
+            raise Conflict(refusal(job, Action.DELETE))
+        if is_child(job):
+            raise Conflict(
+                f"{job.id} is a part of comparison {job.parent}, which its table names; "
+                f"DELETE /v1/jobs/{job.parent} deletes all of it"
+            )
+        doomed = _with_dependants(session, job)
+        _check_not_needed(session, doomed)
+        ids = [each.id for each in doomed]
+        for each in doomed:
+            _hand_over_result(session, each)
+        for table in RECORDS:
+            session.execute(delete(table).where(table.job_id.in_(ids)))
+        session.execute(delete(Job).where(Job.id.in_(ids), Job.id != job.id))
+        session.execute(delete(Job).where(Job.id == job.id))  # last: the others refer to it
+        return [f"{folder}/{each}" for each in ids for folder in FOLDERS]
+
+
+def _with_dependants(session: Session, job: Job) -> list[Job]:
+    """The job and the jobs that go with it, locked. A ranking that others use is let go instead."""
+    query = select(Job).where(Job.parent == job.id).order_by(Job.id).with_for_update()
+    created = session.scalars(query).all()
+    if job.kind == JobKind.COMPARISON:
+        return [job, *created]
+    used = {each.id for each in created if _users_of_ranking(session, [each.id], except_for=job.id)}
+    for each in created:
+        if each.id in used:
+            each.parent = None
+    return [job, *(each for each in created if each.id not in used)]
+
+
+def _hand_over_result(session: Session, job: Job) -> None:
+    """Let another ranking store a result that equal rankings share, if there is one."""
+    if job.kind != JobKind.RANKING or job.own_result is None:
+        return
+    lock_name(session, key_of(job).lock)  # nobody else begins to share it meanwhile
+    sharing = select(Job).where(Job.result_of == job.id).order_by(Job.id)
+    heir = session.scalar(sharing.limit(1).with_for_update(of=Job))
+    if heir is None:
+        return
+    result, heir.result_of = job.own_result, None
+    heir.own_result = result
+    session.flush()
+    others = update(Job).where(Job.result_of == job.id)
+    session.execute(others.values(result_of=heir.id).execution_options(synchronize_session=False))
+
+
+def _users_of_ranking(
+    session: Session, rankings: Sequence[str], except_for: str, *, unfinished: bool = False
+) -> Sequence[str]:
+    """The jobs that choose, or have chosen, their layers by one of these rankings."""
+    named = Job.resolved["ranking"].as_string()
+    query = select(Job.id).where(
+        or_(Job.waits_for.in_(rankings), named.in_(rankings)), Job.id != except_for
+    )
+    if unfinished:
+        query = query.where(Job.status.not_in(TERMINAL))
+    return session.scalars(query.order_by(Job.id)).all()
+
+
+def _check_not_needed(session: Session, doomed: Sequence[Job]) -> None:
+    """Raises Conflict if a checkpoint is pinned, or a job that has not ended needs one of these."""
+    ids = [job.id for job in doomed]
+    query = select(Checkpoint).where(Checkpoint.job_id.in_(ids)).order_by(Checkpoint.id)
+    checkpoints = session.scalars(query.with_for_update()).all()
+    pinned = [row.id for row in checkpoints if row.pinned]
+    if pinned:
+        raise Conflict(
+            f"checkpoint {pinned[0]} is pinned; DELETE /v1/checkpoints/{pinned[0]}/pin lets it go",
+            errors=[{"detail": f"checkpoint {row} is pinned"} for row in pinned],
+        )
+    needed = [
+        f"{user} continues from checkpoint {row.id}"
+        for row in checkpoints
+        for user in unfinished_users(session, row.id)
+    ]
+    rankings = [job.id for job in doomed if job.kind == JobKind.RANKING]
+    if rankings:
+        users = _users_of_ranking(session, rankings, except_for=ids[0], unfinished=True)
+        needed += [f"{user} chooses its layers by a ranking" for user in users]
+    if needed:
+        raise Conflict(
+            f"{needed[0]} that would be deleted; cancel that job or wait until it has ended",
+            errors=[{"detail": each} for each in needed],
+        )
