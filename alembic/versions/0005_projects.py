@@ -66,8 +66,8 @@ def downgrade() -> None:
         [column for column in _dataset_columns() if column.name in OLD_DATASET],
         unique=["fingerprint"],
     )
-    op.drop_index("jobs_list", "jobs")
-    op.drop_index("jobs_deadline", "jobs")
+    for index in ("jobs_list", "jobs_deadline", "jobs_digest", "jobs_waiting", "jobs_sharing"):
+        op.drop_index(index, "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     op.create_index("jobs_list", "jobs", ["created_at", "id"])
@@ -148,7 +148,6 @@ def _create_attempts_and_workers() -> None:
         sa.Column("ended_at", Instant(), nullable=True),
         sa.Column("outcome", sa.String(length=40), nullable=True),
         sa.Column("error", JSON, nullable=True),
-        sa.Column("result_of", sa.String(length=40), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("log_path", sa.Text(), nullable=True),
         sa.Column("log_bytes", sa.BigInteger(), server_default="0", nullable=False),

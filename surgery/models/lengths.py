@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from surgery.data.tokens.dataset import Encoded
-from surgery.data.tokens.tokenize import usable_length
+from surgery.data.tokens.sequences import usable_length
 from surgery.models.loading import LoadedModel
 from surgery.schemas.dataset import SplitLengths, TokenLengths
 
