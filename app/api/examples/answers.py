@@ -363,6 +363,42 @@ DATASET: Json = {
     ],
     "fingerprint": FINGERPRINT,
 }
+PREVIEW: Json = {
+    "model": MODEL_ID,
+    "dataset": DATASET["id"],
+    "split": "train",
+    "problem": "classification",
+    "labels": ["bad", "good"],
+    "max_length": 7,
+    "rows": [
+        {
+            "row": 1,
+            "sequences": [
+                {
+                    "tokens": ["[CLS]", "the", "kettle", "whistle", "loudly", "and", "[SEP]"],
+                    "input_ids": [101, 1996, 22421, 13300, 9928, 1998, 102],
+                    "token_type_ids": [0, 0, 0, 0, 0, 0, 0],
+                    "length": 9,
+                    "truncated": True,
+                    "cut": ["long", "."],
+                }
+            ],
+            "label": 0,
+            "label_name": "bad",
+            "token_labels": None,
+        }
+    ],
+    "lengths": {
+        "unit": "tokens",
+        "rows": 900,
+        "sampled": 900,
+        "bins": [0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193],
+        "counts": [310, 520, 70, *[0] * 9],
+        "longest": 31,
+        "truncated": 0.66,
+        "suggested_max_length": 32,
+    },
+}
 DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
 CHECKPOINT: Json = {
     "id": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",

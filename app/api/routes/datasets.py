@@ -13,13 +13,14 @@ from sqlalchemy import delete, select
 
 from app.api.dataset_forms import ReferenceDep, parse_spec
 from app.api.deps import DatasetDep, ServiceDep, require_merge_patch
-from app.api.examples.answers import DATASET, DATASETS, answers, body_examples, problems
+from app.api.examples.answers import DATASET, DATASETS, PREVIEW, answers, body_examples, problems
 from app.api.examples.bodies import DATASET_BODIES, DATASET_CHANGES
 from app.api.http.idempotency import IdempotentRoute
 from app.api.http.preconditions import check_version
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
+from app.submissions.previews import Split, preview
 from app.submissions.uploads import (
     ingest_reference,
     ingest_upload,
@@ -28,6 +29,7 @@ from app.submissions.uploads import (
 )
 from app.tables import TERMINAL, Dataset, Job
 from surgery.schemas.dataset import DatasetChanges
+from surgery.schemas.preview import Preview
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 IfMatch = Annotated[
@@ -151,6 +153,37 @@ def change_dataset(
     """
     check = partial(check_version, if_match)
     return dataset_view(rename_dataset(service, row.id, changes, check))
+
+
+@router.post(
+    "/{dataset_id}/preview",
+    summary="Show rows as a model will see them",
+    responses=answers(PREVIEW, 404, 409, 503),
+)
+def preview_dataset(
+    row: DatasetDep,
+    service: ServiceDep,
+    model: Annotated[
+        str,
+        Query(
+            max_length=300,
+            description="The model whose tokenizer is used: its id, or `id@revision`.",
+        ),
+    ],
+    split: Annotated[Split, Query(description="The split whose rows are shown.")] = "train",
+    limit: Annotated[int, Query(ge=1, le=20, description="How many rows are shown.")] = 5,
+    max_length: Annotated[
+        int,
+        Query(ge=4, le=8192, description="The most tokens of a row, as a job would be given it."),
+    ] = 128,
+) -> Preview:
+    """Tokenises the first rows of a split exactly as a job with this model would.
+
+    Shows the tokens, what `max_length` cuts off and what the labels mean, and how long the rows
+    are in this model's tokens, counted over at most 1,000 rows at equal distances. Nothing is
+    stored. The tokenizer runs in a process of its own, which takes some seconds.
+    """
+    return preview(service, row, model, split, limit, max_length)
 
 
 @router.delete(

@@ -23,6 +23,20 @@ def usable_length(tokenizer: Any, max_length: int) -> int:
     return min(max_length, int(tokenizer.model_max_length))
 
 
+def check_known(tokenizer: Any, largest: int) -> None:
+    """Raise ModelUnsupported if the model has no embedding for the largest id of some tokens.
+
+    This happens if tokens were added to the tokenizer and not to the model.
+    """
+    rows = getattr(tokenizer, "embedding_rows", None)
+    if rows is not None and largest >= rows:
+        raise ModelUnsupported(
+            f"the tokenizer gives the token {tokenizer.convert_ids_to_tokens(largest)!r} the id "
+            f"{largest}, and the model's embedding has {rows} rows, for ids up to {rows - 1}: call "
+            "model.resize_token_embeddings(len(tokenizer)) and save both again"
+        )
+
+
 @contextmanager
 def unlimited(tokenizer: Any) -> Iterator[Any]:
     """The tokenizer's backend without truncation and padding; its settings are restored afterwards.
@@ -71,13 +85,13 @@ def token_columns(
     columns = {name: [getattr(row, name) for row in encodings] for name in names}
     left = tokenizer.truncation_side == "left"
     for place in np.flatnonzero(whole > max_length).tolist():
-        kept = _kept(encodings[place].sequence_ids, max_length, left=left)
+        kept = kept_tokens(encodings[place].sequence_ids, max_length, left=left)
         for column in columns.values():
             column[place] = [column[place][at] for at in kept]
     return columns, whole
 
 
-def _kept(sequences: list[int | None], max_length: int, *, left: bool) -> list[int]:
+def kept_tokens(sequences: list[int | None], max_length: int, *, left: bool) -> list[int]:
     """The indices of the tokens that truncation keeps: special ones, and a share of each text's.
 
     ``sequences`` has the number of the text that each token belongs to, None for special tokens.

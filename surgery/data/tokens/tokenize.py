@@ -16,13 +16,13 @@ from surgery.data.tokens.dataset import Encoded, RowForm
 from surgery.data.tokens.sequences import (
     Text,
     at_first_tokens,
+    check_known,
     loses_spaces,
     texts_of,
     token_columns,
     unlimited,
     usable_length,
 )
-from surgery.errors import ModelUnsupported
 
 TOKENIZE_ROWS = 1000  # sequences tokenised at once; the tokenizer spreads them over its threads
 # Characters tokenised at once: a token takes some 150 bytes until its row is an array.
@@ -69,18 +69,8 @@ def encode(
 
 
 def check_tokens(encoded: Encoded, tokenizer: Any) -> None:
-    """Raise ModelUnsupported if a row contains a token that the model has no embedding for.
-
-    This happens if tokens were added to the tokenizer and not to the model.
-    """
-    rows = getattr(tokenizer, "embedding_rows", None)
-    largest = int(encoded.ids.max(initial=0))
-    if rows is not None and largest >= rows:
-        raise ModelUnsupported(
-            f"the tokenizer gives the token {tokenizer.convert_ids_to_tokens(largest)!r} the id "
-            f"{largest}, and the model's embedding has {rows} rows, for ids up to {rows - 1}: call "
-            "model.resize_token_embeddings(len(tokenizer)) and save both again"
-        )
+    """Raise ModelUnsupported if a row contains a token that the model has no embedding for."""
+    check_known(tokenizer, int(encoded.ids.max(initial=0)))
 
 
 def row_form(table: Dataset, tokenizer: Any, max_length: int) -> RowForm:
