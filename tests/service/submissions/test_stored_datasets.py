@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from huggingface_hub import constants
 
 from app.db import Database
 from app.main import create_app
@@ -62,13 +63,13 @@ def test_a_reference_to_the_hub_is_pinned_to_its_commit(
 ) -> None:
     with served() as hub:
         hub.files = {"train.jsonl": TRAIN, "validation.jsonl": CHECK}
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
         given = Settings(data_dir=tmp_path / "data", database_url=database.url)
-        api = TestClient(create_app(given), base_url="http://127.0.0.1")
-        answer = api.post("/v1/datasets", json={"hub": "me/own"})
-        assert answer.status_code == 201, answer.text
-        assert answer.json()["reference"]["revision"] == SHA
-        _is_refused_whole(api, hub)
+        with TestClient(create_app(given), base_url="http://127.0.0.1") as api:
+            answer = api.post("/v1/datasets", json={"hub": "me/own"})
+            assert answer.status_code == 201, answer.text
+            assert answer.json()["reference"]["revision"] == SHA
+            _is_refused_whole(api, hub)
 
 
 def _is_refused_whole(api: TestClient, hub: FakeHub) -> None:
