@@ -71,6 +71,43 @@ class Unauthorized(ServiceError):
     code = "unauthorized"
 
 
+class Forbidden(ServiceError):
+    """Your key does not allow this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class CrossSite(ServiceError):
+    """Without API keys, no web page of another site is answered; see SURGEON_CORS_ORIGINS."""
+
+    status = 403
+    code = "cross_site"
+
+
+class WrongHost(ServiceError):
+    """Without API keys, only requests to 127.0.0.1 or localhost are answered."""
+
+    status = 400
+    code = "wrong_host"
+
+
+class RateLimited(ServiceError):
+    """This key has sent too many requests; wait as long as Retry-After says."""
+
+    status = 429
+    code = "rate_limited"
+    retriable = True
+
+
+class QuotaExceeded(ServiceError):
+    """The project has used up a quota."""
+
+    status = 429
+    code = "quota_exceeded"
+    retriable = True
+
+
 class TooLarge(ServiceError):
     """The body is too large."""
 

@@ -12,15 +12,19 @@ from types import FrameType
 import uvicorn
 from fastapi import Depends, FastAPI
 
-from app.api.deps import require_key
+from app.access.keys import Keyring, has_keys
+from app.api.http.authentication import AuthenticationMiddleware
 from app.api.http.bodies import BodyMiddleware
-from app.api.http.middleware import RequestMiddleware, is_loopback
+from app.api.http.browsers import CrossOriginMiddleware, is_loopback
+from app.api.http.methods import answer_other_method
+from app.api.http.middleware import RequestMiddleware
 from app.api.http.problems import install_handlers
+from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health
+from app.api.routes.platform import health, keys, projects, webhooks
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -38,7 +42,9 @@ Rankings, fine-tunes and comparisons run as jobs: a request to create one answer
 and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every error is answered as
 `application/problem+json` (RFC 9457) and says which field is wrong and what to do.
 
-If the service has API keys configured, send one as `Authorization: Bearer sk_…`.
+If the service has API keys, send one as `Authorization: Bearer sk_…`. A key belongs to a project,
+whose jobs, datasets and checkpoints it can see, and has scopes: `admin` includes `submit`, which
+includes `read`.
 """
 TAGS = {
     "models": "Models of the Hugging Face Hub and of mirrors: their layers and sizes.",
@@ -50,10 +56,13 @@ TAGS = {
     "estimates": "The memory and time that fine-tunes would take, before anything runs.",
     "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
+    "projects and keys": "Projects are tenants; API keys belong to them and carry scopes.",
+    "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
+    "specification says.",
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
-GUARDED = (
+ROUTED = (
     models,
     tasks,
     datasets,
@@ -65,6 +74,10 @@ GUARDED = (
     life,
     records,
     checkpoints,
+    webhooks,
+    projects,
+    keys,
+    health,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -81,10 +94,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         make_ring(settings),
         read_cursor_key(database),
     )
+    keyring = Keyring(database, settings.api_key_hashes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        keyring.close()
         database.close()
 
     app = FastAPI(
@@ -93,28 +108,39 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
+        webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
     )
     app.state.service = service
+    app.state.keyring = keyring
     install_handlers(app)
+    app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
+    app.add_middleware(ReadMiddleware)
     # The last one is the outermost: a body is not read before the request was let in.
     app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
-    app.add_middleware(RequestMiddleware, any_host=bool(settings.api_key_hashes))
+    app.add_middleware(AuthenticationMiddleware, keyring=keyring, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
+    app.add_middleware(RequestMiddleware)
     checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
-    with_key = [Depends(require_key), *checks]
-    for module in GUARDED:
-        app.include_router(module.router, dependencies=with_key)
-    app.include_router(health.router, dependencies=checks)
+    for module in ROUTED:
+        app.include_router(module.router, dependencies=checks)
     complete_openapi(app)
     return app
 
 
 def check_address(settings: Settings, host: str) -> None:
-    """Raises Refused if other machines can reach the address and no API key is configured."""
+    """Raises Refused if other machines can reach the address and the service needs no API key."""
     if settings.api_key_hashes or is_loopback(host):
         return
+    database = open_database(settings)
+    try:
+        if has_keys(database):
+            return
+    finally:
+        database.close()
     raise Refused(
-        f"{host} is reachable from other machines and no API key is configured; make one with "
+        f"{host} is reachable from other machines and there is no API key; make one with "
         "`surgeon key` and set SURGEON_API_KEY_HASHES, or listen on 127.0.0.1"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,10 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+Network = IPv4Network | IPv6Network
 KeyHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Not "*": every page would be let in, also where no key is needed.
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[a-z0-9.:\[\]-]+$")]
 
 
 class Settings(BaseSettings):
@@ -65,8 +69,30 @@ class Settings(BaseSettings):
     api_key_hashes: Annotated[list[KeyHash], NoDecode] = Field(
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
     )
+    cors_origins: Annotated[list[Origin], NoDecode] = Field(
+        [],
+        description="Origins of web pages that may call the API, comma-separated, such as "
+        "https://console.example.com; empty: none but its own.",
+    )
     upload_max_bytes: int = Field(
         2 << 30, ge=1, description="Largest upload in bytes, as sent and when unpacked."
+    )
+    limit_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a minute of each API key; unset: unlimited."
+    )
+    limit_queued_jobs: int | None = Field(
+        None, ge=0, description="Queued jobs of each project; unset: unlimited."
+    )
+    limit_running_jobs: int | None = Field(
+        None,
+        ge=0,
+        description="Running jobs of each project; unset: unlimited. Workers read it.",
+    )
+    limit_device_hours_per_month: float | None = Field(
+        None, ge=0, description="Hours of devices a month of each project; unset: unlimited."
+    )
+    limit_stored_bytes: int | None = Field(
+        None, ge=0, description="Stored bytes of each project; unset: unlimited."
     )
     lease: Seconds = Field(
         timedelta(seconds=60),  # six missed heartbeats
@@ -133,16 +159,22 @@ class Settings(BaseSettings):
         description="Disk limit of local copies of artifacts from an object store; unset: a "
         "quarter of the free disk.",
     )
+    webhook_networks: Annotated[list[Network], NoDecode] = Field(
+        [],
+        description="Private networks that webhooks may reach, such as 10.0.0.0/8, "
+        "comma-separated. Without any, only public addresses are reached, and by HTTPS alone.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe messages that are logged."
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _split_hashes(cls, values: dict[str, object]) -> dict[str, object]:
-        hashes = values.get("api_key_hashes")
-        if isinstance(hashes, str):
-            values["api_key_hashes"] = [h.strip() for h in hashes.split(",") if h.strip()]
+    def _split_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("api_key_hashes", "cors_origins", "webhook_networks"):
+            text = values.get(name)
+            if isinstance(text, str):
+                values[name] = [part.strip() for part in text.split(",") if part.strip()]
         return values
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    literal_column,
     select,
     text,
     true,
@@ -142,13 +143,23 @@ class AuditEvent(Base):
     at: Mapped[datetime]
 
 
+def only(status: Status) -> dict[str, Any]:
+    """Options of an index on the jobs of one status."""
+    condition = text(f"status = '{status}'")
+    return {"postgresql_where": condition, "sqlite_where": condition}
+
+
 class Job(Base):
     """A ranking, fine-tune or comparison, with its place in the queue."""
 
     __tablename__ = "jobs"
+    # Finished jobs are not in the indexes of queued, running and paused ones, so that claims and
+    # sweeps take as long with a million of them as with none. No index has a column that heartbeats
+    # write: Postgres then adds nothing to any index with each of them.
     __table_args__ = (
-        Index("jobs_claim", "status", "kind", "priority", "queued_at"),
-        Index("jobs_lease", "status", "lease_expires_at"),
+        Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
+        Index("jobs_running", "id", **only(Status.RUNNING)),
+        Index("jobs_paused", "id", **only(Status.PAUSED)),
         Index("jobs_deadline", "deadline_at"),
         # Of equal rankings, only those that were computed: any number may share their result.
         Index(
@@ -171,7 +182,18 @@ class Job(Base):
             postgresql_where=text("result_of IS NOT NULL"),
         ),
         Index("jobs_list", "project", "created_at", "id"),
-        Index("jobs_parent", "parent"),
+        Index("jobs_by_status", "project", "status", "created_at", "id"),
+        Index("jobs_by_kind", "project", "kind", "created_at", "id"),
+        Index("jobs_by_model", "project", "model", "created_at", "id"),
+        Index("jobs_by_dataset", "project", "dataset", "created_at", "id"),
+        Index("jobs_parent", "parent", "created_at", "id"),
+        Index(
+            "jobs_labels",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        ).ddl_if(dialect="postgresql"),
+        Index("jobs_finished", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -186,8 +208,8 @@ class Job(Base):
     name: Mapped[str | None] = mapped_column(String(200))
     labels: Mapped[dict[str, Any]]  # the caller's metadata
     priority: Mapped[int] = mapped_column(Integer, default=0)
-    model: Mapped[str] = mapped_column(String(300), index=True)
-    dataset: Mapped[str] = mapped_column(String(300), index=True)
+    model: Mapped[str] = mapped_column(String(300))
+    dataset: Mapped[str] = mapped_column(String(300))
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
@@ -203,6 +225,7 @@ class Job(Base):
     max_attempts: Mapped[int] = mapped_column(Integer)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     pause_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    traceparent: Mapped[str | None] = mapped_column(String(55))  # of the request, W3C Trace Context
 
     lease_epoch: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
@@ -255,6 +278,11 @@ class Job(Base):
         other = aliased(cls)
         shared = select(other.own_result).where(other.id == cls.result_of).correlate(cls)
         return func.coalesce(cls.own_result, shared.scalar_subquery(), type_=Json)
+
+
+def has_status(job: type[Job], status: Status) -> ColumnElement[bool]:
+    """Whether a job has a status. Only a literal lets a database use the index of that status."""
+    return job.status == literal_column(f"'{status}'")
 
 
 class Attempt(Base):
@@ -395,10 +423,14 @@ class Webhook(Base):
         BigInteger, default=1, server_default="1", onupdate=text("version + 1")
     )
     url: Mapped[str] = mapped_column(Text)
-    events: Mapped[list[Any]]  # the types of events it wants; none: all
+    events: Mapped[list[Any]]  # the types of events that it is told of
     description: Mapped[str | None] = mapped_column(String(200))
-    secrets: Mapped[list[Any]]  # the newest first; two while one is replaced
+    secret: Mapped[str] = mapped_column(String(100))
+    old_secret: Mapped[str | None] = mapped_column(String(100))  # signs too, while it is replaced
+    old_secret_expires_at: Mapped[datetime | None]
     enabled: Mapped[bool] = mapped_column(default=True, server_default=true())
+    disabled_reason: Mapped[str | None] = mapped_column(String(200))
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # in a row
     created_at: Mapped[datetime]
 
 
@@ -409,6 +441,8 @@ class WebhookDelivery(Base):
     __table_args__ = (
         Index("webhook_deliveries_due", "status", "next_at"),
         Index("webhook_deliveries_list", "webhook", "created_at", "id"),
+        Index("webhook_deliveries_age", "created_at"),
+        Index("webhook_deliveries_ended", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)  # sent as webhook-id
@@ -418,6 +452,8 @@ class WebhookDelivery(Base):
     body: Mapped[str] = mapped_column(Text)  # as it is sent, since it is signed
     status: Mapped[str] = mapped_column(String(20))  # pending, delivered, failed
     attempts: Mapped[list[Any]]  # when each was made and what it was answered
+    tries: Mapped[int] = mapped_column(Integer, default=0)  # begun since it was due first
     next_at: Mapped[datetime | None]
+    retry_until: Mapped[datetime]
     created_at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]  # when it was delivered or given up

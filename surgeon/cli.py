@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from surgeon.commands import webhooks
 from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
@@ -23,6 +24,12 @@ OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)
+hooks = typer.Typer(help="Webhooks, which are told of jobs.", no_args_is_help=True)
+app.add_typer(hooks, name="webhooks")
+hooks.command("create")(webhooks.create)
+hooks.command("list")(webhooks.list_webhooks)
+hooks.command("delete")(webhooks.delete)
+hooks.command("test")(webhooks.send_test)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
 for command in (*CLIENT, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)

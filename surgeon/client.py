@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -132,6 +132,32 @@ class Client:
                 opened = stack.enter_context(validation.open("rb"))
                 files["validation"] = (validation.name, opened)
             return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
+
+    def create_webhook(
+        self, url: str, events: Sequence[str] | None = None, description: str | None = None
+    ) -> Json:
+        """Create a webhook; the answer holds its secret. Without ``events``, the ends of jobs."""
+        body: Json = {"url": url, "description": description}
+        if events:
+            body["events"] = list(events)
+        return self.call("POST", "/v1/webhooks", json=body)
+
+    def webhooks(self) -> list[Json]:
+        """Every webhook, newest first."""
+        return list(self.call("GET", "/v1/webhooks", params={"limit": 200})["data"])
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook and its log."""
+        self.call("DELETE", f"/v1/webhooks/{webhook_id}")
+
+    def test_webhook(self, webhook_id: str, seconds: float = 30.0) -> Json:
+        """Send a test event, and wait ``seconds`` at most for the first attempt to end."""
+        sent = self.call("POST", f"/v1/webhooks/{webhook_id}/test")
+        deadline = time.monotonic() + seconds
+        while not sent["attempts"] and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            sent = self.call("GET", f"/v1/webhooks/{webhook_id}/deliveries/{sent['id']}")
+        return sent
 
     def checkpoints(self, job_id: str) -> list[Json]:
         """A job's checkpoints, oldest first."""

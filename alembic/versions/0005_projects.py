@@ -66,12 +66,16 @@ def downgrade() -> None:
         [column for column in _dataset_columns() if column.name in OLD_DATASET],
         unique=["fingerprint"],
     )
-    for index in ("jobs_list", "jobs_deadline", "jobs_digest", "jobs_waiting", "jobs_sharing"):
-        op.drop_index(index, "jobs")
+    op.drop_index("jobs_finished", "jobs")
+    op.drop_index("jobs_deadline", "jobs")
+    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused", *MORE_INDEXES):
+        op.drop_index(name, "jobs")
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_index("jobs_labels", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
-    op.create_index("jobs_list", "jobs", ["created_at", "id"])
-    op.create_index("jobs_digest", "jobs", ["digest"])
+    for name, columns in OLD_JOB_INDEXES.items():
+        op.create_index(name, "jobs", columns)
     for table in (
         "webhook_deliveries",
         "webhooks",
@@ -180,8 +184,12 @@ def _create_webhooks() -> None:
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("events", JSON, nullable=False),
         sa.Column("description", sa.String(length=200), nullable=True),
-        sa.Column("secrets", JSON, nullable=False),
+        sa.Column("secret", sa.String(length=100), nullable=False),
+        sa.Column("old_secret", sa.String(length=100), nullable=True),
+        sa.Column("old_secret_expires_at", Instant(), nullable=True),
         sa.Column("enabled", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("disabled_reason", sa.String(length=200), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
         sa.ForeignKeyConstraint(["project"], ["projects.id"]),
         sa.PrimaryKeyConstraint("id"),
@@ -196,15 +204,19 @@ def _create_webhooks() -> None:
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("attempts", JSON, nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("next_at", Instant(), nullable=True),
+        sa.Column("retry_until", Instant(), nullable=False),
         sa.Column("created_at", Instant(), nullable=False),
-        sa.Column("delivered_at", Instant(), nullable=True),
+        sa.Column("ended_at", Instant(), nullable=True),
         sa.ForeignKeyConstraint(["webhook"], ["webhooks.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("webhook_deliveries_due", "webhook_deliveries", ["status", "next_at"])
     listed = ["webhook", "created_at", "id"]
     op.create_index("webhook_deliveries_list", "webhook_deliveries", listed)
+    op.create_index("webhook_deliveries_age", "webhook_deliveries", ["created_at"])
+    op.create_index("webhook_deliveries_ended", "webhook_deliveries", ["ended_at"])
 
 
 def _job_columns() -> list[sa.Column]:
@@ -217,6 +229,7 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("result_of", sa.String(length=40), nullable=True),
+        sa.Column("traceparent", sa.String(length=55), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("warnings", JSON, server_default=sa.text("'[]'"), nullable=False),
@@ -228,13 +241,11 @@ def _widen_jobs() -> None:
     # A batch would rebuild the table, to which foreign keys of others refer.
     for column in _job_columns():
         op.add_column("jobs", column)
+    for name in OLD_JOB_INDEXES:
+        op.drop_index(name, "jobs")
+    _index_jobs()
     op.create_index("jobs_deadline", "jobs", ["deadline_at"])
-    op.drop_index("jobs_list", "jobs")
-    op.create_index("jobs_list", "jobs", ["project", "created_at", "id"])
-    op.drop_index("jobs_digest", "jobs")
-    _partial_index("jobs_digest", ["project", "digest"], "result_of IS NULL")
-    _partial_index("jobs_waiting", ["waits_for"], "waits_for IS NOT NULL")
-    _partial_index("jobs_sharing", ["result_of"], "result_of IS NOT NULL")
+    op.create_index("jobs_finished", "jobs", ["finished_at"])
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"
@@ -249,9 +260,53 @@ def _widen_jobs() -> None:
         op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
 
 
-def _partial_index(name: str, columns: list[str], where: str) -> None:
-    condition = sa.text(where)
-    op.create_index(name, "jobs", columns, sqlite_where=condition, postgresql_where=condition)
+OLD_JOB_INDEXES = {
+    "jobs_claim": ["status", "kind", "priority", "queued_at"],
+    "jobs_lease": ["status", "lease_expires_at"],
+    "jobs_list": ["created_at", "id"],
+    "jobs_parent": ["parent"],
+    "jobs_digest": ["digest"],
+    "ix_jobs_model": ["model"],
+    "ix_jobs_dataset": ["dataset"],
+}
+JOB_INDEXES = {
+    "jobs_list": ["project", "created_at", "id"],
+    "jobs_by_status": ["project", "status", "created_at", "id"],
+    "jobs_by_kind": ["project", "kind", "created_at", "id"],
+    "jobs_by_model": ["project", "model", "created_at", "id"],
+    "jobs_by_dataset": ["project", "dataset", "created_at", "id"],
+    "jobs_parent": ["parent", "created_at", "id"],
+}
+MORE_INDEXES = {
+    "jobs_digest": (["project", "digest"], "result_of IS NULL"),
+    "jobs_waiting": (["waits_for"], "waits_for IS NOT NULL"),
+    "jobs_sharing": (["result_of"], "result_of IS NOT NULL"),
+}
+
+
+def _index_jobs() -> None:
+    for name, columns in JOB_INDEXES.items():
+        op.create_index(name, "jobs", columns)
+    for name, (columns, where) in MORE_INDEXES.items():
+        only = sa.text(where)
+        op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
+    queue = [sa.text("priority DESC"), "queued_at", "id"]
+    partial = (
+        ("jobs_queue", queue, "queued"),
+        ("jobs_running", ["id"], "running"),
+        ("jobs_paused", ["id"], "paused"),
+    )
+    for name, columns, status in partial:
+        only = sa.text(f"status = '{status}'")
+        op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
+    if op.get_bind().dialect.name == "postgresql":
+        op.create_index(
+            "jobs_labels",
+            "jobs",
+            ["labels"],
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        )
 
 
 REASON = "coalesce(data ->> 'reason', data ->> 'code')"

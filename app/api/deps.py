@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from sqlalchemy import select
 
-from app.errors import NotFound, Unauthorized, WrongMediaType
+from app.access.keys import Keyring
+from app.access.principal import Principal
+from app.errors import NotFound, WrongMediaType
 from app.service import Service
-from app.tables import DEFAULT_PROJECT, Checkpoint, Dataset, Job
+from app.tables import Checkpoint, Dataset, Job
 from surgery.errors import printable
 
 MERGE_PATCH = "application/merge-patch+json"
-ALL_SCOPES = frozenset({"read", "submit", "admin"})
-
-
-@dataclass(frozen=True)
-class Principal:
-    """Who sends a request, and what they may do."""
-
-    project: str = DEFAULT_PROJECT
-    scopes: frozenset[str] = ALL_SCOPES
-    key: str | None = None  # the id of an API key; None without keys
-
-    @property
-    def actor(self) -> str:
-        """The name under which changes are recorded."""
-        return self.key or "anonymous"
+NOBODY = Principal(scopes=frozenset())
 
 
 async def get_principal(request: Request) -> Principal:
-    """Who sends this request; without API keys, anybody owns the default project."""
-    return getattr(request.state, "principal", None) or Principal()
+    """Who sends this request, as the middleware found out; nobody for operations without a key."""
+    return getattr(request.state, "principal", None) or NOBODY
 
 
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
@@ -52,34 +38,24 @@ async def get_service(request: Request, principal: PrincipalDep) -> Service:
 ServiceDep = Annotated[Service, Depends(get_service)]
 
 
-def require_key(request: Request, service: ServiceDep) -> None:
-    """Raises Unauthorized unless the request has an accepted API key, or no keys are configured."""
-    accepted = service.settings.api_key_hashes
-    if not accepted:
-        return
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    challenge = {"WWW-Authenticate": "Bearer"}
-    if scheme.lower() != "bearer" or not key.strip():
-        raise Unauthorized(headers=challenge)
-    given = hashlib.sha256(key.strip().encode()).hexdigest()
-    # Every hash is compared, so that the time it takes reveals nothing about the keys.
-    matches = [hmac.compare_digest(given, known) for known in accepted]
-    if not any(matches):
-        raise Unauthorized(
-            "this API key is not known here: it was mistyped, belongs to another service, or its "
-            "hash was taken out of SURGEON_API_KEY_HASHES",
-            headers=challenge,
-        )
+async def get_keyring(request: Request) -> Keyring:
+    """The keyring of this process, which must hear of every key that changes."""
+    keyring = request.app.state.keyring
+    assert isinstance(keyring, Keyring)
+    return keyring
 
 
-def require_merge_patch(request: Request) -> None:
+KeyringDep = Annotated[Keyring, Depends(get_keyring)]
+
+
+async def require_merge_patch(request: Request) -> None:
     """Raises WrongMediaType unless the body is declared as a JSON Merge Patch, or as JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != MERGE_PATCH:
-        require_json(request)
+        await require_json(request)
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Raises WrongMediaType unless the body is declared as JSON.
 
     A browser lets any web page post other types to this service without asking it first.
@@ -98,12 +74,17 @@ CheckpointId = Annotated[
 ]
 
 
+def no_job(job_id: str) -> NotFound:
+    """The error of a job that does not exist, at least not in the caller's project."""
+    return NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
+
+
 def find_job(job_id: JobId, service: ServiceDep) -> Job:
     """The job of any kind that the path names. Raises NotFound."""
     with service.database.read() as session:
         job = session.get(Job, job_id)
     if job is None or job.project != service.project:
-        raise NotFound(f"no job {printable(job_id)!r}; GET /v1/jobs lists them")
+        raise no_job(job_id)
     return job
 
 

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from app.api.http.problems import TITLES, ProblemDetails
+from app.api.http.scopes import PREFIX, add_scopes
 from surgery.schemas.dataset import DatasetReference
 
 Json = dict[str, Any]
@@ -21,7 +22,6 @@ PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas
 ALWAYS = (400, 422, 500, 503)
 GUARDED = (401, 403, 429)  # of what needs a key where keys are configured
 WITH_BODY = (413, 415)
-GUARDED_PATHS = "/v1/"
 REQUEST_ID = {
     "X-Request-ID": {
         "description": "The id of this request in the server's log: the caller's own, if it sent "
@@ -62,6 +62,7 @@ def _complete(document: Json) -> None:
     schemas.update({**more["$defs"], **schemas})
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours are problems
         schemas.pop(unused, None)
+    add_scopes(document)
     takers = list(_takers(document))
     for path, _, operation in _operations(document):
         _add_errors(path, operation)
@@ -77,7 +78,7 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
 
 
 def _add_errors(path: str, operation: Json) -> None:
-    statuses = {*ALWAYS, *(GUARDED if path.startswith(GUARDED_PATHS) else ())}
+    statuses = {*ALWAYS, *(GUARDED if path.startswith(PREFIX) else ())}
     statuses |= set(WITH_BODY if "requestBody" in operation else ())
     responses = operation["responses"]
     for status in statuses:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from app.api.http.problems import ProblemDetails
-from app.errors import job_problem
-from app.jobs.actions import Action, allowed_actions
-from app.tables import TERMINAL, Base, Checkpoint, Dataset, Job, JobKind, Status
+from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport, HubDataset
 from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
-from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 
@@ -174,67 +168,6 @@ def _same_fields(view: type[BaseModel], row: Base) -> Json:
     """The fields of a view that its row has under the same names, as they are stored."""
     columns = row.__table__.columns.keys()
     return {name: getattr(row, name) for name in view.model_fields if name in columns}
-
-
-def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Jobs as they are answered."""
-    return [
-        JobView(
-            **_same_fields(JobView, job)
-            | {
-                "progress": _progress(session, job),
-                "resolved": shown(job.resolved),
-                "error": error_view(job),
-            },
-            metadata=job.labels,
-            terminal=job.status in TERMINAL,
-            queue=QueueView(ahead=_ahead(session, job)) if job.status == Status.QUEUED else None,
-            attempt=min(job.crashes + 1, job.max_attempts),
-            cached=job.result_of is not None,
-            links=_links(job),
-        )
-        for job in jobs
-    ]
-
-
-def error_view(job: Job) -> JobProblem | None:
-    """The error of a job as it is answered."""
-    if job.error is None:
-        return None
-    return JobProblem(**job_problem(job.error, f"/v1/jobs/{job.id}", job.request_id))
-
-
-def _links(job: Job) -> dict[str, str]:
-    """The paths of a job, of what belongs to it, and of what can be asked of it now."""
-    links = {"self": f"/v1/{COLLECTION[job.kind]}/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
-    possible = [action for action in allowed_actions(job) if action is not Action.DELETE]
-    links |= {action.value: f"/v1/jobs/{job.id}/{action}" for action in possible}
-    if job.kind == JobKind.COMPARISON:
-        return {**links, "children": f"/v1/jobs?parent={job.id}"}
-    names = ("metrics", "checkpoints")
-    return {**links, **{name: f"/v1/jobs/{job.id}/{name}" for name in names}}
-
-
-def _progress(session: Session, job: Job) -> ProgressView | None:
-    """The progress that the worker reported; a comparison's counts its children that ended."""
-    if job.kind != JobKind.COMPARISON or job.status in TERMINAL:
-        return ProgressView(**job.progress) if job.progress else None
-    over = Job.status.in_(TERMINAL)
-    counted = (func.count(), func.count().filter(over), func.max(Job.finished_at).filter(over))
-    total, done, last = session.execute(select(*counted).where(Job.parent == job.id)).one()
-    eta = None
-    if last is not None and job.started_at is not None:
-        eta = round((last - job.started_at).total_seconds() / done * (total - done), 1)
-    percent = round(100 * done / total, 1)
-    return ProgressView(percent=percent, step=done, total_steps=total, unit="runs", eta_seconds=eta)
-
-
-def _ahead(session: Session, job: Job) -> int:
-    first = (Job.priority > job.priority) | (
-        (Job.priority == job.priority) & (Job.queued_at < job.queued_at)
-    )
-    query = select(func.count()).select_from(Job)
-    return session.scalar(query.where(Job.status == Status.QUEUED, first)) or 0
 
 
 class EventView(BaseModel):

@@ -18,7 +18,7 @@ from sqlalchemy import and_, or_, select
 
 from app.db import Database, db_now
 from app.settings import Settings
-from app.tables import WORKER_KINDS, Job, JobKind, Status
+from app.tables import WORKER_KINDS, Job, JobKind, Status, has_status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"
@@ -86,7 +86,7 @@ def ring_bell(celery: Celery, kind: str) -> bool:
 def unannounced_jobs(database: Database, seconds: float = 30.0) -> Sequence[Job]:
     """Jobs queued for ``seconds`` without a message since, marked as if one was sent now."""
     waiting = and_(
-        Job.status == Status.QUEUED,
+        has_status(Job, Status.QUEUED),
         or_(Job.rung_at.is_(None), Job.rung_at < db_now(-seconds)),
         Job.queued_at < db_now(-seconds),
         Job.waits_for.is_(None),

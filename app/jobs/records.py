@@ -13,9 +13,12 @@ from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.jobs.webhooks import notices
 from app.tables import Checkpoint, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
+
+IDS_AT_ONCE = 1000  # in one statement; databases limit its parameters
 
 
 def record_metrics(
@@ -82,6 +85,7 @@ def commit_checkpoint(
         row.created_at = db_now()
         data = {"id": row.id, "step": row.step, "epoch": row.epoch}
         record_event(session, lease.job_id, lease.epoch, "checkpoint", data)
+        notices.post_checkpoint(session, job, data | {"is_best": row.is_best})
         count_stored_bytes(session, job)
         return row.id, replaced
 
@@ -96,9 +100,13 @@ def referenced_paths(database: Database) -> set[str]:
 
 def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:
     """Those of the ids that no job has: never, or not any more."""
+    unknown = set(job_ids)
+    ids = sorted(unknown)
     with database.read() as session:
-        known = session.scalars(select(Job.id).where(Job.id.in_(job_ids)))
-        return set(job_ids).difference(known)
+        for start in range(0, len(ids), IDS_AT_ONCE):
+            some = ids[start : start + IDS_AT_ONCE]
+            unknown.difference_update(session.scalars(select(Job.id).where(Job.id.in_(some))))
+    return unknown
 
 
 def commit_state(database: Database, lease: Lease, path: str, step: int, size: int) -> str | None:

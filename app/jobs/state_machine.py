@@ -23,7 +23,8 @@ from app.jobs import comparisons, shared_rankings
 from app.jobs.actions import Action, refusal
 from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
 from app.jobs.shared_rankings import RankingKey
-from app.tables import TERMINAL, Job, JobEvent, JobKind, Status
+from app.jobs.webhooks import notices
+from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -109,6 +110,7 @@ def record_status(session: Session, job: Job, status: Status, **data: Any) -> No
     change = {"status": status.value, "at": now.isoformat().replace("+00:00", "Z")}
     reason = data.get("reason") or data.get("code")
     job.transitions = [*job.transitions, change | ({"reason": reason} if reason else {})]
+    notices.post_status(session, job, status, now, data.get("code"))
 
 
 def enqueue(session: Session, job: Job) -> Job:
@@ -161,11 +163,11 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    if status == Status.CANCELLED:
-        job.error = values["error"] = _cancelled_error(session, job)
-    error = values.get("error") or {}
     end_attempt(session, job, Outcome(status.value), values.get("error"))
-    record_status(session, job, status, **({"code": error["code"]} if error.get("code") else {}))
+    if status == Status.CANCELLED:
+        job.error = _cancelled_error(session, job)
+    code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
+    record_status(session, job, status, **({"code": code} if code else {}))
 
 
 def _cancelled_error(session: Session, job: Job) -> Json:
@@ -472,7 +474,7 @@ def claim(
     }
     statement = (
         update(Job)
-        .where(Job.id.in_(select(ready.c.id)), Job.status == Status.QUEUED)
+        .where(Job.id.in_(select(ready.c.id)), has_status(Job, Status.QUEUED))
         .values(status=Status.RUNNING, **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
@@ -494,7 +496,7 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
     return (
         select(Job.id)
         .where(
-            Job.status == Status.QUEUED,
+            has_status(Job, Status.QUEUED),
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
@@ -539,7 +541,10 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every comparison that goes on, in case a process died before it did so."""
-    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.not_in(TERMINAL))
+    unfinished = and_(
+        Job.kind == JobKind.COMPARISON,
+        or_(has_status(Job, Status.RUNNING), has_status(Job, Status.PAUSED)),
+    )
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(unfinished)).all()
     for job_id in ids:
@@ -610,7 +615,7 @@ def crash(
 
 
 def _expired() -> ColumnElement[bool]:
-    return and_(Job.status == Status.RUNNING, Job.lease_expires_at <= db_now())
+    return and_(has_status(Job, Status.RUNNING), Job.lease_expires_at <= db_now())
 
 
 def reap(database: Database, backoff: timedelta) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -16,9 +17,18 @@ from app.settings import Settings
 from app.tables import Base
 
 
+def is_comparable(_: Any, name: str | None, kind: str, *__: Any) -> bool:
+    """Alembic sees on SQLite neither that a column is sorted downwards nor that Postgres alone has
+    an index; test_plans.py shows that the first is there and used."""
+    return kind != "index" or name not in {"jobs_queue", "jobs_labels"}
+
+
 def test_migrations_make_exactly_the_tables(database: Database) -> None:
+    options: dict[str, Any] = {"compare_type": True}
+    if database.engine.dialect.name == "sqlite":
+        options["include_object"] = is_comparable
     with database.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, Base.metadata) == []
     assert database.is_at_head()
 

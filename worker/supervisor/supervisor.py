@@ -23,6 +23,7 @@ from app.jobs.state_machine import Fenced, Lease
 from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
+from worker.supervisor.deliverer import Deliverer
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
 
@@ -50,6 +51,7 @@ class Supervisor:
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
+        self._deliverer = Deliverer(settings, context.database)
 
     def ring(self) -> None:
         """Look for a waiting job now."""
@@ -72,6 +74,7 @@ class Supervisor:
         """Claim and run jobs until told to stop."""
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
+        self._deliverer.start()
         try:
             while not self.stopping.is_set():
                 # Started before a job is claimed, so that the next job need not wait for them.
@@ -84,6 +87,7 @@ class Supervisor:
         finally:
             self._idle.set()
             self._sweeper.stop()
+            self._deliverer.stop()
             for process in (self._child, self._fetcher):
                 if process is not None:
                     process.kill()

@@ -20,6 +20,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths, unknown_jobs
+from app.jobs.webhooks.deliveries import forget_old
 from app.settings import Settings
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
@@ -88,7 +89,8 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove what is not needed any more: old idempotency keys, files without a row, caches."""
+        """Remove what nobody needs any more: old keys and deliveries, unnamed files, caches."""
+        forget_old(self._database)
         forget_old_keys(self._database)
         named = referenced_paths(self._database)
         for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):

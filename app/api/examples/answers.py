@@ -14,7 +14,7 @@ FINGERPRINT = "sha256:6d0c0d2f…"
 SUCCESS = {
     200: "The request succeeded.",
     201: "The object was created.",
-    202: "The job is queued, or runs already.",
+    202: "The request was accepted, and its work is queued or runs already.",
 }
 LAYER: Json = {"name": "encoder.layer.5", "index": 5, "parameters": 1774464}
 

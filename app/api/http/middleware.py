@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import time
@@ -34,9 +33,8 @@ Refusal = tuple[int, str, str]  # status, code and detail of a problem
 class RequestMiddleware:
     """Checks and logs requests. It is plain ASGI, so that streamed answers stay streams."""
 
-    def __init__(self, app: ASGIApp, any_host: bool) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.any_host = any_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -57,7 +55,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            refusal = _malformed(scope, headers) or self._wrong_host(headers)
+            refusal = _malformed(scope, headers)
             if refusal is not None:
                 await respond(Request(scope), *refusal)(scope, receive, tagged)
                 return
@@ -71,13 +69,6 @@ class RequestMiddleware:
             log.info(
                 "%s %s %d %.0f ms %s", scope["method"], scope["path"], status, spent, request_id
             )
-
-    def _wrong_host(self, headers: Headers) -> Refusal | None:
-        """Refuses a host name of a web page that resolves to this machine (DNS rebinding)."""
-        if self.any_host or is_loopback(_host_name(headers.get("host", ""))):
-            return None
-        detail = "without API keys, only requests to 127.0.0.1 or localhost are answered"
-        return 400, "wrong_host", detail
 
 
 def _malformed(scope: Scope, headers: Headers) -> Refusal | None:
@@ -113,21 +104,6 @@ def _add_headers(headers: MutableHeaders, status: int, request_id: str) -> None:
         headers.setdefault(name, value)
     if status >= 400:  # otherwise a cache may keep a 404 or a 410 of its own accord
         headers.setdefault("Cache-Control", "no-store")
-
-
-def _host_name(header: str) -> str:
-    """The host in a Host header, without its port and without the brackets of IPv6."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is always this machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _request_id(given: str | None) -> str:

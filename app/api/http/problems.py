@@ -221,6 +221,12 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
 }
 
 
+def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a request that failed with an error."""
+    kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
+    return HANDLERS[kind](request, error)
+
+
 def install_handlers(app: FastAPI) -> None:
     """Make an application answer every error as a problem."""
     for kind, handler in HANDLERS.items():

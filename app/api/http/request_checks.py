@@ -20,17 +20,19 @@ METADATA = re.compile(r"metadata\[(.*)\]")
 MAX_METADATA = 16  # as many as a job can have
 
 
-async def metadata_filter(request: Request) -> dict[str, str]:
+async def metadata_filter(request: Request) -> dict[str, list[str]]:
     """The labels that jobs of a list must have, from parameters ``metadata[key]=value``."""
-    given = request.query_params.items()
-    wanted = {match[1]: value for name, value in given if (match := METADATA.fullmatch(name))}
+    wanted: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if match := METADATA.fullmatch(name):
+            wanted.setdefault(match[1], []).append(value)
     if len(wanted) > MAX_METADATA:
         detail = f"{len(wanted)} labels were given, but a job has at most {MAX_METADATA}"
         raise Unprocessable(detail, errors=[{"pointer": "/metadata", "detail": detail}])
     return wanted
 
 
-MetadataFilter = Annotated[dict[str, str], Depends(metadata_filter)]
+MetadataFilter = Annotated[dict[str, list[str]], Depends(metadata_filter)]
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
@@ -44,6 +46,8 @@ async def check_query(request: Request) -> None:
 
     A misspelt one must not be ignored.
     """
+    if not request.scope["query_string"]:
+        return
     parts = list(_dependants(request.scope["route"].dependant))
     fields = {str(field.alias): field for part in parts for field in part.query_params}
     labelled = any(part.call is metadata_filter for part in parts)

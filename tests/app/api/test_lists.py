@@ -14,29 +14,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
 from app.db import Database, alembic_config
-from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobEvent, JobKind, new_id
+from app.tables import Job, JobEvent
 from tests.support.service.problems import problem, says
-
-PREFIX = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}
-
-
-def insert(database: Database, count: int) -> list[str]:
-    """So many jobs of both kinds, made as fast as can be; their ids, oldest first."""
-    ids = []
-    with database.write() as session:
-        for number in range(count):
-            kind = JobKind.RANKING if number % 3 else JobKind.FINETUNE
-            job = Job(
-                id=new_id(PREFIX[kind]), kind=kind, spec={}, labels={}, model="m", dataset="d",
-                digest="x", max_attempts=1, resolved={"model": {"id": "m"}, "dataset": {"id": "d"}},
-            )  # fmt: skip
-            enqueue(session, job)
-            session.flush()
-            ids.append(job.id)
-    return ids
+from tests.support.service.queued_jobs import insert_jobs
 
 
 def remove(database: Database, job_id: str) -> None:
@@ -61,7 +43,7 @@ def test_a_walk_meets_every_old_job_once(
     database: Database, api: TestClient, path: str, limit: int
 ) -> None:
     """Others are inserted meanwhile, and the job at which a cursor stands is deleted."""
-    own = insert(database, 200)
+    own = insert_jobs(database, 200)
     if path == "/v1/rankings":
         own = [each for each in own if each.startswith("rk")]
     met: list[str] = []
@@ -74,20 +56,20 @@ def test_a_walk_meets_every_old_job_once(
             break
         query["cursor"] = page["next_cursor"]
         if len(met) % 10 in {0, 9}:
-            insert(database, 2)
+            insert_jobs(database, 2)
             remove(database, met[-1])
     assert sorted(met) == sorted(own)
 
 
 def test_newest_first_and_the_moment_before_the_id(database: Database, api: TestClient) -> None:
-    insert(database, 40)
+    insert_jobs(database, 40)
     listed = api.get("/v1/jobs", params={"limit": 40}).json()["data"]
     order = [(each["created_at"], each["id"]) for each in listed]
     assert order == sorted(order, reverse=True)
 
 
 def test_no_job_waits_for_itself(database: Database, api: TestClient) -> None:
-    insert(database, 60)
+    insert_jobs(database, 60)
     listed = api.get("/v1/jobs", params={"limit": 60}).json()["data"]
     queued = [datetime.fromisoformat(each["queued_at"]) for each in listed]
     assert [each["queue"]["ahead"] for each in listed] == [
@@ -96,7 +78,7 @@ def test_no_job_waits_for_itself(database: Database, api: TestClient) -> None:
 
 
 def test_what_is_read_is_what_is_stored(database: Database) -> None:
-    (job_id,) = insert(database, 1)
+    (job_id,) = insert_jobs(database, 1)
     moments = [datetime(2026, 1, 2, 3, 4, 5, 999_999, UTC), datetime(2254, 12, 31, tzinfo=UTC)]
     moments += [datetime(1999, 5, 6, tzinfo=UTC) + timedelta(microseconds=n) for n in range(9)]
     for moment in moments:
@@ -119,7 +101,7 @@ def first_cursor(api: TestClient, path: str, **query: Any) -> str:
 
 
 def test_a_cursor_that_was_altered_is_refused(database: Database, api: TestClient) -> None:
-    insert(database, 3)
+    insert_jobs(database, 3)
     cursor = first_cursor(api, "/v1/jobs")
     other = "A" if cursor[20] != "A" else "B"
     for altered in ("", "x", "ä", cursor[:-4], cursor[:20] + other + cursor[21:], "A" * 80):
@@ -128,7 +110,7 @@ def test_a_cursor_that_was_altered_is_refused(database: Database, api: TestClien
 
 
 def test_a_cursor_belongs_to_its_list_and_filters(database: Database, api: TestClient) -> None:
-    insert(database, 6)
+    insert_jobs(database, 6)
     cursor = first_cursor(api, "/v1/jobs", status="queued")
     assert api.get("/v1/jobs", params={"status": "queued", "cursor": cursor}).json()["data"]
     for path, filters in (
@@ -145,7 +127,7 @@ def test_a_cursor_belongs_to_its_list_and_filters(database: Database, api: TestC
 def test_every_process_takes_the_cursors_of_the_others(
     database: Database, api: TestClient, tmp_path: Path
 ) -> None:
-    insert(database, 3)
+    insert_jobs(database, 3)
     cursor = first_cursor(api, "/v1/jobs")
     settings = Settings(data_dir=tmp_path / "other", database_url=database.url)
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as other:

@@ -11,6 +11,7 @@ from app.jobs.state_machine import Lease, enqueue
 from app.tables import WORKER_KINDS, Job, JobEvent, JobKind, new_id
 
 LEASE = timedelta(seconds=60)
+PREFIX = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}
 RESOLVED: dict[str, Any] = {
     "model": {"id": "m", "revision": None, "fingerprint": "sha256:m"},
     "dataset": {
@@ -20,6 +21,26 @@ RESOLVED: dict[str, Any] = {
     "digest": "x",
 }  # fmt: skip
 """What any job remembers."""
+
+
+def insert_jobs(database: Database, count: int, **values: Any) -> list[str]:
+    """So many queued jobs of both kinds, made as fast as can be; their ids, oldest first."""
+    ids = []
+    with database.write() as session:
+        for number in range(count):
+            kind = JobKind.RANKING if number % 3 else JobKind.FINETUNE
+            fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", **values}
+            job = Job(
+                id=new_id(PREFIX[kind]),
+                kind=kind,
+                spec={},
+                max_attempts=1,
+                resolved=RESOLVED,
+                **fields,
+            )
+            enqueue(session, job)
+            ids.append(job.id)
+    return ids
 
 
 def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object) -> str:

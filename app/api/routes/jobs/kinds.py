@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from app.api.deps import JobDep, ServiceDep, require_json
+from app.api.deps import JobDep, JobId, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
 from app.api.http.idempotency import IdempotentRoute, KeyDep, keep_answer
+from app.api.job_documents import job_views
 from app.api.pages import Page
-from app.api.routes.jobs.listing import JobFilterDep, get_job, list_jobs
-from app.api.views import COLLECTION, DryRun, JobView, job_views
+from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
+from app.api.views import COLLECTION, DryRun, JobView
 from app.errors import NotFound
 from app.service import Service
 from app.submissions.estimates import estimate, estimate_spec_of
@@ -55,9 +56,13 @@ class KindOfJob:
 
     def find(self, job: JobDep) -> Job:
         """The job of this kind that the path names. Raises NotFound."""
-        if job.kind != self.kind:
-            raise NotFound(f"{job.id} is not a {self.name}; GET /v1/jobs/{job.id} has it")
+        self.check(job.id, job.kind)
         return job
+
+    def check(self, job_id: str, kind: str) -> None:
+        """Raises NotFound for a job of another kind."""
+        if kind != self.kind:
+            raise NotFound(f"{job_id} is not a {self.name}; GET /v1/jobs/{job_id} has it")
 
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
         """The operations of this kind; ``more_answers`` of a submission are documented too."""
@@ -81,6 +86,7 @@ class KindOfJob:
             name=f"get_{self.kind}s",
             summary=f"List {self.name}s",
             description=LISTING.format(self.name),
+            response_model=Page[JobView],
             responses=answers(JOBS),
         )(_listing(self.kind))
         router.get(
@@ -88,6 +94,7 @@ class KindOfJob:
             name=f"get_{self.kind}",
             summary=f"Get a {self.name}",
             description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
+            response_model=JobView,
             responses=answers(self.job, 404),
         )(_getting(self))
         return router
@@ -111,18 +118,17 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
     return create
 
 
-def _listing(kind: JobKind) -> Callable[..., Page[JobView]]:
-    def get_all(service: ServiceDep, filters: JobFilterDep) -> Page[JobView]:
-        return list_jobs(service, filters, kind)
+def _listing(kind: JobKind) -> Callable[..., Response]:
+    def get_all(service: ServiceDep, filters: JobFilterDep) -> Response:
+        return list_jobs(service, filters, [kind])
 
     return get_all
 
 
-def _getting(of: KindOfJob) -> Callable[..., JobView]:
-    def get_one(job: Any, service: ServiceDep) -> JobView:
-        return get_job(job, service)
+def _getting(of: KindOfJob) -> Callable[..., Response]:
+    def get_one(job_id: JobId, service: ServiceDep, request: Request, names: NamesDep) -> Response:
+        return answer_job(service, job_id, request, names, of.check)
 
-    get_one.__annotations__["job"] = Annotated[Job, Depends(of.find)]
     return get_one
 
 

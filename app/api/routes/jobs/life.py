@@ -12,11 +12,12 @@ from app.api.examples.answers import JOB, answers, body_examples, problems
 from app.api.examples.bodies import CHANGES
 from app.api.http.idempotency import IdempotentRoute, KeyDep
 from app.api.http.preconditions import check_version
+from app.api.job_documents import job_views
 from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.rankings import RANKINGS
-from app.api.views import JobView, job_views
+from app.api.views import JobView
 from app.errors import Conflict, NotFound
 from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal

@@ -2,92 +2,179 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
-from sqlalchemy import ColumnElement, exists, func, select
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select, type_coerce
+from sqlalchemy.dialects.postgresql import JSONB
 
-from app.api.deps import JobDep, ServiceDep
+from app.api.deps import JobId, ServiceDep, no_job
 from app.api.examples.answers import JOB, JOBS, answers
+from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
+from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
 from app.api.pages import Page, Paging, PagingDep
-from app.api.views import JobView, job_views
+from app.api.views import JobView
 from app.db import Database
+from app.errors import Unprocessable
 from app.service import Service
 from app.tables import Job, JobKind, Status
+from surgery.errors import nearest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-StatusFilter = Annotated[Status | None, Query(description="Only jobs with this status.")]
+ANY = "Given several times: with any of them."
+Text = Annotated[str, Query(max_length=300)]
+StatusFilter = Annotated[
+    list[Status] | None, Query(description=f"Only jobs with this status. {ANY}")
+]
 ModelFilter = Annotated[
-    str | None, Query(max_length=300, description="Only jobs on the model with this id.")
+    list[Text] | None, Query(description=f"Only jobs on the model with this id. {ANY}")
 ]
 DatasetFilter = Annotated[
-    str | None, Query(max_length=300, description="Only jobs on the dataset with this id.")
+    list[Text] | None, Query(description=f"Only jobs on the dataset with this id. {ANY}")
 ]
-KindFilter = Annotated[JobKind | None, Query(description="Only jobs of this kind.")]
+KindFilter = Annotated[list[JobKind] | None, Query(description=f"Only jobs of this kind. {ANY}")]
 ParentFilter = Annotated[
-    str | None, Query(max_length=64, description="Only the children of the job with this id.")
+    list[Text] | None,
+    Query(description=f"Only the children of the job with this id. {ANY}"),
+]
+Fields = Annotated[
+    str | None,
+    Query(
+        max_length=1000,
+        description="Only these fields of each job, separated by commas, such as "
+        "`id,status,progress`. The others are not even read from the database.",
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Which jobs a list has, and where its page begins."""
+    """Which jobs a list has, where its page begins, and which fields it shows."""
 
-    columns: dict[Any, Any]  # a column and the value that it must have; None for any value
-    metadata: dict[str, str]
+    columns: Mapping[Any, Sequence[str] | None]  # a column and its values; None: all
+    metadata: Mapping[str, Sequence[str]]
     paging: Paging
+    names: Names
+
+
+async def named_fields(fields: Fields = None) -> Names:
+    """The fields of a job that a request asks for. Raises Unprocessable for one that none has."""
+    if fields is None:
+        return ALL
+    given = [name.strip() for name in fields.split(",")]
+    unknown = [name for name in dict.fromkeys(given) if name not in FIELDS]
+    if unknown:
+        faults = [{"pointer": "/fields", "detail": _no_field(name)} for name in unknown]
+        raise Unprocessable(faults[0]["detail"], errors=faults)
+    return tuple(name for name in ALL if name in given)
+
+
+def _no_field(name: str) -> str:
+    near = nearest(name, list(FIELDS))
+    hint = f"did you mean {near!r}?" if near else f"a job has: {', '.join(FIELDS)}"
+    return f"fields: a job has no field {name[:100]!r}; {hint}"
+
+
+NamesDep = Annotated[Names, Depends(named_fields)]
 
 
 async def job_filter(
     metadata: MetadataFilter,
     paging: PagingDep,
+    names: NamesDep,
     status: StatusFilter = None,
     model: ModelFilter = None,
     dataset: DatasetFilter = None,
 ) -> JobFilter:
     """The query parameters that every list of jobs takes."""
     columns = {Job.status: status, Job.model: model, Job.dataset: dataset}
-    return JobFilter(columns, metadata, paging)
+    return JobFilter(columns, metadata, paging, names)
 
 
 JobFilterDep = Annotated[JobFilter, Depends(job_filter)]
 
 
 def list_jobs(
-    service: Service, filters: JobFilter, kind: JobKind | None, parent: str | None = None
-) -> Page[JobView]:
-    """A page of the jobs that pass the filters, newest first."""
-    query = select(Job).where(Job.project == service.project)
-    for column, value in {**filters.columns, Job.kind: kind, Job.parent: parent}.items():
-        if value is not None:
-            query = query.where(column == value)
-    for name, value in filters.metadata.items():
-        query = query.where(_labelled(service.database, name, value))
+    service: Service,
+    filters: JobFilter,
+    kinds: Sequence[JobKind] | None,
+    parents: Sequence[str] | None = None,
+) -> Response:
+    """A page of the jobs that pass the filters, newest first.
+
+    One statement finds the page and reads of its rows what the answer shows.
+    """
+    query = select(Job.id).where(Job.project == service.project)
+    for column, values in {**filters.columns, Job.kind: kinds, Job.parent: parents}.items():
+        if values:
+            query = query.where(column == values[0] if len(values) == 1 else column.in_(values))
+    for name, labels in filters.metadata.items():
+        query = query.where(or_(*(_labelled(service.database, name, each) for each in labels)))
     # Not by id alone: ids begin with the kind of job.
-    query = filters.paging.limited(query, (Job.created_at, Job.id))
-    with service.database.read() as session:
-        found = session.scalars(query).all()
-        rows, following = filters.paging.split(found, lambda job: (job.created_at, job.id))
-        views = job_views(session, rows)
-    return Page(data=views, next_cursor=following, has_more=following is not None)
+    found = service.database.rows(_with_rows(query, filters), {})
+    rows, following = filters.paging.split(found, lambda row: (row.created_at, row.id))
+    page = {
+        "data": [document(row, filters.names) for row in rows],
+        "next_cursor": following,
+        "has_more": following is not None,
+    }
+    return json_answer(page)
+
+
+def _with_rows(query: Select[Any], filters: JobFilter) -> Select[Any]:
+    """The columns that a page shows of the jobs that a query finds."""
+    order = (Job.created_at, Job.id)
+    page = filters.paging.limited(query, order).subquery()
+    return (
+        select_jobs(filters.names, *order)
+        .join(page, page.c.id == Job.id)
+        .order_by(*(column.desc() for column in order))
+    )
 
 
 def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
     """Whether a job has a label of this name and value.
 
-    A JSON path would be shorter, but would interpret quotes and dots in the name.
+    A JSON path would be shorter on SQLite, but would interpret quotes and dots in the name.
     """
-    each = func.json_each if database.engine.dialect.name == "sqlite" else func.jsonb_each_text
-    label = each(Job.labels).table_valued("key", "value")
+    if database.engine.dialect.name != "sqlite":
+        return type_coerce(Job.labels, JSONB).contains({name: value})  # has an index
+    label = func.json_each(Job.labels).table_valued("key", "value")
     return exists().where(label.c.key == name, label.c.value == value)
 
 
-@router.get("", summary="List jobs", responses=answers(JOBS))
+def answer_job(
+    service: Service,
+    job_id: str,
+    request: Request,
+    names: Names,
+    check_kind: Callable[[str, str], None] | None = None,
+) -> Response:
+    """A job, or 304 for a caller that has its current state already.
+
+    A caller that may have it costs only what the ETag is made of. Raises NotFound.
+    """
+    conditional = "if-none-match" in request.headers
+    found = read_job(service.database, service.project, job_id, () if conditional else names)
+    if found is not None and conditional and not has_current(request.headers, found.tag):
+        found = read_job(service.database, service.project, job_id, names)
+        conditional = False
+    if found is None:
+        raise no_job(job_id)
+    if check_kind is not None:
+        check_kind(job_id, found.kind)
+    if conditional:
+        return not_modified(found.tag)
+    return json_answer(document(found.row, names), found.tag)
+
+
+@router.get("", summary="List jobs", response_model=Page[JobView], responses=answers(JOBS))
 def get_jobs(
     service: ServiceDep, filters: JobFilterDep, kind: KindFilter = None, parent: ParentFilter = None
-) -> Page[JobView]:
+) -> Response:
     """Lists jobs of every kind, newest first.
 
     Parameters `metadata[key]=value` leave only the jobs that were submitted with these labels.
@@ -95,8 +182,11 @@ def get_jobs(
     return list_jobs(service, filters, kind, parent)
 
 
-@router.get("/{job_id}", summary="Get a job", responses=answers(JOB, 404))
-def get_job(job: JobDep, service: ServiceDep) -> JobView:
-    """Answers the current state of a job. Poll until `terminal` is true."""
-    with service.database.read() as session:
-        return job_views(session, [job])[0]
+@router.get("/{job_id}", summary="Get a job", response_model=JobView, responses=answers(JOB, 404))
+def get_job(job_id: JobId, service: ServiceDep, request: Request, names: NamesDep) -> Response:
+    """Answers the current state of a job. Poll until `terminal` is true.
+
+    Send the `ETag` of an answer as `If-None-Match` with the next request: while nothing about the
+    job has changed, the answer is 304 and has no body.
+    """
+    return answer_job(service, job_id, request, names)

@@ -1,0 +1,174 @@
+"""Jobs as they are answered, each read by one statement that selects only what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select, tuple_
+from sqlalchemy.orm import Session, aliased
+
+from app.api.views import COLLECTION, JobView, ProgressView
+from app.db import Database
+from app.errors import job_problem
+from app.jobs.actions import Action, allowed_actions
+from app.tables import TERMINAL, Job, JobKind, Status, has_status
+from surgery import __version__
+from surgery.schemas.resolved import shown
+
+Json = dict[str, Any]
+Columns = Sequence[Any]  # columns of jobs, and expressions with a name
+
+
+def _ahead() -> ColumnElement[int | None]:
+    """How many queued jobs come before a queued one, in the order in which they are claimed.
+
+    Those of every project count, because workers serve all projects.
+    """
+    other = aliased(Job)
+    count = select(func.count()).select_from(other).where(has_status(other, Status.QUEUED))
+    higher = count.where(other.priority > Job.priority)
+    older = count.where(
+        other.priority == Job.priority,
+        tuple_(other.queued_at, other.id) < tuple_(Job.queued_at, Job.id),
+    )
+    ahead = higher.correlate(Job).scalar_subquery() + older.correlate(Job).scalar_subquery()
+    return case((has_status(Job, Status.QUEUED), ahead)).label("ahead")
+
+
+_CHILD = aliased(Job, name="child")
+_OVER = _CHILD.status.in_(TERMINAL)
+
+
+def _of_children(what: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    """Something counted over the children of a comparison that has not ended."""
+    counted = select(what).select_from(_CHILD).where(_CHILD.parent == Job.id).correlate(Job)
+    running = (Job.kind == JobKind.COMPARISON) & Job.status.not_in(TERMINAL)
+    return case((running, counted.scalar_subquery())).label(name)
+
+
+AHEAD = _ahead()
+CHILDREN = _of_children(func.count(), "children")
+ENDED = _of_children(func.count().filter(_OVER), "ended")
+LAST_ENDED = _of_children(func.max(_CHILD.finished_at).filter(_OVER), "last_ended")
+STATE: Columns = (Job.kind, Job.version, AHEAD, CHILDREN, ENDED)
+"""What an answered job depends on, and nothing else: the content of its ETag."""
+
+
+class Shown(NamedTuple):
+    """A field of an answered job: the columns that it is made of, and how."""
+
+    columns: Columns
+    value: Callable[[Any], Any]
+
+
+def _progress(row: Any) -> Json | None:
+    """The progress that the worker reported; a comparison's counts its children that ended."""
+    if row.children is None:
+        progress = row.progress
+        return {n: progress.get(n) for n in ProgressView.model_fields} if progress else None
+    eta = None
+    if row.last_ended is not None and row.started_at is not None:
+        spent = (row.last_ended - row.started_at).total_seconds()
+        eta = round(spent / row.ended * (row.children - row.ended), 1)
+    return {
+        "percent": round(100 * row.ended / row.children, 1),
+        "step": row.ended,
+        "total_steps": row.children,
+        "unit": "runs",
+        "eta_seconds": eta,
+    }
+
+
+def _error(row: Any) -> Json | None:
+    """The error of a job as a whole problem."""
+    if row.error is None:
+        return None
+    return {"log": None, **job_problem(row.error, f"/v1/jobs/{row.id}", row.request_id)}
+
+
+def _links(row: Any) -> Json:
+    """The paths of a job, of what belongs to it, and of what can be asked of it now."""
+    links = {"self": f"/v1/{COLLECTION[row.kind]}/{row.id}", "events": f"/v1/jobs/{row.id}/events"}
+    possible = [action for action in allowed_actions(row) if action is not Action.DELETE]
+    links |= {action.value: f"/v1/jobs/{row.id}/{action}" for action in possible}
+    if row.kind == JobKind.COMPARISON:
+        return {**links, "children": f"/v1/jobs?parent={row.id}"}
+    names = ("metrics", "checkpoints")
+    return {**links, **{name: f"/v1/jobs/{row.id}/{name}" for name in names}}
+
+
+def _column(name: str) -> Shown:
+    return Shown((getattr(Job, name),), lambda row: getattr(row, name))
+
+
+DERIVED = {
+    "metadata": Shown((Job.labels,), lambda row: row.labels),
+    "terminal": Shown((Job.status,), lambda row: row.status in TERMINAL),
+    "progress": Shown((Job.progress, Job.started_at, CHILDREN, ENDED, LAST_ENDED), _progress),
+    "queue": Shown((AHEAD,), lambda row: None if row.ahead is None else {"ahead": row.ahead}),
+    "attempt": Shown(
+        (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
+    ),
+    "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
+    "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
+    "transitions": Shown(
+        (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
+    ),
+    "error": Shown((Job.id, Job.error, Job.request_id), _error),
+    "links": Shown(
+        (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),
+        _links,
+    ),
+}
+"""The fields that are not a column of the same name."""
+FIELDS = {name: DERIVED.get(name) or _column(name) for name in JobView.model_fields}
+Names = tuple[str, ...]
+ALL: Names = tuple(FIELDS)
+
+
+def select_jobs(names: Names, *more: Any) -> Select[Any]:
+    """Selects what the named fields are made of, and further columns."""
+    wanted = [column for name in names for column in FIELDS[name].columns]
+    return select(*dict.fromkeys([*wanted, *more]))
+
+
+def document(row: Any, names: Names) -> Json:
+    """The named fields of a job, from a row of such a query."""
+    return {name: FIELDS[name].value(row) for name in names}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A job that was read: its kind, its ETag and the row."""
+
+    kind: str
+    tag: str
+    row: Row[Any]
+
+
+@lru_cache(maxsize=256)
+def _statement(names: Names) -> Select[Any]:
+    """The query for one job, kept because making and compiling it takes longer than its answer."""
+    query = select_jobs(names, *STATE)
+    return query.where(Job.id == bindparam("job"), Job.project == bindparam("project"))
+
+
+def read_job(database: Database, project: str, job_id: str, names: Names) -> Found | None:
+    """One job of a project; without names only its kind and its ETag, which are cheap to read."""
+    rows = database.rows(_statement(names), {"job": job_id, "project": project})
+    if not rows:
+        return None
+    row = rows[0]
+    parts = (row.version, row.ahead, row.ended, row.children)
+    tag = "-".join([__version__, *("" if part is None else str(part) for part in parts)])
+    return Found(row.kind, f'"{tag}"', row)
+
+
+def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
+    """Jobs as they are answered, in this order."""
+    query = select_jobs(ALL, Job.id).where(Job.id.in_([job.id for job in jobs]))
+    rows = {row.id: row for row in session.execute(query)}
+    return [JobView(**document(rows[job.id], ALL)) for job in jobs]
