@@ -13,6 +13,8 @@ import uvicorn
 from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
+from app.access.rates import RateLimiter
+from app.api.http.auditing import AuditMiddleware
 from app.api.http.authentication import AuthenticationMiddleware
 from app.api.http.bodies import BodyMiddleware
 from app.api.http.browsers import CrossOriginMiddleware, is_loopback
@@ -24,7 +26,7 @@ from app.api.http.request_checks import check_path, check_query, refuse_useless_
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import health, keys, projects, webhooks
+from app.api.routes.platform import audit, health, keys, limits, projects, webhooks
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -59,6 +61,7 @@ TAGS = {
     "projects and keys": "Projects are tenants; API keys belong to them and carry scopes.",
     "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
     "specification says.",
+    "limits and usage": "How much a project may use, and how much it has used.",
     "platform": "Whether the service is alive and ready. These operations need no API key.",
 }
 
@@ -77,6 +80,8 @@ ROUTED = (
     webhooks,
     projects,
     keys,
+    limits,
+    audit,
     health,
 )
 
@@ -95,11 +100,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         read_cursor_key(database),
     )
     keyring = Keyring(database, settings.api_key_hashes)
+    rates = RateLimiter(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         keyring.close()
+        await rates.close()
         database.close()
 
     app = FastAPI(
@@ -118,7 +125,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ReadMiddleware)
     # The last one is the outermost: a body is not read before the request was let in.
     app.add_middleware(BodyMiddleware, upload_max_bytes=settings.upload_max_bytes)
-    app.add_middleware(AuthenticationMiddleware, keyring=keyring, origins=settings.cors_origins)
+    app.add_middleware(AuditMiddleware, database=database)
+    app.add_middleware(AuthenticationMiddleware, keyring=keyring, rates=rates, settings=settings)
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware)

@@ -17,6 +17,7 @@ from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.access.quotas import projects_at_limit
 from app.db import Database, db_now, lock_name
 from app.errors import Conflict
 from app.jobs import comparisons, shared_rankings
@@ -459,10 +460,17 @@ def go_on_alone(session: Session, job: Job) -> None:
 
 
 def claim(
-    database: Database, owner: str, kinds: Sequence[JobKind], lease: timedelta
+    database: Database,
+    owner: str,
+    kinds: Sequence[JobKind],
+    lease: timedelta,
+    running_jobs: int | None = None,
 ) -> tuple[Lease, Job] | None:
-    """Take the next queued job, by priority and then by age; None if there is none."""
-    ready = _ready(kinds)
+    """Take the next queued job, by priority and then by age; None if there is none.
+
+    Jobs of a project wait while as many of it run as its own limit, or else ``running_jobs``, says.
+    """
+    ready = _ready(kinds, running_jobs)
     values = {
         "lease_epoch": Job.lease_epoch + 1,
         "lease_owner": owner,
@@ -491,7 +499,7 @@ def claim(
         return Lease(job.id, job.lease_epoch), job
 
 
-def _ready(kinds: Sequence[JobKind]) -> CTE:
+def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
     """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
     return (
         select(Job.id)
@@ -501,6 +509,7 @@ def _ready(kinds: Sequence[JobKind]) -> CTE:
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
             or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict
-from app.jobs.shared_rankings import RankingKey
+from app.jobs.shared_rankings import RankingKey, computed_ranking, key_of
 from app.jobs.state_machine import (
     enqueue,
     enqueue_comparison,
@@ -18,6 +18,7 @@ from app.jobs.state_machine import (
     share_ranking,
 )
 from app.service import Service
+from app.submissions.admission import admit
 from app.submissions.checks import check_method, content_digest, ranking_digest
 from app.submissions.resolve import (
     Subject,
@@ -176,7 +177,7 @@ def submit(service: Service, prepared: Prepared, accepted: Callable[[Session, Jo
     ``accepted`` is called in the same transaction, with the job as it was inserted.
     """
     with service.database.write() as session:
-        insert(session, prepared)
+        insert(session, service, prepared)
         accepted(session, prepared.job)
     jobs = prepared.children or [prepared.job]
     for job in jobs:
@@ -197,29 +198,31 @@ def rehearse(service: Service, prepared: Prepared) -> Job:
     """
     try:
         with service.database.write() as session:
-            insert(session, prepared)
+            insert(session, service, prepared)
             session.expunge_all()
             raise _Rehearsed
     except _Rehearsed:
         return prepared.job
 
 
-def insert(session: Session, prepared: Prepared) -> None:
-    """Insert a job and its children, in the caller's transaction."""
-    admit(session, prepared)
-    job = prepared.job
-    if prepared.children:
-        enqueue_comparison(session, job, prepared.children)
+def insert(session: Session, service: Service, prepared: Prepared) -> None:
+    """Insert a job and its children, in the caller's transaction.
+
+    Checks first what must still hold now: the project's quotas, and that nothing that the job needs
+    was deleted. A ranking that has its result already needs no worker, and no quota.
+    """
+    job, children = prepared.job, prepared.children
+    shares = job.kind == JobKind.RANKING and job.spec["cache"] == "use"
+    if not (shares and computed_ranking(session, key_of(job))):
+        admit(session, service, children or [job])
+    _lock_dataset(session, job)
+    lock_checkpoint(session, job)
+    _lock_rankings(session, [job, *children])
+    if children:
+        enqueue_comparison(session, job, children)
     elif prepared.ranking is not None:
         enqueue_with_ranking(session, job, prepared.ranking)
     else:
         enqueue(session, job)
-    if job.kind == JobKind.RANKING and job.spec["cache"] == "use":
+    if shares:
         share_ranking(session, job)
-
-
-def admit(session: Session, prepared: Prepared) -> None:
-    """Every check that must still hold when the job is inserted, for dry runs too."""
-    _lock_dataset(session, prepared.job)
-    lock_checkpoint(session, prepared.job)
-    _lock_rankings(session, [prepared.job, *prepared.children])

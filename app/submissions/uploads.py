@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from app.db import db_now
 from app.errors import Conflict, NotFound
 from app.service import Service
+from app.submissions.admission import admit_bytes
 from app.tables import Dataset, new_id
 from surgery.data.files.source import LIMITS, format_of
 from surgery.data.ingest.ingest import REPORT, ingest
@@ -184,6 +185,7 @@ def _sealed(folder: Path) -> Path:
 
 def _insert(service: Service, row: Dataset) -> None:
     with service.database.write() as session:
+        admit_bytes(session, service, row.bytes)
         session.add(row)
         session.flush()
         session.refresh(row)

@@ -98,7 +98,11 @@ class Supervisor:
         """Claim and run one job. Returns False if no job was waiting."""
         try:
             claimed = state_machine.claim(
-                self.database, self.owner, self.kinds, self.settings.lease
+                self.database,
+                self.owner,
+                self.kinds,
+                self.settings.lease,
+                self.settings.limit_running_jobs,
             )
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", error)

@@ -58,10 +58,59 @@ AUDIT: Json = {
             "action": "revoke_key",
             "target": "key_01kasy9m2b8q6m8x2c4n5b7t1w",
             "request_id": "1f8c0e9f7d8b4c5f9a7e6d5c4b3a2918",
-            "data": {"status": 204},
+            "data": {"method": "DELETE", "path": "/v1/keys/key_01kasy9m2b8q6m8x2c4n5b7t1w"},
             "at": MOMENT,
         }
     ],
     "next_cursor": None,
     "has_more": False,
+}
+LIMITS: Json = {
+    "project": PROJECT["id"],
+    "requests_per_minute": {
+        "limit": 600,
+        "used": 2,
+        "remaining": 598,
+        "frees": "a request frees every 0.1 s",
+    },
+    "queued_jobs": {
+        "limit": 20,
+        "used": 3,
+        "remaining": 17,
+        "frees": "room frees as jobs start or are cancelled",
+    },
+    "running_jobs": {
+        "limit": None,
+        "used": 1,
+        "remaining": None,
+        "frees": "room frees as jobs end; the others wait in the queue",
+    },
+    "device_hours_per_month": {
+        "limit": 100,
+        "used": 12.5,
+        "remaining": 87.5,
+        "frees": "it frees with the next month, at 2026-12-01 00:00 UTC",
+    },
+    "stored_bytes": {
+        "limit": 50_000_000_000,
+        "used": 1_200_000_000,
+        "remaining": 48_800_000_000,
+        "frees": "room frees as datasets, checkpoints and jobs are deleted",
+    },
+}
+USAGE: Json = {
+    "project": PROJECT["id"],
+    "from": "2026-11-01",
+    "to": "2026-12-01",
+    "by": "month",
+    "data": [
+        {
+            "period": "2026-11",
+            "kind": "finetune",
+            "jobs": 12,
+            "worker_seconds": {"NVIDIA A10": 4321.5},
+            "stored_bytes": 1_200_000_000,
+        }
+    ],
+    "total": {"jobs": 12, "worker_seconds": {"NVIDIA A10": 4321.5}, "stored_bytes": 1_200_000_000},
 }

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy.exc import OperationalError
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.keys import Keyring
+from app.access.limits import limits_in_force
 from app.access.principal import Principal
+from app.access.rates import RateLimiter
 from app.api.http.browsers import refuse_other_sites, refuse_wrong_host
 from app.api.http.problems import answer_error
 from app.api.http.scopes import PREFIX, scope_of
-from app.errors import Forbidden, NotFound, ServiceError
+from app.errors import Forbidden, NotFound, RateLimited, ServiceError
+from app.settings import Settings
 
 
 class AuthenticationMiddleware:
@@ -25,22 +26,32 @@ class AuthenticationMiddleware:
     another site, which a browser would let reach it, too.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, origins: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keyring: Keyring, rates: RateLimiter, settings: Settings
+    ) -> None:
         self.app = app
         self.keyring = keyring
-        self.origins = origins
+        self.rates = rates
+        self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        state = scope.setdefault("state", {})
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start" and "rate" in state:
+                MutableHeaders(scope=message).update(state["rate"].headers)
+            await send(message)
+
         try:
             await self._check(scope, Headers(scope=scope))
         except (ServiceError, OperationalError) as error:
-            await _refusal(scope, error)(scope, receive, send)
+            await _refusal(scope, error)(scope, receive, told)
             return
-        await self.app(scope, receive, send)
+        await self.app(scope, receive, told)
 
     async def _check(self, scope: Scope, headers: Headers) -> None:
         path: str = scope["path"]
@@ -52,11 +63,26 @@ class AuthenticationMiddleware:
         principal = await self.keyring.anonymous()
         if principal is not None:
             refuse_wrong_host(headers)
-            refuse_other_sites(headers, self.origins)
+            refuse_other_sites(headers, self.settings.cors_origins)
         else:
             principal = await self.keyring.holder_of(headers.get("authorization"))
+        await self._count(scope, principal)
         check_scope(principal, scope["method"], path)
-        scope.setdefault("state", {})["principal"] = principal
+        scope["state"]["principal"] = principal
+
+    async def _count(self, scope: Scope, principal: Principal) -> None:
+        """Count this request. Raises RateLimited."""
+        limit = limits_in_force(self.settings, principal.limits).requests_per_minute
+        if limit is None:
+            return
+        rate = await self.rates.take(principal.actor, limit)
+        scope["state"]["rate"] = rate
+        if not rate.allowed:
+            raise RateLimited(
+                f"this key may send {rate.limit:,} requests a minute and has sent them; wait "
+                f"{rate.wait_seconds} s",
+                headers={"Retry-After": str(rate.wait_seconds)},
+            )
 
 
 def check_scope(principal: Principal, method: str, path: str) -> None:

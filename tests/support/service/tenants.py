@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from app.api.examples.answers import DATASET
 from app.db import Database, db_now
 from app.jobs.state_machine import close, enqueue
 from app.main import create_app
+from app.service import Service
 from app.settings import Settings
 from app.tables import (
     ApiKey,
@@ -121,6 +122,10 @@ class Tenants:
     owner: str
     other: str
     keys: dict[str, str] = field(default_factory=dict)  # who → the key
+
+    def service_of(self, project: str) -> Service:
+        """The API's service, as a request of a project sees it."""
+        return replace(self.api.app.state.service, project=project)  # type: ignore[attr-defined]
 
     def send(self, who: str, method: str, path: str, **more: Any) -> Any:
         """A request with somebody's key; nobody has none."""

@@ -1,0 +1,68 @@
+"""Records every change that a request makes, whatever operation makes it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.access.audit import record_change
+from app.access.principal import Scope as KeyScope
+from app.api.http.scopes import PREFIX, scope_of
+from app.db import Database
+
+TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
+
+
+class AuditMiddleware:
+    """Adds a line to the audit log once an operation has succeeded, before it is answered."""
+
+    def __init__(self, app: ASGIApp, database: Database) -> None:
+        self.app = app
+        self.database = database
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or not _changes(scope):
+            await self.app(scope, receive, send)
+            return
+
+        async def recorded(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                headers = Headers(raw=message["headers"])
+                if "idempotent-replayed" not in headers:
+                    await asyncio.to_thread(self._record, scope, headers)
+            await send(message)
+
+        await self.app(scope, receive, recorded)
+
+    def _record(self, scope: Scope, headers: Headers) -> None:
+        state = scope["state"]
+        data: dict[str, Any] = {"method": scope["method"], "path": scope["path"]}
+        record_change(
+            self.database,
+            state["principal"],
+            scope["route"].name,
+            _target(scope, headers),
+            state.get("request_id"),
+            data,
+        )
+
+
+def _changes(scope: Scope) -> bool:
+    """Whether a request changes something if it succeeds."""
+    method, path = scope["method"], scope["path"]
+    if not path.startswith(PREFIX) or method in {"GET", "HEAD", "OPTIONS"}:
+        return False
+    given = QueryParams(scope["query_string"]).get("validate_only", "")
+    return scope_of(method, path) is not KeyScope.READ and given.lower() not in TRUE
+
+
+def _target(scope: Scope, headers: Headers) -> str | None:
+    """The id of what was created or, if nothing was, of what the path names."""
+    created = headers.get("location")
+    if created is not None:
+        return created.rpartition("/")[2]
+    return next(iter(scope["path_params"].values()), None)
