@@ -1,7 +1,7 @@
 """The process that shows rows as a model will see them: ``python -m surgery.models.preview``.
 
 It reads an order on its standard input and writes a report on its standard output, both JSON. It
-loads the tokenizer as the process that trains does, and no model, no torch and no network. The
+loads the tokenizer as the process that trains does, and neither a model nor torch. The
 tokenizer is somebody else's: it gets so much memory and so much of a processor's time, and no more.
 """
 
