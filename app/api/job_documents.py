@@ -113,6 +113,7 @@ DERIVED = {
         (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
     ),
     "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
+    "result": Shown((Job.result.label("result"),), lambda row: row.result),
     "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
