@@ -16,7 +16,7 @@ from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
 from app.api.http.auditing import AuditMiddleware
 from app.api.http.authentication import AuthenticationMiddleware
-from app.api.http.bodies import BodyMiddleware
+from app.api.http.bodies.middleware import BodyMiddleware
 from app.api.http.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware
@@ -26,7 +26,15 @@ from app.api.http.request_checks import check_path, check_query, refuse_useless_
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
-from app.api.routes.platform import audit, health, keys, limits, projects, webhooks
+from app.api.routes.platform import (
+    audit,
+    docs,
+    health,
+    keys,
+    limits,
+    projects,
+    webhooks,
+)
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -83,6 +91,7 @@ ROUTED = (
     limits,
     audit,
     health,
+    docs,
 )
 
 log = logging.getLogger("surgeon.serve")
@@ -117,6 +126,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's own pages load their scripts from other hosts
+        redoc_url=None,
     )
     app.state.service = service
     app.state.keyring = keyring

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from surgeon.commands import webhooks
+from surgeon.commands import access, webhooks
 from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
@@ -30,6 +30,15 @@ hooks.command("create")(webhooks.create)
 hooks.command("list")(webhooks.list_webhooks)
 hooks.command("delete")(webhooks.delete)
 hooks.command("test")(webhooks.send_test)
+keys = typer.Typer(help="API keys of a running service.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+keys.command("create")(access.create_key)
+keys.command("list")(access.list_keys)
+keys.command("revoke")(access.revoke_key)
+projects = typer.Typer(help="Projects, which keep what is theirs apart.", no_args_is_help=True)
+app.add_typer(projects, name="projects")
+projects.command("create")(access.create_project)
+projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
 for command in (*CLIENT, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)

@@ -133,6 +133,45 @@ class Client:
                 files["validation"] = (validation.name, opened)
             return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
 
+    def create_key(
+        self,
+        scope: str,
+        *,
+        name: str | None = None,
+        days: float | None = None,
+        project: str | None = None,
+    ) -> Json:
+        """Make an API key, which expires after some ``days``; the answer holds the key."""
+        wanted = {"name": name, "expires_in_days": days, "project": project}
+        body = {field: value for field, value in wanted.items() if value is not None}
+        return self.call("POST", "/v1/keys", json={**body, "scopes": [scope]})
+
+    def keys(self, project: str | None = None) -> list[Json]:
+        """The API keys of a project, by default of the key's own, newest first."""
+        return self._all("/v1/keys", {"project": project} if project else {})
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke an API key for ever."""
+        self.call("DELETE", f"/v1/keys/{key_id}")
+
+    def create_project(self, name: str, limits: Json | None = None) -> Json:
+        """Make a project, with limits that differ from the service's if there are any."""
+        return self.call("POST", "/v1/projects", json={"name": name, "limits": limits or {}})
+
+    def projects(self) -> list[Json]:
+        """Every project that the key may see, newest first."""
+        return self._all("/v1/projects", {})
+
+    def _all(self, path: str, params: Json) -> list[Json]:
+        """The entries of every page of a list."""
+        query = {**params, "limit": 200}
+        page = self.call("GET", path, params=query)
+        entries = list(page["data"])
+        while page["has_more"]:
+            page = self.call("GET", path, params={**query, "cursor": page["next_cursor"]})
+            entries += page["data"]
+        return entries
+
     def create_webhook(
         self, url: str, events: Sequence[str] | None = None, description: str | None = None
     ) -> Json:

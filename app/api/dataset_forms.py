@@ -9,8 +9,8 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile as Uploaded
 
-from app.api.http.bodies import RefusedBody, described_type, is_json
-from app.api.http.documents import NotJson, parse_json, unstorable, wrong_text
+from app.api.http.bodies.documents import NotJson, parse_json, unstorable, wrong_text
+from app.api.http.bodies.middleware import RefusedBody, described_type, is_json
 from app.errors import Unprocessable, WrongMediaType
 from surgery.data.files.source import shown
 from surgery.errors import MAX_FAULTS, nearest, printable

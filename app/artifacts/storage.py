@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from app.artifacts.digests import Digests
 from app.artifacts.fetched import FetchedFolders, HeldFolder
 from app.settings import Settings
 from surgery.io.folders import CHUNK, MANIFEST, is_intact, is_plain_name, move_folder, read_manifest
@@ -23,6 +25,7 @@ class Storage:
         self.local = not urlsplit(url).scheme or url.startswith("file://")
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._fetched = fetched
+        self.digests = Digests()  # of what is put together from stored files
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -69,11 +72,6 @@ class Storage:
         if not self.local:
             self._fetched.make_room()
 
-    def local_file(self, key: str) -> Path | None:
-        """The path of a file; None if it is not on a local disk."""
-        path = Path(self._path(key))
-        return path if self.local and path.is_file() else None
-
     def check(self, key: str, names: Iterable[str]) -> None:
         """Raises FileNotFoundError unless the folder has all of these files."""
         path = self._path(key)
@@ -83,10 +81,16 @@ class Storage:
             if name not in present:
                 raise FileNotFoundError(f"{path}/{name}")
 
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """The content of a file in chunks. Raises FileNotFoundError at the first of them."""
+    def chunks(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """A file's bytes from ``start`` up to ``end``, in chunks.
+
+        Raises FileNotFoundError at the first chunk.
+        """
         with self._files.open(self._path(key), "rb") as file:
-            while chunk := file.read(CHUNK):
+            file.seek(start)
+            left = sys.maxsize if end is None else end - start
+            while left and (chunk := file.read(min(CHUNK, left))):
+                left -= len(chunk)
                 yield chunk
 
     def names(self, key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Streams tar archives whose length is known in advance, without building them anywhere."""
+"""Tar archives that are never built anywhere: their layout is known, so any part can be sent."""
 
 from __future__ import annotations
 
@@ -8,28 +8,47 @@ from dataclasses import dataclass
 
 END = b"\0" * (2 * tarfile.BLOCKSIZE)
 
+Chunks = Callable[[int, int], Iterator[bytes]]
+"""Yields the bytes from the first position up to, and not including, the second."""
+
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive; ``chunks`` yields exactly ``size`` bytes."""
+    """A file of an archive; ``chunks`` yields any part of its ``size`` bytes."""
 
     name: str
     size: int
-    chunks: Callable[[], Iterator[bytes]]
+    chunks: Chunks
 
 
-def tar_size(members: Sequence[Member]) -> int:
-    """The size of the archive in bytes."""
-    padded = (-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for member in members)
-    return sum(tarfile.BLOCKSIZE + size for size in padded) + len(END)
+class Tar:
+    """An archive of files, each with the time stamp ``modified`` in Unix seconds."""
+
+    def __init__(self, members: Sequence[Member], modified: float) -> None:
+        pieces: list[tuple[int, Chunks]] = []
+        for member in members:
+            info = tarfile.TarInfo(member.name)
+            info.size, info.mtime, info.mode = member.size, int(modified), 0o644
+            pieces.append(_fixed(info.tobuf(tarfile.USTAR_FORMAT)))
+            pieces.append((member.size, member.chunks))
+            pieces.append(_fixed(b"\0" * (-member.size % tarfile.BLOCKSIZE)))
+        self._pieces = [*pieces, _fixed(END)]
+        self.size = sum(size for size, _ in self._pieces)
+
+    def chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes of the archive from ``start`` up to ``end``; other members are not read."""
+        position = 0
+        for size, chunks in self._pieces:
+            first, last = max(start - position, 0), min(end - position, size)
+            if first < last:
+                yield from chunks(first, last)
+            position += size
 
 
-def tar_stream(members: Sequence[Member], modified: float) -> Iterator[bytes]:
-    """The archive in chunks; ``modified`` is the time stamp of every file, in Unix seconds."""
-    for member in members:
-        info = tarfile.TarInfo(member.name)
-        info.size, info.mtime, info.mode = member.size, int(modified), 0o644
-        yield info.tobuf(tarfile.USTAR_FORMAT)
-        yield from member.chunks()
-        yield b"\0" * (-member.size % tarfile.BLOCKSIZE)
-    yield END
+def in_memory(content: bytes) -> Chunks:
+    """The parts of something that is in memory."""
+    return lambda start, end: iter((content[start:end],))
+
+
+def _fixed(content: bytes) -> tuple[int, Chunks]:
+    return len(content), in_memory(content)

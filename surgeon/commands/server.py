@@ -104,7 +104,10 @@ def db_upgrade() -> None:
 
 
 def key() -> None:
-    """Make an API key. It is shown only once; the service needs only its hash."""
+    """Make an operator's API key, without a service: set its hash in SURGEON_API_KEY_HASHES.
+
+    The key is shown only once. A running service makes keys with `surgeon keys create`.
+    """
     secret = f"sk_{secrets.token_urlsafe(32)}"
     terminal.console.out(f"key   {secret}", highlight=False)
     terminal.console.out(f"hash  {hashlib.sha256(secret.encode()).hexdigest()}", highlight=False)

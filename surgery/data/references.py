@@ -25,7 +25,7 @@ from surgery.data.splits import mirrored_splits, missing_from_mirror
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.digests import file_digest, json_digest
 from surgery.io.folders import first_wins
-from surgery.io.sources import Sources
+from surgery.io.sources import Sources, recorded_revision
 from surgery.schemas.dataset import Columns, DatasetReport, HubDataset
 from surgery.schemas.enums import Problem
 
@@ -138,7 +138,8 @@ def resolve_dataset(
 ) -> DatasetSource:
     """Find a preset or a Hub dataset without loading it, on the Hub at ``revision`` if given.
 
-    A reference with a revision is looked up only on the Hub, since a mirror holds no revisions.
+    A mirror has the one revision that `hf download` recorded in it, or an unknown one; a reference
+    with another revision is looked up on the Hub.
     Raises DatasetNotFound, DatasetInvalid (for columns that do not exist, or a preset without a
     train split) or UpstreamUnavailable.
     """
@@ -158,11 +159,12 @@ def resolve_evaluation(name: str, sources: Sources, revision: str | None = None)
 
 
 def _resolve(description: DatasetDescription, sources: Sources) -> DatasetSource:
-    found = None if description.reference.revision else _in_mirror(description, sources)
-    if found is not None:
-        return found
+    files = mirrored_splits(description.reference, sources)
+    asked = description.reference.revision
+    if files is not None and (not asked or recorded_revision(files.values()) == asked):
+        return _in_mirror(description, files)
     if sources.offline:
-        raise DatasetNotFound(_offline(description, sources))
+        raise DatasetNotFound(_offline(description, sources, files))
     return _on_hub(description, sources)
 
 
@@ -180,10 +182,7 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     return folder, DatasetReport.model_validate_json(text)
 
 
-def _in_mirror(description: DatasetDescription, sources: Sources) -> DatasetSource | None:
-    files = mirrored_splits(description.reference, sources)
-    if files is None:
-        return None
+def _in_mirror(description: DatasetDescription, files: dict[str, Path]) -> DatasetSource:
     for role, path in files.items():
         table = Table((SplitFile(path, format_of(path.name), path.name),))
         name = f"{role} ({path.name})"
@@ -192,6 +191,7 @@ def _in_mirror(description: DatasetDescription, sources: Sources) -> DatasetSour
             continue
         _check_table(table, description.reference.columns, name)
     source = DatasetSource(**vars(description), origin="mirror", files=files)
+    source = replace(source, revision=recorded_revision(files.values()))
     source = replace(source, fingerprint=_mirror_fingerprint(source))
     if not _keeps_count(description):
         return source
@@ -271,12 +271,19 @@ def _counted(path: Path, kind: FileFormat, size: int, modified: int) -> int:  # 
     return count_rows(path, kind)
 
 
-def _offline(description: DatasetDescription, sources: Sources) -> str:
+def _offline(
+    description: DatasetDescription, sources: Sources, files: dict[str, Path] | None
+) -> str:
     reference = description.reference
-    if reference.revision:
+    if reference.revision and files is not None:
+        has = recorded_revision(files.values())
         return (
             f"{description.id} is asked for at revision {reference.revision!r}, but this service "
-            "is offline: its mirror holds no revisions, so leave revision out"
+            "is offline: its mirror "
+        ) + (
+            f"has revision {has!r} only; name that, or leave revision out"
+            if has
+            else "holds no revisions, so leave revision out"
         )
     return (
         f"{description.id} is not in the mirror and this service is offline; "

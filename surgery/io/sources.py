@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from surgery.errors import UnsafeFiles
+from surgery.io.regular_files import read_regular
+
+RECORDS = Path(".cache", "huggingface", "download")  # within what hf download writes
+COMMIT = r"[0-9a-f]{40}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,28 @@ def mirror_path(sources: Sources, *parts: str) -> Path | None:
     paths = (path_in_mirror(mirror, *parts) for mirror in sources.mirrors)
     path = next((path for path in paths if path is not None), None)
     return path and Path(os.path.realpath(path))
+
+
+def recorded_revision(files: Iterable[Path]) -> str | None:
+    """The commit from which ``hf download --local-dir`` fetched all of these files into a mirror.
+
+    None if it is not recorded: the files came some other way, changed, or are of several commits.
+    """
+    commits = {_recorded(file) for file in files}
+    return commits.pop() if len(commits) == 1 else None
+
+
+def _recorded(file: Path) -> str | None:
+    """The commit of one file. The records are in the repository's folder, under the file's path."""
+    for folder in (file.parent, file.parent.parent):  # a config of a dataset is a folder of its own
+        path = folder / RECORDS / f"{file.relative_to(folder)}.metadata"
+        try:
+            lines = read_regular(path, 4096).decode().split()
+            if file.stat().st_mtime - 1 <= float(lines[2]) and re.fullmatch(COMMIT, lines[0]):
+                return lines[0]
+        except (OSError, UnsafeFiles, ValueError, IndexError):
+            continue
+    return None
 
 
 def path_in_mirror(mirror: Path, *parts: str) -> Path | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, Literal, Protocol, TypeVar
 
 from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch, nearest
-from surgery.models.layers import ATTENTION, SUBLAYERS
+from surgery.models.layers import ATTENTION, SUBLAYERS, part_of_block
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
 from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
@@ -264,10 +264,51 @@ def selection_view(
     return {"layers": [layer.model_dump() for layer in layers]}
 
 
+def tensors_of(
+    layers: Sequence[LayerLike], granularity: Granularity, names: Iterable[str]
+) -> set[str]:
+    """The tensors of these layers or parts, among those with these names inside the encoder."""
+    chosen = {layer.name for layer in layers}
+    if granularity is Granularity.TENSOR:
+        return chosen.intersection(names)
+    whole = granularity is Granularity.LAYER
+    blocks = chosen if whole else {name.rpartition(".")[0] for name in chosen}
+    found = set()
+    for name in names:
+        block = next((each for each in blocks if name.startswith(f"{each}.")), None)
+        if block is not None:
+            part = part_of_block(name.removeprefix(f"{block}."), granularity)
+            if (f"{block}.{part}" if part else block) in chosen:
+                found.add(name)
+    return found
+
+
+def matched_tensors(
+    view: Mapping[str, Any], form: SelectionFormat, names: Iterable[str]
+) -> set[str]:
+    """The tensors that a tool takes for chosen by what ``selection_view`` wrote for it.
+
+    The view is read as its tool reads it: a regular expression has to match the whole name, Axolotl
+    takes every dot for itself but in ``.+``, and PEFT looks at the names of modules.
+    """
+    if form == "peft":
+        listed = "|".join(map(str, view["layers_to_transform"]))
+        pattern = re.compile(rf"(?:^|.*?\.){view['layers_pattern']}\.(?:{listed})\.")
+        return {name for name in names if pattern.match(name.rpartition(".")[0])}
+    if form == "axolotl":
+        literal = [re.sub(r"\.(?!\+)", r"\\.", each) for each in view["unfrozen_parameters"]]
+        patterns = [re.compile(each) for each in literal]
+        return {name for name in names if any(each.match(name) for each in patterns)}
+    return {name for name in names if re.fullmatch(view["regex"], name)}
+
+
 def _pattern(names: Sequence[str], granularity: Granularity) -> str:
-    """A pattern that matches the parameters of exactly these; ``layer.1`` is not ``layer.11``."""
+    """A pattern that matches the parameters of exactly these; ``layer.1`` is not ``layer.11``.
+
+    It matches the whole of each name, so that it is right however a tool applies it.
+    """
     if granularity is Granularity.LAYER:
-        return rf"^(?:.*\.)?(?:{_any(names)})\."
+        return rf"^(?:.*\.)?(?:{_any(names)})\..*$"
     if granularity is Granularity.TENSOR:
         return rf"^(?:.*\.)?(?:{_any(names)})$"
     layers = {
@@ -276,7 +317,7 @@ def _pattern(names: Sequence[str], granularity: Granularity) -> str:
     }
     looks = {"attention": f"(?={ATTENTION})", "feed_forward": f"(?!{ATTENTION})"}
     inner = "|".join(rf"(?:{_any(layers[p])})\.{looks[p]}" for p in SUBLAYERS if layers[p])
-    return rf"^(?:.*\.)?(?:{inner})"
+    return rf"^(?:.*\.)?(?:{inner}).*$"
 
 
 def _axolotl(pattern: str) -> str:

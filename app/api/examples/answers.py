@@ -283,6 +283,7 @@ SELECTION: Json = {
     "max_parameters": None,
     "format": "peft",
     "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "matches": 32,
     "trainable_parameters": 3548928,
     "total_parameters": 22713216,
 }

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.errors import ServiceError
@@ -177,21 +178,48 @@ def _explained(error: HTTPException) -> str:
     return str(error.detail)
 
 
-def _database(request: Request, error: OperationalError) -> JSONResponse:
+def _database(request: Request, error: DBAPIError) -> JSONResponse:
+    if is_outage(error):
+        log.error("database unavailable: %s", error.orig)
+        detail = "the database does not answer; try again"
+        return _unavailable(request, "database_unavailable", detail, [], retry_after="5")
     if is_too_much(error):
         return _unstorable(request, error)
-    log.error("database unavailable: %s", error.orig)
-    detail = "the database does not answer; try again"
+    return internal_error(request, error)
+
+
+def _busy(request: Request, error: PoolTimeout) -> JSONResponse:
+    log.error("no connection to the database is free: %s", error)
+    detail = "too many requests use the database at this moment; try again"
     return _unavailable(request, "database_unavailable", detail, [], retry_after="5")
 
 
-def is_too_much(error: OperationalError) -> bool:
-    """Whether the database works but refuses a request as too large."""
-    if isinstance(error.orig, sqlite3.OperationalError):
-        words = ("too large", "too big", "too many", "too complex", "JSON path")
-        return any(word in str(error.orig) for word in words)
-    # Postgres: class 54 is "program limit exceeded".
-    return str(getattr(error.orig, "sqlstate", None)).startswith("54")
+# What SQLite refuses a statement for, as opposed to a failure of the database: its result code for
+# an error in the statement stands for many reasons, among them errors of this service.
+_NO_OUTAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
+_REASONS = (
+    "too large", "too big", "too many", "too complex", "too deep", "stack overflow", "JSON",
+    "integer overflow", "number of parameters", "too long",
+)  # fmt: skip
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether the database could not be reached or failed, whatever it was asked."""
+    if error.connection_invalidated:
+        return True
+    cause = error.orig
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        return isinstance(cause, sqlite3.OperationalError) and code not in _NO_OUTAGE
+    return isinstance(error, OperationalError) and not is_too_much(error)
+
+
+def is_too_much(error: DBAPIError) -> bool:
+    """Whether the database works but refuses a request as too large or out of range."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:  # Postgres: class 54 is "program limit exceeded"
+        return str(state).startswith("54")
+    return any(reason in str(error.orig) for reason in _REASONS)
 
 
 def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:
@@ -216,8 +244,9 @@ HANDLERS: dict[type[Exception], Callable[[Request, Any], JSONResponse]] = {
     RequestValidationError: _invalid,
     ValidationError: _shape,
     HTTPException: _http,
-    OperationalError: _database,
+    DBAPIError: _database,
     DataError: _unstorable,
+    PoolTimeout: _busy,
 }
 
 

@@ -61,7 +61,9 @@ class ReadMiddleware:
         if answer.without_body:
             # From version 2.4 on, a stream ends as soon as something cannot be sent.
             asgi = {**scope.get("asgi", {}), "spec_version": "2.4"}
-            scope = {**scope, "method": "GET", "asgi": asgi}
+            # Ranges are defined for GET alone (RFC 9110, section 14.2).
+            headers = [each for each in scope["headers"] if each[0] != b"range"]
+            scope = {**scope, "method": "GET", "asgi": asgi, "headers": headers}
         try:
             await self.app(scope, receive, answer.send)
         except (_Enough, ClientDisconnect):

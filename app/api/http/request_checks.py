@@ -10,8 +10,8 @@ from fastapi import Depends, Request
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 
-from app.api.http.bodies import has_body
-from app.api.http.documents import LARGEST, wrong_text
+from app.api.http.bodies.documents import LARGEST, wrong_text
+from app.api.http.bodies.middleware import has_body
 from app.errors import NotFound, Unprocessable
 from surgery.errors import MAX_FAULTS, nearest, printable
 from surgery.schemas.validation import pointer_step

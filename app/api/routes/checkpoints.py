@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from base64 import b64encode
-from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from app.api.deps import CheckpointDep, JobDep, ServiceDep
-from app.api.downloads import answer_full_file, full_members
+from app.api.downloads import answer_archive, answer_full_file, answer_stored_file
 from app.api.examples.answers import CHECKPOINT, CHECKPOINTS, answers, problems
 from app.api.http.idempotency import IdempotentRoute
 from app.api.views import CheckpointView, checkpoint_view
-from app.artifacts.tar import Member, tar_size, tar_stream
-from app.errors import Conflict, NotFound
+from app.errors import Conflict
 from app.jobs import checkpoints
-from app.jobs.checkpoints import explaining_missing_files, set_pinned
+from app.jobs.checkpoints import set_pinned
 from app.jobs.records import checkpoints_of
-from app.service import Service
 from app.tables import Checkpoint
 from surgery.checkpoints.card import CARD_FILE
 from surgery.checkpoints.merge import DELTA, RECORD
-from surgery.io.folders import MANIFEST
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"], route_class=IdempotentRoute)
 TEXTS = (RECORD, CARD_FILE)  # their text depends on the checkpoint's form
@@ -120,17 +112,25 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     service.storage.delete(checkpoints.delete_checkpoint(service.database, row.id))
 
 
+def _downloads(content: dict[str, Any], what: str, *refusals: int) -> dict[int | str, Any]:
+    """The documented answers of a download."""
+    return {
+        **problems(*refusals, 412, 416),
+        200: {"content": content, "description": f"The {what}."},
+        206: {
+            "content": {**content, "multipart/byteranges": {"schema": {"type": "string"}}},
+            "description": "What `Range` asked for: one range of bytes, or several as parts of a "
+            "body of type multipart/byteranges.",
+        },
+        304: {"description": f"The {what}'s ETag is among those in `If-None-Match`."},
+    }
+
+
 @router.get(
     "/checkpoints/{checkpoint_id}/files/{name}",
     summary="Download a file of a checkpoint",
     response_class=Response,
-    responses={
-        **problems(404, 409),
-        200: {"content": BINARY, "description": "The file."},
-        206: {"content": BINARY, "description": "The range of bytes that `Range` asked for."},
-        304: {"description": "The file's ETag is the one in `If-None-Match`."},
-        416: {"description": "The file does not have the bytes that `Range` asked for."},
-    },
+    responses=_downloads(BINARY, "file", 404, 409),
 )
 def get_file(
     row: CheckpointDep,
@@ -139,91 +139,39 @@ def get_file(
     name: FileName,
     form: FileForm = None,
 ) -> Response:
-    """Answers one file with `Content-Length`, `ETag` and `Repr-Digest`.
+    """Answers one file with `Content-Length`, `ETag` and `Repr-Digest`, or ranges of its bytes.
 
-    `Range` is honoured where the service stores checkpoints on a local disk.
+    `Range`, `If-Range`, `If-Match` and `If-None-Match` are honoured. Up to 16 ranges can be asked
+    for; ranges that overlap are sent as one, and more of them are answered with the whole file.
 
-    `model.safetensors?form=full` of a delta is merged with the base model while it is sent. It
-    honours `Range`, but has no `Repr-Digest`, because its digest is not known before all of it was
-    read; the archive has that digest in its `manifest.json`.
+    `model.safetensors?form=full` of a delta is merged with the base model while it is sent. If it
+    is larger than 64 MiB, it has a `Repr-Digest` once it was sent as a whole, or if
+    `Want-Repr-Digest: sha-256=1` asks for one.
     """
     _check_form(row, form)
     shared = row.files.keys() - {DELTA, *TEXTS}  # equal in both forms
     if form == "full" and row.form == "delta" and name not in shared:
         return answer_full_file(service, row, name, request)
-    return _stored_file(service, row, name, request)
-
-
-def _stored_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
-    entry = row.files.get(name)
-    if entry is None:
-        raise NotFound(
-            f"checkpoint {row.id} has no file {name[:100]!r}; it has {', '.join(row.files)}"
-        )
-    etag = f'"{entry["sha256"]}"'
-    headers = {
-        "ETag": etag,
-        "Repr-Digest": f"sha-256=:{_base64(entry['sha256'])}:",
-        "Cache-Control": "private, immutable",
-    }
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
-    key = f"{row.path}/{name}"
-    with explaining_missing_files(service.database, row):
-        service.storage.check(row.path, [name])
-        path = service.storage.local_file(key)
-        stat = path.stat() if path else None
-    if path is not None:
-        return FileResponse(path, headers=headers, filename=name, stat_result=stat)
-    headers["Content-Length"] = str(entry["bytes"])
-    return StreamingResponse(
-        service.storage.chunks(key), headers=headers, media_type="application/octet-stream"
-    )
-
-
-def _base64(hexadecimal: str) -> str:
-    return b64encode(bytes.fromhex(hexadecimal)).decode()
+    return answer_stored_file(service, row, name, request)
 
 
 @router.get(
     "/checkpoints/{checkpoint_id}/archive",
     summary="Download a whole checkpoint as a tar archive",
     response_class=Response,
-    responses={
-        **problems(404, 409),
-        200: {"content": TAR, "description": "The archive."},
-        304: {"description": "The archive's ETag is the one in `If-None-Match`."},
-    },
+    responses=_downloads(TAR, "archive", 404, 409),
 )
 def get_archive(
     row: CheckpointDep, service: ServiceDep, request: Request, form: ArchiveForm = None
 ) -> Response:
-    """Streams every file of a checkpoint, with `Content-Length` and `ETag` but without ranges.
+    """Streams every file of a checkpoint, or ranges of the archive, as for a single file.
 
     `manifest.json` in the archive has the SHA-256 of each file. The full form of a delta is merged
-    with the base model while it is sent.
+    with the base model while it is sent. An archive of more than 64 MiB has a `Repr-Digest` once
+    it was sent as a whole, or if `Want-Repr-Digest: sha-256=1` asks for one.
     """
     _check_form(row, form)
-    kind = form or row.form
-    etag = _archive_tag(row, kind)
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"ETag": etag})
-    with explaining_missing_files(service.database, row):
-        service.storage.check(row.path, row.files)
-    if kind == row.form:
-        members = [_member(service, row, name) for name in sorted(row.files)]
-        manifest = json.dumps({"files": row.files}, indent=1).encode()
-        members.append(Member(MANIFEST, len(manifest), lambda: iter([manifest])))
-    else:
-        members = full_members(service, row)
-    headers = {
-        "Content-Length": str(tar_size(members)),
-        "Content-Disposition": f'attachment; filename="{row.id}-{kind}.tar"',
-        "ETag": etag,
-        "Cache-Control": "private, immutable",
-    }
-    stream = tar_stream(members, row.created_at.timestamp())
-    return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
+    return answer_archive(service, row, form or row.form, request)
 
 
 def _check_form(row: Checkpoint, form: str | None) -> None:
@@ -237,14 +185,3 @@ def _check_form(row: Checkpoint, form: str | None) -> None:
             "surgery.load(base, folder).save_pretrained(target) makes a full folder of the "
             "download; or train with checkpoints.form full"
         )
-
-
-def _archive_tag(row: Checkpoint, kind: str) -> str:
-    """The ETag of an archive: a digest of its form, its files and their time stamp."""
-    content = json.dumps([kind, row.files, row.created_at.timestamp()], sort_keys=True)
-    return f'"{hashlib.sha256(content.encode()).hexdigest()}"'
-
-
-def _member(service: Service, row: Checkpoint, name: str) -> Member:
-    chunks = partial(service.storage.chunks, f"{row.path}/{name}")
-    return Member(name, row.files[name]["bytes"], chunks)

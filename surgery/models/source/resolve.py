@@ -24,7 +24,7 @@ from surgery.errors import (
 from surgery.io.hub import MODEL, hub_errors, hub_header
 from surgery.io.regular_files import read_regular
 from surgery.io.safetensors import FLOATS, TensorHeader, check_count
-from surgery.io.sources import Sources, mirror_path
+from surgery.io.sources import Sources, mirror_path, recorded_revision
 from surgery.models.layers import encoder_sizes, parts_of, sizes_beside, sizes_in_model
 from surgery.models.source.checks import check_weights, check_wrapper, explain_folder
 from surgery.models.source.documents import CLEANERS, CONFIG
@@ -91,9 +91,10 @@ class ModelSource:
 def resolve_model(model_id: str, sources: Sources) -> ModelSource:
     """Find a model in the mirror, or else on the Hub, and pin it.
 
-    An id with a revision is looked up only on the Hub, since a mirror holds no revisions. Raises
-    ModelNotFound, ModelGated, ModelUnsupported (for other models than the supported encoders),
-    UnsafeWeights (without safetensors), UnsafeFiles or UpstreamUnavailable.
+    A mirror has the one revision that `hf download` recorded in it, or an unknown one; an id with
+    another revision is looked up on the Hub. Raises ModelNotFound, ModelGated, ModelUnsupported
+    (for other models than the supported encoders), UnsafeWeights (without safetensors), UnsafeFiles
+    or UpstreamUnavailable.
     """
     if not re.fullmatch(MODEL_PATTERN, model_id):
         raise ModelNotFound(
@@ -101,20 +102,31 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
             "@revision, as on the Hugging Face Hub; paths and URLs are not accepted"
         )
     name, _, revision = model_id.partition("@")
-    if not revision:
-        found = _in_mirror(name, sources)
+    directory = mirror_path(sources, "models", *name.split("/"))
+    if directory is not None and (not revision or _revision_of(directory) == revision):
+        found = _in_mirror(name, directory)
         if found is not None:
             return found
     if sources.offline:
-        raise ModelNotFound(_offline(name, revision))
+        raise ModelNotFound(_offline(name, revision, directory))
     return _from_hub(name, revision or None, sources)
 
 
-def _offline(name: str, revision: str) -> str:
-    if revision:
+def _revision_of(directory: Path) -> str | None:
+    """The commit that a mirrored model is of, if that is recorded."""
+    names = [CONFIG, *(path.name for path in directory.glob("*.safetensors"))]
+    return recorded_revision(directory / name for name in names)
+
+
+def _offline(name: str, revision: str, directory: Path | None) -> str:
+    if revision and directory is not None:
+        has = _revision_of(directory)
         return (
             f"model {name!r} is asked for at revision {revision!r}, but this service is offline: "
-            "its mirror holds no revisions, so leave the revision out"
+        ) + (
+            f"its mirror has revision {has!r} only; name that, or leave the revision out"
+            if has
+            else "its mirror holds no revisions, so leave the revision out"
         )
     return (
         f"model {name!r} is not in the mirror and the service runs offline; put it under "
@@ -122,10 +134,7 @@ def _offline(name: str, revision: str) -> str:
     )
 
 
-def _in_mirror(name: str, sources: Sources) -> ModelSource | None:
-    directory = mirror_path(sources, "models", *name.split("/"))
-    if directory is None:
-        return None
+def _in_mirror(name: str, directory: Path) -> ModelSource | None:
     if os.path.lexists(directory / CONFIG):
         return _from_folder(name, directory)
     explain_folder(directory, name)
@@ -143,7 +152,7 @@ def _from_folder(name: str, directory: Path) -> ModelSource:
     with _READING:
         _check_type(read_folder_config(directory, name), name)
         folder = read_folder(directory, name)
-    return ModelSource(name, "mirror", None, directory=directory, **vars(folder))
+    return ModelSource(name, "mirror", _revision_of(directory), directory=directory, **vars(folder))
 
 
 def read_folder_config(directory: Path, name: str) -> dict[str, Any]:

@@ -121,10 +121,10 @@ def before_reading(place: Place, monkeypatch: pytest.MonkeyPatch, act: Callable[
     storage, waiting = place.service.storage, [act]
     plain = storage.chunks
 
-    def chunks(key: str) -> Iterator[bytes]:
+    def chunks(key: str, *part: int) -> Iterator[bytes]:
         if waiting:
             waiting.pop()()
-        return plain(key)  # type: ignore[no-any-return]
+        return plain(key, *part)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(storage, "chunks", chunks)
 

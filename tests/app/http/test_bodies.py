@@ -79,7 +79,7 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit(
     api: TestClient, coding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 MB of spaces in a few KB: what is unpacked at a time and together is counted."""
-    from app.api.http import encodings
+    from app.api.http.bodies import encodings
 
     sizes: list[int] = []
     for part in set(encodings.CODINGS.values()):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +173,7 @@ def test_a_ranking_as_a_selection(
     assert body["trainable_parameters"] == sum(sizes[name] for name in names)
     assert body["total_parameters"] > sum(parts["layer"].values())
     tensors = list(parts["tensor"])
+    assert body["matches"] == len(tensors_of(names, kind, tensors))
     view = body["selection"]
     if form == "json":
         assert [part["name"] for part in view["layers"]] == [n for n in sizes if n in names]
@@ -179,11 +182,42 @@ def test_a_ranking_as_a_selection(
     else:
         own = [f"bert.{name}" for name in tensors]
         if form == "regex":
-            full = {name for name in own if re.match(view["regex"], name)}
+            full = {name for name in own if re.fullmatch(view["regex"], name)}
         else:
             full = unfrozen(view["unfrozen_parameters"], own)
         matched = [name for name in tensors if f"bert.{name}" in full]
         assert sum(parts["tensor"][n] for n in matched) == body["trainable_parameters"]
+
+
+def tensors_of(names: set[str], kind: str, tensors: list[str]) -> list[str]:
+    """The tensors of parts with these names, in a BERT."""
+    if kind == "sublayer":
+        cut = [(name, "attention.") for name in names if name.endswith(".attention")]
+        cut += [(name, "") for name in names if name.endswith(".feed_forward")]
+        return [
+            tensor
+            for tensor in tensors
+            for name, start in cut
+            for block in [name.rpartition(".")[0] + "."]
+            if tensor.startswith(block)
+            and tensor.removeprefix(block).startswith("attention.") == bool(start)
+        ]
+    return [t for t in tensors if any(t == name or t.startswith(f"{name}.") for name in names)]
+
+
+def test_the_matches_of_a_model_that_is_gone_are_not_known(
+    embedded_service: Running, rankings: dict[str, Json]
+) -> None:
+    path = f"/v1/rankings/{rankings['layer']['id']}/selection"
+    config = Path(embedded_service.environment["SURGEON_MIRROR_DIR"].split(os.pathsep)[0])
+    config = config / "models" / TINY / "config.json"
+    aside = config.with_suffix(".aside")
+    config.rename(aside)
+    try:
+        assert embedded_service.client.call("GET", f"{path}?k=1&format=regex")["matches"] is None
+    finally:
+        aside.rename(config)
+    assert embedded_service.client.call("GET", f"{path}?k=1&format=regex")["matches"] == 16
 
 
 def test_a_resumed_attempt_trains_what_was_resolved(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from huggingface_hub import constants
 
 from app.db import Database
 from app.main import create_app
 from app.settings import Settings
 from app.tables import Dataset
+from surgery.io.sources import Sources
 from tests.support.models.mirror import TINY
 from tests.support.service.hub import SHA, FakeHub, served
 from tests.support.service.problems import ROWS, Json, problem, says
@@ -63,7 +63,8 @@ def test_a_reference_to_the_hub_is_pinned_to_its_commit(
 ) -> None:
     with served() as hub:
         hub.files = {"train.jsonl": TRAIN, "validation.jsonl": CHECK}
-        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        sources = Sources((), tmp_path / "cache", endpoint=hub.address)
+        monkeypatch.setattr(Settings, "sources", sources)
         given = Settings(data_dir=tmp_path / "data", database_url=database.url)
         with TestClient(create_app(given), base_url="http://127.0.0.1") as api:
             answer = api.post("/v1/datasets", json={"hub": "me/own"})

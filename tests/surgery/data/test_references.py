@@ -116,6 +116,26 @@ def test_offline_says_where_the_file_would_be(sources: Sources) -> None:
         resolve_dataset(HubDataset(hub="nyu-mll/glue", config="cola", revision="main"), sources)
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_mirror_has_the_revision_that_was_downloaded(
+    sources: Sources, mirror: Path, inner: bool
+) -> None:
+    """Recorded by `hf download` in the folder of the repository, or of one of its configs."""
+    folder = mirror / "datasets/nyu-mll/glue"
+    root = folder / "cola" if inner else folder
+    for name in ("train.jsonl", "validation.jsonl"):
+        file = folder / "cola" / name
+        path = root / ".cache/huggingface/download" / f"{file.relative_to(root)}.metadata"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{SHA}\netag\n{file.stat().st_mtime}\n")
+    found = resolve_dataset("glue/cola", sources)
+    assert (found.origin, found.revision) == ("mirror", SHA)
+    assert resolve_dataset("glue/cola", sources, SHA).fingerprint == found.fingerprint
+    reference = HubDataset(hub="nyu-mll/glue", config="cola", revision="main")
+    with pytest.raises(DatasetNotFound, match=f"'main'.*has revision '{SHA}' only"):
+        resolve_dataset(reference, sources)
+
+
 def test_a_column_that_is_not_there_is_found_at_once(sources: Sources) -> None:
     reference = HubDataset(hub="nyu-mll/glue", config="cola",
                            columns=Columns(text="sentense", label="label"))  # fmt: skip

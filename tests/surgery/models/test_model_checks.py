@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -221,3 +222,40 @@ def test_a_mirror_holds_no_revisions(model: Path, tmp_path: Path) -> None:
     assert resolve_model("me/own", sources).revision is None
     with pytest.raises(ModelNotFound, match="its mirror holds no revisions, so leave"):
         resolve_model("me/own@v1", sources)
+
+
+def record(folder: Path, name: str, commit: str) -> None:
+    """As `hf download --local-dir` writes it beside what it fetches."""
+    path = folder / ".cache" / "huggingface" / "download" / f"{name}.metadata"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{commit}\netag\n{(folder / name).stat().st_mtime}\n")
+
+
+def test_a_mirror_has_the_revision_that_was_downloaded(model: Path, tmp_path: Path) -> None:
+    folder, sources = mirrored(tmp_path, "own")
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    weights = [path.name for path in folder.glob("*.safetensors")]
+    for name in ("config.json", *weights):
+        record(folder, name, "a" * 40)
+    found = resolve_model(f"me/own@{'a' * 40}", sources)
+    assert (found.origin, found.revision) == ("mirror", "a" * 40)
+    assert resolve_model("me/own", sources) == found
+    for other in ("main", "b" * 40, "a" * 39):
+        with pytest.raises(ModelNotFound, match=rf"'{other}'.*has revision '{'a' * 40}' only"):
+            resolve_model(f"me/own@{other}", sources)
+    record(folder, weights[0], "b" * 40)  # files of several commits are of none
+    with pytest.raises(ModelNotFound, match="its mirror holds no revisions"):
+        resolve_model(f"me/own@{'a' * 40}", sources)
+    assert resolve_model("me/own", sources).revision is None
+    record(folder, weights[0], "a" * 40)
+    os.utime(folder / "config.json", (2e9, 2e9))  # changed since it was downloaded
+    assert resolve_model("me/own", sources).revision is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a\nb\nc\n", b"x" * 5000])
+def test_a_record_that_cannot_be_read_is_none(content: bytes, model: Path, tmp_path: Path) -> None:
+    folder, sources = mirrored(tmp_path, "own")
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    record(folder, "config.json", "a" * 40)
+    (folder / ".cache/huggingface/download/config.json.metadata").write_bytes(content)
+    assert resolve_model("me/own", sources).revision is None

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
+from app.api.deps import ServiceDep
 from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
 from app.api.views import JobView
 from app.errors import Conflict
+from app.service import Service
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, JobKind, Status
-from surgery.models.layers import ranked_parts
-from surgery.ranking.selection import SelectionFormat, choose_layers, selection_view
-from surgery.schemas.enums import METHODS, POLICIES, Policy, described
+from surgery.errors import Fault, SelectionMismatch, SurgeryError
+from surgery.models.layers import encoder_sizes, ranked_parts
+from surgery.models.source.resolve import resolve_model, tensor_sizes
+from surgery.ranking.selection import (
+    SelectionFormat,
+    choose_layers,
+    matched_tensors,
+    selection_view,
+    tensors_of,
+)
+from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
-from surgery.schemas.resolved import Resolved
+from surgery.schemas.resolved import LayerInfo, Resolved
 from surgery.schemas.selection import SelectionSpec
 
 DESCRIPTION = f"""Queues a ranking. The result of one that was computed before is answered at once.
@@ -64,6 +75,7 @@ RankingDep = Annotated[Job, Depends(RANKINGS.find)]
 )
 def get_selection(
     job: RankingDep,
+    service: ServiceDep,
     policy: Annotated[
         Policy, Query(description=f"How the layers are chosen:\n\n{described(POLICIES)}")
     ] = Policy.TOP_K,
@@ -98,10 +110,12 @@ def get_selection(
 
     Nothing is stored. Layers, their parts or tensors are chosen, as the ranking ranks them.
 
-    `regex` matches the names of exactly the chosen parameters, with any prefix that a task model
-    puts before them. `axolotl` has one expression for each part, with plain dots, which Axolotl
-    escapes itself. `peft` can name whole layers only. `trainable_parameters` counts the chosen
-    parameters, and `total_parameters` those of the model's checkpoint.
+    `regex` matches the whole names of exactly the chosen parameters, with any prefix that a task
+    model puts before them. `axolotl` has one expression for each part, with plain dots, which
+    Axolotl escapes itself. `peft` can name whole layers of one list only; a choice that it cannot
+    express is 422. `matches` says how many tensors of the model the answer stands for, read as the
+    tool reads it; it is null while the model cannot be read. `trainable_parameters` counts the
+    chosen parameters, and `total_parameters` those of the model's checkpoint.
     """
     if job.status != Status.SUCCEEDED:
         raise Conflict(f"ranking {job.id} is {job.status}; wait until it has succeeded")
@@ -112,6 +126,7 @@ def get_selection(
         policy=policy, k=k, share=share, max_parameters=max_parameters, seed=seed
     )
     chosen = choose_layers(selection, ranked_parts(result), result)
+    view = selection_view(chosen, form, result.granularity)
     return {
         "ranking": job.id,
         "model": job.model,
@@ -121,7 +136,42 @@ def get_selection(
         "share": share,
         "max_parameters": max_parameters,
         "format": form,
-        "selection": selection_view(chosen, form, result.granularity),
+        "selection": view,
+        "matches": _matches(service, job, chosen, form, view, result.granularity),
         "trainable_parameters": sum(layer.parameters for layer in chosen),
         "total_parameters": Resolved.of(job.resolved).model.parameters,
     }
+
+
+def _matches(
+    service: Service,
+    job: Job,
+    chosen: Sequence[LayerInfo],
+    form: SelectionFormat,
+    view: Mapping[str, Any],
+    granularity: Granularity,
+) -> int | None:
+    """How many of the model's tensors a selection stands for, in the tool that it is written for.
+
+    None if the model cannot be read now. Raises SelectionMismatch if they are not those of the
+    chosen layers.
+    """
+    model = Resolved.of(job.resolved).model
+    try:
+        source = resolve_model(model.reference, service.settings.sources)
+        sizes = tensor_sizes(source, service.settings.sources)
+    except SurgeryError:
+        return None
+    if source.fingerprint != model.fingerprint:
+        return None
+    names = encoder_sizes(sizes, source.prefix)
+    expected = {f"{source.prefix}.{name}" for name in tensors_of(chosen, granularity, names)}
+    if form != "json":
+        matched = matched_tensors(view, form, [f"{source.prefix}.{name}" for name in names])
+        if matched != expected:
+            raise SelectionMismatch(
+                f"{form} cannot express this choice: it would match {len(matched)} tensors of "
+                f"{model.id}, and {len(expected)} are chosen",
+                [Fault("use another format", pointer="/format")],
+            )
+    return len(expected)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import hashlib
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import EVENTS, METRICS, answers, problems
+from app.api.http.ranges import Download, answer_download
 from app.api.pages import Cursor, Limit, Page, decode_position, encode_cursor, first_page
 from app.api.views import EventView, MetricView
 from app.artifacts.event_files import event_files
-from app.artifacts.tar import Member, tar_size, tar_stream
+from app.artifacts.tar import Member, Tar, in_memory
 from app.errors import NotFound
 from app.tables import JobEvent, Metric
 
@@ -67,29 +66,38 @@ def get_metrics(
     "/{job_id}/tensorboard",
     summary="Download a fine-tune's TensorBoard log",
     response_class=Response,
-    responses={**problems(404, 409), 200: {"content": TAR, "description": "The archive."}},
+    responses={
+        **problems(404, 409, 412, 416),
+        200: {"content": TAR, "description": "The archive."},
+        206: {"content": TAR, "description": "The range of bytes that `Range` asked for."},
+        304: {"description": "The archive's ETag is among those in `If-None-Match`."},
+    },
 )
-def get_tensorboard(job: JobDep, service: ServiceDep) -> Response:
+def get_tensorboard(job: JobDep, service: ServiceDep, request: Request) -> Response:
     """Answers a tar archive of event files: unpack it and run `tensorboard --logdir` on the folder.
 
     The files have the numbers that `metrics` lists. While the job runs, they are as of its latest
-    checkpoint.
+    checkpoint, and the archive's ETag changes with them. `Range` is honoured, as for a checkpoint.
     """
     members = [
-        Member(f"{job.id}/{name}", len(content), partial(_once, content))
+        Member(f"{job.id}/{name}", len(content), in_memory(content))
         for name, content in event_files(service.storage, job)
     ]
     if not members:
         raise NotFound(
             f"{job.id} has no TensorBoard log; a fine-tune has one from its first checkpoint"
         )
-    headers = {
-        "Content-Length": str(tar_size(members)),
-        "Content-Disposition": f'attachment; filename="{job.id}-tensorboard.tar"',
-    }
-    stream = tar_stream(members, job.updated_at.timestamp())
-    return StreamingResponse(stream, headers=headers, media_type="application/x-tar")
-
-
-def _once(content: bytes) -> Iterator[bytes]:
-    yield content
+    tar = Tar(members, 0)  # the same numbers are the same bytes, whenever they are asked for
+    digest = hashlib.sha256()
+    for chunk in tar.chunks(0, tar.size):
+        digest.update(chunk)
+    download = Download(
+        filename=f"{job.id}-tensorboard.tar",
+        media_type="application/x-tar",
+        etag=f'"{digest.hexdigest()}"',
+        size=tar.size,
+        chunks=tar.chunks,
+        digest=digest.digest(),
+        immutable=False,
+    )
+    return answer_download(request, download)

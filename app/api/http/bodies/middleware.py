@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.http.documents import NotJson, read_json, unstorable
-from app.api.http.encodings import ACCEPTED, CODINGS, Damaged, Unpacking
+from app.api.http.bodies.documents import NotJson, read_json, unstorable
+from app.api.http.bodies.encodings import ACCEPTED, CODINGS, Damaged, Unpacking
 from app.api.http.problems import respond
 from surgery.errors import printable
 

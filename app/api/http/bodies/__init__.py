@@ -1,0 +1,1 @@
+"""Bodies of requests: limited, unpacked and checked before any operation reads them."""
