@@ -9,7 +9,8 @@ from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.jobs import cancel, download, jobs, rank, tune, watch
+from surgeon.commands.jobs import download, jobs, rank, tune, watch
+from surgeon.commands.life import cancel, change, delete, pause, resume, retry
 from surgeon.commands.server import api, db_upgrade, key, serve, worker
 from surgery.schemas.enums import METHODS, described
 
@@ -19,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-CLIENT = (rank, tune, upload, jobs, watch, cancel, download, compare, estimate, demo)
+CLIENT = (rank, tune, upload, jobs, watch, download, compare, estimate, demo)
+LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
@@ -40,8 +42,9 @@ app.add_typer(projects, name="projects")
 projects.command("create")(access.create_project)
 projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*CLIENT, *OPERATOR):
+for command in (*CLIENT, *LIFE, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
+app.command("set")(change)
 
 
 def main() -> None:

@@ -97,10 +97,10 @@ def projects_at_limit(default: int | None) -> Select[str]:
     running = aliased(Job)
     limit = func.coalesce(Project.limits["running_jobs"].as_integer(), default)
     return (
-        select(running.project)
-        .join(Project, Project.id == running.project)
+        select(Project.id)
+        .join(running, Project.id == running.project)
         .where(has_status(running, Status.RUNNING), running.kind.in_(WORKER_KINDS))
-        .group_by(running.project, Project.id)
+        .group_by(Project.id)
         .having(func.count() >= limit)
     )
 

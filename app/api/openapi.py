@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
+from app.api.http.access.scopes import PREFIX, add_scopes
 from app.api.http.problems import TITLES, ProblemDetails
-from app.api.http.scopes import PREFIX, add_scopes
 from surgery.schemas.dataset import DatasetReference
 
 Json = dict[str, Any]

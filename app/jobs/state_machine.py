@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, or_, select, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,10 +22,19 @@ from app.db import Database, db_now, lock_name
 from app.errors import Conflict
 from app.jobs import comparisons, shared_rankings
 from app.jobs.actions import Action, refusal
-from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.attempts import (
+    AttemptOutcome,
+    Usage,
+    add_up_children,
+    begin_attempt,
+    end_attempt,
+    note_usage,
+)
+from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -118,6 +127,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
@@ -164,7 +174,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
     if status == Status.CANCELLED:
         job.error = _cancelled_error(session, job)
     code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
@@ -192,6 +202,7 @@ def advance_comparison_of(session: Session, job: Job) -> None:
     """Advance the comparison that a job belongs to, if there is one; its row is locked."""
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
+        parent.updated_at = db_now()  # its progress counts this child
         advance_comparison(session, parent)
 
 
@@ -204,6 +215,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
     """
     if comparison.status in TERMINAL:
         return
+    add_up_children(session, comparison)
     for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
@@ -226,7 +238,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
 
 
 def count_crash(
-    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: AttemptOutcome
 ) -> Status:
     """Count a crash, and queue the job for another attempt or end it.
 
@@ -258,10 +270,11 @@ def give_up(session: Session, job: Job) -> None:
 
 def set_aside(session: Session, job: Job) -> None:
     """Pause a job: no worker has it or claims it until it is resumed."""
-    end_attempt(session, job, Outcome.PAUSED)
+    end_attempt(session, job, AttemptOutcome.PAUSED)
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None
     job.updated_at = db_now()
     record_status(session, job, Status.PAUSED)
@@ -271,6 +284,7 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     """Put a running or paused job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
@@ -386,7 +400,7 @@ def take_result(session: Session, job: Job, origin: Job) -> None:
     job.result_of = origin.result_of or origin.id
     job.started_at = job.started_at or db_now()
     learned = Learned.of(origin.resolved)
-    full = {**(origin.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+    full = at_the_end(origin.progress, early=True)
     resolved = completed(job.resolved, learned)
     end(session, job, Status.SUCCEEDED, resolved=resolved, progress=full)
 
@@ -477,7 +491,6 @@ def claim(
         "lease_expires_at": db_now(lease.total_seconds()),
         **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
         "phase": "starting",
-        "progress": None,
         "error": None,
     }
     statement = (
@@ -494,6 +507,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
+        job.progress = JobProgress(job).now()
         record_status(session, job, Status.RUNNING, worker=owner)
         begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
@@ -508,7 +522,8 @@ def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
             Job.kind.in_(kinds),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
-            or_(Job.deadline_at.is_(None), Job.deadline_at > db_now()),
+            # Not an OR, for which SQLite would read every job by the index of deadlines.
+            func.coalesce(Job.deadline_at > db_now(), true()),
             Job.project.not_in(projects_at_limit(running_jobs)),
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
@@ -526,8 +541,15 @@ def renew(
     progress: Json | None,
     usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
     with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
         renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))
@@ -536,7 +558,7 @@ def renew(
                 heartbeat_at=db_now(),
                 updated_at=db_now(),
                 phase=phase,
-                progress=progress,
+                **told,
             )
             .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
@@ -550,12 +572,15 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every comparison that goes on, in case a process died before it did so."""
-    unfinished = and_(
-        Job.kind == JobKind.COMPARISON,
-        or_(has_status(Job, Status.RUNNING), has_status(Job, Status.PAUSED)),
+    going_on = (Status.RUNNING, Status.PAUSED)
+    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.in_(going_on))
+    # Each status has an index of its own, which SQLite does not find for one of several.
+    each = (
+        select(Job.id).where(Job.kind == JobKind.COMPARISON, has_status(Job, status))
+        for status in going_on
     )
     with database.read() as session:
-        ids = session.scalars(select(Job.id).where(unfinished)).all()
+        ids = session.scalars(union_all(*each)).all()
     for job_id in ids:
         with database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
@@ -574,7 +599,7 @@ def finish(
     with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state
@@ -605,7 +630,7 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
 
@@ -620,7 +645,7 @@ def crash(
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
-        return count_crash(session, job, error, backoff, Outcome.CRASHED)
+        return count_crash(session, job, error, backoff, AttemptOutcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -641,7 +666,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff, Outcome.LOST)
+            count_crash(session, job, lost, backoff, AttemptOutcome.LOST)
         return job is not None
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Conflict
+from app.jobs.records import stored_ranking
 from app.jobs.shared_rankings import RankingKey, computed_ranking, key_of
 from app.jobs.state_machine import (
     enqueue,
@@ -20,6 +21,7 @@ from app.jobs.state_machine import (
 from app.service import Service
 from app.submissions.admission import admit
 from app.submissions.checks import check_method, content_digest, ranking_digest
+from app.submissions.fleet import Fleet, Json
 from app.submissions.resolve import (
     Subject,
     lock_checkpoint,
@@ -36,7 +38,6 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
 from surgery.schemas.training import TrainingSpec, check_training
-from surgery.training.devices import check_processes, gpus_here
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
@@ -85,19 +86,24 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
     subject = resolve_subject(service, spec.model, spec.dataset)
     check_method(spec, subject.dataset.problem)
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
-    return Prepared(ranking_job(service, spec, subject, digest), subject)
+    known = spec.cache == "use" and stored_ranking(service.database, service.project, digest)
+    fleet = None if known else Fleet.of(service)  # a stored result needs no worker
+    return Prepared(ranking_job(service, spec, subject, digest, fleet), subject)
 
 
-def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: str) -> Job:
-    """The job of a ranking, not inserted yet."""
+def ranking_job(
+    service: Service, spec: RankingSpec, subject: Subject, digest: str, fleet: Fleet | None
+) -> Job:
+    """The job of a ranking, not inserted yet. Raises NotRunnable if no worker could run it."""
+    warnings = fleet.check(spec) if fleet else []
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
-    return new_job(service, JobKind.RANKING, "rk", spec, resolved)
+    return new_job(service, JobKind.RANKING, "rk", spec, resolved, warnings)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune, and resolve what it will train as far as that is known."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
-    job = finetune_job(service, spec, subject)
+    job = finetune_job(service, spec, subject, Fleet.of(service))
     digest = missing_ranking(job, spec.selection, subject)
     return Prepared(job, subject, RankingKey(service.project, digest) if digest else None)
 
@@ -115,11 +121,10 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
 
 
 def finetune_job(
-    service: Service, spec: FinetuneSpec, subject: Subject, arm: str | None = None
+    service: Service, spec: FinetuneSpec, subject: Subject, fleet: Fleet, arm: str | None = None
 ) -> Job:
     """Check a fine-tune and build its job; ``arm`` is the name of its comparison's arm, if any."""
-    if service.settings.embedded:  # its workers run on this machine
-        check_processes(spec.processes, min(gpus_here(), service.settings.gpus_per_worker))
+    warnings = fleet.check(spec)
     check_training_field(spec.training, subject.dataset, spec.processes)
     selection = resolve_selection(service, spec.selection, subject)
     if spec.adapter is not None:
@@ -133,7 +138,7 @@ def finetune_job(
         digest=training_digest(spec, subject),
         arm=arm,
     )
-    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved)
+    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved, warnings)
 
 
 def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:
@@ -150,7 +155,12 @@ def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> st
 
 
 def new_job(
-    service: Service, kind: JobKind, prefix: str, spec: Submission, resolved: Resolved
+    service: Service,
+    kind: JobKind,
+    prefix: str,
+    spec: Submission,
+    resolved: Resolved,
+    warnings: Sequence[Json] = (),
 ) -> Job:
     """The job of a submission that was checked, not inserted yet."""
     return Job(
@@ -168,6 +178,7 @@ def new_job(
         max_attempts=service.settings.max_attempts,
         spec=spec.model_dump(mode="json"),
         resolved=resolved.stored(),
+        warnings=list(warnings),
     )
 
 

@@ -10,7 +10,7 @@ import typer
 from surgeon.client import Client
 from surgeon.commands.datasets import dataset_of, file_options
 from surgeon.commands.failures import expected_failures
-from surgeon.commands.jobs import follow
+from surgeon.commands.jobs import SUBMISSION_OPTIONS, follow
 from surgeon.commands.options import (
     DEFAULT_URL,
     AsJson,
@@ -87,6 +87,7 @@ def _share(text: str, value: str) -> float:
     *options_of(ComparisonSpec, "single_layers", "seeds"),
     *TRAINING_OPTIONS,
     option_of(ComparisonSpec, "also_evaluate", repeated=True, metavar="PRESET"),
+    *SUBMISSION_OPTIONS,
 )
 def compare(
     model: Model,
@@ -104,6 +105,7 @@ def compare(
         "also_evaluate": given["also_evaluate"] or [],
         "seeds": [_number(given["seeds"], part) for part in given["seeds"].split(",")],
         "training": values_of(TRAINING_OPTIONS, given),
+        **values_of(SUBMISSION_OPTIONS, given),
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:

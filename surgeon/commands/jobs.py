@@ -1,4 +1,4 @@
-"""The commands that submit, list, follow and cancel jobs, and download their checkpoints."""
+"""The commands that submit, list and follow jobs, and download their checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RANKING_OPTIONS
+from surgery.schemas.ranking import RANKING_OPTIONS, Submission
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 
@@ -39,6 +39,7 @@ RANKING_ID = option_of(
 TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
 )
+SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
@@ -54,7 +55,7 @@ def follow(client: Client, job: Json, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS)
+@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, *SUBMISSION_OPTIONS)
 def rank(
     model: Model,
     dataset: Dataset,
@@ -69,6 +70,7 @@ def rank(
     """Rank the layers of MODEL on DATASET."""
     body: Json = {
         **values_of(RANKING_OPTIONS, given),
+        **values_of(SUBMISSION_OPTIONS, given),
         "model": model,
         "cache": "bypass" if fresh else "use",
         "head": {"init": "new" if given["head_seeds"] > 1 else "auto"},
@@ -87,6 +89,7 @@ def rank(
     *options_of(CheckpointSpec, "form"),
     *options_of(FinetuneSpec, "track_ranking"),
     option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
+    *SUBMISSION_OPTIONS,
 )
 def tune(
     model: Model,
@@ -104,6 +107,7 @@ def tune(
         "checkpoints": {"form": given["form"]},
         "track_ranking": given["track_ranking"],
         "also_evaluate": given["also_evaluate"] or [],
+        **values_of(SUBMISSION_OPTIONS, given),
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:
@@ -132,16 +136,6 @@ def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJso
     """Follow a job until it ends."""
     with expected_failures(), Client(url, key) as client:
         follow(client, client.job(job_id), as_json=as_json)
-
-
-def cancel(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Cancel a job."""
-    with expected_failures(), Client(url, key) as client:
-        job = client.call("POST", f"/v1/jobs/{job_id}/cancel")
-    if as_json:
-        terminal.show_json(job)
-    else:
-        terminal.console.print(f"{job['id']} is {job['status']}", highlight=False)
 
 
 def download(

@@ -37,9 +37,9 @@ def show_result(job: Json) -> None:
     if job["status"] == "succeeded":
         console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
         return
-    error = job["error"] or {"code": job["status"], "detail": "stopped on request"}
+    error = job["error"]
     errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
-    for line in error.get("log", [])[-10:]:
+    for line in (error["log"] or [])[-10:]:
         errors.print(f"  {line}", markup=False, highlight=False)
 
 

@@ -89,6 +89,7 @@ def test_what_both_can_say_has_one_name() -> None:
         "model",
         "dataset",
         "--fresh",
+        "--deadline-seconds",
         "--url",
         "--key",
         "--json",
@@ -97,7 +98,15 @@ def test_what_both_can_say_has_one_name() -> None:
     client, library = of_the_client("tune"), of_the_library("tune")
     of_a_ranking = {option.flag for option in RANKING_OPTIONS}
     assert {*library} - {*client} - of_a_ranking == {"--cache", "--help"}
-    assert {*client} - {*library} == {"model", "dataset", "--ranking", "--url", "--key", "--json"}
+    assert {*client} - {*library} == {
+        "model",
+        "dataset",
+        "--ranking",
+        "--deadline-seconds",
+        "--url",
+        "--key",
+        "--json",
+    }
 
 
 def test_a_list_is_written_with_commas_or_option_by_option() -> None:

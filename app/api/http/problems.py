@@ -175,6 +175,8 @@ def _explained(error: HTTPException) -> str:
         inner = inner.__cause__ or inner.__context__
     if inner is not None:
         return f"the multipart body is malformed: {inner}"
+    if error.status_code == 404:  # a route's own errors are of another class
+        return "there is no such path; /openapi.json lists them"
     return str(error.detail)
 
 

@@ -20,7 +20,7 @@ from fastapi.responses import StreamingResponse
 from app.api.http.reads import has_current
 from app.artifacts.digests import Digests
 from app.artifacts.tar import Chunks
-from app.errors import ServiceError
+from app.errors import ChangedMeanwhile, ServiceError
 
 MAX_RANGES = 16  # more of them are no resumed download
 SMALL_BYTES = 64 << 20  # hashed in a fraction of a second
@@ -36,13 +36,6 @@ class RangeNotSatisfiable(ServiceError):
 
     status: ClassVar[int] = 416
     code: ClassVar[str] = "range_not_satisfiable"
-
-
-class Changed(ServiceError):
-    """The file is not the one that If-Match names; download it from its beginning."""
-
-    status: ClassVar[int] = 412
-    code: ClassVar[str] = "precondition_failed"
 
 
 @dataclass(frozen=True)
@@ -64,11 +57,14 @@ class Download:
 def answer_early(request: Request, etag: str, *, immutable: bool = True) -> Response | None:
     """The answer to a caller who has these bytes already, which need not be looked for; or None.
 
-    Raises Changed if the caller wants other bytes only.
+    Raises ChangedMeanwhile if the caller wants other bytes only.
     """
     matching = request.headers.get("if-match")
     if matching is not None and not _is_among(etag, matching):
-        raise Changed(headers={"ETag": etag})
+        raise ChangedMeanwhile(
+            "the file is not the one that If-Match names; download it from its beginning",
+            headers={"ETag": etag},
+        )
     if has_current(request.headers, etag):
         return Response(status_code=304, headers=_caching(etag, immutable=immutable))
     return None

@@ -341,3 +341,12 @@ def test_a_pointer_names_the_field_as_it_was_written(api: TestClient) -> None:
         says(answer, pointer, "unknown field")
     answer = posted(api, json.dumps({"model": "m", "dataset": "d", "metadata": {"Team": 1}}))
     says(problem(answer, 422, "invalid"), "/metadata/Team", "string")
+
+
+def test_a_path_that_is_none_is_said_to_be_none(api: TestClient) -> None:
+    """A slash too many too: a redirect would lead to whatever host the request names."""
+    for path in ("/nothing", "/v1/nothing", "/v1/jobs/", "/v1/tasks/", "/docs/"):
+        answer = api.get(path, headers={"host": "localhost"}, follow_redirects=False)
+        assert problem(answer, 404, "not_found")["detail"]
+        assert "location" not in answer.headers
+    assert "/openapi.json" in problem(api.get("/nothing"), 404, "not_found")["detail"]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from surgeon.cli import app
 from surgeon.terminal import terminal
 from tests.support.models.mirror import TINY
-from tests.support.service.services import Running
+from tests.support.service.services import Running, wait_until
 
 
 def surgeon(service: Running, *arguments: object) -> Result:
@@ -257,3 +257,30 @@ def test_no_service_is_said_plainly() -> None:
     done = CliRunner().invoke(app, ["jobs", "--url", "http://127.0.0.1:9"])
     assert done.exit_code == 1
     assert "surgeon serve" in done.output
+
+
+def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
+    client = embedded_service.client
+    uploaded = client.upload(csv, None)["id"]
+    job = client.submit("rankings", {"model": TINY, "dataset": uploaded, "seed": 7})["id"]
+    assert surgeon(embedded_service, "pause", job).exit_code == 0
+    wait_until(lambda: client.job(job)["status"] == "paused", 60, embedded_service.logs)
+    changed = surgeon(
+        embedded_service, "set", job, "--name", "mine", "--metadata", "a=b", "--priority", 3
+    )
+    assert f"{job}: mine, a=b, priority 3" in changed.output
+    surgeon(embedded_service, "set", job, "--metadata", "a")
+    assert client.job(job)["metadata"] == {}
+    assert f"{job} is cancelled" in surgeon(embedded_service, "cancel", job).output
+    watched = surgeon(embedded_service, "watch", job)
+    assert watched.exit_code == 1
+    assert "cancelled on request" in watched.output
+    refused = surgeon(embedded_service, "resume", job)
+    assert refused.exit_code == 1
+    assert "possible now: retry, delete" in " ".join(refused.output.split())
+    again = surgeon(embedded_service, "retry", job, "--json")
+    assert again.exit_code == 0, again.output
+    new = json.loads(again.stdout)
+    assert (new["retry_of"], new["name"], new["status"]) == (job, "mine", "succeeded")
+    assert f"{job} is deleted" in surgeon(embedded_service, "delete", job).output
+    assert surgeon(embedded_service, "watch", job).exit_code == 1
