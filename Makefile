@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune study format clean
+.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
@@ -67,6 +67,10 @@ bench-fisher: $(VENV)/worker,demo,bench.stamp
 bench-finetune: $(VENV)/worker,demo,bench.stamp
 	@echo "==> fine-tuning beside Trainer and LoRA: 72 runs, some two hours on two cores"
 	@$(BIN)/python -m bench.finetune $(ARGS)
+
+bench-api: $(VENV)/worker,test,bench.stamp
+	@echo "==> the API beside a hand-written handler, and with a million finished jobs, half an hour"
+	@$(BIN)/python -m bench.api $(ARGS)
 
 study: $(VENV)/worker,demo,bench.stamp
 	@echo "==> every layer alone and every policy, goes on where it was stopped: a day on two cores"

@@ -1,9 +1,18 @@
-"""The log of every process: one line a message, whatever a request put into it."""
+"""The log of every process: one line a message, whatever a request put into it.
+
+Every process sets its log up here. What a message is about (its request, its job, the attempt's
+epoch) is noted once where the work begins, and each line of the JSON form has it.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LONGEST = 2000  # characters of a message; a request's path alone may have more
@@ -47,12 +56,51 @@ class OneLine(logging.Filter):
         return True
 
 
-def set_up_log(level: str) -> None:
+# What a message can say about itself with ``extra``, beside what its block is about.
+FIELDS = ("request_id", "job_id", "epoch", "method", "path", "status", "milliseconds")
+_subject: ContextVar[Mapping[str, Any]] = ContextVar("subject", default={})  # noqa: B039  # never changed
+
+
+def note_subject(**fields: Any) -> None:
+    """Note what the messages of this task, or of this thread, are about from now on.
+
+    It replaces what was noted before. Fields that are None are left out. Threads that are started
+    later do not know it.
+    """
+    _subject.set({name: value for name, value in fields.items() if value is not None})
+
+
+class JsonLine(logging.Formatter):
+    """Each message as one JSON object: time, level, logger, message, and what it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_subject.get(),
+            **{name: vars(record)[name] for name in FIELDS if vars(record).get(name) is not None},
+        }
+        if record.exc_text:  # which the filter has made
+            line["exception"] = record.exc_text
+        return json.dumps({name: _bounded(value) for name, value in line.items()}, default=str)
+
+
+def _bounded(value: Any) -> Any:
+    return value[:LONGEST_TRACE] if isinstance(value, str) else value
+
+
+def set_up_log(level: str, form: Literal["text", "json"] = "text") -> None:
     """Print the messages of this process to its standard error, one line each."""
     # At the level INFO, Alembic and httpx log details that no operator needs.
     logging.basicConfig(level="WARNING", format=FORMAT)
     for handler in logging.getLogger().handlers:
         if not any(isinstance(each, OneLine) for each in handler.filters):
             handler.addFilter(OneLine())
+        if form == "json":
+            handler.setFormatter(JsonLine())
     for name in ("surgeon", "uvicorn.error"):
         logging.getLogger(name).setLevel(level)

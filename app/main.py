@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
-from app.api.http.auditing import AuditMiddleware
-from app.api.http.authentication import AuthenticationMiddleware
+from app.api.following.broadcaster import Broadcaster
+from app.api.http.access.auditing import AuditMiddleware
+from app.api.http.access.authentication import AuthenticationMiddleware
+from app.api.http.access.browsers import CrossOriginMiddleware, is_loopback
 from app.api.http.bodies.middleware import BodyMiddleware
-from app.api.http.browsers import CrossOriginMiddleware, is_loopback
+from app.api.http.measurements import MeasuringMiddleware, RequestMeter
 from app.api.http.methods import answer_other_method
 from app.api.http.middleware import RequestMiddleware
 from app.api.http.problems import install_handlers
@@ -25,22 +28,26 @@ from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
+from app.api.routes.jobs import attempts, comparisons, finetunes, life, listing, rankings, records
 from app.api.routes.platform import (
     audit,
     docs,
     health,
     keys,
     limits,
+    metrics,
     projects,
     webhooks,
+    workers,
 )
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
+from app.jobs.statistics import Statistics
 from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
+from app.tracing import set_up_tracing
 from app.workers import Workers
 from surgery import __version__
 
@@ -70,7 +77,7 @@ TAGS = {
     "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
     "specification says.",
     "limits and usage": "How much a project may use, and how much it has used.",
-    "platform": "Whether the service is alive and ready. These operations need no API key.",
+    "platform": "Whether the service is alive and ready, without an API key, and its numbers.",
 }
 
 ROUTED = (
@@ -84,13 +91,16 @@ ROUTED = (
     listing,
     life,
     records,
+    attempts,
     checkpoints,
+    workers,
     webhooks,
     projects,
     keys,
     limits,
     audit,
     health,
+    metrics,
     docs,
 )
 
@@ -113,7 +123,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with app.state.broadcaster.running():
+            yield
         keyring.close()
         await rates.close()
         database.close()
@@ -126,11 +137,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         webhooks=webhooks.documented,
         generate_unique_id_function=operation_id,
+        # Only traces, where `set_up_tracing` has said where they go; /metrics has the numbers.
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},
         docs_url=None,  # FastAPI's own pages load their scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,  # the address would be made of the request's Host header
     )
     app.state.service = service
+    app.state.broadcaster = Broadcaster(database)
+    app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
     app.state.keyring = keyring
     install_handlers(app)
     app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
@@ -142,6 +157,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.cors_origins:
         app.add_middleware(CrossOriginMiddleware, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware)
+    app.add_middleware(MeasuringMiddleware, meter=RequestMeter(app.state.registry))
     checks = [Depends(check_path), Depends(check_query), Depends(refuse_useless_body)]
     for module in ROUTED:
         app.include_router(module.router, dependencies=checks)
@@ -165,12 +181,22 @@ def check_address(settings: Settings, host: str) -> None:
     )
 
 
+class Server(uvicorn.Server):
+    """A server that sends whoever follows a job away before it waits for open requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: requests that wait are answered, event streams end and may be opened elsewhere."""
+        self.config.app.state.broadcaster.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
 def serve_api(settings: Settings, host: str, port: int) -> None:
     """Run the API until a signal stops it."""
     check_address(settings, host)
     # Requests that read a model's files hold the interpreter; this is the longest time in seconds
     # that the thread which answers other requests waits for one of them.
     sys.setswitchinterval(0.001)
+    set_up_tracing("api")
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -181,7 +207,7 @@ def serve_api(settings: Settings, host: str, port: int) -> None:
         timeout_graceful_shutdown=5,
         server_header=False,
     )
-    uvicorn.Server(config).run()
+    Server(config).run()
 
 
 def serve_embedded(

@@ -164,6 +164,13 @@ class Settings(BaseSettings):
         description="Private networks that webhooks may reach, such as 10.0.0.0/8, "
         "comma-separated. Without any, only public addresses are reached, and by HTTPS alone.",
     )
+    metrics_open: bool = Field(
+        False,
+        description="Answer /metrics without an API key, to whoever can reach the service.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of each line of the log: a sentence, or a JSON object."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least severe messages that are logged."
     )

@@ -23,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     literal_column,
+    or_,
     text,
     true,
 )
@@ -155,7 +156,7 @@ class Job(Base):
     # write: Postgres then adds nothing to any index with each of them.
     __table_args__ = (
         Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
-        Index("jobs_running", "id", **only(Status.RUNNING)),
+        Index("jobs_running", "project", "id", **only(Status.RUNNING)),
         Index("jobs_paused", "id", **only(Status.PAUSED)),
         Index("jobs_deadline", "deadline_at"),
         Index("jobs_digest", "digest"),
@@ -230,16 +231,23 @@ class Job(Base):
     heartbeat_at: Mapped[datetime | None]
 
 
-def has_status(job: type[Job], status: Status) -> ColumnElement[bool]:
-    """Whether a job has a status. Only a literal lets a database use the index of that status."""
-    return job.status == literal_column(f"'{status}'")
+def has_status(job: type[Job], *statuses: Status) -> ColumnElement[bool]:
+    """Whether a job has one of these statuses.
+
+    Only literals let a database use the index of one status, and they save the time that it takes
+    to spread a list over parameters.
+    """
+    return or_(*(job.status == literal_column(f"'{status}'") for status in statuses))
 
 
 class Attempt(Base):
     """One attempt at a job: who made it, how it ended, what it used, and where its log is."""
 
     __tablename__ = "job_attempts"
-    __table_args__ = (Index("job_attempts_started", "started_at"),)
+    __table_args__ = (
+        Index("job_attempts_started", "started_at"),
+        Index("job_attempts_ended", "ended_at"),
+    )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     epoch: Mapped[int] = mapped_column(Integer, primary_key=True)  # of its lease
@@ -251,6 +259,7 @@ class Attempt(Base):
     usage: Mapped[dict[str, Any] | None]
     log_path: Mapped[str | None] = mapped_column(Text)
     log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    log_closed: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Worker(Base):
@@ -271,7 +280,11 @@ class Worker(Base):
 
 
 class JobEvent(Base):
-    """Something that happened to a job, written in the same transaction as the change."""
+    """Something that happened to a job, written in the same transaction as the change.
+
+    A job's events become visible in the order of their numbers: SQLite has one writer at a time,
+    and on Postgres a trigger gives the number after it has locked the job's row.
+    """
 
     __tablename__ = "job_events"
     __table_args__ = (Index("job_events_job", "job_id", "seq"),)
@@ -288,10 +301,13 @@ class Metric(Base):
     """One number measured at one step. An attempt that repeats the step overwrites it."""
 
     __tablename__ = "metrics"
+    __table_args__ = (Index("metrics_tail", "job_id", "seq"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(80), primary_key=True)
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    # Numbers a job's measurements in the order in which they were last written.
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
     epoch: Mapped[float]
     value: Mapped[float | None]
     at: Mapped[datetime]

@@ -16,7 +16,10 @@ import httpx2
 from surgery.errors import fault_line
 
 Json = dict[str, Any]
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.25  # between two requests that the service answers at once
+WAIT_SECONDS = 30  # for which a request asks the service to wait for news
+RETRY_SECONDS = 1.0  # between two tries to reach the service
+PATIENCE_SECONDS = 60.0  # after which a service that does not answer is given up
 TIMEOUT = httpx2.Timeout(30.0, write=300.0, read=300.0)
 
 
@@ -47,6 +50,11 @@ def _of_another_service(answer: httpx2.Response, detail: str) -> ApiError:
 
 class Unreachable(Exception):
     """No service answers at the URL, or its answer broke off."""
+
+
+def _passing(error: Unreachable | ApiError) -> bool:
+    """Whether the same request may succeed a little later."""
+    return isinstance(error, Unreachable) or error.problem.get("status") in {502, 503, 504}
 
 
 class InvalidRequest(Exception):
@@ -137,14 +145,36 @@ class Client:
         self.call("DELETE", f"/v1/jobs/{job_id}")
 
     def wait(self, job: Json, on_update: Callable[[Json], None] | None = None) -> Json:
-        """Poll until the job has ended; ``on_update`` is called with every state."""
+        """Wait until the job has ended; ``on_update`` is called with every state.
+
+        A connection that breaks off is made again. Raises Unreachable after a minute without one.
+        """
+        tag: str | None = None
+        reached = time.monotonic()
         while True:
             if on_update:
                 on_update(job)
             if job["terminal"]:
                 return job
+            try:
+                job, tag = self._next_state(job, tag)
+            except (Unreachable, ApiError) as error:
+                if not _passing(error) or time.monotonic() - reached > PATIENCE_SECONDS:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                reached = time.monotonic()
+
+    def _next_state(self, job: Json, tag: str | None) -> tuple[Json, str | None]:
+        """The job when it has changed since the answer with this ETag, or after a while."""
+        waiting = {"Prefer": f"wait={WAIT_SECONDS}", "If-None-Match": tag} if tag else {}
+        with self._reaching():
+            answer = self._http.get(f"/v1/jobs/{job['id']}", headers=waiting)
+        if "preference-applied" not in answer.headers:
             time.sleep(POLL_SECONDS)
-            job = self.job(job["id"])
+        if answer.status_code == 304:
+            return job, tag
+        return self._checked(answer), answer.headers.get("etag")
 
     def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
         """Upload a dataset; ``spec`` is the JSON of its `UploadSpec`."""

@@ -22,6 +22,7 @@ from app.jobs.queue import RING, make_celery, queue_name, ring_bell
 from app.logs import set_up_log
 from app.settings import Settings, settings_from_environment
 from app.tables import WORKER_KINDS, Job, JobKind
+from app.tracing import set_up_tracing
 from app.workers import Workers
 from worker.protocol import PR_SET_PDEATHSIG
 from worker.supervisor.attempt import WorkerContext
@@ -35,11 +36,11 @@ THREADS = "OMP_NUM_THREADS"
 def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu] = ()) -> None:
     """Run jobs until SIGTERM or SIGINT; with Celery if a broker is configured.
 
-    ``gpus`` are the GPUs that its jobs will see. They are only written to the log.
+    ``gpus`` are the GPUs that its jobs will see.
     """
     log.info("this worker has %s", "; ".join(map(str, gpus)) or "no GPU")
     database = open_database(settings)
-    context = WorkerContext(settings, database, open_storage(settings))
+    context = WorkerContext(settings, database, open_storage(settings), gpus)
     if settings.redis_url is None:
         run_poller(Supervisor(context, kinds))
     else:
@@ -161,7 +162,7 @@ def main() -> None:
         settings = settings_from_environment()
     except Misconfigured as error:
         sys.exit(str(error))
-    set_up_log(settings.log_level)
+    set_up_log(settings.log_level, settings.log_format)
     if given.parent is not None:
         stop_with_parent(given.parent)
     shares = groups(visible_gpus(), settings.gpus_per_worker)
@@ -171,8 +172,9 @@ def main() -> None:
     if given.cores and not os.environ.get(THREADS):
         os.environ[THREADS] = str(given.cores)  # inherited by the processes that run its jobs
     try:
+        set_up_tracing("worker")
         run_worker(settings, [JobKind(name) for name in given.queues.split(",")], *shares)
-    except NotMigrated as error:
+    except (Misconfigured, NotMigrated) as error:
         sys.exit(str(error))
 
 

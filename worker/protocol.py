@@ -22,10 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
-from surgery.schemas.resolved import Learned, Resolved, ResolvedFinetune, ResolvedSelection
+from surgery.schemas.resolved import (
+    Learned,
+    PeakMemory,
+    Resolved,
+    ResolvedFinetune,
+    ResolvedSelection,
+)
 
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
+Count = Annotated[int, Field(ge=0, lt=2**53)]  # that a double holds exactly
 PROGRESS_SECONDS = 0.25  # between two reports of progress
 PR_SET_PDEATHSIG = 1
 AnyMessage = TypeVar("AnyMessage")
@@ -201,11 +208,9 @@ class Progress(Message):
     """How far the current phase has come."""
 
     type: Literal["progress"] = "progress"
-    percent: float | None
-    step: int
-    total_steps: int | None
+    step: Count
+    total_steps: Count | None
     unit: str
-    eta_seconds: float | None
 
 
 class MetricValues(Message):
@@ -254,7 +259,13 @@ class LayersSelected(Message):
     resolved: ResolvedSelection
 
 
-class Fetched(Message):
+class EndOfOrder(Message):
+    """The base of messages that an order was carried out or not, with the memory that it took."""
+
+    peak: PeakMemory = PeakMemory()
+
+
+class Fetched(EndOfOrder):
     """Everything is in the cache. ``dataset`` is None for an upload, which is in storage."""
 
     type: Literal["fetched"] = "fetched"
@@ -263,7 +274,7 @@ class Fetched(Message):
     also: tuple[FetchedPreset, ...]
 
 
-class Finished(Message):
+class Finished(EndOfOrder):
     """The job succeeded: its result, and what is added to ``resolved``."""
 
     type: Literal["result"] = "result"
@@ -282,7 +293,7 @@ class ReportedProblem(ProtocolModel):
     errors: Annotated[list[Json], Field(max_length=MAX_FAULTS)]
 
 
-class Failed(Message):
+class Failed(EndOfOrder):
     """The job failed; the process can run the next one."""
 
     type: Literal["error"] = "error"
@@ -294,7 +305,7 @@ class Failed(Message):
         return cls(problem=ReportedProblem.model_validate(error.as_problem()))
 
 
-class Halted(Message):
+class Halted(EndOfOrder):
     """The job stopped as ordered. If ``resumable``, it saved a state first."""
 
     type: Literal["stopped"] = "stopped"
@@ -352,11 +363,11 @@ class ChannelReporter:
         self._channel = channel
         self._scratch = scratch
         self._stop, self._drain = stop, drain
-        self._sent = self._began = 0.0
+        self._sent = 0.0
 
     def phase(self, name: str) -> None:
         """Report the phase at once."""
-        self._began, self._sent = time.monotonic(), 0.0
+        self._sent = 0.0
         self.send(PhaseBegun(name=name))
         note(name)
 
@@ -367,16 +378,7 @@ class ChannelReporter:
         if now - self._sent < PROGRESS_SECONDS and done != total:
             return
         self._sent = now
-        spent = now - self._began
-        self.send(
-            Progress(
-                percent=round(100 * done / total, 1) if total else None,
-                step=done,
-                total_steps=total,
-                unit=unit,
-                eta_seconds=round(spent / done * (total - done), 1) if total and done else None,
-            )
-        )
+        self.send(Progress(step=done, total_steps=total, unit=unit))
 
     def check(self) -> None:
         """Raise Stopped if the supervisor ordered a stop."""

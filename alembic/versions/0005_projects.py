@@ -48,9 +48,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "key"),
     )
     op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
+    _number_metrics()
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(ANNOUNCE)
 
 
 def downgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(ANNOUNCE_NO_MORE)
+    op.drop_index("metrics_tail", "metrics")
+    op.drop_column("metrics", "seq")
     op.drop_table("idempotency_keys")
     op.create_table(
         "idempotency_keys",
@@ -155,10 +162,12 @@ def _create_attempts_and_workers() -> None:
         sa.Column("usage", JSON, nullable=True),
         sa.Column("log_path", sa.Text(), nullable=True),
         sa.Column("log_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("log_closed", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )
     op.create_index("job_attempts_started", "job_attempts", ["started_at"])
+    op.create_index("job_attempts_ended", "job_attempts", ["ended_at"])
     op.create_table(
         "workers",
         sa.Column("id", sa.String(length=200), nullable=False),
@@ -259,6 +268,48 @@ def _widen_jobs() -> None:
         op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
 
 
+def _number_metrics() -> None:
+    """Number each job's measurements in the order in which they are written from now on."""
+    op.add_column("metrics", sa.Column("seq", sa.BigInteger(), server_default="0", nullable=False))
+    numbered = "row_number() OVER (PARTITION BY job_id ORDER BY step, name) AS number"
+    op.execute(
+        "UPDATE metrics SET seq = numbered.number "
+        f"FROM (SELECT job_id, name, step, {numbered} FROM metrics) AS numbered "
+        "WHERE metrics.job_id = numbered.job_id AND metrics.name = numbered.name "
+        "AND metrics.step = numbered.step"
+    )
+    op.create_index("metrics_tail", "metrics", ["job_id", "seq"])
+
+
+# Whoever follows a job learns of each change with its commit. An event gets its number only while
+# its transaction has the job's row, so that a job's events become visible in the order of their
+# numbers: a reader who has seen one will never meet a smaller one.
+ANNOUNCE = """
+CREATE FUNCTION announce_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('surgeon_jobs', NEW.id);
+    RETURN NULL;
+END $$;
+CREATE FUNCTION number_job_event() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM jobs WHERE id = NEW.job_id FOR NO KEY UPDATE;
+    NEW.seq := nextval('job_events_seq_seq');
+    PERFORM pg_notify('surgeon_jobs', NEW.job_id);
+    RETURN NEW;
+END $$;
+ALTER TABLE job_events ALTER COLUMN seq DROP DEFAULT;
+CREATE TRIGGER jobs_announce AFTER INSERT OR UPDATE ON jobs
+    FOR EACH ROW EXECUTE FUNCTION announce_job();
+CREATE TRIGGER job_events_number BEFORE INSERT ON job_events
+    FOR EACH ROW EXECUTE FUNCTION number_job_event();
+"""
+ANNOUNCE_NO_MORE = """
+DROP TRIGGER job_events_number ON job_events;
+DROP TRIGGER jobs_announce ON jobs;
+ALTER TABLE job_events ALTER COLUMN seq SET DEFAULT nextval('job_events_seq_seq');
+DROP FUNCTION number_job_event();
+DROP FUNCTION announce_job();
+"""
 OLD_JOB_INDEXES = {
     "jobs_claim": ["status", "kind", "priority", "queued_at"],
     "jobs_lease": ["status", "lease_expires_at"],
@@ -283,7 +334,7 @@ def _index_jobs() -> None:
     queue = [sa.text("priority DESC"), "queued_at", "id"]
     partial = (
         ("jobs_queue", queue, "queued"),
-        ("jobs_running", ["id"], "running"),
+        ("jobs_running", ["project", "id"], "running"),
         ("jobs_paused", ["id"], "paused"),
     )
     for name, columns, status in partial:

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, case, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session, aliased
 
 from app.api.views import COLLECTION, JobView, ProgressView
 from app.db import Database
 from app.errors import job_problem
 from app.jobs.actions import Action, allowed_actions
+from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery import __version__
 from surgery.schemas.resolved import shown
@@ -39,13 +50,14 @@ def _ahead() -> ColumnElement[int | None]:
 
 
 _CHILD = aliased(Job, name="child")
-_OVER = _CHILD.status.in_(TERMINAL)
+_OVER = has_status(_CHILD, *TERMINAL)
 
 
 def _of_children(what: ColumnElement[Any], name: str) -> ColumnElement[Any]:
     """Something counted over the children of a comparison that has not ended."""
     counted = select(what).select_from(_CHILD).where(_CHILD.parent == Job.id).correlate(Job)
-    running = (Job.kind == JobKind.COMPARISON) & Job.status.not_in(TERMINAL)
+    is_comparison = Job.kind == literal_column(f"'{JobKind.COMPARISON}'")
+    running = is_comparison & ~has_status(Job, *TERMINAL)
     return case((running, counted.scalar_subquery())).label(name)
 
 
@@ -96,8 +108,21 @@ def _links(row: Any) -> Json:
     links |= {action.value: f"/v1/jobs/{row.id}/{action}" for action in possible}
     if row.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={row.id}"}
-    names = ("metrics", "checkpoints")
+    names = ("metrics", "checkpoints", "attempts", "logs")
     return {**links, **{name: f"/v1/jobs/{row.id}/{name}" for name in names}}
+
+
+NOTHING_USED: Json = Usage().model_dump()
+
+
+def _usage(row: Any) -> Json:
+    return {**NOTHING_USED, **(row.usage or {}), "stored_bytes": row.stored_bytes}
+
+
+def _warnings(row: Any) -> list[Json]:
+    """What was noticed at submission, until a worker has started the job."""
+    comparing = row.kind == JobKind.COMPARISON and row.status not in TERMINAL
+    return row.warnings if comparing or row.status == Status.QUEUED else []
 
 
 def _column(name: str) -> Shown:
@@ -117,6 +142,8 @@ DERIVED = {
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
+    "usage": Shown((Job.usage, Job.stored_bytes), _usage),
+    "warnings": Shown((Job.warnings, Job.status, Job.kind), _warnings),
     "error": Shown((Job.id, Job.error, Job.request_id), _error),
     "links": Shown(
         (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),

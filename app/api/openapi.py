@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
+from app.api.http.access.scopes import PREFIX, add_scopes
 from app.api.http.problems import TITLES, ProblemDetails
-from app.api.http.scopes import PREFIX, add_scopes
 
 Json = dict[str, Any]
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}

@@ -13,7 +13,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,6 +45,15 @@ class Page(BaseModel, Generic[Item]):
     has_more: bool = Field(description="Whether there is a next page.")
 
 
+class TailPage(Page[Item], Generic[Item]):
+    """One page of a list that grows at its end."""
+
+    next: str = Field(
+        description="The path that continues after this page, also after the last one: asked again "
+        "later, it answers what was added since, each entry once."
+    )
+
+
 Limit = Annotated[
     int, Query(ge=1, le=200, description="The largest number of entries to answer with.")
 ]
@@ -56,41 +64,6 @@ Cursor = Annotated[
         description="The `next_cursor` of the previous page; leave it out to get the first page.",
     ),
 ]
-
-
-def encode_cursor(position: str) -> str:
-    """A position as a cursor. It is opaque to clients, so that its meaning can change."""
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> str:
-    """The position in a cursor. Raises Unprocessable unless this service issued it."""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        position = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise _unknown() from error
-    if "\0" in position:  # Postgres cannot store it
-        raise _unknown()
-    return position
-
-
-def decode_position(cursor: str) -> int:
-    """The position in a cursor whose positions are numbers. Raises Unprocessable."""
-    text = decode_cursor(cursor)
-    if not re.fullmatch(r"[0-9]{1,18}", text):  # fits a 64-bit integer
-        raise _unknown()
-    return int(text)
-
-
-def _unknown() -> Unprocessable:
-    detail = "no such cursor; use the next_cursor of the previous page"
-    return Unprocessable(detail, errors=[{"pointer": "/cursor", "detail": detail}])
-
-
-def first_page(rows: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
-    """The first ``limit`` rows and whether more follow; takes up to ``limit + 1`` rows."""
-    return list(rows[:limit]), len(rows) > limit
 
 
 @dataclass(frozen=True)
@@ -141,6 +114,36 @@ class Paging:
             return rows, None
         rows = rows[: self.limit]
         return rows, self._cursor(position(rows[-1]))
+
+    def start(self, after: int = 0) -> int:
+        """The number after which a page of numbered entries begins. Raises Unprocessable."""
+        return after if self.cursor is None else max(after, int(self._position(1)[0]))
+
+    def tail(
+        self,
+        database: Database,
+        query: Select[Row],
+        number: Column,
+        view: Callable[[Row], Item],
+        link: Callable[[int, str], str],
+        after: int = 0,
+    ) -> TailPage[Item]:
+        """A page of entities in the order of their numbers, and where their list goes on.
+
+        ``link`` makes the path of what follows from the last number and from its cursor.
+        """
+        start = self.start(after)
+        ordered = query.where(number > start).order_by(number).limit(self.limit + 1)
+        with database.read() as session:
+            found = session.scalars(ordered).all()
+        rows, following = self.split(found, lambda row: [getattr(row, number.key)])
+        last = getattr(rows[-1], number.key) if rows else start
+        return TailPage(
+            data=[view(row) for row in rows],
+            next_cursor=following,
+            has_more=following is not None,
+            next=link(last, self._cursor([last])),
+        )
 
     def _cursor(self, position: Sequence[Any]) -> str:
         values = [_stored(value) for value in position]

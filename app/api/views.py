@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.api.http.problems import ProblemDetails
+from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
@@ -30,14 +31,24 @@ class Transition(BaseModel):
 
 
 class ProgressView(BaseModel):
-    """How far the current phase of a job is. Numbers that are not known are null."""
+    """How far a job is. Numbers that are not known are null."""
 
-    percent: float | None = Field(None, description="Share of the phase that is done, in percent.")
-    step: int | None = Field(None, description="Units that are done.")
+    percent: float | None = Field(
+        None,
+        description="Share of the whole job that is done, in percent. It is known as long as the "
+        "job runs and never falls: a second attempt that starts over stays where the first came.",
+    )
+    step: int | None = Field(None, description="Units of the current phase that are done.")
     total_steps: int | None = Field(None, description="Units that the phase has.")
-    unit: str | None = Field(None, description="What is counted, such as `samples` or `steps`.")
+    unit: str | None = Field(
+        None,
+        description="What is counted, such as `samples` or `steps`. `phases`: the phase counts "
+        "nothing itself, and the numbers say which of the job's phases it is.",
+    )
     eta_seconds: float | None = Field(
-        None, description="Estimated seconds until the phase is over."
+        None,
+        description="Estimated seconds until the whole job is over, which become precise as the "
+        "job goes on; null before it has done anything, and while it is queued.",
     )
 
 
@@ -45,6 +56,22 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
+
+
+class JobUsage(Usage):
+    """What a job has used, and what is stored for it."""
+
+    stored_bytes: int = Field(
+        description="Size of its checkpoints, of the state that it would resume from, and of the "
+        "logs of its attempts. What is stored for a comparison is stored for its children."
+    )
+
+
+class Notice(BaseModel):
+    """Something that a submission should know of, though it is no error."""
+
+    code: str = Field(description="What was noticed, such as `no_worker`.")
+    detail: str = Field(description="What it means, and what to do about it.")
 
 
 class JobProblem(ProblemDetails):
@@ -90,7 +117,7 @@ class JobView(BaseModel):
     phase: str | None = Field(description="What a running job is doing, such as `load` or `train`.")
     terminal: bool = Field(description="Whether the job has ended, so that polling can stop.")
     progress: ProgressView | None = Field(
-        description="How far the current phase is; null before the job has reported any progress."
+        description="How far the job is; null before its first attempt."
     )
     queue: QueueView | None = Field(description="Where a queued job stands; null for any other.")
     attempt: int = Field(
@@ -130,6 +157,14 @@ class JobView(BaseModel):
     updated_at: datetime = Field(description="When anything about the job last changed.")
     heartbeat_at: datetime | None = Field(
         description="When the worker last said that it is working on the job."
+    )
+    usage: JobUsage = Field(
+        description="What all attempts have used, also those that were lost, drained or paused; of "
+        "a comparison, what its ended children have."
+    )
+    warnings: list[Notice] = Field(
+        description="What was noticed when the job was submitted and did not keep it from being "
+        "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -13,7 +13,7 @@ from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
 from app.jobs.webhooks import notices
-from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
+from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -26,20 +26,15 @@ def record_metrics(
     """Store the numbers measured at a step, over those of the same step. Raises Fenced."""
     insert = sqlite_insert if database.engine.dialect.name == "sqlite" else postgres_insert
     with database.write() as session:
-        locked_job(session, lease)
-        for name, value in values.items():
-            row = {
-                "job_id": lease.job_id,
-                "name": name,
-                "step": step,
-                "epoch": epoch,
-                "value": value,
-            }
-            statement = insert(Metric).values(**row, at=db_now())
+        locked_job(session, lease)  # so that the numbers become visible in their order
+        of_job = select(func.max(Metric.seq)).where(Metric.job_id == lease.job_id)
+        written = session.scalar(of_job) or 0
+        for seq, (name, value) in enumerate(sorted(values.items()), written + 1):
+            measured = {"seq": seq, "epoch": epoch, "value": value, "at": db_now()}
+            statement = insert(Metric).values(job_id=lease.job_id, name=name, step=step, **measured)
             session.execute(
                 statement.on_conflict_do_update(
-                    index_elements=["job_id", "name", "step"],
-                    set_={"epoch": epoch, "value": value, "at": db_now()},
+                    index_elements=["job_id", "name", "step"], set_=measured
                 )
             )
 
@@ -90,11 +85,16 @@ def commit_checkpoint(
 
 
 def referenced_paths(database: Database) -> set[str]:
-    """The paths of checkpoints and resume states that rows of the database name."""
+    """The paths of checkpoints, resume states and logs that rows of the database name."""
     with database.read() as session:
         checkpoints = session.scalars(select(Checkpoint.path)).all()
         states = session.scalars(select(Job.state).where(Job.state.is_not(None))).all()
-    return {*checkpoints, *(state["path"] for state in states if state)}
+        logs = session.scalars(select(Attempt.log_path).where(Attempt.log_path.is_not(None))).all()
+    return {
+        *checkpoints,
+        *(path for path in logs if path),
+        *(state["path"] for state in states if state),
+    }
 
 
 def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:

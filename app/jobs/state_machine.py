@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -19,9 +19,18 @@ from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
-from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.attempts import (
+    AttemptOutcome,
+    Usage,
+    add_up_children,
+    begin_attempt,
+    end_attempt,
+    note_usage,
+)
+from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
@@ -113,6 +122,7 @@ def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction."""
     job.status = Status.QUEUED
     job.created_at = job.queued_at = job.updated_at = db_now()
+    job.traceparent = traceparent()
     if job.deadline_seconds is not None:
         job.deadline_at = db_now(job.deadline_seconds)
     session.add(job)
@@ -155,7 +165,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
     if status == Status.CANCELLED:
         job.error = _cancelled_error(session, job)
     code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
@@ -183,6 +193,7 @@ def advance_comparison_of(session: Session, job: Job) -> None:
     """Advance the comparison that a job belongs to, if there is one; its row is locked."""
     parent = session.get(Job, job.parent) if job.parent else None
     if parent is not None and parent.kind == JobKind.COMPARISON:
+        parent.updated_at = db_now()  # its progress counts this child
         advance_comparison(session, parent)
 
 
@@ -195,6 +206,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
     """
     if comparison.status in TERMINAL:
         return
+    add_up_children(session, comparison)
     for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
@@ -217,7 +229,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
 
 
 def count_crash(
-    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: AttemptOutcome
 ) -> Status:
     """Count a crash, and queue the job for another attempt or end it.
 
@@ -249,10 +261,11 @@ def give_up(session: Session, job: Job) -> None:
 
 def set_aside(session: Session, job: Job) -> None:
     """Pause a job: no worker has it or claims it until it is resumed."""
-    end_attempt(session, job, Outcome.PAUSED)
+    end_attempt(session, job, AttemptOutcome.PAUSED)
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None
     job.updated_at = db_now()
     record_status(session, job, Status.PAUSED)
@@ -262,6 +275,7 @@ def requeue(session: Session, job: Job, delay: timedelta | None, reason: str) ->
     """Put a running or paused job back into the queue."""
     job.status = Status.QUEUED
     job.lease_expires_at = job.rung_at = None
+    job.progress = set_aside_progress(job.progress)
     job.phase = None  # queued_at stays, so that the job keeps its place
     job.updated_at = db_now()
     job.not_before = db_now(delay.total_seconds()) if delay else None
@@ -343,7 +357,6 @@ def claim(
         "lease_expires_at": db_now(lease.total_seconds()),
         **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
         "phase": "starting",
-        "progress": None,
         "error": None,
     }
     statement = (
@@ -360,6 +373,7 @@ def claim(
         job = session.scalar(statement)
         if job is None:
             return None
+        job.progress = JobProgress(job).now()
         record_status(session, job, Status.RUNNING, worker=owner)
         begin_attempt(session, job)
         return Lease(job.id, job.lease_epoch), job
@@ -393,8 +407,15 @@ def renew(
     progress: Json | None,
     usage: Usage | None = None,
 ) -> Renewal:
-    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced."""
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
     with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
         renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))
@@ -403,7 +424,7 @@ def renew(
                 heartbeat_at=db_now(),
                 updated_at=db_now(),
                 phase=phase,
-                progress=progress,
+                **told,
             )
             .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
         ).one_or_none()
@@ -417,12 +438,15 @@ def renew(
 
 def advance_comparisons(database: Database) -> None:
     """Advance every comparison that goes on, in case a process died before it did so."""
-    unfinished = and_(
-        Job.kind == JobKind.COMPARISON,
-        or_(has_status(Job, Status.RUNNING), has_status(Job, Status.PAUSED)),
+    going_on = (Status.RUNNING, Status.PAUSED)
+    unfinished = and_(Job.kind == JobKind.COMPARISON, Job.status.in_(going_on))
+    # Each status has an index of its own, which SQLite does not find for one of several.
+    each = (
+        select(Job.id).where(Job.kind == JobKind.COMPARISON, has_status(Job, status))
+        for status in going_on
     )
     with database.read() as session:
-        ids = session.scalars(select(Job.id).where(unfinished)).all()
+        ids = session.scalars(union_all(*each)).all()
     for job_id in ids:
         with database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
@@ -441,7 +465,7 @@ def finish(
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = {**(job.progress or {}), "percent": 100.0, "eta_seconds": 0.0}
+        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state
@@ -472,7 +496,7 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
 
@@ -487,7 +511,7 @@ def crash(
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
-        return count_crash(session, job, error, backoff, Outcome.CRASHED)
+        return count_crash(session, job, error, backoff, AttemptOutcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -508,7 +532,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff, Outcome.LOST)
+            count_crash(session, job, lost, backoff, AttemptOutcome.LOST)
         return job is not None
 
 

@@ -165,7 +165,7 @@ def bench_start(url: str, task: str) -> None:
             job = client.wait(client.submit("finetunes", {**body, "name": f"start {number}"}))
             if job["status"] != "succeeded":
                 raise SystemExit(f"{job['id']} {job['status']}: {job['error']}")
-            path = f"/v1/jobs/{job['id']}/metrics?name=train_loss"
+            path = f"/v1/jobs/{job['id']}/metrics?name=train_loss&limit=200"
             first = client.call("GET", path)["data"][0]
             took = _moment(first["at"]) - _moment(job["started_at"])
             spent = job["result"]["seconds"]

@@ -39,7 +39,7 @@ def _settings() -> Settings:
 
     with _start_failures():
         settings = settings_from_environment()
-    set_up_log(settings.log_level)
+    set_up_log(settings.log_level, settings.log_format)
     return settings
 
 

@@ -109,7 +109,7 @@ def test_the_server_declares_what_the_api_imports() -> None:
     assert {"surgery.data.ingest.spool", "app.jobs.queue", "worker.supervisor.attempt"} <= set(
         found
     )
-    assert undeclared(found, declared("server")) == {}
+    assert undeclared(found, declared("server", "otel")) == {}
 
 
 def test_the_worker_declares_all_it_imports() -> None:
@@ -117,7 +117,7 @@ def test_the_worker_declares_all_it_imports() -> None:
     assert {"surgery.training.loop", "worker.child", "app.main"} <= set(found)
     # Triton comes with torch's CUDA builds, and the fused kernel is used on their devices alone.
     found.pop("surgery.gradients.squares_triton", None)
-    assert undeclared(found, declared("worker", "mlflow", "wandb", "demo")) == {}
+    assert undeclared(found, declared("worker", "otel", "mlflow", "wandb", "demo")) == {}
 
 
 def closure(requirements: list[str], extras: Sequence[str]) -> set[str]:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.problems import internal_error, respond
+from app.logs import note_subject
 
 log = logging.getLogger("surgeon.api")
 MAX_TARGET_BYTES = 16 << 10  # of the path and the query
@@ -44,6 +45,7 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         request_id = _request_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
+        note_subject(request_id=request_id)
         began = time.perf_counter()
         status, started = 500, False
 
@@ -66,9 +68,14 @@ class RequestMiddleware:
             await internal_error(Request(scope), error)(scope, receive, tagged)
         finally:
             spent = (time.perf_counter() - began) * 1000
-            log.info(
-                "%s %s %d %.0f ms %s", scope["method"], scope["path"], status, spent, request_id
-            )
+            method, path = scope["method"], scope["path"]
+            fields = {
+                "method": method,
+                "path": path,
+                "status": status,
+                "milliseconds": round(spent, 1),
+            }
+            log.info("%s %s %d %.0f ms %s", method, path, status, spent, request_id, extra=fields)
 
 
 def _malformed(scope: Scope, headers: Headers) -> Refusal | None:

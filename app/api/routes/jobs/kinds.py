@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import JobDep, JobId, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
-from app.api.http.idempotency import IdempotentRoute, KeyDep, keep_answer
+from app.api.following.waiting import WAITS, WaitingRoute
+from app.api.http.idempotency import KeyDep, keep_answer
 from app.api.job_documents import job_views
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
@@ -67,9 +68,7 @@ class KindOfJob:
     def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
         """The operations of this kind; ``more_answers`` of a submission are documented too."""
         router = APIRouter(
-            prefix=f"/v1/{COLLECTION[self.kind]}",
-            tags=[f"{self.name}s"],
-            route_class=IdempotentRoute,
+            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"], route_class=WaitingRoute
         )
         router.post(
             "",
@@ -79,7 +78,7 @@ class KindOfJob:
             status_code=202,
             response_model=JobView,
             responses=answers(self.job, *self.refusals, status=202) | (more_answers or {}),
-            dependencies=[Depends(require_json)],
+            dependencies=[Depends(require_json), WAITS],
         )(_submission(self))
         router.get(
             "",
@@ -96,6 +95,7 @@ class KindOfJob:
             description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
             response_model=JobView,
             responses=answers(self.job, 404),
+            dependencies=[WAITS],
         )(_getting(self))
         return router
 
@@ -137,6 +137,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
         "valid": True,
         "cached": prepared.cached,
         "resolved": shown(prepared.job.resolved),
+        "warnings": [] if prepared.cached else prepared.job.warnings,
     }
     if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
         answer = estimate(service, estimate_spec_of(spec), prepared.subject)

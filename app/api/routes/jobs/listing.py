@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.api.deps import JobId, ServiceDep, no_job
 from app.api.examples.answers import JOB, JOBS, answers
+from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
 from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
@@ -23,7 +24,7 @@ from app.service import Service
 from app.tables import Job, JobKind, Status
 from surgery.errors import nearest
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WaitingRoute)
 ANY = "Given several times: with any of them."
 Text = Annotated[str, Query(max_length=300)]
 StatusFilter = Annotated[
@@ -182,11 +183,18 @@ def get_jobs(
     return list_jobs(service, filters, kind, parent)
 
 
-@router.get("/{job_id}", summary="Get a job", response_model=JobView, responses=answers(JOB, 404))
+@router.get(
+    "/{job_id}",
+    summary="Get a job",
+    response_model=JobView,
+    responses=answers(JOB, 404),
+    dependencies=[WAITS],
+)
 def get_job(job_id: JobId, service: ServiceDep, request: Request, names: NamesDep) -> Response:
     """Answers the current state of a job. Poll until `terminal` is true.
 
     Send the `ETag` of an answer as `If-None-Match` with the next request: while nothing about the
-    job has changed, the answer is 304 and has no body.
+    job has changed, the answer is 304 and has no body. With `Prefer: wait=n` it comes only when
+    something has changed, or after n seconds.
     """
     return answer_job(service, job_id, request, names)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from typing import Annotated
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import select
 
 from app.api.deps import JobDep, ServiceDep
 from app.api.examples.answers import EVENTS, METRICS, answers, problems
+from app.api.following.event_stream import MEDIA_TYPE, event_stream, wants_event_stream
 from app.api.http.ranges import Download, answer_download
-from app.api.pages import Cursor, Limit, Page, decode_position, encode_cursor, first_page
+from app.api.pages import PagingDep, TailPage
 from app.api.views import EventView, MetricView
 from app.artifacts.event_files import event_files
 from app.artifacts.tar import Member, Tar, in_memory
@@ -19,47 +21,120 @@ from app.errors import NotFound
 from app.tables import JobEvent, Metric
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+STREAM_EXAMPLE = """id: 1
+event: status
+data: {"seq":1,"type":"status","data":{"status":"queued"},"at":"2026-11-23T10:00:00Z"}
+
+event: progress
+data: {"status": "running", "phase": "score", "progress": {"percent": 42.0, "step": 6}}
+
+event: done
+data: {"id": "rk_01kasz3v7d9q6m8x2c4n5b7t1w", "status": "succeeded"}
+"""
+EVENT_ANSWERS = answers(EVENTS, 404)
+EVENT_ANSWERS[200]["content"][MEDIA_TYPE] = {
+    "schema": {"type": "string"},
+    "example": STREAM_EXAMPLE,
+}
 TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+LARGEST = 2**63 - 1  # that a column can hold
+After = Annotated[
+    int,
+    Query(ge=0, le=LARGEST, description="Only the events after the one with this `seq`."),
+]
+LastEventId = Annotated[
+    int | None,
+    Header(
+        ge=0,
+        le=LARGEST,
+        description="Of an event stream: the `id` of the last event that the client received. The "
+        "stream goes on after it, whatever `after` says.",
+    ),
+]
+AfterStep = Annotated[
+    int | None,
+    Query(ge=0, le=2**31 - 1, description="Only the measurements at later steps than this one."),
+]
 NameFilter = Annotated[
     str | None, Query(max_length=300, description="Only the measurements with this name.")
 ]
 
 
-@router.get("/{job_id}/events", summary="List a job's events", responses=answers(EVENTS, 404))
+@router.get(
+    "/{job_id}/events",
+    summary="List or stream a job's events",
+    response_model=TailPage[EventView],
+    responses=EVENT_ANSWERS,
+)
 def get_events(
-    job: JobDep, service: ServiceDep, limit: Limit = 50, cursor: Cursor = None
-) -> Page[EventView]:
-    """Lists what happened to a job, oldest first: changes of status, checkpoints, requests."""
-    query = select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
-    if cursor is not None:
-        query = query.where(JobEvent.seq > decode_position(cursor))
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query.limit(limit + 1)).all(), limit)
-    events = [EventView.model_validate(row, from_attributes=True) for row in rows]
-    following = encode_cursor(str(rows[-1].seq)) if more else None
-    return Page(data=events, next_cursor=following, has_more=more)
+    request: Request,
+    job: JobDep,
+    service: ServiceDep,
+    paging: PagingDep,
+    after: After = 0,
+    last_event_id: LastEventId = None,
+) -> TailPage[EventView] | Response:
+    """Lists what happened to a job, oldest first: changes of status, checkpoints, requests.
+
+    With `Accept: text/event-stream` the events are sent as Server-Sent Events instead, each as it
+    happens: `id` is its `seq`, `event` its `type`, and `data` what a page has. `event: progress`
+    tells of a running job's progress, at most once a second. After the job has ended comes
+    `event: done` with its status, and the stream closes. A stream also closes after 15 minutes and
+    when the service stops; a client that connects again with `Last-Event-ID` misses nothing.
+    """
+    if wants_event_stream(request.headers.get("accept", "")):
+        position = paging.start(after) if last_event_id is None else last_event_id
+        return event_stream(request, job.id, position)
+
+    def link(last: int, _: str) -> str:
+        return _going_on(request, after=last, limit=paging.limit)
+
+    query = select(JobEvent).where(JobEvent.job_id == job.id)
+    return paging.tail(service.database, query, JobEvent.seq, _event, link, after)
 
 
 @router.get(
     "/{job_id}/metrics", summary="List a job's measurements", responses=answers(METRICS, 404)
 )
 def get_metrics(
+    request: Request,
     job: JobDep,
     service: ServiceDep,
+    paging: PagingDep,
     name: NameFilter = None,
-    limit: Limit = 200,
-    cursor: Cursor = None,
-) -> Page[MetricView]:
-    """Lists the loss, the learning rate and the validation metrics in order of their steps."""
-    query = select(Metric).where(Metric.job_id == job.id).order_by(Metric.step, Metric.name)
+    after_step: AfterStep = None,
+) -> TailPage[MetricView]:
+    """Lists the loss, the learning rate and the validation metrics in the order of writing.
+
+    That is the order of their steps, unless an interrupted run went on from an earlier step: then
+    the steps that it repeats are written again, over the old values, and come again at the end.
+    Whoever asks for `next` again and again gets each measurement once each time it is written.
+    """
+    query = select(Metric).where(Metric.job_id == job.id)
     if name is not None:
         query = query.where(Metric.name == name)
-    start = decode_position(cursor) if cursor is not None else 0
-    with service.database.read() as session:
-        rows, more = first_page(session.scalars(query.offset(start).limit(limit + 1)).all(), limit)
-    data = [MetricView.model_validate(row, from_attributes=True) for row in rows]
-    following = encode_cursor(str(start + limit)) if more else None
-    return Page(data=data, next_cursor=following, has_more=more)
+    if after_step is not None:
+        query = query.where(Metric.step > after_step)
+
+    def link(_: int, cursor: str) -> str:
+        return _going_on(request, cursor=cursor, limit=paging.limit)
+
+    return paging.tail(service.database, query, Metric.seq, _metric, link)
+
+
+def _event(row: JobEvent) -> EventView:
+    return EventView.model_validate(row, from_attributes=True)
+
+
+def _metric(row: Metric) -> MetricView:
+    return MetricView.model_validate(row, from_attributes=True)
+
+
+def _going_on(request: Request, **position: str | int) -> str:
+    """The path of a request with the same filters and another position."""
+    given = request.query_params.multi_items()
+    filters = [(name, value) for name, value in given if name not in {*position, "cursor"}]
+    return f"{request.scope['path']}?{urlencode([*filters, *position.items()])}"
 
 
 @router.get(

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.audit import record_change
 from app.access.principal import Scope as KeyScope
-from app.api.http.scopes import PREFIX, scope_of
+from app.api.http.access.scopes import PREFIX, scope_of
 from app.db import Database
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})

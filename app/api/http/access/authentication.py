@@ -12,9 +12,9 @@ from app.access.keys import Keyring
 from app.access.limits import limits_in_force
 from app.access.principal import Principal
 from app.access.rates import RateLimiter
-from app.api.http.browsers import refuse_other_sites, refuse_wrong_host
+from app.api.http.access.browsers import refuse_other_sites, refuse_wrong_host
+from app.api.http.access.scopes import PREFIX, scope_of
 from app.api.http.problems import answer_error
-from app.api.http.scopes import PREFIX, scope_of
 from app.errors import Forbidden, NotFound, RateLimited, ServiceError
 from app.settings import Settings
 

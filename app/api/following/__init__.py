@@ -1,0 +1,1 @@
+"""Following a job: long polls and event streams, woken by one task a process."""

@@ -1,0 +1,1 @@
+"""Who is let in, what web pages may do, and the record of what was changed."""

@@ -1,0 +1,163 @@
+"""The progress of a whole job: known while it runs, and never falling."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.db import Database
+from app.jobs import state_machine
+from app.jobs.progress import JobProgress
+from app.jobs.state_machine import enqueue
+from app.tables import Job, JobKind, new_id
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.resolved import Learned
+from tests.support.service.queued_jobs import LEASE, RESOLVED, look, take
+
+Json = dict[str, Any]
+ROWS = {"train": 640, "validation": 64}
+
+
+def job_of(kind: JobKind, request: Json, **values: Any) -> Job:
+    model = RankingSpec if kind is JobKind.RANKING else FinetuneSpec
+    spec = model.model_validate({"model": "m", "dataset": "glue/cola", **request})
+    resolved = {**RESOLVED, "dataset": {**RESOLVED["dataset"], "rows": ROWS}}
+    return Job(
+        id=new_id("ft"), kind=kind, spec=spec.model_dump(mode="json"), labels={}, model="m",
+        dataset="d", digest="x", max_attempts=3, resolved=resolved, **values,
+    )  # fmt: skip
+
+
+def finetune(**request: Any) -> Job:
+    """A fine-tune of a layer that is known, unless the request asks for another selection."""
+    job = job_of(JobKind.FINETUNE, {"selection": {"policy": "last_k", "k": 1}, **request})
+    if "selection" not in request:
+        job.resolved = {**job.resolved, "layers": ["encoder.layer.1"]}
+    return job
+
+
+def train(progress: JobProgress, steps: int, first: int = 0) -> list[Json]:
+    """The progress over a training that evaluates after each of its epochs of 20 steps."""
+    told = [progress.begin("train")]
+    for step in range(first + 1, steps + 1):
+        told.append(progress.advance(step, steps, "steps"))
+        if step % 20 == 0:
+            told += [progress.begin(name) for name in ("evaluate", "save", "train")]
+    return told
+
+
+def check(told: list[Json]) -> None:
+    percents = [each["percent"] for each in told]
+    assert percents == sorted(percents)
+    assert 0 < percents[-1] < 100
+    for each in told:
+        assert None not in (each["step"], each["total_steps"], each["unit"], each["eta_seconds"])
+        assert 0 <= each["step"] <= each["total_steps"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_phase_of_a_ranking_is_known(seeds: int) -> None:
+    head = {"init": "new"} if seeds > 1 else {}
+    progress = JobProgress(job_of(JobKind.RANKING, {"head_seeds": seeds, "head": head}))
+    first = progress.now()
+    assert (first["percent"], first["step"], first["unit"]) == (0.0, 0, "phases")
+    told = [progress.begin(name) for name in ("fetch", "load", "tokenize")]
+    for _ in range(seeds):
+        told.append(progress.begin("warmup"))
+        told += [progress.advance(rows, 640, "rows") for rows in (320, 640)]
+        told.append(progress.advance(1, 1, "epochs"))
+        told.append(progress.begin("score"))
+        told += [progress.advance(samples, 256, "samples") for samples in range(32, 257, 32)]
+    told += [progress.begin(name) for name in ("bootstrap", "prior")]
+    check(told)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"track_ranking": True, "checkpoints": {"onnx": True}},
+        {"training": {"prefix_cache": "off"}},
+        {"selection": {"policy": "top_k", "k": 1}},
+    ],
+)
+def test_every_phase_of_a_finetune_is_known(request_: Json) -> None:
+    progress = JobProgress(finetune(**request_))
+    told = [progress.begin(name) for name in ("fetch", "load")]
+    if "selection" in request_:
+        told += [progress.begin(n) for n in ("tokenize", "warmup", "score", "bootstrap", "load")]
+    told += [progress.begin(name) for name in ("export", "tokenize", "rank", "prefix")]
+    told += [progress.advance(rows, 640, "rows") for rows in (320, 640, 32, 64)]
+    told += train(progress, 60)
+    check(told)
+    steps = [each for each in told if each["unit"] == "steps"]
+    assert (steps[0]["step"], steps[0]["total_steps"]) == (0, 60)
+    assert [e["step"] for e in told if e["unit"] == "evaluations"] == [0, 1, 2]
+
+
+def test_an_evaluation_counts_as_several_steps() -> None:
+    """As many as it costs; so half of the steps are half of the training."""
+    progress = JobProgress(finetune(training={"epochs": 1000, "prefix_cache": "off"}))
+    for name in ("fetch", "load", "tokenize"):
+        progress.begin(name)
+    told = train(progress, 20_000)
+    at = {each["step"]: each["percent"] for each in told if each["unit"] == "steps"}
+    assert at[10_000] == pytest.approx(50, abs=1)
+    assert at[20_000] > 99
+
+
+def test_an_interrupted_finetune_goes_on_where_it_was() -> None:
+    progress = JobProgress(finetune())
+    before = [progress.begin(name) for name in ("fetch", "load", "tokenize", "prefix")]
+    before += train(progress, 60)[:50]
+    resumed = finetune()
+    resumed.state, resumed.progress = {"path": "p", "step": 40}, before[-1]
+    again = JobProgress(resumed)
+    told = [again.begin(name) for name in ("fetch", "load", "tokenize", "prefix")]
+    assert {each["percent"] for each in told} == {before[-1]["percent"]}
+    told += train(again, 60, first=40)
+    check(told)
+    assert told[-1]["percent"] > before[-1]["percent"]
+
+
+def test_a_request_of_another_version_runs_without_a_plan() -> None:
+    job = finetune()
+    job.spec = {"unknown": True}
+    progress = JobProgress(job)
+    assert progress.begin("train")["percent"] is not None
+    assert progress.advance(1, None, "steps")["percent"] is not None
+
+
+def test_the_percentage_of_the_row_never_falls(database: Database) -> None:
+    with database.write() as session:
+        job = enqueue(session, finetune())
+    assert job.progress is None
+    lease = take(database)
+
+    def renew(**progress: Any) -> Json:
+        state_machine.renew(database, lease, LEASE, "train", progress or None)
+        told = look(database, job.id).progress
+        assert told is not None
+        return told
+
+    assert look(database, job.id).progress == {
+        "percent": 0.0, "step": 0, "total_steps": 6, "unit": "phases", "eta_seconds": None,
+    }  # fmt: skip
+    assert renew(percent=40.0, step=4)["percent"] == 40.0
+    assert renew(percent=30.0, step=5) == {"percent": 40.0, "step": 5}
+    assert renew(percent=None, step=6) == {"percent": 40.0, "step": 6}
+    assert renew() == {"percent": 40.0, "step": 6}
+    state_machine.crash(database, lease, {"code": "worker_lost"}, timedelta())
+    waiting = look(database, job.id)
+    assert waiting.status == "queued"
+    assert waiting.progress == {"percent": 40.0, "step": 6, "eta_seconds": None}
+    lease = take(database)
+    again = look(database, job.id).progress
+    assert again is not None
+    assert (again["percent"], again["unit"]) == (40.0, "phases")
+    assert renew(percent=10.0, step=1)["percent"] == 40.0
+    state_machine.finish(database, lease, {}, Learned())
+    assert (look(database, job.id).progress or {})["percent"] == 100.0
