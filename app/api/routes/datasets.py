@@ -16,7 +16,7 @@ from app.api.deps import DatasetDep, ServiceDep, require_merge_patch
 from app.api.examples.answers import DATASET, DATASETS, PREVIEW, answers, body_examples, problems
 from app.api.examples.bodies import DATASET_BODIES, DATASET_CHANGES
 from app.api.http.idempotency import IdempotentRoute
-from app.api.http.preconditions import check_version
+from app.api.http.preconditions import check_version, version_tag
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
@@ -130,8 +130,9 @@ def get_datasets(
 
 
 @router.get("/{dataset_id}", summary="Get an uploaded dataset", responses=answers(DATASET, 404))
-def get_dataset(row: DatasetDep) -> DatasetView:
+def get_dataset(row: DatasetDep, response: Response) -> DatasetView:
     """Describes an uploaded dataset: its columns, labels, rows, and what its files contained."""
+    response.headers["ETag"] = version_tag(row.version)
     return dataset_view(row)
 
 
@@ -144,6 +145,7 @@ def get_dataset(row: DatasetDep) -> DatasetView:
 def change_dataset(
     row: DatasetDep,
     service: ServiceDep,
+    response: Response,
     changes: Annotated[DatasetChanges, body_examples(DATASET_CHANGES)],
     if_match: IfMatch = None,
 ) -> DatasetView:
@@ -152,7 +154,9 @@ def change_dataset(
     The rows of a dataset never change: send others as another dataset.
     """
     check = partial(check_version, if_match)
-    return dataset_view(rename_dataset(service, row.id, changes, check))
+    renamed = rename_dataset(service, row.id, changes, check)
+    response.headers["ETag"] = version_tag(renamed.version)
+    return dataset_view(renamed)
 
 
 @router.post(
