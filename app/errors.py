@@ -129,6 +129,12 @@ class Unprocessable(ServiceError):
     code = "invalid"
 
 
+class NotRunnable(Unprocessable):
+    """No worker can run this job."""
+
+    code = "not_runnable"
+
+
 @dataclass(frozen=True)
 class JobErrorFacts:
     """What an error that ends a job is as a problem (RFC 9457); its code is the key."""

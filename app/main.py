@@ -28,7 +28,7 @@ from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import comparisons, finetunes, life, listing, rankings, records
+from app.api.routes.jobs import attempts, comparisons, finetunes, life, listing, rankings, records
 from app.api.routes.platform import (
     audit,
     docs,
@@ -38,6 +38,7 @@ from app.api.routes.platform import (
     metrics,
     projects,
     webhooks,
+    workers,
 )
 from app.artifacts.storage import open_storage
 from app.db import open_database
@@ -90,7 +91,9 @@ ROUTED = (
     listing,
     life,
     records,
+    attempts,
     checkpoints,
+    workers,
     webhooks,
     projects,
     keys,

@@ -259,6 +259,7 @@ class Attempt(Base):
     usage: Mapped[dict[str, Any] | None]
     log_path: Mapped[str | None] = mapped_column(Text)
     log_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    log_closed: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Worker(Base):

@@ -36,11 +36,11 @@ THREADS = "OMP_NUM_THREADS"
 def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu] = ()) -> None:
     """Run jobs until SIGTERM or SIGINT; with Celery if a broker is configured.
 
-    ``gpus`` are the GPUs that its jobs will see. They are only written to the log.
+    ``gpus`` are the GPUs that its jobs will see.
     """
     log.info("this worker has %s", "; ".join(map(str, gpus)) or "no GPU")
     database = open_database(settings)
-    context = WorkerContext(settings, database, open_storage(settings))
+    context = WorkerContext(settings, database, open_storage(settings), gpus)
     if settings.redis_url is None:
         run_poller(Supervisor(context, kinds))
     else:

@@ -22,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
-from surgery.schemas.resolved import Learned, Resolved, ResolvedFinetune, ResolvedSelection
+from surgery.schemas.resolved import (
+    Learned,
+    PeakMemory,
+    Resolved,
+    ResolvedFinetune,
+    ResolvedSelection,
+)
 
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
@@ -253,7 +259,13 @@ class LayersSelected(Message):
     resolved: ResolvedSelection
 
 
-class Fetched(Message):
+class EndOfOrder(Message):
+    """The base of messages that an order was carried out or not, with the memory that it took."""
+
+    peak: PeakMemory = PeakMemory()
+
+
+class Fetched(EndOfOrder):
     """Everything is in the cache. ``dataset`` is None for an upload, which is in storage."""
 
     type: Literal["fetched"] = "fetched"
@@ -262,7 +274,7 @@ class Fetched(Message):
     also: tuple[FetchedPreset, ...]
 
 
-class Finished(Message):
+class Finished(EndOfOrder):
     """The job succeeded: its result, and what is added to ``resolved``."""
 
     type: Literal["result"] = "result"
@@ -281,7 +293,7 @@ class ReportedProblem(ProtocolModel):
     errors: Annotated[list[Json], Field(max_length=MAX_FAULTS)]
 
 
-class Failed(Message):
+class Failed(EndOfOrder):
     """The job failed; the process can run the next one."""
 
     type: Literal["error"] = "error"
@@ -293,7 +305,7 @@ class Failed(Message):
         return cls(problem=ReportedProblem.model_validate(error.as_problem()))
 
 
-class Halted(Message):
+class Halted(EndOfOrder):
     """The job stopped as ordered. If ``resumable``, it saved a state first."""
 
     type: Literal["stopped"] = "stopped"

@@ -162,6 +162,7 @@ def _create_attempts_and_workers() -> None:
         sa.Column("usage", JSON, nullable=True),
         sa.Column("log_path", sa.Text(), nullable=True),
         sa.Column("log_bytes", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("log_closed", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("job_id", "epoch"),
     )

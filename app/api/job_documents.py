@@ -24,6 +24,7 @@ from app.api.views import COLLECTION, JobView, ProgressView
 from app.db import Database
 from app.errors import job_problem
 from app.jobs.actions import Action, allowed_actions
+from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery import __version__
 from surgery.schemas.resolved import shown
@@ -107,8 +108,21 @@ def _links(row: Any) -> Json:
     links |= {action.value: f"/v1/jobs/{row.id}/{action}" for action in possible}
     if row.kind == JobKind.COMPARISON:
         return {**links, "children": f"/v1/jobs?parent={row.id}"}
-    names = ("metrics", "checkpoints")
+    names = ("metrics", "checkpoints", "attempts", "logs")
     return {**links, **{name: f"/v1/jobs/{row.id}/{name}" for name in names}}
+
+
+NOTHING_USED: Json = Usage().model_dump()
+
+
+def _usage(row: Any) -> Json:
+    return {**NOTHING_USED, **(row.usage or {}), "stored_bytes": row.stored_bytes}
+
+
+def _warnings(row: Any) -> list[Json]:
+    """What was noticed at submission, until a worker has started the job."""
+    comparing = row.kind == JobKind.COMPARISON and row.status not in TERMINAL
+    return row.warnings if comparing or row.status == Status.QUEUED else []
 
 
 def _column(name: str) -> Shown:
@@ -128,6 +142,8 @@ DERIVED = {
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
+    "usage": Shown((Job.usage, Job.stored_bytes), _usage),
+    "warnings": Shown((Job.warnings, Job.status, Job.kind), _warnings),
     "error": Shown((Job.id, Job.error, Job.request_id), _error),
     "links": Shown(
         (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),

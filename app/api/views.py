@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.api.http.problems import ProblemDetails
+from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport
@@ -55,6 +56,22 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
+
+
+class JobUsage(Usage):
+    """What a job has used, and what is stored for it."""
+
+    stored_bytes: int = Field(
+        description="Size of its checkpoints, of the state that it would resume from, and of the "
+        "logs of its attempts. What is stored for a comparison is stored for its children."
+    )
+
+
+class Notice(BaseModel):
+    """Something that a submission should know of, though it is no error."""
+
+    code: str = Field(description="What was noticed, such as `no_worker`.")
+    detail: str = Field(description="What it means, and what to do about it.")
 
 
 class JobProblem(ProblemDetails):
@@ -140,6 +157,14 @@ class JobView(BaseModel):
     updated_at: datetime = Field(description="When anything about the job last changed.")
     heartbeat_at: datetime | None = Field(
         description="When the worker last said that it is working on the job."
+    )
+    usage: JobUsage = Field(
+        description="What all attempts have used, also those that were lost, drained or paused; of "
+        "a comparison, what its ended children have."
+    )
+    warnings: list[Notice] = Field(
+        description="What was noticed when the job was submitted and did not keep it from being "
+        "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")

@@ -41,6 +41,24 @@ class Storage:
             self._files.put_file(str(folder / name), f"{target}/{name}")
         shutil.rmtree(folder)
 
+    def put_file(self, key: str, content: bytes) -> None:
+        """Write a small file whole, over one that exists; readers see the old one or the new."""
+        path = self._path(key)
+        if not self.local:
+            self._files.pipe_file(path, content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = target.with_name(f".building-{target.name}")
+        building.write_bytes(content)
+        building.replace(target)
+
+    def read_file(self, key: str) -> bytes:
+        """The content of a small file as it is now. Raises FileNotFoundError."""
+        content = self._files.cat_file(self._path(key))
+        assert isinstance(content, bytes)
+        return content
+
     def fetch_folder(self, key: str) -> HeldFolder | None:
         """A local copy of the folder, checked against its manifest; None if it is incomplete.
 
@@ -105,19 +123,22 @@ class Storage:
         if self._files.exists(self._path(key)):
             self._files.rm(self._path(key), recursive=True)
 
-    def stale_folders(self, prefix: str, depth: int, age_seconds: float) -> list[str]:
-        """Keys of the folders ``depth`` levels below a prefix whose manifest is older than this.
+    def stale_folders(
+        self, prefix: str, depth: int, age_seconds: float, file: str = MANIFEST
+    ) -> list[str]:
+        """Keys of the folders ``depth`` levels below a prefix with a file older than this.
 
-        The age is that of the manifest because an object store dates files, not folders.
+        The age is that of a file, as a rule the manifest, because an object store dates files, not
+        folders.
         """
-        pattern = "/".join([self._path(prefix), *["*"] * depth, MANIFEST])
+        pattern = "/".join([self._path(prefix), *["*"] * depth, file])
         self._files.invalidate_cache()
         found = []
         for path, entry in self._files.glob(pattern, detail=True).items():
             moment = entry.get("mtime") or entry.get("LastModified")
             seconds = moment if isinstance(moment, float) else moment.timestamp()
             if time.time() - seconds > age_seconds:
-                found.append(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{MANIFEST}"))
+                found.append(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{file}"))
         return found
 
 

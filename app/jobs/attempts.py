@@ -15,14 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from app.artifacts.attempt_logs import LOG_LIMIT_BYTES, log_key
 from app.db import Database, db_now
 from app.tables import Attempt, Checkpoint, Job
+from surgery.schemas.resolved import PeakMemory
 
 Json = dict[str, Any]
-LOG_LIMIT_BYTES = 1_000_000  # of one attempt's log; more is cut out of its middle
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """How an attempt ended."""
 
     SUCCEEDED = "succeeded"  # the job's result was stored
@@ -32,25 +33,6 @@ class Outcome(StrEnum):
     DRAINED = "drained"  # its worker was stopped, and gave the job back
     PAUSED = "paused"  # somebody paused the job
     CANCELLED = "cancelled"  # somebody cancelled the job
-
-
-class PeakMemory(BaseModel):
-    """The most memory that one process of a job held at once; null where nobody measured it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    host: int | None = Field(None, description="Bytes of main memory.")
-    device: int | None = Field(None, description="Bytes of a GPU; null on a CPU.")
-
-    def with_peak(self, other: PeakMemory) -> PeakMemory:
-        """The higher of two peaks."""
-        return PeakMemory(
-            host=_highest(self.host, other.host), device=_highest(self.device, other.device)
-        )
-
-
-def _highest(*values: int | None) -> int | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 class Usage(BaseModel):
@@ -71,7 +53,7 @@ class Usage(BaseModel):
         seconds = dict(self.worker_seconds)
         for device, spent in other.worker_seconds.items():
             seconds[device] = round(seconds.get(device, 0.0) + spent, 3)
-        peak = self.peak_memory_bytes.with_peak(other.peak_memory_bytes)
+        peak = self.peak_memory_bytes.combined(other.peak_memory_bytes)
         return Usage(worker_seconds=seconds, peak_memory_bytes=peak)
 
     @classmethod
@@ -83,11 +65,6 @@ class Usage(BaseModel):
     def total(cls, stored: Iterable[Json | None]) -> Usage:
         """What several rows have stored, together."""
         return sum(map(cls.of, stored), start=cls())
-
-
-def log_key(job_id: str, epoch: int) -> str:
-    """The folder of an attempt's log in the storage. No other attempt writes there."""
-    return f"jobs/{job_id}/{epoch}/log"
 
 
 def begin_attempt(session: Session, job: Job) -> None:
@@ -117,12 +94,15 @@ def note_usage(session: Session, job_id: str, epoch: int, usage: Usage | None) -
     session.execute(update(Job).where(Job.id == job_id).values(usage=total))
 
 
-def end_attempt(session: Session, job: Job, outcome: Outcome, error: Json | None = None) -> None:
+def end_attempt(
+    session: Session, job: Job, outcome: AttemptOutcome, error: Json | None = None
+) -> None:
     """End the attempt that a job is in; without one, or if it has ended, nothing changes."""
     attempt = session.get(Attempt, (job.id, job.lease_epoch))
     if attempt is None or attempt.ended_at is not None:
         return
     attempt.ended_at, attempt.outcome, attempt.error = db_now(), outcome.value, error
+    attempt.log_closed = outcome is AttemptOutcome.LOST  # any other has a worker that closes it
     session.flush()
     job.usage = _total(session, job.id)
     count_stored_bytes(session, job)
@@ -143,16 +123,24 @@ def count_stored_bytes(session: Session, job: Job) -> None:
     job.stored_bytes = int(checkpoints) + kept + int((job.state or {}).get("bytes", 0))
 
 
-def note_log(database: Database, job_id: str, epoch: int, size: int) -> bool:
+def add_up_children(session: Session, comparison: Job) -> None:
+    """Store what a comparison's children have used, as what the comparison has."""
+    rows = session.scalars(select(Job.usage).where(Job.parent == comparison.id)).all()
+    comparison.usage = Usage.total(rows).model_dump()
+
+
+def note_log(database: Database, job_id: str, epoch: int, size: int, *, closed: bool) -> bool:
     """Store how long an attempt's log is by now; False if the attempt's job was deleted.
+
+    ``closed`` says that nothing will be added to it.
 
     This needs no lease: the row and the log belong to this attempt alone, and a worker that has
     lost its lease may still say so in the log.
     """
     with database.write() as session:
         statement = update(Attempt).where(Attempt.job_id == job_id, Attempt.epoch == epoch)
-        found = session.scalar(statement.values(log_bytes=size).returning(Attempt.epoch))
-        return found is not None
+        changed = statement.values(log_bytes=size, log_closed=closed).returning(Attempt.epoch)
+        return session.scalar(changed) is not None
 
 
 def attempts_of(database: Database, job_id: str) -> Sequence[Attempt]:

@@ -13,7 +13,7 @@ from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
 from app.jobs.webhooks import notices
-from app.tables import Checkpoint, Job, JobKind, Metric, Status, new_id
+from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, Status, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -85,11 +85,16 @@ def commit_checkpoint(
 
 
 def referenced_paths(database: Database) -> set[str]:
-    """The paths of checkpoints and resume states that rows of the database name."""
+    """The paths of checkpoints, resume states and logs that rows of the database name."""
     with database.read() as session:
         checkpoints = session.scalars(select(Checkpoint.path)).all()
         states = session.scalars(select(Job.state).where(Job.state.is_not(None))).all()
-    return {*checkpoints, *(state["path"] for state in states if state)}
+        logs = session.scalars(select(Attempt.log_path).where(Attempt.log_path.is_not(None))).all()
+    return {
+        *checkpoints,
+        *(path for path in logs if path),
+        *(state["path"] for state in states if state),
+    }
 
 
 def unknown_jobs(database: Database, job_ids: Collection[str]) -> set[str]:

@@ -19,7 +19,14 @@ from app.db import Database, db_now
 from app.errors import Conflict
 from app.jobs import comparisons
 from app.jobs.actions import Action, refusal
-from app.jobs.attempts import Outcome, Usage, begin_attempt, end_attempt, note_usage
+from app.jobs.attempts import (
+    AttemptOutcome,
+    Usage,
+    add_up_children,
+    begin_attempt,
+    end_attempt,
+    note_usage,
+)
 from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
@@ -158,7 +165,7 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.state = None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    end_attempt(session, job, Outcome(status.value), values.get("error"))
+    end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
     if status == Status.CANCELLED:
         job.error = _cancelled_error(session, job)
     code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None
@@ -199,6 +206,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
     """
     if comparison.status in TERMINAL:
         return
+    add_up_children(session, comparison)
     for child, ranking in comparisons.children_after_ranking(session, comparison.id):
         if ranking.status == Status.SUCCEEDED:
             child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
@@ -221,7 +229,7 @@ def advance_comparison(session: Session, comparison: Job) -> None:
 
 
 def count_crash(
-    session: Session, job: Job, error: Json, backoff: timedelta, outcome: Outcome
+    session: Session, job: Job, error: Json, backoff: timedelta, outcome: AttemptOutcome
 ) -> Status:
     """Count a crash, and queue the job for another attempt or end it.
 
@@ -253,7 +261,7 @@ def give_up(session: Session, job: Job) -> None:
 
 def set_aside(session: Session, job: Job) -> None:
     """Pause a job: no worker has it or claims it until it is resumed."""
-    end_attempt(session, job, Outcome.PAUSED)
+    end_attempt(session, job, AttemptOutcome.PAUSED)
     job.status = Status.PAUSED
     job.pause_requested = False
     job.lease_expires_at = job.not_before = job.rung_at = None
@@ -488,7 +496,7 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = Outcome.DRAINED if reason == "drained" else Outcome.PAUSED
+            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
 
@@ -503,7 +511,7 @@ def crash(
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
     with database.write() as session:
         job = locked_with_comparison(session, lease, usage)
-        return count_crash(session, job, error, backoff, Outcome.CRASHED)
+        return count_crash(session, job, error, backoff, AttemptOutcome.CRASHED)
 
 
 def _expired() -> ColumnElement[bool]:
@@ -524,7 +532,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
         if job is not None:
-            count_crash(session, job, lost, backoff, Outcome.LOST)
+            count_crash(session, job, lost, backoff, AttemptOutcome.LOST)
         return job is not None
 
 

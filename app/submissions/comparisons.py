@@ -12,6 +12,7 @@ from app.errors import ServiceError, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, ranking_digest
+from app.submissions.fleet import Fleet
 from app.submissions.resolve import Subject, resolve_subject
 from app.submissions.submit import (
     Prepared,
@@ -43,6 +44,7 @@ class JobBuilder:
     service: Service
     spec: ComparisonSpec
     subject: Subject
+    fleet: Fleet
 
     def ranking(self, options: RankingOptions, new: dict[str, Job]) -> Job:
         """The stored ranking with these options, or else a new job, added to ``new`` by digest."""
@@ -63,12 +65,14 @@ class JobBuilder:
         given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
         spec = RankingSpec.model_validate({**shared, **given})
         spec.name = f"ranking by {options.method}"
-        return ranking_job(self.service, spec, self.subject, digest)
+        return ranking_job(self.service, spec, self.subject, digest, self.fleet)
 
     def finetunes(self, arm: ArmSpec) -> list[Job]:
         """The fine-tunes of an arm, one for each seed."""
         return [
-            finetune_job(self.service, self._finetune(arm, seed), self.subject, arm.name)
+            finetune_job(
+                self.service, self._finetune(arm, seed), self.subject, self.fleet, arm.name
+            )
             for seed in self.spec.seeds
         ]
 
@@ -96,7 +100,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     """Check a comparison, and build its job and all its children."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
     check_training_field(spec.training, subject.dataset, processes=1)
-    builder = JobBuilder(service, spec, subject)
+    builder = JobBuilder(service, spec, subject, Fleet.of(service))
     arms = _all_arms(spec, subject.info.layers)
     by_arm = _check(builder, arms)
     rankings, judged = _rankings(builder, arms, by_arm)
@@ -116,6 +120,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]
     for child in children:
         child.parent = job.id
+        job.warnings += [notice for notice in child.warnings if notice not in job.warnings]
     return Prepared(job, subject, children=children)
 
 

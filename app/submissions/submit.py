@@ -14,6 +14,7 @@ from app.jobs.state_machine import enqueue, enqueue_comparison
 from app.service import Service
 from app.submissions.admission import admit
 from app.submissions.checks import check_method, content_digest, ranking_digest
+from app.submissions.fleet import Fleet, Json
 from app.submissions.resolve import (
     Subject,
     lock_checkpoint,
@@ -30,7 +31,6 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
 from surgery.schemas.training import TrainingSpec, check_training
-from surgery.training.devices import check_processes, gpus_here
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
@@ -83,19 +83,22 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
         known = stored_ranking(service.database, service.project, digest)
         if known is not None:
             return Prepared(known, subject, cached=True)
-    return Prepared(ranking_job(service, spec, subject, digest), subject)
+    return Prepared(ranking_job(service, spec, subject, digest, Fleet.of(service)), subject)
 
 
-def ranking_job(service: Service, spec: RankingSpec, subject: Subject, digest: str) -> Job:
-    """The job of a ranking, not inserted yet."""
+def ranking_job(
+    service: Service, spec: RankingSpec, subject: Subject, digest: str, fleet: Fleet
+) -> Job:
+    """The job of a ranking, not inserted yet. Raises NotRunnable."""
+    warnings = fleet.check(spec)
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
-    return new_job(service, JobKind.RANKING, "rk", spec, resolved)
+    return new_job(service, JobKind.RANKING, "rk", spec, resolved, warnings)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune, and resolve what it will train as far as that is known."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
-    return Prepared(finetune_job(service, spec, subject), subject)
+    return Prepared(finetune_job(service, spec, subject, Fleet.of(service)), subject)
 
 
 def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
@@ -111,11 +114,10 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
 
 
 def finetune_job(
-    service: Service, spec: FinetuneSpec, subject: Subject, arm: str | None = None
+    service: Service, spec: FinetuneSpec, subject: Subject, fleet: Fleet, arm: str | None = None
 ) -> Job:
     """Check a fine-tune and build its job; ``arm`` is the name of its comparison's arm, if any."""
-    if service.settings.embedded:  # its workers run on this machine
-        check_processes(spec.processes, min(gpus_here(), service.settings.gpus_per_worker))
+    warnings = fleet.check(spec)
     check_training_field(spec.training, subject.dataset, spec.processes)
     selection = resolve_selection(service, spec.selection, subject)
     if spec.adapter is not None:
@@ -129,7 +131,7 @@ def finetune_job(
         digest=training_digest(spec, subject),
         arm=arm,
     )
-    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved)
+    return new_job(service, JobKind.FINETUNE, "ft", spec, resolved, warnings)
 
 
 def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:
@@ -146,7 +148,12 @@ def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> st
 
 
 def new_job(
-    service: Service, kind: JobKind, prefix: str, spec: Submission, resolved: Resolved
+    service: Service,
+    kind: JobKind,
+    prefix: str,
+    spec: Submission,
+    resolved: Resolved,
+    warnings: Sequence[Json] = (),
 ) -> Job:
     """The job of a submission that was checked, not inserted yet."""
     return Job(
@@ -164,6 +171,7 @@ def new_job(
         max_attempts=service.settings.max_attempts,
         spec=spec.model_dump(mode="json"),
         resolved=resolved.stored(),
+        warnings=list(warnings),
     )
 
 

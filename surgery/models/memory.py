@@ -10,11 +10,31 @@ from pathlib import Path
 
 import torch
 
+from surgery.schemas.resolved import PeakMemory
+
 CGROUP = Path("/sys/fs/cgroup")  # version 2: the limits of a container
 
 
+_before = PeakMemory()  # of this job, before the counters were last reset
+
+
+def begin_job() -> None:
+    """Start measuring the peaks of another job."""
+    global _before  # noqa: PLW0603  # the counters, too, are the whole process's
+    reset_peak()
+    _before = PeakMemory()
+
+
+def job_peaks() -> PeakMemory:
+    """The most memory that this process has held since the job began."""
+    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return _before.combined(PeakMemory(host=_host_peak(), device=device))
+
+
 def reset_peak() -> None:
-    """Start measuring the peak anew."""
+    """Start measuring the peak anew; `job_peaks` still knows the earlier one."""
+    global _before  # noqa: PLW0603
+    _before = job_peaks()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -33,6 +53,10 @@ def peak_bytes() -> int:
     """Bytes at the peak: of the GPU if there is one, or else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    return _host_peak()
+
+
+def _host_peak() -> int:
     match = re.search(r"VmHWM:\s+(\d+) kB", _text(Path("/proc/self/status")))
     if match:
         return int(match[1]) * 1024

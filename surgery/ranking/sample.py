@@ -27,7 +27,7 @@ from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
-from surgery.models.memory import available_bytes
+from surgery.models.memory import available_bytes, reset_peak
 
 Result = TypeVar("Result")
 GPU_TOKENS = 262_144  # the most tokens in a batch: beyond that a GPU gains nothing
@@ -84,7 +84,7 @@ class Sample:
         longest = int(np.argmax(self.encoded.lengths))
         batch = self.encoded.batch([longest])
         moved = on_device(batch, self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
+        reset_peak()
         before = torch.cuda.memory_allocated(self.device)
         # With gradients, as in scoring, so that what the backward pass needs is counted.
         model.requires_grad_(True)

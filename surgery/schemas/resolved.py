@@ -53,6 +53,27 @@ class ModelInfo(BaseModel):
         return self.layers if granularity is Granularity.LAYER else self.parts[granularity]
 
 
+class PeakMemory(BaseModel):
+    """The most memory that one process of a job held at once; null where nobody measured it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: int | None = Field(None, ge=0, lt=1 << 63, description="Bytes of main memory.")
+    device: int | None = Field(
+        None, ge=0, lt=1 << 63, description="Bytes of a GPU's memory; null on a CPU."
+    )
+
+    def combined(self, other: PeakMemory) -> PeakMemory:
+        """The higher ones of two peaks."""
+        return PeakMemory(
+            host=_highest(self.host, other.host), device=_highest(self.device, other.device)
+        )
+
+
+def _highest(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
 class Stored(BaseModel):
     """A part of a job's record."""
 

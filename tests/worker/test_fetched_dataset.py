@@ -19,6 +19,7 @@ from app.jobs.state_machine import enqueue
 from app.settings import Settings
 from app.tables import Job, JobKind, new_id
 from surgery.io.folders import complete_folder
+from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Finished, RankingOrder
@@ -33,8 +34,11 @@ class Sweeping:
     def __init__(self, sweeper: Sweeper) -> None:
         self.jobs, self._sweeper, self._folder = 0, sweeper, Path()
 
-    def begin_job(self) -> None:
+    def begin_job(self, _: object) -> None:
         self.jobs += 1
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory()
 
     def send(self, order: RankingOrder) -> None:
         self._folder = order.inputs.dataset.folder

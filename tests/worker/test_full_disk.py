@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.artifacts.attempt_logs import log_key
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage, open_storage
 from app.db import Database
@@ -23,6 +24,7 @@ from app.settings import Settings
 from app.tables import Job, JobKind, Status, new_id
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import CheckpointSaved, Message, Report, StateSaved
@@ -54,8 +56,11 @@ class Told:
         for message in messages:
             self._messages.put(message)
 
-    def begin_job(self) -> None:
+    def begin_job(self, _: object) -> None:
         self.jobs += 1
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory()
 
     def send(self, order: Message) -> None:
         """Heard."""
@@ -104,7 +109,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     [kept] = records.checkpoints_of(database, job.id)
     assert kept.step == 1
     assert is_intact(Path(storage._path(kept.path)))
-    assert records.referenced_paths(database) == {kept.path}
+    assert records.referenced_paths(database) == {kept.path, log_key(job.id, lease.epoch)}
 
 
 def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def nvmlDeviceGetMigMode(handle): raise NVMLError
 def nvmlDeviceGetHandleByIndex(index): return index
 def nvmlDeviceGetUUID(handle): return ("GPU-aa11", "GPU-bb22")[handle]
 def nvmlDeviceGetName(handle): return "NVIDIA A100"
+def nvmlDeviceGetCudaComputeCapability(handle): return [8, 0]
 def nvmlDeviceGetMemoryInfo(handle):
     class Memory: total = 80 << 30
     return Memory
@@ -47,6 +48,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> None:
         "nvmlDeviceGetUUID": lambda handle: UUIDS[handle],
         "nvmlDeviceGetName": lambda handle: NAMES[handle],
         "nvmlDeviceGetMemoryInfo": lambda _: Memory,
+        "nvmlDeviceGetCudaComputeCapability": lambda gpu: [(8, 0), (8, 0), (9, 0)][gpu],
         "nvmlDeviceGetMigMode": lambda _: [pynvml.NVML_DEVICE_MIG_DISABLE] * 2,
     }.items():  # fmt: skip
         monkeypatch.setattr(pynvml, name, value)

@@ -16,6 +16,7 @@ from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.settings import Settings
 from app.tables import Job, JobKind, Status, new_id
+from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Message, PhaseBegun
@@ -33,8 +34,11 @@ class Loading:
         if overran:
             self._said.append(ProcessEnded())
 
-    def begin_job(self) -> None:
+    def begin_job(self, _: object) -> None:
         """One more."""
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory()
 
     def send(self, order: Message) -> None:
         """Heard."""

@@ -24,10 +24,11 @@ def main() -> None:
     # Only now: a new namespace makes the kernel forget which parent this process dies with.
     channel = open_channel(parent)
     with uncollected():
+        from surgery.models.memory import job_peaks
         from worker.child.failures import unexpected
         from worker.child.runners import run_job
 
-    Child[JobOrder](channel, CHILD_ORDERS, run_job, unexpected).serve()
+    Child[JobOrder](channel, CHILD_ORDERS, run_job, unexpected, job_peaks).serve()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from surgery.errors import SurgeryError
 from surgery.io.reporter import Quiet, Stopped
+from surgery.models.memory import job_peaks
 from worker.child.distributed import DOWN, ORDER, UP, ProcessFailed
 from worker.child.failures import unexpected
 from worker.child.finetune import train
@@ -39,7 +40,7 @@ def main() -> None:
     rank = PartialState(cpu=not torch.cuda.is_available()).process_index
     if rank == 0:
         with (folder / UP).open("w", encoding="utf-8") as stream:
-            child = Child(Channel(stream), ORDERS, _train, unexpected)
+            child = Child(Channel(stream), ORDERS, _train, unexpected, job_peaks)
             orders = (folder / DOWN).open(encoding="utf-8")
             threading.Thread(target=child.listen, args=(orders,), daemon=True).start()
             child.run(order)

@@ -18,11 +18,13 @@ from pydantic import TypeAdapter
 
 from surgery.errors import InternalError, StorageFailed, SurgeryError
 from surgery.io.reporter import Stopped
+from surgery.schemas.resolved import PeakMemory
 from worker.protocol import (
     Cancel,
     Channel,
     ChannelReporter,
     Drain,
+    Ending,
     Failed,
     Fetched,
     Finished,
@@ -41,7 +43,8 @@ class Child(Generic[Work]):
     """Reads the supervisor's orders on one thread and carries them out on the main thread.
 
     ``orders`` parses the orders that this process accepts and ``runner`` carries them out.
-    ``explain`` turns any exception that is no `SurgeryError` into one.
+    ``explain`` turns any exception that is no `SurgeryError` into one. ``peaks`` measures the
+    memory that an order took.
     """
 
     def __init__(
@@ -50,9 +53,10 @@ class Child(Generic[Work]):
         orders: TypeAdapter[Work | Cancel | Drain],
         runner: Callable[[Work, JobReporter], Finished | Fetched],
         explain: Callable[[BaseException, Work], SurgeryError],
+        peaks: Callable[[], PeakMemory] = PeakMemory,
     ) -> None:
         self._channel, self._orders = channel, orders
-        self._runner, self._explain = runner, explain
+        self._runner, self._explain, self._peaks = runner, explain, peaks
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._stop, self._drain = threading.Event(), threading.Event()
 
@@ -82,15 +86,19 @@ class Child(Generic[Work]):
         """Carry out an order and report how it ended."""
         report = ChannelReporter(self._channel, order.scratch, self._stop, self._drain)
         try:
-            self._channel.send(self._runner(order, report))
+            self._end(self._runner(order, report))
         except Stopped as stop:
-            self._channel.send(Halted(resumable=stop.resumable))
+            self._end(Halted(resumable=stop.resumable))
         except SurgeryError as error:
-            self._channel.send(Failed.by(error))
+            self._end(Failed.by(error))
         except BaseException as error:  # noqa: BLE001  # the one place where any failure is recorded
             # BaseException, because the panic of a library written in Rust is no Exception.
             traceback.print_exc()
-            self._channel.send(Failed.by(self._explain(error, order)))
+            self._end(Failed.by(self._explain(error, order)))
+
+    def _end(self, ending: Ending) -> None:
+        peak = ending.peak.combined(self._peaks())
+        self._channel.send(ending.model_copy(update={"peak": peak}))
 
 
 def internal_error(error: BaseException) -> SurgeryError:

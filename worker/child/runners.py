@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from surgery.models.memory import begin_job
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.ranking import RankingSpec
 from worker.child.finetune import run_finetune
@@ -15,6 +16,7 @@ from worker.protocol import FinetuneOrder, Finished, JobOrder, JobReporter, Rank
 def run_job(order: JobOrder, report: JobReporter) -> Finished:
     """Run a job under the limit of processor time that its order sets."""
     limit_cpu(order.cpu_seconds)
+    begin_job()
     match order:
         case RankingOrder():
             return run_ranking(order, report)

@@ -6,10 +6,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from app.artifacts.event_files import event_files_key
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import records, state_machine
+from app.jobs.attempts import Usage
 from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Lease
@@ -68,7 +70,10 @@ from worker.protocol import (
 )
 from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received, UnreadableMessage
 from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.gpus import Gpu
 from worker.supervisor.heartbeat import Heartbeat
+from worker.supervisor.job_log import JobLog, Scrubber
+from worker.supervisor.meter import Meter
 
 Json = dict[str, Any]
 Fetch = Callable[[str], Path | None]  # a stored folder on this disk; None if it is damaged
@@ -125,17 +130,24 @@ class Processes:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """The settings, database and storage that a worker uses."""
+    """The settings, database, storage and devices that a worker uses."""
 
     settings: Settings
     database: Database
     storage: Storage
+    gpus: Sequence[Gpu] = ()
+
+    @property
+    def device(self) -> str:
+        """The name of the device that its jobs run on; a worker's GPUs are of one kind."""
+        return self.gpus[0].name if self.gpus else "cpu"
 
 
 class Attempt:
     """Runs a job under a lease, and stores what the processes report.
 
     ``claimed_at`` is the monotonic time of the claim. ``draining`` is set when the worker stops.
+    ``log`` is stored while it is open, which is the caller's to see to.
     """
 
     def __init__(
@@ -163,12 +175,35 @@ class Attempt:
         self._phase: str | None = None
         self._progress = JobProgress(job)
         self._phase_began = claimed_at
-        self._heartbeat = Heartbeat(self.settings, self.database, lease, claimed_at)
+        devices = int(job.spec.get("processes") or 1)
+        self._meter = Meter(context.device, devices, claimed_at)
+        self._heartbeat = Heartbeat(
+            self.settings, self.database, lease, claimed_at, self._used_so_far
+        )
+        scrubber = Scrubber.of(self.settings)
+        self.log = JobLog(self.database, self.storage, lease, scrubber)
+        where = {"job_id": job.id, "epoch": lease.epoch, "request_id": job.request_id}
+        self._logged = logging.LoggerAdapter(log, where)
         self._stop_by: float | None = None
         self._end: Callable[[Outcome], Outcome] | None = None  # set once the job shall stop
 
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """Tell the job's log and the worker's own what happens to the attempt."""
+        self.log.write("supervisor", text)
+        self._logged.log(level, "%s: %s", self.job.id, text)
+
+    def _printed(self, source: str, line: str) -> None:
+        """Keep a line that a process has printed."""
+        self.log.write(source, line)
+        self._logged.info("%s process: %s", source, line)
+
+    def _used_so_far(self) -> Usage:
+        self._meter.note(self.current.peak_memory())
+        return self._meter.usage()
+
     def run(self) -> Outcome:
         """Run the job until the attempt ends. Raises Fenced if the lease is lost."""
+        self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}")
         with self._folders, self._heartbeat:
             outcome = self._follow(self._processes.fetcher, self._fetch_order())
             if outcome is not Outcome.FETCHED:
@@ -183,7 +218,8 @@ class Attempt:
     def _follow(self, process: ChildProcess, order: FetchOrder | JobOrder) -> Outcome:
         """Send a process its order and handle its messages until it has carried the order out."""
         self.current = process
-        process.begin_job()
+        source = "fetcher" if process is self._processes.fetcher else "job"
+        process.begin_job(partial(self._printed, source))
         process.send(order)
         while True:
             message = process.receive(TICK_SECONDS)
@@ -263,6 +299,7 @@ class Attempt:
         match received:
             case PhaseBegun():
                 self._phase, self._phase_began = received.name, time.monotonic()
+                self._meter.note(self.current.peak_memory())
                 self._heartbeat.set_progress(self._phase, self._progress.begin(received.name))
             case Progress():
                 progress = self._progress.advance(
@@ -326,6 +363,7 @@ class Attempt:
         _, replaced = self._write(
             lambda: records.commit_checkpoint(self.database, self.lease, key, files, report.summary)
         )
+        self.say(f"checkpoint of step {report.summary.step} is stored")
         keep = self.job.spec["checkpoints"]["keep"]
         dropped = self._write(lambda: prune_checkpoints(self.database, self.lease, keep))
         for path in (*([replaced] if replaced else []), *dropped):
@@ -339,6 +377,7 @@ class Attempt:
         before = self._write(
             lambda: records.commit_state(self.database, self.lease, key, report.step, size)
         )
+        self.say(f"state of step {report.step} is stored")
         if before and before != key:
             self.storage.delete(before)
 
@@ -359,6 +398,7 @@ class Attempt:
 
     def _ended(self, report: Ending) -> Outcome:
         fetching = self.current is self._processes.fetcher
+        self._meter.note(report.peak)
         match report:
             case Fetched() if fetching:
                 self._fetched = report
@@ -376,8 +416,11 @@ class Attempt:
         if self.job.kind == JobKind.FINETUNE:
             result = self._completed(FinetuneResult.model_validate(result))
         state = self._write(
-            lambda: state_machine.finish(self.database, self.lease, result, report.resolved)
+            lambda: state_machine.finish(
+                self.database, self.lease, result, report.resolved, self._meter.usage()
+            )
         )
+        self.say("the job succeeded")
         if state:
             self.storage.delete(state["path"])
         return Outcome.SUCCEEDED
@@ -404,7 +447,8 @@ class Attempt:
             try:
                 return statement()
             except SQLAlchemyError as error:
-                log.warning("%s: a write failed, trying again: %s", self.job.id, error)
+                text = "%s: a write failed, trying again: %s"
+                self._logged.warning(text, self.job.id, error)
                 self._heartbeat.check()
                 time.sleep(RETRY_SECONDS)
 
@@ -413,6 +457,7 @@ class Attempt:
         if self._end is None:
             self.current.send(order)
             self._end = end
+            self.say(f"the job's process is told to stop ({order.type})")
             # A download reads no messages and has nothing to save.
             fetching = self.current is self._processes.fetcher
             grace = 0.0 if fetching else self.settings.grace.total_seconds()
@@ -441,30 +486,50 @@ class Attempt:
         return None
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
-        self._write(lambda: state_machine.end_cancelled(self.database, self.lease))
+        self._write(
+            lambda: state_machine.end_cancelled(self.database, self.lease, self._meter.usage())
+        )
+        self.say("the job is cancelled")
         return outcome
 
     def _overdue(self, outcome: Outcome) -> Outcome:
-        self._write(lambda: state_machine.fail_overdue(self.database, self.lease))
+        self._write(
+            lambda: state_machine.fail_overdue(self.database, self.lease, self._meter.usage())
+        )
+        self.say("the job's deadline has passed", logging.WARNING)
         return outcome
 
     def _released(self, outcome: Outcome) -> Outcome:
         # Unless the worker stops, the job was asked to pause, and perhaps resumed meanwhile.
         reason = "drained" if self.draining.is_set() else "resumed"
-        self._write(lambda: state_machine.release(self.database, self.lease, reason))
+        self._write(
+            lambda: state_machine.release(
+                self.database, self.lease, reason, usage=self._meter.usage()
+            )
+        )
+        self.say(f"the job is given back ({'drained' if self.draining.is_set() else 'paused'})")
         return outcome
 
     def _with_log(self, error: SurgeryError) -> Json:
         return error.as_problem() | {"log": self.current.last_lines()}
 
     def _fail(self, problem: Json, outcome: Outcome) -> Outcome:
-        self._write(lambda: state_machine.fail(self.database, self.lease, problem))
+        self._write(
+            lambda: state_machine.fail(self.database, self.lease, problem, self._meter.usage())
+        )
+        self.say(f"the job failed ({problem['code']}): {problem['detail']}", logging.WARNING)
         return outcome
 
     def _charge(self, error: WorkerLost) -> Status:
         """Count a crash of the process against the job. Returns the job's new status."""
         problem, backoff = self._with_log(error), self.settings.retry_backoff
-        return self._write(lambda: state_machine.crash(self.database, self.lease, problem, backoff))
+        status = self._write(
+            lambda: state_machine.crash(
+                self.database, self.lease, problem, backoff, self._meter.usage()
+            )
+        )
+        self.say(f"{error.detail}; the job is {status}", logging.WARNING)
+        return status
 
     def _overran(self, detail: str) -> Outcome:
         """Fail the job: another attempt would exceed the same limit."""
@@ -491,6 +556,5 @@ class Attempt:
             return self._fail(self._with_log(ModelUnsupported(detail)), Outcome.CRASHED)
         if self._end is not None:
             return self._end(Outcome.CRASHED)
-        status = self._charge(WorkerLost(ended))
-        log.warning("%s: %s; the job is %s", self.job.id, ended, status)
+        self._charge(WorkerLost(ended))
         return Outcome.CRASHED

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from pydantic import ValidationError
 
 from app.settings import Settings
+from surgery.schemas.resolved import PeakMemory
 from worker.protocol import REPORTS, Message, Report, read_message
 from worker.supervisor.environments import (
     WorkerFolders,
@@ -25,6 +26,8 @@ from worker.supervisor.environments import (
     child_environment,
     fetcher_environment,
 )
+from worker.supervisor.job_log import NO_SECRETS, Scrubber
+from worker.supervisor.meter import host_peak, reset_host_peak
 
 log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # time for the last lines of the log to arrive
@@ -61,23 +64,39 @@ def _parsed(line: bytes) -> Report | UnreadableMessage:
 def start_child(settings: Settings, folders: WorkerFolders, *, multi_process: bool) -> ChildProcess:
     """The process that runs jobs; ``multi_process`` when it starts further processes for a job."""
     confinement = child_confinement(settings, folders, multi_process=multi_process)
-    process = ChildProcess(("worker.child", confinement.to_json()), child_environment(folders))
+    command = ("worker.child", confinement.to_json())
+    process = ChildProcess(command, child_environment(folders), Scrubber.of(settings))
     process.multi_process = multi_process
     return process
 
 
 def start_fetcher(settings: Settings) -> ChildProcess:
     """The process that fetches models and datasets."""
-    return ChildProcess(("worker.child.fetcher",), fetcher_environment(settings))
+    command, environment = ("worker.child.fetcher",), fetcher_environment(settings)
+    return ChildProcess(command, environment, Scrubber.of(settings))
+
+
+def _print(line: str) -> None:
+    log.info("job process: %s", line)
 
 
 class ChildProcess:
-    """A running process and the messages it sent: ``python -m MODULE SUPERVISOR-PID ARGUMENT…``."""
+    """A running process and the messages it sent: ``python -m MODULE SUPERVISOR-PID ARGUMENT…``.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    ``scrubber`` makes what it prints safe to show.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        scrubber: Scrubber = NO_SECRETS,
+    ) -> None:
         module, *arguments = command
         self.jobs = 0
         self._killed = False
+        self._scrubber = scrubber
+        self._on_line: Callable[[str], None] = _print
         self.multi_process = False  # whether it may run a job on several processes
         self.messages: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self.log_tail: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
@@ -116,14 +135,23 @@ class ChildProcess:
 
     def _read_log(self, stream: IO[bytes]) -> None:
         while raw := stream.readline(MAX_LOG_LINE_BYTES):
-            line = raw.decode(errors="replace").rstrip()
+            line = self._scrubber.clean(raw.decode(errors="replace").rstrip())
             self.log_tail.append(line)
-            log.info("job process: %s", line)
+            self._on_line(line)
 
-    def begin_job(self) -> None:
-        """Count one more job, and forget the log of the last one."""
+    def begin_job(self, on_line: Callable[[str], None]) -> None:
+        """Count one more job, forget the log of the last one, and measure memory anew.
+
+        ``on_line`` is called with every line that the process prints from now on.
+        """
         self.jobs += 1
+        self._on_line = on_line
         self.log_tail.clear()
+        reset_host_peak(self.pid)
+
+    def peak_memory(self) -> PeakMemory:
+        """The most main memory that the process has held since the job began."""
+        return host_peak(self.pid)
 
     def send(self, order: Message) -> None:
         """Send one message. It is no error if the process has ended: `receive` will say so."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -27,6 +27,7 @@ class Gpu:
     name: str
     memory_bytes: int
     slice_name: str = ""
+    capability: tuple[int, int] = (0, 0)  # CUDA's; unknown: the oldest
 
     def __str__(self) -> str:
         return f"{self.name}, {self.memory_bytes / 2**30:.0f} GiB"
@@ -43,7 +44,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
         gpu = _named(key, installed)
         if gpu is None:
             break  # CUDA, too, ignores the first unknown device and every one after it
-        chosen.append(Gpu(key, gpu.name, gpu.memory_bytes))
+        chosen.append(replace(gpu, key=key))
     return chosen
 
 
@@ -57,9 +58,25 @@ def _installed() -> list[list[Gpu]]:
         return []
     try:
         handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return [_slices(each) if _is_partitioned(each) else [_gpu(each)] for each in handles]
+        return [_devices_of(each) for each in handles]
     finally:
         pynvml.nvmlShutdown()
+
+
+def _devices_of(whole: Any) -> list[Gpu]:
+    """A GPU, or its slices if it is partitioned; only the whole of it tells its capability."""
+    found = _slices(whole) if _is_partitioned(whole) else [_gpu(whole)]
+    return [replace(gpu, capability=_capability(whole)) for gpu in found]
+
+
+def _capability(whole: Any) -> tuple[int, int]:
+    import pynvml
+
+    try:
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(whole)
+    except pynvml.NVMLError:
+        return (0, 0)
+    return int(major), int(minor)
 
 
 def _is_partitioned(handle: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Self
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
 from app.jobs import state_machine
+from app.jobs.attempts import Usage
 from app.jobs.state_machine import Fenced, Lease
 from app.settings import Settings
 
@@ -24,8 +26,16 @@ PROGRESS_SECONDS = 1.0  # between two writes of progress
 class Heartbeat:
     """Renews a lease, writes the job's progress, and learns whether the job shall stop."""
 
-    def __init__(self, settings: Settings, database: Database, lease: Lease, claimed_at: float):
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        lease: Lease,
+        claimed_at: float,
+        usage: Callable[[], Usage],
+    ) -> None:
         self._settings, self._database, self._lease = settings, database, lease
+        self._usage = usage
         self._phase: str | None = "starting"
         self._progress: Json | None = None
         self._news = threading.Event()
@@ -77,13 +87,20 @@ class Heartbeat:
         sent = time.monotonic()
         try:
             renewal = state_machine.renew(
-                self._database, self._lease, self._settings.lease, self._phase, self._progress
+                self._database,
+                self._lease,
+                self._settings.lease,
+                self._phase,
+                self._progress,
+                self._usage(),
             )
         except Fenced:
             self._fenced.set()
             self._stop.set()
         except SQLAlchemyError as error:
-            log.warning("%s: heartbeat failed, trying again: %s", self._lease.job_id, error)
+            where = {"job_id": self._lease.job_id, "epoch": self._lease.epoch}
+            text = "%s: heartbeat failed, trying again: %s"
+            log.warning(text, self._lease.job_id, error, extra=where)
             self._stop.wait(PROGRESS_SECONDS)
         else:
             self._renewed = sent

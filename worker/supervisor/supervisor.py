@@ -27,6 +27,7 @@ from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.deliverer import Deliverer
 from worker.supervisor.environments import WorkerFolders
+from worker.supervisor.registration import Registration, facts_of
 from worker.supervisor.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
@@ -52,6 +53,8 @@ class Supervisor:
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
+        facts = facts_of(self.owner, kinds, context.gpus)
+        self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
         self._deliverer = Deliverer(settings, context.database)
 
@@ -76,6 +79,7 @@ class Supervisor:
         """Claim and run jobs until told to stop."""
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
+        self._registration.start()
         self._deliverer.start()
         try:
             while not self.stopping.is_set():
@@ -89,6 +93,7 @@ class Supervisor:
         finally:
             self._idle.set()
             self._sweeper.stop()
+            self._registration.stop()
             self._deliverer.stop()
             for process in (self._child, self._fetcher):
                 if process is not None:
@@ -115,7 +120,11 @@ class Supervisor:
         note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
         log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
         began = time.monotonic()
-        outcome = self._traced(lease, job, began)
+        self._registration.set_job(job.id)
+        try:
+            outcome = self._traced(lease, job, began)
+        finally:
+            self._registration.set_job(None)
         spent = time.monotonic() - began
         log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         note_subject()
@@ -159,20 +168,27 @@ class Supervisor:
         multi_process = int(job.spec.get("processes") or 1) > 1
         processes = Processes(self._warm_fetcher(), self._warm_child(multi_process=multi_process))
         attempt = Attempt(self.context, lease, job, processes, self.folders, self.stopping, began)
-        try:
-            outcome = attempt.run()
-        except Fenced:
-            outcome = Outcome.FENCED
-        except OSError as error:
-            log.exception("%s: storage failed", job.id)
-            outcome = attempt.storage_failed(error)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # The job's process sent something that no such process sends.
-            log.exception("%s: a message that cannot be read", job.id)
-            outcome = attempt.not_understood(error)
-        finally:
-            for folder in (attempt.scratch, attempt.inputs):
-                shutil.rmtree(folder, ignore_errors=True)
+        with attempt.log:
+            try:
+                outcome = self._run(attempt)
+            except Fenced:
+                attempt.say("the lease is lost: nothing more is stored", logging.WARNING)
+                outcome = Outcome.FENCED
         if outcome in {Outcome.FENCED, Outcome.CRASHED, Outcome.KILLED}:
             attempt.current.kill()  # its work is of no use any more
         return outcome
+
+    def _run(self, attempt: Attempt) -> Outcome:
+        """Run an attempt to its end, whatever goes wrong. Raises Fenced."""
+        try:
+            return attempt.run()
+        except OSError as error:
+            log.exception("%s: storage failed", attempt.job.id)
+            return attempt.storage_failed(error)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # The job's process sent something that no such process sends.
+            log.exception("%s: a message that cannot be read", attempt.job.id)
+            return attempt.not_understood(error)
+        finally:
+            for folder in (attempt.scratch, attempt.inputs):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.artifacts.attempt_logs import FIRST_SEGMENT
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
@@ -21,9 +22,10 @@ from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths, unknown_jobs
 from app.jobs.webhooks.deliveries import forget_old
 from app.settings import Settings
+from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
-from surgery.io.folders import remove_older
+from surgery.io.folders import MANIFEST, remove_older
 from surgery.models.source.copy import copies_in
 from worker.supervisor.environments import WorkerFolders
 
@@ -84,6 +86,7 @@ class Sweeper:
                 self._ring(job)
         if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
             self._collected = time.monotonic()
+            forget_workers(self._database)
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
@@ -91,7 +94,7 @@ class Sweeper:
         forget_old(self._database)
         forget_old_keys(self._database)
         named = referenced_paths(self._database)
-        for path in self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS):
+        for path in self._stale_folders():
             if path not in named:
                 log.info("removing %s: no row of the database names it", path)
                 self._storage.delete(path)
@@ -108,3 +111,8 @@ class Sweeper:
         remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)
+
+    def _stale_folders(self) -> Iterator[str]:
+        """The folders of checkpoints, states and logs that a row should name by now."""
+        for file in (MANIFEST, FIRST_SEGMENT):
+            yield from self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS, file)

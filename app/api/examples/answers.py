@@ -190,6 +190,15 @@ ESTIMATE: Json = {
     ],
 }
 
+USAGE: Json = {
+    "worker_seconds": {"cpu": 9.214},
+    "peak_memory_bytes": {"host": 903315456, "device": None},
+}
+NOTHING_USED: Json = {
+    "worker_seconds": {},
+    "peak_memory_bytes": {"host": None, "device": None},
+}
+
 
 def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json | None) -> Json:
     """A job as it is answered: queued without a result, succeeded with one."""
@@ -233,6 +242,8 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
         "updated_at": moment,
         "heartbeat_at": None,
         "transitions": [{"status": "queued", "at": moment, "reason": None}],
+        "usage": {**(USAGE if result else NOTHING_USED), "stored_bytes": 1220 if result else 0},
+        "warnings": [],
         "links": {"self": f"/v1/{path}/{identifier}", "events": f"/v1/jobs/{identifier}/events"},
     }
 
@@ -260,6 +271,76 @@ EVENTS: Json = {
     "next_cursor": None,
     "has_more": False,
     "next": "/v1/jobs/rk_01kasz3v7d9q6m8x2c4n5b7t1w/events?after=1&limit=50",
+}
+ATTEMPTS: Json = {
+    "data": [
+        {
+            "number": 1,
+            "epoch": 1,
+            "worker": "gpu-1:4711",
+            "started_at": "2026-11-23T10:00:00Z",
+            "ended_at": "2026-11-23T10:00:09Z",
+            "outcome": "succeeded",
+            "error": None,
+            "usage": USAGE,
+            "log_bytes": 1220,
+            "links": {"logs": "/v1/jobs/rk_01kasz3v7d9q6m8x2c4n5b7t1w/logs?attempt=1"},
+        }
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+LOGS: Json = {
+    "attempt": 1,
+    "data": [
+        {
+            "at": "2026-11-23T10:00:00.012Z",
+            "source": "supervisor",
+            "text": "attempt 1 begins on gpu-1:4711",
+        },
+        {"at": "2026-11-23T10:00:01.377Z", "source": "job", "text": "10:00:01 load"},
+    ],
+    "next": 112,
+    "cut_bytes": 0,
+    "complete": False,
+}
+WORKERS: Json = {
+    "data": [
+        {
+            "id": "gpu-1:4711",
+            "kinds": ["ranking", "finetune"],
+            "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
+            "precisions": ["fp32", "tf32", "bf16", "fp16"],
+            "max_processes": 1,
+            "version": "0.1.0",
+            "alive": True,
+            "busy": True,
+            "job": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
+            "started_at": "2026-11-23T09:00:00Z",
+            "heartbeat_at": "2026-11-23T10:00:04Z",
+            "stopped_at": None,
+        }
+    ],
+    "next_cursor": None,
+    "has_more": False,
+}
+_WAITING: Json = {
+    "queued": 2,
+    "running": 1,
+    "paused": 0,
+    "oldest_queued_at": "2026-11-23T10:00:00Z",
+}
+QUEUE: Json = {
+    "kinds": {
+        kind: {
+            "project": _WAITING,
+            "all": _WAITING,
+            "workers_alive": 1,
+            "workers_idle": 0,
+            "expected_wait_seconds": None,
+        }
+        for kind in ("ranking", "finetune")
+    }
 }
 METRICS: Json = {
     "data": [

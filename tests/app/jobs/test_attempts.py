@@ -8,14 +8,15 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from app.artifacts.attempt_logs import LOG_LIMIT_BYTES
 from app.db import Database
 from app.jobs import records, state_machine
-from app.jobs.attempts import LOG_LIMIT_BYTES, PeakMemory, Usage, attempts_of, note_log
+from app.jobs.attempts import Usage, attempts_of, note_log
 from app.jobs.checkpoints import delete_checkpoint
 from app.jobs.state_machine import Lease, enqueue
 from app.tables import Checkpoint, Job, JobKind, new_id
 from surgery.io.reporter import CheckpointSummary
-from surgery.schemas.resolved import Learned
+from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.queued_jobs import LEASE, look, take
 
 ERROR = {"code": "worker_lost", "detail": "gone"}
@@ -123,7 +124,7 @@ def test_stored_bytes_are_those_of_checkpoints_state_and_logs(database: Database
     records.commit_checkpoint(database, lease, "jobs/c", files, summary)
     records.commit_state(database, lease, "jobs/s", 5, 40)
     assert look(database, job_id).stored_bytes == 340
-    assert note_log(database, job_id, lease.epoch, LOG_LIMIT_BYTES + 7)
+    assert note_log(database, job_id, lease.epoch, LOG_LIMIT_BYTES + 7, closed=True)
     state_machine.end_cancelled(database, lease)
     assert look(database, job_id).stored_bytes == 300 + LOG_LIMIT_BYTES
     with database.read() as session:
@@ -133,4 +134,4 @@ def test_stored_bytes_are_those_of_checkpoints_state_and_logs(database: Database
 
 
 def test_the_log_of_a_deleted_job_is_told_from_any_other(database: Database) -> None:
-    assert not note_log(database, "rk_gone", 1, 10)
+    assert not note_log(database, "rk_gone", 1, 10, closed=True)

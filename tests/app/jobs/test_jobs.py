@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.artifacts.attempt_logs import log_key
 from app.db import Database, db_now
 from app.jobs import records, state_machine
 from app.jobs.checkpoints import prune_checkpoints
@@ -190,7 +191,7 @@ def test_checkpoints_are_replaced_by_step_and_pruned(database: Database) -> None
     assert sorted(prune_checkpoints(database, lease, "best")) == ["a2", "c"]
     kept = records.checkpoints_of(database, lease.job_id)
     assert [(row.path, row.is_best, row.bytes) for row in kept] == [("d", True, 2)]
-    assert records.referenced_paths(database) == {"d"}
+    assert records.referenced_paths(database) == {"d", log_key(lease.job_id, lease.epoch)}
 
 
 def test_the_clock_is_the_databases(database: Database) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from app.artifacts.attempt_logs import log_key
 from app.db import Database
 from app.errors import Conflict
 from app.jobs import records, state_machine
@@ -57,7 +58,7 @@ def test_a_running_job_saves_its_state_and_frees_its_worker_uncharged(database: 
     job = look(database, job_id)
     assert (job.status, job.pause_requested, job.crashes) == (Status.PAUSED, False, 0)
     assert job.state == {"path": "jobs/state-5", "step": 5, "bytes": 10}
-    assert records.referenced_paths(database) == {"jobs/state-5"}
+    assert records.referenced_paths(database) == {"jobs/state-5", log_key(job_id, lease.epoch)}
     for write in (
         lambda: state_machine.renew(database, lease, LEASE, None, None),
         lambda: state_machine.finish(database, lease, {}, Learned()),

@@ -68,6 +68,34 @@ def reasons(job: Json) -> list[str | None]:
     return [change["reason"] for change in job["transitions"]]
 
 
+def outcomes(service: Running, job: Json) -> list[str]:
+    """How each attempt ended; all of them have used the worker's time."""
+    attempts = service.client.call("GET", f"/v1/jobs/{job['id']}/attempts")["data"]
+    seconds = [sum(each["usage"]["worker_seconds"].values()) for each in attempts]
+    assert all(spent > 0 for spent in seconds)
+    assert sum(job["usage"]["worker_seconds"].values()) == pytest.approx(sum(seconds), abs=0.01)
+    assert job["usage"]["peak_memory_bytes"]["host"] > 0
+    assert job["usage"]["stored_bytes"] > sum(
+        each["bytes"] for each in service.client.checkpoints(job["id"])
+    )
+    return [each["outcome"] for each in attempts]
+
+
+def log_of(service: Running, job: Json, attempt: int) -> Json:
+    """The log of an attempt, once it is complete."""
+    path = f"/v1/jobs/{job['id']}/logs"
+
+    def read() -> Json:
+        return service.client.call("GET", path, params={"attempt": attempt})
+
+    wait_until(lambda: read()["complete"], 30, service.logs)
+    return read()
+
+
+def says(log: Json, source: str, words: str) -> bool:
+    return any(words in line["text"] for line in log["data"] if line["source"] == source)
+
+
 @BOTH
 def test_a_killed_child_costs_an_attempt_and_nothing_else(
     service: Running, undisturbed: str
@@ -80,6 +108,12 @@ def test_a_killed_child_costs_an_attempt_and_nothing_else(
     assert "worker_lost" in reasons(job)
     assert weights_of(service, job) == undisturbed
     assert len(job["result"]["epochs"]) == EPOCHS
+    assert outcomes(service, job) == ["crashed", "succeeded"]
+    first, second = (log_of(service, job, number) for number in (1, 2))
+    assert says(first, "fetcher", "fetch")
+    assert says(first, "job", "train")
+    assert says(first, "supervisor", "killed by SIGKILL")
+    assert says(second, "supervisor", "the job succeeded")
 
 
 @BOTH
@@ -88,6 +122,9 @@ def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
 ) -> None:
     job = in_the_middle(service)
     (worker,), (child,) = service.workers(), service.children()
+    # Its worker is killed before it could say any more.
+    path = f"/v1/jobs/{job['id']}/logs"
+    wait_until(lambda: says(service.client.call("GET", path), "job", "train"), 30, service.logs)
     worker.send_signal(signal.SIGKILL)
     psutil.wait_procs([child], timeout=5)
     assert not child.is_running()
@@ -96,6 +133,12 @@ def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
     assert (job["status"], job["attempt"]) == ("succeeded", 2)
     assert "worker_lost" in reasons(job)
     assert weights_of(service, job) == undisturbed
+    assert outcomes(service, job) == ["lost", "succeeded"]
+    assert says(log_of(service, job, 1), "job", "train")
+    workers = service.client.call("GET", "/v1/workers")["data"]
+    alive = {each["id"].rpartition(":")[2]: each["alive"] for each in workers}
+    assert not alive.pop(str(worker.pid))
+    assert list(alive.values()) == [True]
 
 
 @PRODUCTION
@@ -110,6 +153,8 @@ def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undistu
     assert (job["status"], job["attempt"]) == ("succeeded", 1)
     assert "drained" in reasons(job)
     assert weights_of(service, job) == undisturbed
+    assert outcomes(service, job) == ["drained", "succeeded"]
+    assert says(log_of(service, job, 1), "supervisor", "the job is given back (drained)")
 
 
 @BOTH

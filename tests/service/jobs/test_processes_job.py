@@ -108,6 +108,7 @@ def test_more_processes_than_the_machine_has_are_refused(embedded_service: Runni
     with pytest.raises(ApiError) as refused:
         embedded_service.client.submit("finetunes", {**BODY, "processes": 64})
     problem = refused.value.problem
-    assert (problem["status"], problem["code"]) == (422, "training_invalid")
+    assert (problem["status"], problem["code"]) == (422, "not_runnable")
     assert problem["errors"][0]["pointer"] == "/processes"
-    assert f"there are {len(os.sched_getaffinity(0))}" in problem["detail"]
+    most = len(os.sched_getaffinity(0))
+    assert f"64 processes are more than the {most} that a worker can run" in problem["detail"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from surgery.schemas.resolved import PeakMemory
 from worker.protocol import Fetched, FetchedDataset, FetchedModel, FetchOrder
 from worker.supervisor.attempt import Processes
 
@@ -14,8 +15,12 @@ MODEL = FetchedModel(id="m", origin="mirror", revision=None, fingerprint="f", co
 class LaidReady:
     """Says at once that everything is there."""
 
-    def begin_job(self) -> None:
+    def begin_job(self, _: object) -> None:
         """One more."""
+
+    def peak_memory(self) -> PeakMemory:
+        """Nobody measured it."""
+        return PeakMemory()
 
     def send(self, order: FetchOrder) -> None:
         """An upload is the supervisor's own to find."""

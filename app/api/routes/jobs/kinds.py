@@ -137,6 +137,7 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResp
         "valid": True,
         "cached": prepared.cached,
         "resolved": shown(prepared.job.resolved),
+        "warnings": [] if prepared.cached else prepared.job.warnings,
     }
     if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
         answer = estimate(service, estimate_spec_of(spec), prepared.subject)

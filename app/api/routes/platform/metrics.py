@@ -28,7 +28,7 @@ from app.access.keys import Keyring
 from app.api.deps import ServiceDep
 from app.api.examples.answers import problems
 from app.errors import Forbidden
-from app.jobs.attempts import Outcome
+from app.jobs.attempts import AttemptOutcome
 from app.jobs.statistics import WAIT_BUCKETS, Now, Statistics, Sums
 from app.tables import TERMINAL, JobKind, Status
 
@@ -99,7 +99,7 @@ def _counters(sums: Sums) -> Iterator[Metric]:
         "Attempts that have ended; of lost ones the lease ran out.",
         labels=("outcome",),
     )
-    for outcome in Outcome:
+    for outcome in AttemptOutcome:
         attempts.add_metric((outcome,), sums.attempts[outcome])
     seconds = CounterMetricFamily(
         "surgeon_device_seconds",

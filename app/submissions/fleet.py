@@ -1,0 +1,219 @@
+"""The registry of workers: what each can run, and when it was last heard of.
+
+A job that none of them could run is refused before it is queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self
+
+from sqlalchemy import ColumnElement, and_, delete, select, update
+
+from app.db import Database, db_now
+from app.errors import NotRunnable
+from app.service import Service
+from app.settings import Settings
+from app.tables import WORKER_KINDS, JobKind, Worker
+from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.ranking import RankingSpec
+from surgery.training.devices import cores_here, gpus_here
+
+Json = dict[str, Any]
+KEPT = timedelta(days=7)
+"""Workers that were not heard of for longer are forgotten."""
+RECENT = timedelta(days=1)
+"""Workers of this time count, also those that have ended: whoever runs them starts them again."""
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What a worker says about itself."""
+
+    id: str
+    kinds: list[str]
+    devices: list[Json]  # name, and memory_bytes
+    precisions: list[str]  # number formats in which the devices multiply
+    max_processes: int
+    version: str
+
+
+def register(database: Database, facts: WorkerFacts) -> None:
+    """Enter a worker that starts, over one that had the same name."""
+    with database.write() as session:
+        row = session.get(Worker, facts.id) or Worker(id=facts.id)
+        for name, value in asdict(facts).items():
+            setattr(row, name, value)
+        row.job = row.stopped_at = None
+        row.started_at = row.heartbeat_at = db_now()
+        session.add(row)
+
+
+def beat(database: Database, worker: str, job: str | None) -> bool:
+    """Note that a worker is alive and which job it runs; False if it is not registered."""
+    with database.write() as session:
+        changed = update(Worker).where(Worker.id == worker).values(heartbeat_at=db_now(), job=job)
+        return session.scalar(changed.returning(Worker.id)) is not None
+
+
+def mark_stopped(database: Database, worker: str) -> None:
+    """Note that a worker has ended as it should."""
+    with database.write() as session:
+        ended = {"heartbeat_at": db_now(), "stopped_at": db_now(), "job": None}
+        session.execute(update(Worker).where(Worker.id == worker).values(**ended))
+
+
+def forget_workers(database: Database) -> None:
+    """Remove the workers that were not heard of for a long time."""
+    old = Worker.heartbeat_at < db_now(-KEPT.total_seconds())
+    with database.read() as session:
+        if session.scalar(select(Worker.id).where(old).limit(1)) is None:
+            return
+    with database.write() as session:
+        session.execute(delete(Worker).where(old))
+
+
+def is_alive(lease: timedelta) -> ColumnElement[bool]:
+    """Whether a worker was heard of within the time of a lease, by the database's clock."""
+    heard = Worker.heartbeat_at > db_now(-lease.total_seconds())
+    return and_(Worker.stopped_at.is_(None), heard)
+
+
+def heard_within(
+    database: Database, age: timedelta, lease: timedelta
+) -> Sequence[tuple[Worker, bool]]:
+    """The workers that were heard of within this time, newest first, and whether they are alive."""
+    recent = Worker.heartbeat_at > db_now(-age.total_seconds())
+    query = select(Worker, is_alive(lease)).where(recent)
+    with database.read() as session:
+        rows = session.execute(query.order_by(Worker.started_at.desc(), Worker.id.desc()))
+        return [(row, alive) for row, alive in rows]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one worker can run."""
+
+    name: str
+    kinds: Sequence[str]
+    devices: Sequence[str]  # their names
+    precisions: Sequence[str]
+    max_processes: int
+    alive: bool
+
+    def computes(self, job: Needs) -> bool:
+        """Whether its devices can compute in the number format of a job."""
+        if job.precision is None or job.precision in self.precisions:
+            return True
+        # A CPU scores in any format, though slowly.
+        return job.kind is JobKind.RANKING and "cpu" in self.devices
+
+    def __str__(self) -> str:
+        devices = ", ".join(self.devices)
+        return f"{self.name} ({devices}; {self.max_processes} processes)"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs of a worker, and where its request says so."""
+
+    kind: JobKind
+    processes: int
+    precision: str | None
+    precision_pointer: str
+
+    @classmethod
+    def of(cls, spec: RankingSpec | FinetuneSpec) -> Self:
+        """The needs of a submission."""
+        if isinstance(spec, RankingSpec):
+            return cls(JobKind.RANKING, 1, spec.precision, "/precision")
+        precision = spec.training.precision
+        return cls(JobKind.FINETUNE, spec.processes, precision, "/training/precision")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The workers of the last day. ``registered`` is false if they are only expected."""
+
+    workers: Sequence[Capacity]
+    registered: bool
+
+    @classmethod
+    def of(cls, service: Service) -> Self:
+        """The workers that have registered; of an embedded service without any, this machine."""
+        rows = heard_within(service.database, RECENT, service.settings.lease)
+        known = [
+            Capacity(
+                name=row.id,
+                kinds=row.kinds,
+                devices=[device["name"] for device in row.devices],
+                precisions=row.precisions,
+                max_processes=row.max_processes,
+                alive=alive,
+            )
+            for row, alive in rows
+        ]
+        if not known and service.settings.embedded:
+            return cls([_this_machine(service.settings)], registered=False)
+        return cls(known, registered=bool(known))
+
+    def check(self, spec: RankingSpec | FinetuneSpec) -> list[Json]:
+        """What a submission should know of the workers. Raises NotRunnable if none can run it."""
+        needs = Needs.of(spec)
+        if self.workers:
+            able = self._able(needs)
+            if self.registered:
+                return [] if any(worker.alive for worker in able) else [NONE_ALIVE]
+        return [NONE_REGISTERED]
+
+    def _able(self, needs: Needs) -> list[Capacity]:
+        """The workers that can run a job. Raises NotRunnable if there is none."""
+        serving = [worker for worker in self.workers if needs.kind in worker.kinds]
+        wide = [worker for worker in serving if worker.max_processes >= needs.processes]
+        able = [worker for worker in wide if worker.computes(needs)]
+        if able:
+            return able
+        if not serving:
+            raise self._refused("", f"no worker runs jobs of kind {needs.kind}")
+        if not wide:
+            most = max(worker.max_processes for worker in serving)
+            detail = f"{needs.processes} processes are more than the {most} that a worker can run"
+            raise self._refused("/processes", detail)
+        others = " of those with enough devices" if len(wide) < len(serving) else ""
+        detail = f"no worker{others} computes in {needs.precision}"
+        raise self._refused(needs.precision_pointer, detail)
+
+    def _refused(self, pointer: str, detail: str) -> NotRunnable:
+        there_are = "; ".join(str(worker) for worker in self.workers[:SHOWN])
+        more = len(self.workers) - SHOWN
+        detail = f"{detail}; there are: {there_are}" + (f" and {more} more" if more > 0 else "")
+        return NotRunnable(detail, errors=[{"pointer": pointer, "detail": detail}])
+
+
+SHOWN = 5  # workers in one message
+NONE_REGISTERED: Json = {
+    "code": "no_worker",
+    "detail": "no worker has registered within the last day, so it is not known whether one can "
+    "run this job; it waits until a worker is started: surgeon worker",
+}
+NONE_ALIVE: Json = {
+    "code": "no_worker_alive",
+    "detail": "no worker that could run this job is alive now; it waits until one is started again",
+}
+
+
+def _this_machine(settings: Settings) -> Capacity:
+    """What a worker on this machine could run, before it has registered."""
+    gpus = min(gpus_here(), settings.gpus_per_worker)
+    cpu = (TrainingPrecision.FP32, TrainingPrecision.BF16)
+    return Capacity(
+        name="this machine",
+        kinds=WORKER_KINDS,
+        devices=["GPU"] * gpus or ["cpu"],
+        precisions=list(TrainingPrecision) if gpus else list(cpu),
+        max_processes=gpus or cores_here(),
+        alive=False,
+    )

@@ -1,0 +1,90 @@
+"""Keeps a worker's entry in the registry, on a thread of its own, also while it has no job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database
+from app.settings import Settings
+from app.submissions import fleet
+from app.submissions.fleet import WorkerFacts
+from app.tables import JobKind
+from surgery import __version__
+from surgery.schemas.enums import TrainingPrecision
+from surgery.training.devices import cores_here
+from worker.confinement import machine_memory
+from worker.supervisor.gpus import Gpu
+
+log = logging.getLogger("surgeon.worker")
+AMPERE = (8, 0)  # the first compute capability with bfloat16 and TensorFloat-32
+
+
+def facts_of(owner: str, kinds: Sequence[JobKind], gpus: Sequence[Gpu]) -> WorkerFacts:
+    """What a worker with these GPUs can run; without any, it runs jobs on the CPU."""
+    devices = [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in gpus]
+    return WorkerFacts(
+        id=owner,
+        kinds=[kind.value for kind in kinds],
+        devices=devices or [{"name": "cpu", "memory_bytes": machine_memory()}],
+        precisions=[precision.value for precision in precisions_of(gpus)],
+        max_processes=len(gpus) or cores_here(),
+        version=__version__,
+    )
+
+
+def precisions_of(gpus: Sequence[Gpu]) -> list[TrainingPrecision]:
+    """The number formats in which each of these GPUs, or else the CPU, can train."""
+    if not gpus:
+        return [TrainingPrecision.FP32, TrainingPrecision.BF16]
+    if min(gpu.capability for gpu in gpus) >= AMPERE:
+        return list(TrainingPrecision)
+    return [TrainingPrecision.FP32, TrainingPrecision.FP16]
+
+
+class Registration:
+    """Enters a worker into the registry, and says at each heartbeat that it is alive."""
+
+    def __init__(self, settings: Settings, database: Database, facts: WorkerFacts) -> None:
+        self._settings, self._database, self._facts = settings, database, facts
+        self._job: str | None = None
+        self._news, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="registration", daemon=True)
+
+    def start(self) -> None:
+        """Enter the worker now."""
+        self._try(lambda: fleet.register(self._database, self._facts))
+        self._thread.start()
+
+    def set_job(self, job: str | None) -> None:
+        """Say which job the worker runs now; None if it waits for one."""
+        self._job = job
+        self._news.set()
+
+    def stop(self) -> None:
+        """Note that the worker has ended as it should."""
+        self._stop.set()
+        self._news.set()
+        self._thread.join(timeout=self._settings.heartbeat.total_seconds())
+        self._try(lambda: fleet.mark_stopped(self._database, self._facts.id))
+
+    def _keep(self) -> None:
+        while True:
+            self._news.wait(self._settings.heartbeat.total_seconds())
+            self._news.clear()
+            if self._stop.is_set():
+                return
+            self._try(self._beat)
+
+    def _beat(self) -> None:
+        if not fleet.beat(self._database, self._facts.id, self._job):
+            fleet.register(self._database, self._facts)
+
+    def _try(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except SQLAlchemyError as error:
+            log.warning("the registry of workers was not written, trying again: %s", error)
