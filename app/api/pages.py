@@ -85,21 +85,27 @@ class Paging:
         query: Select[Row],
         order: Sequence[Column],
         view: Callable[[Row], Item],
+        *,
+        newest_first: bool = True,
     ) -> Page[Item]:
-        """A page of the entities that a query selects, newest first, each as ``view`` shows it."""
+        """A page of the entities that a query selects, each as ``view`` shows it."""
         with database.read() as session:
-            found = session.scalars(self.limited(query, order)).all()
+            found = session.scalars(self.limited(query, order, newest_first=newest_first)).all()
         names = [column.key for column in order]
         rows, following = self.split(found, lambda row: [getattr(row, name) for name in names])
         data = [view(row) for row in rows]
         return Page(data=data, next_cursor=following, has_more=following is not None)
 
-    def limited(self, query: AnySelect, order: Sequence[Column]) -> AnySelect:
+    def limited(
+        self, query: AnySelect, order: Sequence[Column], *, newest_first: bool = True
+    ) -> AnySelect:
         """The query for the rows of this page and one more. Raises Unprocessable."""
         if self.cursor is not None:
             values = [_value(c, v) for c, v in zip(order, self._position(len(order)), strict=True)]
-            query = query.where(tuple_(*order) < tuple_(*values, types=[c.type for c in order]))
-        return query.order_by(*(column.desc() for column in order)).limit(self.limit + 1)
+            here, there = tuple_(*order), tuple_(*values, types=[c.type for c in order])
+            query = query.where(here < there if newest_first else here > there)
+        sorting = [column.desc() if newest_first else column.asc() for column in order]
+        return query.order_by(*sorting).limit(self.limit + 1)
 
     def split(
         self, rows: Sequence[Row], position: Callable[[Row], Sequence[Any]]
