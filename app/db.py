@@ -30,6 +30,8 @@ from sqlalchemy import (
     Select,
     create_engine,
     event,
+    func,
+    select,
 )
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -131,6 +133,15 @@ def _begin_sqlite(connection: Connection) -> None:
             time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
         else:
             return
+
+
+def lock_name(session: Session, name: str) -> None:
+    """Let no other transaction lock this name until this one, which writes, has ended.
+
+    SQLite has a single writer anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:
