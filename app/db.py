@@ -31,12 +31,14 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    literal,
     select,
 )
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -87,23 +89,27 @@ class db_now(FunctionElement[datetime]):  # noqa: N801  # reads as the SQL funct
     """The time by the database's clock, plus a number of seconds."""
 
     type = Instant()
-    inherit_cache = False
+    inherit_cache = True  # the seconds are a parameter, so statements with it are compiled once
 
     def __init__(self, plus_seconds: float = 0.0) -> None:
-        super().__init__()
-        self.seconds = float(plus_seconds)
+        super().__init__(*([literal(float(plus_seconds), Float())] if plus_seconds else []))
 
 
 @compiles(db_now, "postgresql")
-def _now_postgres(element: db_now, *_: object, **__: object) -> str:
-    return f"(clock_timestamp() + interval '{element.seconds:.3f} seconds')"
+def _now_postgres(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
+    if not len(element.clauses):
+        return "clock_timestamp()"
+    seconds = compiler.process(element.clauses, **options)
+    return f"(clock_timestamp() + {seconds} * interval '1 second')"
 
 
 @compiles(db_now, "sqlite")
-def _now_sqlite(element: db_now, *_: object, **__: object) -> str:
+def _now_sqlite(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
     # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to about 40 µs everywhere.
-    seconds = f"(julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f}"
-    return f"round(({seconds}) * 1000000.0)"
+    now = "(julianday('now') - 2440587.5) * 86400.0"
+    if len(element.clauses):
+        now += f" + {compiler.process(element.clauses, **options)}"
+    return f"round(({now}) * 1000000.0)"
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
