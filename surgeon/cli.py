@@ -9,7 +9,7 @@ from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.jobs import download, jobs, rank, tune, watch
+from surgeon.commands.jobs import download, jobs, logs, queue, rank, tune, watch, workers
 from surgeon.commands.life import cancel, change, delete, pause, resume, retry
 from surgeon.commands.server import api, db_upgrade, key, serve, worker
 from surgery.schemas.enums import METHODS, described
@@ -20,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-CLIENT = (rank, tune, upload, jobs, watch, download, compare, estimate, demo)
+JOBS = (rank, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
+PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
@@ -42,7 +43,7 @@ app.add_typer(projects, name="projects")
 projects.command("create")(access.create_project)
 projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*CLIENT, *LIFE, *OPERATOR):
+for command in (*JOBS, *LIFE, *PLATFORM, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
 

@@ -18,6 +18,7 @@ from surgery.errors import fault_line
 Json = dict[str, Any]
 POLL_SECONDS = 0.25  # between two requests that the service answers at once
 WAIT_SECONDS = 30  # for which a request asks the service to wait for news
+LOG_SECONDS = 1.0  # between two looks at a log, to which a worker adds every two seconds
 RETRY_SECONDS = 1.0  # between two tries to reach the service
 PATIENCE_SECONDS = 60.0  # after which a service that does not answer is given up
 TIMEOUT = httpx2.Timeout(30.0, write=300.0, read=300.0)
@@ -175,6 +176,27 @@ class Client:
         if answer.status_code == 304:
             return job, tag
         return self._checked(answer), answer.headers.get("etag")
+
+    def log_lines(
+        self, job_id: str, attempt: int | None = None, *, follow: bool = False
+    ) -> Iterator[Json]:
+        """The lines of a job's log: those of one attempt, by default the latest one.
+
+        ``follow`` waits for further lines until the attempt has ended or, if none is named, until
+        the job has.
+        """
+        path, number, after = f"/v1/jobs/{job_id}/logs", attempt, 0
+        while True:
+            where = {"attempt": number, "after": after} if number else {}
+            page = self.call("GET", path, params=where)
+            yield from page["data"]
+            number, after = page["attempt"], page["next"]
+            if not follow or (page["complete"] and (attempt or self.job(job_id)["terminal"])):
+                return
+            if page["complete"] and number and self.call("GET", path)["attempt"] > number:
+                number, after = number + 1, 0
+                continue
+            time.sleep(LOG_SECONDS)
 
     def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
         """Upload a dataset; ``spec`` is the JSON of its `UploadSpec`."""

@@ -138,6 +138,44 @@ def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJso
         follow(client, client.job(job_id), as_json=as_json)
 
 
+def logs(
+    job_id: JobId,
+    attempt: Annotated[
+        int | None, typer.Option(min=1, help="Number of the attempt; without it the latest one.")
+    ] = None,
+    keep_on: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each line as JSON.")] = False,
+) -> None:
+    """Show what a job's worker said about it and what its processes printed."""
+    with expected_failures(), Client(url, key) as client:
+        for line in client.log_lines(job_id, attempt, follow=keep_on):
+            terminal.show_log_line(line, as_json=as_json)
+
+
+def workers(url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """List the workers of the last week, what they can run and whether they are alive."""
+    with expected_failures(), Client(url, key) as client:
+        listed = client.call("GET", "/v1/workers", params={"limit": 200})["data"]
+    if as_json:
+        terminal.show_json(listed)
+    else:
+        terminal.show_workers(listed)
+
+
+def queue(url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
+    """Show how many jobs wait and run, and how many workers there are for them."""
+    with expected_failures(), Client(url, key) as client:
+        answer = client.call("GET", "/v1/queue")
+    if as_json:
+        terminal.show_json(answer)
+    else:
+        terminal.show_queue(answer)
+
+
 def download(
     identifier: Annotated[
         str, typer.Argument(metavar="ID", help="Id of a fine-tune or of a checkpoint.")

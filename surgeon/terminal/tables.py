@@ -48,6 +48,42 @@ def jobs_table(jobs: Sequence[Json]) -> Table:
     return table
 
 
+def workers_table(workers: Sequence[Json]) -> Table:
+    """One row for each worker."""
+    table = wide_table()
+    for name in ("id", "state", "kinds", "devices", "precisions", "processes", "last heard of"):
+        table.add_column(name, no_wrap=name in {"id", "state"})
+    for each in workers:
+        ended = "stopped" if each["stopped_at"] else "lost"
+        state = ("busy" if each["busy"] else "idle") if each["alive"] else ended
+        table.add_row(
+            each["id"],
+            state,
+            ", ".join(each["kinds"]),
+            ", ".join(device["name"] for device in each["devices"]),
+            ", ".join(each["precisions"]),
+            str(each["max_processes"]),
+            each["heartbeat_at"][:19].replace("T", " "),
+        )
+    return table
+
+
+def queue_table(answer: Json) -> Table:
+    """One row for each kind of job; numbers of the own project, and in brackets of all."""
+    table = wide_table()
+    for name in ("kind", "queued", "running", "paused", "workers", "idle", "expected wait"):
+        table.add_column(name, no_wrap=True)
+    for kind, of in answer["kinds"].items():
+        counts = (
+            f"{of['project'][state]} ({of['all'][state]})"
+            for state in ("queued", "running", "paused")
+        )
+        wait = of["expected_wait_seconds"]
+        shown = DASH if wait is None else f"{wait:g} s"
+        table.add_row(kind, *counts, str(of["workers_alive"]), str(of["workers_idle"]), shown)
+    return table
+
+
 def finetune_view(result: Json, title: str) -> Group:
     """The evaluations of a fine-tune, and notes on what was trained."""
     warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]

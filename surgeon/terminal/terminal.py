@@ -10,7 +10,14 @@ from rich.console import Console
 
 from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.rankings import ranking_view
-from surgeon.terminal.tables import estimate_view, finetune_view, jobs_table, subject_of
+from surgeon.terminal.tables import (
+    estimate_view,
+    finetune_view,
+    jobs_table,
+    queue_table,
+    subject_of,
+    workers_table,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,6 +53,21 @@ def show_result(job: Json) -> None:
 def show_jobs(jobs: Sequence[Json]) -> None:
     """Print a table of jobs."""
     console.print(jobs_table(jobs) if jobs else "no jobs")
+
+
+def show_log_line(line: Json, *, as_json: bool) -> None:
+    """Print one line of a log."""
+    say(json.dumps(line) if as_json else f"{line['at']} {line['source']:<10} {line['text']}")
+
+
+def show_workers(workers: Sequence[Json]) -> None:
+    """Print a table of workers."""
+    console.print(workers_table(workers) if workers else "no worker has registered")
+
+
+def show_queue(answer: Json) -> None:
+    """Print how many jobs wait and run, by kind."""
+    console.print(queue_table(answer))
 
 
 def show_estimate(answer: Json) -> None:

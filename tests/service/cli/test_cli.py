@@ -53,6 +53,30 @@ def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_
     assert model.config.num_labels == 2
 
 
+def test_logs_workers_and_the_queue(embedded_service: Running, csv: Path) -> None:
+    ranked = surgeon(embedded_service, "rank", TINY, csv, "--samples", 16, "--fresh", "--json")
+    job = json.loads(ranked.stdout)
+    followed = surgeon(embedded_service, "logs", job["id"], "--follow")
+    assert followed.exit_code == 0, followed.output
+    assert " job        " in followed.output
+    assert "the job succeeded" in followed.output
+    lines = surgeon(embedded_service, "logs", job["id"], "--attempt", 1, "--json").stdout
+    assert {json.loads(line)["source"] for line in lines.splitlines()} == {
+        "supervisor", "fetcher", "job",
+    }  # fmt: skip
+    told = surgeon(embedded_service, "logs", job["id"], "--attempt", 2)
+    assert (told.exit_code, "no attempt 2" in told.output) == (1, True)
+    assert job["usage"]["worker_seconds"]["cpu"] > 0
+    assert job["usage"]["peak_memory_bytes"]["host"] > 1 << 20
+
+    (worker,) = json.loads(surgeon(embedded_service, "workers", "--json").stdout)
+    assert worker["alive"]
+    assert worker["id"] in surgeon(embedded_service, "workers").output
+    queue = surgeon(embedded_service, "queue").output
+    assert "finetune" in queue
+    assert "0 (0)" in queue
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [

@@ -168,31 +168,6 @@ def test_cancelling_a_running_job_stops_it_within_a_step(service: Running) -> No
 
 
 @BOTH
-def test_what_no_row_names_is_collected(
-    service: Running, undisturbed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if a day had passed: states and scratch of dead attempts go, checkpoints stay."""
-    jobs = service.client.call("GET", "/v1/jobs")["data"]
-    assert all(job["terminal"] for job in jobs)
-    url = service.environment.get("SURGEON_DATABASE_URL", "")
-    settings = Settings(data_dir=service.data, database_url=url)
-    database = Database(settings.resolved_database_url)
-    storage = open_storage(settings)
-    monkeypatch.setattr("worker.supervisor.sweeper.GARBAGE_AGE_SECONDS", -1.0)
-    sweeper = Sweeper(settings, database, storage, WorkerFolders.new(service.data), None)
-    artifacts, scratch = service.data / "artifacts", service.data / "scratch"
-
-    def only_checkpoints_stay() -> bool:
-        sweeper.collect_garbage()  # again: the worker may still be removing what it has just ended
-        return not [*artifacts.rglob("state-*"), *scratch.iterdir()]
-
-    wait_until(only_checkpoints_stay, 20, service.logs)
-    database.close()
-    kept = sum(len(service.client.checkpoints(job["id"])) for job in jobs)
-    assert len(list(artifacts.rglob("delta.safetensors"))) == kept
-
-
-@BOTH
 def test_a_paused_job_frees_its_worker_and_goes_on_uncharged(
     service: Running, undisturbed: str
 ) -> None:
@@ -220,3 +195,31 @@ def test_a_running_job_ends_at_its_deadline(service: Running) -> None:
     assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
     assert job["error"]["instance"] == f"/v1/jobs/{job['id']}"
     assert service.run("rankings", {"model": TINY, "dataset": "glue/rte", "cache": "bypass"})
+
+
+@BOTH
+def test_what_no_row_names_is_collected(
+    service: Running, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a day had passed: states and scratch of dead attempts go, checkpoints stay.
+
+    So does the scratch folder of the running worker, which is why this is the last test.
+    """
+    jobs = service.client.call("GET", "/v1/jobs")["data"]
+    assert all(job["terminal"] for job in jobs)
+    url = service.environment.get("SURGEON_DATABASE_URL", "")
+    settings = Settings(data_dir=service.data, database_url=url)
+    database = Database(settings.resolved_database_url)
+    storage = open_storage(settings)
+    monkeypatch.setattr("worker.supervisor.sweeper.GARBAGE_AGE_SECONDS", -1.0)
+    sweeper = Sweeper(settings, database, storage, WorkerFolders.new(service.data), None)
+    artifacts, scratch = service.data / "artifacts", service.data / "scratch"
+
+    def only_checkpoints_stay() -> bool:
+        sweeper.collect_garbage()  # again: the worker may still be removing what it has just ended
+        return not [*artifacts.rglob("state-*"), *scratch.iterdir()]
+
+    wait_until(only_checkpoints_stay, 20, service.logs)
+    database.close()
+    kept = sum(len(service.client.checkpoints(job["id"])) for job in jobs)
+    assert len(list(artifacts.rglob("delta.safetensors"))) == kept
