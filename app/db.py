@@ -30,11 +30,15 @@ from sqlalchemy import (
     Select,
     create_engine,
     event,
+    func,
+    literal,
+    select,
 )
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -85,23 +89,27 @@ class db_now(FunctionElement[datetime]):  # noqa: N801  # reads as the SQL funct
     """The time by the database's clock, plus a number of seconds."""
 
     type = Instant()
-    inherit_cache = False
+    inherit_cache = True  # the seconds are a parameter, so statements with it are compiled once
 
     def __init__(self, plus_seconds: float = 0.0) -> None:
-        super().__init__()
-        self.seconds = float(plus_seconds)
+        super().__init__(*([literal(float(plus_seconds), Float())] if plus_seconds else []))
 
 
 @compiles(db_now, "postgresql")
-def _now_postgres(element: db_now, *_: object, **__: object) -> str:
-    return f"(clock_timestamp() + interval '{element.seconds:.3f} seconds')"
+def _now_postgres(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
+    if not len(element.clauses):
+        return "clock_timestamp()"
+    seconds = compiler.process(element.clauses, **options)
+    return f"(clock_timestamp() + {seconds} * interval '1 second')"
 
 
 @compiles(db_now, "sqlite")
-def _now_sqlite(element: db_now, *_: object, **__: object) -> str:
+def _now_sqlite(element: db_now, compiler: SQLCompiler, **options: Any) -> str:
     # unixepoch('subsec') is NULL before SQLite 3.42; julianday is exact to about 40 µs everywhere.
-    seconds = f"(julianday('now') - 2440587.5) * 86400.0 + {element.seconds:.3f}"
-    return f"round(({seconds}) * 1000000.0)"
+    now = "(julianday('now') - 2440587.5) * 86400.0"
+    if len(element.clauses):
+        now += f" + {compiler.process(element.clauses, **options)}"
+    return f"round(({now}) * 1000000.0)"
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
@@ -131,6 +139,15 @@ def _begin_sqlite(connection: Connection) -> None:
             time.sleep(random.uniform(0.005, 0.05))  # noqa: S311
         else:
             return
+
+
+def lock_name(session: Session, name: str) -> None:
+    """Let no other transaction lock this name until this one, which writes, has ended.
+
+    SQLite has a single writer anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:

@@ -22,13 +22,16 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    func,
     literal_column,
     or_,
+    select,
     text,
     true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, relationship
 
 from app.db import Instant
 
@@ -159,7 +162,26 @@ class Job(Base):
         Index("jobs_running", "project", "id", **only(Status.RUNNING)),
         Index("jobs_paused", "id", **only(Status.PAUSED)),
         Index("jobs_deadline", "deadline_at"),
-        Index("jobs_digest", "digest"),
+        # Of equal rankings, only those that were computed: any number may share their result.
+        Index(
+            "jobs_digest",
+            "project",
+            "digest",
+            sqlite_where=text("result_of IS NULL"),
+            postgresql_where=text("result_of IS NULL"),
+        ),
+        Index(
+            "jobs_waiting",
+            "waits_for",
+            sqlite_where=text("waits_for IS NOT NULL"),
+            postgresql_where=text("waits_for IS NOT NULL"),
+        ),
+        Index(
+            "jobs_sharing",
+            "result_of",
+            sqlite_where=text("result_of IS NOT NULL"),
+            postgresql_where=text("result_of IS NOT NULL"),
+        ),
         Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_by_status", "project", "status", "created_at", "id"),
         Index("jobs_by_kind", "project", "kind", "created_at", "id"),
@@ -214,7 +236,8 @@ class Job(Base):
 
     spec: Mapped[dict[str, Any]]
     resolved: Mapped[dict[str, Any]]
-    result: Mapped[dict[str, Any] | None]
+    own_result: Mapped[dict[str, Any] | None] = mapped_column("result", Json)
+    result_of: Mapped[str | None] = mapped_column(String(40))  # the equal ranking that was computed
     error: Mapped[dict[str, Any] | None]
     usage: Mapped[dict[str, Any] | None]  # what its attempts have used so far
     stored_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
@@ -229,6 +252,33 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime | None]
+
+    origin: Mapped[Job | None] = relationship(
+        primaryjoin="foreign(Job.result_of) == remote(Job.id)",
+        viewonly=True,
+        lazy="selectin",  # costs a query only where a job has the result of another
+        join_depth=1,
+    )
+
+    @hybrid_property
+    def result(self) -> dict[str, Any] | None:
+        """The job's result, which may be stored once for many equal rankings."""
+        return (
+            self.own_result
+            if self.result_of is None or self.origin is None
+            else self.origin.own_result
+        )
+
+    @result.inplace.setter
+    def _store_result(self, result: dict[str, Any] | None) -> None:
+        self.own_result = result
+
+    @result.inplace.expression
+    @classmethod
+    def _select_result(cls) -> ColumnElement[dict[str, Any] | None]:
+        other = aliased(cls)
+        shared = select(other.own_result).where(other.id == cls.result_of).correlate(cls)
+        return func.coalesce(cls.own_result, shared.scalar_subquery(), type_=Json)
 
 
 def has_status(job: type[Job], *statuses: Status) -> ColumnElement[bool]:

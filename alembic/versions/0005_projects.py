@@ -75,7 +75,7 @@ def downgrade() -> None:
     )
     op.drop_index("jobs_finished", "jobs")
     op.drop_index("jobs_deadline", "jobs")
-    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused"):
+    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused", *MORE_INDEXES):
         op.drop_index(name, "jobs")
     if op.get_bind().dialect.name == "postgresql":
         op.drop_index("jobs_labels", "jobs")
@@ -237,6 +237,7 @@ def _job_columns() -> list[sa.Column]:
         sa.Column("deadline_seconds", sa.Integer(), nullable=True),
         sa.Column("deadline_at", Instant(), nullable=True),
         sa.Column("pause_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("result_of", sa.String(length=40), nullable=True),
         sa.Column("traceparent", sa.String(length=55), nullable=True),
         sa.Column("usage", JSON, nullable=True),
         sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
@@ -315,6 +316,7 @@ OLD_JOB_INDEXES = {
     "jobs_lease": ["status", "lease_expires_at"],
     "jobs_list": ["created_at", "id"],
     "jobs_parent": ["parent"],
+    "jobs_digest": ["digest"],
     "ix_jobs_model": ["model"],
     "ix_jobs_dataset": ["dataset"],
 }
@@ -326,11 +328,19 @@ JOB_INDEXES = {
     "jobs_by_dataset": ["project", "dataset", "created_at", "id"],
     "jobs_parent": ["parent", "created_at", "id"],
 }
+MORE_INDEXES = {
+    "jobs_digest": (["project", "digest"], "result_of IS NULL"),
+    "jobs_waiting": (["waits_for"], "waits_for IS NOT NULL"),
+    "jobs_sharing": (["result_of"], "result_of IS NOT NULL"),
+}
 
 
 def _index_jobs() -> None:
     for name, columns in JOB_INDEXES.items():
         op.create_index(name, "jobs", columns)
+    for name, (columns, where) in MORE_INDEXES.items():
+        only = sa.text(where)
+        op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
     queue = [sa.text("priority DESC"), "queued_at", "id"]
     partial = (
         ("jobs_queue", queue, "queued"),

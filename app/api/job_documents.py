@@ -138,7 +138,8 @@ DERIVED = {
         (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
     ),
     "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
-    "cached": Shown((), lambda _: False),
+    "result": Shown((Job.result.label("result"),), lambda row: row.result),
+    "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
@@ -194,8 +195,8 @@ def read_job(database: Database, project: str, job_id: str, names: Names) -> Fou
     return Found(row.kind, f'"{tag}"', row)
 
 
-def job_views(session: Session, jobs: Sequence[Job], *, cached: bool = False) -> list[JobView]:
-    """Jobs as they are answered, in this order; ``cached`` where a stored result answers."""
+def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
+    """Jobs as they are answered, in this order."""
     query = select_jobs(ALL, Job.id).where(Job.id.in_([job.id for job in jobs]))
     rows = {row.id: row for row in session.execute(query)}
-    return [JobView(**document(rows[job.id], ALL) | {"cached": cached}) for job in jobs]
+    return [JobView(**document(rows[job.id], ALL)) for job in jobs]

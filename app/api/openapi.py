@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.api.http.access.scopes import PREFIX, add_scopes
 from app.api.http.problems import TITLES, ProblemDetails
+from surgery.schemas.dataset import DatasetReference
 
 Json = dict[str, Any]
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
@@ -53,8 +54,12 @@ def complete_openapi(app: FastAPI) -> None:
 def _complete(document: Json) -> None:
     schemas = document["components"]["schemas"]
     template = "#/components/schemas/{model}"
-    _, problem = models_json_schema([(ProblemDetails, "serialization")], ref_template=template)
-    schemas.update(problem["$defs"])
+    # The second is the JSON body of an operation that takes a form too.
+    _, more = models_json_schema(
+        [(ProblemDetails, "serialization"), (DatasetReference, "validation")],
+        ref_template=template,
+    )
+    schemas.update({**more["$defs"], **schemas})
     for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours are problems
         schemas.pop(unused, None)
     add_scopes(document)

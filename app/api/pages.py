@@ -30,6 +30,7 @@ from app.errors import Unprocessable
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 Column = InstrumentedAttribute[Any]
+AnySelect = Select[*tuple[Any, ...]]
 UNBOUND = {"limit", "cursor", "fields"}  # parameters that may change between two pages
 MAC_BYTES = 12
 BINDING_BYTES = 8
@@ -96,8 +97,8 @@ class Paging:
         return Page(data=data, next_cursor=following, has_more=following is not None)
 
     def limited(
-        self, query: Select[Any], order: Sequence[Column], *, newest_first: bool = True
-    ) -> Select[Any]:
+        self, query: AnySelect, order: Sequence[Column], *, newest_first: bool = True
+    ) -> AnySelect:
         """The query for the rows of this page and one more. Raises Unprocessable."""
         if self.cursor is not None:
             values = [_value(c, v) for c, v in zip(order, self._position(len(order)), strict=True)]

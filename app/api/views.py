@@ -13,7 +13,8 @@ from app.api.http.problems import ProblemDetails
 from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.dataset import DatasetReport, HubDataset
+from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
 
@@ -140,7 +141,15 @@ class JobView(BaseModel):
     result: Annotated[Json | None, ResultShapes] = Field(
         description="The result of a job that succeeded; its shape depends on `kind`."
     )
-    cached: bool = Field(False, description="Whether this answer came from a stored result.")
+    cached: bool = Field(
+        False, description="Whether the result was computed by an equal ranking (`result_of`)."
+    )
+    result_of: str | None = Field(
+        None, description="The equal ranking that computed this result, if another one did."
+    )
+    waits_for: str | None = Field(
+        None, description="The ranking that a queued job waits for, to use its result."
+    )
     parent: str | None = Field(None, description="The job that created this one, if one did.")
     retry_of: str | None = Field(
         None, description="The failed or cancelled job that this one repeats, if it is a retry."
@@ -168,6 +177,24 @@ class JobView(BaseModel):
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")
+
+
+class DryRun(BaseModel):
+    """What a submission would create, answered to `validate_only=true`."""
+
+    valid: Literal[True] = Field(
+        True, description="The request passed every check; a refused one is answered as usual."
+    )
+    cached: bool = Field(description="Whether a stored result would answer it at once.")
+    waits_for: str | None = Field(
+        None, description="The ranking in flight that the job would wait for, if there is one."
+    )
+    resolved: Json = Field(description="What the request resolves to, as in the job.")
+    spec: Json = Field(description="The request, with every default filled in.")
+    warnings: list[Notice] = Field(description="What the job would be accepted with.")
+    estimate: Estimate | None = Field(
+        None, description="For a fine-tune with one process: what it would take."
+    )
 
 
 COLLECTION = {"ranking": "rankings", "finetune": "finetunes", "comparison": "comparisons"}
@@ -244,12 +271,22 @@ def checkpoint_view(row: Checkpoint) -> CheckpointView:
 
 
 class DatasetView(DatasetReport):
-    """An uploaded dataset: what was found in its files, and under which id it is stored."""
+    """A stored dataset: what was found in its files, and under which id it is stored."""
 
     id: str = Field(description="The dataset's id, which other requests take as `dataset`.")
-    created_at: datetime = Field(description="When it was first uploaded.")
+    name: str | None = Field(description="The name that it was given.")
+    bytes: int = Field(description="Size of its stored form.")
+    reference: HubDataset | None = Field(
+        None, description="For a dataset of the Hub: what was stored, with the commit it is from."
+    )
+    note: str | None = Field(
+        None,
+        description="Where a request was answered with a dataset stored earlier: what it kept.",
+    )
+    created_at: datetime = Field(description="When it was first stored.")
 
 
-def dataset_view(row: Dataset) -> DatasetView:
-    """An uploaded dataset as it is answered."""
-    return DatasetView(id=row.id, created_at=row.created_at, **row.report)
+def dataset_view(row: Dataset, note: str | None = None) -> DatasetView:
+    """A stored dataset as it is answered."""
+    own = {name: getattr(row, name) for name in ("id", "name", "bytes", "created_at")}
+    return DatasetView(**row.report | own, note=note)

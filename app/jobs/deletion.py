@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from app.db import Database
+from app.db import Database, lock_name
 from app.errors import Conflict, NotFound
 from app.jobs.actions import Action, is_child, refusal
 from app.jobs.checkpoints import unfinished_users
+from app.jobs.shared_rankings import key_of
 from app.jobs.state_machine import locked_for_request
 from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
 
@@ -40,6 +41,8 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
         doomed = _with_dependants(session, job)
         _check_not_needed(session, doomed)
         ids = [each.id for each in doomed]
+        for each in doomed:
+            _hand_over_result(session, each)
         for table in RECORDS:
             session.execute(delete(table).where(table.job_id.in_(ids)))
         session.execute(delete(Job).where(Job.id.in_(ids), Job.id != job.id))
@@ -58,6 +61,22 @@ def _with_dependants(session: Session, job: Job) -> list[Job]:
         if each.id in used:
             each.parent = None
     return [job, *(each for each in created if each.id not in used)]
+
+
+def _hand_over_result(session: Session, job: Job) -> None:
+    """Let another ranking store a result that equal rankings share, if there is one."""
+    if job.kind != JobKind.RANKING or job.own_result is None:
+        return
+    lock_name(session, key_of(job).lock)  # nobody else begins to share it meanwhile
+    sharing = select(Job).where(Job.result_of == job.id).order_by(Job.id)
+    heir = session.scalar(sharing.limit(1).with_for_update(of=Job))
+    if heir is None:
+        return
+    result, heir.result_of = job.own_result, None
+    heir.own_result = result
+    session.flush()
+    others = update(Job).where(Job.result_of == job.id)
+    session.execute(others.values(result_of=heir.id).execution_options(synchronize_session=False))
 
 
 def _users_of_ranking(

@@ -11,9 +11,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from app.db import Database, db_now
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
+from app.jobs.shared_rankings import RankingKey, computed_ranking
 from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
 from app.jobs.webhooks import notices
-from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, Status, new_id
+from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -188,16 +189,6 @@ def awaited_ranking(database: Database, job: Job) -> Json | None:
 
 
 def stored_ranking(database: Database, project: str, digest: str) -> Job | None:
-    """A project's newest ranking with this digest that succeeded."""
+    """A project's newest ranking with this digest that was computed."""
     with database.read() as session:
-        return session.scalar(
-            select(Job)
-            .where(
-                Job.digest == digest,
-                Job.project == project,
-                Job.kind == JobKind.RANKING,
-                Job.status == Status.SUCCEEDED,
-            )
-            .order_by(Job.id.desc())
-            .limit(1)
-        )
+        return computed_ranking(session, RankingKey(project, digest))

@@ -6,18 +6,21 @@ comparison's row first and the job's row after it, so that no two transactions w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
-from app.db import Database, db_now
+from app.db import Database, db_now, lock_name
 from app.errors import Conflict
-from app.jobs import comparisons
+from app.jobs import comparisons, shared_rankings
 from app.jobs.actions import Action, refusal
 from app.jobs.attempts import (
     AttemptOutcome,
@@ -28,12 +31,14 @@ from app.jobs.attempts import (
     note_usage,
 )
 from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
+from app.jobs.shared_rankings import RankingKey
 from app.jobs.webhooks import notices
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
+log = logging.getLogger("surgeon.jobs")
 Json = dict[str, Any]
 CANCEL_REQUESTED = "cancel_requested"  # the type of an event
 
@@ -142,6 +147,10 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
     for child in children:
         enqueue(session, child)
     session.flush()
+    rankings = [child for child in children if child.kind == JobKind.RANKING]
+    # In one order, so that no two transactions wait for each other.
+    for ranking in sorted(rankings, key=lambda child: child.digest):
+        share_ranking(session, ranking)
     session.refresh(comparison)
     return comparison
 
@@ -339,6 +348,131 @@ def resume_children(session: Session, comparison: Job) -> list[Job]:
     return queued
 
 
+def share_ranking(session: Session, job: Job) -> None:
+    """Let a ranking that was just inserted share the work of an equal one.
+
+    It has the result of one that was computed, or waits for one in flight. The caller has inserted
+    the other children of its comparison.
+    """
+    key = shared_rankings.key_of(job)
+    lock_name(session, key.lock)
+    origin = shared_rankings.computed_ranking(session, key)
+    if origin is not None:
+        take_result(session, job, origin)
+    else:
+        wait_for_ranking(session, job, key)
+    session.flush()
+    session.refresh(job)
+
+
+def enqueue_with_ranking(session: Session, job: Job, key: RankingKey) -> Job:
+    """Insert a fine-tune that needs a ranking, in the caller's transaction.
+
+    It takes the ranking of this ``key`` if that was computed, waits for it if it is in flight, and
+    computes it itself otherwise.
+    """
+    lock_name(session, key.lock)
+    origin = shared_rankings.computed_ranking(session, key)
+    if origin is not None:
+        job.resolved = completed(job.resolved, ResolvedSelection(ranking=origin.id))
+    else:
+        wait_for_ranking(session, job, key)
+    return enqueue(session, job)
+
+
+def wait_for_ranking(session: Session, job: Job, key: RankingKey) -> None:
+    """Let a job wait for the ranking of this key that is in flight, if there is one.
+
+    That ranking is computed as soon as the most urgent job that waits for it would be.
+    """
+    ranking = shared_rankings.ranking_in_flight(session, key, other_than=job.id)
+    if ranking is None:
+        return
+    job.waits_for = ranking.id
+    if ranking.priority < job.priority:
+        ranking.priority = job.priority
+        ranking.updated_at = db_now()
+
+
+def take_result(session: Session, job: Job, origin: Job) -> None:
+    """End a ranking with the result of an equal one; the caller has locked its comparison."""
+    job.waits_for = None
+    job.result_of = origin.result_of or origin.id
+    job.started_at = job.started_at or db_now()
+    learned = Learned.of(origin.resolved)
+    full = at_the_end(origin.progress, early=True)
+    resolved = completed(job.resolved, learned)
+    end(session, job, Status.SUCCEEDED, resolved=resolved, progress=full)
+
+
+@contextmanager
+def ending(database: Database) -> Iterator[Session]:
+    """A transaction that may end or pause jobs; afterwards those go on that waited for them.
+
+    They do so in transactions of their own, because each locks its own comparison first.
+    """
+    with database.write() as session:
+        yield session
+    try:
+        settle_waiting(database)
+    except SQLAlchemyError as error:  # this transaction is committed; the sweeper does the rest
+        log.warning("jobs that waited for a ranking go on later: %s", error)
+
+
+def settle_waiting(database: Database) -> None:
+    """Let the jobs go on whose awaited ranking has ended, was paused or is gone."""
+    with database.read() as session:
+        ids = shared_rankings.may_go_on_ids(session)
+    for job_id in ids:
+        with database.write() as session:
+            settle_one(session, job_id)
+
+
+def settle_one(session: Session, job_id: str) -> None:
+    """Let a job go on that waited for a ranking, unless another process does so.
+
+    It takes the ranking's result. If there is none, the first ranking that waited is computed
+    instead, and the others wait for that one.
+    """
+    row = session.execute(select(Job.project, Job.digest).where(Job.id == job_id)).one_or_none()
+    if row is None:
+        return
+    lock_name(session, RankingKey(*row).lock)
+    lock_comparison(session, job_id)
+    query = select(Job).where(Job.id == job_id, shared_rankings.may_go_on())
+    job = session.scalar(query.with_for_update(skip_locked=True, of=Job))
+    if job is None:
+        return
+    awaited = session.get(Job, job.waits_for)
+    if awaited is None or awaited.status != Status.SUCCEEDED:
+        go_on_alone(session, job)
+    elif job.kind == JobKind.RANKING:
+        take_result(session, job, awaited)
+    else:
+        ranking = ResolvedSelection(ranking=awaited.result_of or awaited.id)
+        job.resolved = completed(job.resolved, ranking)
+        job.waits_for = None
+        job.updated_at = db_now()
+        record_event(session, job.id, job.lease_epoch, "ranking", {"id": ranking.ranking})
+
+
+def go_on_alone(session: Session, job: Job) -> None:
+    """Let a job compute the ranking that it waited for, and the others wait for it instead."""
+    awaited = str(job.waits_for)
+    job.waits_for = None
+    job.updated_at = db_now()
+    record_event(session, job.id, job.lease_epoch, "ranking_given_up", {"id": awaited})
+    session.flush()
+    if job.kind == JobKind.RANKING:
+        others = shared_rankings.others_waiting_for(awaited)
+        session.execute(
+            update(Job)
+            .where(others)
+            .values(waits_for=job.id, updated_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+
+
 def claim(
     database: Database,
     owner: str,
@@ -462,7 +596,7 @@ def finish(
 
     Returns the resume state, whose files are not needed any more.
     """
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
         full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
@@ -473,13 +607,13 @@ def finish(
 
 def fail(database: Database, lease: Lease, error: Json, usage: Usage | None = None) -> None:
     """End a job with an error, without another attempt. Raises Fenced."""
-    with database.write() as session:
+    with ending(database) as session:
         end(session, locked_with_comparison(session, lease, usage), Status.FAILED, error=error)
 
 
 def end_cancelled(database: Database, lease: Lease, usage: Usage | None = None) -> None:
     """End a job whose worker stopped it on request. Raises Fenced."""
-    with database.write() as session:
+    with ending(database) as session:
         end(session, locked_with_comparison(session, lease, usage), Status.CANCELLED)
 
 
@@ -490,7 +624,7 @@ def release(
 
     The job is queued again, unless it was asked to stop.
     """
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         if job.cancel_requested or job.pause_requested:
             give_up(session, job)
@@ -509,7 +643,7 @@ def crash(
     usage: Usage | None = None,
 ) -> Status:
     """End an attempt that crashed: queue the job again after a pause or fail it. Raises Fenced."""
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         return count_crash(session, job, error, backoff, AttemptOutcome.CRASHED)
 
@@ -527,7 +661,7 @@ def reap(database: Database, backoff: timedelta) -> list[str]:
 
 def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
     lost = WorkerLost("the worker stopped answering; its lease ran out").as_problem()
-    with database.write() as session:
+    with ending(database) as session:
         lock_comparison(session, job_id)
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(skip_locked=True))
@@ -553,7 +687,7 @@ def end_overdue(database: Database) -> list[str]:
 
 
 def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) -> bool:
-    with database.write() as session:
+    with ending(database) as session:
         lock_comparison(session, job_id)
         query = select(Job).where(Job.id == job_id, waiting)
         job = session.scalar(query.with_for_update(skip_locked=True))
@@ -564,7 +698,7 @@ def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) 
 
 def fail_overdue(database: Database, lease: Lease, usage: Usage | None = None) -> None:
     """End a running job whose deadline has passed. Raises Fenced."""
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
 
@@ -581,7 +715,7 @@ def cancel(database: Database, job_id: str, by: str | None = None) -> Job | None
     All children of a comparison are cancelled, and it ends with the last of them. ``by`` is who
     asks, if that is known. None if there is no such job.
     """
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_for_request(session, job_id)
         if job is None or job.status in TERMINAL or job.cancel_requested:
             return job
@@ -602,7 +736,7 @@ def pause(database: Database, job_id: str) -> Job | None:
     that is paused, or that was asked to, stays as it is. None if there is no such job. Raises
     Conflict if it has ended or is being cancelled.
     """
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_for_request(session, job_id)
         if job is None:
             return None
@@ -627,7 +761,7 @@ def resume(database: Database, job_id: str) -> tuple[Job | None, list[Job]]:
     there is no such job, and the jobs that were queued. Raises Conflict if the job has ended, is
     being cancelled, or belongs to a comparison that is paused.
     """
-    with database.write() as session:
+    with ending(database) as session:
         job = locked_for_request(session, job_id)
         if job is None:
             return None, []

@@ -19,7 +19,13 @@ from surgery.ranking.selection import (
 )
 from surgery.schemas.enums import POLICIES
 from surgery.schemas.ranking import RankingResult
-from surgery.schemas.resolved import ModelInfo, Resolved, ResolvedModel, ResolvedSelection
+from surgery.schemas.resolved import (
+    ModelInfo,
+    Resolved,
+    ResolvedFinetune,
+    ResolvedModel,
+    ResolvedSelection,
+)
 from surgery.schemas.selection import SelectionSpec
 
 
@@ -81,6 +87,14 @@ def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) ->
     check_method(options, dataset.problem, "/selection/ranking")
     digest = ranking_digest(model.fingerprint, dataset.fingerprint, options)
     return stored_ranking(service.database, service.project, digest)
+
+
+def missing_ranking(job: Job, selection: SelectionSpec, subject: Subject) -> str | None:
+    """The digest of the ranking that still has to choose a fine-tune's layers, if one does."""
+    if ResolvedFinetune.of(job.resolved).layers is not None:
+        return None
+    model, dataset = subject.model, subject.dataset
+    return ranking_digest(model.fingerprint, dataset.fingerprint, ranking_options(selection))
 
 
 def _ranking_by_id(service: Service, ranking_id: str) -> Job:

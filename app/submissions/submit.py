@@ -10,7 +10,14 @@ from sqlalchemy.orm import Session
 
 from app.errors import Conflict
 from app.jobs.records import stored_ranking
-from app.jobs.state_machine import enqueue, enqueue_comparison
+from app.jobs.shared_rankings import RankingKey, computed_ranking, key_of
+from app.jobs.state_machine import (
+    enqueue,
+    enqueue_comparison,
+    enqueue_with_ranking,
+    settle_waiting,
+    share_ranking,
+)
 from app.service import Service
 from app.submissions.admission import admit
 from app.submissions.checks import check_method, content_digest, ranking_digest
@@ -21,7 +28,7 @@ from app.submissions.resolve import (
     resolve_continuation,
     resolve_subject,
 )
-from app.submissions.selections import resolve_selection
+from app.submissions.selections import missing_ranking, resolve_selection
 from app.tables import Dataset, Job, JobKind, new_id
 from surgery import __version__
 from surgery.errors import DatasetNotFound
@@ -37,11 +44,11 @@ OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A submission that passed every check: a job to insert, or a stored one that answers it."""
+    """A submission that passed every check that needs no lock: a job to insert."""
 
     job: Job
     subject: Subject
-    cached: bool = False
+    ranking: RankingKey | None = None  # that a fine-tune needs and that was not computed yet
     children: Sequence[Job] = ()  # a comparison's, in the order in which they shall run
 
 
@@ -75,22 +82,20 @@ def _lock_rankings(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
-    """Check a ranking, and find its stored result if there is one."""
+    """Check a ranking."""
     subject = resolve_subject(service, spec.model, spec.dataset)
     check_method(spec, subject.dataset.problem)
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
-    if spec.cache == "use":
-        known = stored_ranking(service.database, service.project, digest)
-        if known is not None:
-            return Prepared(known, subject, cached=True)
-    return Prepared(ranking_job(service, spec, subject, digest, Fleet.of(service)), subject)
+    known = spec.cache == "use" and stored_ranking(service.database, service.project, digest)
+    fleet = None if known else Fleet.of(service)  # a stored result needs no worker
+    return Prepared(ranking_job(service, spec, subject, digest, fleet), subject)
 
 
 def ranking_job(
-    service: Service, spec: RankingSpec, subject: Subject, digest: str, fleet: Fleet
+    service: Service, spec: RankingSpec, subject: Subject, digest: str, fleet: Fleet | None
 ) -> Job:
-    """The job of a ranking, not inserted yet. Raises NotRunnable."""
-    warnings = fleet.check(spec)
+    """The job of a ranking, not inserted yet. Raises NotRunnable if no worker could run it."""
+    warnings = fleet.check(spec) if fleet else []
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
     return new_job(service, JobKind.RANKING, "rk", spec, resolved, warnings)
 
@@ -98,7 +103,9 @@ def ranking_job(
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     """Check a fine-tune, and resolve what it will train as far as that is known."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
-    return Prepared(finetune_job(service, spec, subject, Fleet.of(service)), subject)
+    job = finetune_job(service, spec, subject, Fleet.of(service))
+    digest = missing_ranking(job, spec.selection, subject)
+    return Prepared(job, subject, RankingKey(service.project, digest) if digest else None)
 
 
 def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
@@ -180,17 +187,53 @@ def submit(service: Service, prepared: Prepared, accepted: Callable[[Session, Jo
 
     ``accepted`` is called in the same transaction, with the job as it was inserted.
     """
-    job, children = prepared.job, prepared.children
     with service.database.write() as session:
+        insert(session, service, prepared)
+        accepted(session, prepared.job)
+    jobs = prepared.children or [prepared.job]
+    for job in jobs:
+        service.ring(job)
+    if any(job.waits_for for job in jobs):
+        settle_waiting(service.database)  # in case what they wait for has just ended
+    return prepared.job
+
+
+class _Rehearsed(Exception):
+    """A dry run came to its end; raised to undo it."""
+
+
+def rehearse(service: Service, prepared: Prepared) -> Job:
+    """Do everything that `submit` does in its transaction, and undo it.
+
+    Returns the job as it would have been inserted.
+    """
+    try:
+        with service.database.write() as session:
+            insert(session, service, prepared)
+            session.expunge_all()
+            raise _Rehearsed
+    except _Rehearsed:
+        return prepared.job
+
+
+def insert(session: Session, service: Service, prepared: Prepared) -> None:
+    """Insert a job and its children, in the caller's transaction.
+
+    Checks first what must still hold now: the project's quotas, and that nothing that the job needs
+    was deleted. A ranking that has its result already needs no worker, and no quota.
+    """
+    job, children = prepared.job, prepared.children
+    shares = job.kind == JobKind.RANKING and job.spec["cache"] == "use"
+    if not (shares and computed_ranking(session, key_of(job))):
         admit(session, service, children or [job])
-        _lock_dataset(session, job)
-        lock_checkpoint(session, job)
-        _lock_rankings(session, [job, *children])
-        if children:
-            enqueue_comparison(session, job, children)
-        else:
-            enqueue(session, job)
-        accepted(session, job)
-    for waiting in children or [job]:
-        service.ring(waiting)
-    return job
+    _lock_dataset(session, job)
+    lock_checkpoint(session, job)
+    _lock_rankings(session, [job, *children])
+    if children:
+        enqueue_comparison(session, job, children)
+    elif prepared.ranking is not None:
+        enqueue_with_ranking(session, job, prepared.ranking)
+    else:
+        enqueue(session, job)
+    if shares:
+        share_ranking(session, job)

@@ -1,28 +1,29 @@
-"""Checks and converts uploaded files, and stores each content once."""
+"""Checks and converts uploaded files and datasets of the Hub, and stores each content once."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastapi import UploadFile
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.db import db_now
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.service import Service
 from app.submissions.admission import admit_bytes
 from app.tables import Dataset, new_id
 from surgery.data.files.source import LIMITS, format_of
-from surgery.data.ingest.ingest import ingest
+from surgery.data.ingest.ingest import REPORT, ingest
+from surgery.data.references import resolve_dataset, write_dataset
 from surgery.errors import SurgeryError
 from surgery.io.folders import complete_folder
-from surgery.schemas.dataset import DatasetReport, UploadSpec
+from surgery.schemas.dataset import DatasetChanges, DatasetReport, HubDataset, UploadSpec
 
 
 def ingest_upload(
@@ -42,7 +43,7 @@ def ingest_upload(
         with paths[role].open("wb") as target:
             shutil.copyfileobj(upload.file, target)
     formats = {role: format_of(path.name) for role, path in paths.items()}
-    with _pointing_into_spec():
+    with _pointing_at("/spec"):
         return ingest(
             paths["train"],
             paths.get("validation"),
@@ -59,30 +60,67 @@ def ingest_upload(
         )
 
 
+def ingest_reference(
+    service: Service, folder: Path, reference: HubDataset
+) -> tuple[DatasetReport, HubDataset]:
+    """Check and convert a dataset of the Hub, and return its reference pinned to a commit."""
+    sources = service.settings.sources
+    given = HubDataset(**{name: getattr(reference, name) for name in HubDataset.model_fields})
+    with _pointing_at("", instead_of="/dataset"):
+        source = resolve_dataset(given, sources)
+        write_dataset(source, sources, folder)
+    report = DatasetReport.model_validate_json((folder / REPORT).read_text(encoding="utf-8"))
+    return report, given.model_copy(update={"revision": source.revision})
+
+
 @contextmanager
-def _pointing_into_spec() -> Iterator[None]:
-    """Lets faults point into the form field ``spec``, which has the columns and labels."""
+def _pointing_at(place: str, instead_of: str = "") -> Iterator[None]:
+    """Lets faults point to where the request has what they are about."""
     try:
         yield
     except SurgeryError as error:
         error.faults = [
-            replace(fault, pointer=f"/spec{fault.pointer}") if fault.pointer else fault
+            replace(fault, pointer=f"{place}{fault.pointer.removeprefix(instead_of)}")
+            if fault.pointer
+            else fault
             for fault in error.faults
         ]
         raise
 
 
-def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tuple[Dataset, bool]:
-    """The dataset with the content of a folder, and whether it is new."""
+@dataclass(frozen=True)
+class Stored:
+    """A dataset in storage: one that is new, or the one with the same rows that was there."""
+
+    row: Dataset
+    new: bool
+    note: str | None = None  # what is different from the request
+
+
+def store_dataset(
+    service: Service,
+    folder: Path,
+    report: DatasetReport,
+    name: str | None = None,
+    reference: HubDataset | None = None,
+) -> Stored:
+    """Store the content of a folder, unless it is stored already.
+
+    A dataset that was stored without a name is given this one; any other keeps its name.
+    """
     known = _by_fingerprint(service, report.fingerprint)
     if known is not None:
-        return known, False
+        return _stored_before(service, known, name)
     identifier = new_id("ds")
+    whole = report.model_dump(mode="json")
+    if reference is not None:
+        whole["reference"] = reference.model_dump(mode="json")
     row = Dataset(
         id=identifier,
         project=service.project,
+        name=name,
         fingerprint=report.fingerprint,
-        report=report.model_dump(mode="json"),
+        report=whole,
         path=f"datasets/{identifier}",
         bytes=sum(path.stat().st_size for path in folder.iterdir()),
     )
@@ -95,11 +133,45 @@ def store_dataset(service: Service, folder: Path, report: DatasetReport) -> tupl
         known = _by_fingerprint(service, report.fingerprint)
         if known is None:  # and it was deleted again
             raise Conflict("an equal dataset was deleted meanwhile; send it again") from None
-        return known, False
+        return _stored_before(service, known, name)
     except BaseException:
         service.storage.delete(row.path)
         raise
-    return row, True
+    return Stored(row, new=True)
+
+
+def _stored_before(service: Service, row: Dataset, name: str | None) -> Stored:
+    if name is None or name == row.name:
+        return Stored(row, new=False)
+    with service.database.write() as session:
+        unnamed = update(Dataset).where(Dataset.id == row.id, Dataset.name.is_(None))
+        session.execute(unnamed.values(name=name))
+        now = session.get(Dataset, row.id, populate_existing=True)
+    if now is None:
+        raise Conflict("an equal dataset was deleted meanwhile; send it again")
+    note = None
+    if now.name != name:
+        note = (
+            f"these rows were stored before, as {now.name!r}; PATCH /v1/datasets/{now.id} renames"
+        )
+    return Stored(now, new=False, note=note)
+
+
+def rename_dataset(
+    service: Service, dataset_id: str, changes: DatasetChanges, check: Callable[[int], None]
+) -> Dataset:
+    """Change the name of a dataset. ``check`` may refuse its version. Raises NotFound."""
+    with service.database.write() as session:
+        query = select(Dataset).where(Dataset.id == dataset_id).with_for_update()
+        row = session.scalar(query)
+        if row is None:
+            raise NotFound(f"no dataset {dataset_id!r}; GET /v1/datasets lists them")
+        check(row.version)
+        if "name" in changes.model_fields_set and changes.name != row.name:
+            row.name = changes.name
+            session.flush()
+            session.refresh(row)
+        return row
 
 
 def _sealed(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from app.db import Database
 from app.jobs import state_machine
@@ -102,31 +103,37 @@ def grow(servers: Servers, given: argparse.Namespace, console: Console) -> Json:
         "page, model": lambda _: "/v1/jobs?limit=20&model=owner/model-7",
         "page, metadata[team]": lambda _: "/v1/jobs?limit=20&metadata[team]=team-7",
     }
-    found: Json = {name: {"few": [], "full": []} for name in [*paths, "claim"]}
+    found: dict[str, dict[str, list[Load]]] = {
+        name: {"few": [], "full": []} for name in [*paths, "claim"]
+    }
     for turn in range(given.rounds + 1):
         for size, place in (("few", few), ("full", full)):
             for name, path in paths.items():
-                load = run(
-                    place.api.port,
-                    itertools.repeat(request("GET", path(place))),
-                    4,
-                    given.seconds / 3,
-                )
+                sent = itertools.repeat(request("GET", path(place)))
+                load = run(place.api.port, sent, 4, given.seconds / 3)
                 assert set(load.statuses) == {200}, (name, load.statuses)
-                found[name][size].append(load.quantile(0.95))
-            found["claim"][size].append(claims(place.database, 100).quantile(0.95))
-        if turn == 0:  # the first one fills caches
+                found[name][size].append(load)
+            found["claim"][size].append(claims(place.database, 100))
+        if turn == 0:  # the first round fills caches
             for both in found.values():
-                both["few"].clear(), both["full"].clear()
+                both["few"].clear()
+                both["full"].clear()
     table = plain_table(
-        f"p95 in ms with {FEW:,} and {given.jobs:,} finished jobs, medians of rounds",
-        ["request", "few", "full", "growth"],
+        f"ms with {FEW:,} and {given.jobs:,} finished jobs, medians of rounds",
+        ["request", "p50 few", "p50 full", "growth", "p95 few", "p95 full", "growth"],
     )
+    answer: Json = {}
     for name, both in found.items():
-        small, large = median(both["few"]), median(both["full"])
-        table.add_row(name, f"{small:.2f}", f"{large:.2f}", f"{100 * (large / small - 1):+.0f} %")
+        cells = []
+        for share in (0.5, 0.95):
+            small, large = (
+                median(load.quantile(share) for load in both[size]) for size in ("few", "full")
+            )
+            cells += [f"{small:.2f}", f"{large:.2f}", f"{100 * (large / small - 1):+.0f} %"]
+            answer.setdefault(name, {})[f"p{100 * share:.0f}"] = {"few": small, "full": large}
+        table.add_row(escape(name), *cells)
     console.print(table)
-    return found
+    return answer
 
 
 def claims(database: Database, count: int) -> Load:
@@ -155,19 +162,28 @@ def submit(servers: Servers, given: argparse.Namespace, console: Console) -> Jso
         json.dumps({"model": TINY, "dataset": dataset, "seed": 2**20, "cache": "bypass"}).encode(),
     )  # fmt: skip
     run(servers.few.api.port, iter([warm] * 50), CLIENTS, 60)
+    before = servers.few.api.cpu_seconds()
     load = run(servers.few.api.port, bodies(), CLIENTS, 600)
+    cpu = 1000 * (servers.few.api.cpu_seconds() - before) / len(load.latencies)
     assert set(load.statuses) == {202}, load.statuses
     table = plain_table(
-        f"POST /v1/rankings, {CLIENTS} clients", ["answers", "answers/s", "p50 ms", "p99 ms"]
+        f"POST /v1/rankings, {CLIENTS} clients",
+        ["answers", "answers/s", "p50 ms", "p99 ms", "CPU ms"],
     )
     table.add_row(
         f"{len(load.latencies)}",
         f"{load.rate:,.0f}",
         f"{load.quantile(0.5):.1f}",
         f"{load.quantile(0.99):.1f}",
+        f"{cpu:.1f}",
     )
     console.print(table)
-    return {"rate": load.rate, "p50_ms": load.quantile(0.5), "p99_ms": load.quantile(0.99)}
+    return {
+        "cpu_ms": cpu,
+        "rate": load.rate,
+        "p50_ms": load.quantile(0.5),
+        "p99_ms": load.quantile(0.99),
+    }
 
 
 def main() -> None:

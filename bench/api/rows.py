@@ -30,7 +30,7 @@ DIFFERENT = {
     "created_at": "template.created_at - (:count - number + 1) * interval '1 second'",
     "status": "CASE number % 50 WHEN 7 THEN 'failed' WHEN 8 THEN 'cancelled' ELSE 'succeeded' END",
     "model": "'owner/model-' || number % 100",
-    "labels": "jsonb_build_object('team', 'team-' || number % 1000)",
+    "labels": "jsonb_build_object('team', 'team-' || (number % 1000))",
 }
 
 

@@ -177,7 +177,7 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     folder = sources.cache / "datasets" / source.fingerprint.removeprefix("sha256:")
     if not (folder / REPORT).is_file():
         with first_wins(folder):
-            _load(source, sources, folder)
+            write_dataset(source, sources, folder)
     text = (folder / REPORT).read_text(encoding="utf-8")
     return folder, DatasetReport.model_validate_json(text)
 
@@ -291,7 +291,11 @@ def _offline(
     )
 
 
-def _load(source: DatasetSource, sources: Sources, folder: Path) -> None:
+def write_dataset(source: DatasetSource, sources: Sources, folder: Path) -> None:
+    """Read a resolved dataset and write its stored form (see ``ingest``) into a new folder.
+
+    Raises DatasetInvalid if it has faults or changed since it was resolved.
+    """
     if source.origin == "mirror":
         if _mirror_fingerprint(source) != source.fingerprint:
             raise DatasetInvalid(

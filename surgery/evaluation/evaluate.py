@@ -17,7 +17,6 @@ from surgery.data.ingest.ingest import REPORT
 from surgery.data.references import DatasetSource, materialise
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import (
-    IGNORED,
     Encoded,
     EvaluationSet,
     TaskData,
@@ -25,6 +24,7 @@ from surgery.data.tokens.dataset import (
     on_device,
     open_data,
 )
+from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluation_sets import output_order
 from surgery.evaluation.metrics import measure

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from surgery.data.tokens.dataset import IGNORED
+from surgery.data.tokens.sequences import IGNORED
 from surgery.schemas.enums import Fisher, Problem
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from surgery.data.tokens.dataset import IGNORED, Batch
+from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import ScoresNotFinite
 from surgery.gradients.accumulators import Traces
 from surgery.gradients.hooks import UnsupportedModule

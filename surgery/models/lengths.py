@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from surgery.data.tokens.dataset import Encoded
-from surgery.data.tokens.tokenize import usable_length
-from surgery.models.loading import LoadedModel
+from surgery.data.tokens.sequences import usable_length
 from surgery.schemas.dataset import SplitLengths, TokenLengths
+
+if TYPE_CHECKING:  # they import torch, which whoever only counts need not load
+    from surgery.data.tokens.dataset import Encoded
+    from surgery.models.loading import LoadedModel
 
 # Each bin ends at a usual max_length, which truncates the rows in all later bins.
 TOKEN_BINS = (0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193)
@@ -26,13 +28,13 @@ def token_lengths(
     A row of choices counts as long as its longest choice, since each is truncated by itself.
     """
     splits = [_longest(rows) for rows in (train, validation) if rows is not None]
-    most = _most_tokens(loaded)
+    most = most_tokens(loaded.tokenizer, loaded.model.config)
     limit = usable_length(loaded.tokenizer, max_length)
-    of_train, *of_validation = (_lengths(longest, limit) for longest in splits)
+    of_train, *of_validation = (count_lengths(longest, limit) for longest in splits)
     return TokenLengths(
         **vars(of_train),
         bins=list(TOKEN_BINS),
-        suggested_max_length=max(_suggested(longest, most) for longest in splits),
+        suggested_max_length=max(suggested_length(longest, most) for longest in splits),
         validation=next(iter(of_validation), None),
     )
 
@@ -42,7 +44,8 @@ def _longest(encoded: Encoded) -> np.ndarray[Any, Any]:
     return longest
 
 
-def _lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
+def count_lengths(longest: np.ndarray[Any, Any], max_length: int) -> SplitLengths:
+    """A histogram of lengths before truncation, and the share that ``max_length`` truncates."""
     counts, _ = np.histogram(longest, bins=[*TOKEN_BINS, np.inf])
     return SplitLengths(
         rows=len(longest),
@@ -56,16 +59,17 @@ def _cut(longest: np.ndarray[Any, Any], limit: int) -> float:
     return float((longest > limit).mean())
 
 
-def _suggested(longest: np.ndarray[Any, Any], most: int) -> int:
+def suggested_length(longest: np.ndarray[Any, Any], most: int) -> int:
+    """The smallest usual maximum, up to ``most``, that truncates almost no row."""
     usable = [limit for limit in SUGGESTED if limit <= most] or [most]
     enough = (limit for limit in usable if _cut(longest, limit) <= MAY_BE_CUT)
     return next(enough, usable[-1])
 
 
-def _most_tokens(loaded: LoadedModel) -> int:
-    """The most tokens that the model takes, as far as its tokenizer and config tell."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
-    known = [int(loaded.tokenizer.model_max_length), SUGGESTED[-1]]
+def most_tokens(tokenizer: Any, config: Any) -> int:
+    """The most tokens that a model takes, as far as its tokenizer and config tell."""
+    positions = getattr(config, "max_position_embeddings", None)
+    known = [int(tokenizer.model_max_length), SUGGESTED[-1]]
     return min([*known, positions] if positions and positions > 0 else known)
 
 

@@ -35,6 +35,7 @@ from surgery.models.blocks import (
     part_of,
     positions_of,
 )
+from surgery.models.inputs import wanted_inputs
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import ModelSource
 from surgery.schemas.enums import Problem
@@ -79,9 +80,6 @@ OVERRIDES_OF_TYPE: dict[str, dict[str, Any]] = {
     # Memories hold the states of earlier segments. Rows have none, but memory would be used.
     "xlnet": {"use_mems_eval": False, "use_mems_train": False},
 }
-# Model types trained on token types, which their tokenizers do not return in transformers 5.
-TYPED = {"albert", "funnel", "xlnet"}
-
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
@@ -167,12 +165,7 @@ def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
             f"the tokenizer of {source.id!r} has no token for padding, so its rows cannot be "
             "batched; name one as pad_token in its tokenizer_config.json"
         )
-    config: Any = model.config
-    inputs = {"input_ids", "attention_mask", *tokenizer.model_input_names}
-    if config.model_type in TYPED:
-        inputs.add("token_type_ids")
-    elif getattr(config, "type_vocab_size", 2) < 2:
-        inputs.discard("token_type_ids")  # there is no embedding for that of a second text
+    inputs = wanted_inputs(model.config, tokenizer.model_input_names)
     tokenizer.model_input_names = sorted(name for name in inputs if accepts(model, name))
     tokenizer.embedding_rows = model.get_input_embeddings().num_embeddings
     tokenizer.model_max_length = min(int(tokenizer.model_max_length), positions_of(model))

@@ -13,7 +13,6 @@ from torch import nn
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import (
     BATCH_TOKENS,
-    IGNORED,
     Batch,
     Encoded,
     TaskData,
@@ -22,6 +21,7 @@ from surgery.data.tokens.dataset import (
     on_device,
     sample_numbers,
 )
+from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import OutOfMemory
 from surgery.io.library_errors import is_out_of_memory
 from surgery.models.blocks import model_inputs

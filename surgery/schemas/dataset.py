@@ -171,6 +171,21 @@ class HubDataset(Strict):
         return self
 
 
+DatasetName = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+class DatasetReference(HubDataset):
+    """A dataset of the Hub to be checked and stored, so that jobs can name it by its own id."""
+
+    name: DatasetName | None = Field(None, description="A name of your choice, for lists.")
+
+
+class DatasetChanges(Strict):
+    """What can be changed of a stored dataset. What is left out stays as it is."""
+
+    name: DatasetName | None = Field(None, description="Another name; null takes the name away.")
+
+
 DatasetRef = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=120)] | HubDataset,
     Field(

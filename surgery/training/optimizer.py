@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import get_scheduler
 
-from surgery.data.tokens.dataset import IGNORED, Encoded
+from surgery.data.tokens.dataset import Encoded
+from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import Fault, TrainingInvalid
 from surgery.models.blocks import Unit, block_of_parameter, groups_of
 from surgery.models.loading import LoadedModel

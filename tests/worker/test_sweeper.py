@@ -11,8 +11,12 @@ import pytest
 
 from app.artifacts.storage import open_storage
 from app.db import Database
+from app.jobs import state_machine
+from app.jobs.deletion import delete_job
 from app.settings import Settings
+from surgery.io.folders import complete_folder
 from surgery.models.source.copy import copies_in
+from tests.support.service.queued_jobs import submit
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.sweeper import Sweeper
 
@@ -60,3 +64,24 @@ def test_folders_of_a_dead_worker_go_and_a_living_one_s_stay(
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == [idle.scratch.name]
     assert [path.name for path in (tmp_path / "inputs").iterdir()] == [idle.inputs.name]
     assert idle.home.is_dir()
+
+
+def test_files_of_a_job_that_was_deleted_go_even_if_the_api_died_before_it_removed_them(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    storage, deleted = open_storage(settings), submit(database)
+    for key in (f"logs/{deleted}/1", f"jobs/{deleted}/1/checkpoint-1", "logs/ft_deleted/1"):
+        with complete_folder(tmp_path / "building") as folder:
+            (folder / "file").write_text("x")
+        storage.put_folder(tmp_path / "building", key)
+    state_machine.cancel(database, deleted)
+    assert delete_job(database, deleted, lambda _: None) == [f"jobs/{deleted}", f"logs/{deleted}"]
+    other = submit(database)
+    with complete_folder(tmp_path / "building") as folder:
+        (folder / "file").write_text("x")
+    storage.put_folder(tmp_path / "building", f"logs/{other}/1")
+    monkeypatch.setattr("worker.supervisor.sweeper.GARBAGE_AGE_SECONDS", -1.0)
+    Sweeper(settings, database, storage, WorkerFolders.new(tmp_path), None).collect_garbage()
+    artifacts = tmp_path / "data" / "artifacts"
+    assert [path.parent.parent.name for path in artifacts.rglob("file")] == [other]

@@ -1,7 +1,8 @@
 """Periodic repairs that every worker makes.
 
-The sweeper takes jobs back from lost workers, takes the next step of comparisons where it was left
-undone, notifies workers of waiting jobs, and removes files that no row of the database names.
+The sweeper takes jobs back from lost workers, takes the next step of comparisons and of jobs that
+waited for a ranking where it was left undone, notifies workers of waiting jobs, and removes files
+that no row of the database names.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class Sweeper:
             log.warning("%s: taken back from a worker that was lost", job_id)
         for job_id in state_machine.end_overdue(self._database):
             log.info("%s: its deadline has passed", job_id)
+        state_machine.settle_waiting(self._database)
         state_machine.advance_comparisons(self._database)
         if self._ring is not None:
             for job in unannounced_jobs(self._database):

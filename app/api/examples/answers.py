@@ -411,6 +411,10 @@ TASK: Json = {
 TASKS_PAGE: Json = {"data": [TASK]}
 DATASET: Json = {
     "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "name": "sentences",
+    "bytes": 91234,
+    "reference": None,
+    "note": None,
     "created_at": "2026-11-23T10:00:00Z",
     "problem": "classification",
     "columns": {"text": "sentence", "text_pair": None, "label": "label"},
@@ -442,6 +446,42 @@ DATASET: Json = {
         }
     ],
     "fingerprint": FINGERPRINT,
+}
+PREVIEW: Json = {
+    "model": MODEL_ID,
+    "dataset": DATASET["id"],
+    "split": "train",
+    "problem": "classification",
+    "labels": ["bad", "good"],
+    "max_length": 7,
+    "rows": [
+        {
+            "row": 1,
+            "sequences": [
+                {
+                    "tokens": ["[CLS]", "the", "kettle", "whistle", "loudly", "and", "[SEP]"],
+                    "input_ids": [101, 1996, 22421, 13300, 9928, 1998, 102],
+                    "token_type_ids": [0, 0, 0, 0, 0, 0, 0],
+                    "length": 9,
+                    "truncated": True,
+                    "cut": ["long", "."],
+                }
+            ],
+            "label": 0,
+            "label_name": "bad",
+            "token_labels": None,
+        }
+    ],
+    "lengths": {
+        "unit": "tokens",
+        "rows": 900,
+        "sampled": 900,
+        "bins": [0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193],
+        "counts": [310, 520, 70, *[0] * 9],
+        "longest": 31,
+        "truncated": 0.66,
+        "suggested_max_length": 32,
+    },
 }
 DATASETS: Json = {"data": [DATASET], "next_cursor": None, "has_more": False}
 CHECKPOINT: Json = {

@@ -215,6 +215,20 @@ ESTIMATE_BODIES: Json = {
     },
 }
 
+DATASET_BODIES: Json = {
+    "from the Hub": {
+        "summary": "A dataset of the Hub, pinned to its present commit",
+        "value": {
+            "hub": "stanfordnlp/imdb",
+            "validation": "test",
+            "columns": {"text": "text", "label": "label"},
+            "name": "film reviews",
+        },
+    },
+}
+DATASET_CHANGES: Json = {
+    "a name": {"summary": "Another name", "value": {"name": "film reviews, cleaned"}},
+}
 CHANGES: Json = {
     "urgent": {"summary": "Run it before others", "value": {"priority": 10}},
     "labels": {

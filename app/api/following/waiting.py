@@ -1,7 +1,7 @@
 """``Prefer: wait=n`` (RFC 7240): an answer that waits for the job to change.
 
 It wraps the operation that answers a job. That is run again when the job has changed, and decides
-by its ETag whether anything is new; while it waits, a request holds no thread and no connection.
+whether anything is new to the caller; while it waits, a request holds no thread and no connection.
 """
 
 from __future__ import annotations
@@ -93,30 +93,24 @@ class WaitingRoute(IdempotentRoute):
 
 async def _until_changed(request: Request, handler: Handler, deadline: float) -> Response:
     """The job as soon as it differs from what the request knows, or else as it is at the end."""
-    answer = await handler(request)
-    if answer.status_code != 304 and "if-none-match" in request.headers:
-        return answer
-    conditional = _unless(request, answer.headers["etag"])
+    has_tag = "if-none-match" in request.headers
     broadcaster: Broadcaster = request.app.state.broadcaster
     with broadcaster.follow(request.path_params["job_id"]) as feed:
         await happens_within(feed.known, deadline - time.monotonic())
-        while not broadcaster.closed:
-            change = feed.next_change()  # taken first, so that no change is missed meanwhile
-            again = await handler(conditional)
-            if again.status_code != 304:
-                return again
-            if feed.state is None or feed.state.terminal:
-                break
+        change, state = feed.next_change(), feed.state  # before the job is read: none is missed
+        answer = await handler(request)
+        if has_tag and answer.status_code != 304:
+            return answer
+        while state is not None and not state.terminal and not broadcaster.closed:
             if not await happens_within(change, deadline - time.monotonic()):
-                break
-    return await handler(request)
-
-
-def _unless(request: Request, tag: str) -> Request:
-    """The same request, to be answered with 304 while the answer has this ETag."""
-    headers = [each for each in request.scope["headers"] if each[0] != b"if-none-match"]
-    headers.append((b"if-none-match", tag.encode()))
-    return Request({**request.scope, "headers": headers}, request.receive)
+                return await handler(request)
+            change = feed.next_change()
+            if feed.state is state:  # only an event
+                continue
+            state, answer = feed.state, await handler(request)
+            if not has_tag or answer.status_code != 304:
+                return answer
+    return answer
 
 
 async def _until_over(request: Request, handler: Handler, deadline: float) -> Response:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 
 from app.errors import ChangedMeanwhile
+from surgery import __version__
 
 TAG = re.compile(r'(W/)?"([^"]*)"')
+
+
+def version_tag(version: int) -> str:
+    """The ETag of an object whose answers depend on its own row alone."""
+    return f'"{__version__}-{version}"'
 
 
 def check_version(if_match: str | None, version: int) -> None:

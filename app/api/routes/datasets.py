@@ -4,108 +4,71 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
-from pydantic import ValidationError
+from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, UploadFile
 from sqlalchemy import delete, select
-from starlette.datastructures import UploadFile as Uploaded
 
-from app.api.deps import DatasetDep, ServiceDep
-from app.api.examples.answers import DATASET, DATASETS, answers, problems
-from app.api.http.bodies.documents import NotJson, parse_json, unstorable, wrong_text
+from app.api.dataset_forms import ReferenceDep, parse_spec
+from app.api.deps import DatasetDep, ServiceDep, require_merge_patch
+from app.api.examples.answers import DATASET, DATASETS, PREVIEW, answers, body_examples, problems
+from app.api.examples.bodies import DATASET_BODIES, DATASET_CHANGES
 from app.api.http.idempotency import IdempotentRoute
+from app.api.http.preconditions import check_version, version_tag
 from app.api.pages import Page, PagingDep
 from app.api.views import DatasetView, dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
-from app.submissions.uploads import ingest_upload, store_dataset
+from app.submissions.previews import Split, preview
+from app.submissions.uploads import (
+    ingest_reference,
+    ingest_upload,
+    rename_dataset,
+    store_dataset,
+)
 from app.tables import TERMINAL, Dataset, Job
-from surgery.data.files.source import shown
-from surgery.errors import MAX_FAULTS, nearest, printable
-from surgery.schemas.dataset import UploadSpec
-from surgery.schemas.validation import faults_of, pointer_step
+from surgery.schemas.dataset import DatasetChanges
+from surgery.schemas.preview import Preview
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
-
-# Other names that people give to the parts of the form.
-_SYNONYMS = {
-    "train": ("training", "data", "dataset", "file", "files", "upload"),
-    "validation": ("valid", "val", "dev", "eval", "evaluation", "test"),
-    "spec": ("options", "config"),
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=1000,
+        description="The `ETag` of the dataset as you have read it: if it has changed since, the "
+        "request is refused with 412.",
+    ),
+]
+REFERENCE_BODY = {
+    "schema": {"$ref": "#/components/schemas/DatasetReference"},
+    "examples": DATASET_BODIES,
 }
-LONGEST_FILE_NAME = 255  # bytes, as on most file systems
-_PARTS = {name: part for part, names in _SYNONYMS.items() for name in (part, *names)}
-
-
-async def check_parts(request: Request) -> None:
-    """Raises Unprocessable for unknown parts of the form and for parts that were sent twice."""
-    parts = (await request.form()).multi_items()
-    sent = [name for name, _ in parts]
-    unknown = (name for name in dict.fromkeys(sent) if name not in {"train", "validation", "spec"})
-    faults = [
-        {"pointer": f"/{_escaped(name)}", "detail": _unknown_part(name)}
-        for name in islice(unknown, MAX_FAULTS)
-    ]
-    faults += [
-        {"pointer": f"/{_escaped(name)}", "detail": f"the name of this file {said}"}
-        for name, part in parts
-        if isinstance(part, Uploaded) and (said := _wrong_name(part.filename or ""))
-    ]
-    faults += [
-        {
-            "pointer": f"/{name}",
-            "detail": f"{name!r} was sent twice; send one file for each split"
-            if name != "spec"
-            else "'spec' was sent twice; send one",
-        }
-        for name in ("train", "validation", "spec")
-        if sent.count(name) > 1
-    ]
-    if faults:
-        raise Unprocessable(faults[0]["detail"], errors=faults)
-
-
-def _wrong_name(filename: str) -> str | None:
-    if len(filename.encode("utf-8", "replace")) > LONGEST_FILE_NAME:
-        return f"is longer than {LONGEST_FILE_NAME} bytes"
-    return wrong_text(filename)
-
-
-def _escaped(name: str) -> str:
-    """A name as a part of a JSON Pointer (RFC 6901)."""
-    return pointer_step(shown(name))
-
-
-def _unknown_part(name: str) -> str:
-    if name in UploadSpec.model_fields:
-        return f'unknown part {name!r}; it belongs in spec, as in {{"{name}": …}}'
-    known = "the parts are train, validation and spec"
-    near = nearest(name.lower(), list(_PARTS))
-    return f"unknown part {shown(printable(name))!r}; " + (
-        f"did you mean {_PARTS[near]!r}?" if near else known
-    )
+NameFilter = Annotated[
+    list[Annotated[str, Query(max_length=200)]] | None,
+    Query(description="Only datasets with this name. Given several times: with any of them."),
+]
 
 
 @router.post(
     "",
-    summary="Upload a dataset",
+    summary="Store a dataset",
     status_code=201,
-    dependencies=[Depends(check_parts)],
-    responses=answers(DATASET, 409, 413, status=201)
+    responses=answers(DATASET, 409, 413, 415, 503, status=201)
     | {200: {"model": DatasetView, "description": "The dataset with these rows, stored earlier."}},
+    openapi_extra={"requestBody": {"content": {"application/json": REFERENCE_BODY}}},
 )
 def create_dataset(
     service: ServiceDep,
     response: Response,
+    reference: ReferenceDep,
     train: Annotated[
-        UploadFile,
+        UploadFile | None,
         File(
-            description="The training rows: CSV, TSV or JSON Lines, each also compressed as .gz "
-            "or .zst, or Parquet. The file's name tells the format."
+            description="The training rows, which every form has: CSV, TSV or JSON Lines, each "
+            "also compressed as .gz or .zst, or Parquet. The file's name tells the format."
         ),
-    ],
+    ] = None,
     validation: Annotated[
         UploadFile | None,
         File(
@@ -122,49 +85,109 @@ def create_dataset(
             "Whatever is left out is inferred from the files.",
         ),
     ] = "{}",
+    name: Annotated[
+        str | None,
+        Form(min_length=1, max_length=200, description="A name of your choice, for lists."),
+    ] = None,
 ) -> DatasetView:
     """Checks every row and stores the dataset, or answers the first 100 errors and stores nothing.
 
-    A dataset is identified by its content: if the same rows were uploaded before, in whatever
-    files, the answer is 200 with the dataset that is stored already. A form with other parts, or
-    with a part sent twice, is refused.
+    The rows come as files of a form or, with a JSON body, from a dataset of the Hugging Face Hub
+    (or of a mirror), which is pinned to its present commit.
+
+    A dataset is identified by its content: if the same rows were stored before, from whatever
+    files, the answer is 200 with the dataset that is stored already. It keeps the name that it has,
+    and `note` says so; if it has none, it is given this one. A form with other parts, or with a
+    part sent twice, is refused.
     """
-    wanted = _parse_spec(spec)
     service.settings.data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=service.settings.data_dir) as scratch:
-        report = ingest_upload(service, Path(scratch), train, validation, wanted)
-        row, new = store_dataset(service, Path(scratch) / "data", report)
-    response.status_code = 201 if new else 200
-    response.headers["Location"] = f"/v1/datasets/{row.id}"
-    return dataset_view(row)
+        data = Path(scratch) / "data"
+        if reference is not None:
+            report, pinned = ingest_reference(service, data, reference)
+            stored = store_dataset(service, data, report, reference.name, pinned)
+        elif train is None:
+            detail = "the form has no part train; send the training rows as a file"
+            raise Unprocessable(detail, errors=[{"pointer": "/train", "detail": detail}])
+        else:
+            report = ingest_upload(service, Path(scratch), train, validation, parse_spec(spec))
+            stored = store_dataset(service, data, report, name)
+    response.status_code = 201 if stored.new else 200
+    response.headers["Location"] = f"/v1/datasets/{stored.row.id}"
+    return dataset_view(stored.row, stored.note)
 
 
-def _parse_spec(text: str) -> UploadSpec:
-    try:
-        document = parse_json(text, "the form field spec")
-        faults = [{**f, "pointer": f"/spec{f['pointer']}"} for f in unstorable(document)]
-        if not faults:
-            return UploadSpec.model_validate(document)
-    except ValidationError as error:
-        faults = faults_of(error, root="/spec")
-    except NotJson as error:
-        detail = str(error)
-        raise Unprocessable(detail, errors=[{"pointer": "/spec", "detail": detail}]) from error
-    raise Unprocessable("the form field spec has errors", errors=faults)
-
-
-@router.get("", summary="List uploaded datasets", responses=answers(DATASETS))
-def get_datasets(service: ServiceDep, paging: PagingDep) -> Page[DatasetView]:
-    """Lists every uploaded dataset, newest first."""
+@router.get("", summary="List stored datasets", responses=answers(DATASETS))
+def get_datasets(
+    service: ServiceDep, paging: PagingDep, name: NameFilter = None
+) -> Page[DatasetView]:
+    """Lists every stored dataset, newest first."""
     query = select(Dataset).where(Dataset.project == service.project)
+    if name:
+        query = query.where(Dataset.name.in_(name))
     order = (Dataset.created_at, Dataset.id)
     return paging.page(service.database, query, order, dataset_view)
 
 
 @router.get("/{dataset_id}", summary="Get an uploaded dataset", responses=answers(DATASET, 404))
-def get_dataset(row: DatasetDep) -> DatasetView:
+def get_dataset(row: DatasetDep, response: Response) -> DatasetView:
     """Describes an uploaded dataset: its columns, labels, rows, and what its files contained."""
+    response.headers["ETag"] = version_tag(row.version)
     return dataset_view(row)
+
+
+@router.patch(
+    "/{dataset_id}",
+    summary="Rename a stored dataset",
+    responses=answers(DATASET, 404, 412, 415),
+    dependencies=[Depends(require_merge_patch)],
+)
+def change_dataset(
+    row: DatasetDep,
+    service: ServiceDep,
+    response: Response,
+    changes: Annotated[DatasetChanges, body_examples(DATASET_CHANGES)],
+    if_match: IfMatch = None,
+) -> DatasetView:
+    """Changes the name of a dataset. The body is a JSON Merge Patch (RFC 7396).
+
+    The rows of a dataset never change: send others as another dataset.
+    """
+    check = partial(check_version, if_match)
+    renamed = rename_dataset(service, row.id, changes, check)
+    response.headers["ETag"] = version_tag(renamed.version)
+    return dataset_view(renamed)
+
+
+@router.post(
+    "/{dataset_id}/preview",
+    summary="Show rows as a model will see them",
+    responses=answers(PREVIEW, 404, 409, 503),
+)
+def preview_dataset(
+    row: DatasetDep,
+    service: ServiceDep,
+    model: Annotated[
+        str,
+        Query(
+            max_length=300,
+            description="The model whose tokenizer is used: its id, or `id@revision`.",
+        ),
+    ],
+    split: Annotated[Split, Query(description="The split whose rows are shown.")] = "train",
+    limit: Annotated[int, Query(ge=1, le=20, description="How many rows are shown.")] = 5,
+    max_length: Annotated[
+        int,
+        Query(ge=4, le=8192, description="The most tokens of a row, as a job would be given it."),
+    ] = 128,
+) -> Preview:
+    """Tokenises the first rows of a split exactly as a job with this model would.
+
+    Shows the tokens, what `max_length` cuts off and what the labels mean, and how long the rows
+    are in this model's tokens, counted over at most 1,000 rows at equal distances. Nothing is
+    stored. The tokenizer runs in a process of its own, which takes some seconds.
+    """
+    return preview(service, row, model, split, limit, max_length)
 
 
 @router.delete(

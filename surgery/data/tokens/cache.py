@@ -18,7 +18,8 @@ import numpy as np
 from datasets import Dataset
 from numpy.lib import format as npy
 
-from surgery.data.tokens.dataset import IGNORED, Encoded, RowForm, TaskData
+from surgery.data.tokens.dataset import Encoded, RowForm, TaskData
+from surgery.data.tokens.sequences import IGNORED
 from surgery.data.tokens.tokenize import (
     TokenChunk,
     check_tokens,

@@ -12,13 +12,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from surgery.data.tokens.sequences import IGNORED
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.enums import Problem
 
 Batch = dict[str, Tensor]
 BATCH_TOKENS = 4096  # padded tokens in a batch: enough for two cores, and fits into 8 GiB
-
-IGNORED = -100  # the label of a token that has none
 
 
 @dataclass(frozen=True)

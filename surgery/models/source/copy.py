@@ -59,6 +59,17 @@ def checked_copy(source: ModelSource, sources: Sources) -> Path:
     return folder
 
 
+def tokenizer_copy(source: ModelSource, sources: Sources, folder: Path) -> None:
+    """Put checked copies of a model's files into a folder, but of its weights.
+
+    Raises what `resolve_model` raises for files that are not safe to read.
+    """
+    names = [name for name in source.files if name != INDEX and not WEIGHTS.fullmatch(name)]
+    origin = source.directory or download(source, sources, names)
+    for name in names:
+        _place(origin, name, folder, source)
+
+
 def _fill(building: Path, origin: Path, source: ModelSource) -> None:
     digests = {name: _place(origin, name, building, source) for name in source.files}
     if source.directory is not None and fingerprint_of(digests) != source.fingerprint:

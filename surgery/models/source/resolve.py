@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -266,15 +267,18 @@ def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
     return headers
 
 
-def download(source: ModelSource, sources: Sources) -> Path:
-    """Download the files of a Hub model at its pinned revision; returns their folder."""
+def download(source: ModelSource, sources: Sources, names: Sequence[str] | None = None) -> Path:
+    """Download files of a Hub model at its pinned revision, all if none is named.
+
+    Returns their folder.
+    """
     from huggingface_hub import snapshot_download
 
     with hub_errors(MODEL, source.id, source.revision):
         folder = snapshot_download(
             source.id,
             revision=source.revision,
-            allow_patterns=list(source.files),
+            allow_patterns=list(source.files if names is None else names),
             token=sources.token,
             endpoint=sources.endpoint,
             cache_dir=sources.cache / "hub",

@@ -176,6 +176,12 @@ def test_every_read_of_json_has_an_etag(database: Database, api: TestClient) -> 
             assert again.headers[name] == answer.headers[name], path
 
 
+def test_the_form_of_events_depends_on_accept(database: Database, api: TestClient) -> None:
+    (job_id,) = insert_jobs(database, 1)
+    vary = api.get(f"/v1/jobs/{job_id}/events").headers["vary"]
+    assert set(vary.split(", ")) == {"Accept", "Authorization"}
+
+
 def test_head_answers_as_get_does_without_the_body(database: Database, api: TestClient) -> None:
     (job_id,) = insert_jobs(database, 1)
     for path in (f"/v1/jobs/{job_id}", "/v1/jobs", "/v1/tasks", "/healthz", "/openapi.json"):

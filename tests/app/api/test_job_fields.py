@@ -73,6 +73,8 @@ def test_a_filter_given_twice_means_any_of_them(database: Database, api: TestCli
     assert ids(api, "metadata[team]=a&metadata[team]=c") == {made[0], made[2]}
     assert ids(api, "metadata[team]=a&metadata[team]=c&metadata[o.%22dd]=x") == {made[2]}
     assert ids(api, "model=m0&model=m1&status=queued&status=running") == {made[0]}
+    many = "".join(f"&model=m{n}&dataset=d{n}" for n in range(20))  # too many to look up each
+    assert ids(api, f"{many}&status=running&status=running") == {made[0]}
 
 
 def test_the_pages_of_an_or_are_in_order_and_whole(database: Database, api: TestClient) -> None:

@@ -23,7 +23,8 @@ def later(live: LiveApi, act: Callable[..., Any], *arguments: Any) -> threading.
 
     def run() -> None:
         deadline = time.monotonic() + 30
-        while not live.broadcaster._feeds and time.monotonic() < deadline:
+        while not any(feed.known.is_set() for feed in list(live.broadcaster._feeds.values())):
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         act(*arguments)
 

@@ -17,9 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -38,6 +36,8 @@ from tests.support.service.queued_jobs import LEASE, look, submit, take
 ERROR = {"code": "worker_lost", "detail": "gone"}
 NOW = timedelta(0)
 MAX_ATTEMPTS = 3
+PLACES = st.integers(0, 3)  # in a list of jobs, counted round and round
+ENDS = ("overdue", "cancelled")  # ways to end, beside a result and an error
 
 
 @dataclass
@@ -55,6 +55,11 @@ class Expected:
     @property
     def over(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def needs_repair(self) -> bool:
+        lost = self.status == "running" and self.expired
+        return lost or (self.overdue and self.status in {"queued", "paused"})
 
     def stop(self) -> None:
         """The attempt is over and was asked to stop, or goes back to the queue."""
@@ -79,36 +84,63 @@ class Expected:
 
 
 class LifeOfJobs(RuleBasedStateMachine):
-    """Three jobs, and everything that users, workers and sweepers do to them."""
+    """Some jobs, and everything that users, workers and sweepers do to them."""
 
     database: Database
-    jobs = Bundle("jobs")
 
     def __init__(self) -> None:
         super().__init__()
         self.expected: dict[str, Expected] = {}
+        self.settled: set[str] = set()  # the jobs that were seen to be over
         with self.database.write() as session:
             for table in (Attempt, JobEvent, Job):
                 session.execute(delete(table))
 
-    @initialize(target=jobs)
-    def begin(self) -> str:
-        return self._submit()
+    # Few rules with many choices: hypothesis leaves some rules out of each run.
 
-    @precondition(lambda self: len(self.expected) < 3)
-    @rule(target=jobs)
-    def submit(self) -> str:
-        return self._submit()
+    @precondition(lambda self: sum(not each.over for each in self.expected.values()) < 2)
+    @rule()
+    def submit(self) -> None:
+        """Somebody submits a job."""
+        self.expected[submit(self.database, max_attempts=MAX_ATTEMPTS)] = Expected()
 
-    def _submit(self) -> str:
-        job_id = submit(self.database, max_attempts=MAX_ATTEMPTS)
-        self.expected[job_id] = Expected()
-        return job_id
+    @precondition(lambda self: any(e.status == "queued" for e in self.expected.values()))
+    @rule(expired=st.sampled_from([False, False, False, True]))
+    def claim(self, expired: bool) -> None:
+        """A worker takes the next job, and perhaps is never heard of again."""
+        self._claim(expired=expired)
+
+    @precondition(lambda self: self.expected)
+    @rule(place=PLACES, act=st.sampled_from(["resume", "pause", "cancel", "pass_deadline"]))
+    def user(self, place: int, act: str) -> None:
+        """Somebody asks something of one of the newest jobs."""
+        newest = [*self.expected][::-1]
+        getattr(self, f"_{act}")(newest[place % len(newest)])
+
+    @precondition(lambda self: any(e.lease for e in self.expected.values()))
+    @rule(place=PLACES, act=st.sampled_from(["renew", "finish", "fail", "crash", "release", *ENDS]))
+    def worker(self, place: int, act: str) -> None:
+        """A worker writes for a job that it has, or for one that it had."""
+        leased = [job for job, expected in self.expected.items() if expected.lease][::-1]
+        leased.sort(key=lambda job: self.expected[job].status != "running")
+        job = leased[place % len(leased)]
+        if act == "renew":
+            self._renew(job)
+        elif act in {"crash", "release"}:
+            self._stop(job, crashed=act == "crash")
+        else:
+            self._end(job, act)
+
+    @precondition(lambda self: any(e.needs_repair for e in self.expected.values()))
+    @rule()
+    def sweep(self) -> None:
+        """A worker repairs what others have left."""
+        self._reap()
+        self._end_overdue()
 
     # Users.
 
-    @rule(job=jobs)
-    def pause(self, job: str) -> None:
+    def _pause(self, job: str) -> None:
         expected = self.expected[job]
         if expected.over or expected.cancel_requested:
             with pytest.raises(Conflict, match="possible now"):
@@ -120,8 +152,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         elif expected.status == "running":
             expected.pause_requested = True
 
-    @rule(job=jobs)
-    def resume(self, job: str) -> None:
+    def _resume(self, job: str) -> None:
         expected = self.expected[job]
         if expected.over or expected.cancel_requested:
             with pytest.raises(Conflict, match="possible now"):
@@ -133,8 +164,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             expected.status = "queued"
         expected.pause_requested = False
 
-    @rule(job=jobs)
-    def cancel(self, job: str) -> None:
+    def _cancel(self, job: str) -> None:
         state_machine.cancel(self.database, job)
         expected = self.expected[job]
         if expected.over:
@@ -143,8 +173,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         if expected.status != "running":
             expected.status = "cancelled"
 
-    @rule(job=jobs)
-    def pass_deadline(self, job: str) -> None:
+    def _pass_deadline(self, job: str) -> None:
         with self.database.write() as session:
             late = update(Job).where(Job.id == job)
             session.execute(late.values(deadline_seconds=1, deadline_at=db_now(-1)))
@@ -152,8 +181,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     # Workers.
 
-    @rule(expired=st.booleans())
-    def claim(self, expired: bool) -> None:
+    def _claim(self, *, expired: bool) -> None:
         ready = [
             job
             for job, expected in self.expected.items()
@@ -182,8 +210,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         holds = expected.status == "running" and not expected.expired
         return expected, expected.lease, holds
 
-    @rule(job=jobs)
-    def renew(self, job: str) -> None:
+    def _renew(self, job: str) -> None:
         expected, lease, holds = self._holds(job)
         if lease is None:
             return
@@ -195,8 +222,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             )  # fmt: skip
             assert (renewal.seconds_left is not None) is expected.overdue
 
-    @rule(job=jobs, how=st.sampled_from(["finish", "fail", "overdue", "cancelled"]))
-    def end(self, job: str, how: str) -> None:
+    def _end(self, job: str, how: str) -> None:
         expected, lease, holds = self._holds(job)
         if lease is None:
             return
@@ -213,8 +239,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         if holds:
             expected.end({"finish": "succeeded", "cancelled": "cancelled"}.get(how, "failed"))
 
-    @rule(job=jobs, crashed=st.booleans())
-    def stop(self, job: str, crashed: bool) -> None:
+    def _stop(self, job: str, *, crashed: bool) -> None:
         expected, lease, holds = self._holds(job)
         if lease is None:
             return
@@ -228,15 +253,13 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     # Sweepers.
 
-    @rule()
-    def reap(self) -> None:
+    def _reap(self) -> None:
         lost = {j for j, e in self.expected.items() if e.status == "running" and e.expired}
         assert set(state_machine.reap(self.database, NOW)) == lost
         for job in lost:
             self.expected[job].crash()
 
-    @rule()
-    def end_overdue(self) -> None:
+    def _end_overdue(self) -> None:
         waiting = {
             job
             for job, e in self.expected.items()
@@ -251,6 +274,8 @@ class LifeOfJobs(RuleBasedStateMachine):
     @invariant()
     def every_row_is_as_expected(self) -> None:
         for job_id, expected in self.expected.items():
+            if job_id in self.settled:
+                continue  # its row is looked at once more at the end
             job = look(self.database, job_id)
             found = (job.status, job.pause_requested, job.cancel_requested, job.crashes)
             assert found == (
@@ -263,8 +288,15 @@ class LifeOfJobs(RuleBasedStateMachine):
             if expected.status in {"failed", "cancelled"}:
                 assert job.error is not None
 
-    @invariant()
-    def the_history_has_every_change_once(self) -> None:
+            if expected.over:
+                self.settled.add(job_id)
+
+    def teardown(self) -> None:
+        self.settled.clear()
+        self.every_row_is_as_expected()
+        self._the_history_has_every_change_once()
+
+    def _the_history_has_every_change_once(self) -> None:
         for job_id, expected in self.expected.items():
             with self.database.read() as session:
                 query = select(JobEvent.data).where(
@@ -296,7 +328,7 @@ def test_jobs_live_as_the_model_says(database: Database, tmp_path: Path) -> None
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=30, stateful_step_count=25, deadline=None, derandomize=True, database=None,
+            max_examples=80, stateful_step_count=30, deadline=None, derandomize=True, database=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

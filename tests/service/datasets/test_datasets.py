@@ -186,7 +186,7 @@ def test_a_dataset_deleted_while_a_job_is_submitted_is_missed_at_once(api: TestC
     prepared = prepare_ranking(service, RankingSpec(model=TINY, dataset=body["id"]))
     assert api.delete(f"/v1/datasets/{body['id']}").status_code == 204
     with pytest.raises(DatasetNotFound, match="deleted meanwhile"):
-        submit(service, prepared, None, {})
+        submit(service, prepared, lambda *_: None)
     problem(api.get(f"/v1/jobs/{prepared.job.id}"), 404, "not_found")
 
 

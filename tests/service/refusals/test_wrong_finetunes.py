@@ -6,8 +6,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.jobs import state_machine
-from app.submissions.submit import prepare_ranking
-from surgery.schemas.ranking import RankingSpec
 from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY
 from tests.support.service.finished_runs import ranking_result
@@ -159,9 +157,8 @@ def test_a_ranking_of_another_model_is_refused(api: TestClient, mirrors: str) ->
         api.post("/v1/finetunes", json={**TUNE, "selection": selection}), 422, "selection_mismatch"
     )
     says(refused, "/selection/ranking", "same model")
-    assert prepare_ranking(
-        service, RankingSpec(**{**GOOD, "model": "tiny/other", "samples": 8})
-    ).cached
+    again = {**GOOD, "model": "tiny/other", "samples": 8}
+    assert api.post("/v1/rankings?validate_only=true", json=again).json()["cached"] is True
     same = {**TUNE, "model": "tiny/other", "selection": selection}
     assert api.post("/v1/finetunes?validate_only=true", json=same).json()["valid"] is True
     view = api.get(f"/v1/rankings/{created['id']}/selection?k=1&format=peft").json()

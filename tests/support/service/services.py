@@ -193,3 +193,21 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
     finally:
         running.stop()
         running.client.__exit__(None, None, None)
+
+
+@contextmanager
+def api_alone(
+    data: Path, mirrors: str, postgres: str = "", **environment: str
+) -> Iterator[Running]:
+    """The API on the data of a service that has run before: whatever is queued stays queued."""
+    port = free_port()
+    if postgres:
+        environment["SURGEON_DATABASE_URL"] = postgres
+    running = _base(data, mirrors, port, **environment)
+    running.start("api", "--port", str(port))
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.stop()
+        running.client.__exit__(None, None, None)

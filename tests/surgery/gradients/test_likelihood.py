@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery.data.tokens.dataset import IGNORED
+from surgery.data.tokens.sequences import IGNORED
 from surgery.gradients.likelihood import (
     covariance_factor,
     directions,

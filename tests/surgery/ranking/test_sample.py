@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from surgery.data.tokens.dataset import IGNORED, Batch
+from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.sequences import IGNORED
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import OutOfMemory, SurgeryError
 from surgery.io.library_errors import is_out_of_memory

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from surgery.data.presets.tasks import metrics_for
-from surgery.data.tokens.dataset import IGNORED, Batch, Encoded, TaskData, open_data
+from surgery.data.tokens.dataset import Batch, Encoded, TaskData, open_data
+from surgery.data.tokens.sequences import IGNORED
 from surgery.data.tokens.tokenize import encode
 from surgery.evaluation.evaluate import evaluate, predict
 from surgery.evaluation.metrics import entity_scores

@@ -18,12 +18,12 @@ from app.api.http.idempotency import KeyDep, keep_answer
 from app.api.job_documents import job_views
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
-from app.api.views import COLLECTION, JobView
+from app.api.views import COLLECTION, DryRun, JobView
 from app.errors import NotFound
 from app.service import Service
 from app.submissions.estimates import estimate, estimate_spec_of
 from app.submissions.idempotency import HeldKey
-from app.submissions.submit import Prepared, submit
+from app.submissions.submit import Prepared, rehearse, submit
 from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
@@ -109,7 +109,8 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
     ) -> Response:
         prepared = of.prepare(service, spec)
         if validate_only:
-            return _dry_run(service, prepared, spec)
+            answer = _dry_run(service, prepared, spec)
+            return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
         return submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
@@ -131,38 +132,36 @@ def _getting(of: KindOfJob) -> Callable[..., Response]:
     return get_one
 
 
-def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> JSONResponse:
-    """200 with the job that would be created and, for a fine-tune, an estimate of its costs."""
-    body: Json = {
-        "valid": True,
-        "cached": prepared.cached,
-        "resolved": shown(prepared.job.resolved),
-        "warnings": [] if prepared.cached else prepared.job.warnings,
-    }
+def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
+    """The job that would be created and, for a fine-tune, an estimate of its costs."""
+    job = rehearse(service, prepared)
+    answer = DryRun(
+        cached=job.result_of is not None,
+        waits_for=job.waits_for,
+        resolved=shown(job.resolved),
+        spec=spec.model_dump(mode="json"),
+        warnings=[] if job.result_of else job.warnings,
+    )
     if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
-        answer = estimate(service, estimate_spec_of(spec), prepared.subject)
-        body["estimate"] = answer.model_dump(mode="json")
-    return JSONResponse({**body, "spec": spec.model_dump(mode="json")})
+        answer.estimate = estimate(service, estimate_spec_of(spec), prepared.subject)
+    return answer
 
 
 def submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
     """202 with the queued job, or 200 with a result that is stored already."""
-    if prepared.cached:
-        with service.database.read() as session:
-            return _answer(session, prepared.job, cached=True)
     answers: list[JSONResponse] = []
 
     def accepted(session: Session, job: Job) -> None:
-        answers.append(_answer(session, job, cached=False))
+        answers.append(_answer(session, job))
         keep_answer(session, key, answers[0])
 
     submit(service, prepared, accepted)
     return answers[0]
 
 
-def _answer(session: Session, job: Job, *, cached: bool) -> JSONResponse:
-    view = job_views(session, [job], cached=cached)[0]
+def _answer(session: Session, job: Job) -> JSONResponse:
+    view = job_views(session, [job])[0]
     headers = {"Location": view.links["self"]}
     if not view.terminal:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return JSONResponse(view.model_dump(mode="json"), 200 if cached else 202, headers=headers)
+    return JSONResponse(view.model_dump(mode="json"), 200 if view.cached else 202, headers=headers)

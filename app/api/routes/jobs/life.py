@@ -148,8 +148,7 @@ def retry_job(job: JobDep, service: ServiceDep, key: KeyDep) -> Response:
     present = {"name": job.name, "metadata": job.labels, "priority": job.priority}
     spec = of.spec.model_validate({**job.spec, **present})
     prepared = of.prepare(service, spec)
-    if not prepared.cached:
-        prepared.job.retry_of = job.id
+    prepared.job.retry_of = job.id
     return submitted(service, prepared, key)
 
 

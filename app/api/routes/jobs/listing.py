@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import ColumnElement, Select, exists, func, or_, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Subquery,
+    exists,
+    func,
+    or_,
+    select,
+    type_coerce,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.api.deps import JobId, ServiceDep, no_job
@@ -16,7 +27,7 @@ from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
 from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
-from app.api.pages import Page, Paging, PagingDep
+from app.api.pages import AnySelect, Page, Paging, PagingDep
 from app.api.views import JobView
 from app.db import Database
 from app.errors import Unprocessable
@@ -25,6 +36,8 @@ from app.tables import Job, JobKind, Status
 from surgery.errors import nearest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WaitingRoute)
+ORDER = (Job.created_at, Job.id)  # not by id alone: ids begin with the kind of job
+MAX_COMBINATIONS = 32  # of values of different filters, each of which is looked up by itself
 ANY = "Given several times: with any of them."
 Text = Annotated[str, Query(max_length=300)]
 StatusFilter = Annotated[
@@ -108,32 +121,45 @@ def list_jobs(
 
     One statement finds the page and reads of its rows what the answer shows.
     """
-    query = select(Job.id).where(Job.project == service.project)
-    for column, values in {**filters.columns, Job.kind: kinds, Job.parent: parents}.items():
-        if values:
-            query = query.where(column == values[0] if len(values) == 1 else column.in_(values))
+    query: AnySelect = select(*ORDER).where(Job.project == service.project)
     for name, labels in filters.metadata.items():
         query = query.where(or_(*(_labelled(service.database, name, each) for each in labels)))
-    # Not by id alone: ids begin with the kind of job.
-    found = service.database.rows(_with_rows(query, filters), {})
+    given = {**filters.columns, Job.kind: kinds, Job.parent: parents}
+    page = _page(query, {column: values for column, values in given.items() if values}, filters)
+    statement = (
+        select_jobs(filters.names, *ORDER)
+        .join(page, page.c.id == Job.id)
+        .order_by(*(column.desc() for column in ORDER))
+    )
+    found = service.database.rows(statement, {})
     rows, following = filters.paging.split(found, lambda row: (row.created_at, row.id))
-    page = {
+    answer = {
         "data": [document(row, filters.names) for row in rows],
         "next_cursor": following,
         "has_more": following is not None,
     }
-    return json_answer(page)
+    return json_answer(answer)
 
 
-def _with_rows(query: Select[Any], filters: JobFilter) -> Select[Any]:
-    """The columns that a page shows of the jobs that a query finds."""
-    order = (Job.created_at, Job.id)
-    page = filters.paging.limited(query, order).subquery()
-    return (
-        select_jobs(filters.names, *order)
-        .join(page, page.c.id == Job.id)
-        .order_by(*(column.desc() for column in order))
-    )
+def _page(query: AnySelect, given: Mapping[Any, Sequence[str]], filters: JobFilter) -> Subquery:
+    """The ids of the jobs of a page, of which every given column has one of its values.
+
+    Each combination of values is a query of its own, which finds its newest jobs in the order of an
+    index; of those, the newest are the page. Over a list of values, a database would sort all.
+    """
+    combined = [
+        [column == value for value in dict.fromkeys(values)] for column, values in given.items()
+    ]
+    if prod(map(len, combined)) > MAX_COMBINATIONS:
+        combined = [[column.in_(values)] for column, values in given.items()]
+    queries = [
+        filters.paging.limited(query.where(*conditions), ORDER) for conditions in product(*combined)
+    ]
+    if len(queries) == 1:
+        return queries[0].subquery()
+    found = union_all(*(select(each.subquery()) for each in queries)).subquery()
+    newest = select(found).order_by(found.c.created_at.desc(), found.c.id.desc())
+    return newest.limit(filters.paging.limit + 1).subquery()
 
 
 def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:

@@ -68,6 +68,7 @@ NameFilter = Annotated[
 )
 def get_events(
     request: Request,
+    response: Response,
     job: JobDep,
     service: ServiceDep,
     paging: PagingDep,
@@ -89,6 +90,7 @@ def get_events(
     def link(last: int, _: str) -> str:
         return _going_on(request, after=last, limit=paging.limit)
 
+    response.headers["Vary"] = "Accept"
     query = select(JobEvent).where(JobEvent.job_id == job.id)
     return paging.tail(service.database, query, JobEvent.seq, _event, link, after)
 

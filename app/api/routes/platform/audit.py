@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
 from app.api.deps import PrincipalDep, ServiceDep
@@ -40,7 +40,7 @@ def get_audit(
     principal: PrincipalDep,
     paging: PagingDep,
     action: Annotated[
-        list[str] | None,
+        list[Annotated[str, StringConstraints(pattern="^[a-z_]+$", max_length=80)]] | None,
         Query(description="Only these operations, such as `create_key`. Repeated: any of these."),
     ] = None,
     actor: Annotated[

@@ -11,7 +11,8 @@ from datasets import Dataset
 from transformers import BertTokenizer, RobertaTokenizer
 
 from surgery.data.tokens.cache import SplitName, encode_split
-from surgery.data.tokens.dataset import BATCH_TOKENS, IGNORED, Encoded, TaskData, batches_by_length
+from surgery.data.tokens.dataset import BATCH_TOKENS, Encoded, TaskData, batches_by_length
+from surgery.data.tokens.sequences import IGNORED
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import DatasetInvalid
 from surgery.schemas.enums import Problem
