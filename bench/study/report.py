@@ -1,4 +1,4 @@
-"""docs/study.md from the cells that are finished: what was run, what is missing, what it says."""
+"""docs/science/study.md from the cells that are finished: what was run, what is missing, what it says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.study.statistics import (
     runs_of,
 )
 
-PAGE = Path("docs/study.md")
+PAGE = Path("docs/science/study.md")
 IMAGES = Path("docs/images")
 METHODS = (
     *("fisher", "fisher frobenius", "gradient_norm", "relative_gradient_norm", "snip"),

@@ -36,20 +36,20 @@ def test_the_installed_package_migrates_a_database(wheel: Path, tmp_path: Path) 
 
 
 def test_the_page_lists_every_setting_with_its_default() -> None:
-    page = (ROOT / "docs/deployment.md").read_text()
+    page = (ROOT / "docs/operations/deployment.md").read_text()
     table = page.partition("## Settings")[2]
     rows = re.findall(r"(?m)^\| `(\w+)` \| `?([^`|]+?)`? \|", table)
     assert dict(rows) == variables()
 
 
 def test_the_page_names_every_variable_that_compose_reads() -> None:
-    page = (ROOT / "docs/deployment.md").read_text()
+    page = (ROOT / "docs/operations/deployment.md").read_text()
     text = (ROOT / "docker-compose.yml").read_text()
     assert [v for v in set(re.findall(r"\$\{(\w+)", text)) if f"`{v}`" not in page] == []
 
 
 def test_the_page_shows_real_commands() -> None:
-    page = (ROOT / "docs/deployment.md").read_text()
+    page = (ROOT / "docs/operations/deployment.md").read_text()
     shown = re.findall(r"`surgeon ([a-z -]+?)`", page)
     assert {"serve", "api", "worker", "key", "db upgrade"} <= set(shown)
     for line in shown:
@@ -57,6 +57,6 @@ def test_the_page_shows_real_commands() -> None:
 
 
 def test_the_page_names_the_package_of_the_object_store() -> None:
-    section = (ROOT / "docs/deployment.md").read_text().partition("## Object storage")[2]
+    section = (ROOT / "docs/operations/deployment.md").read_text().partition("## Object storage")[2]
     assert "s3://" in section.partition("\n## ")[0]
     assert "extra package `s3fs`" in section.partition("\n## ")[0]

@@ -1,4 +1,4 @@
-"""The receiver that docs/webhooks.md shows."""
+"""The receiver that docs/service/webhooks.md shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.jobs.webhooks.notices import new_secret
 from app.jobs.webhooks.sender import Answer, send
 from tests.support.service.services import free_port, wait_until
 
-PAGE = Path(__file__).parents[3] / "docs/webhooks.md"
+PAGE = Path(__file__).parents[3] / "docs/service/webhooks.md"
 BODY = (
     '{"type": "job.failed", "timestamp": "2026-11-23T10:00:00Z", "data": {"links": {"self": "x"}}}'
 )

@@ -1,6 +1,6 @@
 """Every encoder, head, estimator, aggregate and granularity against the slow twin, in float64.
 
-    python -m tests.support.reference.encoder_table            prints the table of docs/encoders.md
+    python -m tests.support.reference.encoder_table            prints the table of docs/science/encoders.md
     python -m tests.support.reference.encoder_table --write    writes it there
 
 The tests run the cases that the table lists, and hold its paths and errors.
@@ -28,7 +28,7 @@ from surgery.schemas.enums import Aggregate, Fisher, Granularity, Problem
 from tests.support.models.encoders import CONFIGS, NO_CHOICES, padded_batch, tiny
 from tests.support.reference.gradients import squared_gradients
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "encoders.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "science" / "encoders.md"
 HEADS: dict[str, tuple[Problem, int]] = {
     "two classes": (Problem.CLASSIFICATION, 2),
     "three classes": (Problem.CLASSIFICATION, 3),

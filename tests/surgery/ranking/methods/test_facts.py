@@ -9,7 +9,7 @@ from surgery.schemas.enums import METHODS, POLICIES, Method, Policy
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.selection import SelectionSpec
 
-DOCS = Path(__file__).parents[4] / "docs"
+DOCS = Path(__file__).parents[4] / "docs" / "science"
 
 
 def named_in_first_column(document: str, heading: str) -> set[str]:
