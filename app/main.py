@@ -40,14 +40,14 @@ from app.api.routes.platform import (
     webhooks,
     workers,
 )
+from app.api.statistics import Statistics
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
-from app.jobs.statistics import Statistics
+from app.observability.tracing import set_up_tracing
 from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
-from app.tracing import set_up_tracing
 from app.workers import Workers
 from surgery import __version__
 

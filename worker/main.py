@@ -19,10 +19,10 @@ from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Misconfigured, NotMigrated
 from app.jobs.queue import RING, make_celery, queue_name, ring_bell
-from app.logs import set_up_log
+from app.observability.logs import set_up_log
+from app.observability.tracing import set_up_tracing
 from app.settings import Settings, settings_from_environment
 from app.tables import WORKER_KINDS, Job, JobKind
-from app.tracing import set_up_tracing
 from app.workers import Workers
 from worker.protocol import PR_SET_PDEATHSIG
 from worker.supervisor.attempt import WorkerContext

@@ -33,8 +33,8 @@ from app.jobs.attempts import (
 from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_progress
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.webhooks import notices
+from app.observability.tracing import traceparent
 from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
-from app.tracing import traceparent
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 

@@ -9,8 +9,8 @@ finished cell is one line of JSON in ``--results``, so a study that is stopped g
 and several processes may share a file when they are given different tasks. All tasks get the first
 seed before any gets the second.
 
-``--report`` runs nothing: it writes docs/science/study.md and docs/images/study-*.svg from the cells that
-are finished. Presets are looked up in the folders of SURGEON_MIRROR_DIR, then on the Hub.
+``--report`` runs nothing: it writes docs/science/study.md and docs/images/study-*.svg from the
+finished cells. Presets are looked up in the folders of SURGEON_MIRROR_DIR, then on the Hub.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("bench/results/study.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path("bench/results/cache"))
-    parser.add_argument("--report", action="store_true", help="write docs/science/study.md, run nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="write docs/science/study.md, run nothing"
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""docs/science/study.md from the cells that are finished: what was run, what is missing, what it says."""
+"""docs/science/study.md from the finished cells: what was run, what is missing, what it says."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _layers(runs: Sequence[Run]) -> Iterator[str]:
     yield "## What each layer alone is worth\n"
     yield (
         "![Gain of each layer over the head alone, and of all layers, at one learning rate]"
-        "(images/study-gains.svg)\n"
+        "(../images/study-gains.svg)\n"
     )
     rows = [["task", "seeds", HEAD, *map(str, range(layers)), ALL]]
     for task in dict.fromkeys(run.task for run in whole):
@@ -181,7 +181,7 @@ def _mean_of(runs: Sequence[Run], arm: str) -> float | None:
 def _methods(runs: Sequence[Run], found: Mapping[str, ByTask]) -> Iterator[str]:
     """How well each method's scores predict the gains of single layers."""
     yield "## Does a score tell which layer?\n"
-    yield "![Spearman of score and gain, by method and task](images/study-scores.svg)\n"
+    yield "![Spearman of score and gain, by method and task](../images/study-scores.svg)\n"
     yield (
         "Spearman is between a method's scores and the gains of the single layers. Regret is how "
         "many points the layer (or the two layers) that the method ranks first stay behind the "

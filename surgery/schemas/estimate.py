@@ -87,7 +87,8 @@ class ThroughputBasis(BaseModel):
     device: str = Field(description="The device of the last fine-tune that finished.")
     precision: str = Field(description="Number format of their matrix products.")
     operations_per_second: float = Field(
-        description="Floating-point operations of the blocks, counted as in docs/science/estimates.md."
+        description="Floating-point operations of the blocks, counted as in "
+        "docs/science/estimates.md."
     )
     jobs: int = Field(description="How many fine-tunes it is based on.")
 

@@ -20,9 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
-from app.logs import note_subject
+from app.observability.logs import note_subject
+from app.observability.tracing import attempt_span
 from app.tables import Job, JobKind
-from app.tracing import attempt_span
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.deliverer import Deliverer

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from app.logs import FORMAT, LONGEST, OneLine, one_line, set_up_log
 from app.main import create_app
+from app.observability.logs import FORMAT, LONGEST, OneLine, one_line, set_up_log
 from app.settings import Settings
 
 FORGED = "2026-01-01 00:00:00,000 INFO surgeon.api GET /forged 200"

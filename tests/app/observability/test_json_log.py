@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.logs import JsonLine, OneLine, note_subject
 from app.main import create_app
+from app.observability.logs import JsonLine, OneLine, note_subject
 from app.settings import Settings
 
 

@@ -27,9 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.access.keys import Keyring
 from app.api.deps import ServiceDep
 from app.api.examples.answers import problems
+from app.api.statistics import WAIT_BUCKETS, Now, Statistics, Sums
 from app.errors import Forbidden
 from app.jobs.attempts import AttemptOutcome
-from app.jobs.statistics import WAIT_BUCKETS, Now, Statistics, Sums
 from app.tables import TERMINAL, JobKind, Status
 
 log = logging.getLogger("surgeon.api")
