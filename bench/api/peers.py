@@ -21,11 +21,14 @@ from sqlalchemy import create_engine, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.api.views import COLLECTION, JobView
+from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Job, Status
 
 Json = dict[str, Any]
 SAME = [name for name in JobView.model_fields if name in Job.__table__.columns]
-LEFT = ("metrics", "checkpoints")
+MORE = ("labels", "crashes", "stored_bytes")
+PARTS = ("events", "metrics", "checkpoints", "attempts", "logs", "retry")
+NOTHING_USED = Usage().model_dump()
 
 
 def with_sqlalchemy(url: str) -> Any:
@@ -46,28 +49,30 @@ def with_sqlalchemy(url: str) -> Any:
                 count = select(func.count()).where(Job.status == Status.QUEUED, before)
                 ahead = {"ahead": session.scalar(count)}
             fields = {name: getattr(job, name) for name in SAME}
-            return JobView(**_completed(fields, job.labels, job.crashes, ahead))
+            more = {name: getattr(job, name) for name in MORE}
+            return JobView(**_completed(fields, more, ahead))
 
     return app
 
 
-def _completed(fields: Json, labels: Json, crashes: int, ahead: Json | None) -> Json:
+def _completed(fields: Json, more: Json, ahead: Json | None) -> Json:
     job_id = fields["id"]
     links = {"self": f"/v1/{COLLECTION[fields['kind']]}/{job_id}"}
-    links |= {name: f"/v1/jobs/{job_id}/{name}" for name in ("events", *LEFT)}
+    links |= {name: f"/v1/jobs/{job_id}/{name}" for name in PARTS}
     return {
         **fields,
-        "metadata": labels,
+        "metadata": more["labels"],
+        "usage": {**NOTHING_USED, **(fields["usage"] or {}), "stored_bytes": more["stored_bytes"]},
         "terminal": fields["status"] in TERMINAL,
         "queue": ahead,
-        "attempt": min(crashes + 1, fields["max_attempts"]),
+        "attempt": min(more["crashes"] + 1, fields["max_attempts"]),
         "links": links,
     }
 
 
 def with_asyncpg(url: str) -> Any:
     """An ASGI application without a framework."""
-    columns = ", ".join(f'"{name}"' for name in [*SAME, "labels", "crashes"])
+    columns = ", ".join(f'"{name}"' for name in [*SAME, *MORE])
     query = f"SELECT {columns} FROM jobs WHERE id = $1"
     pool: list[asyncpg.Pool] = []
 
@@ -85,8 +90,8 @@ def with_asyncpg(url: str) -> Any:
             await send({"type": "lifespan.shutdown.complete"})
             return
         row = dict(await pool[0].fetchrow(query, scope["path"].rpartition("/")[2]))
-        labels, crashes = row.pop("labels"), row.pop("crashes")
-        body = to_json(_completed(row, labels, crashes, None))
+        more = {name: row.pop(name) for name in MORE}
+        body = to_json(_completed(row, more, None))
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
