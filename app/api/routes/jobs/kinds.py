@@ -120,7 +120,7 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         prepared = of.prepare(service, spec)
         if validate_only:
             answer = _dry_run(service, prepared, spec)
-            return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
+            return JSONResponse(answer.model_dump(mode="json"))
         return submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
