@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from app.settings import Settings
 from surgery.schemas import Strict
@@ -14,13 +14,13 @@ from surgery.schemas import Strict
 class Limits(Strict):
     """How much of the service a project may use. Null is unlimited."""
 
-    requests_per_minute: int | None = Field(
+    requests_per_minute: StrictInt | None = Field(
         None, ge=1, description="Requests that each API key may send in a minute."
     )
-    queued_jobs: int | None = Field(
+    queued_jobs: StrictInt | None = Field(
         None, ge=0, description="Jobs that may wait in the queue at the same time."
     )
-    running_jobs: int | None = Field(
+    running_jobs: StrictInt | None = Field(
         None, ge=0, description="Jobs that workers run at the same time; the others wait."
     )
     device_hours_per_month: float | None = Field(
@@ -29,7 +29,7 @@ class Limits(Strict):
         allow_inf_nan=False,
         description="Hours of devices that jobs may use in a calendar month (UTC).",
     )
-    stored_bytes: int | None = Field(
+    stored_bytes: StrictInt | None = Field(
         None, ge=0, description="Bytes that datasets, checkpoints and logs may take."
     )
 

@@ -19,7 +19,7 @@ from surgery.schemas.dataset import DatasetReference
 
 Json = dict[str, Any]
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
-ALWAYS = (400, 422, 500, 503)
+ALWAYS = (400, 414, 422, 431, 500, 503)
 GUARDED = (401, 403, 429)  # of what needs a key where keys are configured
 WITH_BODY = (413, 415)
 REQUEST_ID = {

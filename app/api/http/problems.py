@@ -63,10 +63,12 @@ TITLES = {
     409: "Conflict",
     412: "Precondition failed",
     413: "Too large",
+    414: "URI too long",
     415: "Unsupported media type",
     416: "Range not satisfiable",
     422: "Invalid request",
     429: "Too many requests",
+    431: "Header fields too large",
     500: "Internal error",
     503: "Unavailable",
 }

@@ -286,6 +286,12 @@ def test_no_service_is_said_plainly() -> None:
 def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
     client = embedded_service.client
     uploaded = client.upload(csv, None)["id"]
+    long = {
+        "model": TINY, "dataset": uploaded, "selection": {"policy": "head_only"},
+        "training": {"epochs": 100},
+    }  # fmt: skip
+    before = client.submit("finetunes", long)["id"]  # what comes after it stays queued
+    wait_until(lambda: client.job(before)["status"] == "running", 60, embedded_service.logs)
     job = client.submit("rankings", {"model": TINY, "dataset": uploaded, "seed": 7})["id"]
     assert surgeon(embedded_service, "pause", job).exit_code == 0
     wait_until(lambda: client.job(job)["status"] == "paused", 60, embedded_service.logs)
@@ -296,6 +302,7 @@ def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
     surgeon(embedded_service, "set", job, "--metadata", "a")
     assert client.job(job)["metadata"] == {}
     assert f"{job} is cancelled" in surgeon(embedded_service, "cancel", job).output
+    client.call("POST", f"/v1/jobs/{before}/cancel")
     watched = surgeon(embedded_service, "watch", job)
     assert watched.exit_code == 1
     assert "cancelled on request" in watched.output
