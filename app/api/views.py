@@ -68,7 +68,7 @@ class JobUsage(Usage):
     )
 
 
-class Notice(BaseModel):
+class SubmissionWarning(BaseModel):
     """Something that a submission should know of, though it is no error."""
 
     code: str = Field(description="What was noticed, such as `no_worker`.")
@@ -171,7 +171,7 @@ class JobView(BaseModel):
         description="What all attempts have used, also those that were lost, drained or paused; of "
         "a comparison, what its ended children have."
     )
-    warnings: list[Notice] = Field(
+    warnings: list[SubmissionWarning] = Field(
         description="What was noticed when the job was submitted and did not keep it from being "
         "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
@@ -191,7 +191,7 @@ class DryRun(BaseModel):
     )
     resolved: Json = Field(description="What the request resolves to, as in the job.")
     spec: Json = Field(description="The request, with every default filled in.")
-    warnings: list[Notice] = Field(description="What the job would be accepted with.")
+    warnings: list[SubmissionWarning] = Field(description="What the job would be accepted with.")
     estimate: Estimate | None = Field(
         None, description="For a fine-tune with one process: what it would take."
     )

@@ -267,12 +267,12 @@ def test_a_body_that_would_be_ignored_is_refused(api: TestClient, method: str, p
 def test_suggestions_for_the_parts_of_a_form_are_as_many_as_are_shown(
     api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.api.routes import datasets
+    from app.api import dataset_forms
 
     asked: list[str] = []
-    plain = datasets.nearest
+    plain = dataset_forms.nearest
     monkeypatch.setattr(
-        datasets, "nearest", lambda word, known: asked.append(word) or plain(word, known)
+        dataset_forms, "nearest", lambda word, known: asked.append(word) or plain(word, known)
     )
     files = [(f"trains{n}", ("t.csv", b"")) for n in range(900)]
     answer = problem(api.post("/v1/datasets", files=files), 422, "invalid")

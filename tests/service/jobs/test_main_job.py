@@ -78,7 +78,10 @@ def test_a_repeated_ranking_is_answered_from_the_stored_result(real_service: Run
     first = real_service.run("rankings", body)
     again = real_service.client.submit("rankings", body)
     assert (again["cached"], again["status"]) == (True, "succeeded")
-    assert (again["result_of"], again["result"]) == (first["id"], first["result"])
+    assert (again["result_of"], again["result"]) == (
+        first["result_of"] or first["id"],  # another test may have asked for it before
+        first["result"],
+    )
     bypass = real_service.run("rankings", {**body, "cache": "bypass"})
     assert bypass["id"] != first["id"]
     assert bypass["result"]["layers"] == first["result"]["layers"]

@@ -148,7 +148,8 @@ def test_a_wrong_upload_spec_is_refused(api: TestClient) -> None:
     assert "did you mean 'text'" in json.dumps(body)
     answer = api.post("/v1/datasets", files={"train": ("t.csv", ROWS)}, data={"spec": "{"})
     problem(answer, 422, "invalid")
-    problem(api.post("/v1/datasets", data={"spec": "{}"}), 422, "invalid")
+    answer = api.post("/v1/datasets", data={"spec": "{}"})
+    assert "multipart/form-data" in problem(answer, 415, "unsupported_media_type")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_wrong_upload_spec_is_refused(api: TestClient) -> None:
         ("test", "did you mean 'validation'?"), ("trian", "did you mean 'train'?"),
         ("file", "did you mean 'train'?"), ("spce", "did you mean 'spec'?"),
         ("columns", "it belongs in spec"), ("labels", "it belongs in spec"),
-        ("seed", "it belongs in spec"), ("a/b", "the parts are train, validation and spec"),
+        ("seed", "it belongs in spec"), ("a/b", "the parts are train, validation, spec and name"),
     ],
 )  # fmt: skip
 def test_an_unknown_part_of_an_upload_is_refused(name: str, words: str, api: TestClient) -> None:

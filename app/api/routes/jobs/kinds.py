@@ -41,6 +41,14 @@ ValidateOnly = Annotated[
 ]
 
 
+CHECKED = "With `validate_only`: what would be created."
+AT_ONCE = {
+    JobKind.RANKING: f"The same ranking, computed and stored earlier. {CHECKED}",
+    JobKind.FINETUNE: CHECKED,
+    JobKind.COMPARISON: CHECKED,
+}
+
+
 @dataclass(frozen=True)
 class KindOfJob:
     """One kind of job, and what its operations and their descriptions need to know of it."""
@@ -54,6 +62,7 @@ class KindOfJob:
     refusals: tuple[int, ...]  # statuses with which a submission can be refused
     summary: str
     description: str
+    at_once: Any = DryRun  # the shape of an answer with status 200
 
     def find(self, job: JobDep) -> Job:
         """The job of this kind that the path names. Raises NotFound."""
@@ -65,8 +74,8 @@ class KindOfJob:
         if kind != self.kind:
             raise NotFound(f"{job_id} is not a {self.name}; GET /v1/jobs/{job_id} has it")
 
-    def router(self, more_answers: dict[int | str, Json] | None = None) -> APIRouter:
-        """The operations of this kind; ``more_answers`` of a submission are documented too."""
+    def router(self) -> APIRouter:
+        """The operations of this kind."""
         router = APIRouter(
             prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"], route_class=WaitingRoute
         )
@@ -77,7 +86,8 @@ class KindOfJob:
             description=cleandoc(self.description),
             status_code=202,
             response_model=JobView,
-            responses=answers(self.job, *self.refusals, status=202) | (more_answers or {}),
+            responses=answers(self.job, *self.refusals, status=202)
+            | {200: {"model": self.at_once, "description": AT_ONCE[self.kind]}},
             dependencies=[Depends(require_json), WAITS],
         )(_submission(self))
         router.get(
@@ -110,7 +120,7 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         prepared = of.prepare(service, spec)
         if validate_only:
             answer = _dry_run(service, prepared, spec)
-            return JSONResponse(answer.model_dump(mode="json", exclude_none=True))
+            return JSONResponse(answer.model_dump(mode="json"))
         return submitted(service, prepared, key)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.

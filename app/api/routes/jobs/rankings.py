@@ -11,7 +11,7 @@ from app.api.deps import ServiceDep
 from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
-from app.api.views import JobView
+from app.api.views import DryRun, JobView
 from app.errors import Conflict
 from app.service import Service
 from app.submissions.submit import prepare_ranking
@@ -61,10 +61,9 @@ RANKINGS = KindOfJob(
     refusals=(400, 413, 415, 503),
     summary="Rank the layers of a model on a dataset",
     description=DESCRIPTION,
+    at_once=JobView | DryRun,
 )
-router = RANKINGS.router(
-    {200: {"model": JobView, "description": "The same ranking, computed and stored earlier."}}
-)
+router = RANKINGS.router()
 RankingDep = Annotated[Job, Depends(RANKINGS.find)]
 
 

@@ -125,7 +125,7 @@ class NewSecretView(WebhookView):
     secret: str = Field(description="Verifies what the webhook is sent. It is not shown again.")
 
 
-class AttemptView(BaseModel):
+class DeliveryAttempt(BaseModel):
     """One attempt to deliver an event."""
 
     at: datetime = Field(description="When it ended.")
@@ -146,7 +146,7 @@ class DeliveryView(BaseModel):
         description="`pending`: an attempt is due or being made. `delivered`: an answer was 2xx. "
         "`failed`: a day has passed, or the webhook was disabled; a replay tries again."
     )
-    attempts: list[AttemptView] = Field(description="The latest attempts, oldest first.")
+    attempts: list[DeliveryAttempt] = Field(description="The latest attempts, oldest first.")
     next_attempt_at: datetime | None = Field(
         description="When the next attempt is due; null if none is."
     )
@@ -183,7 +183,7 @@ def _delivery_view(row: WebhookDelivery) -> DeliveryView:
         type=row.type,
         job=row.job_id,
         status=row.status,
-        attempts=[AttemptView(**each) for each in row.attempts],
+        attempts=[DeliveryAttempt(**each) for each in row.attempts],
         next_attempt_at=row.next_at,
         payload=json.loads(row.body),
         created_at=row.created_at,

@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
+from app.api import statistics
 from app.api.statistics import Statistics
 from app.db import Database, db_now
-from app.jobs import state_machine, statistics
+from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
