@@ -286,7 +286,7 @@ def test_a_dry_run_says_what_a_submission_would_do(
     def dry() -> Json:
         return either.post(f"/v1/{path}?validate_only=true", json=body).json()  # type: ignore[no-any-return]
 
-    assert "waits_for" not in dry()
+    assert dry()["waits_for"] is None
     ranking = post(either)
     assert dry()["waits_for"] == ranking["id"]
     finish(database)
