@@ -29,8 +29,8 @@ DIFFERENT = {
     "id": "left(template.id, 3) || 'seeded' || lpad(number::text, 12, '0')",
     "created_at": "template.created_at - (:count - number + 1) * interval '1 second'",
     "status": "CASE number % 50 WHEN 7 THEN 'failed' WHEN 8 THEN 'cancelled' ELSE 'succeeded' END",
-    "model": "'owner/model-' || number % 100",
-    "labels": "jsonb_build_object('team', 'team-' || (number % 1000))",
+    "model": "'owner/model-' || (number % 40)",
+    "labels": "jsonb_build_object('team', 'team-' || (number % 40))",
 }
 
 
