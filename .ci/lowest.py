@@ -17,9 +17,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-# Their newest release that the lowest httpx2, psycopg, mlflow-skinny or numpy goes with, as pip
-# finds it.
-FREE = {"httpcore2", "psycopg-binary", "protobuf", "importlib-metadata", "pandas"}
+# Their newest release that the lowest httpx2, psycopg, mlflow-skinny, numpy, opentelemetry-sdk or
+# schemathesis goes with, as pip finds it.
+FREE = {
+    "httpcore2",
+    "importlib-metadata",
+    "jsonschema-rs",
+    "opentelemetry-api",
+    "opentelemetry-semantic-conventions",
+    "pandas",
+    "protobuf",
+    "psycopg-binary",
+}
 
 
 def lowest(extras: list[str]) -> dict[str, str]:
