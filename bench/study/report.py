@@ -8,64 +8,64 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.study.cells import ALL, HEAD, arm_of, arms, chosen_by
+from bench.study.cells import ALL, CHOOSERS, HEAD, KINDS, SEARCH, arm_of, arms, kind_of
+from bench.study.encoders import ENCODERS
 from bench.study.statistics import (
+    ERROR_RATE,
+    POWER,
+    RANDOM,
     ByTask,
     Estimate,
     Run,
     correlations,
+    detectable,
     differences,
     estimate,
+    holm,
     paired,
     regrets,
     runs_of,
+    sign_flip_p_value,
 )
 
 PAGE = Path("docs/science/study.md")
 IMAGES = Path("docs/images")
-METHODS = (
-    *("fisher", "fisher frobenius", "gradient_norm", "relative_gradient_norm", "snip"),
-    *("weight_snr", "cls_similarity", "tangent", "last", "first", "random"),
-)
+METHODS = (*CHOOSERS, "last", "first", "random")
+FLATTERED = ("best single layer", "best pair")  # chosen by the validation rows themselves
 POLICIES = (
-    *("best single layer", "top-2 fisher", "top-2 fisher frobenius"),
-    *("top-2 relative_gradient_norm", "top-2 tangent", "bottom-2 fisher"),
-    *("first-2", "last-2", "random-2", "head alone", "LoRA", "all layers"),
+    *FLATTERED,
+    "search",
+    *(f"top-2 {method}" for method in CHOOSERS),
+    *("bottom-2 fisher", "first-2", "middle-2", "last-2", RANDOM, "head alone", "LoRA"),
+    *("all layers", "all layers, rates decaying downwards", "all layers, unfreezing from the top"),
+    "all layers, LISA",
 )
-COLUMNS = {"all layers": "minus all layers, at this rate", "LoRA": "minus LoRA, at its rate"}
-OTHERS = ("all layers", "LoRA", "top-2 fisher")  # what every policy is compared with
-NAMES = {name: f"{name} trace" for name in ("fisher", "top-2 fisher", "bottom-2 fisher")}
+OTHERS = ("all layers", "LoRA", "last-2")  # what every policy is compared with
 INTRODUCTION = """# Which layers are worth training, and does a score tell?
 
 Written by `python -m bench.study --report`; every number comes from the cells of `python -m \
-bench.study` that were finished when it ran. One small encoder was trained on a few thousand rows \
-a task, so this says what happened here, not what happens everywhere.
+bench.study` that were finished when it ran (`docs/data/study.jsonl`). Small encoders were trained \
+on a thousand rows a task, so this says what happened here, not what happens everywhere.
 """
-HOW = """## What was run
+HOW = """## What was run: {title}
 
-The encoder is `all-MiniLM-L6-v2` (6 layers of 384), with a new head. At most {rows:,} train rows \
-a task and at most {tokens:,} tokens of them in all, {epochs} epochs, batches of {batch_size}, \
-AdamW at {learning_rate:g} (LoRA: rank 8 at {lora_learning_rate:g}), warm-up over 6 % of the steps \
-and linear decay; texts are cut at {max_length} tokens. A run is measured once, at its end, on the \
-task's validation rows, or on {validation:,} of them where it has more (the same for all): no \
-checkpoint is chosen by them. A seed draws the train rows, the head, the batches and dropout, and \
-the rows and head of the ranking. Rankings see {samples} train rows. A set of layers that two \
-policies choose is trained once.
+At most {rows:,} train rows a task and at most {tokens:,} tokens of them in all, {epochs} epochs, \
+batches of {batch_size}, AdamW with a warm-up over 6 % of the steps and linear decay; texts are \
+cut at {max_length} tokens; numbers are {precision}. Every way to train has its own learning rate: \
+the best of {layer_rates} for a set of layers, of {all_rates} for all layers, of {lora_rates} for \
+LoRA (rank 8) and of {head_rates} for the head alone, chosen on a fifth of the train rows that is \
+set aside; then it trains on all of them. A run is measured once, at its end, on the task's \
+validation rows, or on {validation:,} of them where it has more (the same for all): nothing is \
+chosen by them. A seed draws the train rows, the head, the batches and dropout, and the rows and \
+head of the ranking. Rankings see {samples} train rows. A set of layers that two policies choose \
+is trained once.
 """
-ONE_RATE = """## What one rate leaves open
-
-Everything but LoRA was trained at one learning rate. The default of 0.0003 was looked for on \
-SST-2 alone, with a seed outside the study, and not for each way to train; LoRA's was not looked \
-for. A rate that suits one or two layers can be too high for all of them. So what is told below of \
-all layers is told of them *at this rate*: a selection that is ahead of them here may be behind \
-them at a rate of their own, and whether training a few layers is better than training all is not \
-answered. Selections of as many layers may want different rates, too, and so the gains of single \
-layers, and the scores that are judged by them, hold at this rate.
-"""
-MEANING = """Values are in points (metric × 100): accuracy, for CoLA Matthews correlation, for \
-STS-B Pearson. Averages are means over tasks of the means over seeds. Intervals in brackets are \
-the middle 95 % of 10,000 resamples of whole tasks, and of seeds inside each; with so few tasks \
-they are rather too narrow. Nothing is corrected for looking at many methods.
+MEANING = """Values are in points (metric × 100). Averages are means over tasks of the means over \
+seeds. Intervals in brackets are the middle 95 % of 10,000 resamples of whole tasks, and of seeds \
+inside each; with so few tasks they are rather too narrow. A p value is that of the exact test \
+that flips the signs of the tasks' means, adjusted by Holm's method for all rows of its column: \
+where it is below {rate:g}, the difference is more than chance, for all rows at once. With T tasks \
+no p value can be below 2^(1 − T) before it is adjusted.
 """
 Table = list[list[str]]
 
@@ -75,42 +75,88 @@ class Finished(Protocol):
 
     setting: dict[str, Any]
     lines: Mapping[tuple[str, int, str], dict[str, Any]]
-    others: int
 
 
-def write_report(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> None:
-    """Write the page and its figures. Raises ValueError if no ranking is finished."""
+def write_report(
+    chapters: Sequence[Finished],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    pilot: Sequence[Run],
+) -> None:
+    """Write the page and its figures, a chapter for each encoder that has a finished ranking."""
     from bench.study.plots import plot_correlations, plot_gains  # matplotlib is for them alone
 
-    runs = _asked(results, tasks, seeds)
-    PAGE.write_text(page(results, tasks, seeds))
-    if any(run.gains for run in runs):
-        plot_gains(IMAGES / "study-gains.svg", runs)
-        found = {_name(method): correlations(runs, method) for method in METHODS}
-        plot_correlations(IMAGES / "study-scores.svg", found)
+    PAGE.write_text(page(chapters, tasks, seeds, pilot))
+    for results in chapters:
+        runs = _asked(results, tasks, seeds)
+        if any(run.gains for run in runs):
+            name = results.setting["encoder"]
+            plot_gains(IMAGES / f"study-{name}-gains.svg", runs)
+            found = {method: correlations(runs, method) for method in METHODS}
+            plot_correlations(IMAGES / f"study-{name}-scores.svg", found)
     print(f"written to {PAGE}")
 
 
-def page(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> str:
+def page(
+    chapters: Sequence[Finished],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    pilot: Sequence[Run],
+) -> str:
     """The text of the page. Raises ValueError if no ranking is finished."""
+    known = [results for results in chapters if _asked(results, tasks, seeds)]
+    if not known:
+        raise ValueError("no ranking is finished in these results, for these settings")
+    sections = [INTRODUCTION, *_planned(pilot, tasks), MEANING.format(rate=ERROR_RATE)]
+    for results in known:
+        sections += _chapter(results, tasks, seeds)
+    return "\n".join(sections)
+
+
+def _chapter(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> Iterator[str]:
     runs = _asked(results, tasks, seeds)
-    sections = [
-        *(INTRODUCTION, HOW.format(**results.setting)),
-        *_progress(results, runs, tasks, seeds),
-        *(MEANING, ONE_RATE),
-    ]
+    setting = {**results.setting, "title": ENCODERS[results.setting["encoder"]]}
+    told = {name: _rates_told(setting[name]) for name in setting if name.endswith("_rates")}
+    yield HOW.format(**{**setting, **told})
+    yield from _progress(results, runs, tasks, seeds)
     if any(run.gains for run in runs):
-        found = {method: correlations(runs, method) for method in METHODS}
-        sections += [*_layers(runs), *_methods(runs, found)]
-    return "\n".join([*sections, *_policies(runs)])
+        yield from _layers(runs, setting["encoder"])
+        yield from _methods(runs, setting["encoder"])
+    yield from _policies(runs)
+    yield from _rates(runs, setting)
+    yield from _searches(runs)
+
+
+def _rates_told(rates: Sequence[float]) -> str:
+    *first, last = (f"{rate:g}" for rate in rates)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _asked(results: Finished, tasks: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    asked = [line for (t, s, _), line in results.lines.items() if t in tasks and s in seeds]
-    runs = runs_of(asked)
-    if not runs:
-        raise ValueError("no ranking is finished in these results, for this setting")
-    return runs
+    return runs_of(line for (t, s, _), line in results.lines.items() if t in tasks and s in seeds)
+
+
+def _planned(pilot: Sequence[Run], tasks: Sequence[str]) -> Iterator[str]:
+    """Which differences the study could be expected to show, by cells of an earlier one."""
+    compared = len(POLICIES) - len(FLATTERED) - 1
+    rows = [["compared in the earlier study", "its tasks", "difference that would be seen"]]
+    for other in OTHERS:
+        found = differences(pilot, "top-2 fisher" if other == "last-2" else "last-2", other)
+        least = detectable(found, len(tasks), compared)
+        if least is not None:
+            name = f"{'top-2 fisher' if other == 'last-2' else 'last-2'} and {other}"
+            rows.append([name, str(len(found)), f"{least:.1f} points"])
+    if len(rows) == 1:
+        return
+    yield (
+        "## What could be expected to show\n\nBefore this study an earlier one "
+        "(`docs/data/study-one-rate.jsonl`: one learning rate for all, heads warmed up for an "
+        f"epoch) told how far differences vary between tasks. With {len(tasks)} tasks and "
+        f"{compared} policies compared at once, a true mean difference of this size would be told "
+        f"apart from zero in {POWER:.0%} of such studies:\n"
+    )
+    yield _markdown(rows, left=1)
+    yield "\nSmaller ones may exist and not be seen here.\n"
 
 
 def _progress(
@@ -126,7 +172,7 @@ def _progress(
         cells = []
         for seed in seeds:
             run = known.get((task, seed))
-            planned = len(arms(dict(run.scores), seed)) if run else None
+            planned = len(arms(dict(run.scores), task, seed)) if run else None
             count = len(run.values) if run else 0
             done += count
             missing += (planned or 0) - count
@@ -141,8 +187,6 @@ def _progress(
         f"ranked, and all of {pending} further pairs of task and seed. The same command goes on "
         "with them.\n"
     )
-    if results.others:
-        yield f"{results.others} cells of other settings in the same file are not counted.\n"
 
 
 def _span(values: Sequence[int]) -> str:
@@ -152,14 +196,14 @@ def _span(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def _layers(runs: Sequence[Run]) -> Iterator[str]:
+def _layers(runs: Sequence[Run], encoder: str) -> Iterator[str]:
     """The metric of training each layer alone, by task."""
     whole = [run for run in runs if run.gains]
     layers = whole[0].layers
-    yield "## What each layer alone is worth\n"
+    yield "### What each layer alone is worth\n"
     yield (
-        "![Gain of each layer over the head alone, and of all layers, at one learning rate]"
-        "(../images/study-gains.svg)\n"
+        "![Gain of each layer over the head alone, and of all layers, each at its own learning "
+        f"rate](../images/study-{encoder}-gains.svg)\n"
     )
     rows = [["task", "seeds", HEAD, *map(str, range(layers)), ALL]]
     for task in dict.fromkeys(run.task for run in whole):
@@ -178,93 +222,127 @@ def _mean_of(runs: Sequence[Run], arm: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _methods(runs: Sequence[Run], found: Mapping[str, ByTask]) -> Iterator[str]:
+def _methods(runs: Sequence[Run], encoder: str) -> Iterator[str]:
     """How well each method's scores predict the gains of single layers."""
-    yield "## Does a score tell which layer?\n"
-    yield "![Spearman of score and gain, by method and task](../images/study-scores.svg)\n"
+    found = {method: correlations(runs, method) for method in METHODS}
+    yield "### Does a score tell which layer?\n"
     yield (
-        "Spearman is between a method's scores and the gains of the single layers. Regret is how "
-        "many points the layer (or the two layers) that the method ranks first stay behind the "
-        "best that was trained on the same task and seed; of pairs only those of the policies "
-        "below were, so the regret of two is a lower bound, and is told only of runs where the "
-        "method's own pair was trained. `minus fisher trace` compares on the same runs.\n"
+        f"![Spearman of score and gain, by method and task](../images/study-{encoder}-scores.svg)\n"
     )
-    rows = [["method", "Spearman", "minus fisher trace", "regret of 1", "regret of 2", "runs"]]
-    for method in METHODS:
-        own = estimate(found[method])
-        against = estimate(paired(found[method], found["fisher"])) if method != "fisher" else None
+    yield (
+        "Spearman is between a method's scores and the gains of the single layers; its p value is "
+        "of being zero. Regret is how many points the layer (or the two layers) that the method "
+        "ranks first stay behind the best that was trained on the same task and seed. "
+        f"{_of_two(runs)} `minus fisher` compares on the same runs.\n"
+    )
+    known = {method: groups for method, groups in found.items() if groups}
+    p_values = holm({method: sign_flip_p_value(groups) for method, groups in known.items()})
+    against = {m: paired(groups, found["fisher"]) for m, groups in known.items() if m != "fisher"}
+    p_against = holm({method: sign_flip_p_value(groups) for method, groups in against.items()})
+    rows = [["method", "Spearman", "p", "minus fisher", "p", "regret of 1", "regret of 2", "runs"]]
+    for method, groups in known.items():
+        own = estimate(groups)
+        minus = estimate(against[method]) if method in against else None
         one, two = (estimate(regrets(runs, method, k)) for k in (1, 2))
-        of_two = "" if two is None else f"{_told(two, 1)}, of {two.runs}"
-        values = [_told(own, 2), _told(against, 2), _told(one, 1), of_two]
-        rows.append([_name(method), *values, str(own.runs) if own else "0"])
+        told = [_told(own, 2), _p(p_values, method), _told(minus, 2), _p(p_against, method)]
+        told += [_told(one, 1), _told(two, 1), str(own.runs) if own else "0"]
+        rows.append([method, *told])
     yield _markdown(rows, left=1)
     yield "\nSpearman by task (mean over seeds):\n"
-    tasks = list(dict.fromkeys(task for groups in found.values() for task in groups))
+    tasks = list(dict.fromkeys(task for groups in known.values() for task in groups))
     by_task = [["method", *tasks]]
-    for method in METHODS:
-        cells = [found[method].get(task) for task in tasks]
-        by_task.append([_name(method), *[f"{np.mean(c):.2f}" if c else "" for c in cells]])
+    for method, groups in known.items():
+        cells = [groups.get(task) for task in tasks]
+        by_task.append([method, *[f"{np.mean(c):.2f}" if c else "" for c in cells]])
     yield _markdown(by_task, left=1)
     yield ""
+
+
+def _of_two(runs: Sequence[Run]) -> str:
+    if all(run.has_every_pair for run in runs if run.gains):
+        return "Every pair was trained."
+    return (
+        "Of pairs only those of the policies below were trained, so the regret of two is a lower "
+        "bound."
+    )
 
 
 def _policies(runs: Sequence[Run]) -> Iterator[str]:
     """The metric of each policy, and its distance from training everything."""
     tasks = list(dict.fromkeys(run.task for run in runs))
-    yield "## Policies\n"
+    yield "### Policies\n"
     yield (
-        "`best single layer` is the best of six by the validation rows themselves, so it is "
-        "flattered; no other policy has seen them. `random-2` is one draw a seed, the same for "
-        f"every task ({_draws(runs)}): it stands for these pairs, not for random ones. `minus …` "
-        "compares on the same runs.\n"
+        "`best single layer` and `best pair` are chosen by the validation rows themselves, so "
+        f"they are flattered, and have no p value; no other policy has seen them. `{RANDOM}` is "
+        "the mean over pairs drawn by task and seed, or over every pair where all were trained. "
+        "`minus …` compares on the same runs.\n"
     )
-    yield from _seeds_of_all(runs)
-    rows = [["trained", *tasks, *map(_column, OTHERS), "runs"]]
-    for policy in POLICIES:
-        of_task = [
-            [r.policies()[policy] for r in runs if r.task == t and policy in r.policies()]
-            for t in tasks
-        ]
-        cells = [f"{np.mean(values):.1f}" if values else "" for values in of_task]
-        against = [
-            "" if policy == other else _told(estimate(differences(runs, policy, other)), 1)
-            for other in OTHERS
-        ]
-        rows.append([_name(policy), *cells, *against, str(sum(map(len, of_task)))])
+    table = {policy: [run for run in runs if policy in run.policies()] for policy in POLICIES}
+    known = [policy for policy, own in table.items() if own]
+    against = {other: {p: differences(runs, p, other) for p in known} for other in OTHERS}
+    p_values = {other: _p_values(groups, other) for other, groups in against.items()}
+    head = [name for other in OTHERS for name in (f"minus {other}", "p")]
+    rows = [["trained", *tasks, *head, "runs"]]
+    for policy in known:
+        values = [[r.policies()[policy] for r in table[policy] if r.task == t] for t in tasks]
+        cells = [f"{np.mean(each):.1f}" if each else "" for each in values]
+        for other in OTHERS:
+            minus = None if policy == other else estimate(against[other][policy])
+            cells += [_told(minus, 1), _p(p_values[other], policy)]
+        rows.append([policy, *cells, str(len(table[policy]))])
     yield _markdown(rows, left=1)
     yield ""
 
 
-def _seeds_of_all(runs: Sequence[Run]) -> Iterator[str]:
-    """What training all layers reached with each seed, if there are several."""
-    told = []
-    for task in dict.fromkeys(run.task for run in runs):
-        values = {
-            run.seed: run.values[ALL] for run in runs if run.task == task and ALL in run.values
-        }
-        if len(values) > 1:
-            each = ", ".join(f"{value:.1f} with seed {seed}" for seed, value in values.items())
-            told.append(f"{task} {each}")
-    if told:
-        yield (
-            f"A mean over few seeds can hide runs that have nothing in common. All layers reached, "
-            f"on {'; on '.join(told)}.\n"
-        )
+def _p_values(groups: Mapping[str, ByTask], other: str) -> dict[str, float]:
+    compared = {
+        policy: own
+        for policy, own in groups.items()
+        if own and policy != other and policy not in FLATTERED
+    }
+    return holm({policy: sign_flip_p_value(own) for policy, own in compared.items()})
 
 
-def _column(other: str) -> str:
-    return COLUMNS.get(other, f"minus {_name(other)}")
+def _rates(runs: Sequence[Run], setting: Mapping[str, Any]) -> Iterator[str]:
+    """How often each learning rate was chosen, by kind of arm."""
+    rows = [["trained", "rates, with how often each was chosen", "runs"]]
+    every = [(arm, cell) for run in runs for arm, cell in run.cells.items()]
+    for kind, name in KINDS.items():
+        chosen = [cell["learning_rate"] for arm, cell in every if kind_of(arm) == kind]
+        counts = [f"{rate:g}: {chosen.count(rate)}" for rate in setting[name]]
+        rows.append([kind, ", ".join(counts), str(len(chosen))])
+    yield "### The learning rates that were chosen\n"
+    yield (
+        "Where the lowest or the highest rate is chosen often, a rate outside these might have "
+        "been better still.\n"
+    )
+    yield _markdown(rows, left=2)
+    yield ""
 
 
-def _draws(runs: Sequence[Run]) -> str:
-    """The random pair of each seed."""
-    drawn = {run.seed: chosen_by(dict(run.scores), run.seed)["random-2"] for run in runs}
-    pairs = (f"{' and '.join(map(str, drawn[seed]))} with seed {seed}" for seed in sorted(drawn))
-    return ", ".join(pairs)
+def _searches(runs: Sequence[Run]) -> Iterator[str]:
+    """What each search chose, and what it cost."""
+    found = [(run, run.cells[SEARCH]) for run in runs if SEARCH in run.cells]
+    if not found:
+        return
+    yield "### What searches chose\n"
+    yield (
+        "`cost` is the search's seconds as a share of the seconds that training each layer alone "
+        "once would take.\n"
+    )
+    rows = [["task", "seed", "layers", "rate", "points", "cost", "all layers", "best pair"]]
+    for run, cell in found:
+        policies = run.policies()
+        others = [_points(policies.get(name)) for name in ("all layers", "best pair")]
+        told = [arm_of(cell["layers"]), f"{cell['learning_rate']:g}", f"{run.values[SEARCH]:.1f}"]
+        cost = f"{cell['search']['share']:.0%}"
+        rows.append([run.task, str(run.seed), *told, cost, *others])
+    yield _markdown(rows, left=3)
+    yield ""
 
 
-def _name(method: str) -> str:
-    return NAMES.get(method, method)
+def _p(values: Mapping[str, float], name: str) -> str:
+    return f"{values[name]:.3f}" if name in values else ""
 
 
 def _points(value: float | None, *, bold: bool = False) -> str:

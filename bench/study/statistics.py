@@ -1,25 +1,43 @@
-"""What the study's cells say: gains of single layers, agreement of scores with them, regret.
+"""What the study's cells say: gains of layers, agreement of scores with them, regret, differences.
 
-An interval is the middle 95 % of resamples of whole tasks, and of seeds inside each task. Few tasks
-make such intervals too narrow rather than too wide.
+Every value is first averaged over the seeds of a task. An interval is the middle 95 % of resamples
+of whole tasks, and of seeds inside each task. A p value is that of the exact test that flips the
+signs of the tasks' means, corrected by Holm's method for all the policies (or scoring methods) that
+are compared with the same one.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import sqrt
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from bench.study.cells import ALL, HEAD, LORA, arm_of, best, chosen_by
+from bench.study.cells import ALL, DECAY, GRADUAL, HEAD, LISA, LORA, SEARCH, arm_of, best, chosen_by
 from surgery.evaluation.statistics import spearman
 
 RESAMPLES = 10_000
 POINTS = 100  # metrics are told in points
+ERROR_RATE = 0.05
+POWER = 0.8
+RANDOM = "random-2"
+NAMES = {
+    "head alone": HEAD,
+    "all layers": ALL,
+    "LoRA": LORA,
+    "search": SEARCH,
+    "all layers, rates decaying downwards": DECAY,
+    "all layers, unfreezing from the top": GRADUAL,
+    "all layers, LISA": LISA,
+}
 Json = dict[str, Any]
 ByTask = dict[str, list[float]]  # task → one number a seed
+Pair = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,7 @@ class Run:
     seed: int
     values: Mapping[str, float]
     scores: Mapping[str, Sequence[float]]
+    cells: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -55,43 +74,63 @@ class Run:
         """The metric of each pair of layers that was trained."""
         return {arm: value for arm, value in self.values.items() if arm.count("+") == 1}
 
+    @property
+    def has_every_pair(self) -> bool:
+        """Whether every pair of layers was trained."""
+        return len(self.pairs) == len(list(combinations(range(self.layers), 2)))
+
     def policies(self) -> dict[str, float]:
-        """The metric of every policy whose cell is finished."""
-        named = {policy: arm_of(pair) for policy, pair in chosen_by(self.scores, self.seed).items()}
-        named |= {"head alone": HEAD, "all layers": ALL, "LoRA": LORA}
+        """The metric of every policy whose cells are finished.
+
+        Random pairs are one policy: the mean over the drawn ones, or over every pair if all of them
+        were trained.
+        """
+        pairs = chosen_by(dict(self.scores), self.task, self.seed)
+        named = {policy: arm_of(pair) for policy, pair in pairs.items()} | NAMES
         found = {p: self.values[arm] for p, arm in named.items() if arm in self.values}
+        drawn = [found.pop(name) for name in list(found) if name.startswith(RANDOM)]
+        drawn = list(self.pairs.values()) if self.has_every_pair else drawn
+        if drawn:
+            found[RANDOM] = float(np.mean(drawn))
         if self.singles is not None:
             found["best single layer"] = max(self.singles)
+        if self.has_every_pair:
+            found["best pair"] = max(self.pairs.values())
         return found
 
 
 def runs_of(lines: Iterable[Json]) -> list[Run]:
     """The runs that have a ranking, from the lines of the results."""
-    values: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    cells: dict[tuple[str, int], dict[str, Json]] = defaultdict(dict)
     scores = {}
     for line in lines:
         key = line["task"], line["seed"]
         if line["arm"] == "ranking":
             scores[key] = line["scores"]
         else:
-            # A constant prediction has no correlation with anything.
-            values[key][line["arm"]] = POINTS * (line["value"] or 0.0)
-    return [Run(*key, values[key], scores[key]) for key in sorted(scores)]
+            cells[key][line["arm"]] = line
+    found = []
+    for key in sorted(scores):
+        # A constant prediction has no correlation with anything.
+        values = {arm: POINTS * (line["value"] or 0.0) for arm, line in cells[key].items()}
+        found.append(Run(*key, values, scores[key], cells[key]))
+    return found
 
 
 def correlations(runs: Sequence[Run], method: str) -> ByTask:
     """Spearman's, of a method's scores with what each layer alone gains."""
-    found = ((run.task, spearman(run.scores[method], run.gains)) for run in runs if run.gains)
-    return _grouped(found)
+    known = [run for run in runs if run.gains and method in run.scores]
+    return _grouped((run.task, spearman(run.scores[method], run.gains or [])) for run in known)
 
 
 def regrets(runs: Sequence[Run], method: str, k: int) -> ByTask:
     """Points between the best set of k layers that was trained and the one the method ranks first.
 
-    For k = 2 only some pairs were trained: a lower bound of the true regret, and nothing where the
-    method's own pair was not.
+    For k = 2 it is a lower bound of the true regret where only some pairs were trained, and nothing
+    where the method's own pair was not.
     """
-    return _grouped((run.task, _regret(run, method, k)) for run in runs if run.gains)
+    known = [run for run in runs if run.gains and method in run.scores]
+    return _grouped((run.task, _regret(run, method, k)) for run in known)
 
 
 def _regret(run: Run, method: str, k: int) -> float | None:
@@ -145,11 +184,15 @@ def estimate(groups: ByTask) -> Estimate | None:
     if not groups:
         return None
     runs = sum(map(len, groups.values()))
-    mean = float(np.mean([np.mean(values) for values in groups.values()]))
+    mean = float(np.mean(_task_means(groups)))
     if len(groups) < 2:
         return Estimate(mean, float("nan"), float("nan"), len(groups), runs)
     low, high = np.quantile(_resampled(list(groups.values())), (0.025, 0.975))
     return Estimate(mean, float(low), float(high), len(groups), runs)
+
+
+def _task_means(groups: ByTask) -> list[float]:
+    return [float(np.mean(values)) for values in groups.values()]
 
 
 def _resampled(groups: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
@@ -163,3 +206,42 @@ def _resampled(groups: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
         own = np.asarray(values)[drawn].mean(-1)
         means = np.where(tasks == number, own, means)
     return np.asarray(means.mean(1))
+
+
+def sign_flip_p_value(groups: ByTask) -> float:
+    """Two-sided: how often the mean over tasks is as far from zero when tasks change their signs.
+
+    Every combination of signs is tried; with T tasks no p value is below 2^(1 - T).
+    """
+    means = np.asarray(_task_means(groups))
+    count = len(means)
+    signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    reached = abs(means.sum()) - 1e-9
+    return float(np.mean(np.abs(signs @ means) >= reached))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """The p values adjusted by Holm's method: below 0.05 means told apart, for all of them at once.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda each: p_values[each])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = highest
+    return adjusted
+
+
+def detectable(groups: ByTask, tasks: int, compared: int) -> float | None:
+    """The smallest true mean that ``tasks`` tasks would show, by the spread between these tasks.
+
+    "Show": told apart from zero with probability `POWER` by a two-sided t test at `ERROR_RATE`
+    divided by the number ``compared``. None with fewer than three tasks.
+    """
+    if len(groups) < 3:
+        return None
+    spread = float(np.std(_task_means(groups), ddof=1))
+    freedom = tasks - 1
+    needed = stats.t.ppf(1 - ERROR_RATE / (2 * compared), freedom) + stats.t.ppf(POWER, freedom)
+    return float(needed * spread / sqrt(tasks))

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from bench.study.__main__ import Results
-from bench.study.cells import HEAD, Setting, arms, as_json, best, chosen_by
+from bench.study.cells import CHOOSERS, HEAD, SEARCH, Setting, arms, as_json, best, chosen_by
 from bench.study.report import METHODS, page
+from bench.study.results import Results
 from bench.study.statistics import (
     Run,
     correlations,
+    detectable,
     differences,
     estimate,
+    holm,
     paired,
     regrets,
     runs_of,
+    sign_flip_p_value,
 )
+from bench.study.tasks import GAP, cloze
 
 RISING = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 FALLING = RISING[::-1]
 SETTING = as_json(Setting())
+TASK = "agreement"
 
 
-def run(task: str = "agreement", seed: int = 0, **values: float) -> Run:
+def run(task: str = TASK, seed: int = 0, **values: float) -> Run:
     """Layer l alone is worth 10 l points more than the head."""
     singles = {str(layer): 50.0 + 10 * layer for layer in range(6)}
     scores = dict.fromkeys(METHODS, RISING) | {"tangent": FALLING}
@@ -35,32 +43,45 @@ def run(task: str = "agreement", seed: int = 0, **values: float) -> Run:
 
 def test_scores_are_judged_by_what_single_layers_gain() -> None:
     runs = [run(), run("glue/rte")]
-    assert correlations(runs, "fisher") == {"agreement": [1.0], "glue/rte": [1.0]}
-    assert correlations(runs, "tangent") == {"agreement": [-1.0], "glue/rte": [-1.0]}
-    assert regrets(runs, "fisher", 1) == {"agreement": [0.0], "glue/rte": [0.0]}
-    assert regrets(runs, "tangent", 1)["agreement"] == [50.0]
+    assert correlations(runs, "fisher") == {TASK: [1.0], "glue/rte": [1.0]}
+    assert correlations(runs, "tangent") == {TASK: [-1.0], "glue/rte": [-1.0]}
+    assert regrets(runs, "fisher", 1) == {TASK: [0.0], "glue/rte": [0.0]}
+    assert regrets(runs, "tangent", 1)[TASK] == [50.0]
     against = paired(correlations(runs, "tangent"), correlations(runs, "fisher"))
-    assert against == {"agreement": [-2.0], "glue/rte": [-2.0]}
+    assert against == {TASK: [-2.0], "glue/rte": [-2.0]}
 
 
 def test_the_regret_of_two_is_known_where_the_pair_was_trained() -> None:
     runs = [run(**{"4+5": 80.0, "0+1": 95.0})]
-    assert regrets(runs, "fisher", 2) == {"agreement": [15.0]}
-    assert regrets(runs, "tangent", 2) == {"agreement": [0.0]}
+    assert regrets(runs, "fisher", 2) == {TASK: [15.0]}
+    assert regrets(runs, "tangent", 2) == {TASK: [0.0]}
     assert regrets([run(**{"4+5": 80.0})], "tangent", 2) == {}
 
 
 def test_a_run_without_all_single_layers_is_not_judged() -> None:
     whole = run()
     part = Run("glue/rte", 0, {HEAD: 50.0, "0": 51.0}, whole.scores)
-    assert list(correlations([whole, part], "fisher")) == ["agreement"]
+    assert list(correlations([whole, part], "fisher")) == [TASK]
     assert "best single layer" not in part.policies()
 
 
 def test_policies_are_compared_on_the_same_runs() -> None:
     runs = [run(all=70.0, **{"4+5": 72.0}), run("glue/rte", all=60.0)]
-    assert differences(runs, "last-2", "all layers") == {"agreement": [2.0]}
-    assert differences(runs, "head alone", "all layers") == {"agreement": [-20], "glue/rte": [-10]}
+    assert differences(runs, "last-2", "all layers") == {TASK: [2.0]}
+    assert differences(runs, "head alone", "all layers") == {TASK: [-20], "glue/rte": [-10]}
+
+
+def test_random_pairs_are_all_pairs_once_all_were_trained() -> None:
+    pairs = {f"{a}+{b}": float(a + b) for a, b in combinations(range(6), 2)}
+    assert run(**pairs).policies()["random-2"] == pytest.approx(np.mean(list(pairs.values())))
+    assert run(**pairs).policies()["best pair"] == 9.0
+    drawn = [
+        pair for name, pair in chosen_by(dict(run().scores), TASK, 0).items() if name[0] == "r"
+    ]
+    a, b = drawn[0]
+    some = run(**{f"{a}+{b}": 77.0}).policies()
+    assert some["random-2"] == 77.0
+    assert "best pair" not in some
 
 
 def test_an_estimate_weighs_tasks_alike_and_has_an_interval_from_two_on() -> None:
@@ -74,23 +95,82 @@ def test_an_estimate_weighs_tasks_alike_and_has_an_interval_from_two_on() -> Non
     assert alone.low != alone.low  # NaN
 
 
+def test_the_p_value_flips_the_signs_of_tasks() -> None:
+    groups = {str(task): [float(task + 1)] for task in range(8)}
+    assert sign_flip_p_value(groups) == 2 / 2**8
+    values = [1.3, -0.4, 2.1, 0.7, -0.2, 1.1]
+    peer = stats.permutation_test(
+        (np.asarray(values),), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    found = sign_flip_p_value({str(place): [value] for place, value in enumerate(values)})
+    assert found == pytest.approx(peer.pvalue)
+
+
+def test_p_values_are_adjusted_for_all_of_them() -> None:
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert adjusted == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+def test_without_differences_any_policy_is_told_apart_in_at_most_one_study_of_twenty() -> None:
+    generator = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        values = generator.normal(size=(12, 10))
+        groups = {
+            str(policy): {str(task): [value] for task, value in enumerate(own)}
+            for policy, own in enumerate(values)
+        }
+        adjusted = holm({policy: sign_flip_p_value(own) for policy, own in groups.items()})
+        wrong += min(adjusted.values()) < 0.05
+    assert wrong / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_difference_that_can_be_seen_is_seen_four_times_of_five() -> None:
+    generator = np.random.default_rng(0)
+    pilot = {str(task): [value] for task, value in enumerate(generator.normal(size=2000))}
+    least = detectable(pilot, tasks=11, compared=1)
+    assert least is not None
+    samples = generator.normal(loc=least, size=(4000, 11))
+    seen = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
+    assert np.mean(seen) == pytest.approx(0.8, abs=0.03)
+    assert detectable({"a": [1.0], "b": [2.0]}, tasks=11, compared=1) is None
+
+
 def test_the_same_layers_are_one_cell() -> None:
     scores = dict.fromkeys(METHODS, RISING)
-    assert set(chosen_by(scores, 0).values()) >= {(4, 5), (0, 1)}
-    names = arms(scores, 0)
+    assert set(chosen_by(scores, TASK, 0).values()) >= {(4, 5), (0, 1), (2, 3)}
+    names = arms(scores, TASK, 0)
     assert len(names) == len(set(names))
+    assert names[-1] == SEARCH
     assert best([1.0, 3.0, 3.0], 1) == (1,)
 
 
-def lines() -> list[dict[str, Any]]:
-    """One seed of one task, finished but for LoRA."""
-    told = {"setting": SETTING, "task": "agreement", "seed": 0}
+def test_six_layers_train_every_pair_and_twelve_the_chosen_ones() -> None:
+    six = arms(dict.fromkeys(CHOOSERS, RISING), TASK, 0)
+    assert sum("+" in name for name in six) == 15
+    twelve = {method: list(map(float, range(12))) for method in CHOOSERS}
+    chosen = {"+".join(map(str, pair)) for pair in chosen_by(twelve, TASK, 0).values()}
+    assert {name for name in arms(twelve, TASK, 0) if "+" in name} == chosen
+
+
+def test_a_cloze_takes_each_sentence_once() -> None:
+    sentences = [f"The letter number {n} was sent by the clerk." for n in range(5)]
+    sentences += [f"Box {n} was hidden under the table by someone." for n in range(2)]
+    found = cloze(sentences, per_class=3)
+    assert len({text for text, _ in found}) == len(found)
+    assert sorted(word for _, word in found) == ["by", "by", "by", "under", "under"]
+    assert all(GAP in text and f" {word} " not in text for text, word in found if word == "under")
+
+
+def lines(task: str = TASK, seed: int = 0) -> list[dict[str, Any]]:
+    """One seed of one task, finished but for the search."""
+    told = {"setting": SETTING, "task": task, "seed": seed}
     scores = dict.fromkeys(METHODS, RISING)
-    cell = {"metric": "accuracy", "train_rows": 2000, "validation_rows": 500}
+    cell = {"metric": "accuracy", "train_rows": 1000, "validation_rows": 500, "learning_rate": 1e-4}
     found = [{**told, "arm": "ranking", "scores": scores}]
     return found + [
         {**told, "arm": arm, "value": 0.5 + number / 100, **cell}
-        for number, arm in enumerate(arms(scores, 0)[:-1])
+        for number, arm in enumerate(arms(scores, task, seed)[:-1])
     ]
 
 
@@ -106,22 +186,22 @@ def test_a_study_goes_on_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-20])
     results = Results(path, SETTING)
     assert len(results.lines) == len(lines()) - 1
-    results.add(("agreement", 0, "lora"), {"value": 0.9})
+    results.add((TASK, 0, SEARCH), {"value": 0.9})
     again = Results(path, SETTING)
     assert again.lines.keys() == results.lines.keys()
-    assert again.lines["agreement", 0, "lora"]["value"] == 0.9
+    assert again.lines[TASK, 0, SEARCH]["value"] == 0.9
 
 
 def test_cells_of_another_setting_are_left_alone(tmp_path: Path) -> None:
     other = Results(written(tmp_path), as_json(Setting(rows=7)))
-    assert (len(other.lines), other.others) == (0, len(lines()))
+    assert other.lines == {}
     with pytest.raises(ValueError, match="no ranking is finished"):
-        page(other, ["agreement"], [0])
+        page([other], [TASK], [0], [])
 
 
 def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
     results = Results(written(tmp_path), SETTING)
-    text = page(results, ["agreement", "glue/rte"], [0, 1])
+    text = page([results], [TASK, "glue/rte"], [0, 1], [])
     cells = len(lines()) - 1
     assert f"| {cells} of {cells + 1} | none |" in text
     assert f"Finished fine-tunes: {cells}. Missing: 1 of" in text
@@ -129,20 +209,13 @@ def test_the_page_says_what_is_missing(tmp_path: Path) -> None:
     assert len(runs_of(results.lines.values())) == 1
 
 
-def test_the_page_claims_nothing_of_all_layers_beyond_the_one_rate(tmp_path: Path) -> None:
-    text = page(Results(written(tmp_path), SETTING), ["agreement"], [0])
-    assert "Everything but LoRA was trained at one learning rate." in text
-    assert "whether training a few layers is better than training all is not answered" in text
-    assert "| minus all layers, at this rate | minus LoRA, at its rate |" in text
-    assert "All layers reached" not in text  # one seed
-
-
-def test_the_page_names_what_all_layers_reached_with_each_of_several_seeds(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    cells = lines() + [{**line, "seed": 1} for line in lines()]
-    for cell in cells:
-        if cell["arm"] == "all":
-            cell["value"] = 0.978 if cell["seed"] == 0 else 0.5
-    path.write_text("\n".join(map(json.dumps, cells)))
-    text = page(Results(path, SETTING), ["agreement"], [0, 1])
-    assert "All layers reached, on agreement 97.8 with seed 0, 50.0 with seed 1." in text
+def test_the_page_tells_rates_searches_and_what_could_be_seen(tmp_path: Path) -> None:
+    results = Results(written(tmp_path), SETTING)
+    cell = {**lines()[1], "value": 0.93, "layers": [1, 2], "search": {"share": 0.31}}
+    results.lines[TASK, 0, SEARCH] = cell | {"arm": SEARCH}
+    pilot = [run(task, all=70.0 + n**2, **{"4+5": 72.0}) for n, task in enumerate("abcd")]
+    text = page([results], [TASK], [0], pilot)
+    assert "| last-2 and all layers | 4 | " in text
+    assert "| some layers | 0.0001: 22, 0.0003: 0, 0.001: 0 | 22 |" in text
+    assert f"| {TASK} | 0 | 1+2 | 0.0001 | 93.0 | 31% |" in text
+    assert "| search | 93.0 |" in text
