@@ -34,7 +34,8 @@ from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]
-OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")  # fields that each arm has
+# Fields that each arm has.
+OF_ARM = ("/selection", "/adapter", "/learning_rate", "/layer_schedule", "/name")
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,7 @@ class JobBuilder:
         ]
 
     def _finetune(self, arm: ArmSpec, seed: int) -> FinetuneSpec:
-        spec = self.spec
-        changed: Json = {"seed": seed}
-        if arm.learning_rate is not None:
-            changed["learning_rate"] = arm.learning_rate
+        spec, changed = self.spec, {"seed": seed, **arm.changed()}
         return FinetuneSpec(
             model=spec.model,
             dataset=spec.dataset,
@@ -176,6 +174,9 @@ def _faults(error: SurgeryError | ServiceError | ValidationError) -> list[Json]:
 def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
     """A fault of an arm's fine-tune, pointing at the comparison's field instead."""
     pointer = str(fault.get("pointer") or "")
+    for field in arm.changed():
+        if pointer.startswith(f"/training/{field}"):
+            pointer = pointer.removeprefix("/training")
     if pointer.startswith(OF_ARM) or not pointer.strip("/"):
         pointer = f"/arms/{place}{pointer.rstrip('/')}"
     return {**fault, "pointer": pointer, "detail": f"arm {arm.name!r}: {fault['detail']}"}
@@ -205,13 +206,15 @@ def _layers(job: Job) -> list[str] | None:
 
 
 def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
+    training = jobs[0].spec["training"]
     return ArmPlan(
         name=arm.name,
         policy=arm.selection.policy,
         adapter=arm.adapter.type if arm.adapter else None,
         layers=_layers(jobs[0]),
         single=single,
-        learning_rate=jobs[0].spec["training"]["learning_rate"],
+        learning_rate=None if training["learning_rates"] else training["learning_rate"],
+        learning_rates=training["learning_rates"],
     )
 
 

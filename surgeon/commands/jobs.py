@@ -20,6 +20,7 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
+    trials_of,
     values_of,
     with_options,
 )
@@ -29,7 +30,7 @@ from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, Submission
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,
@@ -86,6 +87,7 @@ def rank(
     *SELECTION_OPTIONS,
     RANKING_ID,
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
     *options_of(CheckpointSpec, "form"),
     *options_of(FinetuneSpec, "track_ranking"),
     option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
@@ -103,7 +105,7 @@ def tune(
     body: Json = {
         "model": model,
         "selection": selection_of(given),
-        "training": values_of(TRAINING_OPTIONS, given),
+        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
         "checkpoints": {"form": given["form"]},
         "track_ranking": given["track_ranking"],
         "also_evaluate": given["also_evaluate"] or [],

@@ -13,6 +13,7 @@ import typer
 from surgery.errors import SurgeryError
 from surgery.schemas.fields import Option
 from surgery.schemas.selection import selection_from
+from surgery.schemas.training import trials_from
 
 Json = dict[str, Any]
 Command = Callable[..., None]
@@ -105,3 +106,11 @@ def selection_of(given: Mapping[str, Any]) -> Json:
         raise typer.BadParameter(str(error)) from error
     ranking = given.get("ranking")
     return selection if ranking is None else {**selection, "ranking": ranking}
+
+
+def trials_of(given: Mapping[str, Any]) -> Json:
+    """The learning rates and the layer schedule that the options describe. Raises BadParameter."""
+    try:
+        return trials_from(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error

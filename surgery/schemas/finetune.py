@@ -82,6 +82,24 @@ class SelectionOrAdapter(Strict):
         return self
 
 
+def check_scheduled(
+    training: TrainingSpec, adapter: AdapterSpec | None, selection: SelectionSpec | None
+) -> None:
+    """Raise ValueError if a layer schedule has no layers to schedule."""
+    if training.layer_schedule is None:
+        return
+    if adapter is not None:
+        raise ValueError(
+            "training.layer_schedule says when layers train, and an adapter trains in place of "
+            "layers; leave one of them out"
+        )
+    if selection is not None and selection.policy is Policy.HEAD_ONLY:
+        raise ValueError(
+            "training.layer_schedule says when selected layers train, and policy head_only selects "
+            "none; leave it out"
+        )
+
+
 class FinetuneSpec(SelectionOrAdapter, Submission):
     """Fine-tune a model on a dataset, training only the selected layers and the head."""
 
@@ -122,19 +140,8 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
 
     @model_validator(mode="after")
     def _fits_layer_schedule(self) -> FinetuneSpec:
-        if self.training.layer_schedule is None:
-            return self
-        if self.adapter is not None:
-            raise ValueError(
-                "training.layer_schedule says when layers train, and an adapter trains in place of "
-                "layers; leave one of them out"
-            )
-        if self.selection.policy is Policy.HEAD_ONLY:
-            raise ValueError(
-                "training.layer_schedule says when selected layers train, and policy head_only "
-                "selects none; leave it out"
-            )
-        if self.processes > 1:
+        check_scheduled(self.training, self.adapter, self.selection)
+        if self.training.layer_schedule is not None and self.processes > 1:
             raise ValueError(
                 "training.layer_schedule does not go with several processes, whose exchange of "
                 "gradients is laid out once for all; leave processes out"

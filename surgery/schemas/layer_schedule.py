@@ -29,10 +29,15 @@ class GradualUnfreezing(Strict):
         "period (Howard and Ruder, ACL 2018)."
     )
     every_epochs: int | None = Field(
-        None, ge=1, le=1000, description="Unfreeze one more layer after this many epochs."
+        None,
+        ge=1,
+        le=1000,
+        description="Unfreeze one more layer, from the top down, after this many epochs.",
     )
     every_steps: int | None = Field(
-        None, ge=1, description="Unfreeze one more layer after this many optimizer steps."
+        None,
+        ge=1,
+        description="Unfreeze one more layer, from the top down, after this many optimizer steps.",
     )
 
     @model_validator(mode="after")
@@ -56,10 +61,10 @@ class SampledLayers(Strict):
     layers: int = Field(
         ge=1,
         le=1000,
-        description="How many of the selected layers train at a time, γ in the paper.",
+        description="LISA: how many of the selected layers train at a time, γ in the paper.",
     )
     interval: int = Field(
-        ge=1, description="Draw other layers after this many optimizer steps, K in the paper."
+        ge=1, description="LISA: draw other layers after this many steps, K in the paper."
     )
 
 

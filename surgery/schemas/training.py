@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surgery.errors import Fault, TrainingInvalid, nearest
+from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
 from surgery.schemas.enums import Problem, TrainingPrecision
-from surgery.schemas.layer_schedule import GradualUnfreezing, LayerSchedule
+from surgery.schemas.fields import option_of
+from surgery.schemas.layer_schedule import (
+    SCHEDULE_OPTIONS,
+    GradualUnfreezing,
+    LayerSchedule,
+    layer_schedule_from,
+)
 
 HELD_OUT_SHARE = 0.2  # of the train rows, to choose among `learning_rates` by
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -173,6 +179,29 @@ class TrainingSpec(Strict):
         ):
             raise ValueError("class_weights must be positive and finite")
         return self
+
+
+TRIAL_OPTIONS = (option_of(TrainingSpec, "learning_rates", metavar="RATE,…"), *SCHEDULE_OPTIONS)
+"""The command-line options of several learning rates and of a layer schedule."""
+
+
+def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of training that TRIAL_OPTIONS describe, by their names. Raises SurgeryError."""
+    rates = given["learning_rates"]
+    return {
+        "learning_rates": None if rates is None else [_rate(part) for part in rates.split(",")],
+        "layer_schedule": layer_schedule_from(given),
+    }
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise SurgeryError(f"--learning-rates: {text!r} is no number; write them as in 1e-4,3e-4")
+    return rate
 
 
 class AdapterSpec(Strict):
