@@ -20,7 +20,8 @@ TRAINING = {"epochs": 2, "batch_size": 8, "max_length": 16}
 
 
 def spec_of(**given: Any) -> SearchSpec:
-    asked = {"learning_rates": [1e-3, 1e-2], "budget_seconds": 8, "training": TRAINING}
+    asked = {"families": ["single", "all"], "learning_rates": [1e-2]}
+    asked |= {"budget_seconds": 1e6, "training": TRAINING}
     return SearchSpec.model_validate({"model": "a/b", "dataset": "d", **asked, **given})
 
 
