@@ -80,6 +80,20 @@ class SearchSpec(Submission, SearchOptions):
     )
 
     @model_validator(mode="after")
+    def _trains_alike(self) -> SearchSpec:
+        if self.training.learning_rates is not None:
+            raise ValueError(
+                "training.learning_rates means nothing here, candidates train at learning_rates of "
+                "the search; leave it out"
+            )
+        if self.training.layer_schedule is not None:
+            raise ValueError(
+                "training.layer_schedule means nothing here, candidates train all their layers in "
+                "every step; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rates_named_once(self) -> SearchSpec:
         if self.training.learning_rate != TrainingSpec().learning_rate:
             raise ValueError(

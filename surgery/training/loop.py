@@ -93,7 +93,7 @@ def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its o
     stepper = Stepper(loaded.model, run.train, loss, training, numerics=numerics, share=share)
     prefix = _prefix_inputs(run, digests, room)
     with numerics.settings():
-        rates = RateTrials(run, trained, factors, stepper, prefix)
+        rates = RateTrials(run, trained, factors, loss, stepper, prefix)
         trials = rates.choose(resume)
         if trials:
             run = at_rate(run, best_trial(trials).learning_rate)

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import Fault, TrainingDiverged
 from surgery.evaluation.evaluate import Predictions, predict_validation
-from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import PrefixReport, RateTrial
 from surgery.schemas.training import HELD_OUT_SHARE, steps_per_epoch, total_steps
-from surgery.training.optimizer import Loss
+from surgery.training.optimizer import Loss, mean_loss
 from surgery.training.run import LOG_EVERY, Setup, after_step, checked_loss, save, take_step
 from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix
 from surgery.training.state import Progress, TrainState, load_state, saved_trials
@@ -62,15 +61,6 @@ def at_rate(run: Setup, rate: float) -> Setup:
     return replace(run, spec=spec, training=run.training.model_copy(update=changed))
 
 
-def mean_loss(predictions: Predictions) -> float:
-    """The mean loss of predictions, without class weights and label smoothing."""
-    tagged = predictions.problem is Problem.TOKEN_CLASSIFICATION  # the logits of tokens, (M, C)
-    loss = Loss(Problem.CLASSIFICATION if tagged else predictions.problem)
-    targets = torch.from_numpy(predictions.targets)
-    total = loss.total(torch.from_numpy(predictions.logits).double(), targets)
-    return float(total) / loss.weight(targets)
-
-
 @dataclass
 class RateTrials:
     """Trains at each of ``learning_rates`` from the same start, on the rows not set aside.
@@ -83,6 +73,7 @@ class RateTrials:
     run: Setup
     trained: dict[str, nn.Parameter]
     factors: Mapping[str, float]
+    loss: Loss
     stepper: Stepper
     prefix: PrefixInputs
     prefix_report: PrefixReport | None = None
@@ -144,7 +135,7 @@ class RateTrials:
                 began = time.perf_counter()
                 predictions = self._predict(prefix)
                 metric = predictions.metrics([run.metric])[run.metric]
-                loss = mean_loss(predictions)
+                loss = mean_loss(self.loss, predictions)
                 progress.train_seconds += time.perf_counter() - began
             except TrainingDiverged:
                 metric = loss = None  # the worst that a rate can be, and no reason to end the run

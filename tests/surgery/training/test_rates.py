@@ -21,10 +21,12 @@ from surgery.evaluation.evaluate import Predictions, predict
 from surgery.io.reporter import CheckpointSummary, Quiet, Stopped
 from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import FinetuneResult, FinetuneSpec, RateTrial
+from surgery.schemas.search import SearchSpec
 from surgery.schemas.training import HELD_OUT_SHARE, TrainingSpec
 from surgery.training.loop import finetune
+from surgery.training.optimizer import Loss, mean_loss
 from surgery.training.prefix_cache.store import release_memory
-from surgery.training.rates import best_trial, mean_loss
+from surgery.training.rates import best_trial
 from surgery.training.step import Stepper
 from tests.support.models.sentence_runs import BASE, distance, fresh, tuned, weights
 from tests.support.models.toys import sentences
@@ -216,10 +218,14 @@ def test_the_loss_of_tags_and_numbers() -> None:
     logits, tags = source.normal(size=(7, 3)), source.integers(0, 3, 7)
     tagged = Predictions(logits, tags, Problem.TOKEN_CLASSIFICATION, ("O", "A", "B"))
     shares = torch.from_numpy(logits).softmax(-1).numpy()
-    assert mean_loss(tagged) == pytest.approx(log_loss(tags, shares, labels=[0, 1, 2]))
+    assert mean_loss(Loss(tagged.problem), tagged) == pytest.approx(
+        log_loss(tags, shares, labels=[0, 1, 2])
+    )
     values = source.normal(size=7)
     numbers = Predictions(logits[:, :1], values, Problem.REGRESSION)
-    assert mean_loss(numbers) == pytest.approx(float(np.mean((logits[:, 0] - values) ** 2)))
+    assert mean_loss(Loss(numbers.problem), numbers) == pytest.approx(
+        float(np.mean((logits[:, 0] - values) ** 2))
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,3 +239,15 @@ def test_the_loss_of_tags_and_numbers() -> None:
 def test_odd_lists_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TrainingSpec.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"learning_rates": [1e-4, 1e-3]},
+        {"layer_schedule": {"type": "gradual", "every_epochs": 1}},
+    ],
+)
+def test_a_search_refuses_what_its_candidates_would_not_do(training: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="means nothing here"):
+        SearchSpec.model_validate({"model": "m", "dataset": "d", "training": training})
