@@ -155,8 +155,15 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
     return comparison
 
 
-def store_finished_ranking(session: Session, job: Job) -> Job:
-    """Insert a ranking that a fine-tune has computed, as a job that succeeded."""
+def chosen_by(job: Job) -> ResolvedSelection:
+    """What a fine-tune remembers of the ranking or the search that chooses its layers."""
+    if job.kind == JobKind.SEARCH:
+        return ResolvedSelection(search=job.id)
+    return ResolvedSelection(ranking=job.id)
+
+
+def store_finished(session: Session, job: Job) -> Job:
+    """Insert a ranking or a search that a fine-tune has computed, as a job that succeeded."""
     enqueue(session, job)
     job.status = Status.SUCCEEDED
     job.started_at = job.finished_at = db_now()
@@ -209,25 +216,25 @@ def advance_comparison_of(session: Session, job: Job) -> None:
 def advance_comparison(session: Session, comparison: Job) -> None:
     """Take the next step of a comparison, if its children allow one.
 
-    Children whose ranking has ended may be claimed, a comparison that shall pause does so when no
-    child is active any more, and with the last child it ends. The caller has locked its row. A
-    second call has no effect.
+    Children whose ranking or search has ended may be claimed, a comparison that shall pause does
+    so when no child is active any more, and with the last child it ends. The caller has locked its
+    row. A second call has no effect.
     """
     if comparison.status in TERMINAL:
         return
     add_up_children(session, comparison)
-    for child, ranking in comparisons.children_after_ranking(session, comparison.id):
-        if ranking.status == Status.SUCCEEDED:
-            child.resolved = completed(child.resolved, ResolvedSelection(ranking=ranking.id))
+    for child, awaited in comparisons.children_after(session, comparison.id):
+        if awaited.status == Status.SUCCEEDED:
+            child.resolved = completed(child.resolved, chosen_by(awaited))
             child.waits_for = None
             child.updated_at = db_now()
-            record_event(session, child.id, 0, "ranking", {"id": ranking.id})
+            record_event(session, child.id, 0, awaited.kind, {"id": awaited.id})
         else:
             close(
                 session,
                 child,
                 Status.FAILED,
-                error=comparisons.no_ranking_error(ranking).as_problem(),
+                error=comparisons.not_chosen_error(awaited).as_problem(),
             )
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:

@@ -13,6 +13,9 @@ from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
 from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.search import SearchSpec
+
+OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
 
 @contextmanager
@@ -39,6 +42,17 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
     values = {name: getattr(options, name) for name in RankingOptions.model_fields}
     shape = RankingOptions.model_construct(**values).model_dump(mode="json")
     return content_digest({"model": model, "dataset": dataset, "version": __version__, **shape})
+
+
+def search_digest(model: str, dataset: str, spec: SearchSpec) -> str:
+    """The digest of a search, equal for equal requests.
+
+    ``model`` and ``dataset`` are their fingerprints. Equal searches are run each by itself: what a
+    budget of seconds pays for depends on the machine, so a stored result does not stand for a new
+    one.
+    """
+    shape = spec.model_dump(mode="json", exclude=OF_THE_REQUEST)
+    return content_digest({**shape, "model": model, "dataset": dataset, "version": __version__})
 
 
 def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:

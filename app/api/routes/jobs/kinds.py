@@ -31,7 +31,7 @@ from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
-LISTING = """Lists the {}s that were submitted, newest first.
+LISTING = """Lists the {} that were submitted, newest first.
 
 Parameters `metadata[key]=value` leave only those that were submitted with these labels."""
 
@@ -45,6 +45,7 @@ CHECKED = "With `validate_only`: what would be created."
 AT_ONCE = {
     JobKind.RANKING: f"The same ranking, computed and stored earlier. {CHECKED}",
     JobKind.FINETUNE: CHECKED,
+    JobKind.SEARCH: CHECKED,
     JobKind.COMPARISON: CHECKED,
 }
 
@@ -63,6 +64,12 @@ class KindOfJob:
     summary: str
     description: str
     at_once: Any = DryRun  # the shape of an answer with status 200
+    plural: str = ""  # if it is not the name with an s
+
+    @property
+    def several(self) -> str:
+        """Several of this kind, as a sentence has them."""
+        return self.plural or f"{self.name}s"
 
     def find(self, job: JobDep) -> Job:
         """The job of this kind that the path names. Raises NotFound."""
@@ -77,7 +84,7 @@ class KindOfJob:
     def router(self) -> APIRouter:
         """The operations of this kind."""
         router = APIRouter(
-            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"], route_class=WaitingRoute
+            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[self.several], route_class=WaitingRoute
         )
         router.post(
             "",
@@ -92,9 +99,9 @@ class KindOfJob:
         )(_submission(self))
         router.get(
             "",
-            name=f"get_{self.kind}s",
-            summary=f"List {self.name}s",
-            description=LISTING.format(self.name),
+            name=f"get_{COLLECTION[self.kind]}",
+            summary=f"List {self.several}",
+            description=LISTING.format(self.several),
             response_model=Page[JobView],
             responses=answers(JOBS),
         )(_listing(self.kind))
