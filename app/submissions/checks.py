@@ -13,7 +13,8 @@ from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
 from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.search import SearchSpec
+from surgery.schemas.search import SearchOptions, SearchSpec
+from surgery.search.candidates import candidates_of
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
@@ -53,6 +54,17 @@ def search_digest(model: str, dataset: str, spec: SearchSpec) -> str:
     """
     shape = spec.model_dump(mode="json", exclude=OF_THE_REQUEST)
     return content_digest({**shape, "model": model, "dataset": dataset, "version": __version__})
+
+
+def check_families(options: SearchOptions, layers: int, pointer: str = "") -> None:
+    """Raises Unprocessable if no set of a search's families exists in a model of so many layers."""
+    if candidates_of(options.families, layers):
+        return
+    detail = (
+        f"a model of {layers} layers has no {' or '.join(options.families)} to try; name other "
+        "families"
+    )
+    raise Unprocessable(detail, errors=[{"pointer": f"{pointer}/families", "detail": detail}])
 
 
 def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:

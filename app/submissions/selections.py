@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.errors import Conflict, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
-from app.submissions.checks import check_method, pointing, ranking_digest
+from app.submissions.checks import check_families, check_method, pointing, ranking_digest
 from app.submissions.resolve import Subject
 from app.tables import Job, JobKind, Status
 from surgery.errors import Fault, SelectionMismatch
@@ -17,6 +17,7 @@ from surgery.ranking.selection import (
     granularity_of,
     ranking_options,
     resolved_choice,
+    search_options,
 )
 from surgery.schemas.enums import POLICIES, Granularity
 from surgery.schemas.ranking import RankingResult
@@ -84,6 +85,8 @@ def _check_model(job: Job, subject: Subject) -> None:
 def _by_search(service: Service, selection: SelectionSpec, subject: Subject) -> ResolvedSelection:
     """What a finished search found; without its id the job searches first."""
     if not isinstance(selection.search, str):
+        options = search_options(selection)
+        check_families(options, len(subject.info.layers), "/selection/search")
         return ResolvedSelection(granularity=Granularity.LAYER)
     job = _finished(service, JobKind.SEARCH, selection.search)
     dataset = subject.dataset

@@ -22,6 +22,7 @@ from app.service import Service
 from app.submissions.admission import admit
 from app.submissions.checks import (
     OF_THE_REQUEST,
+    check_families,
     check_method,
     content_digest,
     ranking_digest,
@@ -119,6 +120,7 @@ def search_job(service: Service, spec: SearchSpec, subject: Subject, fleet: Flee
     """Check a search and build its job."""
     warnings = fleet.check(spec)
     check_training_field(spec.training, subject.dataset, processes=1)
+    check_families(spec, len(subject.info.layers))
     model, dataset = subject.model, subject.dataset
     digest = search_digest(model.fingerprint, dataset.fingerprint, spec)
     resolved = Resolved(model=model, dataset=dataset, digest=digest)

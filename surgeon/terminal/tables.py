@@ -142,7 +142,18 @@ def estimate_view(answer: Json) -> Group:
     speed = answer["throughput"]
     basis = f"{speed['basis']}: {speed['device']}" if speed else "no fine-tune has finished yet"
     tokens = f"tokens: by {answer['lengths']['source']}"
-    return Group(table, Text(f"seconds: {basis}"), Text(tokens))
+    notes = [f"seconds: {basis}", tokens, *_search_note(answer.get("search"))]
+    return Group(table, *map(Text, notes))
+
+
+def _search_note(search: Json | None) -> Iterator[str]:
+    if search is not None:
+        budget, singles = search["budget_seconds"], search["singles_seconds"]
+        peak = _mebibytes(search["peak_memory_bytes"])
+        yield (
+            f"search: {search['candidates']} candidates, at most {_counted(budget)} s; each layer "
+            f"alone would take {_counted(singles)} s; peak {peak} MiB"
+        )
 
 
 def _counted(value: float | None) -> str:

@@ -36,6 +36,7 @@ from surgery.errors import (
 )
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
@@ -214,9 +215,17 @@ class Attempt:
             assert self._fetched is not None
             order = self._order(self._fetched)
             if self.job.kind == JobKind.FINETUNE:
-                self._services = TrackerServices.begin(self.job.id, config_of(self.job.spec))
+                self._services = TrackerServices.begin(self.job.id, self._tracked_config())
                 self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
             return self._follow(self._processes.child, order)
+
+    def _tracked_config(self) -> Json:
+        """The options that trackers record; the rate of a search is null until it has found one."""
+        config = config_of(self.job.spec)
+        if POLICIES[Policy(config["selection"]["policy"])].searches:
+            found = ResolvedFinetune.of(self.job.resolved).learning_rate
+            config["training"] = {**config["training"], "learning_rate": found}
+        return config
 
     def _follow(self, process: ChildProcess, order: FetchOrder | JobOrder) -> Outcome:
         """Send a process its order and handle its messages until it has carried the order out."""

@@ -255,6 +255,7 @@ ESTIMATE: Json = {
             "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "total": 0.7},
         }
     ],
+    "search": None,
 }
 
 USAGE: Json = {

@@ -98,7 +98,7 @@ def withdraw_pause(session: Session, job: Job) -> None:
 
 
 def take_choice(session: Session, job: Job, kind: str, chooser: str) -> None:
-    """Let a fine-tune choose its layers by the ranking or search with this id that it waited for."""
+    """Let a fine-tune choose its layers by what it waited for: a ranking or search with this id."""
     job.resolved = completed(job.resolved, ResolvedSelection.model_validate({kind: chooser}))
     job.waits_for = None
     job.updated_at = db_now()

@@ -28,6 +28,7 @@ from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
 from surgery.schemas.resolved import shown
+from surgery.schemas.search import SearchSpec
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
@@ -150,7 +151,7 @@ def _getting(of: KindOfJob) -> Callable[..., Response]:
 
 
 def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
-    """The job that would be created and, for a fine-tune, an estimate of its costs."""
+    """The job that would be created and, for a fine-tune or a search, an estimate of its costs."""
     job = rehearse(service, prepared)
     answer = DryRun(
         cached=job.result_of is not None,
@@ -159,7 +160,8 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
         spec=spec.model_dump(mode="json"),
         warnings=[] if job.result_of else job.warnings,
     )
-    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
+    # Estimates of fine-tunes are for one process.
+    if isinstance(spec, SearchSpec) or (isinstance(spec, FinetuneSpec) and spec.processes == 1):
         answer.estimate = estimate(service, estimate_spec_of(spec), prepared.subject)
     return answer
 
