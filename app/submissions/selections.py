@@ -30,6 +30,8 @@ from surgery.schemas.resolved import (
 from surgery.schemas.search import SearchResult
 from surgery.schemas.selection import SelectionSpec
 
+LISTS = {JobKind.RANKING: "rankings", JobKind.SEARCH: "searches"}
+
 
 def resolve_selection(
     service: Service, selection: SelectionSpec, subject: Subject
@@ -127,7 +129,7 @@ def _finished(service: Service, kind: JobKind, job_id: str) -> Job:
         job = session.get(Job, job_id)
     fault = {"pointer": f"/selection/{kind}"}
     if job is None or job.project != service.project or job.kind != kind:
-        detail = f"no {kind} {job_id!r}; GET /v1/jobs?kind={kind} lists them"
+        detail = f"no {kind} {job_id!r}; GET /v1/{LISTS[kind]} lists them"
         raise Unprocessable(detail, errors=[{**fault, "detail": detail}])
     if job.status != Status.SUCCEEDED:
         raise Conflict(
