@@ -46,7 +46,10 @@ def candidates_table(result: Json, title: str) -> Table:
 def _notes(result: Json) -> Iterator[str]:
     untried = sum(arm["status"] == "not_tried" for arm in result["arms"])
     if untried:
-        yield f"{untried} candidates that the scores put further down were not tried"
+        yield (
+            f"not tried, as the scores put them further down: {untried} of {len(result['arms'])} "
+            "candidates"
+        )
     yield (
         f"judged by {result['held_out_rows']:,} rows of train, trained on the other "
         f"{result['train_rows']:,}; metrics are those expected after the whole training"

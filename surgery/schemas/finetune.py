@@ -131,8 +131,8 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
             )
         if self.continue_from and not isinstance(self.selection.search, str):
             raise ValueError(
-                "a search tries candidates from the model's own weights, not from those of "
-                "continue_from; leave it out, or name a finished search by its id"
+                "continue_from does not go with a new search, which tries candidates from the "
+                "model's own weights; leave it out, or name a finished search by its id"
             )
         return self
 
