@@ -42,7 +42,7 @@ Json = dict[str, Any]
 SAMPLES = 256
 TRAINING = {"epochs": 3, "batch_size": 16, "max_length": 32, "seed": 0}
 # No learning rate suits all arms, and a search would take minutes more: the last step says how to
-# run one. So there is a rule, which ``python -m bench.study.rates`` checks on held-out training rows.
+# run one. So there is a rule, which ``python -m bench.study.rates`` checks on held-out train rows.
 RATE_OF_ALL, RATE_OF_FEW = 5e-5, 3e-4
 RULE = (
     f"Learning rates go by a rule, they are not searched: {RATE_OF_ALL:g} where all layers train, "
