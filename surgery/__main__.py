@@ -240,10 +240,7 @@ def _search(
     spec: FinetuneSpec, given: argparse.Namespace, sources: Sources, data: TaskData
 ) -> SearchResult:
     searched = SearchSpec(model="local", dataset="local", training=spec.training)
-    loaded = load_model(
-        _model(given.model, sources), sources, data, seed=searched.seed, device=_device()
-    )
-    return search_layers(loaded, data, searched, Lines(given.out))
+    return search_layers(_load(given, sources, data, "auto"), data, searched, Lines(given.out))
 
 
 def _as_found(spec: FinetuneSpec, found: SearchResult) -> FinetuneSpec:

@@ -87,10 +87,16 @@ def _ranking_parts(options: RankingOptions, rows: int) -> list[Part]:
     return [Part("tokenize", TOKENIZE), *rounds, Part("bootstrap", BOOTSTRAP), *prior]
 
 
-def _search_parts(options: SearchOptions, layers: int, training: Training) -> list[Part]:
+def _search_parts(options: SearchOptions, layers: int, rows: int, training: Training) -> list[Part]:
     """The parts of a search beside loading the model: its budget is a share of single layers'."""
     budget = options.budget_seconds or options.budget_share * layers * training.seconds
-    return [Part("tokenize", TOKENIZE), Part("score", SCORES), Part("search", budget)]
+    return [
+        Part("tokenize", TOKENIZE),
+        Part("head", rows / ROWS_A_SECOND),
+        Part("score", SCORES),
+        Part("prefix", rows / ROWS_A_SECOND),
+        Part("search", budget),
+    ]
 
 
 def _first_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training) -> list[Part]:
@@ -104,7 +110,7 @@ def _first_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training) ->
         layers = resolved.model.layers or UNKNOWN_LAYERS
         return [
             Part("load", LOAD),
-            *_search_parts(search_options(spec.selection), layers, training),
+            *_search_parts(search_options(spec.selection), layers, rows, training),
         ]
     return [Part("load", LOAD), *_ranking_parts(ranking_options(spec.selection), rows)]
 
@@ -131,7 +137,8 @@ def _plan(job: Job) -> tuple[list[Part], Training | None]:
     if job.kind == JobKind.SEARCH:
         search = SearchSpec.model_validate(job.spec)
         layers = Resolved.of(job.resolved).model.layers or UNKNOWN_LAYERS
-        parts = _search_parts(search, layers, Training.of(search.training, rows, processes=1))
+        training = Training.of(search.training, rows, processes=1)
+        parts = _search_parts(search, layers, count, training)
         return [Part("load", LOAD), *parts], None
     spec = FinetuneSpec.model_validate(job.spec)
     training = Training.of(spec.training, rows, spec.processes)

@@ -126,6 +126,7 @@ def found_by_search(search: SearchResult, layers: Sequence[LayerLike]) -> Resolv
         granularity=Granularity.LAYER,
         layers=search.layers,
         selected_parameters=sum(known[name] for name in search.layers),
+        scores=search.scores.get(Method.FISHER),
         learning_rate=search.learning_rate,
     )
 

@@ -138,8 +138,9 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
 
     @model_validator(mode="after")
     def _rates_need_scores(self) -> FinetuneSpec:
-        ranked = POLICIES[self.selection.policy].needs_ranking
-        if self.training.layer_learning_rates and not ranked:
+        facts = POLICIES[self.selection.policy]
+        scored = facts.needs_ranking or facts.searches
+        if self.training.layer_learning_rates and not scored:
             raise ValueError(
                 "training.layer_learning_rates go by the scores of a ranking, and policy "
                 f"{self.selection.policy.value} has none"

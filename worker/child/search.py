@@ -69,7 +69,9 @@ def _search(
     """Load the model and search, from where an interrupted attempt came to."""
     began = time.perf_counter()
     sources = sources_of(order.inputs)
-    loaded = load_model(model_of(order.inputs), sources, data, seed=spec.seed, device=device())
+    loaded = load_model(
+        model_of(order.inputs), sources, data, seed=spec.training.seed, device=device()
+    )
     loading = time.perf_counter() - began
     room = Room(**dict(order.room))
     result = search_layers(loaded, data, spec, report, order.state_folder, room)

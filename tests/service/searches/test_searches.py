@@ -113,7 +113,7 @@ def test_a_fine_tune_searches_first(service: Running) -> None:
             "GET", f"/v1/jobs/{job['id']}/metrics", params={"limit": 200}
         )["data"]
     }
-    assert names <= {"accuracy", "eval_accuracy", "train_loss", "learning_rate"}
+    assert names <= {"validation_accuracy", "train_loss", "learning_rate"}
 
 
 def test_the_runs_of_an_arm_share_a_search(service: Running) -> None:
