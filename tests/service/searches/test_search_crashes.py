@@ -12,9 +12,10 @@ from tests.support.service.services import Running, wait_until
 
 Json = dict[str, Any]
 OPTIONS: Json = {
-    "families": ["single", "pairs", "all"], "learning_rates": [1e-4, 1e-3], "budget_seconds": 8,
+    "families": ["single", "pairs", "all"], "learning_rates": [1e-4, 1e-3], "budget_seconds": 10,
+    "confidence": 0.999,
 }  # fmt: skip
-TRAINING: Json = {"epochs": 10, "batch_size": 16, "max_length": 16}
+TRAINING: Json = {"epochs": 30, "batch_size": 16, "max_length": 16}
 SUBJECT: Json = {"model": TINY, "dataset": "glue/rte", "training": TRAINING}
 BODY: Json = {**SUBJECT, **OPTIONS}
 RANKING: Json = {"model": TINY, "dataset": "glue/rte", "cache": "bypass"}
@@ -56,7 +57,7 @@ def paused_in_the_middle(service: Running, collection: str, body: Json) -> Json:
 def kill_after_resuming(service: Running, job: Json) -> Json:
     """Let a paused job go on for a while, kill its process, and return the job at its end."""
     service.client.resume(job["id"])
-    searching(service, job, 3)
+    searching(service, job, 1)
     (child,) = service.children()
     child.send_signal(signal.SIGKILL)
     job = service.finished(job)
