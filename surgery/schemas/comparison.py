@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from surgery.schemas.enums import Policy
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.layer_schedule import LayerSchedule
 from surgery.schemas.ranking import Submission
@@ -25,13 +25,13 @@ class ArmPlan(BaseModel):
         None, description="The adapter's type, if it trains one in place of layers."
     )
     layers: list[str] | None = Field(
-        None, description="The layers that train; null if a ranking has to be computed first."
+        None, description="The layers that train; null if a ranking or a search comes first."
     )
     single: bool = Field(False, description="Whether `single_layers` added this arm.")
     learning_rate: float | None = Field(
         None,
-        description="Null with `learning_rates`, and in comparisons of early versions, which did "
-        "not store it.",
+        description="Null with `learning_rates`, if a search finds it first, and in comparisons of "
+        "early versions, which did not store it.",
     )
     learning_rates: list[float] | None = Field(
         None, description="The rates among which each of its runs chooses; null if there is one."
@@ -228,6 +228,17 @@ class ArmSpec(SelectionOrAdapter):
         if self.layer_schedule is not None:
             changed |= {"layer_schedule": self.layer_schedule}
         return changed
+
+    @model_validator(mode="after")
+    def _search_finds_the_rate(self) -> ArmSpec:
+        rated = self.learning_rate is not None or self.learning_rates is not None
+        if rated and POLICIES[self.selection.policy].searches:
+            field = "learning_rates" if self.learning_rate is None else "learning_rate"
+            raise ValueError(
+                f"{field} means nothing to policy search, which trains at the rate that the "
+                "search finds; leave it out"
+            )
+        return self
 
 
 class ComparisonSpec(Submission):

@@ -12,15 +12,16 @@ from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import TrainingDiverged
+from surgery.heads.converge import fit_head
+from surgery.heads.features import preserved_head
 from surgery.io.reporter import ForwardingReporter, Quiet, Reporter
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import layers_of_model
-from surgery.ranking.head import Warmup, preserved_head
 from surgery.ranking.ranking import Phases, rank_layers
 from surgery.schemas.enums import Method
 from surgery.schemas.ranking import HeadSpec, RankingOptions
-from surgery.schemas.search import SearchResult, SearchSpec
+from surgery.schemas.search import SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries
 from surgery.search.candidates import (
@@ -38,7 +39,6 @@ from surgery.search.trials import JudgedRows, Trainer
 from surgery.search.work import work_of
 from surgery.training.prefix_cache.store import Room
 
-HEAD_EPOCHS = 10  # until a linear head on fixed features hardly changes
 SCORED_ROWS = 64  # cheap: scores only decide what is tried first
 
 
@@ -90,9 +90,7 @@ def _prepared(
     seed, fit = training.seed, rows.encoded.select(rows.fit)
     if loaded.new:
         with phases.timed("head"):
-            head = list(loaded.head.values())
-            warmup = Warmup(loaded.model, head, fit, rows.data.problem, phases.report)
-            warmup.run(epochs=HEAD_EPOCHS, seed=seed)
+            fit_head(loaded, fit, rows.data.problem, seed=seed, report=phases.report)
     options = RankingOptions(
         method=Method.ALL,
         samples=min(SCORED_ROWS, len(rows.fit)),
@@ -216,6 +214,10 @@ class _Search:
             gain_over_all=gain_over(race, outcome, tuple(range(depth))),
             gain_over_fisher=gain_over(race, outcome, highest(scores[Method.FISHER], 2)),
             arms=arms_of(race, outcome, names, sizes, epochs),
+            model_layers=[
+                SearchedLayer(name=unit.name, index=index, parameters=unit.parameters)
+                for index, unit in enumerate(units)
+            ],
             scores={
                 method: dict(zip(names, values, strict=True)) for method, values in scores.items()
             },

@@ -199,3 +199,23 @@ def test_a_dataset_stays_while_a_child_needs_it(api: TestClient) -> None:
     assert children[0]["id"] in busy["detail"]
     api.post(f"/v1/jobs/{job['id']}/cancel")
     assert api.delete(f"/v1/datasets/{rows['id']}").status_code == 204
+
+
+def test_a_search_arm_takes_no_rates_beside_arms_that_choose(api: TestClient) -> None:
+    search = {"name": "found", "selection": {"policy": "search"}}
+    body = {
+        **GOOD,
+        "arms": [ALL, search],
+        "seeds": [0],
+        "training": {"learning_rates": [1e-4, 1e-3]},
+    }
+    job, children = made(api, body)
+    plans = {arm["name"]: arm["learning_rates"] for arm in job["resolved"]["arms"]}
+    assert plans == {"all": [1e-4, 1e-3], "found": None}
+    training = {c["resolved"].get("arm"): c["spec"]["training"] for c in children}
+    assert training["found"]["learning_rates"] is None
+    assert training[None]["learning_rates"] is None  # the search itself
+    own = {**body, "arms": [{**search, "learning_rates": [1e-4, 1e-3]}]}
+    says(problem(create(api, own), 422, "invalid"), "/arms/0/learning_rates", "policy search")
+    scheduled = {**GOOD, "arms": [{**search, "layer_schedule": LISA}]}
+    says(problem(create(api, scheduled), 422, "invalid"), "/arms/0/layer_schedule", "new search")
