@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from surgery.errors import MethodUndefined
+from surgery.heads.converge import fit_head
 from surgery.models.loading import LoadedModel
-from surgery.ranking.head import Warmup
 from surgery.ranking.ranking import Phases, open_scorer
 from surgery.ranking.scorer import ranked_only
 from surgery.schemas.enums import Method
@@ -17,7 +17,6 @@ from surgery.schemas.training import TrainingSpec
 from surgery.search.state import SearchState
 from surgery.search.trials import JudgedRows
 
-HEAD_EPOCHS = 10  # until a linear head on fixed features hardly changes
 SCORED_ROWS = 48  # cheap: scores only decide what is tried first
 
 
@@ -31,9 +30,7 @@ def prepared(
     if loaded.new:
         with phases.timed("head"):
             fit = rows.encoded.select(rows.fit)
-            head = list(loaded.head.values())
-            warmup = Warmup(loaded.model, head, fit, rows.data.problem, phases.report)
-            warmup.run(epochs=HEAD_EPOCHS, seed=training.seed)
+            fit_head(loaded, fit, rows.data.problem, seed=training.seed, report=phases.report)
     fitted = {name: tensor.detach().cpu().clone() for name, tensor in loaded.head.items()}
     state = SearchState(head=fitted, scores={})
     with phases.timed("score"):

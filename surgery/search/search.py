@@ -9,11 +9,11 @@ from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import TrainingDiverged
+from surgery.heads.features import preserved_head
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import layers_of_model
-from surgery.ranking.head import preserved_head
 from surgery.ranking.ranking import Phases
 from surgery.schemas.enums import Method
 from surgery.schemas.search import SearchResult, SearchSpec
