@@ -1,4 +1,4 @@
-"""Pins, deletes and prunes checkpoints, and explains why a checkpoint's files are missing."""
+"""Finds, pins, deletes and prunes checkpoints, and says why a checkpoint's files are missing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def explaining_missing_files(database: Database, row: Checkpoint) -> Iterator[No
         yield
     except FileNotFoundError as error:
         raise missing_files_error(database, row) from error
+
+
+def checkpoint_of(database: Database, project: str, checkpoint_id: str) -> Checkpoint | None:
+    """The checkpoint with this id, if a job of the project has it."""
+    with database.read() as session:
+        return session.scalar(
+            select(Checkpoint)
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(Checkpoint.id == checkpoint_id, Job.project == project)
+        )
 
 
 def missing_files_error(database: Database, row: Checkpoint) -> Exception:
@@ -131,7 +141,7 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
 def _locked(session: Session, checkpoint_id: str) -> Checkpoint:
     owner = select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id).scalar_subquery()
     # The job is locked before its checkpoints, in the same order as by a worker.
-    session.execute(select(Job.id).where(Job.id == owner).with_for_update())
+    session.scalar(select(Job.id).where(Job.id == owner).with_for_update(key_share=True))
     query = select(Checkpoint).where(Checkpoint.id == checkpoint_id).with_for_update()
     row = session.scalar(query)
     if row is None:

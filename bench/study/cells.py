@@ -43,7 +43,7 @@ CHOOSERS = (
 )
 SCHEDULES: dict[str, dict[str, Any]] = {
     DECAY: {"layer_learning_rate_decay": 0.8},
-    GRADUAL: {"layer_schedule": {"type": "gradual"}},
+    GRADUAL: {"layer_schedule": {"type": "gradual", "every_steps": 20}},
     LISA: {"layer_schedule": {"type": "lisa", "layers": 2, "interval": 10}},
 }
 EVERY_PAIR = 6  # a model of more layers trains only the pairs that a policy chooses
@@ -217,6 +217,7 @@ def _trained(loaded: LoadedModel, data: TaskData, asked: Json) -> Json:
         "metric": result.primary_metric,
         "value": last.metrics[result.primary_metric],
         "metrics": last.metrics,
+        "noise": last.noise,
         "train_loss": last.train_loss,
         "learning_rate": result.learning_rate,
         "trainable": result.trainable_parameters,

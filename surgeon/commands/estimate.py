@@ -9,7 +9,7 @@ import typer
 from surgeon.client import Client
 from surgeon.commands.datasets import FileOptions, dataset_of
 from surgeon.commands.failures import expected_failures
-from surgeon.commands.jobs import RANKING_ID
+from surgeon.commands.jobs import RANKING_ID, SEARCH_ID
 from surgeon.commands.options import (
     DEFAULT_URL,
     AsJson,
@@ -19,6 +19,7 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
+    trials_of,
     values_of,
     with_options,
 )
@@ -27,7 +28,7 @@ from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
 
 TRAINING_OPTIONS = (
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
@@ -38,11 +39,13 @@ TRAINING_OPTIONS = (
 @with_options(
     *SELECTION_OPTIONS,
     RANKING_ID,
+    SEARCH_ID,
     option_of(
         SelectionSpec, "policy", default=None, help="A policy that takes --k: its name ends in _k."
     ),
     option_of(EstimateSpec, "k", repeated=True, minimum=1),
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
 )
 def estimate(
     model: Model,
@@ -54,10 +57,10 @@ def estimate(
 ) -> None:
     """Estimate the memory and time of fine-tuning MODEL on DATASET: for every number of layers, for
     the numbers that --k lists, or for the layers that one option of `tune` chooses."""
-    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID], given)
+    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID, SEARCH_ID], given)
     body: Json = {
         "model": model,
-        "training": values_of(TRAINING_OPTIONS, given),
+        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
         **_selection_and_k(chosen, given["seed"], given["policy"], given["k"]),
     }
     with expected_failures(), Client(url, key) as client:

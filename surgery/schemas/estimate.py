@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 from surgery.schemas import Strict
 from surgery.schemas.dataset import DatasetRef
 from surgery.schemas.fields import ModelId
+from surgery.schemas.finetune import check_scheduled
+from surgery.schemas.search import SearchOptions, check_searched
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec
 
@@ -18,7 +20,7 @@ Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class EstimateSpec(Strict):
-    """Estimate what a fine-tune would cost, for each of several numbers of layers."""
+    """Estimate what fine-tunes of several numbers of layers would cost, or what a search would."""
 
     model: ModelId
     dataset: DatasetRef
@@ -29,6 +31,9 @@ class EstimateSpec(Strict):
         "Default: `top_k`.",
     )
     adapter: AdapterSpec | None = Field(None, description="An adapter to train instead of layers.")
+    search: SearchOptions | None = Field(
+        None, description="The options of a search, to estimate that instead of a fine-tune."
+    )
     k: list[Count] | None = Field(
         None,
         min_length=1,
@@ -53,6 +58,11 @@ class EstimateSpec(Strict):
     def _consistent(self) -> EstimateSpec:
         if self.adapter is not None and (self.selection is not None or self.k is not None):
             raise ValueError("adapter trains no layers: leave selection and k out")
+        check_scheduled(self.training, self.adapter, self.selection)
+        if self.search is not None and (self.adapter or self.selection or self.k):
+            raise ValueError("search finds the layers: leave selection, k and adapter out")
+        if self.search is not None:
+            check_searched(self.training)
         if self.k is not None and self.selection is not None and self.selection.k is None:
             raise ValueError(
                 f"k means nothing to policy {self.selection.policy.value}; leave it out"
@@ -100,7 +110,10 @@ class EstimatedSeconds(BaseModel):
     later_epoch: float | None = Field(
         description="Each of the other epochs; null if there is only one."
     )
-    total: float = Field(description="All epochs together.")
+    rates: float | None = Field(
+        None, description="Choosing among `learning_rates`, before the first epoch; else null."
+    )
+    total: float = Field(description="All epochs together, and the choice of a rate.")
 
 
 class EstimateRow(BaseModel):
@@ -113,17 +126,21 @@ class EstimateRow(BaseModel):
     position: Position = Field(
         description="`exact`: these very layers train. If a ranking that does not exist yet will "
         "choose them, `lowest` is the costliest choice, with the lowest layer, and `highest` is "
-        "the cheapest, the topmost layers."
+        "the cheapest, the topmost layers; so of the candidates of a search that has not run yet."
     )
     lowest_layer: int | None = Field(
         description="The lowest layer that trains; null if only the head does."
     )
     trainable_parameters: int | None = Field(
-        description="Parameters that would train, with the head."
+        description="Parameters that would train, with the head; with `layer_schedule` not all of "
+        "them at once, which the bytes below allow for."
     )
     weights_bytes: int | None = Field(description="The model's weights.")
-    gradient_bytes: int | None = Field(description="The gradients of what trains.")
-    optimizer_bytes: int | None = Field(description="The two moments of AdamW.")
+    gradient_bytes: int | None = Field(
+        description="The gradients of what trains; with `layer_schedule`, of the most that does in "
+        "one step."
+    )
+    optimizer_bytes: int | None = Field(description="The two moments of AdamW, of the same.")
     activation_bytes: int | None = Field(
         description="An upper bound on what the backward pass of the largest batch needs."
     )
@@ -138,15 +155,33 @@ class EstimateRow(BaseModel):
     checkpoint_bytes: int | None = Field(
         description="The size of the tensors in a delta checkpoint."
     )
-    steps: int | None = Field(description="Optimizer steps, unless the run stops early.")
+    steps: int | None = Field(
+        description="Optimizer steps, unless it stops early; without those of `learning_rates`."
+    )
     seconds: EstimatedSeconds | None = Field(
         description="Null until a worker has finished a fine-tune on the device, and if the number "
         "of tokens is unknown."
     )
 
 
+class SearchEstimate(BaseModel):
+    """What a search would cost, before it runs. Unknown values are null."""
+
+    candidates: int = Field(description="How many sets of layers it may try.")
+    singles_seconds: float | None = Field(
+        description="What training each layer alone once, on all rows for all epochs, would take."
+    )
+    budget_seconds: float | None = Field(
+        description="The most that trying candidates takes; it may end earlier."
+    )
+    peak_memory_bytes: int | None = Field(
+        description="The memory of its costliest candidate. The states of frozen layers that "
+        "candidates share come on top where there is room."
+    )
+
+
 class Estimate(BaseModel):
-    """Estimated costs of fine-tunes, before any of them runs."""
+    """Estimated costs of fine-tunes or of a search, before any of them runs."""
 
     model: str = Field(description="The model's id.")
     dataset: str = Field(description="The dataset's id.")
@@ -160,4 +195,9 @@ class Estimate(BaseModel):
         description="Memory of a worker's process before it loads a model, as last measured on "
         "this device; 0 on a GPU, null until it is measured."
     )
-    rows: list[EstimateRow] = Field(description="One row for each number of layers.")
+    rows: list[EstimateRow] = Field(
+        description="One row for each number of layers; none for a search alone."
+    )
+    search: SearchEstimate | None = Field(
+        None, description="For a search, alone or before a fine-tune: what that would cost."
+    )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from surgery.schemas import Strict
+from surgery.schemas.fields import options_of
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import TrainingSpec
 
@@ -67,7 +68,24 @@ class SearchOptions(Strict):
             raise ValueError("learning_rates are named once each")
         if len(set(self.families)) < len(self.families):
             raise ValueError("families are named once each")
+        share = type(self).model_fields["budget_share"].default  # stored requests name the default
+        if self.budget_seconds is not None and self.budget_share != share:
+            raise ValueError("budget_share means nothing with budget_seconds; leave one out")
         return self
+
+
+def check_searched(training: TrainingSpec) -> None:
+    """Raise ValueError if options of training mean nothing to the candidates of a search."""
+    if training.learning_rates is not None:
+        raise ValueError(
+            "training.learning_rates means nothing here, candidates train at learning_rates of "
+            "the search; leave it out"
+        )
+    if training.layer_schedule is not None:
+        raise ValueError(
+            "training.layer_schedule means nothing here, candidates train all their layers in "
+            "every step; leave it out"
+        )
 
 
 class SearchSpec(Submission, SearchOptions):
@@ -80,6 +98,11 @@ class SearchSpec(Submission, SearchOptions):
     )
 
     @model_validator(mode="after")
+    def _trains_alike(self) -> SearchSpec:
+        check_searched(self.training)
+        return self
+
+    @model_validator(mode="after")
     def _rates_named_once(self) -> SearchSpec:
         if self.training.learning_rate != TrainingSpec().learning_rate:
             raise ValueError(
@@ -87,6 +110,14 @@ class SearchSpec(Submission, SearchOptions):
                 "leave it out"
             )
         return self
+
+
+SEARCH_OPTIONS = options_of(
+    SearchOptions,
+    *("families", "learning_rates", "budget_seconds", "budget_share", "confidence", "held_out"),
+    "seed",
+)
+"""The command-line options of a search."""
 
 
 class Interval(BaseModel):
@@ -107,7 +138,9 @@ class SearchTrial(BaseModel):
     metric: float | None = Field(
         description="The primary metric on the rows set aside; null where it is not defined."
     )
-    loss: float = Field(description="Mean loss on the rows set aside.")
+    loss: float | None = Field(
+        description="Mean loss on the rows set aside; null if the run diverged."
+    )
     seconds: float = Field(description="Worker seconds that the run took.")
 
 
@@ -132,6 +165,14 @@ class SearchArm(BaseModel):
     )
     p_best: float = Field(description="The probability that it is the best of all candidates.")
     trials: list[SearchTrial] = Field(description="Its runs, in the order in which they were made.")
+
+
+class SearchedLayer(BaseModel):
+    """A layer of the model that was searched."""
+
+    name: str = Field(description="The name in the model, as a selection takes it.")
+    index: int = Field(description="The index of the block.")
+    parameters: int = Field(description="How many parameters it has.")
 
 
 class SearchCost(BaseModel):
@@ -169,6 +210,7 @@ class SearchResult(BaseModel):
         "they were not among the candidates."
     )
     arms: list[SearchArm] = Field(description="All candidates, best first.")
+    model_layers: list[SearchedLayer] = Field(description="All layers of the model, bottom to top.")
     scores: dict[str, dict[str, float]] = Field(
         description="By method and layer: the scores that decided which candidates came first."
     )

@@ -6,7 +6,13 @@ from typing import Any
 
 from fastapi import Body
 
-from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
+from app.api.examples.bodies import (
+    COMPARISON_BODIES,
+    FINETUNE_BODIES,
+    MODEL_ID,
+    RANKING_BODIES,
+    SEARCH_BODIES,
+)
 from app.api.http.problems import TITLES
 
 Json = dict[str, Any]
@@ -94,6 +100,10 @@ FINETUNE_RESULT: Json = {
     "included": [],
     "adapter": None,
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "search": None,
+    "learning_rate": 1e-4,
+    "learning_rates": [],
+    "active_parameters": None,
     "trainable_parameters": 3549698,
     "total_parameters": 22713986,
     "primary_metric": "matthews_correlation",
@@ -137,6 +147,7 @@ FINETUNE_RESULT: Json = {
         "dtype": "fp32",
         "reused": False,
         "seconds": 9.8,
+        "stages": [],
     },
     "throughput": {
         "device": "cpu",
@@ -148,6 +159,65 @@ FINETUNE_RESULT: Json = {
         "process_bytes": 612368384,
     },
     "seconds": {"train": 80.1, "total": 90.4},
+    "warnings": [],
+}
+SEARCH_RESULT: Json = {
+    "primary_metric": "matthews_correlation",
+    "layers": ["encoder.layer.1", "encoder.layer.2"],
+    "learning_rate": 3e-4,
+    "winner": None,
+    "stopped": "budget",
+    "gain_over_all": {"mean": 0.02, "low": -0.03, "high": 0.07},
+    "gain_over_fisher": {"mean": 0.11, "low": 0.04, "high": 0.18},
+    "arms": [
+        {
+            "rank": 1,
+            "name": "1+2",
+            "family": "pairs",
+            "layers": ["encoder.layer.1", "encoder.layer.2"],
+            "trainable_parameters": 3549698,
+            "status": "finalist",
+            "learning_rate": 3e-4,
+            "expected": {"mean": 0.39, "low": 0.35, "high": 0.43},
+            "p_best": 0.74,
+            "trials": [
+                {
+                    "learning_rate": 3e-4,
+                    "seed": 0,
+                    "steps": 107,
+                    "epochs": 0.5,
+                    "metric": 0.31,
+                    "loss": 0.55,
+                    "seconds": 9.4,
+                }
+            ],
+        },
+        {
+            "rank": 2,
+            "name": "5",
+            "family": "single",
+            "layers": ["encoder.layer.5"],
+            "trainable_parameters": 1775234,
+            "status": "not_tried",
+            "learning_rate": None,
+            "expected": None,
+            "p_best": 0.0,
+            "trials": [],
+        },
+    ],
+    "model_layers": [LAYER],
+    "scores": {"fisher": {"encoder.layer.5": 0.217, "encoder.layer.4": 0.157}},
+    "train_rows": 6841,
+    "held_out_rows": 1710,
+    "looks": 4,
+    "confidence": 0.95,
+    "cost": {
+        "seconds": 140.2,
+        "budget_seconds": 141.0,
+        "singles_seconds": 402.9,
+        "share": 0.35,
+    },
+    "seconds": {"load": 0.4, "score": 3.1, "search": 140.2},
     "warnings": [],
 }
 ESTIMATE: Json = {
@@ -185,9 +255,10 @@ ESTIMATE: Json = {
             "peak_memory_bytes": 396284960,
             "checkpoint_bytes": 14198792,
             "steps": 804,
-            "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "total": 0.7},
+            "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "rates": None, "total": 0.7},
         }
     ],
+    "search": None,
 }
 
 USAGE: Json = {
@@ -262,6 +333,13 @@ FINETUNE = job_example(
     FINETUNE_BODIES["top two"]["value"],
     FINETUNE_RESULT,
 )
+SEARCH = job_example(
+    "se_01kat1c2d3e4f5g6h7j8k9m0n1",
+    "search",
+    "searches",
+    SEARCH_BODIES["shortest"]["value"],
+    SEARCH_RESULT,
+)
 JOB = RANKING
 JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
 EVENTS: Json = {
@@ -308,7 +386,7 @@ WORKERS: Json = {
     "data": [
         {
             "id": "gpu-1:4711",
-            "kinds": ["ranking", "finetune"],
+            "kinds": ["ranking", "finetune", "search"],
             "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
             "precisions": ["fp32", "tf32", "bf16", "fp16"],
             "max_processes": 1,
@@ -339,7 +417,7 @@ QUEUE: Json = {
             "workers_idle": 0,
             "expected_wait_seconds": None,
         }
-        for kind in ("ranking", "finetune")
+        for kind in ("ranking", "finetune", "search")
     }
 }
 METRICS: Json = {
@@ -366,6 +444,17 @@ SELECTION: Json = {
     "max_parameters": None,
     "format": "peft",
     "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "matches": 32,
+    "trainable_parameters": 3548928,
+    "total_parameters": 22713216,
+}
+SEARCH_SELECTION: Json = {
+    "search": SEARCH["id"],
+    "model": MODEL_ID,
+    "granularity": "layer",
+    "learning_rate": 3e-4,
+    "format": "peft",
+    "selection": {"layers_to_transform": [1, 2], "layers_pattern": "layer"},
     "matches": 32,
     "trainable_parameters": 3548928,
     "total_parameters": 22713216,
@@ -524,18 +613,19 @@ def body_examples(examples: Json) -> Any:
     return Body(openapi_examples=examples)
 
 
-def _run(job: str, seed: int, metric: float) -> Json:
+def _run(job: str, seed: int, metric: float, rate: float) -> Json:
     return {
         "job": job,
         "seed": seed,
         "status": "succeeded",
         "metric": metric,
+        "learning_rate": rate,
         "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
         "error": None,
     }
 
 
-def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) -> Json:
+def _arm(name: str, layers: list[str], parameters: int, metrics: list[float], rate: float) -> Json:
     return {
         "name": name,
         "trained_layers": layers,
@@ -545,22 +635,17 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) ->
         "verdict": None,
         "also": {},
         "trainable_parameters": parameters,
-        "seconds": {"load": 0.5, "train": 80.1, "total": 90.4},
+        "seconds": {"load": 0.5, "rates": 192.3, "train": 80.1, "total": 282.9},
         "samples_per_second": 212.5,
         "peak_memory_bytes": 1073741824,
         "checkpoint_bytes": 4 * parameters,
         "runs": [
-            _run(f"ft_01kaszb2e8r5t6y7u9i0p3a4s{seed}", seed, metric)
+            _run(f"ft_01kaszb2e8r5t6y7u9i0p3a4s{seed}", seed, metric, rate)
             for seed, metric in enumerate(metrics)
         ],
     }
 
 
-SHARED_RATE = (
-    "top-2 and all trained at one learning rate, 0.0001: a rate that suits a few layers can be too "
-    "high for all of them, so a difference between these arms, or the lack of one, may be the "
-    "rate's"
-)
 COMPARISON_RESULT: Json = {
     "primary_metric": "matthews_correlation",
     "reference": "all",
@@ -568,18 +653,20 @@ COMPARISON_RESULT: Json = {
     "error_rate": 0.05,
     "arms": [
         {
-            **_arm("top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3]),
+            **_arm(
+                "top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3], 3e-4
+            ),
             "difference": {"mean": -0.06, "ci": [-0.09, -0.03], "seeds": 3},
             "p_value": 0.013,
             "verdict": "worse",
         },
-        _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36]),
+        _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36], 1e-4),
     ],
     "failures": [],
     "single_layers": None,
     "runs": 6,
-    "seconds": 542.4,
-    "warnings": [SHARED_RATE],
+    "seconds": 1697.4,
+    "warnings": [],
 }
 COMPARISON = job_example(
     "cmp_01kat0a1b2c3d4e5f6g7h8j9k0",

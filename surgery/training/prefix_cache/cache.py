@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from surgery.errors import Fault, TrainingInvalid
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
-from surgery.schemas.finetune import PrefixReport
+from surgery.schemas.finetune import PrefixMode, PrefixReport
 from surgery.schemas.training import TrainingSpec
 from surgery.training.prefix_cache.replay import StandIns, prefix_states, quiet_prefix
 from surgery.training.prefix_cache.states import Layout, States, prefix_key, split_key
@@ -34,7 +34,6 @@ TOLERANCE = 1e-3
 ROUNDED = 5e-2  # the same if states or products are rounded to fewer bits than float32 has
 
 Context = Callable[[], AbstractContextManager[Any]]
-Mode = Literal["memory", "disk", "recompute", "none"]
 MEDIA: dict[str, tuple[Medium, ...]] = {
     "auto": ("memory", "disk"),
     "memory": ("memory",),
@@ -176,7 +175,7 @@ def open_prefix(
     was_training = model.training
     model.eval()
     try:
-        traced = _spread(train.encoded, TRACED_ROWS)
+        traced = spread(train.encoded, TRACED_ROWS)
         batch = on_device(train.encoded.batch(traced), _device_of(model))
         with train.context():
             cut = find_cut(model, loaded.blocks, batch)
@@ -191,7 +190,7 @@ def open_prefix(
         form = output_form(cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
         dtype = _stored_dtype(form, training)
         with train.context():
-            checked = train.encoded.select(_spread(train.encoded, CHECKED_ROWS))
+            checked = train.encoded.select(spread(train.encoded, CHECKED_ROWS))
             stand_ins, first_only = fitting_stand_ins(model, cut, form, checked, dtype)
         began = time.perf_counter()
         key = prefix_key(loaded, cut, digests, training, dtype)
@@ -275,12 +274,12 @@ def _recomputing(training: TrainingSpec, why: str, *, before: bool | None) -> st
     return why
 
 
-def _report(cut: Cut, mode: Mode, reason: str) -> PrefixReport:
+def _report(cut: Cut, mode: PrefixMode, reason: str) -> PrefixReport:
     runs = len(cut.runs)
     return PrefixReport(mode=mode, reason=reason, layers=runs, share=round(runs / cut.total, 4))
 
 
-def _spread(encoded: Encoded, count: int) -> list[int]:
+def spread(encoded: Encoded, count: int) -> list[int]:
     """``count`` rows of different lengths, from the longest row to the shortest."""
     order = np.argsort(-encoded.lengths, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
