@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
@@ -43,7 +42,7 @@ from bench.study.encoders import ENCODERS, open_encoder
 from bench.study.report import write_report
 from bench.study.results import Json, Key, Results
 from bench.study.statistics import runs_of
-from bench.study.tasks import TASKS
+from bench.study.tasks import TASKS, mirrors_named
 from surgery.io.sources import Sources
 
 RANKING = "ranking"
@@ -120,9 +119,8 @@ def _setting(given: argparse.Namespace) -> Setting:
 
 
 def _place(given: argparse.Namespace) -> Place:
-    mirrors = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
     given.cache.mkdir(parents=True, exist_ok=True)
-    sources = Sources(tuple(Path(part) for part in mirrors if part), cache=given.cache)
+    sources = Sources(mirrors_named(), cache=given.cache)
     model = open_encoder(given.encoder, given.cache)
     return Place(model, sources, torch.device(given.device))
 

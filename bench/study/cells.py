@@ -41,11 +41,6 @@ CHOOSERS = (
     *("fisher", FROBENIUS, MINUS_SHUFFLED, "gradient_norm", "relative_gradient_norm", "snip"),
     *("weight_snr", "cls_similarity", "tangent"),
 )
-SCHEDULES: dict[str, dict[str, Any]] = {
-    DECAY: {"layer_learning_rate_decay": 0.8},
-    GRADUAL: {"layer_schedule": {"type": "gradual", "every_steps": 20}},
-    LISA: {"layer_schedule": {"type": "lisa", "layers": 2, "interval": 10}},
-}
 EVERY_PAIR = 6  # a model of more layers trains only the pairs that a policy chooses
 RANDOM_PAIRS = 5
 Json = dict[str, Any]
@@ -179,14 +174,19 @@ def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Jso
     The seed draws the train rows, the head, the rows that judge the rates, the batches and dropout.
     """
     loaded, data = opened(task, seed, setting, place)
-    asked = _request(arm, seed, setting, len(data.train))
-    return _trained(loaded, data, asked)
+    training = _training(seed, setting, len(data.train))
+    training |= _schedule(arm, training["evaluate_every_steps"], len(loaded.blocks))
+    training["learning_rates"] = setting.rates(arm)
+    if arm == LORA:
+        return _trained(loaded, data, {"adapter": {"type": "lora"}, "training": training})
+    return _trained(loaded, data, {"selection": _selection(arm), "training": training})
 
 
 def search(task: str, seed: int, setting: Setting, place: Place) -> Json:
     """Search for layers and a rate with the default budget, and train what was found."""
     loaded, data = opened(task, seed, setting, place)
     training = _training(seed, setting, len(data.train))
+    del training["evaluate_every_steps"]
     spec = SearchSpec.model_validate(
         {
             "model": "local",
@@ -201,10 +201,13 @@ def search(task: str, seed: int, setting: Setting, place: Place) -> Json:
     layers = [indices[name] for name in found.layers]
     loaded, data = opened(task, seed, setting, place)
     selection = {"policy": "layers", "layers": layers}
+    training = _training(seed, setting, len(data.train))
     training["learning_rate"] = found.learning_rate
     cell = _trained(loaded, data, {"selection": selection, "training": training})
     told = found.model_dump(include={"winner", "stopped", "cost", "gain_over_all", "looks"})
-    return {**cell, "layers": layers, "search": {**told, "share": found.cost.share}}
+    fisher = [found.scores["fisher"][name] for name in indices]
+    told["share"] = found.cost.share
+    return {**cell, "layers": layers, "fisher": fisher, "search": told}
 
 
 def _trained(loaded: LoadedModel, data: TaskData, asked: Json) -> Json:
@@ -227,13 +230,17 @@ def _trained(loaded: LoadedModel, data: TaskData, asked: Json) -> Json:
     }
 
 
-def _request(arm: str, seed: int, setting: Setting, rows: int) -> Json:
-    training = _training(seed, setting, rows)
-    training["learning_rates"] = setting.rates(arm)
-    training |= SCHEDULES.get(arm, {})
-    if arm == LORA:
-        return {"adapter": {"type": "lora"}, "training": training}
-    return {"selection": _selection(arm), "training": training}
+def _schedule(arm: str, steps: int, depth: int) -> Json:
+    """When layers train, in the arms that say so.
+
+    Unfreezing reaches the lowest layer halfway; LISA trains two layers at a time.
+    """
+    if arm == GRADUAL:
+        period = max(1, steps // (2 * depth))
+        return {"layer_schedule": {"type": "gradual", "every_steps": period}}
+    if arm == LISA:
+        return {"layer_schedule": {"type": "lisa", "layers": 2, "interval": 10}}
+    return {"layer_learning_rate_decay": 0.8} if arm == DECAY else {}
 
 
 def _training(seed: int, setting: Setting, rows: int) -> Json:

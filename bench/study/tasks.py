@@ -8,6 +8,7 @@ has enough sentences.
 from __future__ import annotations
 
 import csv
+import os
 import random
 import re
 import shutil
@@ -39,6 +40,12 @@ ANSWERS = (
 )
 GAP = "___"
 PER_CLASS = {"train": 100, "validation": 25}
+
+
+def mirrors_named() -> tuple[Path, ...]:
+    """The folders that SURGEON_MIRROR_DIR names."""
+    named = os.environ.get("SURGEON_MIRROR_DIR", "").split(os.pathsep)
+    return tuple(Path(part) for part in named if part)
 
 
 def open_task(task: str, sources: Sources) -> TaskData:
