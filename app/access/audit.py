@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.access.principal import Principal
@@ -12,6 +13,17 @@ from app.db import Database, db_now
 from app.tables import AuditEvent
 
 log = logging.getLogger("surgeon.audit")
+SECONDS_A_DAY = 24 * 3600.0
+
+
+def forget_old_changes(database: Database, days: int) -> None:
+    """Remove the changes that were made more than so many days ago."""
+    old = AuditEvent.at < db_now(-days * SECONDS_A_DAY)
+    with database.read() as session:
+        if session.scalar(select(AuditEvent.seq).where(old).limit(1)) is None:
+            return  # the usual case, checked without SQLite's write lock
+    with database.write() as session:
+        session.execute(delete(AuditEvent).where(old))
 
 
 def record_change(
