@@ -195,8 +195,10 @@ def read_job(database: Database, project: str, job_id: str, names: Names) -> Fou
     return Found(row.kind, f'"{tag}"', row)
 
 
-def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Jobs as they are answered, in this order."""
-    query = select_jobs(ALL, Job.id).where(Job.id.in_([job.id for job in jobs]))
-    rows = {row.id: row for row in session.execute(query)}
-    return [JobView(**document(rows[job.id], ALL)) for job in jobs]
+WHOLE = select_jobs(ALL).where(Job.id == bindparam("job"))
+
+
+def whole_job(session: Session, job_id: str) -> Json | None:
+    """The document of a job, read in the caller's transaction; None if there is no such job."""
+    row = session.execute(WHOLE, {"job": job_id}).one_or_none()
+    return None if row is None else document(row, ALL)

@@ -11,9 +11,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, union_all, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Table,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -34,13 +46,14 @@ from app.jobs.progress import JobProgress, at_the_end, not_falling, set_aside_pr
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.webhooks import notices
 from app.observability.tracing import traceparent
-from app.tables import TERMINAL, Job, JobEvent, JobKind, Status, has_status
+from app.tables import DEFAULT_PROJECT, TERMINAL, Job, JobEvent, JobKind, Status, has_status
 from surgery.errors import Cancelled, WorkerLost
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
 log = logging.getLogger("surgeon.jobs")
 Json = dict[str, Any]
 CANCEL_REQUESTED = "cancel_requested"  # the type of an event
+EVENTS = cast("Table", JobEvent.__table__)
 
 
 class Fenced(Exception):
@@ -81,9 +94,9 @@ def record_event(
     session: Session, job_id: str, epoch: int, kind: str, data: Json, at: datetime | None = None
 ) -> None:
     """Add an event to a job's history, in the caller's transaction."""
-    event = JobEvent(job_id=job_id, lease_epoch=epoch, type=kind, data=data)
-    event.at = at or db_now()
-    session.add(event)
+    session.flush()  # the job itself may be new
+    event = {"job_id": job_id, "lease_epoch": epoch, "type": kind, "data": data}
+    session.execute(insert(EVENTS).values(**event, at=at or db_now()))
 
 
 def locked_job(session: Session, lease: Lease) -> Job:
@@ -114,27 +127,41 @@ def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None =
 
 def record_status(session: Session, job: Job, status: Status, **data: Any) -> None:
     """Add a change of status to the job's history, both as an event and in the job's own row."""
-    now = session.scalar(select(db_now()))
-    assert now is not None
-    record_event(session, job.id, job.lease_epoch, "status", {"status": status.value, **data}, now)
+    now, told = notices.look(session, job.project)
+    _add_transition(job, status, now, data)
+    _record_status(session, job, status, now, data, told=told)
+
+
+def _add_transition(job: Job, status: Status, now: datetime, data: Json) -> None:
     change = {"status": status.value, "at": now.isoformat().replace("+00:00", "Z")}
     reason = data.get("reason") or data.get("code")
-    job.transitions = [*job.transitions, change | ({"reason": reason} if reason else {})]
-    notices.post_status(session, job, status, now, data.get("code"))
+    job.transitions = [*(job.transitions or []), change | ({"reason": reason} if reason else {})]
+
+
+def _record_status(
+    session: Session, job: Job, status: Status, now: datetime, data: Json, *, told: bool
+) -> None:
+    """Add the event of a change of status, and tell webhooks if ``told``."""
+    record_event(session, job.id, job.lease_epoch, "status", {"status": status.value, **data}, now)
+    if told:
+        notices.post_status(session, job, status, now, data.get("code"))
 
 
 def enqueue(session: Session, job: Job) -> Job:
-    """Insert a queued job, in the caller's transaction."""
+    """Insert a queued job, in the caller's transaction.
+
+    Its row is written once and not read again: every value of it is known here.
+    """
+    now, told = notices.look(session, job.project or DEFAULT_PROJECT)
     job.status = Status.QUEUED
-    job.created_at = job.queued_at = job.updated_at = db_now()
+    job.lease_epoch = 0
+    job.created_at = job.queued_at = job.updated_at = now
     job.traceparent = traceparent()
     if job.deadline_seconds is not None:
-        job.deadline_at = db_now(job.deadline_seconds)
+        job.deadline_at = now + timedelta(seconds=job.deadline_seconds)
+    _add_transition(job, Status.QUEUED, now, {})
     session.add(job)
-    session.flush()
-    record_status(session, job, Status.QUEUED)
-    session.flush()
-    session.refresh(job)
+    _record_status(session, job, Status.QUEUED, now, {}, told=told)
     return job
 
 

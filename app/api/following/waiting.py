@@ -15,14 +15,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.api.following.broadcaster import Broadcaster
 from app.api.http.idempotency import IdempotentRoute
-from app.api.job_documents import job_views
-from app.api.views import JobView
+from app.api.http.reads import json_answer
+from app.api.job_documents import Json, whole_job
 from app.db import Database
-from app.tables import Job
 
 LONGEST_WAIT_SECONDS = 60
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -125,15 +124,15 @@ async def _until_over(request: Request, handler: Handler, deadline: float) -> Re
         while feed.state is not None and not feed.state.terminal and not broadcaster.closed:
             if not await happens_within(feed.next_change(), deadline - time.monotonic()):
                 break
-    view = await run_in_threadpool(_view, request.app.state.service.database, job_id)
-    if view is None:
+    document = await run_in_threadpool(_read, request.app.state.service.database, job_id)
+    if document is None:
         return answer
-    dropped = {"content-length", "content-type"} | ({"retry-after"} if view.terminal else set())
+    over = document["terminal"]
+    dropped = {"content-length", "content-type"} | ({"retry-after"} if over else set())
     headers = {name: value for name, value in answer.headers.items() if name not in dropped}
-    return JSONResponse(view.model_dump(mode="json"), 200 if view.terminal else 202, headers)
+    return json_answer(document, status=200 if over else 202, headers=headers)
 
 
-def _view(database: Database, job_id: str) -> JobView | None:
+def _read(database: Database, job_id: str) -> Json | None:
     with database.read() as session:
-        job = session.get(Job, job_id)
-        return job_views(session, [job])[0] if job else None
+        return whole_job(session, job_id)
