@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -12,12 +13,13 @@ from app.db import Database, db_now
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
-from app.jobs.state_machine import Json, Lease, locked_job, record_event, store_finished_ranking
+from app.jobs.state_machine import Lease, locked_job, record_event, store_finished_ranking
 from app.jobs.webhooks import notices
 from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
+Json = dict[str, Any]
 IDS_AT_ONCE = 1000  # in one statement; databases limit its parameters
 
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from app.api.views import JobView
-from app.db import Database
+from app.db import Database, db_now
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
@@ -94,9 +94,7 @@ def test_the_pages_of_an_or_are_in_order_and_whole(database: Database, api: Test
 def test_the_place_in_the_queue_is_that_of_the_claims(database: Database, api: TestClient) -> None:
     """By priority, then by age, among the jobs of all projects, and never counting itself."""
     with database.write() as session:
-        session.add(
-            Project(id="pr_other", name="other", limits={}, created_at=state_machine.db_now())
-        )
+        session.add(Project(id="pr_other", name="other", limits={}, created_at=db_now()))
     insert_jobs(database, 4)
     insert_jobs(database, 3, priority=5, project="pr_other")
     insert_jobs(database, 4, priority=5)

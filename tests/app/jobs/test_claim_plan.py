@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import select, text
 
 from app.db import Database
-from app.jobs.state_machine import _ready
+from app.jobs.state_machine.leases import _ready
 from app.tables import WORKER_KINDS
 
 

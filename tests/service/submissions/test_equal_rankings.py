@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 
 from app.db import Database
 from app.jobs import state_machine
-from app.tables import Job
+from app.jobs.state_machine import sharing
+from app.tables import Job, JobKind
 from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.finished_runs import ranking_result
@@ -40,7 +41,7 @@ def get(api: TestClient, job: Json) -> Json:
 
 
 def nothing_to_claim(database: Database) -> bool:
-    return state_machine.claim(database, "w", list(state_machine.JobKind), LEASE) is None
+    return state_machine.claim(database, "w", list(JobKind), LEASE) is None
 
 
 def finish(database: Database, **_: Any) -> str:
@@ -272,7 +273,7 @@ def test_what_was_left_untaken_is_taken_by_the_sweeper(
     post(either)
     second = post(either)
     with monkeypatch.context() as patched:
-        patched.setattr(state_machine, "settle_waiting", lambda _: None)
+        patched.setattr(sharing, "settle_waiting", lambda _: None)
         finish(database)
     assert look(database, second["id"]).status == "queued"
     state_machine.settle_waiting(database)

@@ -1,0 +1,187 @@
+"""Leases: the right of one worker to write for one job, for as long as it renews it.
+
+Whoever ends a job locks its comparison's row first and the job's row after it, so that no two
+transactions wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy.orm import Session
+
+from app.access.quotas import projects_at_limit
+from app.db import Database, db_now
+from app.jobs.attempts import Usage, begin_attempt, note_usage
+from app.jobs.progress import JobProgress, not_falling
+from app.jobs.state_machine.history import record_status
+from app.tables import Job, JobKind, Status, has_status
+
+Json = dict[str, Any]
+
+
+class Fenced(Exception):
+    """The lease does not hold any more, so nothing was written.
+
+    The job has ended, or a later attempt has it.
+    """
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a job until it expires; each attempt has an epoch of its own."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What a worker learns from a heartbeat."""
+
+    cancel_requested: bool
+    pause_requested: bool
+    seconds_left: float | None  # before the job's deadline; None if it has none
+
+
+def lease_holds(lease: Lease) -> ColumnElement[bool]:
+    """The condition under which a worker may write."""
+    return and_(
+        Job.id == lease.job_id,
+        Job.lease_epoch == lease.epoch,
+        Job.status == Status.RUNNING,
+        Job.lease_expires_at > db_now(),
+    )
+
+
+def locked_job(session: Session, lease: Lease) -> Job:
+    """The job's row, locked. Raises Fenced if the lease does not hold any more."""
+    job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update())
+    if job is None:
+        raise Fenced
+    return job
+
+
+def lock_comparison(session: Session, job_id: str) -> None:
+    """Lock the row of the comparison that a job belongs to, if there is one."""
+    parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
+    query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
+    session.execute(query.with_for_update())
+
+
+def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None = None) -> Job:
+    """The job's row, locked after its comparison's. Raises Fenced if the lease does not hold.
+
+    ``usage`` is stored as what the attempt has used in all.
+    """
+    lock_comparison(session, lease.job_id)
+    job = locked_job(session, lease)
+    note_usage(session, job.id, lease.epoch, usage)
+    return job
+
+
+def locked_for_request(session: Session, job_id: str) -> Job | None:
+    """The row of a job, locked after its comparison's; None if there is none."""
+    lock_comparison(session, job_id)
+    return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+
+
+def claim(
+    database: Database,
+    owner: str,
+    kinds: Sequence[JobKind],
+    lease: timedelta,
+    running_jobs: int | None = None,
+) -> tuple[Lease, Job] | None:
+    """Take the next queued job, by priority and then by age; None if there is none.
+
+    Jobs of a project wait while as many of it run as its own limit, or else ``running_jobs``, says.
+    """
+    ready = _ready(kinds, running_jobs)
+    values = {
+        "lease_epoch": Job.lease_epoch + 1,
+        "lease_owner": owner,
+        "lease_expires_at": db_now(lease.total_seconds()),
+        **dict.fromkeys(("started_at", "heartbeat_at", "updated_at"), db_now()),
+        "phase": "starting",
+        "error": None,
+    }
+    statement = (
+        update(Job)
+        .where(Job.id.in_(select(ready.c.id)), has_status(Job, Status.QUEUED))
+        .values(status=Status.RUNNING, **values)
+        .returning(Job)
+        .execution_options(synchronize_session=False)
+    )
+    with database.read() as session:
+        if session.scalar(select(ready.c.id)) is None:
+            return None  # the usual case, checked without SQLite's write lock
+    with database.write() as session:
+        job = session.scalar(statement)
+        if job is None:
+            return None
+        job.progress = JobProgress(job).now()
+        record_status(session, job, Status.RUNNING, worker=owner)
+        begin_attempt(session, job)
+        return Lease(job.id, job.lease_epoch), job
+
+
+def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
+    """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
+    return (
+        select(Job.id)
+        .where(
+            has_status(Job, Status.QUEUED),
+            Job.kind.in_(kinds),
+            Job.waits_for.is_(None),
+            or_(Job.not_before.is_(None), Job.not_before <= db_now()),
+            # Not an OR, for which SQLite would read every job by the index of deadlines.
+            func.coalesce(Job.deadline_at > db_now(), true()),
+            Job.project.not_in(projects_at_limit(running_jobs)),
+        )
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .cte("ready")
+    )
+
+
+def renew(
+    database: Database,
+    lease: Lease,
+    duration: timedelta,
+    phase: str | None,
+    progress: Json | None,
+    usage: Usage | None = None,
+) -> Renewal:
+    """Write a heartbeat: prolong the lease, store progress and usage. Raises Fenced.
+
+    The percentage never falls. Without a progress the one before stays.
+    """
+    with database.write() as session:
+        told: Json = {}
+        if progress is not None:
+            query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
+            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
+        renewed = session.execute(
+            update(Job)
+            .where(lease_holds(lease))
+            .values(
+                lease_expires_at=db_now(duration.total_seconds()),
+                heartbeat_at=db_now(),
+                updated_at=db_now(),
+                phase=phase,
+                **told,
+            )
+            .returning(Job.cancel_requested, Job.pause_requested, Job.deadline_at, db_now())
+        ).one_or_none()
+        if renewed is None:
+            raise Fenced
+        note_usage(session, lease.job_id, lease.epoch, usage)
+        cancel_requested, pause_requested, deadline, now = renewed
+        left = (deadline - now).total_seconds() if deadline is not None else None
+        return Renewal(cancel_requested, pause_requested, left)
