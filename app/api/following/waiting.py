@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
@@ -18,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.api.following.broadcaster import Broadcaster
+from app.api.following.shared_answers import question_of
 from app.api.http.idempotency import IdempotentRoute
 from app.api.http.reads import json_answer
 from app.api.job_documents import Json, whole_job
@@ -92,21 +94,22 @@ class WaitingRoute(IdempotentRoute):
 
 async def _until_changed(request: Request, handler: Handler, deadline: float) -> Response:
     """The job as soon as it differs from what the request knows, or else as it is at the end."""
-    has_tag = "if-none-match" in request.headers
+    has_tag, question = "if-none-match" in request.headers, question_of(request)
     broadcaster: Broadcaster = request.app.state.broadcaster
     with broadcaster.follow(request.path_params["job_id"]) as feed:
+        ask = partial(feed.answers.ask, question, partial(handler, request))
         await happens_within(feed.known, deadline - time.monotonic())
         change, state = feed.next_change(), feed.state  # before the job is read: none is missed
-        answer = await handler(request)
+        answer = await ask()
         if has_tag and answer.status_code != 304:
             return answer
         while state is not None and not state.terminal and not broadcaster.closed:
             if not await happens_within(change, deadline - time.monotonic()):
-                return await handler(request)
+                return await ask()
             change = feed.next_change()
             if feed.state is state:  # only an event
                 continue
-            state, answer = feed.state, await handler(request)
+            state, answer = feed.state, await ask()
             if not has_tag or answer.status_code != 304:
                 return answer
     return answer
