@@ -9,7 +9,7 @@ from math import prod
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import Subquery, select, union_all
+from sqlalchemy import CTE, select, union_all
 from sqlalchemy.orm import aliased
 
 from app.api.deps import JobId, ServiceDep, no_job
@@ -17,7 +17,7 @@ from app.api.examples.answers import JOB, JOBS, answers
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
-from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
+from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_page
 from app.api.pages import AnySelect, Page, Paging, PagingDep
 from app.api.views import JobView
 from app.errors import Unprocessable
@@ -114,10 +114,8 @@ def list_jobs(
     given = {**filters.columns, Job.kind: kinds, Job.parent: parents}
     columns = {column: values for column, values in given.items() if values}
     page = _page(service.project, columns, filters)
-    statement = (
-        select_jobs(filters.names, *ORDER)
-        .join(page, page.c.id == Job.id)
-        .order_by(*(column.desc() for column in ORDER))
+    statement = select_page(filters.names, page, *ORDER).order_by(
+        *(column.desc() for column in ORDER)
     )
     found = service.database.rows(statement, {})
     rows, following = filters.paging.split(found, lambda row: (row.created_at, row.id))
@@ -129,7 +127,7 @@ def list_jobs(
     return json_answer(answer)
 
 
-def _page(project: str, columns: Mapping[Any, Sequence[str]], filters: JobFilter) -> Subquery:
+def _page(project: str, columns: Mapping[Any, Sequence[str]], filters: JobFilter) -> CTE:
     """The ids of the jobs of a page, of which every given column and label has one of its values.
 
     Each combination of values is a query of its own, which finds its newest jobs in the order of an
@@ -147,10 +145,10 @@ def _page(project: str, columns: Mapping[Any, Sequence[str]], filters: JobFilter
         filters.paging.limited(query.where(*conditions), order) for conditions in product(*combined)
     ]
     if len(queries) == 1:
-        return queries[0].subquery()
+        return queries[0].cte("page")
     found = union_all(*(select(each.subquery()) for each in queries)).subquery()
     newest = select(found).order_by(found.c.created_at.desc(), found.c.id.desc())
-    return newest.limit(filters.paging.limit + 1).subquery()
+    return newest.limit(filters.paging.limit + 1).cte("page")
 
 
 def _listed(
