@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from app.db import db_now, lock_name
+from app.db import MICROSECOND, db_now, lock_name
 from app.jobs import shared_rankings
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine.history import (
@@ -21,6 +21,8 @@ from app.observability.tracing import traceparent
 from app.tables import DEFAULT_PROJECT, Job, JobKind, Status
 from surgery.schemas.resolved import ResolvedSelection, completed
 
+LAST = "queued_last"  # in a session's info: when the last job was queued
+
 
 def enqueue(session: Session, job: Job) -> Job:
     """Insert a queued job, in the caller's transaction.
@@ -28,6 +30,7 @@ def enqueue(session: Session, job: Job) -> Job:
     Its row is written once and not read again: every value of it is known here.
     """
     now, told = notices.look(session, job.project or DEFAULT_PROJECT)
+    now = _in_order(session, now)
     job.status = Status.QUEUED
     job.lease_epoch = 0
     job.created_at = job.queued_at = job.updated_at = now
@@ -38,6 +41,17 @@ def enqueue(session: Session, job: Job) -> Job:
     session.add(job)
     record_change_of_status(session, job, Status.QUEUED, now, told=told)
     return job
+
+
+def _in_order(session: Session, now: datetime) -> datetime:
+    """The time at which a job is queued: later than that of the transaction's job before it.
+
+    SQLite's clock counts milliseconds, in which several jobs can be inserted.
+    """
+    last = session.info.get(LAST)
+    moment = now if last is None or now > last else last + MICROSECOND
+    session.info[LAST] = moment
+    return moment
 
 
 def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job]) -> Job:
