@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 from app.tables import Job, JobKind
 from surgery.ranking.selection import ranking_options
+from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune
-from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
+from surgery.schemas.training import TrainingSpec, run_rows, steps_per_epoch, total_steps
 
 Json = dict[str, Any]
 ROWS_A_SECOND = 300.0  # that a small machine reads with a small encoder
@@ -56,10 +57,13 @@ class Training:
     seconds: float
 
     @classmethod
-    def of(cls, training: TrainingSpec, rows: Mapping[str, int], processes: int) -> Self:
-        """By the options and the number of rows."""
-        train = rows.get("train", UNKNOWN_ROWS)
-        validation = rows.get("validation", max(1, train // 9))
+    def of(
+        cls, training: TrainingSpec, problem: Problem, rows: Mapping[str, int], processes: int
+    ) -> Self:
+        """By the options, the problem and the number of rows."""
+        known, measured = run_rows(training, problem, rows)
+        train = UNKNOWN_ROWS if known is None else known
+        validation = max(1, train // 9) if measured is None else measured
         steps = total_steps(training, train, processes)
         every = training.evaluate_every_steps or steps_per_epoch(training, train, processes)
         evaluations = math.ceil(steps / every)
@@ -99,14 +103,15 @@ def _finetune_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training)
 
 def _plan(job: Job) -> tuple[list[Part], Training | None]:
     """The parts of a job after its start, and for a fine-tune what is known of its steps."""
-    rows = {name: count for name, count in Resolved.of(job.resolved).dataset.rows.items() if count}
+    dataset = Resolved.of(job.resolved).dataset
+    rows = {name: count for name, count in dataset.rows.items() if count}
     count = rows.get("train", UNKNOWN_ROWS)
     if job.kind == JobKind.RANKING:
         given = {each: job.spec[each] for each in RankingOptions.model_fields if each in job.spec}
         options = RankingOptions.model_validate(given)
         return [Part("load", LOAD), *_ranking_parts(options, count)], None
     spec = FinetuneSpec.model_validate(job.spec)
-    training = Training.of(spec.training, rows, spec.processes)
+    training = Training.of(spec.training, dataset.problem, rows, spec.processes)
     return _finetune_parts(spec, job, count, training), training
 
 

@@ -37,7 +37,7 @@ from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.training import TrainingSpec, check_training, run_rows
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
@@ -115,7 +115,7 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
         dataset.problem,
         dataset.metrics or (),
         classes=dataset.classes,
-        rows=dataset.rows.get("train"),
+        rows=run_rows(training, dataset.problem, dataset.rows)[0],
         processes=processes,
     )
 

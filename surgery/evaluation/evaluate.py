@@ -27,7 +27,7 @@ from surgery.data.tokens.dataset import (
 from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluation_sets import output_order
-from surgery.evaluation.metrics import measure
+from surgery.evaluation.metrics import measure, measure_label_sets
 from surgery.io.sources import Sources
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, gather_rows, present_share
@@ -48,7 +48,7 @@ def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's outputs and the labels; for the fields, see ``metrics.measure``."""
+    """A model's outputs and the labels; for the fields, see the functions of ``metrics``."""
 
     logits: Array
     targets: Array
@@ -57,9 +57,12 @@ class Predictions:
     offsets: Array | None = None
     groups: Array | None = None
     earnings: Mapping[str, Array] | None = None
+    thresholds: Array | None = None
 
     def metrics(self, names: Sequence[str]) -> dict[str, float | None]:
         """The metrics of these names; None for one that is undefined."""
+        if self.problem is Problem.MULTI_LABEL:
+            return measure_label_sets(self.logits, self.targets, self.thresholds, names)
         return measure(
             self.logits,
             self.targets,
@@ -113,6 +116,7 @@ class Predictions:
             offsets if self.offsets is not None else None,
             groups if self.groups is not None else None,
             {name: earned[rows] for name, earned in (self.earnings or {}).items()},
+            self.thresholds,
         )
 
 
@@ -137,23 +141,39 @@ def predict_validation(
     device: torch.device,
     outputs: Sequence[int] | None = None,
     replay: Replay = run_whole,
+    thresholds: Array | None = None,
 ) -> Predictions:
     """The model's outputs for the validation rows, with the labels.
 
     ``encoded`` holds all rows of ``data.validation``. ``outputs`` gives the index of the model's
-    output for each of the dataset's labels, if their orders differ. Raises TrainingDiverged if an
-    output is not finite.
+    output for each of the dataset's labels, if their orders differ. ``thresholds`` (C,) decide
+    which of several labels a row has. Raises TrainingDiverged if an output is not finite.
     """
-    logits = predict(model, encoded, device, replay)
-    if not np.isfinite(logits).all():
-        raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    logits = finite_logits(model, encoded, device, replay)
     if outputs is not None:
         logits = logits[:, list(outputs)]
     groups, earnings = _groups(data.validation, data.metrics)
     offsets = encoded.tag_offsets if encoded.tagged else None
     return Predictions(
-        logits, encoded.targets, data.problem, tuple(data.labels), offsets, groups, earnings
+        logits,
+        encoded.targets,
+        data.problem,
+        tuple(data.labels),
+        offsets,
+        groups,
+        earnings,
+        thresholds,
     )
+
+
+def finite_logits(
+    model: nn.Module, encoded: Encoded, device: torch.device, replay: Replay = run_whole
+) -> Array:
+    """As ``predict``. Raises TrainingDiverged if an output is not finite."""
+    logits = predict(model, encoded, device, replay)
+    if not np.isfinite(logits).all():
+        raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    return logits
 
 
 def _groups(

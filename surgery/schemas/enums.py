@@ -16,9 +16,14 @@ class Problem(StrEnum):
     """What is predicted from a row."""
 
     CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label"
     REGRESSION = "regression"
     MULTIPLE_CHOICE = "multiple_choice"
     TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105  # not a password
+
+
+NAMED = frozenset({Problem.CLASSIFICATION, Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION})
+"""The problems whose labels have names."""
 
 
 class Aggregate(StrEnum):

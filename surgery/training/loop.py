@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -18,8 +19,9 @@ from surgery.checkpoints.record import checkpoint_form, record_of
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
-from surgery.evaluation.evaluate import evaluate_sets, predict_validation
+from surgery.evaluation.evaluate import evaluate_sets, finite_logits, predict_validation
 from surgery.evaluation.evaluation_sets import reported_metrics
+from surgery.evaluation.thresholds import DEFAULT, Array, fit_thresholds
 from surgery.io.reporter import CheckpointSummary, Quiet, Reporter, Stopped
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, from_first, present_share
@@ -29,12 +31,13 @@ from surgery.models.memory import peak_bytes, reset_peak, synchronize
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
-from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.enums import Problem, TrainingPrecision
 from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec, PrefixReport
 from surgery.schemas.training import TrainingSpec, check_training, steps_per_epoch, total_steps
 from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
 from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
+from surgery.training.set_aside import without_set_aside
 from surgery.training.state import Progress, TrainState, load_state, save_state, saved_precision
 from surgery.training.step import Rows, Stepper, epoch_steps, halving_warnings
 from surgery.training.throughput import Meter
@@ -56,6 +59,7 @@ class Setup:
     report: Reporter
     train: Encoded
     validation: Encoded
+    set_aside: Encoded | None  # rows of train on which the labels' thresholds are fitted
     device: torch.device
     share: Share
     numerics: Numerics
@@ -205,8 +209,9 @@ def _set_up(
     report.phase("tokenize")
     tokenizer, length = loaded.tokenizer, training.max_length
     with PartialState().main_process_first():  # the other processes read its tokens from disk
-        train = encode_split(data, "train", tokenizer, length)
+        whole = encode_split(data, "train", tokenizer, length)
         validation = encode_split(data, "validation", tokenizer, length)
+    train, set_aside = without_set_aside(data, whole, training)
     classes, rows = len(data.labels), len(train)
     check_training(
         training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
@@ -224,6 +229,7 @@ def _set_up(
         report=report,
         train=train,
         validation=validation,
+        set_aside=set_aside,
         device=device,
         share=share,
         numerics=numerics,
@@ -240,6 +246,8 @@ def _open_prefix(
         "train": SplitRows(run.train, run.numerics.autocast),
         "validation": SplitRows(run.validation),
     }
+    if run.set_aside is not None:
+        splits["set_aside"] = SplitRows(run.set_aside)
     return open_prefix(
         run.loaded,
         splits,
@@ -292,8 +300,11 @@ def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: P
     """Evaluate the model, report the metrics and write a checkpoint."""
     run.report.phase("evaluate")
     model, data = run.loaded.model, run.data
+    thresholds = _thresholds(run, prefix)
     replay = partial(prefix.replay, "validation")
-    result = predict_validation(model, run.validation, data, run.device, replay=replay)
+    result = predict_validation(
+        model, run.validation, data, run.device, replay=replay, thresholds=thresholds
+    )
     entry = EpochReport(
         epoch=run.epochs(progress),
         step=progress.step,
@@ -301,6 +312,9 @@ def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: P
         metrics=result.metrics(data.metrics),
         also=evaluate_sets(model, data.also, run.device),
         ranking=run.tracker.now() if run.tracker else None,
+        thresholds=None
+        if thresholds is None
+        else dict(zip(data.labels, thresholds.tolist(), strict=True)),
     )
     progress.reports.append(entry)
     is_best = best_report(progress.reports, run.metric) is entry
@@ -309,6 +323,21 @@ def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: P
     run.report.metric(progress.step, entry.epoch, reported_metrics(entry))
     if run.share.rank == 0:
         _write_checkpoint(run, list(train_state.trained), entry, is_best=is_best)
+
+
+def _thresholds(run: Setup, prefix: Prefix) -> Array | None:
+    """The thresholds (C,) of the present model, for several labels a row.
+
+    They are fitted on rows of train that were set aside, never on validation; without such rows
+    they are a half.
+    """
+    if run.data.problem is not Problem.MULTI_LABEL:
+        return None
+    if run.set_aside is None:
+        return np.full(len(run.data.labels), DEFAULT)
+    replay = partial(prefix.replay, "set_aside")
+    logits = finite_logits(run.loaded.model, run.set_aside, run.device, replay)
+    return fit_thresholds(logits, run.set_aside.targets)
 
 
 def _write_checkpoint(
