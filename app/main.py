@@ -37,9 +37,9 @@ from app.api.routes.platform import (
     limits,
     metrics,
     projects,
-    webhooks,
     workers,
 )
+from app.api.routes.webhooks import deliveries, receivers, subscriptions
 from app.api.statistics import Statistics
 from app.artifacts.storage import open_storage
 from app.db import open_database
@@ -94,7 +94,8 @@ ROUTED = (
     attempts,
     checkpoints,
     workers,
-    webhooks,
+    subscriptions,
+    deliveries,
     projects,
     keys,
     limits,
@@ -135,7 +136,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         openapi_tags=[{"name": tag, "description": text} for tag, text in TAGS.items()],
         lifespan=lifespan,
-        webhooks=webhooks.documented,
+        webhooks=receivers.documented,
         generate_unique_id_function=operation_id,
         # Only traces, where `set_up_tracing` has said where they go; /metrics has the numbers.
         telemetry={"metrics": False, "logs": False, "operation_spans": False},

@@ -17,6 +17,7 @@ _EXPORTS = {
     "FinetuneSpec": "surgery.schemas.finetune",
     "Quiet": "surgery.io.reporter",
     "RankingOptions": "surgery.schemas.ranking",
+    "SearchSpec": "surgery.schemas.search",
     "SelectionSpec": "surgery.schemas.selection",
     "Sources": "surgery.io.sources",
     "apply_delta": "surgery.checkpoints.checkpoint",
@@ -32,11 +33,13 @@ _EXPORTS = {
     "metrics_for": "surgery.data.presets.tasks",
     "open_data": "surgery.data.tokens.dataset",
     "rank_layers": "surgery.ranking.ranking",
+    "search_layers": "surgery.search.search",
 }
 __all__ = [
     "FinetuneSpec",
     "Quiet",
     "RankingOptions",
+    "SearchSpec",
     "SelectionSpec",
     "Sources",
     "__version__",
@@ -53,6 +56,7 @@ __all__ = [
     "metrics_for",
     "open_data",
     "rank_layers",
+    "search_layers",
 ]
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
-from sqlalchemy import select
 
 from app.access.keys import Keyring
 from app.access.principal import Principal
 from app.errors import NotFound, WrongMediaType
+from app.jobs.checkpoints import checkpoint_of
 from app.service import Service
 from app.tables import Checkpoint, Dataset, Job
 from surgery.errors import printable
@@ -99,12 +99,7 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
 
 def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpoint:
     """The checkpoint that the path names. Raises NotFound."""
-    with service.database.read() as session:
-        row = session.scalar(
-            select(Checkpoint)
-            .join(Job, Job.id == Checkpoint.job_id)
-            .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
-        )
+    row = checkpoint_of(service.database, service.project, checkpoint_id)
     if row is None:
         raise NotFound(f"no checkpoint {printable(checkpoint_id)!r}")
     return row

@@ -1,4 +1,4 @@
-"""Pins, deletes and prunes checkpoints, and explains why a checkpoint's files are missing."""
+"""Finds, pins, deletes and prunes checkpoints, and says why a checkpoint's files are missing."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def explaining_missing_files(database: Database, row: Checkpoint) -> Iterator[No
         yield
     except FileNotFoundError as error:
         raise missing_files_error(database, row) from error
+
+
+def checkpoint_of(database: Database, project: str, checkpoint_id: str) -> Checkpoint | None:
+    """The checkpoint with this id, if a job of the project has it."""
+    with database.read() as session:
+        return session.scalar(
+            select(Checkpoint)
+            .join(Job, Job.id == Checkpoint.job_id)
+            .where(Checkpoint.id == checkpoint_id, Job.project == project)
+        )
 
 
 def missing_files_error(database: Database, row: Checkpoint) -> Exception:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import Unprocessable
-from app.jobs.checkpoints import missing_files_error
+from app.jobs.checkpoints import checkpoint_of, missing_files_error
 from app.service import Service
 from app.submissions.checks import pointing
 from app.tables import Checkpoint, Dataset, Job
@@ -128,12 +128,7 @@ def resolve_continuation(
     """
     if checkpoint_id is None:
         return None
-    with service.database.read() as session:
-        row = session.scalar(
-            select(Checkpoint)
-            .join(Job, Job.id == Checkpoint.job_id)
-            .where(Checkpoint.id == checkpoint_id, Job.project == service.project)
-        )
+    row = checkpoint_of(service.database, service.project, checkpoint_id)
     if row is None:
         raise _refused(
             f"no checkpoint {checkpoint_id!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"

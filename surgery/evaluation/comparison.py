@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
 from surgery.evaluation.single_layers import single_layers
-from surgery.evaluation.statistics import seed_mean
+from surgery.evaluation.statistics import holm, normal_p_value, seed_mean, t_p_value
 from surgery.schemas.comparison import ArmPlan, ArmReport, ComparisonResult, RunReport, SeedMean
 from surgery.schemas.enums import Policy
 from surgery.schemas.finetune import FinetuneResult
@@ -16,6 +17,7 @@ from surgery.schemas.ranking import RankingResult
 
 Json = dict[str, Any]
 Verdict = Literal["better", "worse", "within noise"]
+ERROR_RATE = 0.05  # of the verdicts of one comparison together
 UNDEFINED: Json = {
     "code": "metric_undefined",
     "detail": "the metric is not defined on what the model predicted, the same for every row, say",
@@ -71,11 +73,17 @@ def comparison_table(
     reference = _reference(arms, metrics)
     noise = _mean([run.result.best.noise for run in runs if run.result])
     reports = [run.report() for run in runs]
+    differences = paired_differences(metrics, reference)
+    judged = verdicts(differences, noise)
     return ComparisonResult(
         primary_metric=results[0].primary_metric,
         reference=reference,
         noise=noise,
-        arms=[_arm(name, own, metrics, reference, noise) for name, own in by_arm.items()],
+        error_rate=ERROR_RATE,
+        arms=[
+            _arm(name, own, metrics, seed_mean(differences.get(name, [])), judged.get(name))
+            for name, own in by_arm.items()
+        ],
         failures=[report for report in reports if report.metric is None],
         single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
         runs=len(runs),
@@ -124,21 +132,18 @@ def _arm(
     name: str,
     runs: Sequence[FinetuneRun],
     metrics: Mapping[str, Mapping[int, float]],
-    reference: str,
-    noise: float | None,
+    difference: SeedMean | None,
+    judged: tuple[float, Verdict] | None,
 ) -> ArmReport:
-    own, other = metrics[name], metrics[reference]
-    difference = None
-    if name != reference:
-        difference = seed_mean([own[seed] - other[seed] for seed in own if seed in other])
     results = [run.result for run in runs if run.result]
     sizes = _mean([run.checkpoint_bytes for run in runs])
     return ArmReport(
         name=name,
         trained_layers=results[0].trained_layers if results else None,
-        metric=seed_mean(list(own.values())),
+        metric=seed_mean(list(metrics[name].values())),
         difference=difference,
-        verdict=verdict(difference, noise),
+        p_value=judged[0] if judged else None,
+        verdict=judged[1] if judged else None,
         trainable_parameters=results[0].trainable_parameters if results else None,
         seconds=_seconds(results),
         samples_per_second=_mean([result.samples_per_second for result in results]),
@@ -148,19 +153,46 @@ def _arm(
     )
 
 
-def verdict(difference: SeedMean | None, noise: float | None) -> Verdict | None:
-    """The verdict on a paired difference, as ArmReport defines it; None if there is none."""
-    if difference is None or (difference.ci is None and noise is None):
-        return None
-    size = abs(difference.mean)
-    if difference.ci is None:
-        clear = size > 2 * (noise or 0.0)
-    else:
-        low, high = difference.ci
-        clear = (low > 0 or high < 0) and size > (noise or 0.0)
-    if not clear:
+def paired_differences(
+    metrics: Mapping[str, Mapping[int, float]], reference: str
+) -> dict[str, list[float]]:
+    """The differences of each other arm to the reference, for the seeds that both have."""
+    other = metrics[reference]
+    paired = {
+        name: [own[seed] - other[seed] for seed in own if seed in other]
+        for name, own in metrics.items()
+        if name != reference
+    }
+    return {name: values for name, values in paired.items() if values}
+
+
+def verdicts(
+    differences: Mapping[str, Sequence[float]], noise: float | None
+) -> dict[str, tuple[float, Verdict]]:
+    """The adjusted p value and the verdict of each arm, as ArmReport defines them.
+
+    ``differences`` are those to the reference, one for each seed. An arm that cannot be judged, for
+    want of a second seed and of ``noise``, is left out.
+    """
+    p_values = {name: _p_value(values, noise) for name, values in differences.items()}
+    adjusted = holm({name: p for name, p in p_values.items() if p is not None})
+    return {name: (p, _verdict(differences[name], noise, p)) for name, p in adjusted.items()}
+
+
+def _p_value(values: Sequence[float], noise: float | None) -> float | None:
+    """How often such differences come by chance; with one seed, by that of the rows alone."""
+    if len(values) > 1 or noise is None:
+        return t_p_value(values)
+    # Two metrics of standard error ``noise`` differ by √2 times as much if their errors on the
+    # shared rows are unrelated, and by less if both models find the same rows hard.
+    return normal_p_value(values[0], math.sqrt(2) * noise)
+
+
+def _verdict(values: Sequence[float], noise: float | None, p_value: float) -> Verdict:
+    mean = fmean(values)
+    if p_value > ERROR_RATE or abs(mean) <= (noise or 0.0):
         return "within noise"
-    return "better" if difference.mean > 0 else "worse"
+    return "better" if mean > 0 else "worse"
 
 
 def _seconds(results: Sequence[FinetuneResult]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from statistics import fmean, stdev
 
@@ -60,6 +60,37 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return None
     half = t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
+
+
+def t_p_value(values: Sequence[float]) -> float | None:
+    """The two-sided p value of a mean of zero, by a t test; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    middle, spread = fmean(values), stdev(values)
+    if spread == 0:
+        return 1.0 if middle == 0 else 0.0
+    t = abs(middle) * math.sqrt(len(values)) / spread
+    return max(0.0, 1 - t_probability(t, len(values) - 1))
+
+
+def normal_p_value(size: float, error: float) -> float:
+    """The two-sided p value of a value of this size whose standard error is ``error``."""
+    if error == 0:
+        return 1.0 if size == 0 else 0.0
+    return math.erfc(abs(size) / error / math.sqrt(2))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p values adjusted for how many there are; Holm, Scandinavian Journal of Statistics, 1979.
+
+    If those of at most α are believed, the chance to believe a wrong one among them is at most α,
+    however the tests depend on each other.
+    """
+    adjusted, highest = {}, 0.0
+    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = highest
+    return adjusted
 
 
 def ranks(values: Sequence[float]) -> list[float]:

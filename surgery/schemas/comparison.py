@@ -62,12 +62,20 @@ class ArmReport(BaseModel):
         description="The primary metric at each run's best evaluation; null if no run has a value."
     )
     difference: SeedMean | None = Field(
-        description="To `reference`, paired by seed; null for the reference itself."
+        description="To `reference`, paired by seed; null for the reference itself. Its interval "
+        "is that of this arm alone, not adjusted for the number of arms."
+    )
+    p_value: float | None = Field(
+        None,
+        description="How likely a difference of this size is by chance: of a t test over the "
+        "seeds or, with one seed, of a normal distribution with the standard error √2 · `noise`, "
+        "which leaves out that training itself differs from seed to seed. Adjusted for the number "
+        "of arms (Holm, 1979). Null for the reference, and if it is unknown.",
     )
     verdict: Literal["better", "worse", "within noise"] | None = Field(
-        description="`better` or `worse` than the reference if the interval of the difference "
-        "excludes zero and the difference is larger than `noise`; with one seed, if it is larger "
-        "than twice `noise`. Null for the reference, and if it cannot be decided."
+        description="`better` or `worse` than the reference if `p_value` is at most the "
+        "comparison's `error_rate` and the difference is larger than `noise`. Null for the "
+        "reference, and if it cannot be decided."
     )
     also: dict[str, dict[str, SeedMean | None]] = Field(
         {},
@@ -156,6 +164,12 @@ class ComparisonResult(BaseModel):
     noise: float | None = Field(
         description="One standard error of the primary metric due to the choice of the validation "
         "rows; null if it is unknown."
+    )
+    error_rate: float | None = Field(
+        None,
+        description="How often a comparison like this one, of arms that do not differ, calls any "
+        "of them `better` or `worse`, at most. Null in comparisons of early versions, which judged "
+        "each arm by itself.",
     )
     arms: list[ArmReport] = Field(description="The arms in the order of the request.")
     failures: list[RunReport] = Field(description="The runs without a result.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from surgery.io.sources import Sources
-from tests.support.service.hub import FakeHub, served
+from tests.support.outside.hub import FakeHub, served
 
 
 @pytest.fixture

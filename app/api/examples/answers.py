@@ -541,6 +541,7 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) ->
         "trained_layers": layers,
         "metric": {"mean": sum(metrics) / len(metrics), "ci": [0.28, 0.35], "seeds": len(metrics)},
         "difference": None,
+        "p_value": None,
         "verdict": None,
         "also": {},
         "trainable_parameters": parameters,
@@ -564,10 +565,12 @@ COMPARISON_RESULT: Json = {
     "primary_metric": "matthews_correlation",
     "reference": "all",
     "noise": 0.027,
+    "error_rate": 0.05,
     "arms": [
         {
             **_arm("top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3]),
             "difference": {"mean": -0.06, "ci": [-0.09, -0.03], "seeds": 3},
+            "p_value": 0.013,
             "verdict": "worse",
         },
         _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36]),

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from app.db import Database
 from app.main import create_app
 from app.settings import Settings
-from tests.support.service.receiver import LOOPBACK, Receiver, receiver
+from tests.support.outside.receiver import LOOPBACK, Receiver, receiver
 
 Json = dict[str, Any]
 

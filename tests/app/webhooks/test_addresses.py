@@ -17,7 +17,7 @@ import trustme
 from app.jobs.webhooks import sender
 from app.jobs.webhooks.addresses import Blocked, checked_url, is_public, resolve
 from app.jobs.webhooks.sender import send
-from tests.support.service.receiver import receiver
+from tests.support.outside.receiver import receiver
 
 NETWORKS = [ip_network("127.0.0.0/8")]
 

@@ -22,8 +22,8 @@ from app.settings import Settings
 from app.tables import Job, JobKind, Project, Webhook, WebhookDelivery, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
+from tests.support.outside.receiver import Receiver, receiver
 from tests.support.service.queued_jobs import take
-from tests.support.service.receiver import Receiver, receiver
 from worker.supervisor.deliverer import Deliverer
 
 Json = dict[str, Any]

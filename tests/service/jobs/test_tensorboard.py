@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.models.mirror import TINY
-from tests.support.service.event_files import curves
+from tests.support.outside.event_files import curves
 from tests.support.service.problems import problem
 from tests.support.service.services import Running
 

@@ -13,7 +13,7 @@ import pytest
 
 from surgery.schemas.enums import POLICIES, Granularity, Policy
 from tests.support.models.mirror import TINY
-from tests.support.service.axolotl_patterns import unfrozen
+from tests.support.outside.axolotl_patterns import unfrozen
 from tests.support.service.problems import ROWS, problem, says
 from tests.support.service.services import Running, wait_until
 

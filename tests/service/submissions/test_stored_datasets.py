@@ -13,7 +13,7 @@ from app.main import create_app
 from app.settings import Settings
 from surgery.io.sources import Sources
 from tests.support.models.mirror import TINY
-from tests.support.service.hub import SHA, FakeHub, served
+from tests.support.outside.hub import SHA, FakeHub, served
 from tests.support.service.problems import ROWS, Json, problem, says
 
 TRAIN = b"".join(b'{"text": "sentence %d", "label": %d}\n' % (n, n % 2) for n in range(20))

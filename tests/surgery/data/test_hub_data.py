@@ -20,9 +20,9 @@ from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
 from surgery.schemas.dataset import HubDataset
 from surgery.schemas.enums import Problem
+from tests.support.outside.hub import OWN, SHA, TRAIN, FakeHub
 from tests.support.rows.nli import nli_rows
 from tests.support.rows.presets import varied
-from tests.support.service.hub import OWN, SHA, TRAIN, FakeHub
 
 
 def test_a_hub_dataset_is_pinned_and_loaded(hub: FakeHub, online: Sources) -> None:

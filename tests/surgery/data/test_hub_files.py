@@ -13,7 +13,7 @@ from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.io.sources import Sources
 from surgery.schemas.dataset import Columns, HubDataset
 from surgery.schemas.enums import Problem
-from tests.support.service.hub import OWN, TRAIN, FakeHub
+from tests.support.outside.hub import OWN, TRAIN, FakeHub
 
 
 def test_the_card_names_files_rows_and_classes(hub: FakeHub, online: Sources) -> None:

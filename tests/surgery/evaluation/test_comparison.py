@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from surgery.evaluation.comparison import comparison_table, verdict
-from surgery.schemas.comparison import ArmReport, SeedMean
+from surgery.evaluation.comparison import comparison_table, verdicts
+from surgery.evaluation.statistics import holm, normal_p_value, t_p_value
+from surgery.schemas.comparison import ArmReport
 from surgery.schemas.enums import Policy
 from tests.support.service.finished_runs import LOST, METRIC, grid, lost, plan, run
 
@@ -117,19 +118,100 @@ def test_nothing_is_said_where_no_arm_shares_the_references_rate(
 
 
 @pytest.mark.parametrize(
-    ("mean", "ci", "noise", "told"),
+    ("differences", "noise", "told"),
     [
-        (0.05, (0.01, 0.09), 0.02, "better"),
-        (-0.05, (-0.09, -0.01), 0.02, "worse"),
-        (0.05, (-0.01, 0.11), 0.02, "within noise"),  # the seeds disagree
-        (0.01, (0.005, 0.015), 0.02, "within noise"),  # other rows could turn it
-        (0.05, (0.01, 0.09), None, "better"),
-        (0.05, None, 0.02, "better"),  # one seed: twice the noise
-        (0.03, None, 0.02, "within noise"),
-        (0.05, None, None, None),
+        ([0.04, 0.05, 0.06], 0.02, "better"),
+        ([-0.04, -0.05, -0.06], 0.02, "worse"),
+        ([0.01, 0.05, 0.09], 0.02, "within noise"),  # the seeds disagree
+        ([0.009, 0.010, 0.011], 0.02, "within noise"),  # other rows could turn it
+        ([0.04, 0.05, 0.06], None, "better"),
+        ([0.05, 0.05, 0.05], 0.02, "better"),
+        ([0.0, 0.0, 0.0], None, "within noise"),
+        ([0.06], 0.02, "better"),  # one seed: 1.96 · √2 times the noise
+        ([0.05], 0.02, "within noise"),
+        ([0.05], None, None),
     ],
 )
-def test_verdicts(
-    mean: float, ci: tuple[float, float] | None, noise: float | None, told: str | None
+def test_verdicts_on_one_arm(
+    differences: list[float], noise: float | None, told: str | None
 ) -> None:
-    assert verdict(SeedMean(mean=mean, ci=ci, seeds=3), noise) == told
+    judged = verdicts({"arm": differences}, noise)
+    assert judged.get("arm", (None, None))[1] == told
+
+
+def test_p_values_are_those_of_scipy() -> None:
+    three, two = [0.04, 0.05, 0.09], [0.01, 0.2]
+    theirs = [float(stats.ttest_1samp(values, 0).pvalue) for values in (three, two)]
+    assert [t_p_value(values) for values in (three, two)] == pytest.approx(theirs)
+    assert normal_p_value(-0.05, 0.02) == pytest.approx(2 * stats.norm.sf(2.5))
+    assert t_p_value([0.1]) is None
+
+
+def test_p_values_are_adjusted_by_holm() -> None:
+    """Worked by hand: 4 · .01, 3 · .02, 2 · .025 but no less than the one before it, 1 · .9."""
+    adjusted = holm({"a": 0.02, "b": 0.01, "c": 0.9, "d": 0.025})
+    assert adjusted == pytest.approx({"b": 0.04, "a": 0.06, "d": 0.06, "c": 0.9})
+    assert holm({"a": 0.9, "b": 0.6}) == {"a": 1.0, "b": 1.0}
+
+
+def test_an_arm_pays_for_the_arms_beside_it() -> None:
+    """Alone it is better; one of five such arms is better by chance too often."""
+    clear = [0.03, 0.05, 0.055]
+    alone = comparison_table(
+        [plan("all", Policy.ALL), plan("a")], grid({"all": [0.5, 0.5, 0.5], "a": raised(clear)})
+    )
+    others = {f"b{place}": raised([0.01, -0.01, 0.02]) for place in range(4)}
+    among = comparison_table(
+        [plan("all", Policy.ALL), plan("a"), *map(plan, others)],
+        grid({"all": [0.5, 0.5, 0.5], "a": raised(clear), **others}),
+    )
+    one, other = arm_of(alone.arms, "a"), arm_of(among.arms, "a")
+    assert (one.verdict, other.verdict) == ("better", "within noise")
+    assert one.p_value is not None
+    assert other.p_value == pytest.approx(5 * one.p_value)
+    assert one.difference == other.difference
+    assert alone.error_rate == 0.05
+
+
+def raised(differences: list[float]) -> list[float]:
+    return [0.5 + each for each in differences]
+
+
+def share_with_a_verdict(arms: int, seeds: int, gain: float = 0.0, adjusts: bool = True) -> float:
+    """The share of simulated comparisons in which any arm is called better or worse.
+
+    The metrics of an arm and a seed have what the seed gives to all arms and a chance of their own;
+    ``gain`` is what the first arm truly gains. Without ``adjusts`` each arm is judged by itself.
+    """
+    source = np.random.default_rng(arms * 100 + seeds)
+    rounds, called = 2000, 0
+    for _ in range(rounds):
+        metrics = source.normal(0, 0.03, (arms + 1, seeds)) + source.normal(0, 0.05, seeds)
+        differences = {str(arm): list(metrics[arm] - metrics[0]) for arm in range(1, arms + 1)}
+        differences["1"] = [each + gain for each in differences["1"]]
+        single = [{name: values} for name, values in differences.items()]
+        judged = [verdicts(some, None) for some in ([differences] if adjusts else single)]
+        called += any(own[1] != "within noise" for some in judged for own in some.values())
+    return called / rounds
+
+
+@pytest.mark.parametrize(("arms", "seeds"), [(1, 3), (4, 3), (9, 3), (4, 5)])
+def test_arms_that_do_not_differ_are_rarely_told_apart(arms: int, seeds: int) -> None:
+    chance = share_with_a_verdict(arms, seeds)
+    # Three standard errors of the simulation: with one arm the rate is 0.05 exactly.
+    assert chance <= 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
+
+
+def test_without_an_adjustment_they_would_be_and_a_real_gain_is_seen() -> None:
+    assert share_with_a_verdict(9, 3, adjusts=False) > 0.15
+    assert share_with_a_verdict(4, 5, gain=0.2) > 0.9
+
+
+def test_one_seed_decides_by_the_rows_alone() -> None:
+    """Where only the rows differ by chance, five arms are told apart in at most 5 % of cases."""
+    source, noise, called, rounds = np.random.default_rng(0), 0.02, 0, 2000
+    for _ in range(rounds):
+        metrics = source.normal(0, noise, 6)
+        judged = verdicts({str(arm): [metrics[arm] - metrics[0]] for arm in range(1, 6)}, noise)
+        called += any(own[1] != "within noise" for own in judged.values())
+    assert called / rounds <= 0.05

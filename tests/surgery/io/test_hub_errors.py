@@ -11,7 +11,7 @@ from surgery.errors import ModelGated, ModelNotFound, UpstreamUnavailable
 from surgery.io.hub import MODEL, hub_errors
 from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
-from tests.support.service.hub import FakeHub
+from tests.support.outside.hub import FakeHub
 
 
 @pytest.mark.parametrize(

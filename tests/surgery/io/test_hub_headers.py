@@ -11,7 +11,7 @@ from surgery.errors import UnsafeWeights, UpstreamUnavailable
 from surgery.io.hub import hub_header
 from surgery.io.safetensors import MAX_TENSORS
 from surgery.io.sources import Sources
-from tests.support.service.hub import SHA, FakeHub
+from tests.support.outside.hub import SHA, FakeHub
 
 ONE = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 

@@ -18,7 +18,7 @@ from surgery.ranking.selection import matched_tensors, selection_view, tensors_o
 from surgery.schemas.enums import Granularity
 from surgery.schemas.resolved import LayerInfo
 from tests.support.models.encoders import CONFIGS, tiny
-from tests.support.service.axolotl_patterns import unfrozen
+from tests.support.outside.axolotl_patterns import unfrozen
 
 
 def infos(kind: str, granularity: Granularity) -> tuple[Any, list[LayerInfo], list[Any]]:

@@ -23,7 +23,7 @@ from surgery.training.state import saved_step
 from surgery.training.tracker_services import TrackerService, TrackerServices
 from surgery.training.trackers import tracking
 from tests.support.models.toys import toy_data, toy_model
-from tests.support.service.event_files import curves
+from tests.support.outside.event_files import curves
 
 SPEC = FinetuneSpec.model_validate(
     {

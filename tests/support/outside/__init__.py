@@ -1,0 +1,1 @@
+"""What the service talks to and what reads its files: servers and formats of others."""
