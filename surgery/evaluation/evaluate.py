@@ -80,15 +80,23 @@ class Predictions:
         The rows of one group and the words of one row are always drawn together. None if the metric
         is undefined on half of the resamples or more (Efron & Tibshirani, 1993, chapter 6).
         """
+        found = self.resampled(name, RESAMPLES)
+        known = found[~np.isnan(found)]
+        return float(np.std(known, ddof=1)) if 2 * len(known) > RESAMPLES else None
+
+    def resampled(self, name: str, draws: int) -> Array:
+        """A metric on seeded resamples of the rows, (``draws``,); NaN where it is undefined.
+
+        Predictions for the same rows are resampled alike, so that their differences are paired.
+        """
         source = np.random.default_rng(0)
         units = self._units()
         count = len(self.targets) if units is None else len(units)
         found = [
             self._drawn(source.integers(0, count, count), units).metrics([name])[name]
-            for _ in range(RESAMPLES)
+            for _ in range(draws)
         ]
-        known = [value for value in found if value is not None]
-        return float(np.std(known, ddof=1)) if 2 * len(known) > RESAMPLES else None
+        return np.array(found, dtype=np.float64)
 
     def _units(self) -> list[Array] | None:
         """The indices that are drawn together; None if each row is drawn independently."""
@@ -152,6 +160,11 @@ def predict_validation(
     logits = finite_logits(model, encoded, device, replay)
     if outputs is not None:
         logits = logits[:, list(outputs)]
+    return predictions_for(logits, encoded, data)
+
+
+def predictions_for(logits: Array, encoded: Encoded, data: TaskData) -> Predictions:
+    """Outputs that a model gave for the validation rows, with what their metrics need."""
     groups, earnings = _groups(data.validation, data.metrics)
     offsets = encoded.tag_offsets if encoded.tagged else None
     return Predictions(

@@ -6,9 +6,10 @@ import numpy as np
 
 from surgery.data.tokens.dataset import Batch, TaskData
 from surgery.gradients.passes import scoring_mode
+from surgery.heads.features import HeadFeatures, preserved_head
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel, renew_head
-from surgery.ranking.head import Warmup, preserved_head
 from surgery.ranking.sample import (
     Sample,
     training_rows,
@@ -28,7 +29,7 @@ TRACKED_SAMPLES = 128  # rows scored at each evaluation, at the cost of about 3 
 WARMUP_SAMPLES = 1024
 
 
-def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> ModelPrior:
+def model_prior(scorer: Scorer, features: HeadFeatures | None, ranking: Scores) -> ModelPrior:
     """How far a ranking agrees with those on shuffled labels and on shuffled tokens.
 
     Labels are shuffled among the rows. If the head was warmed up, a new one is drawn and warmed up
@@ -48,9 +49,10 @@ def model_prior(scorer: Scorer, warmup: Warmup | None, ranking: Scores) -> Model
         scorer.fisher(lambda: with_shuffled_tokens(batches(), special, options.seed))
     )
     with preserved_head(loaded.head):
-        if warmup is not None:
+        if features is not None:
             renew_head(loaded.model, options.seed, loaded.new)
-            warmup.run(
+            warm_up(
+                features,
                 epochs=options.head.warmup_epochs or 1,
                 seed=options.seed,
                 relabel=lambda found: with_shuffled_labels(found, options.seed),
@@ -111,7 +113,8 @@ class RankingTracker:
         encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
         head = list(loaded.head.values())
         with preserved_head(loaded.head):
-            Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=1, seed=seed)
+            features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
+            warm_up(features, epochs=1, seed=seed)
             return self._score()
 
     def _score(self) -> Scores:

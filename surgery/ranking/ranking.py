@@ -11,6 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from surgery.data.tokens.dataset import TaskData
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.blocks import Unit
 from surgery.models.distributed import broadcast_weights, present_share
@@ -18,7 +20,6 @@ from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel, renew_head
 from surgery.models.numerics import has_bfloat16
 from surgery.ranking.agreement import model_prior
-from surgery.ranking.head import Warmup
 from surgery.ranking.paper import ROWS, paper_scores
 from surgery.ranking.sample import Sample, training_rows
 from surgery.ranking.scorer import Scorer, ranked_only
@@ -182,7 +183,7 @@ class Heads:
 
     scores: list[dict[Method, Scores]]
     report: HeadReport | None = None
-    warmup: Warmup | None = None
+    features: HeadFeatures | None = None
     adaptive: AdaptiveReport | None = None
 
 
@@ -214,7 +215,7 @@ def rank_layers(
         result, main = _ranked_by_mean(heads, scorer)
     if options.model_prior and result.fisher is not None:
         with phases.timed("prior"):
-            result.model_prior = model_prior(scorer, heads.warmup, ranked_only(main))
+            result.model_prior = model_prior(scorer, heads.features, ranked_only(main))
     result.path, result.head, result.adaptive = scorer.path, heads.report, heads.adaptive
     result.processes = scorer.sample.share.world
     result.warnings = scorer.warnings + _warnings(result, options, data)
@@ -243,14 +244,14 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
     heads = Heads([])
     for number in range(options.head_seeds):
         with phases.timed("warmup"):
-            if epochs and heads.warmup is None:  # all heads share one run of the encoder
-                heads.warmup = _open_warmup(loaded, data, options, phases.report)
-            loss = _prepare_head(scorer, heads.warmup, epochs, number)
+            if epochs and heads.features is None:  # all heads share one run of the encoder
+                heads.features = _open_features(loaded, data, options, phases.report)
+            loss = _prepare_head(scorer, heads.features, epochs, number)
         if heads.report is None:
             heads.report = HeadReport(
                 source="new" if loaded.new else "checkpoint",
                 warmup_epochs=epochs,
-                warmup_rows=0 if heads.warmup is None else len(heads.warmup),
+                warmup_rows=0 if heads.features is None else len(heads.features),
                 warmup_loss=loss,
             )
         with phases.timed("score"):
@@ -262,23 +263,25 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
     return heads
 
 
-def _prepare_head(scorer: Scorer, warmup: Warmup | None, epochs: int, number: int) -> float | None:
+def _prepare_head(
+    scorer: Scorer, features: HeadFeatures | None, epochs: int, number: int
+) -> float | None:
     """Draw a new head, unless it is the first, and warm it up; the loss of its last epoch."""
     loaded, seed = scorer.loaded, scorer.options.seed + number
     if number > 0:
         renew_head(loaded.model, seed, loaded.new)
-    loss = None if warmup is None else warmup.run(epochs=epochs, seed=seed)
+    loss = None if features is None else warm_up(features, epochs=epochs, seed=seed)
     broadcast_weights(loaded.model, scorer.sample.share)
     scorer.head_changed()
     return loss
 
 
-def _open_warmup(
+def _open_features(
     loaded: LoadedModel, data: TaskData, options: RankingOptions, report: Reporter
-) -> Warmup:
+) -> HeadFeatures:
     count, seed = options.head.warmup_samples, options.seed + 1
     encoded = training_rows(loaded, data, count, options.max_length, seed)
-    return Warmup(loaded.model, list(loaded.head.values()), encoded, data.problem, report)
+    return HeadFeatures(loaded.model, list(loaded.head.values()), encoded, data.problem, report)
 
 
 def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:

@@ -107,7 +107,9 @@ class SearchTrial(BaseModel):
     metric: float | None = Field(
         description="The primary metric on the rows set aside; null where it is not defined."
     )
-    loss: float = Field(description="Mean loss on the rows set aside.")
+    loss: float | None = Field(
+        description="Mean loss on the rows set aside; null if the run diverged."
+    )
     seconds: float = Field(description="Worker seconds that the run took.")
 
 

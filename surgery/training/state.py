@@ -154,7 +154,7 @@ def load_state(
     state["state"] = _moments(tensors)
     train_state.optimizer.load_state_dict(state)
     train_state.scaler.load_state_dict(entries["scaler"])
-    _fast_forward(train_state, entries["schedule"])
+    fast_forward(train_state, entries["schedule"])
     set_random_state(tensors["random"][share.rank], device)
     # A state that an earlier version wrote may lack some.
     progress = Progress(**{name: entries[name] for name in COUNTERS if name in entries})
@@ -185,7 +185,7 @@ def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return moments
 
 
-def _fast_forward(train_state: TrainState, steps: int) -> None:
+def fast_forward(train_state: TrainState, steps: int) -> None:
     """Set the learning rates of step ``steps``: a schedule is a function of the step alone."""
     schedule = train_state.schedule
     schedule.last_epoch = steps

@@ -40,7 +40,7 @@ class Meter:
         The steps compute the prefix unless its states are stored. None if no step was taken, or if
         the model's config does not contain its width.
         """
-        shape = _shape(self._loaded)
+        shape = shape_of(self._loaded)
         if shape.hidden is None or not progress.train_seconds:
             return None
         trained, row = _trained(self._loaded), row_length(encoded)
@@ -65,7 +65,8 @@ def row_length(encoded: Encoded) -> RowLength:
     return RowLength(float(lengths.mean()), float(squares.mean()))
 
 
-def _shape(loaded: LoadedModel) -> EncoderShape:
+def shape_of(loaded: LoadedModel) -> EncoderShape:
+    """The sizes of a loaded model's blocks, as estimates count with them."""
     blocks = tuple(block.parameters for block in loaded.blocks)
     config = loaded.source.config
     return EncoderShape(config, blocks, sum(blocks), 0, 0, runs_of(config))

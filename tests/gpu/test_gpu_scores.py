@@ -14,10 +14,11 @@ from surgery.data.tokens.dataset import on_device
 from surgery.data.tokens.tokenize import encode
 from surgery.gradients.engine import fisher_scores
 from surgery.gradients.passes import Objective
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.blocks import find_blocks, units_of
 from surgery.models.numerics import has_bfloat16
-from surgery.ranking.head import Warmup
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.uncertainty import kendall_tau
@@ -111,10 +112,12 @@ def test_batches_and_features_lie_on_the_device(device: torch.device) -> None:
         rows = encoded.batch(seen[-len(batch["labels"]) :])
         assert all(torch.equal(batch[name].cpu(), rows[name]) for name in rows)
     assert sorted(seen) == list(range(30))
-    warmup = Warmup(loaded.model, list(loaded.head.values()), encoded, data.problem, Quiet())
-    assert warmup.run(epochs=1, seed=0) is not None
-    for features in warmup._all_features():
-        assert {tensor.device.type for tensor in features.inputs.values()} == {device.type}
+    head = list(loaded.head.values())
+    features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
+    assert warm_up(features, epochs=1, seed=0) is not None
+    with features.replayed() as replay:
+        for part in replay.parts:
+            assert {tensor.device.type for tensor in part.inputs.values()} == {device.type}
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def open_prefix(
     was_training = model.training
     model.eval()
     try:
-        traced = _spread(train.encoded, TRACED_ROWS)
+        traced = spread(train.encoded, TRACED_ROWS)
         batch = on_device(train.encoded.batch(traced), _device_of(model))
         with train.context():
             cut = find_cut(model, loaded.blocks, batch)
@@ -191,7 +191,7 @@ def open_prefix(
         form = output_form(cut.runs[-1], *batch["input_ids"].flatten(0, -2).shape)
         dtype = _stored_dtype(form, training)
         with train.context():
-            checked = train.encoded.select(_spread(train.encoded, CHECKED_ROWS))
+            checked = train.encoded.select(spread(train.encoded, CHECKED_ROWS))
             stand_ins, first_only = fitting_stand_ins(model, cut, form, checked, dtype)
         began = time.perf_counter()
         key = prefix_key(loaded, cut, digests, training, dtype)
@@ -280,7 +280,7 @@ def _report(cut: Cut, mode: Mode, reason: str) -> PrefixReport:
     return PrefixReport(mode=mode, reason=reason, layers=runs, share=round(runs / cut.total, 4))
 
 
-def _spread(encoded: Encoded, count: int) -> list[int]:
+def spread(encoded: Encoded, count: int) -> list[int]:
     """``count`` rows of different lengths, from the longest row to the shortest."""
     order = np.argsort(-encoded.lengths, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)

@@ -11,10 +11,11 @@ import torch
 
 from surgery.data.tokens.dataset import choose_rows
 from surgery.errors import ScoresNotFinite
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.blocks import groups_of
 from surgery.models.loading import renew_head
-from surgery.ranking.head import Warmup
 from surgery.ranking.ranking import open_scorer, rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
@@ -193,8 +194,8 @@ def single_head(number: int, seed: int, epochs: int, aggregate: Aggregate) -> Sc
         renew_head(loaded.model, seed + number)
     if epochs:
         head = list(loaded.head.values())  # all 40 rows, for warm-up as for scores
-        warmup = Warmup(loaded.model, head, encoded, data.problem, Quiet())
-        warmup.run(epochs=epochs, seed=seed + number)
+        features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
+        warm_up(features, epochs=epochs, seed=seed + number)
     sample = Sample(encoded=encoded, device=torch.device("cpu"))
     return ranked_only(Scorer(loaded, sample, data.problem, options, Quiet()).fisher())
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from surgery.data.tokens.tokenize import encode
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
 from surgery.models.blocks import Unit
 from surgery.models.loading import load_model
 from surgery.models.source.resolve import local_model
 from surgery.ranking import uncertainty
-from surgery.ranking.head import Warmup
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores, from_samples
@@ -108,7 +109,8 @@ def real_scores(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> M
     loaded = load_model(local_model(real_model), sources, data, seed=0)
     encoded = encode(data.train, loaded.tokenizer, 128)
     head = list(loaded.head.values())
-    Warmup(loaded.model, head, encoded, data.problem, Quiet()).run(epochs=3, seed=0)
+    features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
+    warm_up(features, epochs=3, seed=0)
     sample = Sample(encoded, torch.device("cpu"))
     scorer = Scorer(loaded, sample, data.problem, RankingOptions(), Quiet())
     per_sample = ranked_only(scorer.fisher()).per_sample

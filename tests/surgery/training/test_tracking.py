@@ -12,11 +12,12 @@ from torch import Tensor
 
 from surgery.data.tokens.dataset import TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.agreement import TRACKED_SAMPLES, WARMUP_SAMPLES, RankingTracker
-from surgery.ranking.head import Warmup
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
@@ -164,8 +165,9 @@ def test_at_the_start_a_new_head_is_warmed_up(
     twin = tiny(mirror, data)
     rows = choose_rows(len(data.train), WARMUP_SAMPLES, TRAINING.seed + 1)
     encoded = encode(data.train, twin.tokenizer, TRAINING.max_length, rows)
-    warmup = Warmup(twin.model, list(twin.head.values()), encoded, data.problem, Quiet())
-    warmup.run(epochs=1, seed=TRAINING.seed)
+    head = list(twin.head.values())
+    features = HeadFeatures(twin.model, head, encoded, data.problem, Quiet())
+    warm_up(features, epochs=1, seed=TRAINING.seed)
     assert tracker.at_start == pytest.approx(expected_scores(twin, data), rel=1e-5)
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from surgery.data.tokens.dataset import Batch, Encoded, batches_by_length
+from surgery.heads.features import HeadFeatures
+from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.blocks import encoder_of, head_parameters, model_inputs
-from surgery.ranking.head import WARMUP_BATCH, Warmup, _features
 from surgery.schemas.enums import Problem
 from tests.support.models.encoders import (
     CONFIGS,
@@ -39,7 +40,7 @@ CASES = [
 ]
 
 
-def warm_up(
+def warmed(
     model: nn.Module,
     parameters: list[nn.Parameter],
     encoded: Encoded,
@@ -48,7 +49,8 @@ def warm_up(
     epochs: int,
     seed: int,
 ) -> float | None:
-    return Warmup(model, parameters, encoded, problem, Quiet()).run(epochs=epochs, seed=seed)
+    features = HeadFeatures(model, parameters, encoded, problem, Quiet())
+    return warm_up(features, epochs=epochs, seed=seed)
 
 
 def train_head(
@@ -147,13 +149,13 @@ def test_cached_features_train_the_same_head(
     kind: str, problem: Problem, labels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_groups = partial(batches_by_length, tokens=400)
-    monkeypatch.setattr("surgery.ranking.head.batches_by_length", small_groups)
+    monkeypatch.setattr("surgery.heads.features.batches_by_length", small_groups)
     model = build(kind, labels, problem)
     twin = deepcopy(model)
     encoded = rows(40, kind, problem)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     head = list(head_parameters(model).values())
-    loss = warm_up(model, head, encoded, problem, epochs=2, seed=5)
+    loss = warmed(model, head, encoded, problem, epochs=2, seed=5)
     groups = [encoded.batch(chosen) for chosen in small_groups(encoded.lengths, None)]
     assert len(groups) > 1
     head = list(head_parameters(twin).values())
@@ -175,12 +177,13 @@ def test_cached_features_train_the_same_head(
 )  # fmt: skip
 def test_only_the_states_the_head_reads_are_kept(kind: str, first: bool) -> None:
     model, encoded = build(kind), rows(8, kind)
-    encoder = encoder_of(model)
-    for part in _features(model, encoder, encoded, Quiet()):
-        states = part.output["last_hidden_state"]
-        assert (states.shape[1] == 1) == first
-        kept = states.untyped_storage().nbytes() // states.element_size()
-        assert kept == states.numel()  # no view that keeps the others in memory
+    head = list(head_parameters(model).values())
+    with HeadFeatures(model, head, encoded, Problem.CLASSIFICATION, Quiet()).replayed() as replay:
+        for part in replay.parts:
+            states = part.output["last_hidden_state"]
+            assert (states.shape[1] == 1) == first
+            kept = states.untyped_storage().nbytes() // states.element_size()
+            assert kept == states.numel()  # no view that keeps the others in memory
 
 
 def test_new_pooler_inside_the_encoder_learns_too() -> None:
@@ -192,8 +195,8 @@ def test_new_pooler_inside_the_encoder_learns_too() -> None:
         return [*head_parameters(of).values(), *encoder_of(of).pooler.parameters()]
 
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm_up(model, trained(model), encoded, epochs=2, seed=1)
-    groups = [encoded.batch(chosen) for chosen in batches_by_length(encoded.lengths, WARMUP_BATCH)]
+    warmed(model, trained(model), encoded, epochs=2, seed=1)
+    groups = [encoded.batch(chosen) for chosen in batches_by_length(encoded.lengths, None)]
     train_head(twin, trained(twin), groups, epochs=2, seed=1)
     for (name, value), expected in zip(
         model.state_dict().items(), twin.state_dict().values(), strict=True
@@ -209,7 +212,7 @@ def test_loss_falls_on_separable_data(kind: str) -> None:
     for epochs in (1, 100):
         model = build(kind)
         head = list(head_parameters(model).values())
-        losses.append(warm_up(model, head, encoded, epochs=epochs, seed=0))
+        losses.append(warmed(model, head, encoded, epochs=epochs, seed=0))
     first, last = losses
     assert first is not None
     assert last is not None
@@ -220,7 +223,7 @@ def test_encoder_is_back_in_its_place() -> None:
     model = build("electra")
     encoder, names = encoder_of(model), [name for name, _ in model.named_parameters()]
     head = list(head_parameters(model).values())
-    warm_up(model, head, rows(8), epochs=1, seed=0)
+    warmed(model, head, rows(8), epochs=1, seed=0)
     assert encoder_of(model) is encoder
     assert [name for name, _ in model.named_parameters()] == names
 
@@ -229,6 +232,6 @@ def test_no_epochs_change_nothing() -> None:
     model = build("bert")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     head = list(head_parameters(model).values())
-    loss = warm_up(model, head, rows(8), epochs=0, seed=0)
+    loss = warmed(model, head, rows(8), epochs=0, seed=0)
     assert loss is None
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,1 @@
+"""Train the task head alone, on the output of an encoder that stays as it is."""
