@@ -48,7 +48,10 @@ def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's outputs and the labels; for the fields, see the functions of ``metrics``."""
+    """A model's outputs and the labels; for the fields, see the functions of ``metrics``.
+
+    ``thresholds`` are those of each label, (C,), or of each row and label, (N, C).
+    """
 
     logits: Array
     targets: Array
@@ -109,13 +112,15 @@ class Predictions:
         return None
 
     def _drawn(self, drawn: Array, units: list[Array] | None) -> Predictions:
-        rows, offsets, groups = drawn, None, None
+        rows, offsets, groups, thresholds = drawn, None, None, self.thresholds
         if units is not None:
             parts = [units[place] for place in drawn]
             sizes = [len(part) for part in parts]
             rows = np.concatenate(parts)
             offsets = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.repeat(np.arange(len(parts)), sizes)
+        if thresholds is not None and thresholds.ndim == 2:
+            thresholds = thresholds[rows]
         return Predictions(
             self.logits[rows],
             self.targets[rows],
@@ -124,7 +129,7 @@ class Predictions:
             offsets if self.offsets is not None else None,
             groups if self.groups is not None else None,
             {name: earned[rows] for name, earned in (self.earnings or {}).items()},
-            self.thresholds,
+            thresholds,
         )
 
 
@@ -149,13 +154,12 @@ def predict_validation(
     device: torch.device,
     outputs: Sequence[int] | None = None,
     replay: Replay = run_whole,
-    thresholds: Array | None = None,
 ) -> Predictions:
     """The model's outputs for the validation rows, with the labels.
 
     ``encoded`` holds all rows of ``data.validation``. ``outputs`` gives the index of the model's
-    output for each of the dataset's labels, if their orders differ. ``thresholds`` (C,) decide
-    which of several labels a row has. Raises TrainingDiverged if an output is not finite.
+    output for each of the dataset's labels, if their orders differ. Raises TrainingDiverged if an
+    output is not finite.
     """
     logits = finite_logits(model, encoded, device, replay)
     if outputs is not None:
@@ -175,7 +179,6 @@ def predictions_for(logits: Array, encoded: Encoded, data: TaskData) -> Predicti
         offsets,
         groups,
         earnings,
-        thresholds,
     )
 
 

@@ -93,11 +93,11 @@ def measure_label_sets(
 ) -> dict[str, float | None]:
     """Metrics of logits (N, C) against zeros and ones (N, C); None for one that is undefined.
 
-    A row is said to have a label if its probability is at least the label's threshold, of (C,), by
-    default a half. By that go ``micro_f1``, over all labels of all rows together, ``macro_f1``, the
-    mean over the labels, and ``subset_accuracy``, the share of rows whose labels are all right.
-    ``mean_average_precision`` goes by the order of the rows, needs no threshold, and is the mean
-    over the labels that some row has.
+    A row is said to have a label if its probability is at least the threshold, of (C,) for each
+    label or (N, C) for each row and label, by default a half. By that go ``micro_f1``, over all
+    labels of all rows together, ``macro_f1``, the mean over the labels, and ``subset_accuracy``,
+    the share of rows whose labels are all right. ``mean_average_precision`` goes by the order of
+    the rows, needs no threshold, and is the mean over the labels that some row has.
     """
     from sklearn import metrics
 

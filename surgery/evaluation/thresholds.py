@@ -16,7 +16,7 @@ def probabilities(logits: Array) -> Array:
 
 
 def decided(logits: Array, thresholds: Array) -> Array:
-    """Zeros and ones (N, C): the labels whose probability is at least the threshold, of (C,)."""
+    """Zeros and ones (N, C): where the probability is at least the threshold, (C,) or (N, C)."""
     return np.asarray(probabilities(logits) >= thresholds, dtype=np.int8)
 
 
@@ -30,6 +30,19 @@ def fit_thresholds(logits: Array, labels: Array) -> Array:
     """
     scores = probabilities(logits)
     return np.array([_best(own, marks) for own, marks in zip(scores.T, labels.T, strict=True)])
+
+
+def cross_fitted(logits: Array, labels: Array) -> Array:
+    """Thresholds (N, C): those of each row are fitted on half of the other rows.
+
+    So rows that judge runs need no others beside them, and no row tells of its own threshold.
+    """
+    thresholds = np.full(labels.shape, DEFAULT)
+    for own in (slice(0, None, 2), slice(1, None, 2)):
+        others = slice(1 - own.start, None, 2)
+        if len(labels[others]):
+            thresholds[own] = fit_thresholds(logits[others], labels[others])
+    return thresholds
 
 
 def _best(scores: Array, marks: Array) -> float:

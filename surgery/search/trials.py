@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluate import Predictions, predict_validation, predictions_for
+from surgery.evaluation.thresholds import cross_fitted
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
@@ -136,7 +137,7 @@ class Trainer:
 
     def predictions(self, logits: np.ndarray[Any, Any]) -> Predictions:
         """A run's logits for the rows that judge, with their labels."""
-        return predictions_for(logits, self._judged_rows, self._judged_data)
+        return _decided(predictions_for(logits, self._judged_rows, self._judged_data))
 
     def _units_of(self, candidate: Candidate) -> list[Unit]:
         return [self._units[place] for place in candidate.layers]
@@ -196,13 +197,14 @@ class Trainer:
             return prefix.replay(ROWS, self._judged[list(rows)].tolist())
 
         try:
-            return predict_validation(
+            found = predict_validation(
                 self._loaded.model,
                 self._judged_rows,
                 self._judged_data,
                 self._device,
                 replay=replay,
             )
+            return _decided(found)
         except TrainingDiverged:
             return None
 
@@ -213,6 +215,14 @@ class Trainer:
         )
         flat = replace(self._loss, problem=_row_by_row(self._loss.problem))
         return float(flat.total(logits, targets)) / (flat.weight(targets) or 1.0)
+
+
+def _decided(predictions: Predictions) -> Predictions:
+    """Predictions of several labels a row get thresholds, from the other rows that judge."""
+    if predictions.problem is not Problem.MULTI_LABEL:
+        return predictions
+    thresholds = cross_fitted(predictions.logits, predictions.targets)
+    return replace(predictions, thresholds=thresholds)
 
 
 def _row_by_row(problem: Problem) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -302,9 +302,8 @@ def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: P
     model, data = run.loaded.model, run.data
     thresholds = _thresholds(run, prefix)
     replay = partial(prefix.replay, "validation")
-    result = predict_validation(
-        model, run.validation, data, run.device, replay=replay, thresholds=thresholds
-    )
+    found = predict_validation(model, run.validation, data, run.device, replay=replay)
+    result = replace(found, thresholds=thresholds)
     entry = EpochReport(
         epoch=run.epochs(progress),
         step=progress.step,
