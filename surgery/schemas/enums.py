@@ -181,7 +181,8 @@ class Fisher(StrEnum):
     """Labels drawn from the model's own prediction: one pass for each draw."""
     EXACT = "exact"
     """The expectation over the model's prediction: one pass for two classes and for regression, C −
-    1 passes for C classes, and as many for each labelled token in token classification."""
+    1 passes for C classes, and as many for each labelled token in token classification; C passes
+    for C labels of which a row may have several."""
 
 
 class Precision(StrEnum):
