@@ -16,15 +16,17 @@ from app.jobs.state_machine import locked_for_request
 from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
 
 FOLDERS = ("jobs", "logs")  # each has a folder of its own for every job
+CHOOSERS = (JobKind.RANKING, JobKind.SEARCH)  # what fine-tunes choose their layers by
 RECORDS = (JobEvent, Metric, Checkpoint, Attempt)
 
 
 def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) -> list[str]:
     """Delete the rows of a job that has ended, and return the folders that may be deleted now.
 
-    With a comparison go its children, with a fine-tune the ranking that it computed for itself,
-    unless another job has chosen its layers by that ranking. ``check`` may refuse the locked row.
-    Raises NotFound; and Conflict if the job has not ended, belongs to a comparison, or is needed.
+    With a comparison go its children, with a fine-tune the ranking or the search that it computed
+    for itself, unless another job has chosen its layers by that. ``check`` may refuse the locked
+    row. Raises NotFound; and Conflict if the job has not ended, belongs to a comparison, or is
+    needed.
     """
     with database.write() as session:
         job = locked_for_request(session, job_id)
@@ -51,12 +53,12 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
 
 
 def _with_dependants(session: Session, job: Job) -> list[Job]:
-    """The job and the jobs that go with it, locked. A ranking that others use is let go instead."""
+    """The job and the jobs that go with it, locked. What others chose by is let go instead."""
     query = select(Job).where(Job.parent == job.id).order_by(Job.id).with_for_update()
     created = session.scalars(query).all()
     if job.kind == JobKind.COMPARISON:
         return [job, *created]
-    used = {each.id for each in created if _users_of_ranking(session, [each.id], except_for=job.id)}
+    used = {each.id for each in created if _choosing_by(session, [each.id], except_for=job.id)}
     for each in created:
         if each.id in used:
             each.parent = None
@@ -79,14 +81,12 @@ def _hand_over_result(session: Session, job: Job) -> None:
     session.execute(others.values(result_of=heir.id).execution_options(synchronize_session=False))
 
 
-def _users_of_ranking(
-    session: Session, rankings: Sequence[str], except_for: str, *, unfinished: bool = False
+def _choosing_by(
+    session: Session, choosers: Sequence[str], except_for: str, *, unfinished: bool = False
 ) -> Sequence[str]:
-    """The jobs that choose, or have chosen, their layers by one of these rankings."""
-    named = Job.resolved["ranking"].as_string()
-    query = select(Job.id).where(
-        or_(Job.waits_for.in_(rankings), named.in_(rankings)), Job.id != except_for
-    )
+    """The jobs that choose, or have chosen, their layers by one of these rankings or searches."""
+    named = [Job.resolved[kind].as_string().in_(choosers) for kind in CHOOSERS]
+    query = select(Job.id).where(or_(Job.waits_for.in_(choosers), *named), Job.id != except_for)
     if unfinished:
         query = query.where(Job.status.not_in(TERMINAL))
     return session.scalars(query.order_by(Job.id)).all()
@@ -108,10 +108,10 @@ def _check_not_needed(session: Session, doomed: Sequence[Job]) -> None:
         for row in checkpoints
         for user in unfinished_users(session, row.id)
     ]
-    rankings = [job.id for job in doomed if job.kind == JobKind.RANKING]
-    if rankings:
-        users = _users_of_ranking(session, rankings, except_for=ids[0], unfinished=True)
-        needed += [f"{user} chooses its layers by a ranking" for user in users]
+    for kind in CHOOSERS:
+        choosers = [job.id for job in doomed if job.kind == kind]
+        users = _choosing_by(session, choosers, except_for=ids[0], unfinished=True)
+        needed += [f"{user} chooses its layers by a {kind}" for user in users if choosers]
     if needed:
         raise Conflict(
             f"{needed[0]} that would be deleted; cancel that job or wait until it has ended",

@@ -21,7 +21,7 @@ from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import Phases, rank_layers
 from surgery.schemas.enums import Method
 from surgery.schemas.ranking import HeadSpec, RankingOptions
-from surgery.schemas.search import SearchResult, SearchSpec
+from surgery.schemas.search import SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries
 from surgery.search.candidates import (
@@ -214,6 +214,10 @@ class _Search:
             gain_over_all=gain_over(race, outcome, tuple(range(depth))),
             gain_over_fisher=gain_over(race, outcome, highest(scores[Method.FISHER], 2)),
             arms=arms_of(race, outcome, names, sizes, epochs),
+            model_layers=[
+                SearchedLayer(name=unit.name, index=index, parameters=unit.parameters)
+                for index, unit in enumerate(units)
+            ],
             scores={
                 method: dict(zip(names, values, strict=True)) for method, values in scores.items()
             },

@@ -31,7 +31,7 @@ from app.jobs.state_machine.queueing import (
     enqueue,
     enqueue_comparison,
     enqueue_with_ranking,
-    store_finished_ranking,
+    store_finished,
 )
 from app.jobs.state_machine.requests import cancel, pause, resume
 from app.jobs.state_machine.sharing import settle_waiting, share_ranking
@@ -65,5 +65,5 @@ __all__ = [
     "resume",
     "settle_waiting",
     "share_ranking",
-    "store_finished_ranking",
+    "store_finished",
 ]

@@ -33,7 +33,8 @@ def finish(
     with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
+        early = bool(result.get("stopped_early") or result.get("stopped"))
+        full = at_the_end(job.progress, early=early)
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state
