@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from surgery.data.presets.tasks import LABEL_SET_METRICS
 from surgery.evaluation.evaluate import Predictions
 from surgery.evaluation.metrics import measure_label_sets
-from surgery.evaluation.thresholds import decided, fit_thresholds, probabilities
+from surgery.evaluation.thresholds import cross_fitted, decided, fit_thresholds, probabilities
 from surgery.schemas.enums import Problem
 
 MARKS = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]], dtype=np.int8)
@@ -78,3 +78,19 @@ def test_probabilities_of_any_logit() -> None:
     found = probabilities(np.array([-1e30, -2.0, 0.0, 1e30], dtype=np.float32))
     assert found.tolist() == pytest.approx([0.0, 1 / (1 + math.exp(2)), 0.5, 1.0])
     assert decided(np.zeros((1, 1)), np.array([0.5])).tolist() == [[1]]
+
+
+def test_crossed_thresholds_of_a_row_come_from_the_other_half() -> None:
+    source = np.random.default_rng(0)
+    logits, marks = source.normal(size=(20, 2)), source.integers(0, 2, (20, 2))
+    found = cross_fitted(logits, marks)
+    assert found.shape == (20, 2)
+    assert (found[::2] == fit_thresholds(logits[1::2], marks[1::2])).all()
+    assert (found[1::2] == fit_thresholds(logits[::2], marks[::2])).all()
+    assert (cross_fitted(logits[:1], marks[:1]) == 0.5).all(), "there is no other row"
+    whole = Predictions(logits, marks, Problem.MULTI_LABEL, thresholds=found)
+    drawn = whole.resampled("subset_accuracy", 3)
+    rows = (decided(logits, found) == marks).all(1)
+    picks = np.random.default_rng(0)
+    expected = [rows[picks.integers(0, 20, 20)].mean() for _ in range(3)]
+    assert drawn.tolist() == pytest.approx(expected)
