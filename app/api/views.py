@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.api.http.problems import ProblemDetails
+from app.errors import JOB_ERRORS
 from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
@@ -82,7 +83,10 @@ class JobProblem(ProblemDetails):
     title: str = Field(description="What kind of error it is, in words; the same for each `code`.")
     status: int = Field(description="The HTTP status that an answer with this error would have.")
     instance: str = Field(description="The path of the job.")
-    code: str = Field(description="What kind of error it is, for programs.")
+    code: str = Field(
+        description="What kind of error it is, for programs: "
+        f"{', '.join(f'`{code}`' for code in sorted(JOB_ERRORS))}."
+    )
     retriable: bool = Field(False, description="Whether a retry of the job may succeed.")
     request_id: str | None = Field(
         None, description="The id of the request that submitted the job, as in the server's log."

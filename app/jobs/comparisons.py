@@ -24,7 +24,7 @@ FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
 def unfinished_children(session: Session, comparison_id: str) -> Sequence[Job]:
     """The children that have not ended, with their rows locked."""
     query = select(Job).where(Job.parent == comparison_id, Job.status.not_in(TERMINAL))
-    return session.scalars(query.order_by(Job.id).with_for_update()).all()
+    return session.scalars(query.order_by(Job.id).with_for_update(key_share=True)).all()
 
 
 def has_active_child(session: Session, comparison_id: str) -> bool:
@@ -46,7 +46,7 @@ def children_after(session: Session, comparison_id: str) -> Sequence[tuple[Job, 
             awaited.status.in_(TERMINAL),
         )
         .order_by(Job.id)
-        .with_for_update(of=Job)
+        .with_for_update(key_share=True, of=Job)
     )
     return [(child, ended) for child, ended in session.execute(query)]
 

@@ -11,7 +11,7 @@ from app.db import Database, lock_name
 from app.errors import Conflict, NotFound
 from app.jobs.actions import Action, is_child, refusal
 from app.jobs.checkpoints import unfinished_users
-from app.jobs.shared_rankings import key_of
+from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import locked_for_request
 from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
 
@@ -29,6 +29,7 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
     needed.
     """
     with database.write() as session:
+        _lock_shared_rankings(session, job_id)  # before any row, as whoever shares one does
         job = locked_for_request(session, job_id)
         if job is None:
             raise NotFound(f"no job {job_id!r}; GET /v1/jobs lists them")
@@ -40,6 +41,7 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
                 f"{job.id} is a part of comparison {job.parent}, which its table names; "
                 f"DELETE /v1/jobs/{job.parent} deletes all of it"
             )
+        _lock_shared_rankings(session, job_id)  # also of a fine-tune that has ended just now
         doomed = _with_dependants(session, job)
         _check_not_needed(session, doomed)
         ids = [each.id for each in doomed]
@@ -52,10 +54,22 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
         return [f"{folder}/{each}" for each in ids for folder in FOLDERS]
 
 
+def _lock_shared_rankings(session: Session, job_id: str) -> None:
+    """Let nobody begin to use the rankings that would go with a job.
+
+    Those that did so already are seen by what is read from now on.
+    """
+    own = or_(Job.id == job_id, Job.parent == job_id)
+    rankings = select(Job.project, Job.digest).where(own, Job.kind == JobKind.RANKING)
+    # In one order, so that no two transactions wait for each other.
+    for key in session.execute(rankings.distinct().order_by(Job.digest)):
+        lock_name(session, RankingKey(*key).lock)
+
+
 def _with_dependants(session: Session, job: Job) -> list[Job]:
     """The job and the jobs that go with it, locked. What others chose by is let go instead."""
-    query = select(Job).where(Job.parent == job.id).order_by(Job.id).with_for_update()
-    created = session.scalars(query).all()
+    query = select(Job).where(Job.parent == job.id).order_by(Job.id)
+    created = session.scalars(query.with_for_update(key_share=True)).all()
     if job.kind == JobKind.COMPARISON:
         return [job, *created]
     used = {each.id for each in created if _choosing_by(session, [each.id], except_for=job.id)}
@@ -69,9 +83,8 @@ def _hand_over_result(session: Session, job: Job) -> None:
     """Let another ranking store a result that equal rankings share, if there is one."""
     if job.kind != JobKind.RANKING or job.own_result is None:
         return
-    lock_name(session, key_of(job).lock)  # nobody else begins to share it meanwhile
     sharing = select(Job).where(Job.result_of == job.id).order_by(Job.id)
-    heir = session.scalar(sharing.limit(1).with_for_update(of=Job))
+    heir = session.scalar(sharing.limit(1).with_for_update(key_share=True, of=Job))
     if heir is None:
         return
     result, heir.result_of = job.own_result, None

@@ -47,8 +47,8 @@ def _notes(result: Json) -> Iterator[str]:
     untried = sum(arm["status"] == "not_tried" for arm in result["arms"])
     if untried:
         yield (
-            f"not tried, as the scores put them further down: {untried} of {len(result['arms'])} "
-            "candidates"
+            f"not tried, as the scores put them too far down for the budget: {untried} of "
+            f"{len(result['arms'])} candidates"
         )
     yield (
         f"judged by {result['held_out_rows']:,} rows of train, trained on the other "

@@ -27,7 +27,9 @@ def test_candidates_that_were_tried_and_the_choice_at_the_end() -> None:
     shown = ("1+2", "0.0003", "0.8000", "0.7000 – 0.9000", "0.90", "40", "5.0")
     assert row.split() == " ".join(["1", *shown]).split()
     text = " ".join(" ".join(lines).split())
-    assert "not tried, as the scores put them further down: 1 of 2 candidates" in text
+    assert (
+        "not tried, as the scores put them too far down for the budget: 1 of 2 candidates" in text
+    )
     assert "judged by 20 rows of train, trained on the other 80" in text
     assert "expected gain over all layers: +0.8000 (+0.7000 to +0.9000)" in text
     assert "Fisher's two best" not in text

@@ -207,7 +207,8 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Run the job until the attempt ends. Raises Fenced if the lease is lost."""
-        self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}")
+        asked = f", request {self.job.request_id}" if self.job.request_id else ""
+        self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}{asked}")
         with self._folders, self._heartbeat:
             outcome = self._follow(self._processes.fetcher, self._fetch_order())
             if outcome is not Outcome.FETCHED:

@@ -86,7 +86,7 @@ def advance_comparisons(database: Database) -> None:
     for job_id in ids:
         with database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
-            comparison = session.scalar(query.with_for_update(skip_locked=True))
+            comparison = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
             if comparison is not None:
                 advance_comparison(session, comparison)
 

@@ -101,7 +101,7 @@ def settle_one(session: Session, job_id: str) -> None:
     lock_name(session, RankingKey(*row).lock)
     lock_comparison(session, job_id)
     query = select(Job).where(Job.id == job_id, shared_rankings.may_go_on())
-    job = session.scalar(query.with_for_update(skip_locked=True, of=Job))
+    job = session.scalar(query.with_for_update(key_share=True, skip_locked=True, of=Job))
     if job is None:
         return
     awaited = session.get(Job, job.waits_for)
