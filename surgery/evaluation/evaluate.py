@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluation_sets import output_order
 from surgery.evaluation.metrics import measure, measure_label_sets
+from surgery.evaluation.thresholds import cross_fitted
 from surgery.io.sources import Sources
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, gather_rows, present_share
@@ -76,6 +77,12 @@ class Predictions:
             groups=self.groups,
             earnings=self.earnings or {},
         )
+
+    def cross_decided(self) -> Predictions:
+        """With thresholds of several labels fitted on half of the other rows, see `thresholds`."""
+        if self.problem is not Problem.MULTI_LABEL:
+            return self
+        return replace(self, thresholds=cross_fitted(self.logits, self.targets))
 
     def noise(self, name: str) -> float | None:
         """The standard error of a metric, from a seeded bootstrap.

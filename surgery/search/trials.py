@@ -17,17 +17,21 @@ from torch import Tensor, nn
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluate import Predictions, predict_validation, predictions_for
-from surgery.evaluation.thresholds import cross_fitted
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model, trained_parameters
-from surgery.schemas.enums import Problem
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.search.boundaries import ROWS, Boundaries
 from surgery.search.decision.candidates import Candidate
-from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
+from surgery.training.optimizer import (
+    loss_for,
+    make_optimizer,
+    make_schedule,
+    mean_loss,
+    rate_factors,
+)
 from surgery.training.prefix_cache.cache import Prefix
 from surgery.training.state import TrainState, fast_forward
 from surgery.training.step import Stepper, epoch_steps
@@ -128,7 +132,7 @@ class Trainer:
                 for name, tensor in trained.items():
                     tensor.copy_(before[name])
                     tensor.grad = None
-        loss = math.inf if predictions is None else self._loss_of(predictions)
+        loss = math.inf if predictions is None else mean_loss(self._loss, predictions)
         return Judged(predictions, loss, spent, time.perf_counter() - began)
 
     def trained_by(self, candidate: Candidate) -> dict[str, nn.Parameter]:
@@ -137,7 +141,7 @@ class Trainer:
 
     def predictions(self, logits: np.ndarray[Any, Any]) -> Predictions:
         """A run's logits for the rows that judge, with their labels."""
-        return _decided(predictions_for(logits, self._judged_rows, self._judged_data))
+        return predictions_for(logits, self._judged_rows, self._judged_data).cross_decided()
 
     def _units_of(self, candidate: Candidate) -> list[Unit]:
         return [self._units[place] for place in candidate.layers]
@@ -158,19 +162,19 @@ class Trainer:
         factors = rate_factors(self._loaded, trained, units, training, self._scores)
         optimizer = make_optimizer(trained, training, factors)
         schedule = make_schedule(optimizer, training, self.steps)
-        scaler = Numerics(training, self._device).scaler
+        scaler = Numerics(training, self._device).scaler()
         train_state = TrainState(trained, optimizer, schedule, scaler)
         if run.step:
             _take_up(run, train_state)
         stepper = Stepper(
             self._loaded.model,
-            train_state,
             self._encoded,
             self._loss,
             training,
             numerics=self._numerics,
             share=Share(),
         )
+        stepper.train_state = train_state
         stepper.replay = partial(prefix.replay, ROWS)
         torch.manual_seed(run.seed * 1_000_003 + run.step)
         stepper.model.train()
@@ -204,30 +208,9 @@ class Trainer:
                 self._device,
                 replay=replay,
             )
-            return _decided(found)
+            return found.cross_decided()
         except TrainingDiverged:
             return None
-
-    def _loss_of(self, predictions: Predictions) -> float:
-        logits, targets = (
-            torch.from_numpy(predictions.logits),
-            torch.from_numpy(predictions.targets),
-        )
-        flat = replace(self._loss, problem=_row_by_row(self._loss.problem))
-        return float(flat.total(logits, targets)) / (flat.weight(targets) or 1.0)
-
-
-def _decided(predictions: Predictions) -> Predictions:
-    """Predictions of several labels a row get thresholds, from the other rows that judge."""
-    if predictions.problem is not Problem.MULTI_LABEL:
-        return predictions
-    thresholds = cross_fitted(predictions.logits, predictions.targets)
-    return replace(predictions, thresholds=thresholds)
-
-
-def _row_by_row(problem: Problem) -> Problem:
-    """The problem whose loss reads one row of logits for each label: tags are without padding."""
-    return Problem.CLASSIFICATION if problem is Problem.TOKEN_CLASSIFICATION else problem
 
 
 @torch.no_grad()
