@@ -191,3 +191,16 @@ def test_a_head_of_one_class_a_row_is_not_taken_for_one_of_several(
         tokenizer.save_pretrained(folder)
         again = load_model(local_model(folder), offline(tmp_path), data, seed=0)
         assert bool(again.new) is new
+
+
+def test_a_rate_is_chosen_on_rows_that_are_trained_on_but_for_the_trials(
+    tmp_path: Path, mirror: Path
+) -> None:
+    data = topics(tmp_path, 60, 20)
+    result = run(
+        data, mirror / "models" / TINY, tmp_path / "run", learning_rates=[1e-3, 5e-3], epochs=1
+    )
+    assert [trial.learning_rate for trial in result.learning_rates] == [1e-3, 5e-3]
+    assert all(trial.metric is not None for trial in result.learning_rates)
+    assert result.epochs[-1].step == -(-54 // 16)
+    assert list(result.best.thresholds or {}) == TOPICS
