@@ -88,10 +88,13 @@ def run(
     data: TaskData, base: Path, out: Path, form: str = "full", layers: slice = slice(None),
     **training: Any,
 ) -> FinetuneResult:  # fmt: skip
+    options = {**BASE, **training}
+    if "learning_rates" in training:
+        del options["learning_rate"]
     loaded = load_model(local_model(base), offline(out), data, seed=0)
     spec = FinetuneSpec.model_validate(
         {"model": "m", "dataset": "d", "selection": {"policy": "all"},
-         "training": {**BASE, **training}, "checkpoints": {"form": form}}
+         "training": options, "checkpoints": {"form": form}}
     )  # fmt: skip
     return finetune(loaded, data, spec, layers_of_model(loaded)[layers], Quiet(out))
 
