@@ -57,7 +57,8 @@ SPECIAL_TOKENS = 2  # at the start and at the end of a row
 
 
 def _newest(database: Database, *where: Any) -> Sequence[Job]:
-    query = select(Job).where(Job.status == Status.SUCCEEDED, Job.result_of.is_(None), *where)
+    done = (Job.status == Status.SUCCEEDED, Job.result_of.is_(None), Job.finished_at.is_not(None))
+    query = select(Job).where(*done, *where)
     with database.read() as session:
         return session.scalars(query.order_by(Job.finished_at.desc()).limit(NEWEST)).all()
 

@@ -71,10 +71,8 @@ def _lock_dataset(session: Session, job: Job) -> None:
     Raises DatasetNotFound if the dataset was deleted.
     """
     if Resolved.of(job.resolved).dataset.path is not None:
-        row = session.scalar(
-            select(Dataset).where(Dataset.id == job.dataset).with_for_update(read=True)
-        )
-        if row is None:
+        query = select(Dataset.id).where(Dataset.id == job.dataset).with_for_update(read=True)
+        if session.scalar(query) is None:
             raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
 
 
