@@ -107,13 +107,14 @@ def read_data(given: argparse.Namespace, sources: Sources, scratch: Path) -> Tas
     Raises SurgeryError, or pydantic's ValidationError for a wrong option or reference.
     """
     # Tokens are worth writing where a later run finds them.
+    separator = given.label_separator
     tokens = None if sources.cache.is_relative_to(scratch) else sources.tokens
     if is_file(given.train):
         return _own_files(given, scratch / "data", tokens)
-    if given.validation or upload_spec(given.columns, given.problem, given.labels):
+    if given.validation or upload_spec(given.columns, given.problem, given.labels, 0, separator):
         raise SurgeryError(
-            "--validation, --columns, --problem and --labels go with a file as TRAIN, and there "
-            f"is no file {given.train}"
+            "--validation, --columns, --problem, --labels and --label-separator go with a file as "
+            f"TRAIN, and there is no file {given.train}"
         )
     reference = reference_of(given.train)
     source = resolve_dataset(
@@ -129,7 +130,9 @@ def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> Tas
     if validation is not None and not is_file(validation):
         raise SurgeryError(f"--validation: there is no file {validation}")
     spec = UploadSpec.model_validate(
-        upload_spec(given.columns, given.problem, given.labels, given.split_seed)
+        upload_spec(
+            given.columns, given.problem, given.labels, given.split_seed, given.label_separator
+        )
     )
     report = ingest(
         train,
@@ -142,6 +145,7 @@ def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> Tas
         columns=spec.columns,
         problem=spec.problem,
         labels=spec.labels,
+        label_separator=spec.label_separator,
         seed=spec.seed,
     )
     return open_data(out, report, metrics_for(report.problem, report.labels), tokens)
