@@ -1,6 +1,7 @@
 """How fast the API answers, beside a hand-written handler and with many finished jobs.
 
-    python -m bench.api [--quick] [--jobs 1000000] [--rounds 5] [--seconds 3] [--json FILE]
+    python -m bench.api [--quick] [--only compare grow submit] [--jobs 1000000] [--rounds 5]
+                        [--seconds 3] [--json FILE]
 
 The API and what it is compared with run on one core, the load generator and a Postgres of their
 own on another. Rounds of all servers alternate, so that whatever else the machine does meets all of
@@ -186,10 +187,14 @@ def submit(servers: Servers, given: argparse.Namespace, console: Console) -> Jso
     }
 
 
+PARTS = {"compare": compare, "grow": grow, "submit": submit}
+
+
 def main() -> None:
     """Measure, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="50,000 jobs and short rounds")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--jobs", type=int, help="finished jobs; default 1,000,000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float)
@@ -204,11 +209,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(Servers(folder, FEW))
         console.print(f"API on core {API_CORE}, load and Postgres on core {LOAD_CORE}")
-        found = {
-            "compare": compare(servers, given, console),
-            "grow": grow(servers, given, console),
-            "submit": submit(servers, given, console),
-        }
+        found = {name: PARTS[name](servers, given, console) for name in given.only}
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(found, indent=1))
 
