@@ -44,7 +44,7 @@ from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import total_steps
+from surgery.schemas.training import run_rows, total_steps
 from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import RowLength, TrainedSizes
@@ -232,8 +232,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         head=None if outputs is None else head_size(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
         data=Data(
-            rows.get("train"),
-            rows.get("validation"),
+            *run_rows(training, problem, rows),
             row,
             lengths.longest,
             choices,

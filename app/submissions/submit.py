@@ -52,7 +52,7 @@ from surgery.schemas.resolved import (
     ResolvedSelection,
 )
 from surgery.schemas.search import SearchSpec
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.training import TrainingSpec, check_training, run_rows
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
         dataset.problem,
         dataset.metrics or (),
         classes=dataset.classes,
-        rows=dataset.rows.get("train"),
+        rows=run_rows(training, dataset.problem, dataset.rows)[0],
         processes=processes,
     )
 

@@ -31,9 +31,9 @@ def file_options(given: Mapping[str, Any]) -> FileOptions:
     validation: Path | None = given["validation"]
     if validation is not None and not is_file(validation):
         raise typer.BadParameter(f"--validation: there is no file {validation}")
-    values = [given[name] for name in ("columns", "problem", "labels", "split_seed")]
+    names = ("columns", "problem", "labels", "label_separator", "split_seed")
     try:
-        return FileOptions(validation, upload_spec(*values))
+        return FileOptions(validation, upload_spec(**{name: given[name] for name in names}))
     except SurgeryError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -44,8 +44,8 @@ def dataset_of(client: Client, given: str, options: FileOptions) -> str | Json:
         return str(uploaded(client, Path(given), options)["id"])
     if options.validation is not None or options.spec:
         raise typer.BadParameter(
-            "--validation, --columns, --problem, --labels and --split-seed go with a file as "
-            f"DATASET, and there is no file {given}"
+            "--validation, --columns, --problem, --labels, --label-separator and --split-seed go "
+            f"with a file as DATASET, and there is no file {given}"
         )
     try:
         return reference_of(given)

@@ -81,8 +81,9 @@ def create_dataset(
         Form(
             max_length=100_000,
             description="How to read the files, as JSON: "
-            '`{"columns": {"text": …, "label": …}, "problem": …, "labels": …, "seed": …}`. '
-            "Whatever is left out is inferred from the files.",
+            '`{"columns": {"text": …, "label": …}, "problem": …, "labels": …, '
+            '"label_separator": …, "seed": …}`. Whatever is left out is inferred from the files, '
+            "but for the separator of several labels in one text.",
         ),
     ] = "{}",
     name: Annotated[

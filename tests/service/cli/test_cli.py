@@ -139,6 +139,24 @@ def test_upload_says_what_it_took_the_columns_for(
     assert json.loads(again.stdout)["id"] != stored["id"], "another tenth is set aside"
 
 
+def test_upload_divides_labels_where_it_is_told_to(
+    embedded_service: Running, tmp_path: Path
+) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text(
+        "text,tags\n" + "".join(f"a {i},{'a|b' if i % 2 else 'b'}\n" for i in range(20))
+    )
+    columns = ("--columns", "text=text,label=tags")
+    done = surgeon(embedded_service, "upload", path, *columns, "--label-separator", "|")
+    assert done.exit_code == 0, done.output
+    stored = embedded_service.client.call("GET", f"/v1/datasets/{done.stdout.strip()}")
+    assert (stored["problem"], stored["labels"]) == ("multi_label", ["a", "b"])
+    assert "warning: labels of every row of train" in " ".join(done.stderr.split())
+    refused = surgeon(embedded_service, "upload", path, *columns, "--problem", "multi_label")
+    assert refused.exit_code == 1
+    assert '{"label_separator": "|"}' in " ".join(refused.output.split())
+
+
 def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
     options = ("--last-k", 1, "--epochs", 2, "--track-ranking")
     done = surgeon(embedded_service, "tune", TINY, csv, *options)
