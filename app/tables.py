@@ -15,6 +15,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -133,7 +134,10 @@ class AuditEvent(Base):
     """Who changed something through the API, what, and when."""
 
     __tablename__ = "audit_events"
-    __table_args__ = (Index("audit_events_project", "project", "seq"),)
+    __table_args__ = (
+        Index("audit_events_project", "project", "seq"),
+        Index("audit_events_age", "at"),
+    )
 
     seq: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -143,6 +147,19 @@ class AuditEvent(Base):
     request_id: Mapped[str | None] = mapped_column(String(100))
     data: Mapped[dict[str, Any]]
     at: Mapped[datetime]
+
+
+class PastUsage(Base):
+    """What jobs had used that were deleted since, summed up by day (UTC)."""
+
+    __tablename__ = "past_usage"
+
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)  # such as 2026-11-23
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    device: Mapped[str] = mapped_column(String(200), primary_key=True)  # empty: jobs are counted
+    jobs: Mapped[int] = mapped_column(Integer, default=0)  # that were created on this day
+    seconds: Mapped[float] = mapped_column(Float, default=0.0)  # of attempts that began on it
 
 
 def where(condition: str) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def downgrade() -> None:
         "webhooks",
         "workers",
         "job_attempts",
+        "past_usage",
         "audit_events",
         "signing_keys",
         "api_keys",
@@ -149,6 +150,18 @@ def _create_projects() -> None:
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("audit_events_project", "audit_events", ["project", "seq"])
+    op.create_index("audit_events_age", "audit_events", ["at"])
+    op.create_table(
+        "past_usage",
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("device", sa.String(length=200), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("project", "day", "kind", "device"),
+    )
 
 
 def _create_attempts_and_workers() -> None:

@@ -128,13 +128,15 @@ def test_upload_says_what_it_took_the_columns_for(
     path = tmp_path / "mine.csv"
     path.write_text("one,two,kind\n" + "".join(f"a {i},b {i},{i % 2}\n" for i in range(20)))
     options = ("--columns", "text=two,label=kind", "--labels", "no,yes", "--split-seed", 3)
-    done = surgeon(embedded_service, "upload", path, *options)
+    done = surgeon(embedded_service, "upload", path, *options, "--name", "mine")
     assert done.exit_code == 0, done.output
     stored = embedded_service.client.call("GET", f"/v1/datasets/{done.stdout.strip()}")
     assert (stored["labels"], stored["columns"]["text"]) == (["no", "yes"], "two")
-    assert stored["inferred"] == ["problem", "validation"]
+    assert (stored["name"], stored["inferred"]) == ("mine", ["problem", "validation"])
     told = " ".join(done.stderr.split())
     assert "classification of text two, label kind; inferred: problem, validation" in told
+    equal = surgeon(embedded_service, "upload", path, *options, "--name", "other")
+    assert "note: " in equal.stderr, "it keeps the name that it has"
     again = surgeon(embedded_service, "upload", path, *options[:-1], 4, "--json")
     assert json.loads(again.stdout)["id"] != stored["id"], "another tenth is set aside"
 
