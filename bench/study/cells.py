@@ -75,7 +75,7 @@ def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[Loaded
     so that no task costs much more than another. The validation rows are the same for every seed.
     """
     sources = place.sources
-    data = agreement(sources.cache) if task == AGREEMENT else _preset(task, sources)
+    data = agreement(sources.cache) if task == AGREEMENT else preset(task, sources)
     validation = choose_rows(len(data.validation), setting.validation, 0)
     drawn = np.random.default_rng(seed).permutation(len(data.train))[: setting.rows]
     train, held = data.train.select(drawn), data.validation.select(validation)
@@ -86,7 +86,8 @@ def opened(task: str, seed: int, setting: Setting, place: Place) -> tuple[Loaded
     return loaded, replace(data, train=data.train.select(range(kept)))
 
 
-def _preset(task: str, sources: Sources) -> TaskData:
+def preset(task: str, sources: Sources) -> TaskData:
+    """The rows of a preset, checked and opened."""
     source = resolve_dataset(task, sources)
     folder, report = materialise(source, sources)
     return open_data(folder, report, source.metrics)
@@ -120,6 +121,7 @@ def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, l
     """
     loaded, data = opened(task, seed, setting, place)
     asked = {"samples": setting.samples, "max_length": setting.max_length, "seed": seed}
+    asked |= {"head": {"fit": "epochs"}}  # as in the cells of the published study
     asked |= {"bootstrap": 0, "model_prior": False}
     names = [layer.name for layer in layers_of_model(loaded)]
     every = rank_layers(loaded, data, RankingOptions.model_validate({**asked, "method": "all"}))
@@ -199,6 +201,7 @@ def _request(arm: str, seed: int, setting: Setting, rows: int) -> Json:
         "learning_rate": setting.lora_learning_rate if arm == LORA else setting.learning_rate,
         "max_length": setting.max_length,
         "evaluate_every_steps": steps,
+        "head": {"warmup_epochs": 0},
     }
     asked = {"model": "local", "dataset": "local", "training": training}
     if arm == LORA:

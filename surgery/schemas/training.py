@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 from surgery.errors import Fault, TrainingInvalid, nearest
 from surgery.schemas import Strict
 from surgery.schemas.enums import Problem, TrainingPrecision
+from surgery.schemas.head import HeadSpec
 
 CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 
@@ -122,6 +123,11 @@ class TrainingSpec(Strict):
     prefix_cache_dtype: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Number format of the cached states; bf16 halves their size and rounds them.",
+    )
+    head: HeadSpec = Field(
+        HeadSpec(),
+        description="The head that training begins with. `warmup_epochs: 0` begins with a new head "
+        "as it was drawn.",
     )
     seed: int = Field(
         0,

@@ -20,7 +20,8 @@ from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import Phases, rank_layers
 from surgery.schemas.enums import Method
-from surgery.schemas.ranking import HeadSpec, RankingOptions
+from surgery.schemas.head import HeadSpec
+from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.search import SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries

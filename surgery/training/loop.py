@@ -31,7 +31,9 @@ from surgery.models.trainable import check_frozen, frozen_digests, make_trainabl
 from surgery.ranking.agreement import RankingTracker
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec, PrefixReport
+from surgery.schemas.head import HeadReport
 from surgery.schemas.training import TrainingSpec, check_training, steps_per_epoch, total_steps
+from surgery.training.head import begin_head
 from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
 from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
@@ -60,6 +62,7 @@ class Setup:
     share: Share
     numerics: Numerics
     meter: Meter
+    head: HeadReport
     tracker: RankingTracker | None
 
     @property
@@ -211,10 +214,13 @@ def _set_up(
     check_training(
         training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
     )
+    with numerics.settings():
+        head = begin_head(loaded, train, data.problem, training, report)
     tracker = None
     if spec.track_ranking:  # a resumed run computes the same ranking, from the same weights
         report.phase("rank")
-        tracker = RankingTracker(loaded, data, training)
+        untrained = head.source == "new" and head.fit == "none"
+        tracker = RankingTracker(loaded, data, training, untrained=untrained)
     return Setup(
         loaded=loaded,
         data=data,
@@ -228,6 +234,7 @@ def _set_up(
         share=share,
         numerics=numerics,
         meter=meter,
+        head=head,
         tracker=tracker,
     )
 
@@ -339,6 +346,7 @@ def _result(
         best=best_report(progress.reports, run.metric),
         epochs=progress.reports,
         stopped_early=progress.step < run.steps,
+        head=run.head,
         ranking_at_start=run.tracker.at_start if run.tracker else None,
         frozen_verified=True,
         peak_memory_bytes=peak_bytes(),

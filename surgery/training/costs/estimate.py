@@ -186,6 +186,9 @@ def seconds(
     epochs, every = steps / whole, training.evaluate_every_steps
     evaluations = math.ceil(steps / every if every else epochs)
     fill = prefix * (data.train + data.validation) if cached else 0.0
+    begins = training.head.training_of(new=True) != "none"
+    rows = min(training.head.warmup_samples, data.train) if begins else 0
+    fill += forward_work(shape, data.row, 0) * rows
     total = fill + step * data.train * epochs + measure * evaluations
     later = step * data.train + measure * evaluations / max(1.0, epochs)
     first = fill + later if epochs > 1 else total
