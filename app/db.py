@@ -147,7 +147,7 @@ def lock_name(session: Session, name: str) -> None:
     SQLite has a single writer anyway.
     """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+        session.scalar(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:
@@ -198,7 +198,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is committed at the end, or rolled back on an error."""
+        """A transaction that is committed at the end, or rolled back on an error.
+
+        Read every row that was selected, or use ``scalar``, which closes the rest: on SQLite a
+        statement with unread rows keeps its snapshot, and its connection cannot write again.
+        """
         engine = self.engine.execution_options(writes=True)
         with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session

@@ -28,7 +28,16 @@ from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
-from app.api.routes.jobs import attempts, comparisons, finetunes, life, listing, rankings, records
+from app.api.routes.jobs import (
+    attempts,
+    comparisons,
+    finetunes,
+    life,
+    listing,
+    rankings,
+    records,
+    searches,
+)
 from app.api.routes.platform import (
     audit,
     docs,
@@ -55,9 +64,9 @@ DESCRIPTION = """
 Name a pretrained encoder and a dataset. The service ranks the encoder's layers by Fisher
 information or another method, and fine-tunes only the layers that are worth it.
 
-Rankings, fine-tunes and comparisons run as jobs: a request to create one answers with the job's id,
-and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every error is answered as
-`application/problem+json` (RFC 9457) and says which field is wrong and what to do.
+Rankings, fine-tunes, searches and comparisons run as jobs: a request to create one answers with the
+job's id, and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every error is
+answered as `application/problem+json` (RFC 9457) and says which field is wrong and what to do.
 
 If the service has API keys, send one as `Authorization: Bearer sk_…`. A key belongs to a project,
 whose jobs, datasets and checkpoints it can see, and has scopes: `admin` includes `submit`, which
@@ -69,9 +78,10 @@ TAGS = {
     "datasets": "Datasets that you upload. Every row is checked before anything is stored.",
     "rankings": "Rankings of a model's layers by how much they matter for a dataset.",
     "fine-tunes": "Fine-tunes, which train only the selected layers and the task's head.",
+    "searches": "Searches for the layers that learn a dataset best, and for their learning rate.",
     "comparisons": "Several ways to fine-tune, on the same data and with the same seeds.",
-    "estimates": "The memory and time that fine-tunes would take, before anything runs.",
-    "jobs": "All rankings, fine-tunes and comparisons: poll them, cancel them, read their records.",
+    "estimates": "The memory and time that fine-tunes and searches would take, before any runs.",
+    "jobs": "Jobs of every kind: poll them, cancel them, read their records.",
     "checkpoints": "What fine-tunes have trained: pin it, delete it, download it.",
     "projects and keys": "Projects are tenants; API keys belong to them and carry scopes.",
     "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
@@ -86,6 +96,7 @@ ROUTED = (
     datasets,
     rankings,
     finetunes,
+    searches,
     comparisons,
     estimates,
     listing,

@@ -75,10 +75,11 @@ class JobKind(StrEnum):
 
     RANKING = "ranking"
     FINETUNE = "finetune"
+    SEARCH = "search"
     COMPARISON = "comparison"  # runs as its children; no worker claims it
 
 
-WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE)
+WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE, JobKind.SEARCH)
 """The kinds that workers claim. Each has a Celery queue."""
 
 
@@ -151,7 +152,7 @@ def only(status: Status) -> dict[str, Any]:
 
 
 class Job(Base):
-    """A ranking, fine-tune or comparison, with its place in the queue."""
+    """A job of any kind, with its place in the queue."""
 
     __tablename__ = "jobs"
     # Finished jobs are not in the indexes of queued, running and paused ones, so that claims and
@@ -213,7 +214,7 @@ class Job(Base):
     dataset: Mapped[str] = mapped_column(String(300))
     digest: Mapped[str] = mapped_column(String(80))
     parent: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
-    waits_for: Mapped[str | None] = mapped_column(String(40))  # a ranking that must end first
+    waits_for: Mapped[str | None] = mapped_column(String(40))  # what must end first
     retry_of: Mapped[str | None] = mapped_column(String(40))  # the job that this one repeats
     request_id: Mapped[str | None] = mapped_column(String(100))  # of the request that submitted it
     deadline_seconds: Mapped[int | None] = mapped_column(Integer)  # since it was accepted
@@ -244,7 +245,7 @@ class Job(Base):
     warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     # Every change of status, oldest first, as answers show them; job_events has them too.
     transitions: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
-    state: Mapped[dict[str, Any] | None]  # where an interrupted fine-tune resumes: path and step
+    state: Mapped[dict[str, Any] | None]  # where an interrupted job resumes: path and step
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]

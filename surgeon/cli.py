@@ -9,7 +9,17 @@ from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.jobs import download, jobs, logs, queue, rank, tune, watch, workers
+from surgeon.commands.jobs import (
+    download,
+    jobs,
+    logs,
+    queue,
+    rank,
+    search,
+    tune,
+    watch,
+    workers,
+)
 from surgeon.commands.life import cancel, change, delete, pause, resume, retry
 from surgeon.commands.server import api, db_upgrade, key, serve, worker
 from surgery.schemas.enums import METHODS, described
@@ -20,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-JOBS = (rank, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
+JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)

@@ -49,9 +49,11 @@ from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
+from surgery.schemas.search import SearchResult, SearchSpec
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 from surgery.schemas.validation import faults_of
+from surgery.search.search import search_layers
 from surgery.training.loop import finetune
 from surgery.training.trackers import tracking
 
@@ -197,20 +199,30 @@ def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> Rankin
 def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     if present_share().world > 1:
         raise SurgeryError("tune runs in one process; start it without torchrun")
-    selection = SelectionSpec.model_validate(selection_from(vars(given), Policy.ALL))
-    given.granularity = granularity_of(selection)
+    spec = _finetune_spec(given)
+    given.granularity = granularity_of(spec.selection)
     given.model_prior = given.method not in {"fisher", "all"}  # off: nobody would see it
-    ranked = POLICIES[selection.policy].needs_ranking
+    ranked = POLICIES[spec.selection.policy].needs_ranking
     ranking = _rank(given, sources, data) if ranked else None
+    if POLICIES[spec.selection.policy].searches:
+        spec = _as_found(spec, _search(spec, given, sources, data))
     loaded = _load(given, sources, data, "auto")
-    included = sum(p.numel() for p in included_parameters(loaded, selection.include))
+    included = sum(p.numel() for p in included_parameters(loaded, spec.selection.include))
     parts = layers_of_model(loaded, given.granularity)
-    layers = choose_layers(selection, parts, ranking, included)
+    layers = choose_layers(spec.selection, parts, ranking, included)
     data = replace(data, also=_also(given, sources, data, loaded))
-    spec = FinetuneSpec(
+    scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
+    with tracking(Lines(given.out), given.out.resolve().name, spec) as reporter:
+        result = finetune(loaded, data, spec, layers, reporter, scores=scores)
+    result.warnings += reporter.warnings
+    return result
+
+
+def _finetune_spec(given: argparse.Namespace) -> FinetuneSpec:
+    return FinetuneSpec(
         model="local",
         dataset="local",
-        selection=selection,
+        selection=SelectionSpec.model_validate(selection_from(vars(given), Policy.ALL)),
         training=TrainingSpec(
             epochs=given.epochs,
             learning_rate=given.learning_rate,
@@ -222,11 +234,20 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
         also_evaluate=given.also_evaluate,
         track_ranking=given.track_ranking,
     )
-    scores = {layer.name: layer.score for layer in ranking.layers} if ranking else None
-    with tracking(Lines(given.out), given.out.resolve().name, spec) as reporter:
-        result = finetune(loaded, data, spec, layers, reporter, scores=scores)
-    result.warnings += reporter.warnings
-    return result
+
+
+def _search(
+    spec: FinetuneSpec, given: argparse.Namespace, sources: Sources, data: TaskData
+) -> SearchResult:
+    searched = SearchSpec(model="local", dataset="local", training=spec.training)
+    return search_layers(_load(given, sources, data, "auto"), data, searched, Lines(given.out))
+
+
+def _as_found(spec: FinetuneSpec, found: SearchResult) -> FinetuneSpec:
+    """The fine-tune of the layers that a search has found, at their learning rate."""
+    selection = SelectionSpec(policy=Policy.LAYERS, layers=list(found.layers))
+    training = spec.training.model_copy(update={"learning_rate": found.learning_rate})
+    return spec.model_copy(update={"selection": selection, "training": training})
 
 
 def _also(

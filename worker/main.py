@@ -143,7 +143,7 @@ def stop_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """``python -m worker.main [--queues ranking,finetune] [--parent PID] [--cores N]``."""
+    """``python -m worker.main [--queues ranking,search] [--parent PID] [--cores N]``."""
     parser = argparse.ArgumentParser(description="A Layer Surgeon worker.")
     parser.add_argument(
         "--queues", default=",".join(WORKER_KINDS), help="kinds of job to run, separated by commas"

@@ -141,11 +141,31 @@ class RankingOrder(WorkOrder):
         return self.spec
 
 
+class SearchOrder(WorkOrder):
+    """Search for the layers to train and their learning rate.
+
+    ``state_folder`` holds the state of an interrupted attempt to resume from.
+    """
+
+    type: Literal["search"] = "search"
+    inputs: JobInputs
+    cpu_seconds: float
+    state_folder: Folder | None
+    room: PrefixRoom
+
+    @property
+    def batching(self) -> Json:
+        """The options that hold ``batch_size`` and ``max_length``."""
+        options: Json = self.spec["training"]
+        return options
+
+
 class FinetuneOrder(WorkOrder):
     """Fine-tune a model.
 
-    ``ranking`` is the result of the ranking that the job waited for. ``continue_folder`` holds the
-    checkpoint to start from, ``state_folder`` the state of an interrupted attempt to resume from.
+    ``ranking`` is the result of the ranking that the job waited for, ``search`` that of the search.
+    ``continue_folder`` holds the checkpoint to start from, ``state_folder`` the state of an
+    interrupted attempt to resume from: of its search, until that has chosen the layers.
     """
 
     type: Literal["finetune"] = "finetune"
@@ -155,6 +175,7 @@ class FinetuneOrder(WorkOrder):
     cpu_seconds: float
     also: tuple[FetchedPreset, ...]
     ranking: Json | None
+    search: Json | None
     continue_folder: Folder | None
     state_folder: Folder | None
     earlier_best: SavedCheckpoint | None
@@ -179,7 +200,7 @@ class Drain(Message):
     type: Literal["drain"] = "drain"
 
 
-JobOrder = RankingOrder | FinetuneOrder
+JobOrder = RankingOrder | FinetuneOrder | SearchOrder
 FETCHER_ORDERS: TypeAdapter[FetchOrder | Cancel | Drain] = TypeAdapter(
     Annotated[FetchOrder | Cancel | Drain, Field(discriminator="type")]
 )
@@ -252,6 +273,15 @@ class RankingComputed(Message):
     resolved: ResolvedSelection
 
 
+class SearchComputed(Message):
+    """The search that a fine-tune ran to choose its layers, and what it found."""
+
+    type: Literal["search"] = "search"
+    spec: Json
+    result: Json
+    resolved: ResolvedSelection
+
+
 class LayersSelected(Message):
     """What the process found out about the trained layers; it is added to ``resolved``."""
 
@@ -313,7 +343,13 @@ class Halted(EndOfOrder):
 
 
 ToStore = (
-    MetricValues | CheckpointSaved | StateSaved | EventFilesSaved | RankingComputed | LayersSelected
+    MetricValues
+    | CheckpointSaved
+    | StateSaved
+    | EventFilesSaved
+    | RankingComputed
+    | SearchComputed
+    | LayersSelected
 )
 Ending = Fetched | Finished | Failed | Halted
 Report = Ready | PhaseBegun | Progress | ToStore | Ending

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from app.api.http.problems import ProblemDetails
+from app.errors import JOB_ERRORS
 from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
 from surgery.schemas.comparison import ComparisonResult
@@ -17,6 +18,7 @@ from surgery.schemas.dataset import DatasetReport, HubDataset
 from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
+from surgery.schemas.search import SearchResult
 
 Json = dict[str, Any]
 
@@ -81,7 +83,10 @@ class JobProblem(ProblemDetails):
     title: str = Field(description="What kind of error it is, in words; the same for each `code`.")
     status: int = Field(description="The HTTP status that an answer with this error would have.")
     instance: str = Field(description="The path of the job.")
-    code: str = Field(description="What kind of error it is, for programs.")
+    code: str = Field(
+        description="What kind of error it is, for programs: "
+        f"{', '.join(f'`{code}`' for code in sorted(JOB_ERRORS))}."
+    )
     retriable: bool = Field(False, description="Whether a retry of the job may succeed.")
     request_id: str | None = Field(
         None, description="The id of the request that submitted the job, as in the server's log."
@@ -98,8 +103,8 @@ class ResultShapes:
     def __get_pydantic_json_schema__(
         cls, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The result of a ranking, of a fine-tune or of a comparison, or null."""
-        kinds = (RankingResult, FinetuneResult, ComparisonResult)
+        """The result of a ranking, a fine-tune, a search or a comparison, or null."""
+        kinds = (RankingResult, FinetuneResult, SearchResult, ComparisonResult)
         shapes = [handler(kind.__pydantic_core_schema__) for kind in kinds]
         return {"anyOf": [*shapes, {"type": "null"}]}
 
@@ -108,7 +113,7 @@ class JobView(BaseModel):
     """A job of any kind. `GET /v1/jobs/{id}` and, say, `GET /v1/rankings/{id}` answer the same."""
 
     id: str = Field(description="The job's id.")
-    kind: str = Field(description="`ranking`, `finetune` or `comparison`.")
+    kind: str = Field(description="`ranking`, `finetune`, `search` or `comparison`.")
     name: str | None = Field(description="The name that the request gave the job.")
     metadata: dict[str, str] = Field(description="The labels that the request gave the job.")
     priority: int = Field(description="Queued jobs of a higher priority are started first.")
@@ -148,7 +153,7 @@ class JobView(BaseModel):
         None, description="The equal ranking that computed this result, if another one did."
     )
     waits_for: str | None = Field(
-        None, description="The ranking that a queued job waits for, to use its result."
+        None, description="The ranking or search that a queued job waits for, to use its result."
     )
     parent: str | None = Field(None, description="The job that created this one, if one did.")
     retry_of: str | None = Field(
@@ -193,11 +198,16 @@ class DryRun(BaseModel):
     spec: Json = Field(description="The request, with every default filled in.")
     warnings: list[SubmissionWarning] = Field(description="What the job would be accepted with.")
     estimate: Estimate | None = Field(
-        None, description="For a fine-tune with one process: what it would take."
+        None, description="For a search, and a fine-tune with one process: what it would take."
     )
 
 
-COLLECTION = {"ranking": "rankings", "finetune": "finetunes", "comparison": "comparisons"}
+COLLECTION = {
+    "ranking": "rankings",
+    "finetune": "finetunes",
+    "search": "searches",
+    "comparison": "comparisons",
+}
 
 
 def _same_fields(view: type[BaseModel], row: Base) -> Json:

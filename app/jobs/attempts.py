@@ -138,7 +138,8 @@ def note_log(database: Database, job_id: str, epoch: int, size: int, *, closed: 
     lost its lease may still say so in the log.
     """
     with database.write() as session:
-        job = session.get(Job, job_id, with_for_update=True) if closed else None
+        lock = {"key_share": True}
+        job = session.get(Job, job_id, with_for_update=lock) if closed else None
         statement = update(Attempt).where(Attempt.job_id == job_id, Attempt.epoch == epoch)
         changed = statement.values(log_bytes=size, log_closed=closed).returning(Attempt.epoch)
         found = session.scalar(changed) is not None

@@ -141,7 +141,7 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
 def _locked(session: Session, checkpoint_id: str) -> Checkpoint:
     owner = select(Checkpoint.job_id).where(Checkpoint.id == checkpoint_id).scalar_subquery()
     # The job is locked before its checkpoints, in the same order as by a worker.
-    session.execute(select(Job.id).where(Job.id == owner).with_for_update())
+    session.scalar(select(Job.id).where(Job.id == owner).with_for_update(key_share=True))
     query = select(Checkpoint).where(Checkpoint.id == checkpoint_id).with_for_update()
     row = session.scalar(query)
     if row is None:

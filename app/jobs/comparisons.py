@@ -24,7 +24,7 @@ FULL: Json = {"percent": 100.0, "eta_seconds": 0.0, "unit": "runs"}
 def unfinished_children(session: Session, comparison_id: str) -> Sequence[Job]:
     """The children that have not ended, with their rows locked."""
     query = select(Job).where(Job.parent == comparison_id, Job.status.not_in(TERMINAL))
-    return session.scalars(query.order_by(Job.id).with_for_update()).all()
+    return session.scalars(query.order_by(Job.id).with_for_update(key_share=True)).all()
 
 
 def has_active_child(session: Session, comparison_id: str) -> bool:
@@ -34,19 +34,19 @@ def has_active_child(session: Session, comparison_id: str) -> bool:
     return session.scalar(query) is not None
 
 
-def children_after_ranking(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
-    """The children whose ranking has ended, with their rows locked, each with that ranking."""
-    ranking = aliased(Job)
+def children_after(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
+    """The children whose ranking or search has ended, with their rows locked, each with that."""
+    awaited = aliased(Job)
     query = (
-        select(Job, ranking)
-        .join(ranking, Job.waits_for == ranking.id)
+        select(Job, awaited)
+        .join(awaited, Job.waits_for == awaited.id)
         .where(
             Job.parent == comparison_id,
             Job.status.in_((Status.QUEUED, Status.PAUSED)),
-            ranking.status.in_(TERMINAL),
+            awaited.status.in_(TERMINAL),
         )
         .order_by(Job.id)
-        .with_for_update(of=Job)
+        .with_for_update(key_share=True, of=Job)
     )
     return [(child, ended) for child, ended in session.execute(query)]
 
@@ -65,10 +65,10 @@ def is_overdue(session: Session, job: Job) -> bool:
     return session.scalar(query) is not None
 
 
-def no_ranking_error(ranking: Job) -> NoRanking:
-    """The error of a child that waited for a ranking that did not succeed."""
-    cause = ranking.error or {"code": "cancelled", "detail": "it was cancelled"}
-    detail = f"ranking {ranking.id}, which this run waited for, failed: {cause['detail']}"
+def not_chosen_error(awaited: Job) -> NoRanking:
+    """The error of a child that waited for a ranking or a search that did not succeed."""
+    cause = awaited.error or {"code": "cancelled", "detail": "it was cancelled"}
+    detail = f"{awaited.kind} {awaited.id}, which this run waited for, failed: {cause['detail']}"
     return NoRanking(detail, [cause])
 
 

@@ -17,18 +17,22 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from app.tables import Job, JobKind
-from surgery.ranking.selection import ranking_options
+from surgery.ranking.selection import ranking_options, search_options
+from surgery.schemas.enums import POLICIES
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune
+from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 
 Json = dict[str, Any]
 ROWS_A_SECOND = 300.0  # that a small machine reads with a small encoder
 TRAINED = 3.0  # a training row costs as much as this many that are only read
 START, FETCH, LOAD, TOKENIZE, BOOTSTRAP, EXPORT = 0.5, 2.0, 3.0, 1.0, 1.0, 15.0  # seconds
+SCORES = 5.0  # seconds for the scores that say which candidates of a search come first
 PRIOR_ROWS = 128  # that the agreement with shuffled labels is measured on
 UNKNOWN_ROWS = 1000  # taken for the rows of a dataset that nobody has counted
+UNKNOWN_LAYERS = 12  # taken for those of a model that a job of an early version does not tell
 TRUST = 5.0  # seconds after which the measured speed counts more than the assumed one
 LARGEST = 99.9  # before the end, whatever is left
 TRAINING = {"train", "evaluate", "save"}  # the phases that alternate until the last step
@@ -85,11 +89,36 @@ def _ranking_parts(options: RankingOptions, rows: int) -> list[Part]:
     return [Part("tokenize", TOKENIZE), *rounds, Part("bootstrap", BOOTSTRAP), *prior]
 
 
+def _search_parts(options: SearchOptions, layers: int, rows: int, training: Training) -> list[Part]:
+    """The parts of a search beside loading the model: its budget is a share of single layers'."""
+    budget = options.budget_seconds or options.budget_share * layers * training.seconds
+    return [
+        Part("tokenize", TOKENIZE),
+        Part("head", rows / ROWS_A_SECOND),
+        Part("score", SCORES),
+        Part("prefix", rows / ROWS_A_SECOND),
+        Part("search", budget),
+    ]
+
+
+def _first_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training) -> list[Part]:
+    """The parts of a fine-tune that choose its layers, if they are not chosen yet."""
+    resolved = ResolvedFinetune.of(job.resolved)
+    if resolved.layers is not None:
+        return []
+    if resolved.ranking or resolved.search:  # it has waited for that, and only reads the result
+        return [Part("load", LOAD)]
+    if POLICIES[spec.selection.policy].searches:
+        layers = resolved.model.layers or UNKNOWN_LAYERS
+        return [
+            Part("load", LOAD),
+            *_search_parts(search_options(spec.selection), layers, rows, training),
+        ]
+    return [Part("load", LOAD), *_ranking_parts(ranking_options(spec.selection), rows)]
+
+
 def _finetune_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training) -> list[Part]:
-    resolved, parts = ResolvedFinetune.of(job.resolved), []
-    if resolved.layers is None:
-        ranking = [] if resolved.ranking else _ranking_parts(ranking_options(spec.selection), rows)
-        parts += [Part("load", LOAD), *ranking]
+    parts = _first_parts(spec, job, rows, training)
     export = [Part("export", EXPORT)] if spec.checkpoints.onnx else []
     parts += [Part("load", LOAD), *export, Part("tokenize", TOKENIZE)]
     head = spec.training.head
@@ -110,6 +139,12 @@ def _plan(job: Job) -> tuple[list[Part], Training | None]:
         given = {each: job.spec[each] for each in RankingOptions.model_fields if each in job.spec}
         options = RankingOptions.model_validate(given)
         return [Part("load", LOAD), *_ranking_parts(options, count)], None
+    if job.kind == JobKind.SEARCH:
+        search = SearchSpec.model_validate(job.spec)
+        layers = Resolved.of(job.resolved).model.layers or UNKNOWN_LAYERS
+        training = Training.of(search.training, rows, processes=1)
+        parts = _search_parts(search, layers, count, training)
+        return [Part("load", LOAD), *parts], None
     spec = FinetuneSpec.model_validate(job.spec)
     training = Training.of(spec.training, rows, spec.processes)
     return _finetune_parts(spec, job, count, training), training
@@ -128,7 +163,9 @@ class JobProgress:
         self._place, self._phase = 0, "starting"
         self._share = 0.0  # of the current part that is done
         self._evaluations = self._saved = 0
-        self._steps = int((job.state or {}).get("step", 0))
+        trains = job.kind == JobKind.FINETUNE and job.resolved.get("layers") is not None
+        self._steps = int((job.state or {}).get("step", 0)) if trains else 0
+        self._resumes = job.state is not None
         self._counted: Json | None = None  # what the current phase counts itself
         self._began = self._part_began = time.monotonic()
         self._first_share = 0.0
@@ -159,6 +196,8 @@ class JobProgress:
             self._steps = done
             self._share = max(self._share, self._trained(total))
         elif total:
+            if self._resumes and self._share == 0.0:  # what an interrupted search had done
+                self._first_share = min(1.0, done / total)
             self._share = max(self._share, min(1.0, done / total))
         return self.now()
 

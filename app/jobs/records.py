@@ -13,7 +13,7 @@ from app.db import Database, db_now
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
-from app.jobs.state_machine import Lease, locked_job, record_event, store_finished_ranking
+from app.jobs.state_machine import Lease, locked_job, record_event, store_finished
 from app.jobs.webhooks import notices
 from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
@@ -131,32 +131,65 @@ def pin_selection(database: Database, lease: Lease, selection: ResolvedSelection
         job.resolved = completed(job.resolved, selection)
 
 
+def _finished_child(
+    job: Job, kind: JobKind, prefix: str, digest: str, spec: Json, result: Json
+) -> Job:
+    """A ranking or a search that a fine-tune has computed, as a job of its own."""
+    resolved = ResolvedFinetune.of(job.resolved)
+    own = Resolved(model=resolved.model, dataset=resolved.dataset, digest=digest)
+    return Job(
+        id=new_id(prefix),
+        project=job.project,
+        kind=kind,
+        labels=job.labels,
+        request_id=job.request_id,
+        model=job.model,
+        dataset=job.dataset,
+        digest=digest,
+        parent=job.id,
+        max_attempts=1,
+        spec=spec,
+        resolved=own.stored(),
+        result=result,
+    )
+
+
 def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, result: Json) -> str:
     """Store a fine-tune's ranking as a finished job, and return its id. Raises Fenced."""
     with database.write() as session:
         job = locked_job(session, lease)
-        resolved = ResolvedFinetune.of(job.resolved)
-        ranking = Job(
-            id=new_id("rk"),
-            project=job.project,
-            kind=JobKind.RANKING,
-            labels=job.labels,
-            request_id=job.request_id,
-            model=job.model,
-            dataset=job.dataset,
-            digest=digest,
-            parent=job.id,
-            max_attempts=1,
-            spec=spec,
-            resolved=Resolved(
-                model=resolved.model, dataset=resolved.dataset, digest=digest
-            ).stored(),
-            result=result,
-        )
-        store_finished_ranking(session, ranking)
+        ranking = _finished_child(job, JobKind.RANKING, "rk", digest, spec, result)
+        store_finished(session, ranking)
         job.resolved = completed(job.resolved, ResolvedSelection(ranking=ranking.id))
         record_event(session, job.id, lease.epoch, "ranking", {"id": ranking.id})
         return ranking.id
+
+
+def store_search(
+    database: Database,
+    lease: Lease,
+    digest: str,
+    spec: Json,
+    result: Json,
+    selection: ResolvedSelection,
+) -> str | None:
+    """Store a fine-tune's search as a finished job, and what it found. Raises Fenced.
+
+    From then on the fine-tune trains: the state that the search would have resumed from is of no
+    use any more. Returns that state's path.
+    """
+    with database.write() as session:
+        job = locked_job(session, lease)
+        if ResolvedFinetune.of(job.resolved).layers is not None:
+            return None  # this statement is repeated: its first reply was lost
+        search = _finished_child(job, JobKind.SEARCH, "se", digest, spec, result)
+        store_finished(session, search)
+        found = selection.model_copy(update={"search": search.id})
+        job.resolved = completed(job.resolved, found)
+        before, job.state = (job.state or {}).get("path"), None
+        count_stored_bytes(session, job)
+        record_event(session, job.id, lease.epoch, "search", {"id": search.id})
+        return before
 
 
 def checkpoints_of(database: Database, job_id: str) -> Sequence[Checkpoint]:
@@ -173,21 +206,25 @@ def checkpoint_path(database: Database, checkpoint_id: str) -> str | None:
     return row.path if row else None
 
 
-def ranking_of(database: Database, job_id: str) -> str | None:
-    """The id of the ranking by which a fine-tune's layers were chosen, if there is one."""
+def selection_of(database: Database, job_id: str) -> ResolvedSelection:
+    """What a fine-tune trains, with the ranking or the search that chose it, as stored by now."""
     with database.read() as session:
         job = session.get(Job, job_id)
-    return ResolvedFinetune.of(job.resolved).ranking if job else None
+    return ResolvedSelection.of(job.resolved) if job else ResolvedSelection()
 
 
-def awaited_ranking(database: Database, job: Job) -> Json | None:
-    """The result of the ranking by which a fine-tune still has to choose its layers, if any."""
+def awaited_result(database: Database, job: Job, kind: JobKind) -> Json | None:
+    """The result of the ranking, or of the search, that still has to choose a fine-tune's layers.
+
+    None if they are chosen already, or by the other of the two.
+    """
     resolved = ResolvedFinetune.of(job.resolved)
-    if resolved.ranking is None or resolved.layers is not None:
+    awaited = resolved.search if kind is JobKind.SEARCH else resolved.ranking
+    if awaited is None or resolved.layers is not None:
         return None
     with database.read() as session:
-        ranking = session.get(Job, resolved.ranking)
-    return ranking.result if ranking else None
+        chooser = session.get(Job, awaited)
+    return chooser.result if chooser else None
 
 
 def stored_ranking(database: Database, project: str, digest: str) -> Job | None:

@@ -43,5 +43,5 @@ def _locked_limits(session: Session, service: Service) -> Limits:
     limits = limits_in_force(service.settings, session.execute(own).scalar_one())
     if limits.model_dump(exclude={"requests_per_minute", "running_jobs"}, exclude_none=True):
         # Not more than this: rows that refer to the project can still be inserted.
-        session.execute(own.with_for_update(key_share=True))
+        session.scalar(own.with_for_update(key_share=True))
     return limits

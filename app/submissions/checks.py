@@ -13,6 +13,10 @@ from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
 from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.search import SearchOptions, SearchSpec
+from surgery.search.candidates import candidates_of
+
+OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
 
 @contextmanager
@@ -39,6 +43,28 @@ def ranking_digest(model: str, dataset: str, options: RankingOptions) -> str:
     values = {name: getattr(options, name) for name in RankingOptions.model_fields}
     shape = RankingOptions.model_construct(**values).model_dump(mode="json")
     return content_digest({"model": model, "dataset": dataset, "version": __version__, **shape})
+
+
+def search_digest(model: str, dataset: str, spec: SearchSpec) -> str:
+    """The digest of a search, equal for equal requests.
+
+    ``model`` and ``dataset`` are their fingerprints. Equal searches are run each by itself: what a
+    budget of seconds pays for depends on the machine, so a stored result does not stand for a new
+    one.
+    """
+    shape = spec.model_dump(mode="json", exclude=OF_THE_REQUEST)
+    return content_digest({**shape, "model": model, "dataset": dataset, "version": __version__})
+
+
+def check_families(options: SearchOptions, layers: int, pointer: str = "") -> None:
+    """Raises Unprocessable if no set of a search's families exists in a model of so many layers."""
+    if candidates_of(options.families, layers):
+        return
+    detail = (
+        f"a model of {layers} layers has no {' or '.join(options.families)} to try; name other "
+        "families"
+    )
+    raise Unprocessable(detail, errors=[{"pointer": f"{pointer}/families", "detail": detail}])
 
 
 def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Turns a comparison into its children: fine-tunes, and rankings that some of them wait for."""
+"""Turns a comparison into its children: fine-tunes, and what some of them wait for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.errors import ServiceError, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
-from app.submissions.checks import check_method, ranking_digest
+from app.submissions.checks import check_method, ranking_digest, search_digest
 from app.submissions.fleet import Fleet
 from app.submissions.resolve import Subject, resolve_subject
 from app.submissions.submit import (
@@ -20,20 +20,24 @@ from app.submissions.submit import (
     finetune_job,
     new_job,
     ranking_job,
+    search_job,
     training_digest,
 )
 from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
-from surgery.ranking.selection import ranking_options
+from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
 from surgery.schemas.enums import POLICIES, Method, Policy
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions, RankingSpec
 from surgery.schemas.resolved import LayerInfo, ResolvedComparison, ResolvedFinetune
+from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.training import TrainingSpec
 from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]
+DEFAULT_RATE = TrainingSpec().learning_rate
 OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")  # fields that each arm has
 
 
@@ -58,14 +62,40 @@ class JobBuilder:
         return known
 
     def _new_ranking(self, options: RankingOptions, digest: str) -> Job:
-        shared = self.spec.model_dump(
+        given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
+        spec = RankingSpec.model_validate({**self._shared(), **given})
+        spec.name = f"ranking by {options.method}"
+        return ranking_job(self.service, spec, self.subject, digest, self.fleet)
+
+    def _shared(self) -> Json:
+        """The fields of the comparison's request that all its children have."""
+        return self.spec.model_dump(
             mode="json",
             include={"model", "dataset", "metadata", "priority", "deadline_seconds"},
         )
-        given = options.model_dump(mode="json", include=set(RankingOptions.model_fields))
-        spec = RankingSpec.model_validate({**shared, **given})
-        spec.name = f"ranking by {options.method}"
-        return ranking_job(self.service, spec, self.subject, digest, self.fleet)
+
+    def search(self, options: SearchOptions, new: dict[str, Job]) -> Job:
+        """The job of a search with these options, added to ``new`` by its digest.
+
+        All seeds of an arm, and all arms that ask for the same search, share it.
+        """
+        training = self.spec.training.model_copy(update={"learning_rate": DEFAULT_RATE})
+        given = options.model_dump(mode="json")
+        spec = SearchSpec.model_validate(
+            {**self._shared(), **given, "training": training.model_dump(mode="json")}
+        )
+        spec.name = "search"
+        model, dataset = self.subject.model, self.subject.dataset
+        digest = search_digest(model.fingerprint, dataset.fingerprint, spec)
+        if digest not in new:
+            new[digest] = search_job(self.service, spec, self.subject, self.fleet)
+        return new[digest]
+
+    def awaited(self, selection: SelectionSpec, new: dict[str, Job]) -> Job:
+        """The ranking or the search that has to choose the layers of a selection first."""
+        if POLICIES[selection.policy].searches:
+            return self.search(search_options(selection), new)
+        return self.ranking(ranking_options(selection), new)
 
     def finetunes(self, arm: ArmSpec) -> list[Job]:
         """The fine-tunes of an arm, one for each seed."""
@@ -79,7 +109,9 @@ class JobBuilder:
     def _finetune(self, arm: ArmSpec, seed: int) -> FinetuneSpec:
         spec = self.spec
         changed: Json = {"seed": seed}
-        if arm.learning_rate is not None:
+        if POLICIES[arm.selection.policy].searches:
+            changed["learning_rate"] = DEFAULT_RATE  # which the search replaces
+        elif arm.learning_rate is not None:
             changed["learning_rate"] = arm.learning_rate
         return FinetuneSpec(
             model=spec.model,
@@ -103,7 +135,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     builder = JobBuilder(service, spec, subject, Fleet.of(service))
     arms = _all_arms(spec, subject.info.layers)
     by_arm = _check(builder, arms)
-    rankings, judged = _rankings(builder, arms, by_arm)
+    choosers, judged = _choosers(builder, arms, by_arm)
     plans = [
         _plan(arm, by_arm[arm.name], place >= len(spec.arms)) for place, arm in enumerate(arms)
     ]
@@ -117,7 +149,7 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
         runs=sum(len(jobs) for jobs in by_arm.values()),
     )
     job = new_job(service, JobKind.COMPARISON, "cmp", spec, resolved)
-    children = [*rankings, *_in_order(by_arm.values(), subject.info.layers)]
+    children = [*choosers, *_in_order(by_arm.values(), subject.info.layers)]
     for child in children:
         child.parent = job.id
         job.warnings += [notice for notice in child.warnings if notice not in job.warnings]
@@ -181,15 +213,15 @@ def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
     return {**fault, "pointer": pointer, "detail": f"arm {arm.name!r}: {fault['detail']}"}
 
 
-def _rankings(
+def _choosers(
     builder: JobBuilder, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
 ) -> tuple[list[Job], str | None]:
-    """New rankings to compute first, and the id of the one that single layers are judged by."""
+    """New rankings and searches to run first, and the id of the ranking of single layers."""
     new: dict[str, Job] = {}
     for arm in arms:
         for job in by_arm[arm.name]:
-            if POLICIES[arm.selection.policy].needs_ranking and _layers(job) is None:
-                job.waits_for = builder.ranking(ranking_options(arm.selection), new).id
+            if _layers(job) is None:
+                job.waits_for = builder.awaited(arm.selection, new).id
     if not builder.spec.single_layers:
         return list(new.values()), None
     length = builder.spec.training.max_length
@@ -200,25 +232,27 @@ def _rankings(
 
 
 def _layers(job: Job) -> list[str] | None:
-    """The names of what a child trains; None if a ranking has to choose them first."""
+    """The names of what a child trains; None if a ranking or a search has to choose them first."""
     return ResolvedFinetune.of(job.resolved).layers
 
 
 def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
+    searches = POLICIES[arm.selection.policy].searches
+    found = ResolvedFinetune.of(jobs[0].resolved).learning_rate
     return ArmPlan(
         name=arm.name,
         policy=arm.selection.policy,
         adapter=arm.adapter.type if arm.adapter else None,
         layers=_layers(jobs[0]),
         single=single,
-        learning_rate=jobs[0].spec["training"]["learning_rate"],
+        learning_rate=found if searches else jobs[0].spec["training"]["learning_rate"],
     )
 
 
 def _in_order(arms: Iterable[Sequence[Job]], layers: Sequence[LayerInfo]) -> list[Job]:
     """The fine-tunes, longest frozen prefix first, so that equal prefixes follow each other.
 
-    Those that wait for a ranking come last.
+    Those that wait for a ranking or a search come last.
     """
     return sorted((job for jobs in arms for job in jobs), key=lambda job: -_lowest(job, layers))
 
@@ -226,7 +260,7 @@ def _in_order(arms: Iterable[Sequence[Job]], layers: Sequence[LayerInfo]) -> lis
 def _lowest(job: Job, layers: Sequence[LayerInfo]) -> int:
     """The index of the lowest layer that trains; the number of layers if only the head does.
 
-    -1 if a ranking has to choose the layers first.
+    -1 if a ranking or a search has to choose the layers first.
     """
     names = _layers(job)
     if names is None:

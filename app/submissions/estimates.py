@@ -1,4 +1,4 @@
-"""Estimates the costs of fine-tunes from a model's sizes and from what finished jobs measured."""
+"""Estimates what jobs would cost from a model's sizes and from what finished jobs measured."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from app.db import Database
 from app.service import Service
+from app.submissions.checks import check_families
 from app.submissions.resolve import Subject
 from app.submissions.selections import resolve_selection
 from app.submissions.submit import check_training_field
@@ -27,19 +28,23 @@ from surgery.models.shape import (
     reads_first_token,
     total_parameters,
 )
-from surgery.schemas.enums import Granularity, Policy, Problem
+from surgery.ranking.selection import search_options
+from surgery.schemas.enums import POLICIES, Granularity, Policy, Problem
 from surgery.schemas.estimate import (
     Estimate,
     EstimateRow,
     EstimateSpec,
     LengthBasis,
     Position,
+    SearchEstimate,
     ThroughputBasis,
 )
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
+from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import total_steps
+from surgery.search.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import RowLength, TrainedSizes
 
@@ -210,6 +215,8 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
     dataset, info, training = subject.dataset, subject.info, spec.training
     problem, rows = dataset.problem, dataset.rows
     check_training_field(training, dataset, processes=1)
+    if spec.search is not None:
+        check_families(spec.search, len(info.layers), "/search")
     outputs, choices = _outputs(problem, dataset.labels or [])
     lengths, row = row_lengths(service.database, subject, training.max_length, choices)
     rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
@@ -240,7 +247,8 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         total_parameters=inputs.total,
         throughput=rate,
         process_bytes=process,
-        rows=list(_rows(service, inputs, subject)),
+        rows=[] if spec.search else list(_rows(service, inputs, subject)),
+        search=_search(inputs),
     )
 
 
@@ -259,8 +267,16 @@ def _of_encoder(sizes: dict[str, int], shape: EncoderShape, problem: Problem) ->
     return {name: n for name, n in sizes.items() if pooler or not name.startswith(BESIDE["pooler"])}
 
 
-def estimate_spec_of(spec: FinetuneSpec) -> EstimateSpec:
-    """The request for an estimate of exactly this fine-tune."""
+def estimate_spec_of(spec: FinetuneSpec | SearchSpec) -> EstimateSpec:
+    """The request for an estimate of exactly this fine-tune or search."""
+    if isinstance(spec, SearchSpec):
+        options = {name: getattr(spec, name) for name in SearchOptions.model_fields}
+        return EstimateSpec(
+            model=spec.model,
+            dataset=spec.dataset,
+            training=spec.training,
+            search=SearchOptions(**options),
+        )
     return EstimateSpec(
         model=spec.model,
         dataset=spec.dataset,
@@ -286,6 +302,10 @@ def _rows(service: Service, inputs: EstimateInputs, subject: Subject) -> Iterato
             names = set(resolved.layers)
             chosen = [part for part in parts if part.name in names]
             yield _row(inputs, selection, chosen, "exact")
+        elif POLICIES[selection.policy].searches:
+            candidates = _candidates(inputs, search_options(selection))
+            yield _row(inputs, selection, _costliest(candidates), "lowest")
+            yield _row(inputs, selection, _cheapest(candidates), "highest")
         elif selection.k is None:
             # How many layers the scores will choose is not known before they are computed.
             yield inputs.row(None, selection.policy, None, "lowest")
@@ -329,3 +349,46 @@ def _row(
         beside = inputs.head + sum(inputs.info.groups[part] for part in included)
         trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)
     return inputs.row(trained, selection.policy, len(chosen), position)
+
+
+def _candidates(inputs: EstimateInputs, options: SearchOptions) -> list[list[LayerInfo]]:
+    """The sets of layers that a search may try."""
+    layers = inputs.info.layers
+    found = candidates_of(options.families, len(layers))
+    return [[layers[place] for place in candidate.layers] for candidate in found]
+
+
+def _costliest(candidates: Sequence[list[LayerInfo]]) -> list[LayerInfo]:
+    """Of the candidates whose lowest layer is lowest, that with the most layers."""
+    return min(candidates, key=lambda chosen: (chosen[0].index, -len(chosen)))
+
+
+def _cheapest(candidates: Sequence[list[LayerInfo]]) -> list[LayerInfo]:
+    """Of the candidates whose lowest layer is highest, that with the fewest layers."""
+    return max(candidates, key=lambda chosen: (chosen[0].index, -len(chosen)))
+
+
+def _search(inputs: EstimateInputs) -> SearchEstimate | None:
+    """What the search of a request would cost, if it asks for one that has not run yet."""
+    spec = inputs.spec
+    selection, options = spec.selection, spec.search
+    if selection is not None and POLICIES[selection.policy].searches:
+        options = None if isinstance(selection.search, str) else search_options(selection)
+    if options is None:
+        return None
+    candidates = _candidates(inputs, options)
+    of_search = SelectionSpec(policy=Policy.SEARCH)
+    rows = [_row(inputs, of_search, [layer], "exact") for layer in inputs.info.layers]
+    seconds = [row.seconds.total for row in rows if row.seconds is not None]
+    singles = round(sum(seconds), 3) if len(seconds) == len(rows) else None
+    budget = options.budget_seconds
+    if budget is None and singles is not None:
+        budget = round(options.budget_share * singles, 3)
+    return SearchEstimate(
+        candidates=len(candidates),
+        singles_seconds=singles,
+        budget_seconds=budget,
+        peak_memory_bytes=_row(
+            inputs, of_search, _costliest(candidates), "exact"
+        ).peak_memory_bytes,
+    )

@@ -20,6 +20,7 @@ from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.search import SearchSpec
 from surgery.training.devices import cores_here, gpus_here
 
 Json = dict[str, Any]
@@ -126,12 +127,14 @@ class Needs:
     precision_pointer: str
 
     @classmethod
-    def of(cls, spec: RankingSpec | FinetuneSpec) -> Self:
+    def of(cls, spec: RankingSpec | FinetuneSpec | SearchSpec) -> Self:
         """The needs of a submission."""
         if isinstance(spec, RankingSpec):
             return cls(JobKind.RANKING, 1, spec.precision, "/precision")
-        precision = spec.training.precision
-        return cls(JobKind.FINETUNE, spec.processes, precision, "/training/precision")
+        precision, pointer = spec.training.precision, "/training/precision"
+        if isinstance(spec, SearchSpec):
+            return cls(JobKind.SEARCH, 1, precision, pointer)
+        return cls(JobKind.FINETUNE, spec.processes, precision, pointer)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class Fleet:
             return cls([_this_machine(service.settings)], registered=False)
         return cls(known, registered=bool(known))
 
-    def check(self, spec: RankingSpec | FinetuneSpec) -> list[Json]:
+    def check(self, spec: RankingSpec | FinetuneSpec | SearchSpec) -> list[Json]:
         """What a submission should know of the workers. Raises NotRunnable if none can run it."""
         needs = Needs.of(spec)
         if self.workers:

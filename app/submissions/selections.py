@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.errors import Conflict, Unprocessable
 from app.jobs.records import stored_ranking
 from app.service import Service
-from app.submissions.checks import check_method, pointing, ranking_digest
+from app.submissions.checks import check_families, check_method, pointing, ranking_digest
 from app.submissions.resolve import Subject
 from app.tables import Job, JobKind, Status
 from surgery.errors import Fault, SelectionMismatch
@@ -13,31 +13,37 @@ from surgery.ranking.selection import (
     check_ranking,
     check_reachable,
     choose_layers,
+    found_by_search,
     granularity_of,
     ranking_options,
     resolved_choice,
+    search_options,
 )
-from surgery.schemas.enums import POLICIES
+from surgery.schemas.enums import POLICIES, Granularity
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import (
     ModelInfo,
     Resolved,
     ResolvedFinetune,
-    ResolvedModel,
     ResolvedSelection,
 )
+from surgery.schemas.search import SearchResult
 from surgery.schemas.selection import SelectionSpec
+
+LISTS = {JobKind.RANKING: "rankings", JobKind.SEARCH: "searches"}
 
 
 def resolve_selection(
     service: Service, selection: SelectionSpec, subject: Subject
 ) -> ResolvedSelection:
-    """The names and parameters of what trains, and the ranking by which they were chosen.
+    """The names and parameters of what trains, and the ranking or search that chose them.
 
-    If that ranking has to be computed by the job first, only the granularity is known. Raises the
-    errors that a worker would raise later.
+    If that has to be computed by the job first, only the granularity is known. Raises the errors
+    that a worker would raise later.
     """
     info = subject.info
+    if POLICIES[selection.policy].searches:
+        return _by_search(service, selection, subject)
     _check_included(selection, info)
     included = sum(info.groups[part] for part in set(selection.include))
     if not POLICIES[selection.policy].needs_ranking:
@@ -54,7 +60,7 @@ def resolve_selection(
     layers = info.at(granularity)
     with pointing("/selection/ranking"):
         check_ranking(ranking, layers, granularity)
-        _check_model(job, subject.model)
+        _check_model(job, subject)
     chosen = choose_layers(selection, layers, ranking, included)
     choice = resolved_choice(chosen, granularity, ranking, included)
     return choice.model_copy(update={"ranking": job.id})
@@ -70,18 +76,37 @@ def _check_included(selection: SelectionSpec, info: ModelInfo) -> None:
         raise SelectionMismatch(f"{info.id} lacks a part to include", faults)
 
 
-def _check_model(ranking: Job, model: ResolvedModel) -> None:
-    if Resolved.of(ranking.resolved).model.fingerprint != model.fingerprint:
+def _check_model(job: Job, subject: Subject) -> None:
+    if Resolved.of(job.resolved).model.fingerprint != subject.model.fingerprint:
         raise SelectionMismatch(
-            f"ranking {ranking.id} is of {ranking.model}, not of the {model.id} named here; "
-            "rank this model, or leave ranking out"
+            f"{job.kind} {job.id} is of {job.model}, not of the {subject.model.id} named here; "
+            f"name a {job.kind} of this model, or leave {job.kind} out"
         )
+
+
+def _by_search(service: Service, selection: SelectionSpec, subject: Subject) -> ResolvedSelection:
+    """What a finished search found; without its id the job searches first."""
+    if not isinstance(selection.search, str):
+        options = search_options(selection)
+        check_families(options, len(subject.info.layers), "/selection/search")
+        return ResolvedSelection(granularity=Granularity.LAYER)
+    job = _finished(service, JobKind.SEARCH, selection.search)
+    dataset = subject.dataset
+    with pointing("/selection/search"):
+        _check_model(job, subject)
+        if Resolved.of(job.resolved).dataset.fingerprint != dataset.fingerprint:
+            raise SelectionMismatch(
+                f"search {job.id} is of {job.dataset}, not of the {dataset.id} named here; name a "
+                "search of this dataset, or leave search out"
+            )
+        found = found_by_search(SearchResult.model_validate(job.result), subject.info.layers)
+    return found.model_copy(update={"search": job.id})
 
 
 def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) -> Job | None:
     """The ranking that a selection names or describes; None if it has not been computed yet."""
     if isinstance(selection.ranking, str):
-        return _ranking_by_id(service, selection.ranking)
+        return _finished(service, JobKind.RANKING, selection.ranking)
     options = ranking_options(selection)
     model, dataset = subject.model, subject.dataset
     check_method(options, dataset.problem, "/selection/ranking")
@@ -91,22 +116,24 @@ def _ranking_of(service: Service, selection: SelectionSpec, subject: Subject) ->
 
 def missing_ranking(job: Job, selection: SelectionSpec, subject: Subject) -> str | None:
     """The digest of the ranking that still has to choose a fine-tune's layers, if one does."""
-    if ResolvedFinetune.of(job.resolved).layers is not None:
+    chosen = ResolvedFinetune.of(job.resolved).layers is not None
+    if chosen or not POLICIES[selection.policy].needs_ranking:
         return None
     model, dataset = subject.model, subject.dataset
     return ranking_digest(model.fingerprint, dataset.fingerprint, ranking_options(selection))
 
 
-def _ranking_by_id(service: Service, ranking_id: str) -> Job:
+def _finished(service: Service, kind: JobKind, job_id: str) -> Job:
+    """The ranking or search with an id. Raises Unprocessable or Conflict unless it succeeded."""
     with service.database.read() as session:
-        job = session.get(Job, ranking_id)
-    fault = {"pointer": "/selection/ranking"}
-    if job is None or job.project != service.project or job.kind != JobKind.RANKING:
-        detail = f"no ranking {ranking_id!r}; GET /v1/rankings lists them"
+        job = session.get(Job, job_id)
+    fault = {"pointer": f"/selection/{kind}"}
+    if job is None or job.project != service.project or job.kind != kind:
+        detail = f"no {kind} {job_id!r}; GET /v1/{LISTS[kind]} lists them"
         raise Unprocessable(detail, errors=[{**fault, "detail": detail}])
     if job.status != Status.SUCCEEDED:
         raise Conflict(
-            f"ranking {ranking_id} is {job.status}; wait until it has succeeded",
+            f"{kind} {job_id} is {job.status}; wait until it has succeeded",
             errors=[{**fault, "detail": "must have succeeded"}],
         )
     return job

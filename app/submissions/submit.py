@@ -1,4 +1,4 @@
-"""Checks requests for rankings and fine-tunes as far as possible, and queues their jobs."""
+"""Checks requests for rankings, fine-tunes and searches, and queues their jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ from app.jobs.state_machine import (
 )
 from app.service import Service
 from app.submissions.admission import admit
-from app.submissions.checks import check_method, content_digest, ranking_digest
+from app.submissions.checks import (
+    OF_THE_REQUEST,
+    check_families,
+    check_method,
+    content_digest,
+    ranking_digest,
+    search_digest,
+)
 from app.submissions.fleet import Fleet, Json
 from app.submissions.resolve import (
     Subject,
@@ -37,9 +44,8 @@ from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
+from surgery.schemas.search import SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
-
-OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 
 
 @dataclass(frozen=True)
@@ -65,20 +71,24 @@ def _lock_dataset(session: Session, job: Job) -> None:
             raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
 
 
-def _lock_rankings(session: Session, jobs: Sequence[Job]) -> None:
-    """Lock the stored rankings by which jobs choose their layers until the jobs are inserted.
+def _lock_choosers(session: Session, jobs: Sequence[Job]) -> None:
+    """Lock the rankings and searches by which jobs choose their layers until they are inserted.
 
     Raises Conflict if one of them was deleted.
     """
     new = {job.id for job in jobs}
-    named = {name for job in jobs for name in (job.waits_for, job.resolved.get("ranking"))}
+    named = {
+        name
+        for job in jobs
+        for name in (job.waits_for, job.resolved.get("ranking"), job.resolved.get("search"))
+    }
     stored = sorted(name for name in named - new if name)
     if not stored:
         return
     query = select(Job.id).where(Job.id.in_(stored)).order_by(Job.id).with_for_update(read=True)
     missing = set(stored) - set(session.scalars(query))
     if missing:
-        raise Conflict(f"ranking {min(missing)} was deleted meanwhile; send the request again")
+        raise Conflict(f"{min(missing)} was deleted meanwhile; send the request again")
 
 
 def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
@@ -98,6 +108,23 @@ def ranking_job(
     warnings = fleet.check(spec) if fleet else []
     resolved = Resolved(model=subject.model, dataset=subject.dataset, digest=digest)
     return new_job(service, JobKind.RANKING, "rk", spec, resolved, warnings)
+
+
+def prepare_search(service: Service, spec: SearchSpec) -> Prepared:
+    """Check a search."""
+    subject = resolve_subject(service, spec.model, spec.dataset)
+    return Prepared(search_job(service, spec, subject, Fleet.of(service)), subject)
+
+
+def search_job(service: Service, spec: SearchSpec, subject: Subject, fleet: Fleet) -> Job:
+    """Check a search and build its job."""
+    warnings = fleet.check(spec)
+    check_training_field(spec.training, subject.dataset, processes=1)
+    check_families(spec, len(subject.info.layers))
+    model, dataset = subject.model, subject.dataset
+    digest = search_digest(model.fingerprint, dataset.fingerprint, spec)
+    resolved = Resolved(model=model, dataset=dataset, digest=digest)
+    return new_job(service, JobKind.SEARCH, "se", spec, resolved, warnings)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
@@ -228,7 +255,7 @@ def insert(session: Session, service: Service, prepared: Prepared) -> None:
         admit(session, service, children or [job])
     _lock_dataset(session, job)
     lock_checkpoint(session, job)
-    _lock_rankings(session, [job, *children])
+    _lock_choosers(session, [job, *children])
     if children:
         enqueue_comparison(session, job, children)
     elif prepared.ranking is not None:

@@ -9,7 +9,7 @@ import typer
 from surgeon.client import Client
 from surgeon.commands.datasets import FileOptions, dataset_of
 from surgeon.commands.failures import expected_failures
-from surgeon.commands.jobs import RANKING_ID
+from surgeon.commands.jobs import RANKING_ID, SEARCH_ID
 from surgeon.commands.options import (
     DEFAULT_URL,
     AsJson,
@@ -38,6 +38,7 @@ TRAINING_OPTIONS = (
 @with_options(
     *SELECTION_OPTIONS,
     RANKING_ID,
+    SEARCH_ID,
     option_of(
         SelectionSpec, "policy", default=None, help="A policy that takes --k: its name ends in _k."
     ),
@@ -54,7 +55,7 @@ def estimate(
 ) -> None:
     """Estimate the memory and time of fine-tuning MODEL on DATASET: for every number of layers, for
     the numbers that --k lists, or for the layers that one option of `tune` chooses."""
-    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID], given)
+    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID, SEARCH_ID], given)
     body: Json = {
         "model": model,
         "training": values_of(TRAINING_OPTIONS, given),

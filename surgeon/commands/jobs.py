@@ -19,6 +19,7 @@ from surgeon.commands.options import (
     Key,
     Model,
     Url,
+    finite,
     selection_of,
     values_of,
     with_options,
@@ -28,6 +29,7 @@ from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, Submission
+from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
 
@@ -35,6 +37,14 @@ RANKING_ID = option_of(
     SelectionSpec,
     "ranking",
     help="Id of the ranking whose scores choose the layers; see `surgeon rank`.",
+)
+SEARCH_ID = option_of(
+    SelectionSpec,
+    "search",
+    name="search_id",
+    type=str,
+    metavar="ID",
+    help="With --search: id of the finished search that found the layers; see `surgeon search`.",
 )
 TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
@@ -85,6 +95,7 @@ def rank(
     *DATASET_OPTIONS,
     *SELECTION_OPTIONS,
     RANKING_ID,
+    SEARCH_ID,
     *TRAINING_OPTIONS,
     *options_of(CheckpointSpec, "form"),
     *options_of(FinetuneSpec, "track_ranking"),
@@ -113,6 +124,36 @@ def tune(
     with expected_failures(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("finetunes", body), as_json=as_json)
+
+
+@with_options(
+    *DATASET_OPTIONS,
+    *SEARCH_OPTIONS,
+    *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+    *SUBMISSION_OPTIONS,
+)
+def search(
+    model: Model,
+    dataset: Dataset,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+    **given: Any,
+) -> None:
+    """Search for the layers of MODEL that learn DATASET best, and for their learning rate."""
+    options = values_of(SEARCH_OPTIONS, given)
+    options["families"] = [part.strip() for part in given["families"].split(",")]
+    options["learning_rates"] = [finite(part) for part in given["learning_rates"].split(",")]
+    body: Json = {
+        **options,
+        **values_of(SUBMISSION_OPTIONS, given),
+        "model": model,
+        "training": {name: given[name] for name in ("epochs", "batch_size", "max_length")},
+    }
+    data = file_options(given)
+    with expected_failures(), Client(url, key) as client:
+        body["dataset"] = dataset_of(client, dataset, data)
+        follow(client, client.submit("searches", body), as_json=as_json)
 
 
 def jobs(

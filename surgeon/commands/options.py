@@ -97,11 +97,12 @@ def values_of(options: Iterable[Option], given: Mapping[str, Any]) -> Json:
 def selection_of(given: Mapping[str, Any]) -> Json:
     """The selection that the options describe. Raises BadParameter unless they choose one policy.
 
-    ``given`` has the keys that ``selection_from`` reads, and ``ranking`` with the id of a ranking.
+    ``given`` has the keys that ``selection_from`` reads, ``ranking`` with the id of a ranking and
+    ``search_id`` with that of a search.
     """
     try:
         selection = selection_from(given)
     except SurgeryError as error:
         raise typer.BadParameter(str(error)) from error
-    ranking = given.get("ranking")
-    return selection if ranking is None else {**selection, "ranking": ranking}
+    named = {"ranking": given.get("ranking"), "search": given.get("search_id")}
+    return selection | {field: each for field, each in named.items() if each is not None}

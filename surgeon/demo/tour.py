@@ -50,8 +50,8 @@ TRAINING = {
     "seed": 0,
     "head": {"warmup_epochs": 0},
 }
-# No learning rate suits all arms, and a search would take several minutes more. So there is a rule,
-# which ``python -m bench.study.rates`` checks on held-out training rows.
+# No learning rate suits all arms, and a search would take minutes more: the last step says how to
+# run one. So there is a rule, which ``python -m bench.study.rates`` checks on held-out train rows.
 RATE_OF_ALL, RATE_OF_FEW = 5e-5, 3e-4
 RULE = (
     f"Learning rates go by a rule, they are not searched: {RATE_OF_ALL:g} where all layers train, "
@@ -114,8 +114,9 @@ def run_demo(folder: Path, rows: int) -> None:
         show_predictions(folder / "best")
         head("5. The same by hand")
         say(*by_hand(client.url, files, (ranking, jobs[best.name]), best.checkpoint))
-    head("6. Start the service again on this data")
-    say(f"{restart_line(folder, port)}", f"\nDone in {time.monotonic() - began:.0f} s.")
+    head("6. Start the service again on this data, and search for layers and their rate")
+    say(restart_line(folder, port), search_line(dataset["id"], port))
+    say(f"\nDone in {time.monotonic() - began:.0f} s.")
 
 
 def rank(client: Client, dataset: str) -> Json:
@@ -130,6 +131,15 @@ def training_of(selection: Json) -> Json:
     """The training settings of an arm; the rule sets the learning rate."""
     rate = RATE_OF_ALL if selection["policy"] == "all" else RATE_OF_FEW
     return {**TRAINING, "learning_rate": rate}
+
+
+def search_line(dataset: str, port: int) -> str:
+    """The command that searches for the layers to train and their rate, instead of ruling it."""
+    options = f"--epochs {TRAINING['epochs']} --batch-size {TRAINING['batch_size']}"
+    return (
+        f"surgeon search {MODEL} {dataset} {options} --max-length {TRAINING['max_length']} "
+        f"--url http://127.0.0.1:{port}"
+    )
 
 
 def succeeded(job: Json) -> Json:

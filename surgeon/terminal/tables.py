@@ -109,10 +109,12 @@ def _epochs_table(result: Json, title: str) -> Table:
 def _finetune_notes(result: Json) -> Iterator[str]:
     layers = ", ".join(result["trained_layers"]) or "the head alone"
     share = result["trainable_parameters"] / result["total_parameters"]
+    rate = result.get("learning_rate")  # services of the first versions do not answer it
+    at_rate = f" at {rate:g}" if rate is not None and result.get("search") else ""
     yield (
-        f"trained {layers}: {result['trainable_parameters']:,} of {result['total_parameters']:,} "
-        f"parameters ({share:.1%}), {result['seconds']['train']:.1f} s; best checkpoint "
-        f"{result['best_checkpoint']} (*)"
+        f"trained {layers}{at_rate}: {result['trainable_parameters']:,} of "
+        f"{result['total_parameters']:,} parameters ({share:.1%}), "
+        f"{result['seconds']['train']:.1f} s; best checkpoint {result['best_checkpoint']} (*)"
     )
     for preset, values in result["best"]["also"].items():
         yield f"on {preset}: {', '.join(f'{name} {_number(it)}' for name, it in values.items())}"
@@ -140,7 +142,18 @@ def estimate_view(answer: Json) -> Group:
     speed = answer["throughput"]
     basis = f"{speed['basis']}: {speed['device']}" if speed else "no fine-tune has finished yet"
     tokens = f"tokens: by {answer['lengths']['source']}"
-    return Group(table, Text(f"seconds: {basis}"), Text(tokens))
+    notes = [f"seconds: {basis}", tokens, *_search_note(answer.get("search"))]
+    return Group(table, *map(Text, notes))
+
+
+def _search_note(search: Json | None) -> Iterator[str]:
+    if search is not None:
+        budget, singles = search["budget_seconds"], search["singles_seconds"]
+        peak = _mebibytes(search["peak_memory_bytes"])
+        yield (
+            f"search: {search['candidates']} candidates, at most {_counted(budget)} s; each layer "
+            f"alone would take {_counted(singles)} s; peak {peak} MiB"
+        )
 
 
 def _counted(value: float | None) -> str:

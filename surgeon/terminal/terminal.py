@@ -10,6 +10,7 @@ from rich.console import Console
 
 from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.rankings import ranking_view
+from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
     estimate_view,
     finetune_view,
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 console = Console()
 errors = Console(stderr=True)
-VIEWS = {"ranking": ranking_view, "finetune": finetune_view, "comparison": comparison_view}
+VIEWS = {
+    "ranking": ranking_view,
+    "finetune": finetune_view,
+    "search": search_view,
+    "comparison": comparison_view,
+}
 
 
 def show_json(value: object) -> None:

@@ -13,6 +13,7 @@ from surgery.models.layers import ATTENTION, SUBLAYERS, part_of_block
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
 from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
+from surgery.schemas.search import SearchOptions, SearchResult
 from surgery.schemas.selection import SelectionSpec
 
 ROUNDING = 1e-12  # allowed when a share counts as reached, here and in recommended_k
@@ -59,6 +60,11 @@ def choose_layers(
             return []
         case Policy.LAYERS:
             return _named(selection.layers or [], layers, granularity)
+        case Policy.SEARCH:
+            raise SelectionMismatch(
+                "policy search chooses by a search and not by a ranking",
+                [Fault("use another policy", pointer="/selection/policy")],
+            )
         case policy if POLICIES[policy].needs_ranking:
             check_reachable(selection, layers, granularity, included)
             if ranking is None:
@@ -100,6 +106,34 @@ def resolved_choice(
         selected_parameters=sum(layer.parameters for layer in chosen) + included,
         scores=None if scored is None else {layer.name: layer.score for layer in scored},
     )
+
+
+def found_by_search(search: SearchResult, layers: Sequence[LayerLike]) -> ResolvedSelection:
+    """What a search found, as a job that trains it stores it.
+
+    ``layers`` are all those of the model, bottom to top. Raises SelectionMismatch if the search
+    found others.
+    """
+    known = {layer.name: layer.parameters for layer in layers}
+    unknown = [name for name in search.layers if name not in known]
+    if unknown:
+        raise SelectionMismatch(
+            f"the search is of another model: it found {unknown[0]}, and this model's layers are "
+            f"{layers[0].name} to {layers[-1].name}",
+            [Fault("name a search of the same model", pointer="/selection/search")],
+        )
+    return ResolvedSelection(
+        granularity=Granularity.LAYER,
+        layers=search.layers,
+        selected_parameters=sum(known[name] for name in search.layers),
+        scores=search.scores.get(Method.FISHER),
+        learning_rate=search.learning_rate,
+    )
+
+
+def search_options(selection: SelectionSpec) -> SearchOptions:
+    """The options of the search to run for a selection that names none by its id."""
+    return selection.search if isinstance(selection.search, SearchOptions) else SearchOptions()
 
 
 def check_reachable(

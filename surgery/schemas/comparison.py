@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from surgery.schemas.enums import Policy
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
@@ -24,11 +24,13 @@ class ArmPlan(BaseModel):
         None, description="The adapter's type, if it trains one in place of layers."
     )
     layers: list[str] | None = Field(
-        None, description="The layers that train; null if a ranking has to be computed first."
+        None, description="The layers that train; null if a ranking or a search comes first."
     )
     single: bool = Field(False, description="Whether `single_layers` added this arm.")
     learning_rate: float | None = Field(
-        None, description="Null in comparisons of early versions, which did not store it."
+        None,
+        description="Null if a search finds it first, and in comparisons of early versions, which "
+        "did not store it.",
     )
 
 
@@ -188,6 +190,15 @@ class ArmSpec(SelectionOrAdapter):
     learning_rate: float | None = Field(
         None, gt=0, le=1, allow_inf_nan=False, description="Overrides the one in `training`."
     )
+
+    @model_validator(mode="after")
+    def _search_finds_the_rate(self) -> ArmSpec:
+        if self.learning_rate is not None and POLICIES[self.selection.policy].searches:
+            raise ValueError(
+                "learning_rate means nothing to policy search, which trains at the rate that the "
+                "search finds; leave it out"
+            )
+        return self
 
 
 class ComparisonSpec(Submission):

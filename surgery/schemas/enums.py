@@ -204,6 +204,7 @@ class Policy(StrEnum):
     TOP_SHARE = "top_share"
     MAX_PARAMETERS = "max_parameters"
     BOTTOM_K = "bottom_k"
+    SEARCH = "search"
     FIRST_K = "first_k"
     LAST_K = "last_k"
     RANDOM_K = "random_k"
@@ -221,8 +222,11 @@ class PolicyFacts:
     """The field of a selection that it requires. The other three have no meaning for it."""
     needs_ranking: bool = False
     """Whether it chooses by the scores of a ranking."""
+    searches: bool = False
+    """Whether short training runs choose, which also find the learning rate."""
     takes_seed: bool = False
     takes_granularity: bool = True
+    takes_include: bool = True
 
 
 POLICIES: dict[Policy, PolicyFacts] = {
@@ -244,6 +248,13 @@ POLICIES: dict[Policy, PolicyFacts] = {
         meaning="the k worst layers of the ranking, as a control for its scores",
         takes="k",
         needs_ranking=True,
+    ),
+    Policy.SEARCH: PolicyFacts(
+        meaning="the layers that a search finds, trained at the learning rate that it finds for "
+        "them",
+        searches=True,
+        takes_granularity=False,
+        takes_include=False,
     ),
     Policy.FIRST_K: PolicyFacts(meaning="the k lowest layers", takes="k"),
     Policy.LAST_K: PolicyFacts(meaning="the k highest layers", takes="k"),

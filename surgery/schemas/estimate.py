@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from surgery.schemas import Strict
 from surgery.schemas.dataset import DatasetRef
 from surgery.schemas.fields import ModelId
+from surgery.schemas.search import SearchOptions
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec
 
@@ -18,7 +19,7 @@ Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class EstimateSpec(Strict):
-    """Estimate what a fine-tune would cost, for each of several numbers of layers."""
+    """Estimate what fine-tunes of several numbers of layers would cost, or what a search would."""
 
     model: ModelId
     dataset: DatasetRef
@@ -29,6 +30,9 @@ class EstimateSpec(Strict):
         "Default: `top_k`.",
     )
     adapter: AdapterSpec | None = Field(None, description="An adapter to train instead of layers.")
+    search: SearchOptions | None = Field(
+        None, description="The options of a search, to estimate that instead of a fine-tune."
+    )
     k: list[Count] | None = Field(
         None,
         min_length=1,
@@ -53,6 +57,8 @@ class EstimateSpec(Strict):
     def _consistent(self) -> EstimateSpec:
         if self.adapter is not None and (self.selection is not None or self.k is not None):
             raise ValueError("adapter trains no layers: leave selection and k out")
+        if self.search is not None and (self.adapter or self.selection or self.k):
+            raise ValueError("search finds the layers: leave selection, k and adapter out")
         if self.k is not None and self.selection is not None and self.selection.k is None:
             raise ValueError(
                 f"k means nothing to policy {self.selection.policy.value}; leave it out"
@@ -115,7 +121,7 @@ class EstimateRow(BaseModel):
     position: Position = Field(
         description="`exact`: these very layers train. If a ranking that does not exist yet will "
         "choose them, `lowest` is the costliest choice, with the lowest layer, and `highest` is "
-        "the cheapest, the topmost layers."
+        "the cheapest, the topmost layers; so of the candidates of a search that has not run yet."
     )
     lowest_layer: int | None = Field(
         description="The lowest layer that trains; null if only the head does."
@@ -147,8 +153,24 @@ class EstimateRow(BaseModel):
     )
 
 
+class SearchEstimate(BaseModel):
+    """What a search would cost, before it runs. Unknown values are null."""
+
+    candidates: int = Field(description="How many sets of layers it may try.")
+    singles_seconds: float | None = Field(
+        description="What training each layer alone once, on all rows for all epochs, would take."
+    )
+    budget_seconds: float | None = Field(
+        description="The most that trying candidates takes; it may end earlier."
+    )
+    peak_memory_bytes: int | None = Field(
+        description="The memory of its costliest candidate. The states of frozen layers that "
+        "candidates share come on top where there is room."
+    )
+
+
 class Estimate(BaseModel):
-    """Estimated costs of fine-tunes, before any of them runs."""
+    """Estimated costs of fine-tunes or of a search, before any of them runs."""
 
     model: str = Field(description="The model's id.")
     dataset: str = Field(description="The dataset's id.")
@@ -162,4 +184,9 @@ class Estimate(BaseModel):
         description="Memory of a worker's process before it loads a model, as last measured on "
         "this device; 0 on a GPU, null until it is measured."
     )
-    rows: list[EstimateRow] = Field(description="One row for each number of layers.")
+    rows: list[EstimateRow] = Field(
+        description="One row for each number of layers; none for a search alone."
+    )
+    search: SearchEstimate | None = Field(
+        None, description="For a search, alone or before a fine-tune: what that would cost."
+    )

@@ -131,9 +131,26 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
         return self
 
     @model_validator(mode="after")
+    def _fits_search(self) -> FinetuneSpec:
+        if not POLICIES[self.selection.policy].searches:
+            return self
+        if self.training.learning_rate != TrainingSpec().learning_rate:
+            raise ValueError(
+                "training.learning_rate means nothing to policy search, which trains at the rate "
+                "that the search finds; leave it out"
+            )
+        if self.continue_from and not isinstance(self.selection.search, str):
+            raise ValueError(
+                "continue_from does not go with a new search, which tries candidates from the "
+                "model's own weights; leave it out, or name a finished search by its id"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rates_need_scores(self) -> FinetuneSpec:
-        ranked = POLICIES[self.selection.policy].needs_ranking
-        if self.training.layer_learning_rates and not ranked:
+        facts = POLICIES[self.selection.policy]
+        scored = facts.needs_ranking or facts.searches
+        if self.training.layer_learning_rates and not scored:
             raise ValueError(
                 "training.layer_learning_rates go by the scores of a ranking, and policy "
                 f"{self.selection.policy.value} has none"
@@ -212,6 +229,14 @@ class FinetuneResult(BaseModel):
     )
     ranking: str | None = Field(
         None, description="The id of the ranking that the selection went by."
+    )
+    search: str | None = Field(
+        None, description="The id of the search that found the layers and the learning rate."
+    )
+    learning_rate: float | None = Field(
+        None,
+        description="The learning rate at the end of the warm-up; null in results of early "
+        "versions.",
     )
     trainable_parameters: int = Field(description="Parameters that trained, with the head.")
     total_parameters: int = Field(description="Parameters of the model with its head.")

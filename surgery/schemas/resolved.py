@@ -129,9 +129,11 @@ class ResolvedCheckpoint(Stored):
 
 
 class ResolvedSelection(Stored):
-    """What a fine-tune trains. ``layers`` is None until the ranking that chooses them exists."""
+    """What a fine-tune trains. ``layers`` is None until a ranking or a search has chosen them."""
 
     ranking: str | None = None
+    search: str | None = None
+    learning_rate: float | None = None  # that the search found
     granularity: Granularity | None = None  # None in jobs of the first versions: whole layers
     layers: list[str] | None = None
     selected_parameters: int | None = None
@@ -149,7 +151,7 @@ class Learned(Stored):
 
 
 class Resolved(Learned):
-    """The record of a job of any kind. A ranking has no further fields."""
+    """The record of a job of any kind. A ranking or a search has no further fields."""
 
     model: ResolvedModel
     dataset: ResolvedDataset

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from surgery.schemas import Strict
+from surgery.schemas.fields import options_of
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import TrainingSpec
 
@@ -67,6 +68,9 @@ class SearchOptions(Strict):
             raise ValueError("learning_rates are named once each")
         if len(set(self.families)) < len(self.families):
             raise ValueError("families are named once each")
+        share = type(self).model_fields["budget_share"].default  # stored requests name the default
+        if self.budget_seconds is not None and self.budget_share != share:
+            raise ValueError("budget_share means nothing with budget_seconds; leave one out")
         return self
 
 
@@ -87,6 +91,14 @@ class SearchSpec(Submission, SearchOptions):
                 "leave it out"
             )
         return self
+
+
+SEARCH_OPTIONS = options_of(
+    SearchOptions,
+    *("families", "learning_rates", "budget_seconds", "budget_share", "confidence", "held_out"),
+    "seed",
+)
+"""The command-line options of a search."""
 
 
 class Interval(BaseModel):
@@ -136,6 +148,14 @@ class SearchArm(BaseModel):
     trials: list[SearchTrial] = Field(description="Its runs, in the order in which they were made.")
 
 
+class SearchedLayer(BaseModel):
+    """A layer of the model that was searched."""
+
+    name: str = Field(description="The name in the model, as a selection takes it.")
+    index: int = Field(description="The index of the block.")
+    parameters: int = Field(description="How many parameters it has.")
+
+
 class SearchCost(BaseModel):
     """What the search cost beside trying everything."""
 
@@ -171,6 +191,7 @@ class SearchResult(BaseModel):
         "they were not among the candidates."
     )
     arms: list[SearchArm] = Field(description="All candidates, best first.")
+    model_layers: list[SearchedLayer] = Field(description="All layers of the model, bottom to top.")
     scores: dict[str, dict[str, float]] = Field(
         description="By method and layer: the scores that decided which candidates came first."
     )

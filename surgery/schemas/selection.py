@@ -12,6 +12,7 @@ from surgery.schemas import Strict
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy
 from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.search import SearchOptions
 
 _MEANING = {
     "k": "how many to train",
@@ -47,6 +48,12 @@ class SelectionSpec(Strict):
         None,
         description="For policies that choose by scores: the id of a ranking, or the options of a "
         "ranking to compute first. Default: the default ranking of the same model and dataset.",
+    )
+    search: Annotated[str, StringConstraints(max_length=64)] | SearchOptions | None = Field(
+        None,
+        description="For policy `search`: the id of a finished search of the same model and "
+        "dataset, or the options of a search to run first. Default: a search with the default "
+        "options.",
     )
     granularity: Granularity | None = Field(
         None,
@@ -90,8 +97,12 @@ class SelectionSpec(Strict):
             raise ValueError("layers is empty: name a layer, or use policy head_only")
         if self.ranking is not None and not facts.needs_ranking:
             raise ValueError(self._means_nothing("ranking"))
+        if self.search is not None and not facts.searches:
+            raise ValueError(self._means_nothing("search"))
         if self.granularity is not None and not facts.takes_granularity:
             raise ValueError(self._means_nothing("granularity"))
+        if self.include and not facts.takes_include:
+            raise ValueError(self._means_nothing("include"))
         return self
 
     def _means_nothing(self, name: str) -> str:

@@ -38,7 +38,8 @@ class TrainingSpec(Strict):
     layer_learning_rates: Literal["fisher"] | None = Field(
         None,
         description="`fisher`: the learning rate of each trained layer is proportional to its "
-        "score in the selection's ranking. The best layer and the head learn at `learning_rate`.",
+        "score in the selection's ranking or, for policy `search`, to its Fisher score. The best "
+        "layer and the head learn at `learning_rate`.",
     )
     weight_decay: float = Field(
         0.01,

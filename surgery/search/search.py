@@ -12,7 +12,6 @@ from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import TrainingDiverged
-from surgery.heads.converge import fit_head
 from surgery.heads.features import preserved_head
 from surgery.io.reporter import ForwardingReporter, Quiet, Reporter
 from surgery.models.loading import LoadedModel
@@ -22,7 +21,7 @@ from surgery.ranking.ranking import Phases, rank_layers
 from surgery.schemas.enums import Method
 from surgery.schemas.head import HeadSpec
 from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.search import SearchResult, SearchSpec
+from surgery.schemas.search import SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries
 from surgery.search.candidates import (
@@ -38,6 +37,7 @@ from surgery.search.result import arms_of, cost_of, gain_over
 from surgery.search.state import SearchState, load_search
 from surgery.search.trials import JudgedRows, Trainer
 from surgery.search.work import work_of
+from surgery.training.head import begin_head
 from surgery.training.prefix_cache.store import Room
 
 SCORED_ROWS = 64  # cheap: scores only decide what is tried first
@@ -89,9 +89,8 @@ def _prepared(
 ) -> SearchState:
     """A search that has not begun: fit a new head, and score the layers through it on few rows."""
     seed, fit = training.seed, rows.encoded.select(rows.fit)
-    if loaded.new:
-        with phases.timed("head"):
-            fit_head(loaded, fit, rows.data.problem, seed=seed, report=phases.report)
+    with phases.timed("head"):
+        begin_head(loaded, fit, rows.data.problem, training, phases.report)
     options = RankingOptions(
         method=Method.ALL,
         samples=min(SCORED_ROWS, len(rows.fit)),
@@ -215,6 +214,10 @@ class _Search:
             gain_over_all=gain_over(race, outcome, tuple(range(depth))),
             gain_over_fisher=gain_over(race, outcome, highest(scores[Method.FISHER], 2)),
             arms=arms_of(race, outcome, names, sizes, epochs),
+            model_layers=[
+                SearchedLayer(name=unit.name, index=index, parameters=unit.parameters)
+                for index, unit in enumerate(units)
+            ],
             scores={
                 method: dict(zip(names, values, strict=True)) for method, values in scores.items()
             },

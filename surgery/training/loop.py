@@ -342,6 +342,7 @@ def _result(
         adapter=run.spec.adapter,
         trainable_parameters=sum(p.numel() for p in train_state.trained.values()),
         total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
+        learning_rate=run.training.learning_rate,
         primary_metric=run.metric,
         best=best_report(progress.reports, run.metric),
         epochs=progress.reports,

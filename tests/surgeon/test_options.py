@@ -102,6 +102,7 @@ def test_what_both_can_say_has_one_name() -> None:
         "model",
         "dataset",
         "--ranking",
+        "--search-id",
         "--deadline-seconds",
         "--url",
         "--key",

@@ -160,6 +160,22 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         assert words in done.stderr
 
 
+def test_tune_searches_for_layers_and_their_rate(
+    mirror: Path, csv: Path, tmp_path: Path, here: Here
+) -> None:
+    model, few = mirror / "models" / TINY, ("--epochs", 1, "--max-length", 16)
+    done = here("tune", model, csv, tmp_path / "out", "--search", *few)
+    assert done.returncode == 0, done.stderr
+    assert "search\n" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["trained_layers"]
+    assert result["learning_rate"] in {1e-4, 3e-4, 1e-3}
+    wrong = here("tune", model, csv, tmp_path / "no", "--search", "--learning-rate", 0.1)
+    assert wrong.returncode == 1
+    assert "training.learning_rate means nothing to policy search" in wrong.stderr
+    assert "search\n" not in wrong.stderr  # said before anything is computed
+
+
 def test_tune_measures_on_other_presets(
     mirror: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:

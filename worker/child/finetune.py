@@ -1,4 +1,4 @@
-"""Runs a fine-tune: first a ranking if the selection needs one, then the training."""
+"""Runs a fine-tune: first a ranking or a search if the selection needs one, then the training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from surgery.ranking.selection import (
     ranking_options,
     resolved_choice,
 )
-from surgery.schemas.enums import Granularity
+from surgery.schemas.enums import POLICIES, Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import ResolvedSelection
@@ -39,6 +39,7 @@ from surgery.training.state import saved_step
 from surgery.training.trackers import tracking
 from worker.child.distributed import launch
 from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
+from worker.child.search import search_first
 from worker.protocol import (
     EventFilesSaved,
     FinetuneOrder,
@@ -50,14 +51,16 @@ from worker.protocol import (
 
 
 def run_finetune(order: FinetuneOrder, report: JobReporter) -> Finished:
-    """Rank first if the selection needs it, then train."""
+    """Rank or search first if the selection needs it, then train."""
     spec, data = FinetuneSpec.model_validate(order.spec), None
     if order.resolved.layers is None:
         report.phase("load")
         data = data_of(order.inputs, sources_of(order.inputs))
-        chosen = _rank_first(order, spec, data, report)
+        searches = POLICIES[spec.selection.policy].searches
+        chosen = (search_first if searches else _rank_first)(order, spec, data, report)
         resolved = order.resolved.model_copy(update=chosen.model_dump(exclude_defaults=True))
-        order = order.model_copy(update={"resolved": resolved})
+        # A state so far was the search's, which is over.
+        order = order.model_copy(update={"resolved": resolved, "state_folder": None})
     if spec.processes > 1:
         return launch(order, spec.processes, report)
     return train(order, report, data)
@@ -68,8 +71,8 @@ def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = Non
 
     ``data`` is the job's dataset if it is open already.
     """
-    spec = FinetuneSpec.model_validate(order.spec)
     chosen, sources = order.resolved, sources_of(order.inputs)
+    spec = at_found_rate(FinetuneSpec.model_validate(order.spec), chosen)
     report.phase("load")
     began = time.perf_counter()
     data = data_of(order.inputs, sources) if data is None else data
@@ -101,6 +104,14 @@ def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = Non
     result.warnings += getattr(reporter, "warnings", [])
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return Finished(result=result.model_dump(mode="json"), resolved=learned(data))
+
+
+def at_found_rate(spec: FinetuneSpec, chosen: ResolvedSelection) -> FinetuneSpec:
+    """The request with the learning rate that a search has found, if one has."""
+    if chosen.learning_rate is None:
+        return spec
+    training = spec.training.model_copy(update={"learning_rate": chosen.learning_rate})
+    return spec.model_copy(update={"training": training})
 
 
 def _tracked(order: FinetuneOrder, spec: FinetuneSpec, report: JobReporter) -> Any:

@@ -1,4 +1,4 @@
-"""Runs a job of either kind: reads the order, calls `surgery`, and returns the result."""
+"""Runs a job of any kind: reads the order, calls `surgery`, and returns the result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from surgery.ranking.ranking import rank_layers
 from surgery.schemas.ranking import RankingSpec
 from worker.child.finetune import run_finetune
 from worker.child.inputs import data_of, learned, load_to_rank, sources_of
+from worker.child.search import run_search
 from worker.confinement import limit_cpu
-from worker.protocol import FinetuneOrder, Finished, JobOrder, JobReporter, RankingOrder
+from worker.protocol import (
+    FinetuneOrder,
+    Finished,
+    JobOrder,
+    JobReporter,
+    RankingOrder,
+    SearchOrder,
+)
 
 
 def run_job(order: JobOrder, report: JobReporter) -> Finished:
@@ -22,6 +30,8 @@ def run_job(order: JobOrder, report: JobReporter) -> Finished:
             return run_ranking(order, report)
         case FinetuneOrder():
             return run_finetune(order, report)
+        case SearchOrder():
+            return run_search(order, report)
 
 
 def run_ranking(order: RankingOrder, report: JobReporter) -> Finished:

@@ -25,7 +25,7 @@ from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Lease
 from app.settings import Settings
-from app.submissions.checks import ranking_digest
+from app.submissions.checks import ranking_digest, search_digest
 from app.tables import Job, JobKind, Status
 from surgery.errors import (
     ArtifactsFailed,
@@ -36,9 +36,11 @@ from surgery.errors import (
 )
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
+from surgery.schemas.search import SearchSpec
 from surgery.training.tracker_services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
     Cancel,
@@ -65,6 +67,8 @@ from worker.protocol import (
     Ready,
     ReportedProblem,
     SavedCheckpoint,
+    SearchComputed,
+    SearchOrder,
     StateSaved,
     ToStore,
 )
@@ -203,7 +207,8 @@ class Attempt:
 
     def run(self) -> Outcome:
         """Run the job until the attempt ends. Raises Fenced if the lease is lost."""
-        self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}")
+        asked = f", request {self.job.request_id}" if self.job.request_id else ""
+        self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}{asked}")
         with self._folders, self._heartbeat:
             outcome = self._follow(self._processes.fetcher, self._fetch_order())
             if outcome is not Outcome.FETCHED:
@@ -211,9 +216,17 @@ class Attempt:
             assert self._fetched is not None
             order = self._order(self._fetched)
             if self.job.kind == JobKind.FINETUNE:
-                self._services = TrackerServices.begin(self.job.id, config_of(self.job.spec))
+                self._services = TrackerServices.begin(self.job.id, self._tracked_config())
                 self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
             return self._follow(self._processes.child, order)
+
+    def _tracked_config(self) -> Json:
+        """The options that trackers record; the rate of a search is null until it has found one."""
+        config = config_of(self.job.spec)
+        if POLICIES[Policy(config["selection"]["policy"])].searches:
+            found = ResolvedFinetune.of(self.job.resolved).learning_rate
+            config["training"] = {**config["training"], "learning_rate": found}
+        return config
 
     def _follow(self, process: ChildProcess, order: FetchOrder | JobOrder) -> Outcome:
         """Send a process its order and handle its messages until it has carried the order out."""
@@ -254,6 +267,16 @@ class Attempt:
                 spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
             )
         state = self.job.state
+        state_folder = self._fetch(state["path"]) if state else None
+        if self.job.kind == JobKind.SEARCH:
+            return SearchOrder(
+                spec=self.job.spec,
+                scratch=self.scratch,
+                inputs=inputs,
+                cpu_seconds=cpu_seconds,
+                state_folder=state_folder,
+                room=self._room(),
+            )
         return FinetuneOrder(
             id=self.job.id,
             spec=self.job.spec,
@@ -262,12 +285,17 @@ class Attempt:
             inputs=inputs,
             cpu_seconds=cpu_seconds,
             also=fetched.also,
-            ranking=self._write(lambda: records.awaited_ranking(self.database, self.job)),
+            ranking=self._awaited(JobKind.RANKING),
+            search=self._awaited(JobKind.SEARCH),
             continue_folder=self._write(lambda: continued_folder(*self._stored)),
-            state_folder=self._fetch(state["path"]) if state else None,
+            state_folder=state_folder,
             earlier_best=self._write(lambda: best_so_far(*self._stored)) if state else None,
             room=self._room(),
         )
+
+    def _awaited(self, kind: JobKind) -> Json | None:
+        """The result of a ranking or search that the job has waited for, to choose by."""
+        return self._write(lambda: records.awaited_result(self.database, self.job, kind))
 
     def _upload(self) -> FetchedDataset:
         """The uploaded dataset of the job. Raises OSError if its files are damaged."""
@@ -332,6 +360,8 @@ class Attempt:
                 self.storage.put_folder(self._handed_over(report.path), key)
             case RankingComputed():
                 self._store_ranking(report)
+            case SearchComputed():
+                self._store_search(report)
             case LayersSelected():
                 self._store_selected(report.resolved)
 
@@ -392,6 +422,18 @@ class Attempt:
         )
         self._store_selected(report.resolved)
 
+    def _store_search(self, report: SearchComputed) -> None:
+        resolved = Resolved.of(self.job.resolved)
+        spec = SearchSpec.model_validate(report.spec)
+        digest = search_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, spec)
+        before = self._write(
+            lambda: records.store_search(
+                self.database, self.lease, digest, report.spec, report.result, report.resolved
+            )
+        )
+        if before:
+            self.storage.delete(before)
+
     def _store_selected(self, resolved: ResolvedSelection) -> None:
         """Store which layers train, so that the next attempt trains the same ones."""
         self._write(lambda: records.pin_selection(self.database, self.lease, resolved))
@@ -426,11 +468,12 @@ class Attempt:
         return Outcome.SUCCEEDED
 
     def _completed(self, result: FinetuneResult) -> Json:
-        """The result with the ids of its checkpoint and ranking, which the child does not know."""
+        """The result with the ids of its checkpoint and of what chose, which no child knows."""
         rows = self._write(lambda: records.checkpoints_of(self.database, self.job.id))
         result.best_checkpoint = next((row.id for row in rows if row.is_best), None)
         result.warnings += self._services.finish()
-        result.ranking = self._write(lambda: records.ranking_of(self.database, self.job.id))
+        chosen = self._write(lambda: records.selection_of(self.database, self.job.id))
+        result.ranking, result.search = chosen.ranking, chosen.search
         return result.model_dump(mode="json")
 
     def _failed(self, reported: ReportedProblem) -> Outcome:

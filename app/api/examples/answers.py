@@ -6,7 +6,13 @@ from typing import Any
 
 from fastapi import Body
 
-from app.api.examples.bodies import COMPARISON_BODIES, FINETUNE_BODIES, MODEL_ID, RANKING_BODIES
+from app.api.examples.bodies import (
+    COMPARISON_BODIES,
+    FINETUNE_BODIES,
+    MODEL_ID,
+    RANKING_BODIES,
+    SEARCH_BODIES,
+)
 from app.api.http.problems import TITLES
 
 Json = dict[str, Any]
@@ -107,6 +113,8 @@ FINETUNE_RESULT: Json = {
     "included": [],
     "adapter": None,
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
+    "search": None,
+    "learning_rate": 1e-4,
     "trainable_parameters": 3549698,
     "total_parameters": 22713986,
     "primary_metric": "matthews_correlation",
@@ -164,6 +172,65 @@ FINETUNE_RESULT: Json = {
     "seconds": {"train": 80.1, "total": 90.4},
     "warnings": [],
 }
+SEARCH_RESULT: Json = {
+    "primary_metric": "matthews_correlation",
+    "layers": ["encoder.layer.1", "encoder.layer.2"],
+    "learning_rate": 3e-4,
+    "winner": None,
+    "stopped": "budget",
+    "gain_over_all": {"mean": 0.02, "low": -0.03, "high": 0.07},
+    "gain_over_fisher": {"mean": 0.11, "low": 0.04, "high": 0.18},
+    "arms": [
+        {
+            "rank": 1,
+            "name": "1+2",
+            "family": "pairs",
+            "layers": ["encoder.layer.1", "encoder.layer.2"],
+            "trainable_parameters": 3549698,
+            "status": "finalist",
+            "learning_rate": 3e-4,
+            "expected": {"mean": 0.39, "low": 0.35, "high": 0.43},
+            "p_best": 0.74,
+            "trials": [
+                {
+                    "learning_rate": 3e-4,
+                    "seed": 0,
+                    "steps": 107,
+                    "epochs": 0.5,
+                    "metric": 0.31,
+                    "loss": 0.55,
+                    "seconds": 9.4,
+                }
+            ],
+        },
+        {
+            "rank": 2,
+            "name": "5",
+            "family": "single",
+            "layers": ["encoder.layer.5"],
+            "trainable_parameters": 1775234,
+            "status": "not_tried",
+            "learning_rate": None,
+            "expected": None,
+            "p_best": 0.0,
+            "trials": [],
+        },
+    ],
+    "model_layers": [LAYER],
+    "scores": {"fisher": {"encoder.layer.5": 0.217, "encoder.layer.4": 0.157}},
+    "train_rows": 6841,
+    "held_out_rows": 1710,
+    "looks": 4,
+    "confidence": 0.95,
+    "cost": {
+        "seconds": 140.2,
+        "budget_seconds": 141.0,
+        "singles_seconds": 402.9,
+        "share": 0.35,
+    },
+    "seconds": {"load": 0.4, "score": 3.1, "search": 140.2},
+    "warnings": [],
+}
 ESTIMATE: Json = {
     "model": MODEL_ID,
     "dataset": "glue/cola",
@@ -202,6 +269,7 @@ ESTIMATE: Json = {
             "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "total": 0.7},
         }
     ],
+    "search": None,
 }
 
 USAGE: Json = {
@@ -276,6 +344,13 @@ FINETUNE = job_example(
     FINETUNE_BODIES["top two"]["value"],
     FINETUNE_RESULT,
 )
+SEARCH = job_example(
+    "se_01kat1c2d3e4f5g6h7j8k9m0n1",
+    "search",
+    "searches",
+    SEARCH_BODIES["shortest"]["value"],
+    SEARCH_RESULT,
+)
 JOB = RANKING
 JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
 EVENTS: Json = {
@@ -322,7 +397,7 @@ WORKERS: Json = {
     "data": [
         {
             "id": "gpu-1:4711",
-            "kinds": ["ranking", "finetune"],
+            "kinds": ["ranking", "finetune", "search"],
             "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
             "precisions": ["fp32", "tf32", "bf16", "fp16"],
             "max_processes": 1,
@@ -353,7 +428,7 @@ QUEUE: Json = {
             "workers_idle": 0,
             "expected_wait_seconds": None,
         }
-        for kind in ("ranking", "finetune")
+        for kind in ("ranking", "finetune", "search")
     }
 }
 METRICS: Json = {
@@ -380,6 +455,17 @@ SELECTION: Json = {
     "max_parameters": None,
     "format": "peft",
     "selection": {"layers_to_transform": [4, 5], "layers_pattern": "layer"},
+    "matches": 32,
+    "trainable_parameters": 3548928,
+    "total_parameters": 22713216,
+}
+SEARCH_SELECTION: Json = {
+    "search": SEARCH["id"],
+    "model": MODEL_ID,
+    "granularity": "layer",
+    "learning_rate": 3e-4,
+    "format": "peft",
+    "selection": {"layers_to_transform": [1, 2], "layers_pattern": "layer"},
     "matches": 32,
     "trainable_parameters": 3548928,
     "total_parameters": 22713216,

@@ -86,6 +86,14 @@ FINETUNE_BODIES: Json = {
             "checkpoints": {"keep": "best", "form": "full"},
         },
     },
+    "searched": {
+        "summary": "The layers and the learning rate that a search finds first",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "search", "search": {"families": ["single", "pairs", "all"]}},
+        },
+    },
     "share of the score": {
         "summary": "The fewest layers that hold 70 % of the total score",
         "value": {
@@ -150,6 +158,23 @@ FINETUNE_BODIES: Json = {
         },
     },
 }
+SEARCH_BODIES: Json = {
+    "shortest": {
+        "summary": "A preset, with every default",
+        "value": {"model": MODEL_ID, "dataset": "glue/cola"},
+    },
+    "few candidates": {
+        "summary": "Single layers and all layers, at two rates, for ten minutes at most",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "families": ["single", "all"],
+            "learning_rates": [1e-4, 5e-4],
+            "budget_seconds": 600,
+            "training": {"epochs": 5, "batch_size": 16},
+        },
+    },
+}
 COMPARISON_BODIES: Json = {
     "against all": {
         "summary": "Two layers by the default ranking, the last two, a LoRA adapter, all layers",
@@ -204,6 +229,10 @@ ESTIMATE_BODIES: Json = {
             "k": [1, 2, 4],
             "training": {"epochs": 5, "prefix_cache": "off"},
         },
+    },
+    "search": {
+        "summary": "A search, instead of a fine-tune",
+        "value": {"model": MODEL_ID, "dataset": "glue/cola", "search": {"budget_share": 0.2}},
     },
     "adapter": {
         "summary": "A LoRA adapter instead of layers",

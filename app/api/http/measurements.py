@@ -53,7 +53,7 @@ class MeasuringMiddleware:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in METHODS else "other"
-        # HEAD, and what was refused before a route was looked for, have none.
+        # What was refused before a route was looked for has none.
         route = getattr(scope.get("route"), "path", None) or "none"
         self.meter.requests.labels(method, route, status).inc()
         self.meter.seconds.labels(method, route).observe(seconds)

@@ -64,6 +64,7 @@ class ReadMiddleware:
             # Ranges are defined for GET alone (RFC 9110, section 14.2).
             headers = [each for each in scope["headers"] if each[0] != b"range"]
             scope = {**scope, "method": "GET", "asgi": asgi, "headers": headers}
+            answer.answered = scope
         try:
             await self.app(scope, receive, answer.send)
         except (_Enough, ClientDisconnect):
@@ -75,6 +76,7 @@ class _Answer:
     """One answer on its way out."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
+        self.asked = self.answered = scope  # for HEAD, another request is answered: a GET
         self.headers = Headers(scope=scope)
         self.without_body = scope["method"] == "HEAD"
         self.ended = False
@@ -115,6 +117,8 @@ class _Answer:
             await self.send(body)
 
     async def _open(self, start: Message) -> None:
+        if "route" in self.answered:  # by which requests are counted
+            self.asked["route"] = self.answered["route"]
         tag = MutableHeaders(scope=start).get("etag")
         if start["status"] in {200, 206} and tag and has_current(self.headers, tag):
             kept = [(name, value) for name, value in start["headers"] if name in REPEATED]

@@ -1,4 +1,4 @@
-"""Estimates of the memory and time that fine-tunes would take."""
+"""Estimates of the memory and time that fine-tunes and searches would take."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def create_estimate(service: ServiceDep, spec: Body) -> Estimate:
     The numbers are computed from the model's config and headers, the lengths of the dataset's
     rows, and the speed of finished fine-tunes on the worker's device. Numbers that are not known
     are null. Where the layers depend on a ranking that has not been computed yet, each k has two
-    rows: its costliest choice of layers and its cheapest.
+    rows: its costliest choice of layers and its cheapest. So has policy `search` before its search
+    has run; `search` is then what the search itself would cost, as it is for a request with the
+    options of a search in place of a selection.
     """
     return estimate(service, spec, resolve_subject(service, spec.model, spec.dataset))

@@ -2,6 +2,10 @@
 
 A worker may write for a job only while it holds the job's lease. Whoever ends a job locks its
 comparison's row first and the job's row after it, so that no two transactions wait for each other.
+
+Every lock of a job's row is one that the foreign keys of others may pass (``key_share``). When a
+transaction writes a child for the second time, Postgres checks its foreign key and locks the
+comparison's row so weakly: a claim would otherwise wait there for whoever waits for the child.
 """
 
 from app.jobs.state_machine.changes import close
@@ -31,7 +35,7 @@ from app.jobs.state_machine.queueing import (
     enqueue,
     enqueue_comparison,
     enqueue_with_ranking,
-    store_finished_ranking,
+    store_finished,
 )
 from app.jobs.state_machine.requests import cancel, pause, resume
 from app.jobs.state_machine.sharing import settle_waiting, share_ranking
@@ -65,5 +69,5 @@ __all__ = [
     "resume",
     "settle_waiting",
     "share_ranking",
-    "store_finished_ranking",
+    "store_finished",
 ]

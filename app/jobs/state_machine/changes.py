@@ -97,9 +97,9 @@ def withdraw_pause(session: Session, job: Job) -> None:
     record_event(session, job.id, job.lease_epoch, "pause_withdrawn", {})
 
 
-def take_ranking(session: Session, job: Job, ranking: str) -> None:
-    """Let a fine-tune choose its layers by the ranking with this id, for which it waited."""
-    job.resolved = completed(job.resolved, ResolvedSelection(ranking=ranking))
+def take_choice(session: Session, job: Job, kind: str, chooser: str) -> None:
+    """Let a fine-tune choose its layers by what it waited for: a ranking or search with this id."""
+    job.resolved = completed(job.resolved, ResolvedSelection.model_validate({kind: chooser}))
     job.waits_for = None
     job.updated_at = db_now()
-    record_event(session, job.id, job.lease_epoch, "ranking", {"id": ranking})
+    record_event(session, job.id, job.lease_epoch, kind, {"id": chooser})

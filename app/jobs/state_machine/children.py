@@ -19,7 +19,7 @@ from app.jobs.state_machine.changes import (
     close,
     requeue,
     set_aside,
-    take_ranking,
+    take_choice,
     withdraw_pause,
 )
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
@@ -51,18 +51,18 @@ def advance_comparison_of(session: Session, job: Job) -> None:
 def advance_comparison(session: Session, comparison: Job) -> None:
     """Take the next step of a comparison, if its children allow one.
 
-    Children whose ranking has ended may be claimed, a comparison that shall pause does so when no
-    child is active any more, and with the last child it ends. The caller has locked its row. A
-    second call has no effect.
+    Children whose ranking or search has ended may be claimed, a comparison that shall pause does
+    so when no child is active any more, and with the last child it ends. The caller has locked its
+    row. A second call has no effect.
     """
     if comparison.status in TERMINAL:
         return
     add_up_children(session, comparison)
-    for child, ranking in comparisons.children_after_ranking(session, comparison.id):
-        if ranking.status == Status.SUCCEEDED:
-            take_ranking(session, child, ranking.id)
+    for child, awaited in comparisons.children_after(session, comparison.id):
+        if awaited.status == Status.SUCCEEDED:
+            take_choice(session, child, awaited.kind, awaited.id)
         else:
-            error = comparisons.no_ranking_error(ranking).as_problem()
+            error = comparisons.not_chosen_error(awaited).as_problem()
             close(session, child, Status.FAILED, error=error)
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:
@@ -86,7 +86,7 @@ def advance_comparisons(database: Database) -> None:
     for job_id in ids:
         with database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
-            comparison = session.scalar(query.with_for_update(skip_locked=True))
+            comparison = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
             if comparison is not None:
                 advance_comparison(session, comparison)
 

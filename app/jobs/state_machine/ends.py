@@ -33,7 +33,8 @@ def finish(
     with ending(database) as session:
         job = locked_with_comparison(session, lease, usage)
         state = job.state
-        full = at_the_end(job.progress, early=bool(result.get("stopped_early")))
+        early = bool(result.get("stopped_early") or result.get("stopped"))
+        full = at_the_end(job.progress, early=early)
         resolved = completed(job.resolved, learned)
         end(session, job, Status.SUCCEEDED, result=result, resolved=resolved, progress=full)
         return state
@@ -127,7 +128,7 @@ def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
     with ending(database) as session:
         lock_comparison(session, job_id)
         query = select(Job).where(Job.id == job_id, _expired())
-        job = session.scalar(query.with_for_update(skip_locked=True))
+        job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:
             count_crash(session, job, lost, backoff, AttemptOutcome.LOST)
         return job is not None
@@ -153,7 +154,7 @@ def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) 
     with ending(database) as session:
         lock_comparison(session, job_id)
         query = select(Job).where(Job.id == job_id, waiting)
-        job = session.scalar(query.with_for_update(skip_locked=True))
+        job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:
             end(session, job, Status.FAILED, error=comparisons.overdue_error(job).as_problem())
         return job is not None

@@ -60,7 +60,7 @@ def lease_holds(lease: Lease) -> ColumnElement[bool]:
 
 def locked_job(session: Session, lease: Lease) -> Job:
     """The job's row, locked. Raises Fenced if the lease does not hold any more."""
-    job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update())
+    job = session.scalar(select(Job).where(lease_holds(lease)).with_for_update(key_share=True))
     if job is None:
         raise Fenced
     return job
@@ -70,7 +70,7 @@ def lock_comparison(session: Session, job_id: str) -> None:
     """Lock the row of the comparison that a job belongs to, if there is one."""
     parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
     query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
-    session.execute(query.with_for_update())
+    session.scalar(query.with_for_update(key_share=True))
 
 
 def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None = None) -> Job:
@@ -87,7 +87,7 @@ def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None =
 def locked_for_request(session: Session, job_id: str) -> Job | None:
     """The row of a job, locked after its comparison's; None if there is none."""
     lock_comparison(session, job_id)
-    return session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+    return session.scalar(select(Job).where(Job.id == job_id).with_for_update(key_share=True))
 
 
 def claim(
@@ -145,7 +145,7 @@ def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
         )
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
         .cte("ready")
     )
 
@@ -166,7 +166,8 @@ def renew(
         told: Json = {}
         if progress is not None:
             query = select(Job.progress["percent"].as_float()).where(lease_holds(lease))
-            told = {"progress": not_falling(progress, session.scalar(query.with_for_update()))}
+            before = session.scalar(query.with_for_update(key_share=True))
+            told = {"progress": not_falling(progress, before)}
         renewed = session.execute(
             update(Job)
             .where(lease_holds(lease))

@@ -63,8 +63,8 @@ def enqueue_with_ranking(session: Session, job: Job, key: RankingKey) -> Job:
     return enqueue(session, job)
 
 
-def store_finished_ranking(session: Session, job: Job) -> Job:
-    """Insert a ranking that a fine-tune has computed, as a job that succeeded."""
+def store_finished(session: Session, job: Job) -> Job:
+    """Insert a ranking or a search that a fine-tune has computed, as a job that succeeded."""
     enqueue(session, job)
     job.status = Status.SUCCEEDED
     job.started_at = job.finished_at = db_now()

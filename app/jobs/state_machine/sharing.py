@@ -14,7 +14,7 @@ from app.db import Database, db_now, lock_name
 from app.jobs import shared_rankings
 from app.jobs.progress import at_the_end
 from app.jobs.shared_rankings import RankingKey
-from app.jobs.state_machine.changes import take_ranking
+from app.jobs.state_machine.changes import take_choice
 from app.jobs.state_machine.children import end
 from app.jobs.state_machine.history import record_event
 from app.jobs.state_machine.leases import lock_comparison
@@ -101,7 +101,7 @@ def settle_one(session: Session, job_id: str) -> None:
     lock_name(session, RankingKey(*row).lock)
     lock_comparison(session, job_id)
     query = select(Job).where(Job.id == job_id, shared_rankings.may_go_on())
-    job = session.scalar(query.with_for_update(skip_locked=True, of=Job))
+    job = session.scalar(query.with_for_update(key_share=True, skip_locked=True, of=Job))
     if job is None:
         return
     awaited = session.get(Job, job.waits_for)
@@ -110,7 +110,7 @@ def settle_one(session: Session, job_id: str) -> None:
     elif job.kind == JobKind.RANKING:
         take_result(session, job, awaited)
     else:
-        take_ranking(session, job, awaited.result_of or awaited.id)
+        take_choice(session, job, awaited.kind, awaited.result_of or awaited.id)
 
 
 def go_on_alone(session: Session, job: Job) -> None:

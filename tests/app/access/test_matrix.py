@@ -42,6 +42,10 @@ EXPECTED = {
     "POST /v1/finetunes": (422, 422),
     "GET /v1/finetunes": (200, 200),
     "GET /v1/finetunes/{job_id}": (200, MISSING),
+    "POST /v1/searches": (422, 422),
+    "GET /v1/searches": (200, 200),
+    "GET /v1/searches/{job_id}": (200, MISSING),
+    "GET /v1/searches/{job_id}/selection": (409, MISSING),
     "POST /v1/comparisons": (422, 422),
     "GET /v1/comparisons": (200, 200),
     "GET /v1/comparisons/{job_id}": (200, MISSING),
@@ -111,9 +115,11 @@ def requests(tenants: Tenants) -> Iterator[tuple[str, str, str]]:
     database, owner = tenants.database, tenants.owner
     for operation in EXPECTED:
         method, path = operation.split()
-        kind = {"finetunes": JobKind.FINETUNE, "comparisons": JobKind.COMPARISON}.get(
-            path.split("/")[2], JobKind.RANKING
-        )
+        kind = {
+            "finetunes": JobKind.FINETUNE,
+            "searches": JobKind.SEARCH,
+            "comparisons": JobKind.COMPARISON,
+        }.get(path.split("/")[2], JobKind.RANKING)
         job = insert_job(database, owner, kind)
         ids = {"job_id": job, "model_id": "nobody/nothing", "name": "nothing"}
         if "{checkpoint_id}" in path:
@@ -183,9 +189,11 @@ def test_lists_have_nothing_of_another_project(tenants: Tenants) -> None:
     database, owner = tenants.database, tenants.owner
     ranking = insert_job(database, owner, JobKind.RANKING, Status.SUCCEEDED)
     insert_job(database, owner, JobKind.FINETUNE, parent=ranking)
+    insert_job(database, owner, JobKind.SEARCH)
     insert_job(database, owner, JobKind.COMPARISON)
     insert_dataset(database, owner)
-    lists = ["jobs", "rankings", "finetunes", "comparisons", "datasets", f"jobs?parent={ranking}"]
+    lists = ["jobs", "rankings", "finetunes", "searches", "comparisons", "datasets"]
+    lists.append(f"jobs?parent={ranking}")
     for path in lists:
         assert tenants.get("owner", f"/v1/{path}").json()["data"], path
         assert tenants.get("other", f"/v1/{path}").json()["data"] == [], path

@@ -46,16 +46,20 @@ def without_ids(text: str, *ids: str) -> str:
 def test_a_reference_to_another_projects_object_is_as_good_as_none(tenants: Tenants) -> None:
     database, owner = tenants.database, tenants.owner
     tuned = insert_job(database, owner, JobKind.FINETUNE)
+    selections = {"ranking": {"policy": "top_k", "k": 1}, "search": {"policy": "search"}}
     named = {
         "dataset": upload(tenants, "owner")["id"],
         "continue_from": insert_checkpoint(database, tuned),
-        "selection": insert_job(database, owner, JobKind.RANKING, Status.SUCCEEDED),
+        "ranking": insert_job(database, owner, JobKind.RANKING, Status.SUCCEEDED),
+        "search": insert_job(database, owner, JobKind.SEARCH, Status.SUCCEEDED),
     }
     for field, identifier in named.items():
         said = []
         for name in (identifier, "xx_never-was".replace("xx", identifier.split("_")[0])):
-            value = {"policy": "top_k", "k": 1, "ranking": name} if field == "selection" else name
-            answer = tenants.send("other", "POST", "/v1/finetunes", json={**GOOD, field: value})
+            named_so = {field: name}
+            if field in selections:
+                named_so = {"selection": {**selections[field], field: name}}
+            answer = tenants.send("other", "POST", "/v1/finetunes", json={**GOOD, **named_so})
             assert answer.status_code == 422, answer.text
             body = answer.json()
             said.append(without_ids(body["detail"] + str(body["errors"]), name))

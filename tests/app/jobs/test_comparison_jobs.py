@@ -49,7 +49,7 @@ def test_children_wait_for_their_ranking_and_then_know_it(database: Database) ->
     lease = take(database)
     child = look(database, waiting)
     assert (lease.job_id, child.resolved["ranking"]) == (waiting, ranking)
-    assert records.awaited_ranking(database, child) == RANKING
+    assert records.awaited_result(database, child, JobKind.RANKING) == RANKING
     finish(database, lease)
     finish(database, second)
     assert look(database, parent).status == Status.SUCCEEDED

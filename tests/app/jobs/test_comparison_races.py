@@ -23,9 +23,9 @@ def test_the_sweeper_takes_a_step_that_was_left_untaken(database: Database) -> N
     parent, (_, waiting, _) = submit(database, ranked=True)
     stored = new_job(JobKind.RANKING, None, result=RANKING)
     with database.write() as session:
-        from app.jobs.state_machine import store_finished_ranking
+        from app.jobs.state_machine import store_finished
 
-        store_finished_ranking(session, stored)
+        store_finished(session, stored)
         child = session.get(Job, waiting)
         assert child is not None
         child.waits_for = stored.id

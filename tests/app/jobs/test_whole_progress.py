@@ -13,8 +13,9 @@ from app.jobs.progress import JobProgress
 from app.jobs.state_machine import enqueue
 from app.tables import Job, JobKind, new_id
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.ranking import RankingSpec, Submission
 from surgery.schemas.resolved import Learned
+from surgery.schemas.search import SearchSpec
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look, take
 
 Json = dict[str, Any]
@@ -22,8 +23,10 @@ ROWS = {"train": 640, "validation": 64}
 
 
 def job_of(kind: JobKind, request: Json, **values: Any) -> Job:
-    model = RankingSpec if kind is JobKind.RANKING else FinetuneSpec
-    spec = model.model_validate({"model": "m", "dataset": "glue/cola", **request})
+    specs: dict[JobKind, type[Submission]] = {
+        JobKind.RANKING: RankingSpec, JobKind.FINETUNE: FinetuneSpec, JobKind.SEARCH: SearchSpec,
+    }  # fmt: skip
+    spec = specs[kind].model_validate({"model": "m", "dataset": "glue/cola", **request})
     resolved = {**RESOLVED, "dataset": {**RESOLVED["dataset"], "rows": ROWS}}
     return Job(
         id=new_id("ft"), kind=kind, spec=spec.model_dump(mode="json"), labels={}, model="m",
@@ -96,6 +99,43 @@ def test_every_phase_of_a_finetune_is_known(request_: Json) -> None:
     steps = [each for each in told if each["unit"] == "steps"]
     assert (steps[0]["step"], steps[0]["total_steps"]) == (0, 60)
     assert [e["step"] for e in told if e["unit"] == "evaluations"] == [0, 1, 2]
+
+
+def search(progress: JobProgress, first: float = 0.0) -> list[Json]:
+    """The progress over a search with a budget of 60 seconds, of which some are spent already."""
+    told = [progress.begin(name) for name in ("tokenize", "head", "score", "prefix", "search")]
+    return told + [progress.advance(s, 60, "seconds") for s in range(int(first) + 1, 61)]
+
+
+def test_every_phase_of_a_search_is_known() -> None:
+    progress = JobProgress(job_of(JobKind.SEARCH, {"budget_seconds": 60}))
+    told = [progress.begin(name) for name in ("fetch", "load")] + search(progress)
+    check(told)
+    half = next(each for each in told if (each["unit"], each["step"]) == ("seconds", 30))
+    assert 30 < half["percent"] < 70
+
+
+def test_an_interrupted_search_goes_on_where_it_was() -> None:
+    progress = JobProgress(job_of(JobKind.SEARCH, {"budget_seconds": 60}))
+    before = [progress.begin(name) for name in ("fetch", "load")] + search(progress)[:40]
+    resumed = job_of(JobKind.SEARCH, {"budget_seconds": 60})
+    resumed.state, resumed.progress = {"path": "p", "step": 35}, before[-1]
+    again = JobProgress(resumed)
+    told = [again.begin(name) for name in ("fetch", "load")]
+    assert {each["percent"] for each in told} == {before[-1]["percent"]}
+    check(told + search(again, first=35))
+
+
+def test_a_fine_tune_that_searches_first_trains_after_that() -> None:
+    selection = {"policy": "search", "search": {"budget_seconds": 60}}
+    job = finetune(selection=selection, training={"prefix_cache": "off"})
+    job.state = {"path": "p", "step": 35}  # of its search, not of its training
+    progress = JobProgress(job)
+    told = [progress.begin(name) for name in ("fetch", "load")] + search(progress, first=35)
+    told += [progress.begin(name) for name in ("load", "tokenize")]
+    trained = train(progress, 60)
+    assert (trained[0]["step"], trained[0]["unit"]) == (0, "steps")
+    check(told + trained)
 
 
 def test_an_evaluation_counts_as_several_steps() -> None:

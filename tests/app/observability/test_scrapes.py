@@ -68,7 +68,11 @@ def submit(database: Database, kind: JobKind = JobKind.RANKING) -> str:
 def test_requests_are_counted_by_route(api: TestClient) -> None:
     for path in ("/v1/jobs/rk_1", "/v1/jobs/rk_2", "/v1/jobs", "/nowhere"):
         api.get(path)
+    api.head("/v1/jobs")
+    api.head("/v1/jobs/rk_1")
     found = numbers(api)
+    assert found["surgeon_http_requests_total", "HEAD", "/v1/jobs", "200"] == 1
+    assert found["surgeon_http_requests_total", "HEAD", "/v1/jobs/{job_id}", "404"] == 1
     assert found["surgeon_http_requests_total", "GET", "/v1/jobs/{job_id}", "404"] == 2
     assert found["surgeon_http_requests_total", "GET", "/v1/jobs", "200"] == 1
     assert found["surgeon_http_requests_total", "GET", "none", "404"] == 1

@@ -38,17 +38,19 @@ class Filled:
 
 
 def fill(running: Running) -> dict[str, list[str]]:
-    """A ranking, a fine-tune with a checkpoint, and an upload."""
+    """A ranking, a fine-tune with a checkpoint, a search, and an upload."""
     body = {"model": TINY, "dataset": "glue/rte"}
     ranking = running.run("rankings", {**body, "samples": 8, "bootstrap": 0, "model_prior": False})
     tuned = {**body, "selection": {"policy": "last_k", "k": 1}, "training": {"epochs": 1}}
     finetune = running.run("finetunes", tuned)
+    searched = {"families": ["single"], "learning_rates": [1e-3], "budget_seconds": 1}
+    search = running.run("searches", {**body, **searched, "training": {"epochs": 1}})
     checkpoint = finetune["result"]["best_checkpoint"]
     upload = running.data / "rows.csv"
     upload.write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
     dataset = running.client.upload(upload, None)["id"]
     return {
-        "job_id": [ranking["id"], finetune["id"]],
+        "job_id": [ranking["id"], finetune["id"], search["id"]],
         "checkpoint_id": [checkpoint],
         "dataset_id": [dataset],
         "model_id": [TINY],

@@ -186,6 +186,25 @@ def test_a_paused_job_frees_its_worker_and_goes_on_uncharged(
 
 
 @PRODUCTION
+def test_a_worker_killed_during_a_pause_loses_nothing(service: Running, undisturbed: str) -> None:
+    """Whether its child has saved the last state by then or not; the crash is not charged."""
+    job = in_the_middle(service)
+    (worker,) = service.workers()
+    service.client.pause(job["id"])
+    worker.send_signal(signal.SIGKILL)
+    service.replace_worker()
+    wait_until(lambda: service.client.job(job["id"])["status"] == "paused", 30, service.logs)
+    assert service.run("rankings", {"model": TINY, "dataset": "glue/rte", "cache": "bypass"})
+    assert service.client.job(job["id"])["status"] == "paused"
+    service.client.resume(job["id"])
+    job = service.finished(job)
+    assert (job["status"], job["attempt"]) == ("succeeded", 1)
+    assert weights_of(service, job) == undisturbed
+    assert len(job["result"]["epochs"]) == EPOCHS
+    assert outcomes(service, job) == ["paused", "succeeded"]
+
+
+@PRODUCTION
 def test_a_running_job_ends_at_its_deadline(service: Running) -> None:
     endless = {**BODY["training"], "epochs": 500}
     job = service.client.submit(

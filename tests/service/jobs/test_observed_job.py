@@ -25,6 +25,8 @@ def test_one_id_and_one_trace_lead_from_the_request_to_the_attempt(
         assert running.finished(job)["status"] == "succeeded"
         wait_until(lambda: "attempt" in spans(running.logs()), 30, running.logs)
         log = running.logs()
+        own = running.client.call("GET", f"/v1/jobs/{job['id']}/logs")["data"]
+    assert own[0]["text"].endswith("request from-me")
     about = [line for line in objects(log) if line.get("job_id") == job["id"]]
     assert {line["request_id"] for line in about} == {"from-me"}
     assert {line["epoch"] for line in about} == {1}

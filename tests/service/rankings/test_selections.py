@@ -1,4 +1,7 @@
-"""Every policy at every granularity, from the request to the trained checkpoint."""
+"""Every policy at every granularity, from the request to the trained checkpoint.
+
+What a search finds is in tests/service/searches.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ UNDIVIDED = (Policy.ALL, Policy.HEAD_ONLY)
 def every() -> Iterator[Any]:
     """Every policy and granularity; in the quick run each policy with layers and one finer part."""
     finer = [kind for kind in Granularity if kind is not Granularity.LAYER]
-    for number, policy in enumerate(Policy):
+    chosen_at_once = [policy for policy in Policy if not POLICIES[policy].searches]
+    for number, policy in enumerate(chosen_at_once):
         yield pytest.param(policy, Granularity.LAYER)
         for kind in () if policy in UNDIVIDED else finer:
             quick = kind is finer[number % len(finer)]
@@ -256,6 +260,7 @@ def test_a_wrong_selection_of_a_ranking(
         ("policy=max_parameters&max_parameters=1", "/selection/max_parameters", "selection_empty"),
         ("policy=top_k&k=1000", "/selection/k", "selection_mismatch"),
         ("policy=top_k&k=1&share=0.5", "/share", "invalid"),
+        ("policy=search", "/selection/policy", "selection_mismatch"),
     ):
         answer = embedded_service.client._http.get(f"{path}?{query}")
         says(problem(answer, 422, code), pointer)

@@ -124,7 +124,9 @@ NUL_BODIES: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize("case", NUL_BODIES)
-@pytest.mark.parametrize("collection", ["rankings", "finetunes", "comparisons", "estimates"])
+@pytest.mark.parametrize(
+    "collection", ["rankings", "finetunes", "searches", "comparisons", "estimates"]
+)
 def test_a_nul_in_a_body_is_refused_where_it_is(
     each_api: TestClient, collection: str, case: str
 ) -> None:

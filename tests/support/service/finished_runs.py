@@ -1,4 +1,4 @@
-"""Results of fine-tunes and rankings that nobody ran, for what is made of them."""
+"""Results of fine-tunes, rankings and searches that nobody ran, for what is made of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from surgery.schemas.ranking import (
     RankingResult,
     RecommendedK,
     Stability,
+)
+from surgery.schemas.search import (
+    Interval,
+    SearchArm,
+    SearchCost,
+    SearchedLayer,
+    SearchResult,
+    SearchTrial,
 )
 
 LOST = {"code": "worker_lost", "detail": "gone"}
@@ -87,3 +95,31 @@ def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[Fi
         for arm, own in metrics.items()
         for seed, metric in enumerate(own)
     ]
+
+
+def search_result(layers: list[str], rate: float = 3e-4, *, model: int = 4) -> SearchResult:
+    """What a search says that found these layers, as the best of two candidates."""
+    found = Interval(mean=0.8, low=0.7, high=0.9)
+    trial = SearchTrial(
+        learning_rate=rate, seed=0, steps=20, epochs=0.5, metric=0.75, loss=0.4, seconds=2.5
+    )
+    tried = SearchArm(
+        rank=1, name="+".join(name[-1] for name in layers), family="pairs", layers=layers,
+        trainable_parameters=100, status="finalist", learning_rate=rate, expected=found,
+        p_best=0.9, trials=[trial, trial],
+    )  # fmt: skip
+    untried = SearchArm(
+        rank=2, name="0", family="single", layers=["encoder.layer.0"], trainable_parameters=50,
+        status="not_tried", learning_rate=None, expected=None, p_best=0.0, trials=[],
+    )  # fmt: skip
+    cost = SearchCost(seconds=5.0, budget_seconds=6.0, singles_seconds=20.0, share=0.25)
+    return SearchResult(
+        primary_metric=METRIC, layers=layers, learning_rate=rate, winner=None, stopped="budget",
+        gain_over_all=found, gain_over_fisher=None, arms=[tried, untried],
+        model_layers=[
+            SearchedLayer(name=f"encoder.layer.{place}", index=place, parameters=10)
+            for place in range(model)
+        ],
+        scores={}, train_rows=80, held_out_rows=20, looks=2, confidence=0.95, cost=cost,
+        seconds={}, warnings=["few rows"],
+    )  # fmt: skip

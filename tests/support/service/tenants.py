@@ -32,7 +32,9 @@ from app.tables import (
 from surgery.schemas.dataset import DatasetReport
 from tests.support.service.queued_jobs import RESOLVED
 
-PREFIX = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft", JobKind.COMPARISON: "cmp"}
+PREFIX = {
+    JobKind.RANKING: "rk", JobKind.FINETUNE: "ft", JobKind.SEARCH: "se", JobKind.COMPARISON: "cmp",
+}  # fmt: skip
 
 
 def make_project(database: Database, name: str, **limits: Any) -> str:

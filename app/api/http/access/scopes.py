@@ -17,6 +17,7 @@ RESOURCES: dict[str, tuple[Scope, Scope]] = {
     "datasets": (READ, SUBMIT),
     "rankings": (READ, SUBMIT),
     "finetunes": (READ, SUBMIT),
+    "searches": (READ, SUBMIT),
     "comparisons": (READ, SUBMIT),
     "jobs": (READ, SUBMIT),
     "checkpoints": (READ, SUBMIT),

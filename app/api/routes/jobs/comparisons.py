@@ -12,7 +12,8 @@ from surgery.schemas.comparison import ComparisonSpec
 DESCRIPTION = """\
 Queues one fine-tune for each arm and seed, and tabulates the metrics that they reach.
 
-A ranking that an arm needs is computed once, before the fine-tunes that need it. The comparison
+A ranking that an arm needs is computed once, before the fine-tunes that need it; so is a search,
+which all seeds of an arm share. The comparison
 is `running` from the start and ends with the last of its children, which
 `GET /v1/jobs?parent={id}` lists. It succeeds if any fine-tune did, and lists the others under
 `failures`. Cancelling the comparison cancels all its children.

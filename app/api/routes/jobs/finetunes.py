@@ -20,6 +20,10 @@ A policy that needs a ranking takes `selection.ranking`: the id of a ranking, th
 or nothing for the default ranking. If that ranking has not been computed yet, the job computes it
 first and stores it as a ranking of its own. A ranking by any method can be used.
 
+Policy `search` takes `selection.search`: the id of a finished search, the options of one, or
+nothing for the default options. A search without an id runs as the first phase of the job and is
+stored as a search of its own. The learning rate is the one that the search found.
+
 `selection.granularity` says whether whole layers are chosen, their attention and feed-forward
 parts, or single tensors. The job's `resolved` has the names that were chosen, their scores and
 the number of parameters that train. A selection that matches nothing is refused.

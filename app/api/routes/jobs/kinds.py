@@ -28,10 +28,11 @@ from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
 from surgery.schemas.resolved import shown
+from surgery.schemas.search import SearchSpec
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1
-LISTING = """Lists the {}s that were submitted, newest first.
+LISTING = """Lists the {} that were submitted, newest first.
 
 Parameters `metadata[key]=value` leave only those that were submitted with these labels."""
 
@@ -45,6 +46,7 @@ CHECKED = "With `validate_only`: what would be created."
 AT_ONCE = {
     JobKind.RANKING: f"The same ranking, computed and stored earlier. {CHECKED}",
     JobKind.FINETUNE: CHECKED,
+    JobKind.SEARCH: CHECKED,
     JobKind.COMPARISON: CHECKED,
 }
 
@@ -63,6 +65,12 @@ class KindOfJob:
     summary: str
     description: str
     at_once: Any = DryRun  # the shape of an answer with status 200
+    plural: str = ""  # if it is not the name with an s
+
+    @property
+    def several(self) -> str:
+        """Several of this kind, as a sentence has them."""
+        return self.plural or f"{self.name}s"
 
     def find(self, job: JobDep) -> Job:
         """The job of this kind that the path names. Raises NotFound."""
@@ -77,7 +85,7 @@ class KindOfJob:
     def router(self) -> APIRouter:
         """The operations of this kind."""
         router = APIRouter(
-            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[f"{self.name}s"], route_class=WaitingRoute
+            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[self.several], route_class=WaitingRoute
         )
         router.post(
             "",
@@ -92,9 +100,9 @@ class KindOfJob:
         )(_submission(self))
         router.get(
             "",
-            name=f"get_{self.kind}s",
-            summary=f"List {self.name}s",
-            description=LISTING.format(self.name),
+            name=f"get_{COLLECTION[self.kind]}",
+            summary=f"List {self.several}",
+            description=LISTING.format(self.several),
             response_model=Page[JobView],
             responses=answers(JOBS),
         )(_listing(self.kind))
@@ -143,7 +151,7 @@ def _getting(of: KindOfJob) -> Callable[..., Response]:
 
 
 def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
-    """The job that would be created and, for a fine-tune, an estimate of its costs."""
+    """The job that would be created and, for a fine-tune or a search, an estimate of its costs."""
     job = rehearse(service, prepared)
     answer = DryRun(
         cached=job.result_of is not None,
@@ -152,7 +160,8 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
         spec=spec.model_dump(mode="json"),
         warnings=[] if job.result_of else job.warnings,
     )
-    if isinstance(spec, FinetuneSpec) and spec.processes == 1:  # estimates are for one process
+    # Estimates of fine-tunes are for one process.
+    if isinstance(spec, SearchSpec) or (isinstance(spec, FinetuneSpec) and spec.processes == 1):
         answer.estimate = estimate(service, estimate_spec_of(spec), prepared.subject)
     return answer
 

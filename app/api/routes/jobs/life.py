@@ -17,6 +17,7 @@ from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.rankings import RANKINGS
+from app.api.routes.jobs.searches import SEARCHES
 from app.api.views import JobView
 from app.errors import Conflict, NotFound
 from app.jobs import state_machine as machine
@@ -27,7 +28,7 @@ from app.service import Service
 from app.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
-KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, COMPARISONS)}
+KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, COMPARISONS)}
 IfMatch = Annotated[
     str | None,
     Header(
@@ -82,10 +83,11 @@ def change(
 def delete(job: JobDep, service: ServiceDep, check: Unchanged) -> Response:
     """Deletes a job that has ended: its result, events, metrics, checkpoints and files.
 
-    With a comparison go all its children, and with a fine-tune the ranking that it computed for
-    itself, unless another job has chosen its layers by that ranking too. A child of a comparison
-    cannot be deleted alone. While a checkpoint of the job is pinned, or another job that has not
-    ended needs one of its checkpoints or its ranking, the answer is 409 and names them.
+    With a comparison go all its children, and with a fine-tune the ranking or the search that it
+    computed for itself, unless another job has chosen its layers by that too. A child of a
+    comparison cannot be deleted alone. While a checkpoint of the job is pinned, or another job that
+    has not ended needs one of its checkpoints, its ranking or its search, the answer is 409 and
+    names them.
     """
     for folder in delete_job(service.database, job.id, check):
         service.storage.delete(folder)

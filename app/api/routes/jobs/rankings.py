@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
@@ -11,24 +10,15 @@ from app.api.deps import ServiceDep
 from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
+from app.api.selection_formats import Format, written_selection
 from app.api.views import DryRun, JobView
 from app.errors import Conflict
-from app.service import Service
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, JobKind, Status
-from surgery.errors import Fault, SelectionMismatch, SurgeryError
-from surgery.models.layers import encoder_sizes, ranked_parts
-from surgery.models.source.resolve import resolve_model, tensor_sizes
-from surgery.ranking.selection import (
-    SelectionFormat,
-    choose_layers,
-    matched_tensors,
-    selection_view,
-    tensors_of,
-)
-from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy, described
+from surgery.models.layers import ranked_parts
+from surgery.ranking.selection import choose_layers
+from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
-from surgery.schemas.resolved import LayerInfo, Resolved
 from surgery.schemas.selection import SelectionSpec
 
 DESCRIPTION = f"""Queues a ranking. The result of one that was computed before is answered at once.
@@ -95,15 +85,7 @@ def get_selection(
         Query(ge=1, description="For `max_parameters`: the largest number of parameters."),
     ] = None,
     seed: Annotated[int, Query(ge=0, description="For `random_k`: the seed of the draw.")] = 0,
-    form: Annotated[
-        SelectionFormat,
-        Query(
-            alias="format",
-            description="How the selection is written: as a list of layers (`json`), as options of "
-            "PEFT's configurations (`peft`), as Axolotl's list of unfrozen parameters (`axolotl`), "
-            "or as a regular expression (`regex`).",
-        ),
-    ] = "json",
+    form: Format = "json",
 ) -> dict[str, Any]:
     """Answers which layers of a ranking a policy chooses, for use in other tools.
 
@@ -125,7 +107,6 @@ def get_selection(
         policy=policy, k=k, share=share, max_parameters=max_parameters, seed=seed
     )
     chosen = choose_layers(selection, ranked_parts(result), result)
-    view = selection_view(chosen, form, result.granularity)
     return {
         "ranking": job.id,
         "model": job.model,
@@ -134,43 +115,5 @@ def get_selection(
         "k": k,
         "share": share,
         "max_parameters": max_parameters,
-        "format": form,
-        "selection": view,
-        "matches": _matches(service, job, chosen, form, view, result.granularity),
-        "trainable_parameters": sum(layer.parameters for layer in chosen),
-        "total_parameters": Resolved.of(job.resolved).model.parameters,
+        **written_selection(service, job, chosen, form, result.granularity),
     }
-
-
-def _matches(
-    service: Service,
-    job: Job,
-    chosen: Sequence[LayerInfo],
-    form: SelectionFormat,
-    view: Mapping[str, Any],
-    granularity: Granularity,
-) -> int | None:
-    """How many of the model's tensors a selection stands for, in the tool that it is written for.
-
-    None if the model cannot be read now. Raises SelectionMismatch if they are not those of the
-    chosen layers.
-    """
-    model = Resolved.of(job.resolved).model
-    try:
-        source = resolve_model(model.reference, service.settings.sources)
-        sizes = tensor_sizes(source, service.settings.sources)
-    except SurgeryError:
-        return None
-    if source.fingerprint != model.fingerprint:
-        return None
-    names = encoder_sizes(sizes, source.prefix)
-    expected = {f"{source.prefix}.{name}" for name in tensors_of(chosen, granularity, names)}
-    if form != "json":
-        matched = matched_tensors(view, form, [f"{source.prefix}.{name}" for name in names])
-        if matched != expected:
-            raise SelectionMismatch(
-                f"{form} cannot express this choice: it would match {len(matched)} tensors of "
-                f"{model.id}, and {len(expected)} are chosen",
-                [Fault("use another format", pointer="/format")],
-            )
-    return len(expected)
