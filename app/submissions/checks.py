@@ -14,7 +14,7 @@ from surgery.io.digests import json_digest
 from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.search.candidates import candidates_of
+from surgery.search.decision.candidates import candidates_of
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 

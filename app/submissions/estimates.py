@@ -44,7 +44,7 @@ from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import total_steps
-from surgery.search.candidates import candidates_of
+from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import RowLength, TrainedSizes
 

@@ -21,6 +21,7 @@ from surgery.data.ingest.ingest import ingest
 from surgery.data.presets.tasks import metrics_for
 from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import TaskData, choose_rows, open_data
+from surgery.data.tokens.held_out import judged_on_train
 from surgery.data.tokens.tokenize import encode
 from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
@@ -169,12 +170,17 @@ def arms(scores: dict[str, list[float]], seed: int) -> list[str]:
     return list(dict.fromkeys([HEAD, *singles, *pairs, ALL, LORA]))
 
 
-def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
+def train(
+    task: str, seed: int, arm: str, setting: Setting, place: Place, held_out: float = 0.0
+) -> Json:
     """Train one cell and measure it at its end, not at its best: nothing is chosen by validation.
 
-    The seed draws the train rows, the head, the batches and dropout.
+    The seed draws the train rows, the head, the batches and dropout. With ``held_out`` that share
+    of the train rows is measured on in place of the validation rows, and not trained on.
     """
     loaded, data = opened(task, seed, setting, place)
+    if held_out:
+        data = judged_on_train(data, held_out, seed)
     spec = FinetuneSpec.model_validate(_request(arm, seed, setting, len(data.train)))
     layers = choose_layers(spec.selection, layers_of_model(loaded))
     with tempfile.TemporaryDirectory(prefix="study-") as scratch:
@@ -184,6 +190,7 @@ def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Jso
         "metric": result.primary_metric,
         "value": last.metrics[result.primary_metric],
         "metrics": last.metrics,
+        "noise": last.noise,
         "train_loss": last.train_loss,
         "trainable": result.trainable_parameters,
         "train_rows": len(data.train),

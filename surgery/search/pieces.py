@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from surgery.io.reporter import Reporter, Stopped
-from surgery.search.race import Piece, Race, Reading, RunKey
+from surgery.search.decision.race import Piece, Race, Reading, RunKey
+from surgery.search.decision.surrogate import Array
 from surgery.search.state import SearchState, save_search
-from surgery.search.surrogate import Array
 from surgery.search.trials import Run, Trainer
 
 RESAMPLES = 200  # of the rows, when finalists are compared

@@ -12,7 +12,7 @@ from surgery.schemas.search import (
     SearchCost,
     SearchTrial,
 )
-from surgery.search.race import Outcome, Race
+from surgery.search.decision.race import Outcome, Race
 
 
 def arms_of(

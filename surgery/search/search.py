@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import TrainingDiverged
 from surgery.heads.features import preserved_head
-from surgery.io.reporter import ForwardingReporter, Quiet, Reporter
+from surgery.io.reporter import Quiet, Reporter
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import layers_of_model
-from surgery.ranking.ranking import Phases, rank_layers
+from surgery.ranking.ranking import Phases
 from surgery.schemas.enums import Method
-from surgery.schemas.head import HeadSpec
-from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.search import SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries
-from surgery.search.candidates import (
+from surgery.search.decision.candidates import (
     always_tried,
     candidates_of,
     highest,
     most_promising,
     promise_of,
 )
+from surgery.search.decision.race import Budget, Contest, Outcome, Race
 from surgery.search.pieces import Pieces
-from surgery.search.race import Budget, Contest, Outcome, Race
+from surgery.search.preparation import prepared, set_head
 from surgery.search.result import arms_of, cost_of, gain_over
 from surgery.search.state import SearchState, load_search
 from surgery.search.trials import JudgedRows, Trainer
 from surgery.search.work import work_of
-from surgery.training.head import begin_head
 from surgery.training.prefix_cache.store import Room
-
-SCORED_ROWS = 64  # cheap: scores only decide what is tried first
 
 
 def search_layers(
@@ -74,55 +67,14 @@ def search_layers(
     rows = JudgedRows(data, encoded, fit, judged, training.metric or data.metrics[0])
     with preserved_head(loaded.head):
         began = time.perf_counter()
-        state = load_search(resume) if resume else _prepared(loaded, rows, training, phases)
-        _set_head(loaded, state)
+        state = load_search(resume) if resume else prepared(loaded, rows, training, phases)
+        set_head(loaded, state)
         search = _Search(loaded, rows, spec, training, state, phases, room or Room())
         if not resume:
             state.overhead = time.perf_counter() - began
         with phases.timed("search"):
             outcome = search.run()
         return search.result(outcome)
-
-
-def _prepared(
-    loaded: LoadedModel, rows: JudgedRows, training: TrainingSpec, phases: Phases
-) -> SearchState:
-    """A search that has not begun: fit a new head, and score the layers through it on few rows."""
-    seed, fit = training.seed, rows.encoded.select(rows.fit)
-    with phases.timed("head"):
-        begin_head(loaded, fit, rows.data.problem, training, phases.report)
-    options = RankingOptions(
-        method=Method.ALL,
-        samples=min(SCORED_ROWS, len(rows.fit)),
-        max_length=training.max_length,
-        seed=seed,
-        head=HeadSpec(warmup_epochs=0),
-        bootstrap=0,
-        model_prior=False,
-    )
-    data = replace(rows.data, train=rows.data.train.select(rows.fit), fingerprint=None)
-    with phases.timed("score"):
-        ranking = rank_layers(loaded, data, options, _Quieter(phases.report))
-    assert ranking.methods is not None
-    names = [unit.name for unit in layers_of_model(loaded)]
-    scores = {
-        str(entry.method): [entry.scores[name] for name in names]
-        for entry in ranking.methods.methods
-    }
-    heads = {name: tensor.detach().cpu().clone() for name, tensor in loaded.head.items()}
-    return SearchState(head=heads, scores=scores)
-
-
-@torch.no_grad()
-def _set_head(loaded: LoadedModel, state: SearchState) -> None:
-    for name, tensor in loaded.head.items():
-        tensor.copy_(state.head[name])
-
-
-class _Quieter(ForwardingReporter):
-    """Passes progress on, but not the phases of a part."""
-
-    def phase(self, name: str) -> None: ...
 
 
 class _Search:
@@ -227,7 +179,7 @@ class _Search:
             confidence=self._spec.confidence,
             cost=cost_of(outcome),
             seconds=self._phases.seconds,
-            warnings=[*self._boundaries.warnings, *_warnings(race, outcome)],
+            warnings=[*state.warnings, *self._boundaries.warnings, *_warnings(race, outcome)],
         )
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from surgery.io.folders import complete_folder
-from surgery.search.candidates import Candidate
-from surgery.search.race import Memory, Piece, Reading, RunKey
+from surgery.search.decision.candidates import Candidate
+from surgery.search.decision.race import Memory, Piece, Reading, RunKey
 from surgery.search.trials import Run
 
 TENSORS = "search.safetensors"
@@ -32,6 +32,7 @@ class SearchState(Memory):
 
     head: dict[str, Tensor]
     scores: dict[str, list[float]]
+    warnings: list[str] = field(default_factory=list)
     runs: dict[RunKey, Run] = field(default_factory=dict)
     logits: dict[RunKey, np.ndarray[Any, Any]] = field(default_factory=dict)
 
@@ -60,6 +61,7 @@ def save_search(target: Path, state: SearchState) -> None:
         }
     entries = {
         "scores": state.scores,
+        "warnings": state.warnings,
         "overhead": state.overhead,
         "looks": state.looks,
         "readings": [asdict(reading) for reading in state.readings],
@@ -77,6 +79,7 @@ def load_search(folder: Path) -> SearchState:
     state = SearchState(
         head=_under(tensors, "head."),
         scores=entries["scores"],
+        warnings=entries["warnings"],
         overhead=entries["overhead"],
         looks=entries["looks"],
         readings=[_reading(entry) for entry in entries["readings"]],

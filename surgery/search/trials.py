@@ -25,7 +25,7 @@ from surgery.models.trainable import freeze_all_but, layers_of_model, trained_pa
 from surgery.schemas.enums import Problem
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.search.boundaries import ROWS, Boundaries
-from surgery.search.candidates import Candidate
+from surgery.search.decision.candidates import Candidate
 from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
 from surgery.training.prefix_cache.cache import Prefix
 from surgery.training.state import TrainState, fast_forward

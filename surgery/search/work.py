@@ -13,8 +13,8 @@ import numpy as np
 from surgery.data.tokens.dataset import Encoded
 from surgery.models.loading import LoadedModel
 from surgery.search.boundaries import Boundaries
-from surgery.search.candidates import Candidate
-from surgery.search.surrogate import Array
+from surgery.search.decision.candidates import Candidate
+from surgery.search.decision.surrogate import Array
 from surgery.training.costs.flops import TrainedSizes, forward_work, suffix_work
 from surgery.training.throughput import row_length, shape_of
 
@@ -40,7 +40,7 @@ def work_of(
     """The work of each candidate with ``sides`` rows to fit on and to judge by.
 
     ``passes`` is the number of epochs of a whole run. The work of ``singles`` is that of training
-    each layer alone on all rows, with the same states stored.
+    each layer alone on all rows, with the same states stored, which each of these runs computes.
     """
     shape, row = shape_of(loaded), row_length(encoded)
     head = sum(parameter.numel() for parameter in loaded.head.values())
@@ -53,6 +53,8 @@ def work_of(
         return suffix_work(shape, row, trained) + below(layers[0])
 
     fit, judged = sides
+    depth = len(shape.blocks)
+    stored = [place for place in range(depth) if boundaries.stores(place)]
     return Work(
         training=np.array([step(one.layers) * fit * passes for one in candidates]),
         judging=np.array(
@@ -61,5 +63,9 @@ def work_of(
                 for one in candidates
             ]
         ),
-        singles=sum(step([place]) for place in range(len(shape.blocks))) * (fit + judged) * passes,
+        singles=(fit + judged)
+        * (
+            passes * sum(step([place]) for place in range(depth))
+            + sum(forward_work(shape, row, 0, place) for place in stored)
+        ),
     )

@@ -11,14 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from surgery.search.candidates import Candidate
+from surgery.search.decision.candidates import Candidate
 
 Array = np.ndarray[Any, Any]
 Places = np.ndarray[Any, np.dtype[np.int64]]
+Scale = tuple[float, float]
+"""The standard deviation of the metric among candidates, and the usual growth of a run."""
 
 # How far apart two points are before they tell little about each other: where the set begins and
 # ends, as shares of the depth; its size in doublings; its rate in factors of ten.
@@ -28,9 +31,11 @@ SCALES = np.array([0.4, 0.4, 1.5, 0.5])
 CENTRE, RATE_PENALTY = -3.2, 2.0
 SIGNALS = (0.01, 0.02, 0.04, 0.08, 0.16)  # standard deviations of the metric among candidates
 OWN = 0.3  # what a candidate has of its own, as a share of the signal
-GROWTH, GROWTH_SPREAD = 0.5, 1.0  # what a run gains from an eighth of its steps on, in signals
-RUN_GROWTH = 0.6  # how much that differs from run to run, in signals
 RUN_NOISE = 0.3  # the standard deviation between seeds, in signals
+# What a run gains from an eighth of its steps on is one of these times a number that is known to
+# be near one, less for a run whose rate is high for its size, and differs from run to run.
+GROWTHS = (0.02, 0.05, 0.1, 0.2)
+GROWTH_SPREAD, GROWTH_BY_RATE, GROWTH_OWN = 0.5, -1.5, 0.3
 ANYWHERE = 1.0  # the metric as a whole is not known beforehand
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
 
@@ -73,7 +78,7 @@ class Posterior:
     covariance: Array
     gains: Array
 
-    def p_best(self, groups: Places, seed: int, draws: int = 4000) -> Array:
+    def p_best(self, groups: Places, seed: int, draws: int = 2000) -> Array:
         """For each of the groups that points are in: the probability that it has the best one."""
         source = np.random.default_rng(seed)
         root = np.linalg.cholesky(self.covariance + 1e-9 * np.eye(len(self.mean)))
@@ -100,24 +105,26 @@ class Surrogate:
         features = np.array([_features(one, rate, depth) for one in candidates for rate in rates])
         apart = (features[:, None] - features[None]) / SCALES
         self._alike = np.exp(-0.5 * (apart**2).sum(2))
-        self.prior = promise - RATE_PENALTY * (features[:, 3] - CENTRE) ** 2
+        self._rate = features[:, 3] - CENTRE
+        self.prior = promise - RATE_PENALTY * self._rate**2
 
     def posterior(self, read: Readings, values: Array, asked: Readings) -> Posterior:
         """What readings with these ``values`` say, and what the ``asked`` readings would add."""
-        signal = max(SIGNALS, key=lambda signal: self._likelihood(signal, read, values))
+        sizes = product(SIGNALS, GROWTHS)
+        scale = max(sizes, key=lambda scale: self.likelihood(scale, read, values))
         wanted = Readings.expected(len(self.prior))
-        inner = self._covariance(signal, read, read) + np.diag(read.noise + 1e-8)
-        known = self._covariance(signal, read, wanted)
+        inner = self.covariance(scale, read, read) + np.diag(read.noise + 1e-8)
+        known = self.covariance(scale, read, wanted)
         solved: Array = np.linalg.solve(inner, known)
-        left = values - self._mean(signal, read, values)
-        mean: Array = self._mean(signal, wanted, values) + solved.T @ left
-        covariance = self._covariance(signal, wanted, wanted) - known.T @ solved
-        gains = self._gains(signal, mean, (read, wanted, asked), inner, solved)
+        left = values - self.mean(scale, read, values)
+        mean: Array = self.mean(scale, wanted, values) + solved.T @ left
+        covariance = self.covariance(scale, wanted, wanted) - known.T @ solved
+        gains = self._gains(scale, mean, (read, wanted, asked), inner, solved)
         return Posterior(mean, covariance, gains)
 
     def _gains(
         self,
-        signal: float,
+        scale: Scale,
         mean: Array,
         sets: tuple[Readings, Readings, Readings],
         inner: Array,
@@ -127,9 +134,9 @@ class Surrogate:
         read, wanted, asked = sets
         if not len(asked.point):
             return np.zeros(0)
-        seen = self._covariance(signal, read, asked)
-        moves = self._covariance(signal, wanted, asked) - solved.T @ seen
-        own = self._variance(signal, asked) - (seen * np.linalg.solve(inner, seen)).sum(0)
+        seen = self.covariance(scale, read, asked)
+        moves = self.covariance(scale, wanted, asked) - solved.T @ seen
+        own = self._variance(scale, asked) - (seen * np.linalg.solve(inner, seen)).sum(0)
         moves = moves / np.sqrt(np.maximum(own, 1e-12))
         best = np.zeros(len(asked.point))
         for node, weight in zip(NODES, WEIGHTS / WEIGHTS.sum(), strict=True):
@@ -137,34 +144,40 @@ class Surrogate:
         gains: Array = np.maximum(0.0, best - mean.max())
         return gains
 
-    def _mean(self, signal: float, of: Readings, values: Array) -> Array:
+    def mean(self, scale: Scale, of: Readings, values: Array) -> Array:
+        """The means (N,) of readings beforehand; the overall level is that of ``values``."""
+        signal, growth = scale
         middle = values.mean() if len(values) else 0.5
-        expected: Array = middle + signal * (self.prior[of.point] - GROWTH * of.early)
+        gain = growth * (1 + GROWTH_BY_RATE * self._rate[of.point])
+        expected: Array = middle + signal * self.prior[of.point] - gain * of.early
         return expected
 
-    def _covariance(self, signal: float, one: Readings, other: Readings) -> Array:
+    def covariance(self, scale: Scale, one: Readings, other: Readings) -> Array:
         """The covariances (N, M) of readings without the noise of the rows."""
         alike = self._alike[np.ix_(one.point, other.point)]
         same_point = one.point[:, None] == other.point[None]
         same_run = (one.run[:, None] == other.run[None]) & (one.run[:, None] >= 0)
         both = np.minimum(one.early[:, None], other.early[None])
-        own = (
-            alike
-            + OWN**2 * same_point
-            + GROWTH_SPREAD**2 * one.early[:, None] * other.early[None]
-            + same_run * (RUN_NOISE**2 + RUN_GROWTH**2 * both)
-        )
-        total: Array = ANYWHERE**2 + signal**2 * own
+        own = alike + OWN**2 * same_point + RUN_NOISE**2 * same_run
+        rates = self._rate[one.point][:, None] * self._rate[other.point][None]
+        early = one.early[:, None] * other.early[None]
+        grown = GROWTH_SPREAD**2 * early * (1 + rates) + GROWTH_OWN**2 * same_run * both
+        signal, growth = scale
+        total: Array = ANYWHERE**2 + signal**2 * own + growth**2 * grown
         return total
 
-    def _variance(self, signal: float, of: Readings) -> Array:
-        own = 1 + OWN**2 + GROWTH_SPREAD**2 * of.early**2 + RUN_NOISE**2 + RUN_GROWTH**2 * of.early
-        total: Array = ANYWHERE**2 + signal**2 * own + of.noise
+    def _variance(self, scale: Scale, of: Readings) -> Array:
+        signal, growth = scale
+        grown = GROWTH_SPREAD**2 * of.early**2 * (1 + self._rate[of.point] ** 2)
+        grown = grown + GROWTH_OWN**2 * of.early
+        own = signal**2 * (1 + OWN**2 + RUN_NOISE**2)
+        total: Array = ANYWHERE**2 + own + growth**2 * grown + of.noise
         return total
 
-    def _likelihood(self, signal: float, read: Readings, values: Array) -> float:
-        inner = self._covariance(signal, read, read) + np.diag(read.noise + 1e-8)
-        left = values - self._mean(signal, read, values)
+    def likelihood(self, scale: Scale, read: Readings, values: Array) -> float:
+        """The logarithm of the density of some readings, but for a constant."""
+        inner = self.covariance(scale, read, read) + np.diag(read.noise + 1e-8)
+        left = values - self.mean(scale, read, values)
         return -0.5 * float(left @ np.linalg.solve(inner, left) + np.linalg.slogdet(inner)[1])
 
 

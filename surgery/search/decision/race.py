@@ -6,20 +6,22 @@ function of the readings so far and of the seconds that they took.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from surgery.search.candidates import Candidate
-from surgery.search.surrogate import Array, Posterior, Readings, Surrogate, earliness
-from surgery.search.verdict import Finished, certain_best, spent_at
+from surgery.search.decision.candidates import Candidate
+from surgery.search.decision.surrogate import Array, Posterior, Readings, Surrogate, earliness
+from surgery.search.decision.verdict import Finished, certain_best, spent_at
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of a whole run's steps, after which a run may be judged
-LEAST_GAIN = 5e-4  # expected gain of the metric for which no further reading is worth its cost
+LEAST_GAIN = 1e-4  # expected gain of the metric below which the finalists are compared instead
 SERIOUS = 0.05  # probability of being the best from which on a candidate is a rival
 MOST_FINALISTS, MOST_REPEATS = 4, 6
+FEWEST_FOR_LINE = 4  # readings through which a line of metric over loss is drawn
 
 Stop = Literal["certain", "budget", "exhausted"]
 
@@ -158,17 +160,18 @@ class Race:
             if self._affords([piece]):
                 return piece, None, None
         posterior, asked = self.judged()
-        worth = [
-            (gain / self._cost(piece), piece)
+        affordable = [
+            (gain / self._cost(piece), gain, piece)
             for gain, piece in zip(posterior.gains.tolist(), asked, strict=True)
-            if gain >= LEAST_GAIN
+            if gain > 0 and self._affords([piece])
         ]
-        affordable = [(value, piece) for value, piece in worth if self._affords([piece])]
-        if affordable:
-            return max(affordable, key=lambda pair: pair[0])[1], None, None
-        if worth:
-            return None, "budget", None
-        return self._confirm(posterior, resample)
+        best = max(affordable, key=lambda one: one[0], default=None)
+        if best is not None and best[1] >= LEAST_GAIN:
+            return best[2], None, None
+        piece_to_confirm, stopped, winner = self._confirm(posterior, resample)
+        if stopped == "budget" and best is not None:  # little is to be gained, but it is paid for
+            return best[2], None, None
+        return piece_to_confirm, stopped, winner
 
     def _first_pieces(self) -> Iterator[Piece]:
         latest = self.latest()
@@ -191,10 +194,8 @@ class Race:
         """What all readings say, and the pieces that may come next."""
         latest = self.latest()
         numbers = {run: number for number, run in enumerate(latest)}
-        known = [reading.metric for reading in self.memory.readings if reading.metric is not None]
-        worst = min(known, default=0.0)  # a run that diverged is no better than any other
         read = _readings([(r.piece, numbers[r.piece.run], r.noise) for r in self.memory.readings])
-        values = np.array([worst if r.metric is None else r.metric for r in self.memory.readings])
+        values = read_values(self.memory.readings)
         asked = list(self._askable(latest))
         noise = (
             float(np.mean([r.noise for r in self.memory.readings])) if self.memory.readings else 0.0
@@ -206,13 +207,12 @@ class Race:
         return self._surrogate.posterior(read, values, wanted), asked
 
     def _askable(self, latest: Mapping[RunKey, Reading]) -> Iterator[Piece]:
-        """The next piece of every unfinished run, and the first one of every other point."""
+        """Every longer piece of every unfinished run, and every first one of the other points."""
         for point in range(self.contest.points):
             run = RunKey(point, 0)
             before = latest[run].piece.fraction if run in latest else 0.0
-            later = [fraction for fraction in FRACTIONS if fraction > before]
-            if later and not (run in latest and latest[run].metric is None):
-                yield Piece(run, later[0])
+            if run not in latest or latest[run].metric is not None:
+                yield from (Piece(run, fraction) for fraction in FRACTIONS if fraction > before)
 
     def _confirm(
         self, posterior: Posterior, resample: Resample
@@ -234,7 +234,11 @@ class Race:
     def _finalists(self, posterior: Posterior) -> list[int]:
         """The best point of each serious candidate, the most probable first."""
         p_best = posterior.p_best(self._groups, self.seed)
-        tried = {self.contest.candidate_of(run.point) for run in self.latest()}
+        tried = {
+            self.contest.candidate_of(run.point)
+            for run, reading in self.latest().items()
+            if reading.metric is not None
+        }
         order = sorted(tried, key=lambda candidate: -p_best[candidate])
         serious = [one for n, one in enumerate(order) if n < 2 or p_best[one] >= SERIOUS]
         return [self.best_point(posterior, one) for one in serious[:MOST_FINALISTS]]
@@ -262,11 +266,15 @@ class Race:
         return None if name is None else self.contest.candidate_of(int(name))
 
     def best_point(self, posterior: Posterior, candidate: int | None = None) -> int:
-        """The tried point with the highest expected metric, of one candidate or of all."""
+        """The tried point with the highest expected metric, of one candidate or of all.
+
+        One at which a run diverged is only chosen where all of them did.
+        """
+        failed = {r.piece.run.point for r in self.memory.readings if r.metric is None}
         tried = {run.point for run in self.latest()}
         if candidate is not None:
             tried = {point for point in tried if self.contest.candidate_of(point) == candidate}
-        return max(sorted(tried), key=lambda point: posterior.mean[point])
+        return max(sorted(tried - failed or tried), key=lambda point: posterior.mean[point])
 
     def _outcome(self, stopped: Stop, winner: int | None) -> Outcome:
         posterior, _ = self.judged()
@@ -325,6 +333,33 @@ class Race:
         if not self.memory.readings:
             return True
         return self.spent + self._pace * sum(map(self._cost, pieces)) <= self.allowed
+
+
+def read_values(readings: Sequence[Reading]) -> Array:
+    """What each reading says of the metric, (N,).
+
+    Early in a run the loss tells more than a metric that counts right rows: both are averaged, the
+    loss as the metric that it stands for on a line through all readings, with weight ½ after an
+    eighth of the steps and 0 at the end, where a lower loss need not mean a better metric. A run
+    that diverged is taken to be as bad as the worst of the others.
+    """
+    known = [(r.metric, r.loss) for r in readings if r.metric is not None]
+    metrics, losses = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    worst = float(metrics.min(initial=math.inf)) if known else 0.0
+    values = np.array([worst if r.metric is None else r.metric for r in readings])
+    spread = float(losses.var()) if known else 0.0
+    if len(known) < FEWEST_FOR_LINE or spread == 0:
+        return values
+    slope = float(((losses - losses.mean()) * (metrics - metrics.mean())).mean()) / spread
+    if slope >= 0:
+        return values
+    weights = np.array(
+        [0.0 if r.metric is None else 0.5 * earliness(r.piece.fraction) for r in readings]
+    )
+    own = np.array([losses.mean() if r.metric is None else r.loss for r in readings])
+    fitted = metrics.mean() + slope * (own - losses.mean())
+    combined: Array = (1 - weights) * values + weights * fitted
+    return combined
 
 
 def _readings(pieces: Sequence[tuple[Piece, int, float]]) -> Readings:
