@@ -158,7 +158,7 @@ def _stability(stability: Json) -> str:
 
 def _head(head: Json) -> str:
     source = "new" if head["source"] == "new" else "the checkpoint's own"
-    if head["loss"] is not None:
+    if head.get("loss") is not None:  # a result of an older version has none
         return (
             f"{source}, fitted to {head['warmup_rows']:,} rows until it converged, to a loss of "
             f"{_short(head['loss'])} ({_short(head['baseline_loss'])} for a constant prediction)"
