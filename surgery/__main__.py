@@ -51,7 +51,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
 from surgery.schemas.search import SearchResult, SearchSpec
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
-from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec, trials_from
 from surgery.schemas.validation import faults_of
 from surgery.search.search import search_layers
 from surgery.training.loop import finetune
@@ -75,6 +75,7 @@ TUNE_OPTIONS = (
     *(option for option in RANKING_OPTIONS if option.name not in OF_RANKING_ALONE),
     *SELECTION_OPTIONS,
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
     option_of(CheckpointSpec, "form", default="full"),  # transformers loads it without this library
     option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
     *options_of(FinetuneSpec, "track_ranking"),
@@ -229,6 +230,7 @@ def _finetune_spec(given: argparse.Namespace) -> FinetuneSpec:
             batch_size=given.batch_size,
             max_length=given.max_length,
             seed=given.seed,
+            **trials_from(vars(given)),
         ),
         checkpoints=CheckpointSpec(form=given.form),
         also_evaluate=given.also_evaluate,

@@ -23,7 +23,12 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune
 from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
+from surgery.schemas.training import (
+    TrainingSpec,
+    rows_tried_on,
+    steps_per_epoch,
+    total_steps,
+)
 
 Json = dict[str, Any]
 ROWS_A_SECOND = 300.0  # that a small machine reads with a small encoder
@@ -128,6 +133,9 @@ def _finetune_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training)
         parts.append(Part("rank", LOAD))
     if spec.training.prefix_cache != "off":
         parts.append(Part("prefix", rows / ROWS_A_SECOND))
+    if spec.training.learning_rates:
+        trial = training.seconds * rows_tried_on(rows) / rows
+        parts.append(Part("rates", len(spec.training.learning_rates) * trial))
     return [*parts, Part("train", training.seconds), *export]
 
 
@@ -192,6 +200,8 @@ class JobProgress:
     def advance(self, done: int, total: int | None, unit: str) -> Json:
         """Note how much of the current phase is done."""
         self._counted = {"step": done, "total_steps": total, "unit": unit}
+        if not self._parts[self._place].has(self._phase):
+            return self.now()  # a phase inside a part, such as a prefix that is computed again
         if self._parts[self._place].name == "train":
             self._steps = done
             self._share = max(self._share, self._trained(total))

@@ -38,7 +38,8 @@ from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]
 DEFAULT_RATE = TrainingSpec().learning_rate
-OF_ARM = ("/selection", "/adapter", "/learning_rate", "/name")  # fields that each arm has
+# Fields that each arm has.
+OF_ARM = ("/selection", "/adapter", "/learning_rate", "/layer_schedule", "/name")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class JobBuilder:
 
         All seeds of an arm, and all arms that ask for the same search, share it.
         """
-        training = self.spec.training.model_copy(update={"learning_rate": DEFAULT_RATE})
+        changed = {"learning_rate": DEFAULT_RATE, "learning_rates": None}  # those of other arms
+        training = self.spec.training.model_copy(update=changed)
         given = options.model_dump(mode="json")
         spec = SearchSpec.model_validate(
             {**self._shared(), **given, "training": training.model_dump(mode="json")}
@@ -107,12 +109,10 @@ class JobBuilder:
         ]
 
     def _finetune(self, arm: ArmSpec, seed: int) -> FinetuneSpec:
-        spec = self.spec
-        changed: Json = {"seed": seed}
+        spec, changed = self.spec, {"seed": seed, **arm.changed()}
         if POLICIES[arm.selection.policy].searches:
-            changed["learning_rate"] = DEFAULT_RATE  # which the search replaces
-        elif arm.learning_rate is not None:
-            changed["learning_rate"] = arm.learning_rate
+            # The search replaces the rate.
+            changed |= {"learning_rate": DEFAULT_RATE, "learning_rates": None}
         return FinetuneSpec(
             model=spec.model,
             dataset=spec.dataset,
@@ -208,6 +208,9 @@ def _faults(error: SurgeryError | ServiceError | ValidationError) -> list[Json]:
 def _at_arm(fault: Json, place: int, arm: ArmSpec) -> Json:
     """A fault of an arm's fine-tune, pointing at the comparison's field instead."""
     pointer = str(fault.get("pointer") or "")
+    for field in arm.changed():
+        if pointer.startswith(f"/training/{field}"):
+            pointer = pointer.removeprefix("/training")
     if pointer.startswith(OF_ARM) or not pointer.strip("/"):
         pointer = f"/arms/{place}{pointer.rstrip('/')}"
     return {**fault, "pointer": pointer, "detail": f"arm {arm.name!r}: {fault['detail']}"}
@@ -237,15 +240,19 @@ def _layers(job: Job) -> list[str] | None:
 
 
 def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:
-    searches = POLICIES[arm.selection.policy].searches
-    found = ResolvedFinetune.of(jobs[0].resolved).learning_rate
+    training = jobs[0].spec["training"]
+    several = training["learning_rates"]
+    rate = None if several else training["learning_rate"]
+    if POLICIES[arm.selection.policy].searches:
+        rate = ResolvedFinetune.of(jobs[0].resolved).learning_rate
     return ArmPlan(
         name=arm.name,
         policy=arm.selection.policy,
         adapter=arm.adapter.type if arm.adapter else None,
         layers=_layers(jobs[0]),
         single=single,
-        learning_rate=found if searches else jobs[0].spec["training"]["learning_rate"],
+        learning_rate=rate,
+        learning_rates=several,
     )
 
 

@@ -40,6 +40,7 @@ from surgery.schemas.estimate import (
     ThroughputBasis,
 )
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
@@ -203,7 +204,7 @@ class EstimateInputs:
             "activation_bytes": needed.activations,
             "prefix_cache_bytes": needed.cache,
             "peak_memory_bytes": needed.peak,
-            "checkpoint_bytes": None if policy == "lora" else needed.gradients,
+            "checkpoint_bytes": None if policy == "lora" else 4 * trained.parameters,
         }
         if self.rate is not None:
             values["seconds"] = seconds(self.shape, trained, data, training, self.rate)
@@ -341,10 +342,11 @@ def _row(
     inputs: EstimateInputs, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
 ) -> EstimateRow:
     trained = None
+    blocks: dict[int, int] = defaultdict(int)
+    for part in chosen:
+        blocks[part.index] += part.parameters
+    check_layer_count(inputs.spec.training.layer_schedule, len(blocks))
     if inputs.head is not None:
-        blocks: dict[int, int] = defaultdict(int)
-        for part in chosen:
-            blocks[part.index] += part.parameters
         included = set(selection.include)
         beside = inputs.head + sum(inputs.info.groups[part] for part in included)
         trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)

@@ -41,9 +41,16 @@ from surgery import __version__
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
 from surgery.schemas.comparison import ComparisonSpec
+from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.ranking import RankingSpec, Submission
-from surgery.schemas.resolved import Resolved, ResolvedDataset, ResolvedFinetune
+from surgery.schemas.resolved import (
+    Resolved,
+    ResolvedDataset,
+    ResolvedFinetune,
+    ResolvedSelection,
+)
 from surgery.schemas.search import SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 
@@ -154,6 +161,7 @@ def finetune_job(
     warnings = fleet.check(spec)
     check_training_field(spec.training, subject.dataset, spec.processes)
     selection = resolve_selection(service, spec.selection, subject)
+    _check_layer_schedule(spec, selection, subject)
     if spec.adapter is not None:
         check_adapter(spec.adapter, subject.info)
     resolved = ResolvedFinetune(
@@ -166,6 +174,16 @@ def finetune_job(
         arm=arm,
     )
     return new_job(service, JobKind.FINETUNE, "ft", spec, resolved, warnings)
+
+
+def _check_layer_schedule(
+    spec: FinetuneSpec, selection: ResolvedSelection, subject: Subject
+) -> None:
+    """Raise TrainingInvalid if the schedule draws more layers than are known to be selected."""
+    if selection.layers is not None:
+        parts = subject.info.at(selection.granularity or Granularity.LAYER)
+        blocks = {part.index for part in parts if part.name in set(selection.layers)}
+        check_layer_count(spec.training.layer_schedule, len(blocks))
 
 
 def training_digest(spec: FinetuneSpec | ComparisonSpec, subject: Subject) -> str:

@@ -21,6 +21,7 @@ from surgeon.commands.options import (
     Url,
     finite,
     selection_of,
+    trials_of,
     values_of,
     with_options,
 )
@@ -28,7 +29,7 @@ from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
 
 ADAPTERS = ("lora", "bitfit")
 ARM = option_of(
@@ -86,6 +87,7 @@ def _share(text: str, value: str) -> float:
     ARM,
     *options_of(ComparisonSpec, "single_layers", "seeds"),
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
     option_of(ComparisonSpec, "also_evaluate", repeated=True, metavar="PRESET"),
     *SUBMISSION_OPTIONS,
 )
@@ -104,7 +106,7 @@ def compare(
         "single_layers": given["single_layers"],
         "also_evaluate": given["also_evaluate"] or [],
         "seeds": [_number(given["seeds"], part) for part in given["seeds"].split(",")],
-        "training": values_of(TRAINING_OPTIONS, given),
+        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
         **values_of(SUBMISSION_OPTIONS, given),
     }
     data = file_options(given)

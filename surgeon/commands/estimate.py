@@ -19,6 +19,7 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
+    trials_of,
     values_of,
     with_options,
 )
@@ -27,7 +28,7 @@ from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
 
 TRAINING_OPTIONS = (
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
@@ -44,6 +45,7 @@ TRAINING_OPTIONS = (
     ),
     option_of(EstimateSpec, "k", repeated=True, minimum=1),
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
 )
 def estimate(
     model: Model,
@@ -58,7 +60,7 @@ def estimate(
     chosen = values_of([*SELECTION_OPTIONS, RANKING_ID, SEARCH_ID], given)
     body: Json = {
         "model": model,
-        "training": values_of(TRAINING_OPTIONS, given),
+        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
         **_selection_and_k(chosen, given["seed"], given["policy"], given["k"]),
     }
     with expected_failures(), Client(url, key) as client:

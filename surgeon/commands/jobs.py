@@ -21,6 +21,7 @@ from surgeon.commands.options import (
     Url,
     finite,
     selection_of,
+    trials_of,
     values_of,
     with_options,
 )
@@ -31,7 +32,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, Submission
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,
@@ -97,6 +98,7 @@ def rank(
     RANKING_ID,
     SEARCH_ID,
     *TRAINING_OPTIONS,
+    *TRIAL_OPTIONS,
     *options_of(CheckpointSpec, "form"),
     *options_of(FinetuneSpec, "track_ranking"),
     option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
@@ -114,7 +116,7 @@ def tune(
     body: Json = {
         "model": model,
         "selection": selection_of(given),
-        "training": values_of(TRAINING_OPTIONS, given),
+        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
         "checkpoints": {"form": given["form"]},
         "track_ranking": given["track_ranking"],
         "also_evaluate": given["also_evaluate"] or [],

@@ -13,6 +13,7 @@ import typer
 from surgery.errors import SurgeryError
 from surgery.schemas.fields import Option
 from surgery.schemas.selection import selection_from
+from surgery.schemas.training import trials_from
 
 Json = dict[str, Any]
 Command = Callable[..., None]
@@ -106,3 +107,11 @@ def selection_of(given: Mapping[str, Any]) -> Json:
         raise typer.BadParameter(str(error)) from error
     named = {"ranking": given.get("ranking"), "search": given.get("search_id")}
     return selection | {field: each for field, each in named.items() if each is not None}
+
+
+def trials_of(given: Mapping[str, Any]) -> Json:
+    """The learning rates and the layer schedule that the options describe. Raises BadParameter."""
+    try:
+        return trials_from(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -25,20 +25,33 @@ def arms_table(result: Json, title: str) -> Table:
     table = narrow_table(title)
     table.add_column("arm")
     header = (result["primary_metric"], f"to {result['reference']}")
-    for name in (*header, "", "trained", "train s", "MB"):
+    for name in (*header, "", "rate", "trained", "train s", "MB"):
         table.add_column(name, justify="right", no_wrap=name not in header)
     for arm in result["arms"]:
-        seconds, memory = arm["seconds"].get("train"), arm["peak_memory_bytes"]
+        seconds, memory = _train_seconds(arm), arm["peak_memory_bytes"]
         table.add_row(
             arm["name"],
             _mean(arm["metric"]),
             _mean(arm["difference"], sign="+"),
             arm["verdict"] or "",
+            _rates(arm),
             _count(arm["trainable_parameters"]),
             DASH if seconds is None else f"{seconds:.1f}",
             DASH if memory is None else f"{memory / 1e6:,.0f}",
         )
     return table
+
+
+def _train_seconds(arm: Json) -> float | None:
+    """Seconds of training, with those of choosing the learning rate."""
+    seconds: float | None = arm["seconds"].get("train")
+    return None if seconds is None else seconds + float(arm["seconds"].get("rates", 0.0))
+
+
+def _rates(arm: Json) -> str:
+    """The learning rates of the runs, each once; several if the runs chose differently."""
+    known = {run.get("learning_rate") for run in arm["runs"]} - {None}
+    return "\n".join(f"{rate:g}" for rate in sorted(known)) or DASH
 
 
 def _other_presets(result: Json) -> Iterator[Table]:

@@ -49,6 +49,7 @@ class FinetuneRun:
             seed=self.seed,
             status=self.status,
             metric=self.metric,
+            learning_rate=self.result.learning_rate if self.result else None,
             checkpoint=self.result.best_checkpoint if self.result else None,
             error=self.error or undefined,
         )
@@ -108,7 +109,10 @@ def _reference(arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float
 def _shared_rate(
     arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]], reference: str
 ) -> list[str]:
-    """A warning if arms share the learning rate of the reference, which may explain differences."""
+    """A warning if arms share the learning rate of the reference, which may explain differences.
+
+    Arms whose runs choose among several rates share none.
+    """
     measured = [arm for arm in arms if metrics[arm.name]]
     rate = next((arm.learning_rate for arm in measured if arm.name == reference), None)
     same = [arm.name for arm in measured if arm.learning_rate == rate]

@@ -40,7 +40,7 @@ def with_precision(
 
 
 class Numerics:
-    """The precision of one run: autocast, the gradient scaler and the process's settings.
+    """The precision of one run: autocast, gradient scalers and the process's settings.
 
     Raises TrainingInvalid if the device does not support the precision.
     """
@@ -53,7 +53,11 @@ class Numerics:
                 f"precision {precision} needs a GPU, and this worker has none; use fp32 or bf16",
                 [Fault("needs a GPU", pointer="/training/precision")],
             )
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision is TrainingPrecision.FP16)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A new gradient scaler, which does nothing unless the precision is fp16."""
+        enabled = self._training.precision is TrainingPrecision.FP16
+        return torch.amp.GradScaler(self._device.type, enabled=enabled)
 
     def autocast(self) -> Any:
         """A context for a forward pass, whose matrix products are in the chosen format."""

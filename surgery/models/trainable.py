@@ -129,14 +129,15 @@ def _frozen(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
+def tensor_digest(tensor: Tensor) -> str:
+    """The SHA-256 of a tensor's bytes."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
 def frozen_digests(model: nn.Module) -> dict[str, str]:
     """Name → SHA-256 of the bytes, for every parameter that does not train and every buffer."""
-    return {
-        name: hashlib.sha256(
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        ).hexdigest()
-        for name, tensor in _frozen(model)
-    }
+    return {name: tensor_digest(tensor) for name, tensor in _frozen(model)}
 
 
 def check_frozen(model: nn.Module, digests: Mapping[str, str]) -> None:

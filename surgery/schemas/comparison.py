@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
+from surgery.schemas.layer_schedule import LayerSchedule
 from surgery.schemas.ranking import Submission
-from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.training import CheckpointSpec, LearningRate, LearningRates, TrainingSpec
 
 MAX_RUNS = 256  # fine-tunes in one comparison
 ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", max_length=64)]
@@ -29,8 +30,11 @@ class ArmPlan(BaseModel):
     single: bool = Field(False, description="Whether `single_layers` added this arm.")
     learning_rate: float | None = Field(
         None,
-        description="Null if a search finds it first, and in comparisons of early versions, which "
-        "did not store it.",
+        description="Null with `learning_rates`, if a search finds it first, and in comparisons of "
+        "early versions, which did not store it.",
+    )
+    learning_rates: list[float] | None = Field(
+        None, description="The rates among which each of its runs chooses; null if there is one."
     )
 
 
@@ -51,6 +55,11 @@ class RunReport(BaseModel):
     seed: int = Field(description="The seed of the run.")
     status: str = Field(description="How the run ended.")
     metric: float | None = Field(description="The primary metric at the best evaluation.")
+    learning_rate: float | None = Field(
+        None,
+        description="The learning rate that the run trained at, chosen by itself if its arm has "
+        "several; null if the run did not succeed, and in comparisons of early versions.",
+    )
     checkpoint: str | None = Field(description="The best checkpoint.")
     error: dict[str, Any] | None = Field(None, description="Why there is no metric.")
 
@@ -187,15 +196,46 @@ class ArmSpec(SelectionOrAdapter):
     """One way to train, to be compared with others."""
 
     name: ArmName = Field(description="A name of its own, by which the result lists the arm.")
-    learning_rate: float | None = Field(
-        None, gt=0, le=1, allow_inf_nan=False, description="Overrides the one in `training`."
+    learning_rate: LearningRate | None = Field(
+        None, description="Overrides what `training` says of the rate."
+    )
+    learning_rates: LearningRates | None = Field(
+        None,
+        description="As in `training`, for this arm: each of its runs chooses the best of these on "
+        "a part of the train rows. Overrides what `training` says of the rate.",
+        examples=[[1e-4, 3e-4, 1e-3]],
+    )
+    layer_schedule: LayerSchedule | None = Field(
+        None, description="As in `training`, for this arm; overrides the one there."
     )
 
     @model_validator(mode="after")
+    def _one_way_to_a_rate(self) -> ArmSpec:
+        if self.learning_rate is not None and self.learning_rates is not None:
+            raise ValueError("learning_rate and learning_rates: leave one of them out")
+        if self.learning_rates and len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("learning_rates are named once each")
+        return self
+
+    def changed(self) -> dict[str, Any]:
+        """The options of training that the arm overrides."""
+        changed: dict[str, Any] = {}
+        if self.learning_rate is not None:
+            changed |= {"learning_rate": self.learning_rate, "learning_rates": None}
+        if self.learning_rates is not None:
+            default = TrainingSpec.model_fields["learning_rate"].default
+            changed |= {"learning_rate": default, "learning_rates": self.learning_rates}
+        if self.layer_schedule is not None:
+            changed |= {"layer_schedule": self.layer_schedule}
+        return changed
+
+    @model_validator(mode="after")
     def _search_finds_the_rate(self) -> ArmSpec:
-        if self.learning_rate is not None and POLICIES[self.selection.policy].searches:
+        rated = self.learning_rate is not None or self.learning_rates is not None
+        if rated and POLICIES[self.selection.policy].searches:
+            field = "learning_rates" if self.learning_rate is None else "learning_rate"
             raise ValueError(
-                "learning_rate means nothing to policy search, which trains at the rate that the "
+                f"{field} means nothing to policy search, which trains at the rate that the "
                 "search finds; leave it out"
             )
         return self

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 from surgery.schemas import Strict
 from surgery.schemas.dataset import DatasetRef
 from surgery.schemas.fields import ModelId
-from surgery.schemas.search import SearchOptions
+from surgery.schemas.finetune import check_scheduled
+from surgery.schemas.search import SearchOptions, check_searched
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec
 
@@ -57,8 +58,11 @@ class EstimateSpec(Strict):
     def _consistent(self) -> EstimateSpec:
         if self.adapter is not None and (self.selection is not None or self.k is not None):
             raise ValueError("adapter trains no layers: leave selection and k out")
+        check_scheduled(self.training, self.adapter, self.selection)
         if self.search is not None and (self.adapter or self.selection or self.k):
             raise ValueError("search finds the layers: leave selection, k and adapter out")
+        if self.search is not None:
+            check_searched(self.training)
         if self.k is not None and self.selection is not None and self.selection.k is None:
             raise ValueError(
                 f"k means nothing to policy {self.selection.policy.value}; leave it out"
@@ -108,7 +112,10 @@ class EstimatedSeconds(BaseModel):
     later_epoch: float | None = Field(
         description="Each of the other epochs; null if there is only one."
     )
-    total: float = Field(description="All epochs together.")
+    rates: float | None = Field(
+        None, description="Choosing among `learning_rates`, before the first epoch; else null."
+    )
+    total: float = Field(description="All epochs together, and the choice of a rate.")
 
 
 class EstimateRow(BaseModel):
@@ -127,11 +134,15 @@ class EstimateRow(BaseModel):
         description="The lowest layer that trains; null if only the head does."
     )
     trainable_parameters: int | None = Field(
-        description="Parameters that would train, with the head."
+        description="Parameters that would train, with the head; with `layer_schedule` not all of "
+        "them at once, which the bytes below allow for."
     )
     weights_bytes: int | None = Field(description="The model's weights.")
-    gradient_bytes: int | None = Field(description="The gradients of what trains.")
-    optimizer_bytes: int | None = Field(description="The two moments of AdamW.")
+    gradient_bytes: int | None = Field(
+        description="The gradients of what trains; with `layer_schedule`, of the most that does in "
+        "one step."
+    )
+    optimizer_bytes: int | None = Field(description="The two moments of AdamW, of the same.")
     activation_bytes: int | None = Field(
         description="An upper bound on what the backward pass of the largest batch needs."
     )
@@ -146,7 +157,9 @@ class EstimateRow(BaseModel):
     checkpoint_bytes: int | None = Field(
         description="The size of the tensors in a delta checkpoint."
     )
-    steps: int | None = Field(description="Optimizer steps, unless the run stops early.")
+    steps: int | None = Field(
+        description="Optimizer steps, unless it stops early; without those of `learning_rates`."
+    )
     seconds: EstimatedSeconds | None = Field(
         description="Null until a worker has finished a fine-tune on the device, and if the number "
         "of tokens is unknown."

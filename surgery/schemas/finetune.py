@@ -83,6 +83,24 @@ class SelectionOrAdapter(Strict):
         return self
 
 
+def check_scheduled(
+    training: TrainingSpec, adapter: AdapterSpec | None, selection: SelectionSpec | None
+) -> None:
+    """Raise ValueError if a layer schedule has no layers to schedule."""
+    if training.layer_schedule is None:
+        return
+    if adapter is not None:
+        raise ValueError(
+            "training.layer_schedule says when layers train, and an adapter trains in place of "
+            "layers; leave one of them out"
+        )
+    if selection is not None and selection.policy is Policy.HEAD_ONLY:
+        raise ValueError(
+            "training.layer_schedule says when selected layers train, and policy head_only selects "
+            "none; leave it out"
+        )
+
+
 class FinetuneSpec(SelectionOrAdapter, Submission):
     """Fine-tune a model on a dataset, training only the selected layers and the head."""
 
@@ -131,13 +149,30 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
         return self
 
     @model_validator(mode="after")
+    def _fits_layer_schedule(self) -> FinetuneSpec:
+        check_scheduled(self.training, self.adapter, self.selection)
+        if self.training.layer_schedule is not None and self.processes > 1:
+            raise ValueError(
+                "training.layer_schedule does not go with several processes, whose exchange of "
+                "gradients is laid out once for all; leave processes out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits_search(self) -> FinetuneSpec:
         if not POLICIES[self.selection.policy].searches:
             return self
-        if self.training.learning_rate != TrainingSpec().learning_rate:
+        several = self.training.learning_rates is not None
+        if several or self.training.learning_rate != TrainingSpec().learning_rate:
+            field = "learning_rates" if several else "learning_rate"
             raise ValueError(
-                "training.learning_rate means nothing to policy search, which trains at the rate "
-                "that the search finds; leave it out"
+                f"training.{field} means nothing to policy search, which trains at the rate that "
+                "the search finds; leave it out"
+            )
+        if self.training.layer_schedule and not isinstance(self.selection.search, str):
+            raise ValueError(
+                "training.layer_schedule does not go with a new search, whose candidates train all "
+                "their layers in every step; leave it out, or name a finished search by its id"
             )
         if self.continue_from and not isinstance(self.selection.search, str):
             raise ValueError(
@@ -164,6 +199,21 @@ class RankingTrack(Agreement):
     scores: dict[str, float] = Field(description="Scores by layer.")
 
 
+class RateTrial(BaseModel):
+    """One of `learning_rates`, tried on a part of the train rows."""
+
+    learning_rate: float = Field(description="The learning rate at the end of the warm-up.")
+    metric: float | None = Field(
+        description="The primary metric on the rows set aside, after the last epoch; null where it "
+        "is not defined or the loss was not finite."
+    )
+    loss: float | None = Field(
+        description="Mean loss on the rows set aside, which decides among equal metrics; null if "
+        "it was not finite."
+    )
+    seconds: float = Field(description="Seconds of its steps and its measurement.")
+
+
 class EpochReport(BaseModel):
     """The results of one evaluation."""
 
@@ -186,10 +236,23 @@ class EpochReport(BaseModel):
     )
 
 
+PrefixMode = Literal["memory", "disk", "recompute", "none"]
+
+
+class PrefixStage(BaseModel):
+    """The cached states from one unfreezing to the next."""
+
+    step: int = Field(description="The optimizer steps before it.")
+    mode: PrefixMode = Field(description="Where the states were cached.")
+    reason: str = Field(description="Why the mode was chosen, in words.")
+    layers: int = Field(description="How many runs of a layer are below the lowest trained one.")
+    seconds: float = Field(description="Seconds spent on computing or fetching the states.")
+
+
 class PrefixReport(BaseModel):
     """How the states below the lowest trained layer were cached, as they never change."""
 
-    mode: Literal["memory", "disk", "recompute", "none"] = Field(
+    mode: PrefixMode = Field(
         description="Where the states were cached. `recompute`: nowhere, so every step computed "
         "them again. `none`: there are no such layers."
     )
@@ -215,6 +278,11 @@ class PrefixReport(BaseModel):
         False, description="Whether an earlier job had computed all of the states."
     )
     seconds: float = Field(0.0, description="Seconds spent on computing or fetching the states.")
+    stages: list[PrefixStage] = Field(
+        [],
+        description="With gradual unfreezing, which moves the lowest trained layer: the stages of "
+        "this attempt. The other fields are those of the first.",
+    )
 
 
 class FinetuneResult(BaseModel):
@@ -238,7 +306,18 @@ class FinetuneResult(BaseModel):
         description="The learning rate at the end of the warm-up; null in results of early "
         "versions.",
     )
-    trainable_parameters: int = Field(description="Parameters that trained, with the head.")
+    learning_rates: list[RateTrial] = Field(
+        [], description="With `learning_rates`: what each of them reached on the rows set aside."
+    )
+    trainable_parameters: int = Field(
+        description="Parameters that trained, with the head; with `layer_schedule`, not all of "
+        "them at once."
+    )
+    active_parameters: int | None = Field(
+        None,
+        description="The most parameters that trained in one step, with `layer_schedule`; null "
+        "without.",
+    )
     total_parameters: int = Field(description="Parameters of the model with its head.")
     primary_metric: str = Field(description="The metric that is highest at the best evaluation.")
     best: EpochReport = Field(description="The best evaluation.")
@@ -259,7 +338,9 @@ class FinetuneResult(BaseModel):
         None, description="Scores by layer before the first step, with `track_ranking`."
     )
     frozen_verified: bool = Field(
-        description="Whether every frozen tensor had the same SHA-256 before and after."
+        description="Whether every frozen tensor had the same SHA-256 before and after. With "
+        "`layer_schedule`, a selected layer counts as frozen from where the schedule freezes it to "
+        "where it trains again."
     )
     peak_memory_bytes: int = Field(
         description="The most memory that the run used: of the GPU, or of the process on a CPU."
@@ -278,7 +359,9 @@ class FinetuneResult(BaseModel):
         TrainingPrecision.FP32, description="Number format of the matrix products."
     )
     throughput: Throughput | None = Field(
-        None, description="How fast the steps were; null if no step was timed."
+        None,
+        description="How fast the steps were; null if no step was timed, and with "
+        "`layer_schedule`, whose steps differ.",
     )
     seconds: dict[str, float] = Field(description="Seconds by phase.")
     warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")

@@ -74,6 +74,20 @@ class SearchOptions(Strict):
         return self
 
 
+def check_searched(training: TrainingSpec) -> None:
+    """Raise ValueError if options of training mean nothing to the candidates of a search."""
+    if training.learning_rates is not None:
+        raise ValueError(
+            "training.learning_rates means nothing here, candidates train at learning_rates of "
+            "the search; leave it out"
+        )
+    if training.layer_schedule is not None:
+        raise ValueError(
+            "training.layer_schedule means nothing here, candidates train all their layers in "
+            "every step; leave it out"
+        )
+
+
 class SearchSpec(Submission, SearchOptions):
     """Find the layers, and their learning rate, that learn a task best, by short training runs."""
 
@@ -82,6 +96,11 @@ class SearchSpec(Submission, SearchOptions):
         description="How the chosen layers are to be trained in the end. Candidates train in the "
         "same way but for fewer steps, at each of `learning_rates`.",
     )
+
+    @model_validator(mode="after")
+    def _trains_alike(self) -> SearchSpec:
+        check_searched(self.training)
+        return self
 
     @model_validator(mode="after")
     def _rates_named_once(self) -> SearchSpec:

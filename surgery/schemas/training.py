@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surgery.errors import Fault, TrainingInvalid, nearest
+from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
 from surgery.schemas.enums import Problem, TrainingPrecision
+from surgery.schemas.fields import option_of
 from surgery.schemas.head import HeadSpec
+from surgery.schemas.layer_schedule import (
+    SCHEDULE_OPTIONS,
+    GradualUnfreezing,
+    LayerSchedule,
+    layer_schedule_from,
+)
 
+HELD_OUT_SHARE = 0.2  # of the train rows, to choose among `learning_rates` by
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+LearningRates = Annotated[list[LearningRate], Field(min_length=2, max_length=8)]
 CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 
 
@@ -28,6 +38,13 @@ class TrainingSpec(Strict):
         allow_inf_nan=False,
         description="The learning rate of AdamW at the end of the warm-up.",
     )
+    learning_rates: LearningRates | None = Field(
+        None,
+        description="Choose the learning rate among these: train at each on four fifths of the "
+        "train rows, measure on the rest, and then train on all rows at the best. The validation "
+        "rows are not read for it. In place of `learning_rate`.",
+        examples=[[1e-4, 3e-4, 1e-3]],
+    )
     layer_learning_rate_decay: float | None = Field(
         None,
         gt=0,
@@ -40,6 +57,16 @@ class TrainingSpec(Strict):
         description="`fisher`: the learning rate of each trained layer is proportional to its "
         "score in the selection's ranking or, for policy `search`, to its Fisher score. The best "
         "layer and the head learn at `learning_rate`.",
+    )
+    layer_schedule: LayerSchedule | None = Field(
+        None,
+        description="When each selected layer trains. Default: all of them in every step. The head "
+        "always trains, and so does what `selection.include` names, but the embeddings, which "
+        "gradual unfreezing reaches after the lowest layer.",
+        examples=[
+            {"type": "gradual", "every_epochs": 1},
+            {"type": "lisa", "layers": 2, "interval": 20},
+        ],
     )
     weight_decay: float = Field(
         0.01,
@@ -144,6 +171,11 @@ class TrainingSpec(Strict):
                 "layer_learning_rates and layer_learning_rate_decay both set the layers' rates; "
                 "leave one of them out"
             )
+        if self.learning_rates is not None:
+            if len(set(self.learning_rates)) < len(self.learning_rates):
+                raise ValueError("learning_rates are named once each")
+            if self.learning_rate != type(self).model_fields["learning_rate"].default:
+                raise ValueError("learning_rate and learning_rates: leave one of them out")
         if self.early_stopping_threshold and self.early_stopping_patience is None:
             raise ValueError("early_stopping_threshold goes with early_stopping_patience")
         ratio = type(self).model_fields["warmup_ratio"].default  # stored requests name the default
@@ -154,6 +186,29 @@ class TrainingSpec(Strict):
         ):
             raise ValueError("class_weights must be positive and finite")
         return self
+
+
+TRIAL_OPTIONS = (option_of(TrainingSpec, "learning_rates", metavar="RATE,…"), *SCHEDULE_OPTIONS)
+"""The command-line options of several learning rates and of a layer schedule."""
+
+
+def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of training that TRIAL_OPTIONS describe, by their names. Raises SurgeryError."""
+    rates = given["learning_rates"]
+    return {
+        "learning_rates": None if rates is None else [_rate(part) for part in rates.split(",")],
+        "layer_schedule": layer_schedule_from(given),
+    }
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not math.isfinite(rate):
+        raise SurgeryError(f"--learning-rates: {text!r} is no number; write them as in 1e-4,3e-4")
+    return rate
 
 
 class AdapterSpec(Strict):
@@ -221,6 +276,11 @@ def total_steps(training: TrainingSpec, rows: int, processes: int = 1) -> int:
     return min(training.max_steps or whole, whole)
 
 
+def rows_tried_on(rows: int) -> int:
+    """About how many of the train rows each of `learning_rates` is tried on."""
+    return max(1, rows - max(1, round(rows * HELD_OUT_SHARE)))
+
+
 def warmup_steps(training: TrainingSpec, steps: int) -> int:
     """The number of steps, out of ``steps`` in the run, during which the learning rate rises."""
     if training.warmup_steps is not None:
@@ -278,12 +338,22 @@ def _length_faults(
     if rows is None:
         return
     steps = total_steps(training, rows, processes)
-    if training.warmup_steps is not None and training.warmup_steps >= steps:
+    shortest = steps
+    if training.learning_rates is not None:
+        shortest = total_steps(training, rows_tried_on(rows), processes)
+    if training.warmup_steps is not None and training.warmup_steps >= shortest:
+        which = "the run" if shortest == steps else "a trial of learning_rates"
         detail = (
-            f"the rate would rise over {training.warmup_steps:,} steps, but the run has "
-            f"{steps:,}; nothing would be learned at the full rate"
+            f"the rate would rise over {training.warmup_steps:,} steps, but {which} has "
+            f"{shortest:,}; nothing would be learned at the full rate"
         )
         yield "warmup_steps", detail
     every = training.evaluate_every_steps
     if every is not None and every > steps:
         yield "evaluate_every_steps", f"is {every:,}, but the run has {steps:,} steps"
+    schedule = training.layer_schedule
+    if isinstance(schedule, GradualUnfreezing):
+        period = schedule.period(steps_per_epoch(training, rows, processes))
+        if period >= steps:
+            detail = f"the second layer would train from step {period + 1:,}, of {steps:,}"
+            yield "layer_schedule", detail

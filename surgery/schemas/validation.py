@@ -14,6 +14,7 @@ from surgery.schemas import (
     dataset,
     estimate,
     finetune,
+    layer_schedule,
     ranking,
     selection,
     training,
@@ -27,6 +28,7 @@ SCHEMAS = {
         dataset,
         estimate,
         finetune,
+        layer_schedule,
         ranking,
         selection,
         training,
@@ -128,4 +130,5 @@ def _is_of_object(error: Any) -> bool:
 
 
 def _is_branch(step: str) -> bool:
-    return "[" in step or step in {"str", "int", "constrained-str"} or step in SCHEMAS
+    named = {"str", "int", "constrained-str", *layer_schedule.TYPES}
+    return "[" in step or step in named or step in SCHEMAS

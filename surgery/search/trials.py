@@ -22,11 +22,16 @@ from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model, trained_parameters
-from surgery.schemas.enums import Problem
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.search.boundaries import ROWS, Boundaries
 from surgery.search.decision.candidates import Candidate
-from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
+from surgery.training.optimizer import (
+    loss_for,
+    make_optimizer,
+    make_schedule,
+    mean_loss,
+    rate_factors,
+)
 from surgery.training.prefix_cache.cache import Prefix
 from surgery.training.state import TrainState, fast_forward
 from surgery.training.step import Stepper, epoch_steps
@@ -127,7 +132,7 @@ class Trainer:
                 for name, tensor in trained.items():
                     tensor.copy_(before[name])
                     tensor.grad = None
-        loss = math.inf if predictions is None else self._loss_of(predictions)
+        loss = math.inf if predictions is None else mean_loss(self._loss, predictions)
         return Judged(predictions, loss, spent, time.perf_counter() - began)
 
     def trained_by(self, candidate: Candidate) -> dict[str, nn.Parameter]:
@@ -157,19 +162,19 @@ class Trainer:
         factors = rate_factors(self._loaded, trained, units, training, self._scores)
         optimizer = make_optimizer(trained, training, factors)
         schedule = make_schedule(optimizer, training, self.steps)
-        scaler = Numerics(training, self._device).scaler
+        scaler = Numerics(training, self._device).scaler()
         train_state = TrainState(trained, optimizer, schedule, scaler)
         if run.step:
             _take_up(run, train_state)
         stepper = Stepper(
             self._loaded.model,
-            train_state,
             self._encoded,
             self._loss,
             training,
             numerics=self._numerics,
             share=Share(),
         )
+        stepper.train_state = train_state
         stepper.replay = partial(prefix.replay, ROWS)
         torch.manual_seed(run.seed * 1_000_003 + run.step)
         stepper.model.train()
@@ -205,19 +210,6 @@ class Trainer:
             )
         except TrainingDiverged:
             return None
-
-    def _loss_of(self, predictions: Predictions) -> float:
-        logits, targets = (
-            torch.from_numpy(predictions.logits),
-            torch.from_numpy(predictions.targets),
-        )
-        flat = replace(self._loss, problem=_row_by_row(self._loss.problem))
-        return float(flat.total(logits, targets)) / (flat.weight(targets) or 1.0)
-
-
-def _row_by_row(problem: Problem) -> Problem:
-    """The problem whose loss reads one row of logits for each label: tags are without padding."""
-    return Problem.CLASSIFICATION if problem is Problem.TOKEN_CLASSIFICATION else problem
 
 
 @torch.no_grad()

@@ -2,92 +2,58 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
+from torch import nn
 
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.onnx_export import BestExport
 from surgery.checkpoints.record import checkpoint_form, record_of
 from surgery.data.tokens.cache import encode_split
-from surgery.data.tokens.dataset import Encoded, TaskData
-from surgery.errors import TrainingDiverged
+from surgery.data.tokens.dataset import TaskData
+from surgery.errors import Fault, TrainingInvalid
 from surgery.evaluation.evaluate import evaluate_sets, predict_validation
 from surgery.evaluation.evaluation_sets import reported_metrics
-from surgery.io.reporter import CheckpointSummary, Quiet, Reporter, Stopped
+from surgery.io.reporter import CheckpointSummary, Quiet, Reporter
 from surgery.models.blocks import Unit
-from surgery.models.distributed import Share, from_first, present_share
+from surgery.models.distributed import present_share
 from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel
-from surgery.models.memory import peak_bytes, reset_peak, synchronize
+from surgery.models.memory import peak_bytes, reset_peak
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.finetune import EpochReport, FinetuneResult, FinetuneSpec, PrefixReport
-from surgery.schemas.head import HeadReport
-from surgery.schemas.training import TrainingSpec, check_training, steps_per_epoch, total_steps
+from surgery.schemas.finetune import (
+    EpochReport,
+    FinetuneResult,
+    FinetuneSpec,
+    PrefixReport,
+    RateTrial,
+)
+from surgery.schemas.training import TrainingSpec, check_training
 from surgery.training.head import begin_head
-from surgery.training.optimizer import loss_for, make_optimizer, make_schedule, rate_factors
-from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
+from surgery.training.optimizer import loss_for, rate_factors
+from surgery.training.prefix_cache.cache import SplitRows
 from surgery.training.prefix_cache.store import Room
-from surgery.training.state import Progress, TrainState, load_state, save_state, saved_precision
+from surgery.training.rates import RateTrials, at_rate, best_trial, with_earlier
+from surgery.training.run import (
+    LOG_EVERY,
+    Setup,
+    after_step,
+    checked_loss,
+    metric_value,
+    save,
+    take_step,
+)
+from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix, unreached_warnings
+from surgery.training.state import Progress, TrainState, load_state, saved_precision, saved_trials
 from surgery.training.step import Rows, Stepper, epoch_steps, halving_warnings
 from surgery.training.throughput import Meter
-
-LOG_EVERY = 10  # optimizer steps between two reports of the loss
-STATE_SECONDS = 300.0  # between two saved states: a crash loses at most this much training
-CONTINUE, SAVE, DRAIN, CANCEL = range(4)  # what may follow a step
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a run works with and does not change; `TrainState` and `Progress` hold what changes."""
-
-    loaded: LoadedModel
-    data: TaskData
-    spec: FinetuneSpec
-    training: TrainingSpec  # the options of the spec, with the chosen precision
-    layers: Sequence[Unit]
-    report: Reporter
-    train: Encoded
-    validation: Encoded
-    device: torch.device
-    share: Share
-    numerics: Numerics
-    meter: Meter
-    head: HeadReport
-    tracker: RankingTracker | None
-
-    @property
-    def metric(self) -> str:
-        """The metric that decides which evaluation is the best."""
-        return self.training.metric or self.data.metrics[0]
-
-    @property
-    def steps(self) -> int:
-        """The number of optimizer steps of the whole run."""
-        return total_steps(self.training, len(self.train), self.share.world)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of optimizer steps of each epoch."""
-        return steps_per_epoch(self.training, len(self.train), self.share.world)
-
-    def epochs(self, progress: Progress) -> float:
-        """How many epochs are done, including part of the current one."""
-        return progress.epoch + progress.batch / self.steps_per_epoch
-
-    def is_over(self, progress: Progress) -> bool:
-        """Whether no step is left, or the run stops early."""
-        done = progress.step >= self.steps
-        return done or stops_early(progress.reports, self.metric, self.training)
 
 
 def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its options
@@ -123,72 +89,69 @@ def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its o
 
     trained = make_trainable(loaded, layers, spec)
     factors = rate_factors(loaded, trained, layers, training, scores)
-    optimizer = make_optimizer(trained, training, factors)
-    schedule = make_schedule(optimizer, training, run.steps)
-    train_state = TrainState(trained, optimizer, schedule, numerics.scaler)
     digests = frozen_digests(loaded.model)
     loss = loss_for(training, data.problem, len(data.labels), run.train)
-    stepper = Stepper(
-        loaded.model, train_state, run.train, loss, training, numerics=numerics, share=share
-    )
-    torch.manual_seed(training.seed + share.rank)
-    progress = load_state(resume, train_state, run.device, share) if resume else Progress()
-    stepper.halvings = progress.halvings
-
+    stepper = Stepper(loaded.model, run.train, loss, training, numerics=numerics, share=share)
+    prefix = _prefix_inputs(run, digests, room)
     with numerics.settings():
-        prefix = _train(run, train_state, progress, stepper, digests, room)
-    seconds = time.perf_counter() - began
+        rates = RateTrials(run, trained, factors, loss, stepper, prefix)
+        trials = rates.choose(resume)
+        if trials:
+            run = at_rate(run, best_trial(trials).learning_rate)
+        stepper.train_state = run.begin(trained, factors, run.steps)
+        progress = _begun(run, stepper, trials, resume)
+        active = ActiveLayers(loaded, trained, run.training, run.steps_per_epoch)
+        with StagedPrefix(prefix, active, run.steps, run.steps_per_epoch) as staged:
+            _train(run, progress, stepper, active, staged)
+    active.end()
     check_frozen(loaded.model, digests)
-    result = _result(run, train_state, progress, prefix.report, seconds)
+    prefix_report = with_earlier(staged.report, rates.prefix_report)
+    result = _result(run, trained, progress, active, prefix_report)
+    result.seconds["total"] = round(time.perf_counter() - began, 3)
     result.onnx = export.finish() if export else None
     return result
 
 
+def _begun(
+    run: Setup, stepper: Stepper, trials: Sequence[RateTrial], resume: Path | None
+) -> Progress:
+    """The progress before the first step that remains, and the state that goes with it."""
+    if resume and saved_trials(resume)[1] is None:
+        progress = load_state(resume, stepper.train_state, run.device, run.share)
+        stepper.halvings = progress.halvings
+        return progress
+    progress = Progress(trials=list(trials), precision=run.training.precision)
+    if trials:
+        save(run, stepper.train_state, progress)  # what was tried is not to be tried again
+    return progress
+
+
 def _train(
-    run: Setup,
-    train_state: TrainState,
-    progress: Progress,
-    stepper: Stepper,
-    digests: Mapping[str, str],
-    room: Room | None,
-) -> Prefix:
+    run: Setup, progress: Progress, stepper: Stepper, active: ActiveLayers, prefix: StagedPrefix
+) -> None:
     """Take the remaining steps, and evaluate after each epoch or number of steps."""
-    training, saved_at = run.training, time.monotonic()
-    prefix = _open_prefix(run, progress, digests, room)
-    progress.replays, progress.precision = prefix.replays, training.precision
+    training, train_state, saved_at = run.training, stepper.train_state, time.monotonic()
     stepper.replay = partial(prefix.replay, "train")
     steps: list[list[Rows]] = []  # the batches of each step of this epoch
-    with prefix.installed():
-        _begin_training(run, stepper)
-        while True:
-            evaluates = evaluation_due(progress, training, run.steps)
-            if evaluates:
-                _evaluate(run, train_state, progress, prefix)
-            if run.is_over(progress):
-                return prefix
-            if evaluates:
-                saved_at = _save(run, train_state, progress)
-                _begin_training(run, stepper)
-
-            began = time.perf_counter()
-            if progress.batch == 0 or not steps:
-                steps = epoch_steps(run.train.lengths, training, progress.epoch, run.share.world)
-            batches = steps[progress.batch]
-            loss = stepper.step(batches)
-            progress.add_step(loss, sum(map(len, batches)), len(steps))
-            progress.halvings = stepper.halvings
-            logs = progress.step % LOG_EVERY == 0
-            if logs:
-                synchronize(run.device)
-            progress.train_seconds += time.perf_counter() - began
-            if logs:
-                _log(run, train_state, progress)
-
-            action = _next_action(run, progress, saved_at)
-            if action in {SAVE, DRAIN}:
-                saved_at = _save(run, train_state, progress)
-            if action in {DRAIN, CANCEL}:
-                raise Stopped(resumable=action == DRAIN)
+    prefix.enter(max(0, progress.step - 1), progress)  # as the last step had it, for evaluations
+    _begin_training(run, stepper)
+    while True:
+        evaluates = evaluation_due(progress, training, run.steps)
+        if evaluates:
+            _evaluate(run, train_state, progress, prefix)
+        if run.is_over(progress):
+            return
+        if evaluates:
+            saved_at = save(run, train_state, progress)
+        if prefix.enter(progress.step, progress) or evaluates:
+            _begin_training(run, stepper)
+        if progress.batch == 0 or not steps:
+            steps = epoch_steps(run.train.lengths, training, progress.epoch, run.share.world)
+        take_step(run, stepper, active, progress, steps)
+        if progress.step % LOG_EVERY == 0:
+            _log(run, train_state, progress)
+        count = (progress.step, run.steps)
+        saved_at = after_step(run, stepper, progress, saved_at, count)
 
 
 def _set_up(
@@ -214,6 +177,11 @@ def _set_up(
     check_training(
         training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
     )
+    if training.layer_schedule is not None and share.world > 1:
+        raise TrainingInvalid(
+            "layer_schedule does not go with several processes; start one",
+            [Fault("does not go with several processes", pointer="/training/layer_schedule")],
+        )
     with numerics.settings():
         head = begin_head(loaded, train, data.problem, training, report)
     tracker = None
@@ -239,24 +207,13 @@ def _set_up(
     )
 
 
-def _open_prefix(
-    run: Setup, progress: Progress, digests: Mapping[str, str], room: Room | None
-) -> Prefix:
-    """The frozen prefix below the lowest trained layer, with its states if they are stored."""
+def _prefix_inputs(run: Setup, digests: Mapping[str, str], room: Room | None) -> PrefixInputs:
+    """What the frozen prefix below the lowest trained layer is opened with."""
     splits = {
         "train": SplitRows(run.train, run.numerics.autocast),
         "validation": SplitRows(run.validation),
     }
-    return open_prefix(
-        run.loaded,
-        splits,
-        run.training,
-        run.report,
-        digests=digests,
-        passes=run.steps / run.steps_per_epoch,
-        room=room,
-        before=progress.replays,
-    )
+    return PrefixInputs(run.loaded, splits, run.training, run.report, digests, room)
 
 
 def _begin_training(run: Setup, stepper: Stepper) -> None:
@@ -265,37 +222,14 @@ def _begin_training(run: Setup, stepper: Stepper) -> None:
 
 
 def _log(run: Setup, train_state: TrainState, progress: Progress) -> None:
-    value = progress.recent_loss()
-    if not math.isfinite(value):
-        raise TrainingDiverged(
-            f"the loss is not finite at step {progress.step}; lower training.learning_rate"
-        )
     rate = max(float(rate) for rate in train_state.schedule.get_last_lr())
-    values = {"train_loss": value, "learning_rate": rate}
+    values = {"train_loss": checked_loss(progress), "learning_rate": rate}
     run.report.metric(progress.step, run.epochs(progress), values)
 
 
-def _next_action(run: Setup, progress: Progress, saved_at: float) -> int:
-    """What the reporter and the clock ask for after a step; the same in all processes."""
-    action = SAVE if time.monotonic() - saved_at > STATE_SECONDS else CONTINUE
-    try:
-        run.report.step(progress.step, run.steps, "steps")
-    except Stopped as stop:
-        action = DRAIN if stop.resumable else CANCEL
-    return from_first(action, run.share)
-
-
-def _save(run: Setup, train_state: TrainState, progress: Progress) -> float:
-    """Write a state to resume from and report it; returns the time when this was done."""
-    first = run.share.rank == 0
-    folder = run.report.new_folder(f"state-{progress.step}") if first else Path()
-    save_state(folder, progress, train_state, run.device, run.share)
-    if first:
-        run.report.state(folder, progress.step)
-    return time.monotonic()
-
-
-def _evaluate(run: Setup, train_state: TrainState, progress: Progress, prefix: Prefix) -> None:
+def _evaluate(
+    run: Setup, train_state: TrainState, progress: Progress, prefix: StagedPrefix
+) -> None:
     """Evaluate the model, report the metrics and write a checkpoint."""
     run.report.phase("evaluate")
     model, data = run.loaded.model, run.data
@@ -331,18 +265,25 @@ def _write_checkpoint(
 
 
 def _result(
-    run: Setup, train_state: TrainState, progress: Progress, prefix: PrefixReport, seconds: float
+    run: Setup,
+    trained: Mapping[str, nn.Parameter],
+    progress: Progress,
+    active: ActiveLayers,
+    prefix: PrefixReport,
 ) -> FinetuneResult:
     """The result of a run whose frozen tensors have been proved unchanged."""
-    spent, length = progress.train_seconds, run.training.max_length
+    spent, length, scheduled = progress.train_seconds, run.training.max_length, active.schedule
     lengths = token_lengths(run.train, run.loaded, length, run.validation)
+    tried = {"rates": round(sum(trial.seconds for trial in progress.trials), 3)}
     return FinetuneResult(
         trained_layers=[layer.name for layer in run.layers],
         included=list(run.spec.selection.include),
         adapter=run.spec.adapter,
-        trainable_parameters=sum(p.numel() for p in train_state.trained.values()),
-        total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
         learning_rate=run.training.learning_rate,
+        learning_rates=progress.trials,
+        trainable_parameters=sum(p.numel() for p in trained.values()),
+        active_parameters=active.most if scheduled else None,
+        total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
         primary_metric=run.metric,
         best=best_report(progress.reports, run.metric),
         epochs=progress.reports,
@@ -356,18 +297,19 @@ def _result(
         prefix=prefix,
         processes=run.share.world,
         precision=run.training.precision or TrainingPrecision.FP32,
-        throughput=run.meter.measured(run.train, progress, prefix),
-        seconds={"train": round(spent, 3), "total": round(seconds, 3)},
+        throughput=None if scheduled else run.meter.measured(run.train, progress, prefix),
+        seconds={**(tried if progress.trials else {}), "train": round(spent, 3)},
         warnings=[
             *truncation_warnings(lengths, length),
             *halving_warnings(run.training, progress.halvings),
+            *unreached_warnings(active, progress.step),
         ],
     )
 
 
 def best_report(reports: Sequence[EpochReport], metric: str) -> EpochReport:
     """The evaluation with the highest metric, the earliest of equal ones; undefined is lowest."""
-    return max(reports, key=lambda report: _value(report, metric))
+    return max(reports, key=lambda report: metric_value(report, metric))
 
 
 def evaluation_due(progress: Progress, training: TrainingSpec, total_steps: int) -> bool:
@@ -377,25 +319,3 @@ def evaluation_due(progress: Progress, training: TrainingSpec, total_steps: int)
     every = training.evaluate_every_steps
     due = progress.batch == 0 if every is None else progress.step % every == 0
     return due or progress.step == total_steps
-
-
-def stops_early(reports: Sequence[EpochReport], metric: str, training: TrainingSpec) -> bool:
-    """Whether none of the last ``early_stopping_patience`` evaluations was an improvement.
-
-    An improvement exceeds the best metric before it by more than ``early_stopping_threshold``.
-    """
-    if training.early_stopping_patience is None:
-        return False
-    best, since = -math.inf, 0
-    for report in reports:
-        value = _value(report, metric)
-        if value > best + training.early_stopping_threshold:
-            best, since = value, 0
-        else:
-            since += 1
-    return since >= training.early_stopping_patience
-
-
-def _value(report: EpochReport, metric: str) -> float:
-    value = report.metrics[metric]
-    return -math.inf if value is None else value

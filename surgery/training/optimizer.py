@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import get_scheduler
 from surgery.data.tokens.dataset import Encoded
 from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import Fault, TrainingInvalid
+from surgery.evaluation.evaluate import Predictions
 from surgery.models.blocks import Unit, block_of_parameter, groups_of
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
@@ -58,6 +59,15 @@ class Loss:
         if self.weights is None:
             return float(known.numel())
         return float(self.weights[known].double().sum())
+
+
+def mean_loss(loss: Loss, predictions: Predictions) -> float:
+    """The mean loss of a model's predictions, of which each has its own row of logits."""
+    # Tags are without padding there, (M, C), so that each is a row.
+    tagged = loss.problem is Problem.TOKEN_CLASSIFICATION
+    flat = replace(loss, problem=Problem.CLASSIFICATION) if tagged else loss
+    logits, targets = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)
+    return float(flat.total(logits, targets)) / (flat.weight(targets) or 1.0)
 
 
 def loss_for(training: TrainingSpec, problem: Problem, classes: int, encoded: Encoded) -> Loss:

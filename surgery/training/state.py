@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from surgery.io.folders import complete_folder
 from surgery.models.distributed import Share, gather_rows
-from surgery.schemas.finetune import EpochReport
+from surgery.schemas.finetune import EpochReport, RateTrial
 
 TENSORS = "state.safetensors"
 ENTRIES = "state.json"
@@ -30,8 +30,11 @@ class Progress:
     halvings: int = 0
     precision: str | None = None  # see `numerics.with_precision`
     replays: bool | None = None  # whether states of a frozen prefix are; None until decided
+    lowest: int = 0  # the lowest scheduled layer above that prefix, see `ActiveLayers.lowest_at`
+    trial: int | None = None  # the place of the learning rate that is tried; None in the run itself
     train_seconds: float = 0.0
     reports: list[EpochReport] = field(default_factory=list)
+    trials: list[RateTrial] = field(default_factory=list)  # the learning rates that were tried
     # Losses stay on the device until they are needed, so that steps need not wait for it.
     epoch_total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     epoch_rows: int = 0
@@ -72,6 +75,8 @@ COUNTERS = (
     "halvings",
     "precision",
     "replays",
+    "lowest",
+    "trial",
     "train_seconds",
     "epoch_rows",
     "recent_rows",
@@ -123,6 +128,7 @@ def save_state(
     tensors["random"] = random
     entries = {name: getattr(progress, name) for name in COUNTERS} | {
         "reports": [report.model_dump() for report in progress.reports],
+        "trials": [trial.model_dump() for trial in progress.trials],
         "trained": list(train_state.trained),
         "schedule": train_state.schedule.last_epoch,
         "scaler": train_state.scaler.state_dict(),
@@ -159,14 +165,22 @@ def load_state(
     # A state that an earlier version wrote may lack some.
     progress = Progress(**{name: entries[name] for name in COUNTERS if name in entries})
     progress.reports = [EpochReport(**report) for report in entries["reports"]]
+    progress.trials = [RateTrial(**trial) for trial in entries.get("trials", [])]
     for name in TOTALS:
         setattr(progress, name, tensors[name])
     return progress
 
 
 def saved_step(folder: Path) -> int:
-    """The step that a saved state is of."""
-    return int(json.loads((folder / ENTRIES).read_text())["step"])
+    """The step of the run that a saved state is of; 0 while learning rates are tried."""
+    entries = json.loads((folder / ENTRIES).read_text())
+    return 0 if entries.get("trial") is not None else int(entries["step"])
+
+
+def saved_trials(folder: Path) -> tuple[list[RateTrial], int | None]:
+    """The learning rates that were tried, and the place of the one that was being tried."""
+    entries = json.loads((folder / ENTRIES).read_text())
+    return [RateTrial(**trial) for trial in entries.get("trials", [])], entries.get("trial")
 
 
 def saved_precision(folder: Path) -> str | None:

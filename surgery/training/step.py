@@ -61,14 +61,14 @@ def split(batches: Sequence[Rows], size: int) -> list[Rows]:
 class Stepper:
     """Updates the trained tensors of a model, one optimizer step at a time.
 
-    ``replay`` is the context of each forward pass, called with its rows. ``halvings`` counts how
-    often batches were halved because memory ran out; the steps stay the same.
+    ``train_state`` is what it updates. ``replay`` is the context of each forward pass, called with
+    its rows. ``halvings`` counts how often batches were halved because memory ran out; the steps
+    stay the same.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        train_state: TrainState,
         encoded: Encoded,
         loss: Loss,
         training: TrainingSpec,
@@ -82,7 +82,8 @@ class Stepper:
         self.device = self.accelerator.device
         self.halvings = 0
         self.replay: Replay = run_whole
-        self._train_state, self._encoded, self._loss = train_state, encoded, loss
+        self.train_state: TrainState  # set before the first step
+        self._encoded, self._loss = encoded, loss
         self._training, self._numerics, self._share = training, numerics, share
 
     def step(self, batches: Sequence[Rows]) -> Tensor:
@@ -102,7 +103,7 @@ class Stepper:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(error)
-            self._train_state.optimizer.zero_grad()
+            self.train_state.optimizer.zero_grad()
             set_random_state(began, self.device)  # the same dropout, as far as batches allow
         self._update()
         if self._share.world > 1:
@@ -121,7 +122,7 @@ class Stepper:
                 loss = self._loss_of(rows) * counted
                 # accelerate averages the gradients of processes, but a step needs their sum.
                 scaled = loss * (self._share.world / weight)
-                self._train_state.scaler.scale(scaled).backward()
+                self.train_state.scaler.scale(scaled).backward()
             total += loss.detach().double()
         return total
 
@@ -132,7 +133,7 @@ class Stepper:
         return self._loss.total(logits.logits, batch["labels"])
 
     def _update(self) -> None:
-        train_state = self._train_state
+        train_state = self.train_state
         train_state.scaler.unscale_(train_state.optimizer)
         torch.nn.utils.clip_grad_norm_(train_state.trained.values(), self._training.max_grad_norm)
         before = train_state.scaler.get_scale()

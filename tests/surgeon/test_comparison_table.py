@@ -43,3 +43,21 @@ def test_a_rate_that_arms_share_is_named_below_their_table() -> None:
     printed = StringIO()
     Console(width=80, file=printed).print(comparison_view(result, "model on data"))
     assert "all arms trained at one learning rate, 0.0003" in " ".join(printed.getvalue().split())
+
+
+def test_rates_that_runs_chose_are_shown_with_what_the_choice_cost() -> None:
+    result = comparison_table(
+        [plan("all"), plan("last")], grid({"all": [0.5] * 2, "last": [0.9] * 2})
+    )
+    table = result.model_dump(mode="json")
+    for arm, rates in zip(table["arms"], ([1e-4, 3e-4], [1e-3, 1e-3]), strict=True):
+        arm["seconds"]["rates"] = 40.0
+        for run, rate in zip(arm["runs"], rates, strict=True):
+            run["learning_rate"] = rate
+    printed = StringIO()
+    Console(width=80, file=printed).print(comparison_view(table, "model on data"))
+    text = printed.getvalue()
+    assert "0.0001" in text
+    assert "0.0003" in text
+    assert text.count("0.001") == 1
+    assert text.count("41.2") == 2  # 1.25 s of training

@@ -160,6 +160,32 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         assert words in done.stderr
 
 
+def test_tune_takes_a_layer_schedule_and_several_rates(
+    mirror: Path, csv: Path, tmp_path: Path, here: Here
+) -> None:
+    small = ("--epochs", 2, "--batch-size", 8, "--max-length", 16)
+    tune = ("tune", mirror / "models" / TINY, csv)
+    gradual = ("--last-k", 2, "--learning-rates", "1e-4,3e-3", "--unfreeze-every-epochs", 1)
+    done = here(*tune, tmp_path / "gradual", *small, *gradual)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [trial["learning_rate"] for trial in result["learning_rates"]] == [1e-4, 3e-3]
+    assert result["learning_rate"] in {1e-4, 3e-3}
+    assert [stage["layers"] for stage in result["prefix"]["stages"]] == [3, 2]
+    lisa = ("--all", "--lisa-layers", 1, "--lisa-interval", 3)
+    done = here(*tune, tmp_path / "lisa", *small, *lisa)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["active_parameters"] < result["trainable_parameters"]
+    done = here(
+        *tune, tmp_path / "no", *small, "--last-k", 1, "--lisa-layers", 2, "--lisa-interval", 3
+    )
+    assert done.returncode == 1
+    assert "/training/layer_schedule/layers" in done.stderr
+    done = here(*tune, tmp_path / "no", *small, "--all", "--learning-rates", "1e-4,x")
+    assert (done.returncode, done.stderr.count("'x' is no number")) == (1, 1)
+
+
 def test_tune_searches_for_layers_and_their_rate(
     mirror: Path, csv: Path, tmp_path: Path, here: Here
 ) -> None:

@@ -115,6 +115,8 @@ FINETUNE_RESULT: Json = {
     "ranking": "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "search": None,
     "learning_rate": 1e-4,
+    "learning_rates": [],
+    "active_parameters": None,
     "trainable_parameters": 3549698,
     "total_parameters": 22713986,
     "primary_metric": "matthews_correlation",
@@ -159,6 +161,7 @@ FINETUNE_RESULT: Json = {
         "dtype": "fp32",
         "reused": False,
         "seconds": 9.8,
+        "stages": [],
     },
     "throughput": {
         "device": "cpu",
@@ -266,7 +269,7 @@ ESTIMATE: Json = {
             "peak_memory_bytes": 396284960,
             "checkpoint_bytes": 14198792,
             "steps": 804,
-            "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "total": 0.7},
+            "seconds": {"first_epoch": 0.3, "later_epoch": 0.2, "rates": None, "total": 0.7},
         }
     ],
     "search": None,
@@ -624,18 +627,19 @@ def body_examples(examples: Json) -> Any:
     return Body(openapi_examples=examples)
 
 
-def _run(job: str, seed: int, metric: float) -> Json:
+def _run(job: str, seed: int, metric: float, rate: float) -> Json:
     return {
         "job": job,
         "seed": seed,
         "status": "succeeded",
         "metric": metric,
+        "learning_rate": rate,
         "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
         "error": None,
     }
 
 
-def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) -> Json:
+def _arm(name: str, layers: list[str], parameters: int, metrics: list[float], rate: float) -> Json:
     return {
         "name": name,
         "trained_layers": layers,
@@ -645,22 +649,17 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float]) ->
         "verdict": None,
         "also": {},
         "trainable_parameters": parameters,
-        "seconds": {"load": 0.5, "train": 80.1, "total": 90.4},
+        "seconds": {"load": 0.5, "rates": 192.3, "train": 80.1, "total": 282.9},
         "samples_per_second": 212.5,
         "peak_memory_bytes": 1073741824,
         "checkpoint_bytes": 4 * parameters,
         "runs": [
-            _run(f"ft_01kaszb2e8r5t6y7u9i0p3a4s{seed}", seed, metric)
+            _run(f"ft_01kaszb2e8r5t6y7u9i0p3a4s{seed}", seed, metric, rate)
             for seed, metric in enumerate(metrics)
         ],
     }
 
 
-SHARED_RATE = (
-    "top-2 and all trained at one learning rate, 0.0001: a rate that suits a few layers can be too "
-    "high for all of them, so a difference between these arms, or the lack of one, may be the "
-    "rate's"
-)
 COMPARISON_RESULT: Json = {
     "primary_metric": "matthews_correlation",
     "reference": "all",
@@ -668,18 +667,20 @@ COMPARISON_RESULT: Json = {
     "error_rate": 0.05,
     "arms": [
         {
-            **_arm("top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3]),
+            **_arm(
+                "top-2", ["encoder.layer.4", "encoder.layer.5"], 3549698, [0.31, 0.32, 0.3], 3e-4
+            ),
             "difference": {"mean": -0.06, "ci": [-0.09, -0.03], "seeds": 3},
             "p_value": 0.013,
             "verdict": "worse",
         },
-        _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36]),
+        _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36], 1e-4),
     ],
     "failures": [],
     "single_layers": None,
     "runs": 6,
-    "seconds": 542.4,
-    "warnings": [SHARED_RATE],
+    "seconds": 1697.4,
+    "warnings": [],
 }
 COMPARISON = job_example(
     "cmp_01kat0a1b2c3d4e5f6g7h8j9k0",

@@ -147,6 +147,38 @@ FINETUNE_BODIES: Json = {
             "track_ranking": True,
         },
     },
+    "unfrozen gradually": {
+        "summary": "The top layer first, then one more below it in each epoch, rates decaying down",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "last_k", "k": 3},
+            "training": {
+                "epochs": 5,
+                "learning_rate": 1e-4,
+                "layer_learning_rate_decay": 0.8,
+                "layer_schedule": {"type": "gradual", "every_epochs": 1},
+            },
+        },
+    },
+    "layers in turn": {
+        "summary": "Two layers at a time, drawn anew every 50 steps (LISA)",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "all", "include": ["embeddings"]},
+            "training": {"layer_schedule": {"type": "lisa", "layers": 2, "interval": 50}},
+        },
+    },
+    "best of three rates": {
+        "summary": "The learning rate that does best on a fifth of the train rows",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "top_k", "k": 2},
+            "training": {"epochs": 3, "learning_rates": [1e-4, 3e-4, 1e-3]},
+        },
+    },
     "continued": {
         "summary": "Continue from a checkpoint with another layer, and export the best one to ONNX",
         "value": {
@@ -177,18 +209,43 @@ SEARCH_BODIES: Json = {
 }
 COMPARISON_BODIES: Json = {
     "against all": {
-        "summary": "Two layers by the default ranking, the last two, a LoRA adapter, all layers",
+        "summary": "The two best layers, the last two, LoRA and all layers, each at its best rate",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/cola",
             "arms": [
                 {"name": "top-2", "selection": {"policy": "top_k", "k": 2}},
                 {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
-                {"name": "lora", "adapter": {"type": "lora", "rank": 8}, "learning_rate": 3e-4},
+                {
+                    "name": "lora",
+                    "adapter": {"type": "lora", "rank": 8},
+                    "learning_rates": [3e-4, 1e-3, 3e-3],
+                },
                 {"name": "all", "selection": {"policy": "all"}},
             ],
             "seeds": [0, 1, 2],
-            "training": {"epochs": 3, "learning_rate": 1e-4},
+            "training": {"epochs": 3, "learning_rates": [3e-5, 1e-4, 3e-4]},
+        },
+    },
+    "schedules": {
+        "summary": "All layers at once, unfrozen from the top, and two at a time",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "arms": [
+                {"name": "all", "selection": {"policy": "all"}},
+                {
+                    "name": "gradual",
+                    "selection": {"policy": "all"},
+                    "layer_schedule": {"type": "gradual", "every_steps": 100},
+                },
+                {
+                    "name": "lisa",
+                    "selection": {"policy": "all"},
+                    "layer_schedule": {"type": "lisa", "layers": 2, "interval": 50},
+                },
+            ],
+            "training": {"epochs": 3, "learning_rates": [5e-5, 1e-4]},
         },
     },
     "each layer alone": {
@@ -228,6 +285,15 @@ ESTIMATE_BODIES: Json = {
             "selection": {"policy": "last_k"},
             "k": [1, 2, 4],
             "training": {"epochs": 5, "prefix_cache": "off"},
+        },
+    },
+    "several rates": {
+        "summary": "What it costs to choose among three learning rates first",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "last_k", "k": 2},
+            "training": {"learning_rates": [1e-4, 3e-4, 1e-3]},
         },
     },
     "search": {

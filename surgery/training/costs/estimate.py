@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surgery.models.layers import is_bias
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import Problem
 from surgery.schemas.estimate import EstimatedSeconds
 from surgery.schemas.resolved import LayerInfo
-from surgery.schemas.training import AdapterSpec, TrainingSpec, steps_per_epoch, total_steps
+from surgery.schemas.training import (
+    AdapterSpec,
+    TrainingSpec,
+    rows_tried_on,
+    steps_per_epoch,
+    total_steps,
+)
 from surgery.training.costs.activations import block_activations
-from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
+from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work
+from surgery.training.costs.stages import Stage, largest_sizes, stages
 
 FLOAT = 4  # bytes; weights, gradients and moments are float32 in every precision
 MOMENTS = 2  # that AdamW has for each parameter
 STATE_BYTES = {"fp32": 4, "bf16": 2}
+NO_LENGTH = RowLength(0.0, 0.0)  # where only the stages count, not their work
 PASS_TOKENS = 4096  # in a batch without gradients, as surgery.data.tokens.dataset.BATCH_TOKENS
 
 
@@ -107,12 +115,19 @@ class Memory:
 def memory(
     shape: EncoderShape, total: int, trained: TrainedSizes, data: Data, training: TrainingSpec
 ) -> Memory:
-    """The memory that training takes; ``total`` is the number of the model's parameters."""
+    """The memory that training takes; ``total`` is the number of the model's parameters.
+
+    With a layer schedule, gradients and moments are those of the most that trains in one step.
+    """
+    steps = whole = None
+    if data.train is not None:
+        steps, whole = total_steps(training, data.train), steps_per_epoch(training, data.train)
+    largest = largest_sizes(trained, training, steps, whole)
     return Memory(
         weights=FLOAT * total,
-        gradients=FLOAT * trained.parameters,
-        moments=FLOAT * MOMENTS * trained.parameters,
-        activations=_activations(shape, trained, data, training),
+        gradients=FLOAT * largest.parameters,
+        moments=FLOAT * MOMENTS * largest.parameters,
+        activations=_activations(shape, largest, data, training),
         cache=_cache(shape, trained, data, training),
     )
 
@@ -142,11 +157,28 @@ def caches_prefix(
     shape: EncoderShape, trained: TrainedSizes, training: TrainingSpec, rows: int | None
 ) -> bool:
     """Whether there is a frozen prefix whose states are stored, if there is room for them."""
-    if training.prefix_cache == "off" or trained.lowest(shape) == 0:
+    if rows is None:
+        return training.prefix_cache != "off" and _first_prefix(shape, trained, training) > 0
+    whole = steps_per_epoch(training, rows)
+    run = stages(
+        shape, NO_LENGTH, trained, training,
+        steps=total_steps(training, rows), steps_per_epoch=whole,
+    )  # fmt: skip
+    return any(_caches(stage, training, whole) for stage in run)
+
+
+def _first_prefix(shape: EncoderShape, trained: TrainedSizes, training: TrainingSpec) -> int:
+    """How many blocks are below everything that trains at first."""
+    (first, *_) = stages(shape, NO_LENGTH, trained, training, steps=1, steps_per_epoch=1)
+    return first.prefix
+
+
+def _caches(stage: Stage, training: TrainingSpec, whole: int) -> bool:
+    """Whether a stage stores the states of its prefix; ``whole`` is the steps of an epoch."""
+    if training.prefix_cache == "off" or stage.prefix == 0:
         return False
-    # `auto` stores none for a run that does not see each row of train at least once.
-    short = rows is not None and total_steps(training, rows) < steps_per_epoch(training, rows)
-    return not (short and training.prefix_cache == "auto")
+    # `auto` stores none for steps that do not see each row of train at least once.
+    return stage.steps >= whole or training.prefix_cache != "auto"
 
 
 def _cache(
@@ -177,26 +209,94 @@ def seconds(
     """
     if data.row is None or data.train is None or data.validation is None:
         return None
-    cached = caches_prefix(shape, trained, training, data.train)
-    lowest = trained.lowest(shape)
-    prefix = forward_work(shape, data.row, 0, lowest)
-    step = suffix_work(shape, data.row, trained) + (0 if cached else prefix)
-    measure = forward_work(shape, data.row, lowest if cached else 0) * data.validation
-    steps, whole = total_steps(training, data.train), steps_per_epoch(training, data.train)
-    epochs, every = steps / whole, training.evaluate_every_steps
-    evaluations = math.ceil(steps / every if every else epochs)
-    fill = prefix * (data.train + data.validation) if cached else 0.0
+    run = RunWork.of(shape, trained, data.train, data.validation, data.row, training)
+    total, first = run.until(run.steps), run.until(min(run.steps, run.whole))
+    epochs = run.steps / run.whole
+    tried = _trials_work(shape, trained, data, training)
     begins = training.head.training_of(new=True) != "none"
     rows = min(training.head.warmup_samples, data.train) if begins else 0
-    fill += forward_work(shape, data.row, 0) * rows
-    total = fill + step * data.train * epochs + measure * evaluations
-    later = step * data.train + measure * evaluations / max(1.0, epochs)
-    first = fill + later if epochs > 1 else total
+    head = forward_work(shape, data.row, 0) * rows
+    total, first = total + head, first + head
     return EstimatedSeconds(
         first_epoch=first / rate,
-        later_epoch=later / rate if epochs > 1 else None,
-        total=total / rate,
+        later_epoch=(total - first) / (epochs - 1) / rate if epochs > 1 else None,
+        rates=tried / rate if training.learning_rates else None,
+        total=(tried + total) / rate,
     )
+
+
+@dataclass(frozen=True)
+class RunWork:
+    """The operations of a run on ``train`` rows that is evaluated on ``validation`` rows.
+
+    ``steps`` are all its steps, ``whole`` those of an epoch.
+    """
+
+    shape: EncoderShape
+    row: RowLength
+    training: TrainingSpec
+    train: int
+    validation: int
+    steps: int
+    whole: int
+    stages: list[Stage]
+
+    @classmethod
+    def of(
+        cls,
+        shape: EncoderShape,
+        trained: TrainedSizes,
+        train: int,
+        validation: int,
+        row: RowLength,
+        training: TrainingSpec,
+    ) -> RunWork:
+        """The work of a run of these options."""
+        steps, whole = total_steps(training, train), steps_per_epoch(training, train)
+        own = stages(shape, row, trained, training, steps=steps, steps_per_epoch=whole)
+        return cls(shape, row, training, train, validation, steps, whole, own)
+
+    def until(self, end: int) -> float:
+        """The operations of the first ``end`` steps, with their share of the evaluations."""
+        every = self.training.evaluate_every_steps
+        evaluations = math.ceil(self.steps / (every or self.whole))
+        total = 0.0
+        for stage in self.stages:
+            taken = min(stage.steps, end)
+            if taken <= 0:
+                break
+            end -= taken
+            cached = _caches(stage, self.training, self.whole)
+            prefix = forward_work(self.shape, self.row, 0, stage.prefix)
+            step = (stage.work + (0 if cached else prefix)) * self.train / self.whole
+            total += taken * (step + self.evaluation(stage) * evaluations / self.steps)
+            total += prefix * (self.train + self.validation) if cached else 0.0
+        return total
+
+    def evaluation(self, stage: Stage) -> float:
+        """The operations of one evaluation in a stage."""
+        cached = _caches(stage, self.training, self.whole)
+        return forward_work(self.shape, self.row, stage.prefix if cached else 0) * self.validation
+
+
+def _trials_work(
+    shape: EncoderShape, trained: TrainedSizes, data: Data, training: TrainingSpec
+) -> float:
+    """The operations of trying each of ``learning_rates``: on fewer rows, measured once.
+
+    The states of the frozen prefix are those of the run, but where unfreezing replaces them.
+    """
+    rates = len(training.learning_rates or ())
+    if not rates or data.row is None or data.train is None:
+        return 0.0
+    rows = rows_tried_on(data.train)
+    silent = training.model_copy(update={"evaluate_every_steps": None})
+    trial = RunWork.of(shape, trained, rows, 0, data.row, silent)
+    judged = replace(trial, validation=data.train - rows)
+    own = trial.until(trial.steps) + judged.evaluation(trial.stages[-1])
+    if len(trial.stages) == 1 and _caches(trial.stages[0], training, trial.whole):
+        own -= forward_work(shape, data.row, 0, trial.stages[0].prefix) * rows
+    return rates * own
 
 
 def outputs_of(problem: Problem, labels: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from surgery.errors import Fault, TrainingInvalid
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
-from surgery.schemas.finetune import PrefixReport
+from surgery.schemas.finetune import PrefixMode, PrefixReport
 from surgery.schemas.training import TrainingSpec
 from surgery.training.prefix_cache.replay import StandIns, prefix_states, quiet_prefix
 from surgery.training.prefix_cache.states import Layout, States, prefix_key, split_key
@@ -34,7 +34,6 @@ TOLERANCE = 1e-3
 ROUNDED = 5e-2  # the same if states or products are rounded to fewer bits than float32 has
 
 Context = Callable[[], AbstractContextManager[Any]]
-Mode = Literal["memory", "disk", "recompute", "none"]
 MEDIA: dict[str, tuple[Medium, ...]] = {
     "auto": ("memory", "disk"),
     "memory": ("memory",),
@@ -275,7 +274,7 @@ def _recomputing(training: TrainingSpec, why: str, *, before: bool | None) -> st
     return why
 
 
-def _report(cut: Cut, mode: Mode, reason: str) -> PrefixReport:
+def _report(cut: Cut, mode: PrefixMode, reason: str) -> PrefixReport:
     runs = len(cut.runs)
     return PrefixReport(mode=mode, reason=reason, layers=runs, share=round(runs / cut.total, 4))
 

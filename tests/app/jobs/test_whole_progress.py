@@ -101,6 +101,32 @@ def test_every_phase_of_a_finetune_is_known(request_: Json) -> None:
     assert [e["step"] for e in told if e["unit"] == "evaluations"] == [0, 1, 2]
 
 
+def test_the_choice_of_a_rate_weighs_what_it_costs() -> None:
+    """Three trials on four fifths of the rows are most of the job, and their steps its progress."""
+    rates = {"learning_rates": [1e-4, 3e-4, 1e-3], "epochs": 30}
+    progress = JobProgress(finetune(training=rates))
+    told = [progress.begin(name) for name in ("fetch", "load", "tokenize", "prefix", "rates")]
+    told += [progress.advance(step, 1440, "steps") for step in range(1, 1441)]
+    assert told[-1]["percent"] == pytest.approx(70, abs=5)
+    assert (told[-1]["step"], told[-1]["total_steps"]) == (1440, 1440)
+    told += train(progress, 600)
+    check(told)
+
+
+def test_a_prefix_that_is_computed_again_counts_its_own_rows_only() -> None:
+    gradual = {"layer_schedule": {"type": "gradual", "every_epochs": 1}, "epochs": 3}
+    progress = JobProgress(finetune(training=gradual))
+    told = [progress.begin(name) for name in ("fetch", "load", "tokenize", "prefix", "train")]
+    told += [progress.advance(step, 60, "steps") for step in range(1, 21)]
+    told += [progress.begin("prefix")]
+    told += [progress.advance(rows, 640, "rows") for rows in (320, 640)]
+    assert told[-1]["percent"] == told[-3]["percent"]
+    assert (told[-1]["step"], told[-1]["unit"]) == (640, "rows")
+    told += [progress.begin("train")]
+    told += [progress.advance(step, 60, "steps") for step in range(21, 61)]
+    check(told)
+
+
 def search(progress: JobProgress, first: float = 0.0) -> list[Json]:
     """The progress over a search with a budget of 60 seconds, of which some are spent already."""
     told = [progress.begin(name) for name in ("tokenize", "head", "score", "prefix", "search")]

@@ -168,12 +168,13 @@ def test_compare_shows_the_arms_and_the_scores_in_80_columns(
 ) -> None:
     monkeypatch.setattr(terminal.console, "width", 80)
     arms = ("--arm", "all", "--arm", "lora=2", "--arm", "head_only", "--single-layers")
-    short = ("--seeds", "0", "--epochs", 1, "--max-length", 16)
+    short = ("--seeds", "0", "--epochs", 1, "--max-length", 16, "--learning-rates", "1e-4,1e-3")
     done = surgeon(embedded_service, "compare", TINY, csv, *arms, *short)
     assert done.exit_code == 0, done.output
     assert all(len(line) <= 80 for line in done.stdout.splitlines()), done.stdout
     text = " ".join(done.stdout.split())
-    words = ("to all", "lora-2", "layer-3", "Spearman", "tangent", "standard error")
+    words = ("to all", "rate", "lora-2", "layer-3", "Spearman", "tangent", "standard error")
+    assert "trained at one learning rate" not in text
     assert all(word in text for word in words), done.stdout
 
 

@@ -34,6 +34,12 @@ MISUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "superscript seed": ((*COMPARE, "--arm", "all", "--seeds", "²"), "'²' is no whole number"),
     "endless rate": ((*COMPARE, "--arm", "all", "--learning-rate", "inf"), "'inf' is no number"),
     "rate": ((*TUNE, "--all", "--learning-rate", "nan"), "'nan' is no number"),
+    "rates": ((*TUNE, "--all", "--learning-rates", "1e-4,fast"), "'fast' is no number"),
+    "endless rates": ((*COMPARE, "--arm", "all", "--learning-rates", "inf,1"), "'inf' is no number"),
+    "half of LISA": ((*TUNE, "--all", "--lisa-layers", 2), "--lisa-interval go together"),
+    "two schedules": (
+        (*TUNE, "--all", "--unfreeze-every-steps", 2, "--unfreeze-every-epochs", 1), "only one of",
+    ),
     "share": ((*TUNE, "--top-share", "nan"), "'nan' is no number"),
     "reference": (("tune", "m", '{"hub": NaN}', "--all"), "the dataset is not JSON"),
     "half a character": (("rank", "m", '{"hub": "\\ud800"}'), "the dataset is not JSON"),

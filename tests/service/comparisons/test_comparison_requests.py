@@ -13,6 +13,7 @@ from tests.support.service.problems import ROWS, Json, problem, says, upload
 ALL: Json = {"name": "all", "selection": {"policy": "all"}}
 HEAD: Json = {"name": "head", "selection": {"policy": "head_only"}}
 TOP: Json = {"name": "top", "selection": {"policy": "top_k", "k": 1}}
+LISA: Json = {"type": "lisa", "layers": 2, "interval": 5}
 GOOD: Json = {"model": TINY, "dataset": "glue/rte", "arms": [TOP, ALL], "seeds": [0, 1]}
 
 
@@ -73,6 +74,36 @@ def test_an_arm_may_have_a_rate_or_an_adapter_of_its_own(api: TestClient) -> Non
     assert by_name["lora, seed 0"]["adapter"]["rank"] == 4
 
 
+def test_an_arm_may_choose_among_rates_and_have_a_schedule_of_its_own(api: TestClient) -> None:
+    gradual = {"type": "gradual", "every_epochs": 1}
+    lisa = {"type": "lisa", "layers": 2, "interval": 5}
+    arms = [
+        ALL, {**ALL, "name": "one", "learning_rate": 3e-4},
+        {**ALL, "name": "three", "learning_rates": [1e-5, 1e-4, 1e-3]},
+        {**ALL, "name": "lisa", "layer_schedule": lisa},
+    ]  # fmt: skip
+    training = {"learning_rates": [1e-4, 3e-4], "layer_schedule": gradual}
+    job, children = made(api, {**GOOD, "arms": arms, "seeds": [0], "training": training})
+    found = {
+        child["resolved"]["arm"]: (
+            child["spec"]["training"]["learning_rate"],
+            child["spec"]["training"]["learning_rates"],
+            child["spec"]["training"]["layer_schedule"]["type"],
+        )
+        for child in children
+    }
+    assert found == {
+        "all": (5e-5, [1e-4, 3e-4], "gradual"),
+        "one": (3e-4, None, "gradual"),
+        "three": (5e-5, [1e-5, 1e-4, 1e-3], "gradual"),
+        "lisa": (5e-5, [1e-4, 3e-4], "lisa"),
+    }
+    plans = [(arm["learning_rate"], arm["learning_rates"]) for arm in job["resolved"]["arms"]]
+    assert plans == [
+        (None, [1e-4, 3e-4]), (3e-4, None), (None, [1e-5, 1e-4, 1e-3]), (None, [1e-4, 3e-4]),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "pointer", "words"),
     [
@@ -94,6 +125,21 @@ def test_an_arm_may_have_a_rate_or_an_adapter_of_its_own(api: TestClient) -> Non
         ({"arms": []}, "/arms", ("empty",)),
         ({"seeds": [1, 1]}, "/seeds", ("once each",)),
         ({"training": {"seed": 3}}, "/training/seed", ("each run takes one",)),
+        ({"arms": [{**ALL, "learning_rate": 1e-3, "learning_rates": [1e-3, 1e-4]}]},
+         "/arms/0/learning_rate", ("leave one of them out",)),
+        ({"arms": [{**ALL, "learning_rates": [1e-3, 1e-3]}]},
+         "/arms/0/learning_rates", ("once each",)),
+        ({"training": {"learning_rates": [1e-3]}}, "/training/learning_rates", ("at least 2",)),
+        ({"arms": [HEAD, ALL], "training": {"layer_schedule": LISA}},
+         "/training/layer_schedule", ("'head'", "selects none")),
+        ({"arms": [ALL, {**HEAD, "layer_schedule": LISA}]},
+         "/arms/1/layer_schedule", ("'head'", "selects none")),
+        ({"arms": [{**ALL, "layer_schedule": {**LISA, "layers": 5}}]},
+         "/arms/0/layer_schedule/layers", ("draws 5 layers, and 4",)),
+        ({"training": {"layer_schedule": {**LISA, "layers": 0}}},
+         "/training/layer_schedule/layers", ("greater than or equal to 1",)),
+        ({"training": {"layer_schedule": {"type": "gradual"}}},
+         "/training/layer_schedule", ("every_epochs and every_steps",)),
         ({"arms": [{"name": "x", "selection": {"policy": "all"}, "adapter": {"type": "bitfit"}}]},
          "/arms/0/selection", ("does not go with an adapter",)),
     ],
@@ -153,3 +199,23 @@ def test_a_dataset_stays_while_a_child_needs_it(api: TestClient) -> None:
     assert children[0]["id"] in busy["detail"]
     api.post(f"/v1/jobs/{job['id']}/cancel")
     assert api.delete(f"/v1/datasets/{rows['id']}").status_code == 204
+
+
+def test_a_search_arm_takes_no_rates_beside_arms_that_choose(api: TestClient) -> None:
+    search = {"name": "found", "selection": {"policy": "search"}}
+    body = {
+        **GOOD,
+        "arms": [ALL, search],
+        "seeds": [0],
+        "training": {"learning_rates": [1e-4, 1e-3]},
+    }
+    job, children = made(api, body)
+    plans = {arm["name"]: arm["learning_rates"] for arm in job["resolved"]["arms"]}
+    assert plans == {"all": [1e-4, 1e-3], "found": None}
+    training = {c["resolved"].get("arm"): c["spec"]["training"] for c in children}
+    assert training["found"]["learning_rates"] is None
+    assert training[None]["learning_rates"] is None  # the search itself
+    own = {**body, "arms": [{**search, "learning_rates": [1e-4, 1e-3]}]}
+    says(problem(create(api, own), 422, "invalid"), "/arms/0/learning_rates", "policy search")
+    scheduled = {**GOOD, "arms": [{**search, "layer_schedule": LISA}]}
+    says(problem(create(api, scheduled), 422, "invalid"), "/arms/0/layer_schedule", "new search")

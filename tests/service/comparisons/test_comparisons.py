@@ -148,3 +148,31 @@ def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
     assert job["status"] == "succeeded", job["error"]
     assert job["result"]["failures"] == []
     assert max(c["attempt"] for c in children(service, job)) == 2
+
+
+@ONE
+def test_arms_at_rates_of_their_own_and_with_schedules(service: Running) -> None:
+    """The choice counts in the seconds, and no rate is said to be shared."""
+    arms = [
+        {"name": "all", "selection": {"policy": "all"}},
+        {"name": "gradual", "selection": {"policy": "last_k", "k": 2},
+         "layer_schedule": {"type": "gradual", "every_steps": 4}},
+        {"name": "lora", "adapter": {"type": "lora", "rank": 2}, "learning_rates": [1e-3, 1e-2]},
+    ]  # fmt: skip
+    training = {**TRAINING, "learning_rates": [1e-4, 1e-3]}
+    del training["learning_rate"]
+    job = service.client.submit("comparisons", {**BODY, "arms": arms, "training": training})
+    job = service.finished(job)
+    assert job["status"] == "succeeded", job["error"]
+    result = job["result"]
+    assert not [text for text in result["warnings"] if "one learning rate" in text]
+    for arm in result["arms"]:
+        rates = {1e-3, 1e-2} if arm["name"] == "lora" else {1e-4, 1e-3}
+        assert {run["learning_rate"] for run in arm["runs"]} <= rates
+        assert arm["seconds"]["rates"] > 0
+        for run in arm["runs"]:
+            own = service.client.job(run["job"])["result"]
+            tried = [trial["learning_rate"] for trial in own["learning_rates"]]
+            assert (set(tried), own["learning_rate"]) == (rates, run["learning_rate"])
+            metrics = service.client.call("GET", f"/v1/jobs/{run['job']}/metrics")["data"]
+            assert max(value["step"] for value in metrics) == own["epochs"][-1]["step"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from math import ceil
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -77,6 +78,21 @@ def test_a_finer_choice_an_adapter_and_the_head_alone_are_counted(api: TestClien
     assert (lora["k"], lora["policy"]) == (None, "lora")
 
 
+LISA: Json = {"type": "lisa", "layers": 2, "interval": 5}
+
+
+def test_a_schedule_is_estimated_by_what_trains_at_once(api: TestClient) -> None:
+    def row(**training: Any) -> Json:
+        body = {**ASKED, "selection": {"policy": "all"}, "training": training}
+        [found] = api.post("/v1/estimates", json=body).json()["rows"]
+        return dict(found)
+
+    plain, lisa = row(), row(layer_schedule=LISA)
+    assert lisa["trainable_parameters"] == plain["trainable_parameters"]
+    assert lisa["checkpoint_bytes"] == plain["checkpoint_bytes"] == plain["gradient_bytes"]
+    assert lisa["optimizer_bytes"] == 2 * lisa["gradient_bytes"] < plain["optimizer_bytes"]
+
+
 WRONG: dict[str, tuple[Json, str, tuple[str, ...]]] = {
     "too many": ({"k": [1, 9]}, "/k/1", ("at most 4",)),
     "its own too large": ({"selection": {"policy": "last_k", "k": 9}}, "/selection/k", ("at most 4",)),
@@ -85,6 +101,14 @@ WRONG: dict[str, tuple[Json, str, tuple[str, ...]]] = {
     "an adapter and layers": ({"adapter": {"type": "bitfit"}, "k": [1]}, "/adapter", ("leave",)),
     "a metric of another task": (
         {"training": {"metric": "pearson"}}, "/training/metric", ("accuracy",),
+    ),
+    "more layers in turn than are chosen": (
+        {"selection": {"policy": "last_k", "k": 1}, "training": {"layer_schedule": LISA}},
+        "/training/layer_schedule/layers", ("draws 2 layers, and 1",),
+    ),
+    "a schedule of an adapter": (
+        {"adapter": {"type": "bitfit"}, "training": {"layer_schedule": LISA}},
+        "/training/layer_schedule", ("an adapter trains",),
     ),
     "no such part": (
         {"selection": {"policy": "layers", "layers": ["encoder.layer.7"]}},

@@ -126,6 +126,33 @@ FINETUNES: dict[str, tuple[Json, str, str, tuple[str, ...]]] = {
         {"training": {"evaluate_every_steps": 90_000}},
         "training_invalid", "/training/evaluate_every_steps", ("90,000", "the run has"),
     ),
+    "two ways to a rate": (
+        {"training": {"learning_rate": 1e-3, "learning_rates": [1e-3, 1e-4]}},
+        "invalid", "/training/learning_rate", ("leave one of them out",),
+    ),
+    "a rise longer than a trial": (
+        {"training": {"learning_rates": [1e-3, 1e-4], "warmup_steps": 200}},
+        "training_invalid", "/training/warmup_steps", ("a trial of learning_rates has",),
+    ),
+    "more layers in turn than there are": (
+        {"training": {"layer_schedule": {"type": "lisa", "layers": 3, "interval": 1}},
+         "selection": {"policy": "last_k", "k": 2}},
+        "training_invalid", "/training/layer_schedule/layers", ("draws 3 layers, and 2",),
+    ),
+    "an unfreezing after the end": (
+        {"training": {"layer_schedule": {"type": "gradual", "every_epochs": 3}},
+         "selection": {"policy": "all"}},
+        "training_invalid", "/training/layer_schedule", ("the second layer would train",),
+    ),
+    "a schedule of several processes": (
+        {"training": {"layer_schedule": {"type": "gradual", "every_epochs": 1}}, "processes": 2,
+         "selection": {"policy": "all"}},
+        "invalid", "/training/layer_schedule", ("several processes",),
+    ),
+    "a schedule that is none": (
+        {"training": {"layer_schedule": {"type": "cyclic"}}},
+        "invalid", "/training/layer_schedule", ("'gradual', 'lisa'",),
+    ),
     "threshold without patience": (
         {"training": {"early_stopping_threshold": 0.1}},
         "invalid", "/training/early_stopping_threshold", ("early_stopping_patience",),

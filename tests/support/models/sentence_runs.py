@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,12 @@ def fresh(mirror: Path, data: TaskData, *, dropout: bool = False) -> LoadedModel
     return loaded
 
 
-def spec_of(**training: Any) -> FinetuneSpec:
+def spec_of(include: Sequence[str] = (), **training: Any) -> FinetuneSpec:
     """A request for these runs; the layers are chosen apart from it."""
+    selection = {"policy": "top_k", "k": len(TRAINED), "include": list(include)}
     return FinetuneSpec.model_validate(
-        {"model": "m", "dataset": "d", "selection": {"policy": "top_k", "k": len(TRAINED)},
-         "training": {**BASE, **training}}
-    )  # fmt: skip
+        {"model": "m", "dataset": "d", "selection": selection, "training": {**BASE, **training}}
+    )
 
 
 def tuned(
@@ -51,12 +51,14 @@ def tuned(
     report: Quiet | None = None,
     resume: Path | None = None,
     scores: Mapping[str, float] | None = None,
+    trained: Sequence[int] = TRAINED,
+    include: Sequence[str] = (),
     **training: Any,
 ) -> FinetuneResult:
-    """Fine-tune two layers of the four."""
-    layers = [layers_of_model(loaded)[index] for index in TRAINED]
-    report = report or Quiet(out)
-    return finetune(loaded, data, spec_of(**training), layers, report, resume, scores)
+    """Fine-tune two layers of the four, or others."""
+    layers = [layers_of_model(loaded)[index] for index in trained]
+    report, spec = report or Quiet(out), spec_of(include, **training)
+    return finetune(loaded, data, spec, layers, report, resume, scores)
 
 
 def weights(loaded: LoadedModel) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ TRAINING: dict[str, Any] = {
     "epochs": 2, "learning_rate": 3e-3, "batch_size": 4, "max_length": 24, "seed": 3,
     "class_weights": "balanced",
 }  # fmt: skip
+RATES: dict[str, Any] = {"learning_rate": 5e-5, "learning_rates": [1e-4, 3e-3]}
 
 
 class Cut(Quiet):
@@ -71,17 +72,23 @@ def tuned(model: Path, out: Path, *, cut: int | None = None, dropout: bool, **ch
             resume = Path((out / "saved").read_text())
     weights = {name: tensor.contiguous() for name, tensor in loaded.model.state_dict().items()}
     entries = [entry.model_dump() for entry in result.epochs]
-    return weights, {"epochs": entries, "processes": result.processes}
+    trials = [trial.model_dump(exclude={"seconds"}) for trial in result.learning_rates]
+    return weights, {"epochs": entries, "processes": result.processes, "trials": trials}
 
 
 def main() -> None:
-    """Join the group and train; once whole, once cut and resumed, with and without dropout."""
+    """Join the group and train; once whole, once cut and resumed, with and without dropout.
+
+    The last run chooses its learning rate first.
+    """
     torch.set_num_threads(1)
     model, out = Path(sys.argv[1]), Path(sys.argv[2])
     state = PartialState(cpu=not torch.cuda.is_available())
-    for name, options in {
+    runs: dict[str, dict[str, Any]] = {
         "plain": {"dropout": False}, "whole": {"dropout": True}, "cut": {"dropout": True, "cut": 3},
-    }.items():  # fmt: skip
+        "rates": {"dropout": False, **RATES},
+    }  # fmt: skip
+    for name, options in runs.items():
         weights, told = tuned(model, out / name, **options)
         if PartialState().process_index == 0:
             save_file(weights, out / f"{name}.safetensors")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,32 +34,40 @@ def train(
     warmup: int,
     factors: Mapping[str, float],
     weights: Tensor | None = None,
+    active: Callable[[int], Collection[str]] | None = None,
+    renewed: Callable[[int], Collection[str]] = lambda _: (),
 ) -> list[float]:
-    """Train in place; the loss of each step. For classification, without dropout."""
+    """Train in place; the loss of each step. For classification, without dropout.
+
+    ``active`` names the tensors that train in a step, and ``renewed`` those for which AdamW begins
+    anew before it.
+    """
     plan = [
         [row for batch in step for row in batch]
         for epoch in range(training.epochs)
         for step in epoch_steps(encoded.lengths, training, epoch)
     ]
-    groups = [
-        {"params": [p], "lr": training.learning_rate * factors[name],
-         "weight_decay": training.weight_decay if p.dim() > 1 else 0.0}
-        for name, p in trained.items()
-    ]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, foreach=False, fused=False)
-    full = [group["lr"] for group in groups]
+    rates = {name: training.learning_rate * factors[name] for name in trained}
+    optimizers = {name: _adamw(p, training) for name, p in trained.items()}
     losses = []
     for number, rows in enumerate(plan):
         share = rate_at(number, len(plan), warmup, training.schedule)
-        for group, rate in zip(optimizer.param_groups, full, strict=True):
-            group["lr"] = rate * share
-        optimizer.zero_grad()
+        optimizers |= {name: _adamw(trained[name], training) for name in renewed(number)}
+        names = list(trained) if active is None else [n for n in trained if n in active(number)]
+        model.zero_grad()
         loss = step_loss(model, encoded, rows, training.label_smoothing, weights)
         loss.backward()
-        _clip(list(trained.values()), training.max_grad_norm)
-        optimizer.step()
+        _clip([trained[name] for name in names], training.max_grad_norm)
+        for name in names:
+            optimizers[name].param_groups[0]["lr"] = rates[name] * share
+            optimizers[name].step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def _adamw(parameter: nn.Parameter, training: TrainingSpec) -> torch.optim.AdamW:
+    decay = training.weight_decay if parameter.dim() > 1 else 0.0
+    return torch.optim.AdamW([parameter], weight_decay=decay, foreach=False, fused=False)
 
 
 def step_loss(

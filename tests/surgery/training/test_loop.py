@@ -20,8 +20,9 @@ from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model
 from surgery.schemas.finetune import EpochReport
 from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
-from surgery.training.loop import best_report, stops_early
+from surgery.training.loop import best_report
 from surgery.training.optimizer import Loss, balanced_weights, rate_factors
+from surgery.training.run import stops_early
 from tests.support.models.sentence_runs import BASE, TRAINED, distance, fresh, tuned, weights
 from tests.support.models.toys import sentences
 from tests.support.reference import training as reference_training

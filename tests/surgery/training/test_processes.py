@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.models.mirror import TINY
-from tests.support.processes.tuning import tuned
+from tests.support.processes.tuning import RATES, tuned
 
 TESTS = Path(__file__).parents[2]
 
@@ -51,6 +51,21 @@ def test_the_weights_are_those_of_one_process(together: Path, mirror: Path, tmp_
     for ours, other in zip(alone["epochs"], found["epochs"], strict=True):
         assert other["metrics"] == ours["metrics"]
         assert other["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-9)
+
+
+def test_a_group_chooses_the_rate_that_one_process_would(
+    together: Path, mirror: Path, tmp_path: Path
+) -> None:
+    weights, alone = tuned(
+        mirror / "models" / TINY, tmp_path, dropout=False, gradient_accumulation_steps=2, **RATES
+    )
+    theirs, found = load_file(together / "rates.safetensors"), told(together, "rates")
+    for name, tensor in weights.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-9, atol=1e-9)
+    assert len(found["trials"]) == 2
+    for ours, other in zip(alone["trials"], found["trials"], strict=True):
+        assert other["metric"] == ours["metric"]
+        assert other["loss"] == pytest.approx(ours["loss"], rel=1e-6)  # of logits in float32
 
 
 def test_a_group_resumes_to_the_same_weights(together: Path) -> None:
