@@ -49,7 +49,10 @@ from app.settings import Settings
 POSTGRES_TIMEOUTS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
 # A connection that rested longer is tried before it is used, in case the server has restarted.
 RESTED_SECONDS = 1.0
-READERS = 10  # connections that read at a time; each read is short, and more wait for a moment
+# Connections that read, and that write, at a time. Each is used for a moment, and more requests
+# wait for one: to open a connection for a single transaction would cost more than the transaction.
+READERS = 10
+WRITERS = 10
 WRITER_WAIT_SECONDS = 30.0  # SQLite lets one connection write at a time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -227,10 +230,9 @@ def _engine(url: str, *, reads: bool = False) -> Engine:
     """Connections that begin transactions; with ``reads``, those whose statements need none."""
     sqlite = url.startswith("sqlite")
     options: dict[str, Any] = {} if sqlite else {"connect_args": POSTGRES_TIMEOUTS}
-    if reads:
-        options |= {"pool_size": READERS, "max_overflow": 0}
-        if not sqlite:  # whose driver begins none by itself, see _prepare_sqlite
-            options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    options |= {"pool_size": READERS if reads else WRITERS, "max_overflow": 0}
+    if reads and not sqlite:  # whose driver begins none by itself, see _prepare_sqlite
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     engine = create_engine(url, json_deserializer=from_json, **options)
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)

@@ -164,6 +164,9 @@ class Settings(BaseSettings):
         description="Private networks that webhooks may reach, such as 10.0.0.0/8, "
         "comma-separated. Without any, only public addresses are reached, and by HTTPS alone.",
     )
+    audit_days: int = Field(
+        365, ge=1, description="Days for which the audit log is kept. Workers read it."
+    )
     metrics_open: bool = Field(
         False,
         description="Answer /metrics without an API key, to whoever can reach the service.",

@@ -15,6 +15,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -133,7 +134,10 @@ class AuditEvent(Base):
     """Who changed something through the API, what, and when."""
 
     __tablename__ = "audit_events"
-    __table_args__ = (Index("audit_events_project", "project", "seq"),)
+    __table_args__ = (
+        Index("audit_events_project", "project", "seq"),
+        Index("audit_events_age", "at"),
+    )
 
     seq: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
     project: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -145,10 +149,30 @@ class AuditEvent(Base):
     at: Mapped[datetime]
 
 
+class PastUsage(Base):
+    """What jobs had used that were deleted since, summed up by day (UTC)."""
+
+    __tablename__ = "past_usage"
+
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)  # such as 2026-11-23
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    device: Mapped[str] = mapped_column(String(200), primary_key=True)  # empty: jobs are counted
+    jobs: Mapped[int] = mapped_column(Integer, default=0)  # that were created on this day
+    seconds: Mapped[float] = mapped_column(Float, default=0.0)  # of attempts that began on it
+
+
+def where(condition: str) -> dict[str, Any]:
+    """Options of an index on the rows that meet a condition."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 def only(status: Status) -> dict[str, Any]:
     """Options of an index on the jobs of one status."""
-    condition = text(f"status = '{status}'")
-    return {"postgresql_where": condition, "sqlite_where": condition}
+    return where(f"status = '{status}'")
+
+
+WAITING = f"(status = '{Status.QUEUED}' OR status = '{Status.PAUSED}')"
 
 
 class Job(Base):
@@ -157,45 +181,24 @@ class Job(Base):
     __tablename__ = "jobs"
     # Finished jobs are not in the indexes of queued, running and paused ones, so that claims and
     # sweeps take as long with a million of them as with none. No index has a column that heartbeats
-    # write: Postgres then adds nothing to any index with each of them.
+    # write: Postgres then adds nothing to any index with each of them. A change of status adds a
+    # row to every index that the job is in, so indexes hold only the jobs that are looked up there.
     __table_args__ = (
         Index("jobs_queue", text("priority DESC"), "queued_at", "id", **only(Status.QUEUED)),
         Index("jobs_running", "project", "id", **only(Status.RUNNING)),
         Index("jobs_paused", "id", **only(Status.PAUSED)),
-        Index("jobs_deadline", "deadline_at"),
+        Index("jobs_deadline", "deadline_at", **where(f"deadline_at IS NOT NULL AND {WAITING}")),
         # Of equal rankings, only those that were computed: any number may share their result.
-        Index(
-            "jobs_digest",
-            "project",
-            "digest",
-            sqlite_where=text("result_of IS NULL"),
-            postgresql_where=text("result_of IS NULL"),
-        ),
-        Index(
-            "jobs_waiting",
-            "waits_for",
-            sqlite_where=text("waits_for IS NOT NULL"),
-            postgresql_where=text("waits_for IS NOT NULL"),
-        ),
-        Index(
-            "jobs_sharing",
-            "result_of",
-            sqlite_where=text("result_of IS NOT NULL"),
-            postgresql_where=text("result_of IS NOT NULL"),
-        ),
+        Index("jobs_digest", "project", "digest", **where("result_of IS NULL")),
+        Index("jobs_waiting", "waits_for", **where("waits_for IS NOT NULL")),
+        Index("jobs_sharing", "result_of", **where("result_of IS NOT NULL")),
         Index("jobs_list", "project", "created_at", "id"),
         Index("jobs_by_status", "project", "status", "created_at", "id"),
         Index("jobs_by_kind", "project", "kind", "created_at", "id"),
         Index("jobs_by_model", "project", "model", "created_at", "id"),
         Index("jobs_by_dataset", "project", "dataset", "created_at", "id"),
-        Index("jobs_parent", "parent", "created_at", "id"),
-        Index(
-            "jobs_labels",
-            "labels",
-            postgresql_using="gin",
-            postgresql_ops={"labels": "jsonb_path_ops"},
-        ).ddl_if(dialect="postgresql"),
-        Index("jobs_finished", "finished_at"),
+        Index("jobs_parent", "parent", "created_at", "id", **where("parent IS NOT NULL")),
+        Index("jobs_finished", "finished_at", **where("finished_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -289,6 +292,22 @@ def has_status(job: type[Job], *statuses: Status) -> ColumnElement[bool]:
     to spread a list over parameters.
     """
     return or_(*(job.status == literal_column(f"'{status}'") for status in statuses))
+
+
+class JobLabel(Base):
+    """One of a job's labels, so that a list filtered by it reads no other jobs.
+
+    Triggers keep this table as ``jobs.labels`` is. Its key is the order of such a list.
+    """
+
+    __tablename__ = "job_labels"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    project: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(primary_key=True)  # the job's
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
 
 
 class Attempt(Base):

@@ -198,8 +198,10 @@ class Client:
                 continue
             time.sleep(LOG_SECONDS)
 
-    def upload(self, train: Path, validation: Path | None, spec: str = "{}") -> Json:
-        """Upload a dataset; ``spec`` is the JSON of its `UploadSpec`."""
+    def upload(
+        self, train: Path, validation: Path | None, spec: str = "{}", name: str | None = None
+    ) -> Json:
+        """Upload a dataset; ``spec`` is the JSON of its `UploadSpec`, ``name`` is for lists."""
         with contextlib.ExitStack() as stack:
             files: dict[str, tuple[str, IO[bytes]]] = {
                 "train": (train.name, stack.enter_context(train.open("rb")))
@@ -207,7 +209,8 @@ class Client:
             if validation is not None:
                 opened = stack.enter_context(validation.open("rb"))
                 files["validation"] = (validation.name, opened)
-            return self.call("POST", "/v1/datasets", files=files, data={"spec": spec})
+            data = {"spec": spec} | ({} if name is None else {"name": name})
+            return self.call("POST", "/v1/datasets", files=files, data=data)
 
     def create_key(
         self,

@@ -1,6 +1,7 @@
 """Rank and tune on local files, without the service.
 
 python -m surgery rank MODEL TRAIN [--validation FILE] [--samples N] [--method METHOD] …
+python -m surgery search MODEL TRAIN [--families single,all] [--learning-rates 1e-4,3e-4] …
 python -m surgery tune MODEL TRAIN OUT --top-k 2 [--granularity sublayer] [--epochs N] …
 
 MODEL is a folder or a Hugging Face model id; TRAIN is a CSV, TSV, JSON Lines or Parquet file, a
@@ -49,7 +50,7 @@ from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
-from surgery.schemas.search import SearchResult, SearchSpec
+from surgery.schemas.search import SEARCH_OPTIONS, SearchResult, SearchSpec
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
 from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec, trials_from
 from surgery.schemas.validation import faults_of
@@ -71,6 +72,10 @@ OF_RANKING_ALONE = {
     "model_prior",
 }  # tune chooses at the granularity of its selection
 TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "learning_rate", "batch_size")
+OPTIONS_TO_SEARCH = (
+    *SEARCH_OPTIONS,
+    *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+)
 TUNE_OPTIONS = (
     *(option for option in RANKING_OPTIONS if option.name not in OF_RANKING_ALONE),
     *SELECTION_OPTIONS,
@@ -107,13 +112,14 @@ def read_data(given: argparse.Namespace, sources: Sources, scratch: Path) -> Tas
     Raises SurgeryError, or pydantic's ValidationError for a wrong option or reference.
     """
     # Tokens are worth writing where a later run finds them.
+    separator = given.label_separator
     tokens = None if sources.cache.is_relative_to(scratch) else sources.tokens
     if is_file(given.train):
         return _own_files(given, scratch / "data", tokens)
-    if given.validation or upload_spec(given.columns, given.problem, given.labels):
+    if given.validation or upload_spec(given.columns, given.problem, given.labels, 0, separator):
         raise SurgeryError(
-            "--validation, --columns, --problem and --labels go with a file as TRAIN, and there "
-            f"is no file {given.train}"
+            "--validation, --columns, --problem, --labels and --label-separator go with a file as "
+            f"TRAIN, and there is no file {given.train}"
         )
     reference = reference_of(given.train)
     source = resolve_dataset(
@@ -129,7 +135,9 @@ def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> Tas
     if validation is not None and not is_file(validation):
         raise SurgeryError(f"--validation: there is no file {validation}")
     spec = UploadSpec.model_validate(
-        upload_spec(given.columns, given.problem, given.labels, given.split_seed)
+        upload_spec(
+            given.columns, given.problem, given.labels, given.split_seed, given.label_separator
+        )
     )
     report = ingest(
         train,
@@ -142,6 +150,7 @@ def _own_files(given: argparse.Namespace, out: Path, tokens: Path | None) -> Tas
         columns=spec.columns,
         problem=spec.problem,
         labels=spec.labels,
+        label_separator=spec.label_separator,
         seed=spec.seed,
     )
     return open_data(out, report, metrics_for(report.problem, report.labels), tokens)
@@ -206,7 +215,7 @@ def _tune(given: argparse.Namespace, sources: Sources, data: TaskData) -> Any:
     ranked = POLICIES[spec.selection.policy].needs_ranking
     ranking = _rank(given, sources, data) if ranked else None
     if POLICIES[spec.selection.policy].searches:
-        spec = _as_found(spec, _search(spec, given, sources, data))
+        spec = _as_found(spec, _search_first(spec, given, sources, data))
     loaded = _load(given, sources, data, "auto")
     included = sum(p.numel() for p in included_parameters(loaded, spec.selection.include))
     parts = layers_of_model(loaded, given.granularity)
@@ -238,7 +247,24 @@ def _finetune_spec(given: argparse.Namespace) -> FinetuneSpec:
     )
 
 
-def _search(
+def _search(given: argparse.Namespace, sources: Sources, data: TaskData) -> SearchResult:
+    if present_share().world > 1:
+        raise SurgeryError("search runs in one process; start it without torchrun")
+    asked = {option.name: getattr(given, option.name) for option in SEARCH_OPTIONS}
+    lists = {name: asked[name].split(",") for name in ("families", "learning_rates")}
+    training = {
+        "epochs": given.epochs,
+        "batch_size": given.batch_size,
+        "max_length": given.max_length,
+        "seed": given.seed,
+    }
+    spec = SearchSpec.model_validate(
+        {"model": "local", "dataset": "local", **asked, **lists, "training": training}
+    )
+    return search_layers(_load(given, sources, data, "auto"), data, spec, Lines())
+
+
+def _search_first(
     spec: FinetuneSpec, given: argparse.Namespace, sources: Sources, data: TaskData
 ) -> SearchResult:
     searched = SearchSpec(model="local", dataset="local", training=spec.training)
@@ -270,17 +296,19 @@ def _parser() -> argparse.ArgumentParser:
     methods = f"methods:\n{described(METHODS)}"
     texts = {
         "rank": "rank the layers",
+        "search": "search for the layers to train and their learning rate, by short runs",
         "tune": "fine-tune chosen layers, or every layer where no option chooses",
     }
-    rank, tune = (
+    rank, search, tune = (
         commands.add_parser(name, help=text, epilog=methods, formatter_class=layout)
         for name, text in texts.items()
     )
-    for command in (rank, tune):
+    for command in (rank, search, tune):
         command.add_argument("model")
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
-    for command, options in ((rank, RANKING_OPTIONS), (tune, TUNE_OPTIONS)):
+    every = ((rank, RANKING_OPTIONS), (search, OPTIONS_TO_SEARCH), (tune, TUNE_OPTIONS))
+    for command, options in every:
         for option in (*DATASET_OPTIONS, CACHE, *options):
             _add_option(command, option)
     return parser
@@ -327,7 +355,7 @@ def _lines(error: Exception) -> str:
 def main() -> int:
     """Run one command; expected failures are a message and exit code 1."""
     given = _parser().parse_args()
-    run = {"rank": _rank, "tune": _tune}[given.command]
+    run = {"rank": _rank, "search": _search, "tune": _tune}[given.command]
     with tempfile.TemporaryDirectory(prefix="surgery-") as scratch, _processes() as share:
         try:
             sources = sources_for(given, Path(scratch))

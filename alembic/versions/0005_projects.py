@@ -49,6 +49,7 @@ def upgrade() -> None:
     )
     op.create_index("idempotency_keys_created", "idempotency_keys", ["created_at"])
     _number_metrics()
+    _create_job_labels()
     if op.get_bind().dialect.name == "postgresql":
         op.execute(ANNOUNCE)
 
@@ -56,6 +57,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute(ANNOUNCE_NO_MORE)
+        op.execute(LABEL_NO_MORE)
+    else:
+        for name in SQLITE_LABELLING:
+            op.execute(f"DROP TRIGGER {name}")
+    op.drop_table("job_labels")
     op.drop_index("metrics_tail", "metrics")
     op.drop_column("metrics", "seq")
     op.drop_table("idempotency_keys")
@@ -73,12 +79,8 @@ def downgrade() -> None:
         [column for column in _dataset_columns() if column.name in OLD_DATASET],
         unique=["fingerprint"],
     )
-    op.drop_index("jobs_finished", "jobs")
-    op.drop_index("jobs_deadline", "jobs")
-    for name in (*JOB_INDEXES, "jobs_queue", "jobs_running", "jobs_paused", *MORE_INDEXES):
+    for name in (*JOB_INDEXES, *PARTIAL_INDEXES):
         op.drop_index(name, "jobs")
-    if op.get_bind().dialect.name == "postgresql":
-        op.drop_index("jobs_labels", "jobs")
     for column in reversed(_job_columns()):
         op.drop_column("jobs", column.name)
     for name, columns in OLD_JOB_INDEXES.items():
@@ -88,6 +90,7 @@ def downgrade() -> None:
         "webhooks",
         "workers",
         "job_attempts",
+        "past_usage",
         "audit_events",
         "signing_keys",
         "api_keys",
@@ -147,6 +150,18 @@ def _create_projects() -> None:
         sa.PrimaryKeyConstraint("seq"),
     )
     op.create_index("audit_events_project", "audit_events", ["project", "seq"])
+    op.create_index("audit_events_age", "audit_events", ["at"])
+    op.create_table(
+        "past_usage",
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("device", sa.String(length=200), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["project"], ["projects.id"]),
+        sa.PrimaryKeyConstraint("project", "day", "kind", "device"),
+    )
 
 
 def _create_attempts_and_workers() -> None:
@@ -253,8 +268,6 @@ def _widen_jobs() -> None:
     for name in OLD_JOB_INDEXES:
         op.drop_index(name, "jobs")
     _index_jobs()
-    op.create_index("jobs_deadline", "jobs", ["deadline_at"])
-    op.create_index("jobs_finished", "jobs", ["finished_at"])
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"
@@ -326,40 +339,95 @@ JOB_INDEXES = {
     "jobs_by_kind": ["project", "kind", "created_at", "id"],
     "jobs_by_model": ["project", "model", "created_at", "id"],
     "jobs_by_dataset": ["project", "dataset", "created_at", "id"],
-    "jobs_parent": ["parent", "created_at", "id"],
 }
-MORE_INDEXES = {
+PARTIAL_INDEXES = {
+    "jobs_queue": ([sa.text("priority DESC"), "queued_at", "id"], "status = 'queued'"),
+    "jobs_running": (["project", "id"], "status = 'running'"),
+    "jobs_paused": (["id"], "status = 'paused'"),
+    "jobs_deadline": (
+        ["deadline_at"],
+        "deadline_at IS NOT NULL AND (status = 'queued' OR status = 'paused')",
+    ),
     "jobs_digest": (["project", "digest"], "result_of IS NULL"),
     "jobs_waiting": (["waits_for"], "waits_for IS NOT NULL"),
     "jobs_sharing": (["result_of"], "result_of IS NOT NULL"),
+    "jobs_parent": (["parent", "created_at", "id"], "parent IS NOT NULL"),
+    "jobs_finished": (["finished_at"], "finished_at IS NOT NULL"),
 }
 
 
 def _index_jobs() -> None:
     for name, columns in JOB_INDEXES.items():
         op.create_index(name, "jobs", columns)
-    for name, (columns, where) in MORE_INDEXES.items():
-        only = sa.text(where)
+    for name, (columns, condition) in PARTIAL_INDEXES.items():
+        only = sa.text(condition)
         op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
-    queue = [sa.text("priority DESC"), "queued_at", "id"]
-    partial = (
-        ("jobs_queue", queue, "queued"),
-        ("jobs_running", ["project", "id"], "running"),
-        ("jobs_paused", ["id"], "paused"),
+
+
+def _create_job_labels() -> None:
+    """A table of labels by their values, which triggers keep as the jobs' own labels are."""
+    op.create_table(
+        "job_labels",
+        sa.Column("project", sa.String(length=40), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.String(length=512), nullable=False),
+        sa.Column("created_at", Instant(), nullable=False),
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.PrimaryKeyConstraint("project", "key", "value", "created_at", "job_id"),
+        sqlite_with_rowid=False,
     )
-    for name, columns, status in partial:
-        only = sa.text(f"status = '{status}'")
-        op.create_index(name, "jobs", columns, postgresql_where=only, sqlite_where=only)
-    if op.get_bind().dialect.name == "postgresql":
-        op.create_index(
-            "jobs_labels",
-            "jobs",
-            ["labels"],
-            postgresql_using="gin",
-            postgresql_ops={"labels": "jsonb_path_ops"},
-        )
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    each = "json_each(labels)" if sqlite else "jsonb_each_text(labels)"
+    label = "project, label.key, label.value, created_at, jobs.id"
+    op.execute(f"INSERT INTO job_labels SELECT {label} FROM jobs, {each} AS label")
+    for statement in SQLITE_LABELLING.values() if sqlite else (LABEL,):
+        op.execute(statement)
 
 
+LABEL = """
+CREATE FUNCTION label_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM job_labels USING jsonb_each_text(OLD.labels) AS label
+        WHERE job_labels.project = OLD.project AND job_labels.key = label.key
+            AND job_labels.value = label.value AND created_at = OLD.created_at
+            AND job_id = OLD.id;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO job_labels SELECT NEW.project, label.key, label.value, NEW.created_at, NEW.id
+        FROM jsonb_each_text(NEW.labels) AS label;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER jobs_label AFTER INSERT ON jobs
+    FOR EACH ROW WHEN (NEW.labels <> '{}') EXECUTE FUNCTION label_job();
+CREATE TRIGGER jobs_relabel AFTER UPDATE OF labels ON jobs
+    FOR EACH ROW WHEN (OLD.labels <> NEW.labels) EXECUTE FUNCTION label_job();
+CREATE TRIGGER jobs_unlabel AFTER DELETE ON jobs
+    FOR EACH ROW WHEN (OLD.labels <> '{}') EXECUTE FUNCTION label_job();
+"""
+LABEL_NO_MORE = """
+DROP TRIGGER jobs_unlabel ON jobs;
+DROP TRIGGER jobs_relabel ON jobs;
+DROP TRIGGER jobs_label ON jobs;
+DROP FUNCTION label_job();
+"""
+ADD_LABELS = """
+INSERT INTO job_labels SELECT NEW.project, key, value, NEW.created_at, NEW.id
+FROM json_each(NEW.labels);
+"""
+REMOVE_LABELS = """
+DELETE FROM job_labels WHERE project = OLD.project AND created_at = OLD.created_at
+    AND job_id = OLD.id AND (key, value) IN (SELECT key, value FROM json_each(OLD.labels));
+"""
+SQLITE_LABELLING = {
+    "jobs_label": "CREATE TRIGGER jobs_label AFTER INSERT ON jobs WHEN NEW.labels <> '{}' "
+    f"BEGIN {ADD_LABELS} END",
+    "jobs_relabel": "CREATE TRIGGER jobs_relabel AFTER UPDATE OF labels ON jobs "
+    f"WHEN OLD.labels <> NEW.labels BEGIN {REMOVE_LABELS} {ADD_LABELS} END",
+    "jobs_unlabel": "CREATE TRIGGER jobs_unlabel AFTER DELETE ON jobs WHEN OLD.labels <> '{}' "
+    f"BEGIN {REMOVE_LABELS} END",
+}
 REASON = "coalesce(data ->> 'reason', data ->> 'code')"
 OF_JOB = "job_events.job_id = jobs.id AND type = 'status'"
 OLD_DATASET = ("id", "fingerprint", "report", "path", "created_at")

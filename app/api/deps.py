@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from app.errors import NotFound, WrongMediaType
 from app.jobs.checkpoints import checkpoint_of
 from app.service import Service
 from app.tables import Checkpoint, Dataset, Job
+from surgery.data.presets.tasks import TASKS
 from surgery.errors import printable
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -93,8 +95,23 @@ def find_dataset(dataset_id: DatasetId, service: ServiceDep) -> Dataset:
     with service.database.read() as session:
         row = session.get(Dataset, dataset_id)
     if row is None or row.project != service.project:
-        raise NotFound(f"no dataset {printable(dataset_id)!r}; GET /v1/datasets lists them")
+        raise no_dataset(dataset_id)
     return row
+
+
+def no_dataset(dataset_id: str) -> NotFound:
+    """The error for an id that no stored dataset has; for other datasets, what to do."""
+    name = printable(dataset_id)
+    if "/" not in dataset_id:
+        return NotFound(f"no dataset {name!r}; GET /v1/datasets lists them")
+    task = TASKS.get(dataset_id)
+    kind = "a preset" if task else "no id of a stored dataset"
+    hub, config = (task.hub, task.config) if task else (name, None)
+    reference = json.dumps({"hub": hub, "config": config})
+    return NotFound(
+        f"{name!r} is {kind}, and only stored datasets have this; POST /v1/datasets with "
+        f"{reference} (and columns, where they cannot be inferred) stores it and answers an id"
+    )
 
 
 def find_checkpoint(checkpoint_id: CheckpointId, service: ServiceDep) -> Checkpoint:

@@ -8,11 +8,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
     Row,
     Select,
     bindparam,
     case,
+    exists,
     func,
     literal_column,
     select,
@@ -159,8 +161,33 @@ ALL: Names = tuple(FIELDS)
 
 def select_jobs(names: Names, *more: Any) -> Select[Any]:
     """Selects what the named fields are made of, and further columns."""
+    return select(*_columns(names, *more))
+
+
+def _columns(names: Names, *more: Any) -> Columns:
     wanted = [column for name in names for column in FIELDS[name].columns]
-    return select(*dict.fromkeys([*wanted, *more]))
+    return list(dict.fromkeys([*wanted, *more]))
+
+
+def select_page(names: Names, page: CTE, *more: Any) -> Select[Any]:
+    """As `select_jobs`, of the jobs whose ids a page has.
+
+    Their places are counted in one walk through the queue; one for each job would be as many walks.
+    """
+    columns = _columns(names, *more)
+    if not any(each is AHEAD for each in columns):
+        return select(*columns).join(page, page.c.id == Job.id)
+    queued, place = aliased(Job, name="queued"), aliased(Job, name="place")
+    order = (queued.priority.desc(), queued.queued_at, queued.id)
+    shown = exists().where(place.id == page.c.id, has_status(place, Status.QUEUED))
+    places = (
+        select(queued.id, (func.row_number().over(order_by=order) - 1).label("ahead"))
+        .where(has_status(queued, Status.QUEUED), shown)  # no walk for a page without queued jobs
+        .subquery("places")
+    )
+    placed = [places.c.ahead if each is AHEAD else each for each in columns]
+    found = select(*placed).join(page, page.c.id == Job.id)
+    return found.outerjoin(places, places.c.id == Job.id)
 
 
 def document(row: Any, names: Names) -> Json:
@@ -195,8 +222,10 @@ def read_job(database: Database, project: str, job_id: str, names: Names) -> Fou
     return Found(row.kind, f'"{tag}"', row)
 
 
-def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
-    """Jobs as they are answered, in this order."""
-    query = select_jobs(ALL, Job.id).where(Job.id.in_([job.id for job in jobs]))
-    rows = {row.id: row for row in session.execute(query)}
-    return [JobView(**document(rows[job.id], ALL)) for job in jobs]
+WHOLE = select_jobs(ALL).where(Job.id == bindparam("job"))
+
+
+def whole_job(session: Session, job_id: str) -> Json | None:
+    """The document of a job, read in the caller's transaction; None if there is no such job."""
+    row = session.execute(WHOLE, {"job": job_id}).one_or_none()
+    return None if row is None else document(row, ALL)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.access.usage import keep_usage
 from app.db import Database, lock_name
 from app.errors import Conflict, NotFound
 from app.jobs.actions import Action, is_child, refusal
@@ -47,6 +48,7 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
         ids = [each.id for each in doomed]
         for each in doomed:
             _hand_over_result(session, each)
+        keep_usage(session, ids)
         for table in RECORDS:
             session.execute(delete(table).where(table.job_id.in_(ids)))
         session.execute(delete(Job).where(Job.id.in_(ids), Job.id != job.id))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from app.tables import Job, JobKind
 from surgery.ranking.selection import ranking_options, search_options
-from surgery.schemas.enums import POLICIES
+from surgery.schemas.enums import POLICIES, Problem
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune
@@ -26,6 +26,7 @@ from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.training import (
     TrainingSpec,
     rows_tried_on,
+    run_rows,
     steps_per_epoch,
     total_steps,
 )
@@ -65,10 +66,13 @@ class Training:
     seconds: float
 
     @classmethod
-    def of(cls, training: TrainingSpec, rows: Mapping[str, int], processes: int) -> Self:
-        """By the options and the number of rows."""
-        train = rows.get("train", UNKNOWN_ROWS)
-        validation = rows.get("validation", max(1, train // 9))
+    def of(
+        cls, training: TrainingSpec, problem: Problem, rows: Mapping[str, int], processes: int
+    ) -> Self:
+        """By the options, the problem and the number of rows."""
+        known, measured = run_rows(training, problem, rows)
+        train = UNKNOWN_ROWS if known is None else known
+        validation = max(1, train // 9) if measured is None else measured
         steps = total_steps(training, train, processes)
         every = training.evaluate_every_steps or steps_per_epoch(training, train, processes)
         evaluations = math.ceil(steps / every)
@@ -141,7 +145,8 @@ def _finetune_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training)
 
 def _plan(job: Job) -> tuple[list[Part], Training | None]:
     """The parts of a job after its start, and for a fine-tune what is known of its steps."""
-    rows = {name: count for name, count in Resolved.of(job.resolved).dataset.rows.items() if count}
+    dataset = Resolved.of(job.resolved).dataset
+    rows = {name: count for name, count in dataset.rows.items() if count}
     count = rows.get("train", UNKNOWN_ROWS)
     if job.kind == JobKind.RANKING:
         given = {each: job.spec[each] for each in RankingOptions.model_fields if each in job.spec}
@@ -150,11 +155,11 @@ def _plan(job: Job) -> tuple[list[Part], Training | None]:
     if job.kind == JobKind.SEARCH:
         search = SearchSpec.model_validate(job.spec)
         layers = Resolved.of(job.resolved).model.layers or UNKNOWN_LAYERS
-        training = Training.of(search.training, rows, processes=1)
+        training = Training.of(search.training, dataset.problem, rows, processes=1)
         parts = _search_parts(search, layers, count, training)
         return [Part("load", LOAD), *parts], None
     spec = FinetuneSpec.model_validate(job.spec)
-    training = Training.of(spec.training, rows, spec.processes)
+    training = Training.of(spec.training, dataset.problem, rows, spec.processes)
     return _finetune_parts(spec, job, count, training), training
 
 

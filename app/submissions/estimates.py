@@ -44,7 +44,7 @@ from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import total_steps
+from surgery.schemas.training import run_rows, total_steps
 from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import RowLength, TrainedSizes
@@ -57,7 +57,8 @@ SPECIAL_TOKENS = 2  # at the start and at the end of a row
 
 
 def _newest(database: Database, *where: Any) -> Sequence[Job]:
-    query = select(Job).where(Job.status == Status.SUCCEEDED, Job.result_of.is_(None), *where)
+    done = (Job.status == Status.SUCCEEDED, Job.result_of.is_(None), Job.finished_at.is_not(None))
+    query = select(Job).where(*done, *where)
     with database.read() as session:
         return session.scalars(query.order_by(Job.finished_at.desc()).limit(NEWEST)).all()
 
@@ -231,8 +232,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
         head=None if outputs is None else head_size(shape, problem, outputs),
         total=None if outputs is None else total_parameters(shape, problem, outputs),
         data=Data(
-            rows.get("train"),
-            rows.get("validation"),
+            *run_rows(training, problem, rows),
             row,
             lengths.longest,
             choices,

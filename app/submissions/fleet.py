@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, select, update
 
 from app.db import Database, db_now
 from app.errors import NotRunnable
@@ -83,15 +84,13 @@ def is_alive(lease: timedelta) -> ColumnElement[bool]:
     return and_(Worker.stopped_at.is_(None), heard)
 
 
-def heard_within(
-    database: Database, age: timedelta, lease: timedelta
-) -> Sequence[tuple[Worker, bool]]:
-    """The workers that were heard of within this time, newest first, and whether they are alive."""
-    recent = Worker.heartbeat_at > db_now(-age.total_seconds())
-    query = select(Worker, is_alive(lease)).where(recent)
-    with database.read() as session:
-        rows = session.execute(query.order_by(Worker.started_at.desc(), Worker.id.desc()))
-        return [(row, alive) for row, alive in rows]
+@lru_cache
+def _heard_of_lately(lease: timedelta) -> Select[Any]:
+    """Selects the workers that count, newest first, and whether they are alive."""
+    facts = (Worker.id, Worker.kinds, Worker.devices, Worker.precisions, Worker.max_processes)
+    query = select(*facts, is_alive(lease).label("alive"))
+    recent = Worker.heartbeat_at > db_now(-RECENT.total_seconds())
+    return query.where(recent).order_by(Worker.started_at.desc(), Worker.id.desc())
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Fleet:
     @classmethod
     def of(cls, service: Service) -> Self:
         """The workers that have registered; of an embedded service without any, this machine."""
-        rows = heard_within(service.database, RECENT, service.settings.lease)
+        rows = service.database.rows(_heard_of_lately(service.settings.lease), {})
         known = [
             Capacity(
                 name=row.id,
@@ -155,9 +154,9 @@ class Fleet:
                 devices=[device["name"] for device in row.devices],
                 precisions=row.precisions,
                 max_processes=row.max_processes,
-                alive=alive,
+                alive=row.alive,
             )
-            for row, alive in rows
+            for row in rows
         ]
         if not known and service.settings.embedded:
             return cls([_this_machine(service.settings)], registered=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.errors import Unprocessable
@@ -35,6 +35,9 @@ from surgery.schemas.resolved import (
 
 Json = dict[str, Any]
 POINTER = "/continue_from"
+UPLOAD = select(Dataset.id, Dataset.fingerprint, Dataset.report, Dataset.path).where(
+    Dataset.id == bindparam("dataset"), Dataset.project == bindparam("project")
+)
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,12 @@ def _found(reference: str | HubDataset, sources: Sources) -> ResolvedDataset:
 
 def _uploaded(service: Service, dataset_id: str) -> tuple[ResolvedDataset, Json | None]:
     """How a job remembers an upload, and the histogram of its texts' lengths in words."""
-    with service.database.read() as session:
-        row = session.get(Dataset, dataset_id)
-    if row is None or row.project != service.project:
+    rows = service.database.rows(UPLOAD, {"dataset": dataset_id, "project": service.project})
+    if not rows:
         raise DatasetNotFound(
             f"no dataset {dataset_id!r} was uploaded; GET /v1/datasets lists them"
         )
+    row = rows[0]
     problem, labels = Problem(row.report["problem"]), row.report["labels"]
     dataset = ResolvedDataset(
         id=row.id,

@@ -52,7 +52,7 @@ from surgery.schemas.resolved import (
     ResolvedSelection,
 )
 from surgery.schemas.search import SearchSpec
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.training import TrainingSpec, check_training, run_rows
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,8 @@ def _lock_dataset(session: Session, job: Job) -> None:
     Raises DatasetNotFound if the dataset was deleted.
     """
     if Resolved.of(job.resolved).dataset.path is not None:
-        row = session.scalar(
-            select(Dataset).where(Dataset.id == job.dataset).with_for_update(read=True)
-        )
-        if row is None:
+        query = select(Dataset.id).where(Dataset.id == job.dataset).with_for_update(read=True)
+        if session.scalar(query) is None:
             raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
 
 
@@ -149,7 +147,7 @@ def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, proce
         dataset.problem,
         dataset.metrics or (),
         classes=dataset.classes,
-        rows=dataset.rows.get("train"),
+        rows=run_rows(training, dataset.problem, dataset.rows)[0],
         processes=processes,
     )
 

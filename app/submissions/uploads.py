@@ -53,6 +53,7 @@ def ingest_upload(
             columns=spec.columns,
             problem=spec.problem,
             labels=spec.labels,
+            label_separator=spec.label_separator,
             seed=spec.seed,
             train_name=train.filename or "train",
             validation_name=(validation and validation.filename) or "validation",

@@ -1,6 +1,7 @@
 """How fast the API answers, beside a hand-written handler and with many finished jobs.
 
-    python -m bench.api [--quick] [--jobs 1000000] [--rounds 5] [--seconds 3] [--json FILE]
+    python -m bench.api [--quick] [--only compare grow submit queue] [--jobs 1000000] [--rounds 5]
+                        [--seconds 3] [--json FILE]
 
 The API and what it is compared with run on one core, the load generator and a Postgres of their
 own on another. Rounds of all servers alternate, so that whatever else the machine does meets all of
@@ -25,17 +26,19 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from app.api.job_documents import ALL
 from app.db import Database
 from app.jobs import state_machine
 from app.tables import WORKER_KINDS
 from bench.api.load import Load, request, run
-from bench.api.rows import LEASE
+from bench.api.rows import LEASE, lengthen
 from bench.api.servers import API_CORE, LOAD_CORE, Server, Servers
 from bench.tables import plain_table
 from tests.support.models.mirror import TINY
 
 CLIENTS = 16
 FEW = 1000
+LONG = 10_000
 Json = dict[str, Any]
 
 
@@ -186,10 +189,43 @@ def submit(servers: Servers, given: argparse.Namespace, console: Console) -> Jso
     }
 
 
+def long_queue(servers: Servers, given: argparse.Namespace, console: Console) -> Json:
+    """Reads of queued jobs, each of which has a place in a short and in a long queue."""
+    place, fields = servers.few, "fields=" + ",".join(n for n in ALL if n != "queue")
+    paths: dict[str, Callable[[str], str]] = {
+        "the last queued job": lambda last: f"/v1/jobs/{last}",
+        "page of 20 queued jobs": lambda _: "/v1/jobs?limit=20&status=queued",
+        "the same without queue.ahead": lambda _: f"/v1/jobs?limit=20&status=queued&{fields}",
+    }
+    found: Json = {name: [] for name in paths}
+    for long in (False, True):
+        last = place.queue[-1]
+        if long:
+            last = lengthen(place.database, last, LONG)
+        for name, path in paths.items():
+            sent = itertools.repeat(request("GET", path(last)))
+            run(place.api.port, sent, 4, 0.5)
+            load = run(place.api.port, sent, 4, given.seconds)
+            assert set(load.statuses) == {200}, (name, load.statuses)
+            found[name] += [load.quantile(0.5), load.quantile(0.95)]
+    table = plain_table(
+        f"ms with {len(place.queue)} and {LONG:,} queued jobs",
+        ["request", "p50 short", "p95 short", "p50 long", "p95 long"],
+    )
+    for name, values in found.items():
+        table.add_row(name, *(f"{value:.1f}" for value in values))
+    console.print(table)
+    return found
+
+
+PARTS = {"compare": compare, "grow": grow, "submit": submit, "queue": long_queue}
+
+
 def main() -> None:
     """Measure, print, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="50,000 jobs and short rounds")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--jobs", type=int, help="finished jobs; default 1,000,000")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float)
@@ -204,11 +240,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = stack.enter_context(Servers(folder, FEW))
         console.print(f"API on core {API_CORE}, load and Postgres on core {LOAD_CORE}")
-        found = {
-            "compare": compare(servers, given, console),
-            "grow": grow(servers, given, console),
-            "submit": submit(servers, given, console),
-        }
+        found = {name: PARTS[name](servers, given, console) for name in given.only}
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_text(json.dumps(found, indent=1))
 

@@ -34,6 +34,29 @@ DIFFERENT = {
 }
 
 
+LENGTHEN = """
+INSERT INTO jobs ({columns}) SELECT {values}
+FROM generate_series(1, :count) AS number JOIN jobs AS template ON template.id = :template
+"""
+QUEUED_DIFFERENT = {
+    "id": "left(template.id, 3) || 'queued' || lpad(number::text, 12, '0')",
+    "created_at": "template.created_at + number * interval '1 millisecond'",
+    "queued_at": "template.queued_at + number * interval '1 millisecond'",
+}
+
+
+def lengthen(database: Database, queued: str, count: int) -> str:
+    """Add so many jobs to the queue, all like the one with this id; the id of the last one."""
+    names = [column.name for column in Job.__table__.columns]
+    values = [QUEUED_DIFFERENT.get(name, f"template.{name}") for name in names]
+    statement = LENGTHEN.format(columns=", ".join(names), values=", ".join(values))
+    with database.write() as session:
+        session.execute(text(statement), {"count": count, "template": queued})
+    with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text("VACUUM ANALYZE jobs"))
+    return f"{queued[:3]}queued{count:012d}"
+
+
 def finished(database: Database, kind: JobKind) -> str:
     """One job that went through the state machine and has a result of a usual size."""
     example = EXAMPLES[kind]

@@ -31,9 +31,9 @@ def file_options(given: Mapping[str, Any]) -> FileOptions:
     validation: Path | None = given["validation"]
     if validation is not None and not is_file(validation):
         raise typer.BadParameter(f"--validation: there is no file {validation}")
-    values = [given[name] for name in ("columns", "problem", "labels", "split_seed")]
+    names = ("columns", "problem", "labels", "label_separator", "split_seed")
     try:
-        return FileOptions(validation, upload_spec(*values))
+        return FileOptions(validation, upload_spec(**{name: given[name] for name in names}))
     except SurgeryError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -44,8 +44,8 @@ def dataset_of(client: Client, given: str, options: FileOptions) -> str | Json:
         return str(uploaded(client, Path(given), options)["id"])
     if options.validation is not None or options.spec:
         raise typer.BadParameter(
-            "--validation, --columns, --problem, --labels and --split-seed go with a file as "
-            f"DATASET, and there is no file {given}"
+            "--validation, --columns, --problem, --labels, --label-separator and --split-seed go "
+            f"with a file as DATASET, and there is no file {given}"
         )
     try:
         return reference_of(given)
@@ -53,9 +53,9 @@ def dataset_of(client: Client, given: str, options: FileOptions) -> str | Json:
         raise typer.BadParameter(str(error)) from None
 
 
-def uploaded(client: Client, path: Path, options: FileOptions) -> Json:
+def uploaded(client: Client, path: Path, options: FileOptions, name: str | None = None) -> Json:
     """Upload a file, and print to standard error how the service understood it."""
-    dataset = client.upload(path, options.validation, json.dumps(options.spec or {}))
+    dataset = client.upload(path, options.validation, json.dumps(options.spec or {}), name)
     rows, columns = dataset["rows"], dataset["columns"]
     parts = ", ".join(f"{part} {_joined(name)}" for part, name in columns.items() if name)
     inferred = f"; inferred: {', '.join(dataset['inferred'])}" if dataset["inferred"] else ""
@@ -64,6 +64,7 @@ def uploaded(client: Client, path: Path, options: FileOptions) -> Json:
         f"uploaded {path.name} as {dataset['id']}: {counts}",
         f"{dataset['problem']} of {parts}{inferred}",
         *(f"warning: {warning}" for warning in dataset["warnings"]),
+        *([f"note: {dataset['note']}"] if dataset.get("note") else []),
     ]
     for line in lines:
         terminal.errors.print(line, highlight=False, markup=False)
@@ -77,6 +78,9 @@ def _joined(column: str | list[str]) -> str:
 @with_options(*DATASET_OPTIONS)
 def upload(
     train: Annotated[Path, typer.Argument(metavar="TRAIN", exists=True, dir_okay=False)],
+    name: Annotated[
+        str | None, typer.Option(help="A name of your choice, which lists show.")
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
     as_json: AsJson = False,
@@ -85,7 +89,7 @@ def upload(
     """Check a dataset and store it. Other commands take the printed id as their DATASET."""
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:
-        dataset = uploaded(client, train, data)
+        dataset = uploaded(client, train, data, name)
     if as_json:
         terminal.show_json(dataset)
     else:

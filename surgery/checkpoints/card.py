@@ -76,6 +76,15 @@ HEAD_USAGE = {
         "text-classification",
         f"{TEXTS}; `logits` has one entry a label, in the order of `id2label` in `config.json`.",
     ),
+    Problem.MULTI_LABEL: HeadUsage(
+        "AutoModelForSequenceClassification",
+        "text-classification",
+        f"{TEXTS}; the sigmoid of `logits` is the probability of each label, in the order of\n"
+        "`id2label` in `config.json`. A text has the labels whose probability is at least their\n"
+        "threshold, in `label_thresholds` of `config.json`; the metrics above were measured so.\n"
+        '`pipeline("text-classification", model, tokenizer=tokenizer, top_k=None)` gives all\n'
+        "probabilities.",
+    ),
     Problem.REGRESSION: HeadUsage(
         "AutoModelForSequenceClassification",
         "text-classification",

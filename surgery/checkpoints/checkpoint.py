@@ -49,6 +49,8 @@ def write_checkpoint(
         frozen = find_origins(loaded, {n: t for n, t in state.items() if n not in changed})
         config: Any = loaded.model.config
         config.architectures = [type(loaded.model).__name__]
+        if record.thresholds is not None:
+            config.label_thresholds = dict(record.thresholds)
         config.save_pretrained(folder)
         _save_tokenizer(loaded.tokenizer, folder)
         if form == "adapter":

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from surgery.data.references import NAMED
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import NAMED, Problem
 
 
 def continuation_fault(

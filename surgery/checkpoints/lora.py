@@ -22,6 +22,7 @@ PREFIX = "base_model.model."  # of every tensor in PEFT's files
 SUFFIX = f".{ADAPTER}."  # in the names of a model's LoRA matrices, but not on disk
 TASK_TYPES = {
     Problem.CLASSIFICATION: "SEQ_CLS",
+    Problem.MULTI_LABEL: "SEQ_CLS",
     Problem.REGRESSION: "SEQ_CLS",
     Problem.TOKEN_CLASSIFICATION: "TOKEN_CLS",
 }

@@ -21,7 +21,8 @@ class CheckpointRecord:
     """What was trained, on which data, and the metrics it reached.
 
     ``inputs`` are the parts of a row that the model reads, ``dataset`` says where the rows came
-    from, and ``parent`` is the checkpoint whose weights the run began with.
+    from, and ``parent`` is the checkpoint whose weights the run began with. With several labels a
+    row, ``thresholds`` says from which probability on a row has each label.
     """
 
     layers: Sequence[str]
@@ -37,6 +38,7 @@ class CheckpointRecord:
     max_length: int | None = None
     dataset: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
+    thresholds: Mapping[str, float] | None = None
 
 
 def record_of(
@@ -57,6 +59,7 @@ def record_of(
         max_length=spec.training.max_length,
         dataset=_dataset(spec.dataset),
         parent=spec.continue_from,
+        thresholds=report.thresholds,
     )
 
 

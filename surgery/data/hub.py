@@ -61,7 +61,7 @@ def describe(reference: HubDataset, sources: Sources) -> HubFiles:
         str(info.sha),
         files,
         {role: _rows(facts, split) for role, split in rows.items()},
-        _class_names(facts, str(reference.columns.label)),
+        _class_names(facts, reference.columns.label_name),
     )
 
 

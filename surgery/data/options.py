@@ -19,7 +19,8 @@ DATASET_OPTIONS = (
         "columns",
         type=str,
         metavar="PART=COLUMN,…",
-        help="Columns, as in text=sentence,label=y (choices=a,choices=b), or JSON.",
+        help="Columns, as in text=sentence,label=y "
+        "(choices=a,choices=b; label=a,label=b), or JSON.",
     ),
     *options_of(UploadSpec, "problem"),
     option_of(
@@ -28,12 +29,20 @@ DATASET_OPTIONS = (
         metavar="NAME,…",
         help="Class or tag names in index order, comma-separated or JSON.",
     ),
+    *options_of(UploadSpec, "label_separator"),
     option_of(UploadSpec, "seed", name="split_seed"),
 )
 
 
+_REPEATED = ("choices", "label")  # parts that several columns may make up
+
+
 def upload_spec(
-    columns: str | None, problem: str | None, labels: str | None, split_seed: int = 0
+    columns: str | None,
+    problem: str | None,
+    labels: str | None,
+    split_seed: int = 0,
+    label_separator: str | None = None,
 ) -> dict[str, Any]:
     """The fields of an `UploadSpec` that these options set; the others are left to be inferred.
 
@@ -44,6 +53,7 @@ def upload_spec(
         "columns": None if columns is None else _columns(columns),
         "problem": problem,
         "labels": None if labels is None else _labels(labels),
+        "label_separator": label_separator,
         "seed": split_seed or None,
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -61,9 +71,11 @@ def _columns(text: str) -> Any:
                 "object if a name contains a comma"
             )
         found.setdefault(part, []).append(name)
-    twice = [part for part, names in found.items() if len(names) > 1 and part != "choices"]
+    twice = [part for part, names in found.items() if len(names) > 1 and part not in _REPEATED]
     if twice:
-        raise SurgeryError(f"--columns names {twice[0]} twice; only choices may be repeated")
+        raise SurgeryError(
+            f"--columns names {twice[0]} twice; only choices and label may be repeated"
+        )
     return {part: names if len(names) > 1 else names[0] for part, names in found.items()}
 
 

@@ -27,10 +27,7 @@ from surgery.io.digests import file_digest, json_digest
 from surgery.io.folders import first_wins
 from surgery.io.sources import Sources, recorded_revision
 from surgery.schemas.dataset import Columns, DatasetReport, HubDataset
-from surgery.schemas.enums import Problem
-
-# Problems whose labels have names.
-NAMED = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
+from surgery.schemas.enums import NAMED, Problem
 
 # Part of every fingerprint, to be raised when the stored form of the same files changes.
 _FORM = 2
@@ -110,6 +107,8 @@ def described_by(reference: HubDataset) -> DatasetDescription:
     """The dataset of the Hub that a request describes."""
     name = f"{reference.hub}/{reference.config}" if reference.config else reference.hub
     labels = tuple(reference.labels) if reference.labels else None
+    if isinstance(reference.columns.label, list):  # each column is a label
+        labels = tuple(reference.columns.label)
     known = labels is not None or reference.problem not in NAMED
     metrics = metrics_for(reference.problem, labels or ()) if known else ()
     return DatasetDescription(id=name, reference=reference, labels=labels, metrics=metrics)
@@ -256,6 +255,8 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
         "labels": source.labels,
         "questions": source.questions,
     }
+    if source.reference.label_separator is not None:
+        whole["label_separator"] = source.reference.label_separator
     if source.format is not None:
         whole["format"] = [source.format.name, source.format.version]
     return f"sha256:{json_digest(whole)}"
@@ -334,5 +335,6 @@ def _ingest(
         columns=form.columns if form else source.reference.columns,
         problem=source.problem,
         labels=source.labels,
+        label_separator=source.reference.label_separator,
         questions=dict(source.questions),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from surgery.data.tokens.dataset import (
 from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluation_sets import output_order
-from surgery.evaluation.metrics import measure
+from surgery.evaluation.metrics import measure, measure_label_sets
+from surgery.evaluation.thresholds import cross_fitted
 from surgery.io.sources import Sources
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, gather_rows, present_share
@@ -48,7 +49,10 @@ def run_whole(_rows: Sequence[int]) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """A model's outputs and the labels; for the fields, see ``metrics.measure``."""
+    """A model's outputs and the labels; for the fields, see the functions of ``metrics``.
+
+    ``thresholds`` are those of each label, (C,), or of each row and label, (N, C).
+    """
 
     logits: Array
     targets: Array
@@ -57,9 +61,12 @@ class Predictions:
     offsets: Array | None = None
     groups: Array | None = None
     earnings: Mapping[str, Array] | None = None
+    thresholds: Array | None = None
 
     def metrics(self, names: Sequence[str]) -> dict[str, float | None]:
         """The metrics of these names; None for one that is undefined."""
+        if self.problem is Problem.MULTI_LABEL:
+            return measure_label_sets(self.logits, self.targets, self.thresholds, names)
         return measure(
             self.logits,
             self.targets,
@@ -70,6 +77,12 @@ class Predictions:
             groups=self.groups,
             earnings=self.earnings or {},
         )
+
+    def cross_decided(self) -> Predictions:
+        """With thresholds of several labels fitted on half of the other rows, see `thresholds`."""
+        if self.problem is not Problem.MULTI_LABEL:
+            return self
+        return replace(self, thresholds=cross_fitted(self.logits, self.targets))
 
     def noise(self, name: str) -> float | None:
         """The standard error of a metric, from a seeded bootstrap.
@@ -106,13 +119,15 @@ class Predictions:
         return None
 
     def _drawn(self, drawn: Array, units: list[Array] | None) -> Predictions:
-        rows, offsets, groups = drawn, None, None
+        rows, offsets, groups, thresholds = drawn, None, None, self.thresholds
         if units is not None:
             parts = [units[place] for place in drawn]
             sizes = [len(part) for part in parts]
             rows = np.concatenate(parts)
             offsets = np.concatenate([[0], np.cumsum(sizes)])
             groups = np.repeat(np.arange(len(parts)), sizes)
+        if thresholds is not None and thresholds.ndim == 2:
+            thresholds = thresholds[rows]
         return Predictions(
             self.logits[rows],
             self.targets[rows],
@@ -121,6 +136,7 @@ class Predictions:
             offsets if self.offsets is not None else None,
             groups if self.groups is not None else None,
             {name: earned[rows] for name, earned in (self.earnings or {}).items()},
+            thresholds,
         )
 
 
@@ -152,9 +168,7 @@ def predict_validation(
     output for each of the dataset's labels, if their orders differ. Raises TrainingDiverged if an
     output is not finite.
     """
-    logits = predict(model, encoded, device, replay)
-    if not np.isfinite(logits).all():
-        raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    logits = finite_logits(model, encoded, device, replay)
     if outputs is not None:
         logits = logits[:, list(outputs)]
     return predictions_for(logits, encoded, data)
@@ -165,8 +179,24 @@ def predictions_for(logits: Array, encoded: Encoded, data: TaskData) -> Predicti
     groups, earnings = _groups(data.validation, data.metrics)
     offsets = encoded.tag_offsets if encoded.tagged else None
     return Predictions(
-        logits, encoded.targets, data.problem, tuple(data.labels), offsets, groups, earnings
+        logits,
+        encoded.targets,
+        data.problem,
+        tuple(data.labels),
+        offsets,
+        groups,
+        earnings,
     )
+
+
+def finite_logits(
+    model: nn.Module, encoded: Encoded, device: torch.device, replay: Replay = run_whole
+) -> Array:
+    """As ``predict``. Raises TrainingDiverged if an output is not finite."""
+    logits = predict(model, encoded, device, replay)
+    if not np.isfinite(logits).all():
+        raise TrainingDiverged("the model's outputs are not finite; lower training.learning_rate")
+    return logits
 
 
 def _groups(

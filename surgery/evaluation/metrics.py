@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from surgery.data.presets.tasks import ENTITY_METRICS
+from surgery.evaluation.thresholds import DEFAULT, decided
 from surgery.schemas.enums import Problem
 
 Array = np.ndarray[Any, Any]
@@ -70,7 +71,7 @@ def measure(
 
     Rows with the same value in ``groups`` (N,) belong to one question. ``earnings`` maps a metric
     to what choosing each row as the answer to its question earns, (N,); the metric is the mean over
-    the questions.
+    the questions. For several labels a row, see `measure_label_sets`.
     """
     predicted = logits[:, 0] if problem is Problem.REGRESSION else logits.argmax(1)
     values = {name: METRICS[name](labels, predicted) for name in names if name in METRICS}
@@ -84,6 +85,39 @@ def measure(
     if groups is not None:
         values |= group_scores(labels, predicted, groups)
         values |= {name: chosen_credit(logits, groups, earned) for name, earned in earnings.items()}
+    return _defined(values, names)
+
+
+def measure_label_sets(
+    logits: Array, labels: Array, thresholds: Array | None, names: Sequence[str]
+) -> dict[str, float | None]:
+    """Metrics of logits (N, C) against zeros and ones (N, C); None for one that is undefined.
+
+    A row is said to have a label if its probability is at least the threshold, of (C,) for each
+    label or (N, C) for each row and label, by default a half. By that go ``micro_f1``, over all
+    labels of all rows together, ``macro_f1``, the mean over the labels, and ``subset_accuracy``,
+    the share of rows whose labels are all right. ``mean_average_precision`` goes by the order of
+    the rows, needs no threshold, and is the mean over the labels that some row has.
+    """
+    from sklearn import metrics
+
+    own = np.full(labels.shape[1], DEFAULT) if thresholds is None else thresholds
+    predicted = decided(logits, own)
+    known = labels.any(axis=0)
+    kinds: dict[str, Callable[[], float]] = {
+        "micro_f1": lambda: metrics.f1_score(labels, predicted, average="micro", zero_division=0),
+        "macro_f1": lambda: metrics.f1_score(labels, predicted, average="macro", zero_division=0),
+        "subset_accuracy": lambda: metrics.accuracy_score(labels, predicted),
+        "mean_average_precision": lambda: (
+            metrics.average_precision_score(labels[:, known], logits[:, known])
+            if known.any()
+            else math.nan
+        ),
+    }
+    return _defined({name: float(kinds[name]()) for name in names}, names)
+
+
+def _defined(values: Mapping[str, float], names: Sequence[str]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value := values[name]) else None for name in names}
 
 

@@ -7,6 +7,15 @@ gradient here is Σ_v (J_iᵀ v)² over a few directions v of the outputs:
 - sampled: the same at labels drawn from the model, each divided by the root of their number;
 - exact: Σ_v v vᵀ = diag(p) − p pᵀ, the covariance of a draw. Its rank is C − 1, so C − 1 directions
   suffice (for two classes the one is √(p_0 p_1) (e_1 − e_0)); a regression has one, v = 1.
+
+With several labels a row, each output z_c is one Bernoulli variable with p_c = σ(z_c), independent
+of the others given the text, and log p(y | x) = Σ_c y_c log p_c + (1 − y_c) log(1 − p_c). Its slope
+in z is y − p, in every component for itself. As Var(y_c) = p_c (1 − p_c) and Cov(y_c, y_d) = 0 for
+c ≠ d, the expectation of the squared gradient over y is
+
+    E (J_iᵀ (y − p))² = Σ_c Σ_d Cov(y_c, y_d) (∂z_c)(∂z_d) = Σ_c p_c (1 − p_c) (∂z_c)²,
+
+so that the exact directions are √(p_c (1 − p_c)) e_c, one for each of the C labels.
 """
 
 from __future__ import annotations
@@ -27,13 +36,17 @@ def log_likelihood(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
 
     Classification and multiple choice: logits (N, C), labels (N,). Regression: logits (N, 1), a
     Gaussian of unit variance. Token classification: logits (N, T, C), labels (N, T); it is the sum
-    over the tokens that have a label.
+    over the tokens that have a label. Several labels a row: logits (N, C), labels (N, C) of zeros
+    and ones; it is the sum over the labels.
     """
     if problem is Problem.REGRESSION:
         return -0.5 * (logits.squeeze(-1) - labels.to(logits.dtype)).square()
     if problem is Problem.TOKEN_CLASSIFICATION:
         losses = F.cross_entropy(logits.mT, labels, reduction="none", ignore_index=IGNORED)
         return -losses.sum(1)
+    if problem is Problem.MULTI_LABEL:
+        targets = labels.to(logits.dtype)
+        return -F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)
     return -F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -59,9 +72,12 @@ def directions(
 
 
 def likelihood_slope(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor:
-    """∂ log p(y | x) / ∂z in closed form: y − f, or onehot(y) − p."""
+    """∂ log p(y | x) / ∂z in closed form: y − f, onehot(y) − p, or y − p for several labels."""
     if problem is Problem.REGRESSION:
         return labels.to(logits.dtype).unsqueeze(-1) - logits
+    if problem is Problem.MULTI_LABEL:
+        wide = _wide(logits)
+        return (labels.to(wide.dtype) - wide.sigmoid()).to(logits.dtype)
     labelled = labels != IGNORED
     slope = F.one_hot(labels.clamp_min(0), logits.shape[-1]) - _probabilities(logits)
     return (slope * labelled.unsqueeze(-1)).to(logits.dtype)
@@ -69,14 +85,18 @@ def likelihood_slope(logits: Tensor, labels: Tensor, problem: Problem) -> Tensor
 
 def _probabilities(logits: Tensor) -> Tensor:
     """The softmax in float32 or wider."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return torch.softmax(logits.to(wide), dim=-1)
+    return torch.softmax(_wide(logits), dim=-1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def draw_noise(rows: list[int], draws: int, seed: int, problem: Problem, tokens: int = 1) -> Tensor:
     """The random numbers behind each draw, (N, draws, tokens), uniform or for regression normal.
 
-    They depend on seed and row alone, so that neither batches nor processes change a draw.
+    They depend on seed and row alone, so that neither batches nor processes change a draw. With
+    several labels a row, ``tokens`` is the number of labels, each of which is drawn for itself.
     """
     found = torch.empty(len(rows), draws, tokens)
     for place, row in enumerate(rows):
@@ -95,6 +115,11 @@ def _sampled(logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor) ->
         for drawn in noise.unbind(1):
             yield drawn.to(logits.dtype) * scale
         return
+    if problem is Problem.MULTI_LABEL:
+        present = _wide(logits).sigmoid()
+        for drawn in noise.unbind(1):
+            yield likelihood_slope(logits, drawn < present, problem) * scale
+        return
     cumulative = _probabilities(logits).cumsum(-1)
     last = logits.shape[-1] - 1
     labelled = labels != IGNORED
@@ -111,6 +136,11 @@ def _sampled(logits: Tensor, labels: Tensor, problem: Problem, noise: Tensor) ->
 def _exact(logits: Tensor, labels: Tensor, problem: Problem) -> Iterator[Tensor]:
     if problem is Problem.REGRESSION:
         yield torch.ones_like(logits)
+        return
+    if problem is Problem.MULTI_LABEL:
+        wide = _wide(logits)
+        deviations = (wide.sigmoid() * (-wide).sigmoid()).sqrt().to(logits.dtype)
+        yield from torch.diag_embed(deviations).unbind(-1)
         return
     factor = covariance_factor(_probabilities(logits)).to(logits.dtype)
     if problem is not Problem.TOKEN_CLASSIFICATION:

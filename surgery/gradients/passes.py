@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.dataset import Batch, has_tags
 from surgery.gradients.accumulators import Accumulator
 from surgery.gradients.hooks import GradientHooks
 from surgery.gradients.likelihood import directions, draw_noise
@@ -103,10 +103,10 @@ def without_padding(batch: Batch, row: int) -> Batch:
     mask = batch["attention_mask"][row]
     used = mask.reshape(-1, mask.shape[-1]).any(0).nonzero().flatten()
     start, end = int(used[0]), int(used[-1]) + 1
-    width = mask.shape[-1]
+    width, tagged = mask.shape[-1], has_tags(batch)
     return {
         name: tensor[row : row + 1, ..., start:end]
-        if tensor.dim() > 1 and tensor.shape[-1] == width
+        if tensor.dim() > 1 and tensor.shape[-1] == width and (name != "labels" or tagged)
         else tensor[row : row + 1]
         for name, tensor in batch.items()
     }

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from surgery.data.tokens.dataset import Batch
+from surgery.data.tokens.dataset import Batch, has_tags
 from surgery.data.tokens.sequences import IGNORED
 from surgery.errors import ScoresNotFinite
 from surgery.gradients.accumulators import Traces
@@ -87,7 +87,7 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
     A model without an attention mask is trained on its padding: for it nothing is cut off.
     """
     mask = batch["attention_mask"]
-    width = mask.shape[-1]
+    width, tagged = mask.shape[-1], has_tags(batch)
     lengths = mask.reshape(len(mask), -1, width).any(1).sum(1)
     rows = lengths.argsort()[[-1, 0]]
     size = min(CHECK_TOKENS, int(lengths[rows[0]]))
@@ -95,7 +95,7 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
     window = slice(width - size, width) if left else slice(0, size)
     pair = {
         name: tensor[rows][..., window].clone()
-        if tensor.dim() > 1 and tensor.shape[-1] == width
+        if tensor.dim() > 1 and tensor.shape[-1] == width and (name != "labels" or tagged)
         else tensor[rows]
         for name, tensor in batch.items()
     }
@@ -103,7 +103,7 @@ def unequal_pair(model: nn.Module, batch: Batch) -> Batch:
         shown = max(1, size - size // 4)
         hidden = slice(0, size - shown) if left else slice(shown, size)
         pair["attention_mask"][1, ..., hidden] = 0
-        if pair["labels"].dim() == 2:
+        if tagged:
             pair["labels"][1, hidden] = IGNORED
     return pair
 

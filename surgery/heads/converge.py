@@ -112,12 +112,16 @@ def baseline_loss(task: LinearTask) -> float:
     """The mean loss of the best prediction that is the same for every row.
 
     Half the variance of the labels for a regression, the entropy of the labels' frequencies for
-    classes (of a row's tokens together, for tags), and that of equal choices for multiple choice.
+    classes (of a row's tokens together, for tags), the sum of the entropies of having each label
+    or not, and that of equal choices for multiple choice.
     """
     if task.problem is Problem.REGRESSION:
         return float(0.5 * task.labels.var(correction=0))
     if task.problem is Problem.MULTIPLE_CHOICE:
         return math.log(len(task.inputs) / task.rows)
+    if task.problem is Problem.MULTI_LABEL:
+        present = task.labels.mean(0)
+        return float(torch.special.entr(torch.stack([present, 1 - present])).sum())
     counts = task.labels.bincount().double()
     shares = counts[counts > 0] / counts.sum()
     return -float((shares * shares.log()).sum() * counts.sum()) / task.rows

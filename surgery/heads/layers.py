@@ -56,12 +56,12 @@ def task_of(replay: Replay, layer: nn.Linear) -> LinearTask:
             labelled = own != IGNORED
             inputs[-1] = inputs[-1][labelled] if tagged else inputs[-1].flatten(0, -2)
             labels.append(own[labelled] if tagged else own)
-            counts.append(labelled.sum(1) if tagged else torch.ones_like(own, dtype=torch.long))
+            counts.append(labelled.sum(1) if tagged else own.new_ones(len(own), dtype=torch.long))
     finally:
         hook.remove()
     count = torch.cat(counts)
     answers = torch.cat(labels)
-    if replay.problem is Problem.REGRESSION:
+    if replay.problem in {Problem.REGRESSION, Problem.MULTI_LABEL}:
         answers = answers.double()
     owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
     return LinearTask(torch.cat(inputs).double(), answers, owner, len(count), replay.problem)

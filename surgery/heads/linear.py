@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from surgery.heads.minimise import gradient_norm, minimise
 from surgery.schemas.enums import Problem
 
-CURVATURE = 0.5  # the largest curvature of a softmax in its logits
+CURVATURE = 0.5  # the largest curvature of a softmax in its logits; of a sigmoid it is half that
 RIDGES = tuple(10.0 ** (exponent / 2) for exponent in range(3, -9, -1))  # strongest first
 FOLDS = 5
 LOOSE, TIGHT = 1e-2, 1e-6  # gradient beside its start: while the ridge is chosen, and in the end
@@ -36,7 +36,8 @@ class LinearTask:
     """The inputs of the layer and the labels of N rows.
 
     ``inputs`` (R, d) in float64: one a row; one a choice, those of a row together; or one a
-    labelled token. ``labels`` are (N,), or (R,) for tokens; ``owner`` (R,) is each input's row.
+    labelled token. ``labels`` are (N,), (R,) for tokens, or (N, C) in float64 where a row may have
+    several; ``owner`` (R,) is each input's row.
     """
 
     inputs: Tensor
@@ -55,6 +56,9 @@ class LinearTask:
             return 0.5 * (logits[:, 0] - self.labels).square()
         if self.problem is Problem.MULTIPLE_CHOICE:
             return F.cross_entropy(logits.view(self.rows, -1), self.labels, reduction="none")
+        if self.problem is Problem.MULTI_LABEL:
+            losses = F.binary_cross_entropy_with_logits(logits, self.labels, reduction="none")
+            return losses.sum(1)
         losses = F.cross_entropy(logits, self.labels, reduction="none")
         if self.problem is Problem.TOKEN_CLASSIFICATION:
             return losses.new_zeros(self.rows).index_add(0, self.owner, losses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,10 +56,14 @@ def recorded_revision(files: Iterable[Path]) -> str | None:
     return commits.pop() if len(commits) == 1 else None
 
 
-def _recorded(file: Path) -> str | None:
-    """The commit of one file. The records are in the repository's folder, under the file's path."""
+def records_of(file: Path) -> Iterator[Path]:
+    """Where the commit of a file may be recorded: in its repository's folder, under its path."""
     for folder in (file.parent, file.parent.parent):  # a config of a dataset is a folder of its own
-        path = folder / RECORDS / f"{file.relative_to(folder)}.metadata"
+        yield folder / RECORDS / f"{file.relative_to(folder)}.metadata"
+
+
+def _recorded(file: Path) -> str | None:
+    for path in records_of(file):
         try:
             lines = read_regular(path, 4096).decode().split()
             if file.stat().st_mtime - 1 <= float(lines[2]) and re.fullmatch(COMMIT, lines[0]):

@@ -60,9 +60,11 @@ UNDECLARED_KEYS = {
     "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
     "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
 }
+SEVERAL_LABELS = "multi_label_classification"  # transformers' name in a config
 LABEL_KEYS = {"id2label", "architectures", "model_type"}
 HEAD_CLASSES = {
     Problem.CLASSIFICATION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    Problem.MULTI_LABEL: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     Problem.REGRESSION: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     Problem.MULTIPLE_CHOICE: MODEL_FOR_MULTIPLE_CHOICE_MAPPING,
     Problem.TOKEN_CLASSIFICATION: MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
@@ -194,10 +196,11 @@ def _labels(data: TaskData) -> dict[str, Any]:
         return {}  # the head gives each choice one score, and has no labels
     if data.problem is Problem.REGRESSION:
         return {"num_labels": 1, "problem_type": "regression"}
+    several = data.problem is Problem.MULTI_LABEL
     return {
         "id2label": dict(enumerate(data.labels)),
         "label2id": {label: index for index, label in enumerate(data.labels)},
-        "problem_type": "single_label_classification",
+        "problem_type": SEVERAL_LABELS if several else "single_label_classification",
     }
 
 
@@ -222,6 +225,8 @@ def _head_fits(config: dict[str, Any], data: TaskData, kind: type) -> bool:
         return False
     if data.problem is Problem.MULTIPLE_CHOICE:
         return True
+    if (config.get("problem_type") == SEVERAL_LABELS) != (data.problem is Problem.MULTI_LABEL):
+        return False  # trained for a softmax, or for a sigmoid of each output
     named = config.get("id2label") or {}
     names = [str(named[key]).lower() for key in sorted(named, key=int)]
     if data.problem is Problem.REGRESSION:

@@ -162,11 +162,15 @@ def _labelled(
     if order.problem is Problem.TOKEN_CLASSIFICATION:
         aligned = at_first_tokens(part["word_ids"][0], label).tolist()
         tags = [None if tag == IGNORED else tag for tag in aligned]
+    several = None
+    if order.problem is Problem.MULTI_LABEL:
+        several = [name for name, mark in zip(order.labels, label, strict=True) if mark]
     return PreviewRow(
         row=place + 1,
         sequences=sequences,
-        label=None if tags is not None else label,
+        label=None if isinstance(label, list) else label,
         label_name=order.labels[label] if order.problem in NAMED else None,
+        label_names=several,
         token_labels=tags,
     )
 

@@ -33,6 +33,7 @@ _TEXT = {
 }
 DEEP_HEADS = {
     Problem.CLASSIFICATION: _TEXT,
+    Problem.MULTI_LABEL: _TEXT,
     Problem.REGRESSION: _TEXT,
     Problem.MULTIPLE_CHOICE: {
         "deberta-v2",
@@ -48,6 +49,7 @@ DEEP_HEADS = {
 _POOLED = {"albert", "bert", "big_bird", "fnet", "nomic_bert"}
 POOLED = {
     Problem.CLASSIFICATION: _POOLED,
+    Problem.MULTI_LABEL: _POOLED,
     Problem.REGRESSION: _POOLED,
     Problem.MULTIPLE_CHOICE: {
         *_POOLED,

@@ -18,6 +18,7 @@ from surgery.data.tokens.dataset import (
     TaskData,
     batches_by_length,
     choose_rows,
+    has_tags,
     on_device,
     sample_numbers,
 )
@@ -130,16 +131,28 @@ class Sample:
 def with_shuffled_labels(batches: Sequence[Batch], seed: int) -> list[Batch]:
     """The same batches with the labels shuffled among all their rows (or tagged tokens).
 
-    The order depends on the samples' numbers, not on how they are batched.
+    Several labels of a row stay together. The order depends on the samples' numbers, not on how
+    they are batched.
     """
     labels = [batch["labels"].cpu().clone() for batch in batches]
     rows = [labels[place][row] for _, place, row in sorted(_rows(batches))]
+    generator = torch.Generator().manual_seed(seed)
+    if labels[0].dim() == 2 and not has_tags(batches[0]):
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        dealt_rows = [rows[place].clone() for place in order]
+        for row, part in zip(rows, dealt_rows, strict=True):
+            row.copy_(part)
+        return _with_labels(batches, labels)
     tagged = [row != IGNORED for row in rows]
     dealt = torch.cat([row[has] for row, has in zip(rows, tagged, strict=True)])
-    dealt = dealt[torch.randperm(len(dealt), generator=torch.Generator().manual_seed(seed))]
+    dealt = dealt[torch.randperm(len(dealt), generator=generator)]
     parts = dealt.split([int(has.sum()) for has in tagged])
     for row, has, part in zip(rows, tagged, parts, strict=True):
         row.masked_scatter_(has, part)  # rows are views of the copies
+    return _with_labels(batches, labels)
+
+
+def _with_labels(batches: Sequence[Batch], labels: Sequence[torch.Tensor]) -> list[Batch]:
     return [
         {**batch, "labels": own.to(batch["labels"].device)}
         for batch, own in zip(batches, labels, strict=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import Strict
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import NAMED, Problem
 from surgery.schemas.fields import WORD
 
 HUB_DATASET_PATTERN = rf"^{WORD}(?:/{WORD})?$"
@@ -27,18 +27,32 @@ LabelNames = Annotated[
 
 _PARTS = {
     Problem.CLASSIFICATION: ("text", "text_pair", "label"),
+    Problem.MULTI_LABEL: ("text", "text_pair", "label"),
     Problem.REGRESSION: ("text", "text_pair", "label"),
     Problem.MULTIPLE_CHOICE: ("text", "text_pair", "choices", "label"),
     Problem.TOKEN_CLASSIFICATION: ("tokens", "label"),
 }
 _NEEDED = {
     Problem.CLASSIFICATION: "text",
+    Problem.MULTI_LABEL: "text",
     Problem.REGRESSION: "text",
     Problem.MULTIPLE_CHOICE: "choices",
     Problem.TOKEN_CLASSIFICATION: "tokens",
 }
 
+LabelSeparator = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=8),
+    Field(
+        description="For problem `multi_label`: what stands between the labels of a row if they "
+        "are written as one text, such as `;` in `news;sport`. Spaces around a label are dropped, "
+        "and an empty text is a row without labels. Lists of labels need none.",
+        examples=[";"],
+    ),
+]
+
 WORD_BINS = (0, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+PAIRS = 50  # the most pairs of labels that a report lists
 EXAMPLES = 5  # the most rows that a finding names
 
 FindingCode = Literal[
@@ -60,6 +74,9 @@ FindingCode = Literal[
     "numbers_as_words",
     "many_numbers",
     "lists_as_labels",
+    "separated_labels",
+    "one_label_a_row",
+    "rows_without_labels",
     "f1_of_frequent_class",
     "unmeasured_entities",
     "invisible_words",
@@ -86,17 +103,27 @@ class Columns(Strict):
     tokens: ColumnName | None = Field(
         None, description="For token classification: the column of lists of words."
     )
-    label: ColumnName | None = Field(
-        None,
-        description="The class, the number to predict, the right choice (its index from 0, or "
-        "its text), or the list of tags.",
+    label: ColumnName | Annotated[list[ColumnName], Field(min_length=2, max_length=1000)] | None = (
+        Field(
+            None,
+            description="The class, the number to predict, the right choice (its index from 0, or "
+            "its text), or the list of tags. For several labels a row: the column of their list or "
+            "text, or one column of zeros and ones for each label, which has its name.",
+        )
     )
 
     @model_validator(mode="after")
-    def _choices_differ(self) -> Columns:
-        if isinstance(self.choices, list) and len(set(self.choices)) < len(self.choices):
-            raise ValueError("choices names a column twice")
+    def _columns_differ(self) -> Columns:
+        for part in ("choices", "label"):
+            names = getattr(self, part)
+            if isinstance(names, list) and len(set(names)) < len(names):
+                raise ValueError(f"{part} names a column twice")
         return self
+
+    @property
+    def label_name(self) -> str:
+        """The column of the label, or the first of several."""
+        return self.label[0] if isinstance(self.label, list) else str(self.label)
 
     def named(self) -> list[tuple[str, str]]:
         """Each named column with its path in this object, as in ("choices/0", "ending0")."""
@@ -108,18 +135,46 @@ class Columns(Strict):
                 found.append((part, names))
         return found
 
-    def misplaced(self, problem: Problem) -> str | None:
-        """The first named role that has no meaning for the problem, if any."""
+    def misplaced(self, problem: Problem) -> tuple[str, str] | None:
+        """The first named role that the problem cannot use, and the reason; None if it uses all."""
+        if isinstance(self.label, list) and problem is not Problem.MULTI_LABEL:
+            return "label", (
+                "columns.label names several columns, which is for problem multi_label, and the "
+                f"problem is {problem.value}"
+            )
         parts = self.model_dump(exclude_none=True)
-        return next((part for part in parts if part not in _PARTS[problem]), None)
+        part = next((part for part in parts if part not in _PARTS[problem]), None)
+        if part is None:
+            return None
+        return part, f"columns.{part} has no meaning for problem {problem.value}; leave it out"
 
 
-def check_label_names(names: list[str], problem: Problem) -> None:
-    """Raise ValueError unless the names are distinct and the problem has classes to name."""
-    if problem not in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}:
+def check_label_names(names: list[str], problem: Problem, columns: Columns | None = None) -> None:
+    """Raise ValueError unless the names are distinct and the problem has labels to name."""
+    if columns is not None and isinstance(columns.label, list) and names != columns.label:
+        raise ValueError("columns.label names each label by its column; leave labels out")
+    if problem not in NAMED:
         raise ValueError(f"labels mean nothing to problem {problem.value}; leave them out")
     if len(set(names)) < len(names):
         raise ValueError("two of the labels are equal; give each class a different name")
+
+
+def check_label_separator(
+    separator: str | None, problem: Problem | None, columns: Columns | None
+) -> None:
+    """Raise ValueError if a separator of labels is given where no text holds several labels."""
+    if separator is None:
+        return
+    if problem is not None and problem is not Problem.MULTI_LABEL:
+        raise ValueError(
+            f"label_separator is for problem multi_label, and the problem is {problem.value}; "
+            "leave one of them out"
+        )
+    if columns is not None and isinstance(columns.label, list):
+        raise ValueError(
+            "label_separator is for labels in one column, and columns.label names several; leave "
+            "one of them out"
+        )
 
 
 class UploadSpec(Strict):
@@ -130,11 +185,17 @@ class UploadSpec(Strict):
         None, description="What is predicted from a row. Inferred if left out."
     )
     labels: LabelNames | None = None
+    label_separator: LabelSeparator | None = None
     seed: int = Field(
         0,
         description="Seed for the choice of the tenth of the rows that is set aside for validation "
         "if there is no validation file.",
     )
+
+    @model_validator(mode="after")
+    def _separator_fits(self) -> UploadSpec:
+        check_label_separator(self.label_separator, self.problem, self.columns)
+        return self
 
 
 class HubDataset(Strict):
@@ -154,6 +215,7 @@ class HubDataset(Strict):
     )
     problem: Problem = Field(Problem.CLASSIFICATION, description="The kind of task.")
     labels: LabelNames | None = None
+    label_separator: LabelSeparator | None = None
 
     @model_validator(mode="after")
     def _columns_named(self) -> HubDataset:
@@ -165,9 +227,10 @@ class HubDataset(Strict):
             )
         misplaced = self.columns.misplaced(self.problem)
         if misplaced is not None:
-            raise ValueError(f"columns.{misplaced} means nothing to problem {self.problem.value}")
+            raise ValueError(misplaced[1])
         if self.labels is not None:
-            check_label_names(self.labels, self.problem)
+            check_label_names(self.labels, self.problem, self.columns)
+        check_label_separator(self.label_separator, self.problem, self.columns)
         return self
 
 
@@ -235,6 +298,26 @@ class Duplicates(BaseModel):
     conflicting_labels: int = Field(description="Texts that occur with different labels.")
 
 
+class LabelPair(BaseModel):
+    """Two labels that rows of train have together."""
+
+    labels: tuple[str, str] = Field(description="The two labels.")
+    count: int = Field(description="Rows of train with both.")
+
+
+class LabelSets(BaseModel):
+    """How the labels of rows with several labels go together."""
+
+    separator: str | None = Field(
+        description="The `label_separator` that the texts were divided by, if any."
+    )
+    cardinality: dict[str, float] = Field(description="Mean number of labels a row, by split.")
+    unlabelled: dict[str, int] = Field(description="Rows without any label, by split.")
+    pairs: list[LabelPair] = Field(
+        description=f"The pairs of labels that occur together most often, at most {PAIRS}."
+    )
+
+
 class DatasetReport(BaseModel):
     """What was found when the dataset was read."""
 
@@ -253,6 +336,9 @@ class DatasetReport(BaseModel):
     )
     label_range: dict[str, tuple[float, float]] | None = Field(
         description="Smallest and largest label by split, for regression."
+    )
+    label_sets: LabelSets | None = Field(
+        None, description="How labels go together, for problem `multi_label`."
     )
     text_lengths: TextLengths = Field(description="How long the texts are.")
     duplicates: Duplicates = Field(description="How many rows repeat others.")

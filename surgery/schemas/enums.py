@@ -16,9 +16,14 @@ class Problem(StrEnum):
     """What is predicted from a row."""
 
     CLASSIFICATION = "classification"
+    MULTI_LABEL = "multi_label"
     REGRESSION = "regression"
     MULTIPLE_CHOICE = "multiple_choice"
     TOKEN_CLASSIFICATION = "token_classification"  # noqa: S105  # not a password
+
+
+NAMED = frozenset({Problem.CLASSIFICATION, Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION})
+"""The problems whose labels have names."""
 
 
 class Aggregate(StrEnum):
@@ -176,7 +181,8 @@ class Fisher(StrEnum):
     """Labels drawn from the model's own prediction: one pass for each draw."""
     EXACT = "exact"
     """The expectation over the model's prediction: one pass for two classes and for regression, C −
-    1 passes for C classes, and as many for each labelled token in token classification."""
+    1 passes for C classes, and as many for each labelled token in token classification; C passes
+    for C labels of which a row may have several."""
 
 
 class Precision(StrEnum):

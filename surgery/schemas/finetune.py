@@ -229,6 +229,11 @@ class EpochReport(BaseModel):
         {}, description="The official metrics of each preset of `also_evaluate`."
     )
     ranking: RankingTrack | None = Field(None, description="With `track_ranking`.")
+    thresholds: dict[str, float] | None = Field(
+        None,
+        description="With several labels a row: from which probability on a row is said to have "
+        "each label. Fitted on the training rows that `training.threshold_share` sets aside.",
+    )
     noise: float | None = Field(
         None,
         description="Standard error of the primary metric due to the choice of the validation "

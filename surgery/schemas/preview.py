@@ -33,9 +33,12 @@ class PreviewRow(BaseModel):
     )
     label: int | float | None = Field(
         description="The index of its class or of its right choice, or the number to predict; null "
-        "for tagged words."
+        "for tagged words and for several labels."
     )
     label_name: str | None = Field(description="The name of its class or choice.")
+    label_names: list[str] | None = Field(
+        None, description="The names of its labels, where a row may have several."
+    )
     token_labels: list[int | None] | None = Field(
         description="For tagged words: the index of the tag that each token is to predict; null "
         "where a token has none."

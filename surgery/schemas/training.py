@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
-from surgery.schemas.enums import Problem, TrainingPrecision
+from surgery.schemas.enums import NAMED, Problem, TrainingPrecision
 from surgery.schemas.fields import option_of
 from surgery.schemas.head import HeadSpec
 from surgery.schemas.layer_schedule import (
@@ -23,7 +23,6 @@ from surgery.schemas.layer_schedule import (
 HELD_OUT_SHARE = 0.2  # of the train rows, to choose among `learning_rates` by
 LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 LearningRates = Annotated[list[LearningRate], Field(min_length=2, max_length=8)]
-CLASSES = (Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION)
 
 
 class TrainingSpec(Strict):
@@ -107,14 +106,29 @@ class TrainingSpec(Strict):
         128, ge=4, le=8192, description="Rows are truncated to this many tokens."
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of the target that is spread over all classes."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the target that is spread over all classes; with several labels a "
+        "row, over having and not having each label.",
     )
     class_weights: Literal["balanced"] | Annotated[list[float], Field(max_length=1000)] | None = (
         Field(
             None,
             description="Weight of each class in the loss, in the order of the labels. `balanced`: "
-            "inversely proportional to how often the class occurs in train.",
+            "inversely proportional to how often the class occurs in train. With several labels a "
+            "row (`multi_label`), the weight of the rows that have the label beside those that do "
+            "not; `balanced`: rows without it over rows with it.",
         )
+    )
+    threshold_share: float | None = Field(
+        None,
+        ge=0,
+        le=0.5,
+        description="For problem `multi_label` only: the share of the training rows that is set "
+        "aside, drawn by `seed`, and not trained on. From which probability on a row is said to "
+        "have a label is fitted on them, label by label. 0: no row is set aside, and that "
+        "probability is 0.5. Default: 0.1.",
     )
     precision: TrainingPrecision | None = Field(
         None,
@@ -264,6 +278,37 @@ class CheckpointSpec(Strict):
         return self
 
 
+THRESHOLD_SHARE = 0.1  # enough rows of most labels, and little to learn from is lost
+
+
+def threshold_share(training: TrainingSpec, problem: Problem) -> float:
+    """The share of the training rows that is set aside to fit the labels' thresholds."""
+    if problem is not Problem.MULTI_LABEL:
+        return 0.0
+    share = training.threshold_share
+    return THRESHOLD_SHARE if share is None else share
+
+
+def rows_set_aside(training: TrainingSpec, problem: Problem, rows: int) -> int:
+    """How many of the training rows are set aside, if none have to stay together."""
+    share = threshold_share(training, problem)
+    return max(1, round(share * rows)) if share else 0
+
+
+def run_rows(
+    training: TrainingSpec, problem: Problem, rows: Mapping[str, int | None]
+) -> tuple[int | None, int | None]:
+    """The rows that a run trains on and those that it measures, of these rows by split.
+
+    Rows that are set aside are measured beside validation. A number is None if it is not known.
+    """
+    train, validation = rows.get("train"), rows.get("validation")
+    if train is None:
+        return None, validation
+    aside = rows_set_aside(training, problem, train)
+    return train - aside, None if validation is None else validation + aside
+
+
 def steps_per_epoch(training: TrainingSpec, rows: int, processes: int = 1) -> int:
     """The number of optimizer steps in an epoch."""
     batches = math.ceil(rows / training.batch_size)
@@ -317,9 +362,11 @@ def _label_faults(
     training: TrainingSpec, problem: Problem, classes: int | None
 ) -> Iterator[tuple[str, str]]:
     weights = training.class_weights
+    if training.threshold_share is not None and problem is not Problem.MULTI_LABEL:
+        yield "threshold_share", f"problem {problem.value} has no thresholds to fit; leave it out"
     if training.label_smoothing and problem is Problem.REGRESSION:
         yield "label_smoothing", "a regression has no classes to smooth; leave it out"
-    if weights is not None and problem not in CLASSES:
+    if weights is not None and problem not in NAMED:
         yield "class_weights", f"problem {problem.value} has no classes to weigh; leave it out"
     elif isinstance(weights, list) and classes is not None and len(weights) != classes:
         yield "class_weights", f"has {len(weights)} weights, the dataset has {classes} classes"

@@ -141,7 +141,7 @@ class Trainer:
 
     def predictions(self, logits: np.ndarray[Any, Any]) -> Predictions:
         """A run's logits for the rows that judge, with their labels."""
-        return predictions_for(logits, self._judged_rows, self._judged_data)
+        return predictions_for(logits, self._judged_rows, self._judged_data).cross_decided()
 
     def _units_of(self, candidate: Candidate) -> list[Unit]:
         return [self._units[place] for place in candidate.layers]
@@ -201,13 +201,14 @@ class Trainer:
             return prefix.replay(ROWS, self._judged[list(rows)].tolist())
 
         try:
-            return predict_validation(
+            found = predict_validation(
                 self._loaded.model,
                 self._judged_rows,
                 self._judged_data,
                 self._device,
                 replay=replay,
             )
+            return found.cross_decided()
         except TrainingDiverged:
             return None
 

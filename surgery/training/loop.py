@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 from torch import nn
 
@@ -16,8 +18,9 @@ from surgery.checkpoints.record import checkpoint_form, record_of
 from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.errors import Fault, TrainingInvalid
-from surgery.evaluation.evaluate import evaluate_sets, predict_validation
+from surgery.evaluation.evaluate import evaluate_sets, finite_logits, predict_validation
 from surgery.evaluation.evaluation_sets import reported_metrics
+from surgery.evaluation.thresholds import DEFAULT, Array, fit_thresholds
 from surgery.io.reporter import CheckpointSummary, Quiet, Reporter
 from surgery.models.blocks import Unit
 from surgery.models.distributed import present_share
@@ -27,7 +30,7 @@ from surgery.models.memory import peak_bytes, reset_peak
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
-from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.enums import Problem, TrainingPrecision
 from surgery.schemas.finetune import (
     EpochReport,
     FinetuneResult,
@@ -50,6 +53,7 @@ from surgery.training.run import (
     save,
     take_step,
 )
+from surgery.training.set_aside import without_set_aside
 from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix, unreached_warnings
 from surgery.training.state import Progress, TrainState, load_state, saved_precision, saved_trials
 from surgery.training.step import Rows, Stepper, epoch_steps, halving_warnings
@@ -171,8 +175,9 @@ def _set_up(
     report.phase("tokenize")
     tokenizer, length = loaded.tokenizer, training.max_length
     with PartialState().main_process_first():  # the other processes read its tokens from disk
-        train = encode_split(data, "train", tokenizer, length)
+        whole = encode_split(data, "train", tokenizer, length)
         validation = encode_split(data, "validation", tokenizer, length)
+    trained_on, train, set_aside = without_set_aside(data, whole, training)
     classes, rows = len(data.labels), len(train)
     check_training(
         training, data.problem, data.metrics, classes=classes, rows=rows, processes=share.world
@@ -191,13 +196,14 @@ def _set_up(
         tracker = RankingTracker(loaded, data, training, untrained=untrained)
     return Setup(
         loaded=loaded,
-        data=data,
+        data=trained_on,
         spec=spec,
         training=training,
         layers=layers,
         report=report,
         train=train,
         validation=validation,
+        set_aside=set_aside,
         device=device,
         share=share,
         numerics=numerics,
@@ -213,6 +219,8 @@ def _prefix_inputs(run: Setup, digests: Mapping[str, str], room: Room | None) ->
         "train": SplitRows(run.train, run.numerics.autocast),
         "validation": SplitRows(run.validation),
     }
+    if run.set_aside is not None:
+        splits["set_aside"] = SplitRows(run.set_aside)
     return PrefixInputs(run.loaded, splits, run.training, run.report, digests, room)
 
 
@@ -234,7 +242,9 @@ def _evaluate(
     run.report.phase("evaluate")
     model, data = run.loaded.model, run.data
     replay = partial(prefix.replay, "validation")
-    result = predict_validation(model, run.validation, data, run.device, replay=replay)
+    thresholds = _thresholds(run, prefix)
+    found = predict_validation(model, run.validation, data, run.device, replay=replay)
+    result = replace(found, thresholds=thresholds)
     entry = EpochReport(
         epoch=run.epochs(progress),
         step=progress.step,
@@ -242,6 +252,9 @@ def _evaluate(
         metrics=result.metrics(data.metrics),
         also=evaluate_sets(model, data.also, run.device),
         ranking=run.tracker.now() if run.tracker else None,
+        thresholds=None
+        if thresholds is None
+        else dict(zip(data.labels, thresholds.tolist(), strict=True)),
     )
     progress.reports.append(entry)
     is_best = best_report(progress.reports, run.metric) is entry
@@ -250,6 +263,21 @@ def _evaluate(
     run.report.metric(progress.step, entry.epoch, reported_metrics(entry))
     if run.share.rank == 0:
         _write_checkpoint(run, list(train_state.trained), entry, is_best=is_best)
+
+
+def _thresholds(run: Setup, prefix: StagedPrefix) -> Array | None:
+    """The thresholds (C,) of the present model, for several labels a row.
+
+    They are fitted on rows of train that were set aside, never on validation; without such rows
+    they are a half.
+    """
+    if run.data.problem is not Problem.MULTI_LABEL:
+        return None
+    if run.set_aside is None:
+        return np.full(len(run.data.labels), DEFAULT)
+    replay = partial(prefix.replay, "set_aside")
+    logits = finite_logits(run.loaded.model, run.set_aside, run.device, replay)
+    return fit_thresholds(logits, run.set_aside.targets)
 
 
 def _write_checkpoint(

@@ -29,7 +29,9 @@ class Loss:
 
     For one batch this equals the losses of torch and transformers, with class weights and label
     smoothing; for several batches, it equals their loss on all rows at once. ``weights`` has one
-    entry for each class, or is None.
+    entry for each class, or is None. Several labels a row have one binary cross-entropy each, of
+    which the loss is the mean; ``weights`` then multiply the rows that have the label (torch's
+    ``pos_weight``), and ε of smoothing moves a target from 0 or 1 to ε/2 or 1 − ε/2.
     """
 
     problem: Problem
@@ -41,6 +43,8 @@ class Loss:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.problem is Problem.REGRESSION:
             return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype), reduction="sum")
+        if self.problem is Problem.MULTI_LABEL:
+            return self._of_labels(logits, labels.to(logits.dtype))
         if self.problem is Problem.TOKEN_CLASSIFICATION:
             logits = logits.mT
         weights = None if self.weights is None else self.weights.to(logits)
@@ -53,8 +57,20 @@ class Loss:
             label_smoothing=self.smoothing,
         )
 
+    def _of_labels(self, logits: Tensor, marks: Tensor) -> Tensor:
+        targets = marks * (1 - self.smoothing) + self.smoothing / 2
+        weights = None if self.weights is None else self.weights.to(logits)
+        return F.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=weights, reduction="sum"
+        )
+
     def weight(self, labels: Tensor) -> float:
-        """What ``total`` is divided by: the sum of the weights of the labels' rows or tokens."""
+        """What ``total`` is divided by: the sum of the weights of the labels' rows or tokens.
+
+        With several labels a row, their number, whatever the weights.
+        """
+        if self.problem is Problem.MULTI_LABEL:
+            return float(labels.numel())
         known = labels[labels != IGNORED] if self.problem is not Problem.REGRESSION else labels
         if self.weights is None:
             return float(known.numel())
@@ -73,7 +89,9 @@ def mean_loss(loss: Loss, predictions: Predictions) -> float:
 def loss_for(training: TrainingSpec, problem: Problem, classes: int, encoded: Encoded) -> Loss:
     """The loss that a request asks for; balanced class weights come from the training rows."""
     weights = training.class_weights
-    if weights == "balanced":
+    if weights == "balanced" and problem is Problem.MULTI_LABEL:
+        weights = balanced_presence(encoded.targets)
+    elif weights == "balanced":
         weights = balanced_weights(encoded.targets, classes)
     tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32)
     return Loss(problem, training.label_smoothing, tensor)
@@ -84,6 +102,18 @@ def balanced_weights(targets: np.ndarray[Any, Any], classes: int) -> list[float]
     counts = np.bincount(targets, minlength=classes)
     weights = np.where(counts > 0, len(targets) / (classes * np.maximum(counts, 1)), 1.0)
     return [float(weight) for weight in weights]
+
+
+def balanced_presence(marks: np.ndarray[Any, Any]) -> list[float]:
+    """Rows without each label over rows with it, of marks (N, C); 1 for a label of no or all rows.
+
+    So both weigh alike in the label's loss, in the ratio that scikit-learn's balanced weights of
+    the two classes "without" and "with" have.
+    """
+    present = marks.sum(axis=0, dtype=np.int64)
+    absent = len(marks) - present
+    known = (present > 0) & (absent > 0)
+    return [float(a / p) if k else 1.0 for a, p, k in zip(absent, present, known, strict=True)]
 
 
 def rate_factors(

@@ -182,4 +182,5 @@ class RateTrials:
 
         data = replace(run.data, validation=run.data.train.select(judged), also=())
         encoded = run.train.select(judged)
-        return predict_validation(run.loaded.model, encoded, data, run.device, replay=replay)
+        found = predict_validation(run.loaded.model, encoded, data, run.device, replay=replay)
+        return found.cross_decided()

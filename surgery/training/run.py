@@ -36,7 +36,10 @@ CONTINUE, SAVE, DRAIN, CANCEL = range(4)  # what may follow a step
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run works with and does not change; `TrainState` and `Progress` hold what changes."""
+    """What a run works with and does not change; `TrainState` and `Progress` hold what changes.
+
+    ``train`` are the tokenised rows of ``data.train``, without those that are set aside.
+    """
 
     loaded: LoadedModel
     data: TaskData
@@ -46,6 +49,7 @@ class Setup:
     report: Reporter
     train: Encoded
     validation: Encoded
+    set_aside: Encoded | None  # rows of train on which the labels' thresholds are fitted
     device: torch.device
     share: Share
     numerics: Numerics

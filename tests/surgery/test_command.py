@@ -160,6 +160,20 @@ def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, her
         assert words in done.stderr
 
 
+def test_search_prints_what_it_found_as_json(mirror: Path, csv: Path, here: Here) -> None:
+    model, few = mirror / "models" / TINY, ("--epochs", 1, "--max-length", 16, "--seed", 3)
+    asked = ("--families", "single,all", "--learning-rates", "0.001", "--held-out", 0.3)
+    done = here("search", model, csv, *asked, *few)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert {arm["family"] for arm in result["arms"]} == {"single", "all"}
+    assert result["learning_rate"] == 0.001
+    assert (result["train_rows"], result["held_out_rows"]) == (38, 16)
+    wrong = here("search", model, csv, "--families", "singles", *few)
+    assert wrong.returncode == 1
+    assert "/families/0" in wrong.stderr
+
+
 def test_tune_takes_a_layer_schedule_and_several_rates(
     mirror: Path, csv: Path, tmp_path: Path, here: Here
 ) -> None:

@@ -8,12 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.artifacts.storage import open_storage
-from app.db import Database
+from app.db import Database, db_now
 from app.jobs import state_machine
 from app.jobs.deletion import delete_job
 from app.settings import Settings
+from app.tables import (
+    DEFAULT_PROJECT,
+    AuditEvent,
+    IdempotencyKey,
+    Webhook,
+    WebhookDelivery,
+)
 from surgery.io.folders import complete_folder
 from surgery.models.source.copy import copies_in
 from tests.support.service.queued_jobs import submit
@@ -51,6 +59,35 @@ def test_what_nobody_read_for_so_long_goes(
     for _ in range(2):  # the second finds nothing more to do
         sweeper.collect_garbage()
         assert [path.name for path in cache(settings).iterdir()] == ["used"]
+
+
+def test_old_rows_of_logs_go(database: Database, tmp_path: Path) -> None:
+    """Changes after the days that are set, keys after one, deliveries after thirty."""
+    hook = Webhook(id="wh_1", project=DEFAULT_PROJECT, url="https://e.org", events=[], secret="s")
+    hook.created_at = db_now()
+    with database.write() as session:
+        session.add(hook)
+        session.flush()
+        for days in (0, 2, 6, 8, 31):
+            ago = db_now(-days * DAY)
+            change = AuditEvent(project=DEFAULT_PROJECT, actor="a", action=str(days), data={})
+            change.at = ago
+            key = IdempotencyKey(
+                project=DEFAULT_PROJECT, key=str(days), request_sha256="", holder="", status=200
+            )
+            key.created_at = ago
+            delivery = WebhookDelivery(
+                id=str(days), webhook="wh_1", type="t", body="", status="delivered", attempts=[]
+            )
+            delivery.created_at = delivery.retry_until = ago
+            session.add_all([change, key, delivery])
+    settings = Settings(data_dir=tmp_path / "data", audit_days=7)
+    folders = WorkerFolders.new(tmp_path)
+    Sweeper(settings, database, open_storage(settings), folders, None).collect_garbage()
+    with database.read() as session:
+        assert set(session.scalars(select(AuditEvent.action))) == {"0", "2", "6"}
+        assert set(session.scalars(select(IdempotencyKey.key))) == {"0"}
+        assert set(session.scalars(select(WebhookDelivery.id))) == {"0", "2", "6", "8"}
 
 
 def test_folders_of_a_dead_worker_go_and_a_living_one_s_stay(

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.access.audit import forget_old_changes
 from app.artifacts.attempt_logs import FIRST_SEGMENT
 from app.artifacts.storage import Storage
 from app.db import Database
@@ -92,9 +93,10 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove what nobody needs any more: old keys and deliveries, unnamed files, caches."""
+        """Remove what nobody needs: old rows of logs, old caches, files that no row names."""
         forget_old(self._database)
         forget_old_keys(self._database)
+        forget_old_changes(self._database, self._settings.audit_days)
         named = referenced_paths(self._database)
         for path in self._stale_folders():
             if path not in named:

@@ -526,6 +526,7 @@ DATASET: Json = {
     "rows": {"train": 900, "validation": 100},
     "label_counts": {"train": {"bad": 450, "good": 450}, "validation": {"bad": 50, "good": 50}},
     "label_range": None,
+    "label_sets": None,
     "text_lengths": {
         "unit": "words",
         "bins": [0, 8, 16],
@@ -572,6 +573,7 @@ PREVIEW: Json = {
             ],
             "label": 0,
             "label_name": "bad",
+            "label_names": None,
             "token_labels": None,
         }
     ],

@@ -320,6 +320,15 @@ DATASET_BODIES: Json = {
             "name": "film reviews",
         },
     },
+    "several labels": {
+        "summary": "Rows with any number of labels, written as one text such as late;refund",
+        "value": {
+            "hub": "acme/support-tickets",
+            "columns": {"text": "message", "label": "tags"},
+            "problem": "multi_label",
+            "label_separator": ";",
+        },
+    },
 }
 DATASET_CHANGES: Json = {
     "a name": {"summary": "Another name", "value": {"name": "film reviews, cleaned"}},

@@ -23,6 +23,7 @@ from app.api.following.changes import (
     read_changes,
     read_events_after,
 )
+from app.api.following.shared_answers import SharedAnswers
 from app.api.following.signals import watch
 from app.db import Database
 
@@ -45,6 +46,7 @@ class Feed:
         self._since = 0  # all later events are among the newest
         self._newest: deque[StoredEvent] = deque(maxlen=EVENTS_KEPT)
         self._changed = asyncio.Event()
+        self.answers = SharedAnswers()  # to those who wait for the job
 
     @property
     def cursor(self) -> Cursor:

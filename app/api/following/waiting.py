@@ -11,18 +11,19 @@ import json
 import re
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.api.following.broadcaster import Broadcaster
+from app.api.following.shared_answers import question_of
 from app.api.http.idempotency import IdempotentRoute
-from app.api.job_documents import job_views
-from app.api.views import JobView
+from app.api.http.reads import json_answer
+from app.api.job_documents import Json, whole_job
 from app.db import Database
-from app.tables import Job
 
 LONGEST_WAIT_SECONDS = 60
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -93,21 +94,22 @@ class WaitingRoute(IdempotentRoute):
 
 async def _until_changed(request: Request, handler: Handler, deadline: float) -> Response:
     """The job as soon as it differs from what the request knows, or else as it is at the end."""
-    has_tag = "if-none-match" in request.headers
+    has_tag, question = "if-none-match" in request.headers, question_of(request)
     broadcaster: Broadcaster = request.app.state.broadcaster
     with broadcaster.follow(request.path_params["job_id"]) as feed:
+        ask = partial(feed.answers.ask, question, partial(handler, request))
         await happens_within(feed.known, deadline - time.monotonic())
         change, state = feed.next_change(), feed.state  # before the job is read: none is missed
-        answer = await handler(request)
+        answer = await ask()
         if has_tag and answer.status_code != 304:
             return answer
         while state is not None and not state.terminal and not broadcaster.closed:
             if not await happens_within(change, deadline - time.monotonic()):
-                return await handler(request)
+                return await ask()
             change = feed.next_change()
             if feed.state is state:  # only an event
                 continue
-            state, answer = feed.state, await handler(request)
+            state, answer = feed.state, await ask()
             if not has_tag or answer.status_code != 304:
                 return answer
     return answer
@@ -125,15 +127,15 @@ async def _until_over(request: Request, handler: Handler, deadline: float) -> Re
         while feed.state is not None and not feed.state.terminal and not broadcaster.closed:
             if not await happens_within(feed.next_change(), deadline - time.monotonic()):
                 break
-    view = await run_in_threadpool(_view, request.app.state.service.database, job_id)
-    if view is None:
+    document = await run_in_threadpool(_read, request.app.state.service.database, job_id)
+    if document is None:
         return answer
-    dropped = {"content-length", "content-type"} | ({"retry-after"} if view.terminal else set())
+    over = document["terminal"]
+    dropped = {"content-length", "content-type"} | ({"retry-after"} if over else set())
     headers = {name: value for name, value in answer.headers.items() if name not in dropped}
-    return JSONResponse(view.model_dump(mode="json"), 200 if view.terminal else 202, headers)
+    return json_answer(document, status=200 if over else 202, headers=headers)
 
 
-def _view(database: Database, job_id: str) -> JobView | None:
+def _read(database: Database, job_id: str) -> Json | None:
     with database.read() as session:
-        job = session.get(Job, job_id)
-        return job_views(session, [job])[0] if job else None
+        return whole_job(session, job_id)

@@ -110,6 +110,8 @@ def _answering_once(
     operation: Callable[[Request], Coroutine[Any, Any, Response]],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     async def handle(request: Request) -> Response:
+        if HEADER not in request.headers:
+            return await operation(request)
         async with _renewing(request):
             try:
                 response = await operation(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -27,10 +28,15 @@ def has_current(headers: Headers, tag: str) -> bool:
     return given.strip() == "*" or tag.removeprefix("W/") in TAG.findall(given)
 
 
-def json_answer(document: Any, tag: str | None = None) -> Response:
+def json_answer(
+    document: Any,
+    tag: str | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """A document of JSON types and moments, written as it is, without checking it once more."""
-    headers = {"ETag": tag} if tag else None
-    return Response(to_json(document, inf_nan_mode="null"), 200, headers, "application/json")
+    given = {**(headers or {}), **({"ETag": tag} if tag else {})}
+    return Response(to_json(document, inf_nan_mode="null"), status, given, "application/json")
 
 
 def not_modified(tag: str) -> Response:

@@ -81,8 +81,9 @@ def create_dataset(
         Form(
             max_length=100_000,
             description="How to read the files, as JSON: "
-            '`{"columns": {"text": …, "label": …}, "problem": …, "labels": …, "seed": …}`. '
-            "Whatever is left out is inferred from the files.",
+            '`{"columns": {"text": …, "label": …}, "problem": …, "labels": …, '
+            '"label_separator": …, "seed": …}`. Whatever is left out is inferred from the files, '
+            "but for the separator of several labels in one text.",
         ),
     ] = "{}",
     name: Annotated[
@@ -160,7 +161,7 @@ def change_dataset(
 
 
 @router.post(
-    "/{dataset_id}/preview",
+    "/{dataset_id:path}/preview",  # presets have a slash in their names, and an answer of their own
     summary="Show rows as a model will see them",
     responses=answers(PREVIEW, 404, 409, 503),
 )

@@ -142,7 +142,7 @@ def end_overdue(database: Database) -> list[str]:
     """
     waiting = and_(
         Job.deadline_at <= db_now(),
-        Job.status.in_((Status.QUEUED, Status.PAUSED)),
+        has_status(Job, Status.QUEUED, Status.PAUSED),
         Job.kind != JobKind.COMPARISON,
     )
     with database.read() as session:

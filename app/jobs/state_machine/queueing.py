@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from app.db import db_now, lock_name
+from app.db import MICROSECOND, db_now, lock_name
 from app.jobs import shared_rankings
 from app.jobs.shared_rankings import RankingKey
-from app.jobs.state_machine.history import record_status
+from app.jobs.state_machine.history import (
+    add_transition,
+    record_change_of_status,
+    record_status,
+)
 from app.jobs.state_machine.sharing import share_ranking, wait_for_ranking
+from app.jobs.webhooks import notices
 from app.observability.tracing import traceparent
-from app.tables import Job, JobKind, Status
+from app.tables import DEFAULT_PROJECT, Job, JobKind, Status
 from surgery.schemas.resolved import ResolvedSelection, completed
+
+LAST = "queued_last"  # in a session's info: when the last job was queued
 
 
 def enqueue(session: Session, job: Job) -> Job:
-    """Insert a queued job, in the caller's transaction."""
+    """Insert a queued job, in the caller's transaction.
+
+    Its row is written once and not read again: every value of it is known here.
+    """
+    now, told = notices.look(session, job.project or DEFAULT_PROJECT)
+    now = _in_order(session, now)
     job.status = Status.QUEUED
-    job.created_at = job.queued_at = job.updated_at = db_now()
+    job.lease_epoch = 0
+    job.created_at = job.queued_at = job.updated_at = now
     job.traceparent = traceparent()
     if job.deadline_seconds is not None:
-        job.deadline_at = db_now(job.deadline_seconds)
+        job.deadline_at = now + timedelta(seconds=job.deadline_seconds)
+    add_transition(job, Status.QUEUED, now)
     session.add(job)
-    session.flush()
-    record_status(session, job, Status.QUEUED)
-    session.flush()
-    session.refresh(job)
+    record_change_of_status(session, job, Status.QUEUED, now, told=told)
     return job
+
+
+def _in_order(session: Session, now: datetime) -> datetime:
+    """The time at which a job is queued: later than that of the transaction's job before it.
+
+    SQLite's clock counts milliseconds, in which several jobs can be inserted.
+    """
+    last = session.info.get(LAST)
+    moment = now if last is None or now > last else last + MICROSECOND
+    session.info[LAST] = moment
+    return moment
 
 
 def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job]) -> Job:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
@@ -81,6 +81,13 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
+def look(session: Session, project: str) -> tuple[datetime, bool]:
+    """The time by the database's clock, and whether a project has webhooks that may be told."""
+    hooks = exists().where(Webhook.project == project, Webhook.enabled)
+    now, told = session.execute(select(db_now(), hooks)).one()
+    return now, told
+
+
 def post_status(session: Session, job: Job, status: str, at: datetime, code: str | None) -> None:
     """Tell webhooks that a job's status changed, in the caller's transaction."""
     post(session, job, EventType(f"job.{status}"), at, status=status, error_code=code)
@@ -92,10 +99,7 @@ def post_checkpoint(session: Session, job: Job, checkpoint: dict[str, Any]) -> N
 
 
 def post(session: Session, job: Job, event: EventType, at: datetime | None, **details: Any) -> None:
-    """Insert a delivery for each webhook of the job's project that wants this type of event.
-
-    A project without webhooks pays one look into an index.
-    """
+    """Insert a delivery for each webhook of the job's project that wants this type of event."""
     query = select(Webhook).where(Webhook.project == job.project, Webhook.enabled)
     # The lock keeps a webhook from being deleted before its delivery is there, or skips it.
     hooks = session.scalars(query.with_for_update(read=True, key_share=True)).all()

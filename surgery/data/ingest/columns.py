@@ -12,6 +12,7 @@ from surgery.schemas.dataset import MAX_CHOICES, Columns
 from surgery.schemas.enums import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")
+_LABEL_SETS = (*_LABELS, "tags", "categories", "genres", "topics", "classes", "emotions")
 _ANSWERS = (
     "label",
     "labels",
@@ -97,20 +98,25 @@ def settle_columns(
 ) -> Settled:
     """Infer the columns and the problem from ``row``, which has one value of each column.
 
-    If the problem is not given, columns of lists or of numbered choices tell it. Raises
+    If the problem is not given, columns of lists or of numbered choices tell it, and so do several
+    columns of labels. Raises
     DatasetInvalid if a named column does not exist or the problem has no use for it, and if a
     column that is needed cannot be inferred.
     """
     given = given or Columns()
     check_columns(row, given, file)
-    problem = problem or _structured(row, given)
+    several = Problem.MULTI_LABEL if isinstance(given.label, list) else None
+    problem = problem or several or _structured(row, given)
     _refuse_misplaced(given, problem or Problem.CLASSIFICATION, file)
     if problem is Problem.MULTIPLE_CHOICE:
         used = _choice_columns(row, given, file)
     elif problem is Problem.TOKEN_CLASSIFICATION:
         used = _token_columns(row, given, file)
     else:
-        used = _text_columns(row, given, file)
+        named = _LABEL_SETS if problem is Problem.MULTI_LABEL else _LABELS
+        used = _text_columns(row, given, file, named)
+        if problem is None and isinstance(row.get(used.label_name), list):
+            problem = Problem.MULTI_LABEL
     return Settled(used, problem, used != given)
 
 
@@ -138,7 +144,7 @@ def _structured(row: Cells, given: Columns) -> Problem | None:
     if given.text is not None:
         return None
     tokens = find_column(row, TOKEN_COLUMNS)
-    if tokens and isinstance(row[tokens], list) and _tags(row, given.label):
+    if tokens and isinstance(row[tokens], list) and _tags(row, _one_label(given)):
         return Problem.TOKEN_CLASSIFICATION
     if _find_choices(row) and (given.label or find_column(row, _ANSWERS)):
         return Problem.MULTIPLE_CHOICE
@@ -146,22 +152,27 @@ def _structured(row: Cells, given: Columns) -> Problem | None:
 
 
 def _refuse_misplaced(given: Columns, problem: Problem, file: str) -> None:
-    part = given.misplaced(problem)
-    if part is not None:
-        detail = f"columns.{part} has no meaning for problem {problem.value}; leave it out"
+    misplaced = given.misplaced(problem)
+    if misplaced is not None:
+        part, detail = misplaced
         raise DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
 
 
-def _text_columns(row: Cells, given: Columns, file: str) -> Columns:
-    label = given.label or find_column(row, _LABELS)
+def _one_label(given: Columns) -> str | None:
+    return None if given.label is None else given.label_name
+
+
+def _text_columns(row: Cells, given: Columns, file: str, labels: tuple[str, ...]) -> Columns:
+    label = given.label or find_column(row, labels)
     if label is None:
         raise _missing("label", "no column is called label", row, file)
     if given.text:
         return given.model_copy(update={"label": label})
+    of_label = label if isinstance(label, list) else [label]
     others = {
         name: value
         for name, value in row.items()
-        if name not in {label, given.text_pair} and name.lower() not in _IGNORED
+        if name not in {*of_label, given.text_pair} and name.lower() not in _IGNORED
     }
     text, pair = _find_texts(others)
     if text is None:
@@ -173,7 +184,7 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
     choices = given.choices or _find_choices(row)
     if choices is None:
         raise _missing("choices", "it is ambiguous which columns are the choices", row, file)
-    label = given.label or find_column(row, _ANSWERS)
+    label = _one_label(given) or find_column(row, _ANSWERS)
     if label is None:
         raise _missing("label", "no column is called label", row, file)
     if given.text:
@@ -194,7 +205,7 @@ def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
     tokens = given.tokens or find_column(row, TOKEN_COLUMNS)
     if tokens is None:
         raise _missing("tokens", "no column is called tokens", row, file)
-    label = _tags(row, given.label)
+    label = _tags(row, _one_label(given))
     if label is None:
         raise _missing("label", "no column of lists is called tags", row, file)
     return Columns(tokens=tokens, label=label)

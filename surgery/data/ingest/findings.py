@@ -14,6 +14,7 @@ import numpy as np
 
 from surgery.data.files.source import shown
 from surgery.data.ingest.columns import settle_columns
+from surgery.data.ingest.label_sets import likely_separator, separator_advice
 from surgery.data.ingest.labels import is_written_number, likeness
 from surgery.data.ingest.repeats import Pair, Repeats, repeated_values
 from surgery.data.ingest.shapes import is_written_list
@@ -64,7 +65,12 @@ _ENTITY_TAG = re.compile(
 # Few encoders read more than 512 tokens, and English has some 1.3 tokens a word.
 LONG_WORDS = 400
 # What labels are counted in. Multiple choice is left out: the index of a choice is not a class.
-_NOUNS = {Problem.CLASSIFICATION: "row", Problem.TOKEN_CLASSIFICATION: "word"}
+_NOUNS = {
+    Problem.CLASSIFICATION: "row",
+    Problem.MULTI_LABEL: "row",
+    Problem.TOKEN_CLASSIFICATION: "word",
+}
+_SEVERAL = {Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION}  # a row may have several labels
 
 
 def finding(code: FindingCode, detail: str, count: int, examples: Iterable[Place]) -> Finding:
@@ -144,6 +150,10 @@ def label_findings(report: DatasetReport, survey: Survey) -> list[Finding]:
         found += _marks(report, survey)
     if report.problem is Problem.TOKEN_CLASSIFICATION:
         return found + _entities(report, survey)
+    if report.problem is Problem.MULTI_LABEL:
+        return found + _sets(report)
+    if survey.labels.given is None:
+        found += _separated(report)
     if survey.labels.given is None and survey.labels.problem is None:
         found += _numbers(report, survey)
     return found + _f1(report)
@@ -200,10 +210,10 @@ def _number_marks(counts: Mapping[float, int]) -> set[float]:
 
 
 def _places(survey: Survey, names: set[str]) -> Iterator[Place]:
-    """The rows with some labels; for tags, only the first row with each."""
+    """The rows with some labels; where a row has several, only the first row with each."""
     labels = survey.labels
     codes = {code for name, code in labels.seen.items() if name in names}
-    if labels.problem is Problem.TOKEN_CLASSIFICATION:
+    if labels.problem in _SEVERAL:
         first = {place: None for (_, code), place in labels.first.items() if code in codes}
         yield from (Place(file=file, row=row) for file, row in first)
         return
@@ -250,10 +260,45 @@ def _written_lists(report: DatasetReport) -> list[Finding]:
     if not all(is_written_list(name) for name in report.labels):
         return []
     detail = (
-        "the labels are lists written as text, and each list is a class of its own; several labels "
-        f"a row cannot be learned: {quoted(report.labels)}"
+        "the labels are lists written as text, and each list is a class of its own; if rows have "
+        "several labels, send lists (JSON Lines, Parquet) or texts with a label_separator: "
+        f"{quoted(report.labels)}"
     )
     return [finding("lists_as_labels", detail, len(report.labels), [])]
+
+
+def _separated(report: DatasetReport) -> list[Finding]:
+    """A finding if classes seem to be several labels each, which recur in other classes."""
+    mark = likely_separator(report.labels)
+    if mark is None:
+        return []
+    joined = [name for name in report.labels if mark in name]
+    detail = f"{separator_advice(mark)}: {quoted(joined)}"
+    return [finding("separated_labels", detail, len(joined), [])]
+
+
+def _sets(report: DatasetReport) -> list[Finding]:
+    """Findings about how many labels rows have."""
+    assert report.label_sets is not None
+    assert report.label_counts is not None
+    found, rows = [], report.rows["train"]
+    empty = report.label_sets.unlabelled["train"]
+    if empty:
+        detail = (
+            f"rows of train without any label, from which the model learns to give none: {empty:,}"
+        )
+        found.append(finding("rows_without_labels", detail, empty, []))
+    if not report.label_sets.pairs:
+        detail = (
+            "no row of train has two labels; if every row has one at most, problem classification "
+            "learns to choose it"
+        )
+        found.append(finding("one_label_a_row", detail, rows, []))
+    always = [name for name, count in report.label_counts["train"].items() if count == rows]
+    if always:
+        detail = f"labels of every row of train, of which nothing can be learned: {quoted(always)}"
+        found.append(finding("constant_label", detail, len(always), []))
+    return found
 
 
 def _numbers(report: DatasetReport, survey: Survey) -> list[Finding]:
@@ -466,10 +511,10 @@ def _classes(report: DatasetReport, survey: Survey, mask: bytes | bytearray) -> 
 
 
 def _first_of(survey: Survey, mask: bytes | bytearray, name: str, split: str) -> Place | None:
-    """The first row of a class in a split; for a tag, the first row of that split's file."""
+    """The first row of a class in a split; where a row has several, of that split's file."""
     labels = survey.labels
     code = labels.seen[name]
-    if labels.problem is Problem.TOKEN_CLASSIFICATION:
+    if labels.problem in _SEVERAL:
         place = labels.first.get((split, code))
         return place and Place(file=place[0], row=place[1])
     side = split == "validation"

@@ -17,6 +17,8 @@ from typing import Literal
 from surgery.data.files.source import LIMITS, FileFormat, Limits
 from surgery.data.ingest.arrow import SplitWriter
 from surgery.data.ingest.findings import find
+from surgery.data.ingest.inputs import LabelSetInputs
+from surgery.data.ingest.label_sets import label_sets
 from surgery.data.ingest.labels import Labelling
 from surgery.data.ingest.repeats import find_repeats
 from surgery.data.ingest.survey import Declared, Survey, first_reading
@@ -24,7 +26,7 @@ from surgery.data.ingest.table import SplitFile, Table
 from surgery.errors import DatasetInvalid
 from surgery.io.digests import json_digest
 from surgery.io.folders import sync, whole_folder
-from surgery.schemas.dataset import WORD_BINS, Columns, DatasetReport, TextLengths
+from surgery.schemas.dataset import WORD_BINS, Columns, DatasetReport, LabelSets, TextLengths
 from surgery.schemas.enums import Problem
 
 REPORT = "report.json"
@@ -42,6 +44,7 @@ def ingest(  # noqa: PLR0913  # the fields of an upload, named at the call
     columns: Columns | None = None,
     problem: Problem | None = None,
     labels: Sequence[str] | None = None,
+    label_separator: str | None = None,
     seed: int = 0,
     train_name: str = "train",
     validation_name: str = "validation",
@@ -51,6 +54,7 @@ def ingest(  # noqa: PLR0913  # the fields of an upload, named at the call
 
     Arguments that are None are inferred. Without a validation file, a tenth of train, drawn with
     ``seed``, becomes validation. With ``labels``, integers in the data are indices into them.
+    ``label_separator`` divides the texts of rows with several labels.
     Raises DatasetInvalid with the first 100 faults, and ``out`` then does not exist; raises
     FileExistsError if it exists already.
     """
@@ -60,11 +64,18 @@ def ingest(  # noqa: PLR0913  # the fields of an upload, named at the call
         file_format = validation_format or train_format
         validation_table = Table((SplitFile(validation, file_format, validation_name),), limits)
     return ingest_tables(
-        table, validation_table, out, columns=columns, problem=problem, labels=labels, seed=seed
+        table,
+        validation_table,
+        out,
+        columns=columns,
+        problem=problem,
+        labels=labels,
+        label_separator=label_separator,
+        seed=seed,
     )
 
 
-def ingest_tables(
+def ingest_tables(  # noqa: PLR0913  # as above
     train: Table,
     validation: Table | None,
     out: Path,
@@ -72,6 +83,7 @@ def ingest_tables(
     columns: Columns | None = None,
     problem: Problem | None = None,
     labels: Sequence[str] | None = None,
+    label_separator: str | None = None,
     questions: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> DatasetReport:
@@ -83,7 +95,8 @@ def ingest_tables(
     if out.exists():
         raise FileExistsError(f"{out} exists already; a dataset is written once")
     tables = [train] if validation is None else [train, validation]
-    declared = Declared(columns, problem, labels, questions)
+    several = Problem.MULTI_LABEL if label_separator is not None else None
+    declared = Declared(columns, problem or several, labels, questions, label_separator)
     survey, settled = first_reading(tables, declared)
     labelling = survey.settle()
     inferred: list[Inferred] = ["columns"] if settled.guessed else []
@@ -141,6 +154,7 @@ def _report(
         label_range={split: (writer.low, writer.high) for split, writer in writers.items()}
         if regression
         else None,
+        label_sets=_sets(survey, labelling, writers),
         text_lengths=_lengths(survey, mask),
         duplicates=repeats.counts,
         warnings=[],
@@ -149,6 +163,15 @@ def _report(
     report.findings = find(report, survey, repeats, mask)
     report.warnings = [finding.detail for finding in report.findings]
     return report
+
+
+def _sets(
+    survey: Survey, labelling: Labelling, writers: dict[str, SplitWriter]
+) -> LabelSets | None:
+    if not isinstance(survey.inputs, LabelSetInputs):
+        return None
+    counts = {split: writer.sets for split, writer in writers.items()}
+    return label_sets(counts, labelling.names, survey.inputs.separator)
 
 
 def _lengths(survey: Survey, mask: bytearray) -> TextLengths:

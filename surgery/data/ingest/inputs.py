@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from surgery.data.files.source import Row, shown
+from surgery.data.ingest.label_sets import labels_in, labels_marked
 from surgery.data.ingest.labels import MAX_LABEL_LENGTH, LabelError, read_label
 from surgery.data.rows import CellError, CellType, counted, is_blank, kind_of, strings_of, text_of
 from surgery.errors import DatasetInvalid, Fault
@@ -206,6 +207,20 @@ class TextInputs:
 
 
 @dataclass(frozen=True)
+class LabelSetInputs(TextInputs):
+    """Rows of one text or a pair, with any number of labels; ``separator`` divides their text."""
+
+    separator: str | None = None
+
+    def label(self, values: Row, content: Content) -> list[object]:  # noqa: ARG002  # of the protocol
+        """The row's labels: those in the column, or the names of the columns that mark it."""
+        columns = self.columns.label
+        if isinstance(columns, list):
+            return labels_marked(values, columns)
+        return labels_in(values.get(str(columns)), str(columns), self.separator)
+
+
+@dataclass(frozen=True)
 class ChoiceInputs:
     """Rows of a context, an optional question about it, and ``count`` choices.
 
@@ -302,6 +317,7 @@ def inputs_for(
     first: tuple[str, int, Row],
     questions: Mapping[str, str] | None = None,
     extras: tuple[tuple[str, CellType], ...] = (),
+    separator: str | None = None,
 ) -> Inputs:
     """How to read the rows of a problem.
 
@@ -310,6 +326,8 @@ def inputs_for(
     """
     if problem is Problem.TOKEN_CLASSIFICATION:
         return TokenInputs(columns)
+    if problem is Problem.MULTI_LABEL:
+        return LabelSetInputs(columns, extras, separator)
     if problem is not Problem.MULTIPLE_CHOICE:
         return TextInputs(columns, extras)
     file, row, values = first

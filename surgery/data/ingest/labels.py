@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from surgery.data.files.source import shown
@@ -24,7 +24,7 @@ _WRITTEN_NUMBER = re.compile(
 )
 _SEPARATED = re.compile(r"[\s_-]+")
 _TRUTH = {"true": "True", "false": "False"}
-_OWN_LABEL_ROWS = 10  # in a smaller dataset, each row may have its own class
+OWN_LABEL_ROWS = 10  # in a smaller dataset, each row may have its own class
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -91,7 +91,10 @@ def read_label(value: object) -> tuple[str, float | None]:
     if value is None:
         raise LabelError("is missing; give it a value or leave the row out")
     kind = type(value).__name__
-    raise LabelError(f"is a {kind}; a label is a string, an integer, a boolean or a number")
+    several = "; several labels a row are problem multi_label" if isinstance(value, list) else ""
+    raise LabelError(
+        f"is a {kind}; a label is a string, an integer, a boolean or a number{several}"
+    )
 
 
 def _read_text(name: str) -> tuple[str, float | None]:
@@ -200,7 +203,7 @@ class LabelColumn:
         )
         if problem is Problem.REGRESSION:
             return Labelling(problem)
-        return Labelling(problem, tuple(sorted(self.seen, key=_order)))
+        return Labelling(problem, tuple(sorted(self.seen, key=order_of_name)))
 
     def faults(self, labelling: Labelling, column: str) -> list[Fault]:
         """The faults of the labels as a whole."""
@@ -224,7 +227,7 @@ class LabelColumn:
     def _own_label(self, column: str) -> list[Fault]:
         """A fault if each row of train has a label that no other row has."""
         trained = sum(1 for split, _ in self.first if split == "train")
-        if self.given is not None or not trained == self.train_rows >= _OWN_LABEL_ROWS:
+        if self.given is not None or not trained == self.train_rows >= OWN_LABEL_ROWS:
             return []
         other = "" if self.not_number_count else " Numbers to predict are problem regression"
         detail = f"{trained:,} labels in {trained:,} rows: is this the column of the labels?{other}"
@@ -238,8 +241,13 @@ class LabelColumn:
             return [
                 Fault(f"every label of train is {only!r}; two classes are needed", column=column)
             ]
+        return self.untrained(trained, column)
+
+    def untrained(self, trained: Collection[int], column: str) -> list[Fault]:
+        """A fault for each label of validation that is not ``trained``, unless names are given."""
         if self.given is not None:  # a split of a preset may lack a class
             return []
+        names = list(self.seen)
         alike = {likeness(names[code]): shown(names[code]) for code in trained}
         return [
             Fault(
@@ -275,7 +283,7 @@ class TagColumn(LabelColumn):
         """The labelling, in which "O" (outside of every entity) comes first."""
         if self.given is not None:
             return self.given
-        names = sorted(self.seen, key=lambda name: (name != "O", _order(name)))
+        names = sorted(self.seen, key=lambda name: (name != "O", order_of_name(name)))
         return Labelling(Problem.TOKEN_CLASSIFICATION, tuple(names))
 
 
@@ -290,7 +298,7 @@ def _as_number(name: str) -> str:
     return "; write 0,5 as 0.5, and use no thousands separators"
 
 
-def _order(name: str) -> tuple[int, float, str]:
+def order_of_name(name: str) -> tuple[int, float, str]:
     """A sort key: numbers by value, before words in alphabetical order."""
     if _NUMBER.fullmatch(name):
         return (0, float(name), name)

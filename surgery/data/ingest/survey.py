@@ -17,7 +17,8 @@ from surgery.data.files.delimited import is_usual_name
 from surgery.data.files.source import shown
 from surgery.data.ingest.arrow import content_hash
 from surgery.data.ingest.columns import Settled, check_columns, settle_columns
-from surgery.data.ingest.inputs import ChoiceInputs, Inputs, inputs_for
+from surgery.data.ingest.inputs import ChoiceInputs, Inputs, TextInputs, inputs_for
+from surgery.data.ingest.label_sets import LabelSetColumn, likely_separator, separator_advice
 from surgery.data.ingest.labels import LabelColumn, LabelError, Labelling, TagColumn
 from surgery.data.ingest.repeats import repeated_rows
 from surgery.data.ingest.shapes import refuse_document, refuse_written_lists
@@ -29,6 +30,11 @@ from surgery.schemas.dataset import Columns, check_label_names
 from surgery.schemas.enums import Problem
 
 _STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}
+
+_COLUMNS: dict[Problem | None, type[LabelColumn]] = {
+    Problem.TOKEN_CLASSIFICATION: TagColumn,
+    Problem.MULTI_LABEL: LabelSetColumn,
+}
 
 _SPLITS = ("train", "validation")
 _FLAT = {"csv", "tsv"}
@@ -158,23 +164,36 @@ class Survey:
         try:
             self.labels.add(label, split, file, row)
         except LabelError as bad:
-            raise CellError(f"the label {bad}", str(self.columns.label)) from None
+            raise CellError(f"the label {bad}", self.columns.label_name) from None
 
     def settle(self) -> Labelling:
         """The labelling. Raises DatasetInvalid with every fault found."""
+        self._explain_empty_labels()
         self.faults.raise_any()
         if self.rows["train"] < 2:
             detail = "train has fewer than 2 rows; nothing can be learned from it"
             self.faults.add(Fault(detail, file=self.places.files[0]))
             self.faults.raise_any()
         labelling = self.labels.settle()
-        for fault in self.labels.faults(labelling, str(self.columns.label)):
+        for fault in self.labels.faults(labelling, self.columns.label_name):
             self.faults.add(replace(fault, file=fault.file or self.places.files[0]))
         hidden = self.labels.not_number_count - len(self.labels.not_numbers)
         if labelling.problem is Problem.REGRESSION:
             self.faults.count += hidden
         self.faults.raise_any()
         return labelling
+
+    def _explain_empty_labels(self) -> None:
+        """Add a fault for a separator that the request does not name, as it explains others."""
+        if not self.faults.first or not isinstance(self.inputs, TextInputs):
+            return
+        mark = likely_separator(self.labels.seen) if self.labels.given is None else None
+        if mark is not None and not isinstance(self.labels, LabelSetColumn):
+            fault = Fault(
+                separator_advice(mark), "/label_separator", column=self.columns.label_name
+            )
+            self.faults.first.insert(0, fault)
+            self.faults.count += 1
 
     def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
         """One byte for each row read, which is 1 for validation rows.
@@ -183,9 +202,17 @@ class Survey:
         """
         if not split:
             return bytearray(self.rows["train"]) + b"\1" * self.rows["validation"]
-        strata = self.labels.codes if labelling.problem in _STRATIFIED else None
+        kept = self.repeated
+        strata: Sequence[int] | Spool | None = None
+        if labelling.problem in _STRATIFIED:
+            strata = self.labels.codes
+        elif isinstance(self.labels, LabelSetColumn):
+            strata, kept = self.labels.rarest(), self.repeated.copy()
+            for position in self.labels.earliest.values():  # train needs a row of each label
+                kept[position] = 1
+            kept = kept if 0 in kept else self.repeated
         try:
-            return hold_out(self.repeated, strata, seed)
+            return hold_out(kept, strata, seed)
         except DatasetInvalid as short:
             fault = Fault(short.detail, file=self.places.files[0])
             raise DatasetInvalid(short.detail, [fault]) from None
@@ -199,6 +226,7 @@ class Declared:
     problem: Problem | None
     labels: Sequence[str] | None
     questions: Mapping[str, str] | None
+    separator: str | None = None
 
 
 def first_reading(tables: list[Table], declared: Declared) -> tuple[Survey, Settled]:
@@ -246,7 +274,7 @@ def _refuse_swallowed_row(survey: Survey, train: TableHead) -> None:
 
     The reader compares the header with the first rows only, which need not show this.
     """
-    name, labels = str(survey.columns.label), survey.labels
+    name, labels = survey.columns.label_name, survey.labels
     if any(map(is_usual_name, train.cells)) or ("train", labels.seen.get(name)) not in labels.first:
         return
     detail = (
@@ -264,12 +292,15 @@ def _read(
     used, problem, train = settled.columns, settled.problem, heads[0]
     form, labels = tables[0].format, declared.labels
     first = (train.file, train.number, train.first)
-    inputs = inputs_for(problem, used, first, declared.questions, form.extras if form else ())
+    extras = form.extras if form else ()
+    inputs = inputs_for(problem, used, first, declared.questions, extras, declared.separator)
     if labels is not None:
-        _check_labels(list(labels), problem or Problem.CLASSIFICATION)
+        _check_labels(list(labels), problem or Problem.CLASSIFICATION, used)
     if isinstance(inputs, ChoiceInputs):
         labels = [str(place) for place in range(inputs.count)]
-    kind = TagColumn if problem is Problem.TOKEN_CLASSIFICATION else LabelColumn
+    if isinstance(used.label, list):
+        labels = used.label
+    kind = _COLUMNS.get(problem, LabelColumn)
     ids = Ids(find_id_column(train.cells, {name for _, name in used.named()}))
     by_split = dict(zip(_SPLITS, heads, strict=False))
     survey = Survey(used, inputs, kind(problem, labels), by_split, ids=ids)
@@ -292,8 +323,8 @@ def _refuse_flat_files(tables: list[Table]) -> None:
         raise DatasetInvalid(faults[0].detail, faults)
 
 
-def _check_labels(labels: list[str], problem: Problem) -> None:
+def _check_labels(labels: list[str], problem: Problem, columns: Columns) -> None:
     try:
-        check_label_names(labels, problem)
+        check_label_names(labels, problem, columns)
     except ValueError as error:
         raise DatasetInvalid(str(error), [Fault(str(error), "/labels")]) from None

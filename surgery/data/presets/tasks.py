@@ -12,6 +12,7 @@ from surgery.schemas.dataset import Columns
 from surgery.schemas.enums import Problem
 
 _HUBS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
+LABEL_SET_METRICS = ("micro_f1", "macro_f1", "mean_average_precision", "subset_accuracy")
 ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
 
 
@@ -290,6 +291,8 @@ def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
         return ("pearson", "spearman")
     if problem is Problem.MULTIPLE_CHOICE:
         return ("accuracy",)
+    if problem is Problem.MULTI_LABEL:
+        return LABEL_SET_METRICS
     if problem is Problem.TOKEN_CLASSIFICATION:
         return (*ENTITY_METRICS, "accuracy") if marks_entities(labels) else ("accuracy", "macro_f1")
     # It is not known which of two classes is the positive one; f1 takes the second.

@@ -155,7 +155,7 @@ class _SplitWriter:
     def _append(self, name: str, array: np.ndarray[Any, Any]) -> None:
         if name not in self._arrays:
             path = self._folder / f"{name}.npy"
-            self._arrays[name] = _GrowingArray(path, array.dtype)
+            self._arrays[name] = _GrowingArray(path, array.dtype, array.shape[1:])
             self._open.callback(self._arrays[name].close)
         self._arrays[name].append(array)
 
@@ -167,24 +167,25 @@ class _SplitWriter:
 
 
 class _GrowingArray:
-    """A one-dimensional ``.npy`` file that is appended to.
+    """A ``.npy`` file of rows of one shape that is appended to.
 
     numpy leaves room in the header for the first dimension to grow, so that the final length can
     replace the one written first.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self._file = path.open("wb")
-        self._dtype, self._length = dtype, 0
+        self._dtype, self._shape, self._length = dtype, shape, 0
         self._head()
 
     def _head(self) -> None:
         form = {"descr": npy.dtype_to_descr(self._dtype), "fortran_order": False}
-        npy.write_array_header_1_0(self._file, {**form, "shape": (self._length,)})
+        npy.write_array_header_1_0(self._file, {**form, "shape": (self._length, *self._shape)})
 
     def append(self, array: np.ndarray[Any, Any]) -> None:
-        """Append entries of the file's dtype."""
+        """Append entries of the file's dtype and shape."""
         assert array.dtype == self._dtype
+        assert array.shape[1:] == self._shape
         self._file.write(array.tobytes())
         self._length += len(array)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from surgery.data.tokens.sequences import IGNORED
 from surgery.schemas.dataset import DatasetReport
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import NAMED, Problem
 
 Batch = dict[str, Tensor]
 BATCH_TOKENS = 4096  # padded tokens in a batch: enough for two cores, and fits into 8 GiB
@@ -41,8 +41,16 @@ class TaskData:
     @property
     def outputs(self) -> int:
         """How many numbers the head outputs for a text or a token: one for each class, or one."""
-        named = {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION}
-        return len(self.labels) if self.problem in named else 1
+        return len(self.labels) if self.problem in NAMED else 1
+
+
+def has_tags(batch: Batch) -> bool:
+    """Whether a batch has labels (N, T), one for each token.
+
+    Those are whole numbers; the marks of several labels a row (N, C) are fractions.
+    """
+    labels = batch["labels"]
+    return labels.dim() == 2 and not labels.is_floating_point()
 
 
 def sample_numbers(batch: Batch, seen: int) -> list[int]:
@@ -105,9 +113,10 @@ class RowForm:
 class Encoded(RowForm):
     """Tokenised rows as flat arrays: sequence i is ``ids[offsets[i]:offsets[i + 1]]``.
 
-    ``labels`` has one entry for each row. If the rows are tagged, it has one for each token: the
-    tag at the first token of each word, and IGNORED at all others. ``whole`` is the number of
-    tokens that each sequence has before truncation.
+    ``labels`` has one entry for each row: a number, or C zeros and ones (int8) where a row may have
+    several labels. If the rows are tagged, it has one for each token: the tag at the first token of
+    each word, and IGNORED at all others. ``whole`` is the number of tokens that each sequence has
+    before truncation.
     """
 
     ids: np.ndarray[Any, np.dtype[np.int32]]
@@ -129,7 +138,7 @@ class Encoded(RowForm):
 
     @property
     def targets(self) -> np.ndarray[Any, Any]:
-        """What predictions are compared with: labels (N,), or the tags of all rows, (M,)."""
+        """What predictions are compared with: labels (N,) or (N, C), or tags of all rows, (M,)."""
         return self.labels[self.labels != IGNORED] if self.tagged else self.labels
 
     @property
@@ -161,7 +170,7 @@ class Encoded(RowForm):
         return [row * choices + own for row in rows for own in range(choices)]
 
     def labels_of(self, rows: Sequence[int]) -> Tensor:
-        """The labels of some rows, (N,), or the tags of all their tokens in one tensor."""
+        """The labels of some rows, (N,) or (N, C), or the tags of all their tokens in one."""
         if not self.tagged:
             return torch.from_numpy(self.labels[list(rows)])
         spans = [slice(self.offsets[at], self.offsets[at + 1]) for at in self._sequences(rows)]
@@ -170,7 +179,8 @@ class Encoded(RowForm):
     def batch(self, rows: Sequence[int]) -> Batch:
         """Rows as tensors (N, T), padded to the longest of them or to ``pad_to``; labels (N,).
 
-        Tagged rows have labels (N, T); rows of C choices are tensors (N, C, T).
+        Tagged rows have labels (N, T), and rows of several labels (N, C), in float32 (`has_tags`).
+        Rows of C choices are tensors (N, C, T).
         """
         sequences = self._sequences(rows)
         spans = [(int(self.offsets[at]), int(self.offsets[at + 1])) for at in sequences]
@@ -193,7 +203,9 @@ class Encoded(RowForm):
             arrays["token_type_ids"] = types
         if self.choices > 1:
             arrays = {k: v.reshape(len(rows), self.choices, longest) for k, v in arrays.items()}
-        arrays["labels"] = tags if self.tagged else self.labels[list(rows)]
+        own_labels = tags if self.tagged else self.labels[list(rows)]
+        several = self.labels.ndim == 2
+        arrays["labels"] = own_labels.astype(np.float32) if several else own_labels
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

@@ -27,7 +27,9 @@ def held_out_rows(data: TaskData, share: float, seed: int) -> tuple[Rows, Rows]:
     equal content (but for case and spaces), and pairs or choices with the same first text, such as
     the questions about one passage. A first text of more than half of ``share`` of the rows, as of
     a prompt that all rows begin with, holds no rows together. In classification and multiple choice
-    each label has the same ``share``, to the row if no rows stay together.
+    each label has the same ``share``, to the row if no rows stay together. Where a row may have
+    several labels, so have the rows of each rarest label (the order in which Sechidis et al., "On
+    the stratification of multi-label data", ECML PKDD 2011, distribute labels).
 
     Depends on the rows, ``share`` and ``seed`` only. Raises DatasetInvalid if one of the two sides
     would be empty.
@@ -119,7 +121,14 @@ def _plain(cell: str | list[str]) -> Hashable:
 
 
 def _strata(data: TaskData) -> Numbers:
-    """The label of each row, (N,); zeros where a label is a number or one for each word."""
+    """The label of each row, (N,); zeros where a label is a number or one for each word.
+
+    Of several labels the one that fewest rows have counts; C for a row without labels.
+    """
+    if data.problem is Problem.MULTI_LABEL:
+        marks = np.asarray(data.train["label"][:], dtype=np.int64).reshape(len(data.train), -1)
+        rows_with = np.where(marks == 1, marks.sum(0), len(marks) + 1)
+        return np.where(marks.any(1), rows_with.argmin(1), marks.shape[1])
     if data.problem not in {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}:
         return np.zeros(len(data.train), dtype=np.int64)
     return np.asarray(data.train["label"], dtype=np.int64)

@@ -102,7 +102,7 @@ def token_chunks(table: Dataset, tokenizer: Any, max_length: int) -> Iterator[To
                 types=_flat(columns["type_ids"], np.int8) if typed else None,
                 lengths=np.fromiter(map(len, columns["ids"]), np.int64, len(own)),
                 whole=whole,
-                labels=_tags(columns["word_ids"], labels) if form.tagged else np.asarray(labels),
+                labels=_tags(columns["word_ids"], labels) if form.tagged else _labels(labels),
             )
 
 
@@ -137,6 +137,12 @@ def _pieces(texts: Sequence[Text], choices: int) -> Iterator[tuple[int, int]]:
 
 def _characters(text: Text) -> int:
     return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+def _labels(labels: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """The labels of some rows, (N,), or zeros and ones (N, C) where a row may have several."""
+    found = np.asarray(labels)
+    return found.astype(np.int8) if found.ndim == 2 else found
 
 
 def _tags(words: Sequence[list[int | None]], tags: Sequence[list[int]]) -> np.ndarray[Any, Any]:

@@ -11,8 +11,10 @@ import hashlib
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from surgery.errors import (
 from surgery.io.hub import MODEL, hub_errors, hub_header
 from surgery.io.regular_files import read_regular
 from surgery.io.safetensors import FLOATS, TensorHeader, check_count
-from surgery.io.sources import Sources, mirror_path, recorded_revision
+from surgery.io.sources import Sources, mirror_path, recorded_revision, records_of
 from surgery.models.layers import encoder_sizes, parts_of, sizes_beside, sizes_in_model
 from surgery.models.source.checks import check_weights, check_wrapper, explain_folder
 from surgery.models.source.documents import CLEANERS, CONFIG
@@ -59,6 +61,12 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlnet": "transformer",
 }
+FolderState = tuple[tuple[str, ...], dict[str, tuple[int, ...] | None]]
+MAX_FOLDERS = 64
+# File systems store times in steps of up to two seconds.
+SETTLED_NANOSECONDS = 2_000_000_000
+# The models of local folders, each with the state of its folder when it was read.
+_FOLDERS: dict[tuple[str, Path], tuple[FolderState, ModelSource]] = {}
 # A process reads one folder at a time: this keeps the processor busy, and other requests wait.
 _READING = threading.Lock()
 FINER = (Granularity.SUBLAYER, Granularity.TENSOR)
@@ -86,6 +94,16 @@ class ModelSource:
     def weights(self) -> list[str]:
         """The safetensors files that are read, in order."""
         return weights_among(self.files)
+
+    @cached_property
+    def local_sizes(self) -> dict[str, int]:
+        """As `tensor_sizes`, of a model in a local folder."""
+        return _sizes(self, self.tensors)
+
+    @cached_property
+    def local_info(self) -> ModelInfo:
+        """As `inspect_model`, of a model in a local folder."""
+        return _info(self, self.local_sizes)
 
 
 def resolve_model(model_id: str, sources: Sources) -> ModelSource:
@@ -149,10 +167,54 @@ def local_model(directory: Path) -> ModelSource:
 
 
 def _from_folder(name: str, directory: Path) -> ModelSource:
+    """The model of a folder, which this process reads again only when a file has changed."""
+    key = (name, directory)
+    seen, known = _state_of(directory), _FOLDERS.get(key)
+    if seen is not None and known is not None and known[0] == seen:
+        return known[1]
     with _READING:
+        seen, known = _state_of(directory), _FOLDERS.get(key)
+        if seen is not None and known is not None and known[0] == seen:
+            return known[1]  # somebody else has read it meanwhile
         _check_type(read_folder_config(directory, name), name)
         folder = read_folder(directory, name)
-    return ModelSource(name, "mirror", _revision_of(directory), directory=directory, **vars(folder))
+        revision = _revision_of(directory)
+        source = ModelSource(name, "mirror", revision, directory=directory, **vars(folder))
+        if seen is not None and _is_settled(seen) and seen == _state_of(directory):
+            if len(_FOLDERS) >= MAX_FOLDERS:
+                _FOLDERS.clear()
+            _FOLDERS[key] = seen, source
+    return source
+
+
+def _state_of(directory: Path) -> FolderState | None:
+    """What changes with every change of a folder from which its model was read.
+
+    That is each file's name and, of the files that are read and of the records of their commit,
+    the device, inode, size and times. None if the folder cannot be listed.
+    """
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except OSError:
+        return None
+    read = [directory / name for name in names if is_read(name)]
+    weights = [directory / name for name in names if name.endswith(".safetensors")]
+    records = [path for file in {directory / CONFIG, *weights} for path in records_of(file)]
+    return tuple(names), {str(path): _identity(path) for path in (*read, *records)}
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        state = path.lstat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+def _is_settled(state: FolderState) -> bool:
+    """Whether the newest change is so old that a further one must have another time."""
+    newest = max((each[-1] for each in state[1].values() if each is not None), default=0)
+    return newest < time.time_ns() - SETTLED_NANOSECONDS
 
 
 def read_folder_config(directory: Path, name: str) -> dict[str, Any]:
@@ -221,6 +283,10 @@ def inspect_model(source: ModelSource, sources: Sources) -> ModelInfo:
 
 def model_info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
     """As `inspect_model`, for known ``sizes`` of the model's tensors."""
+    return _info(source, sizes) if source.directory is None else source.local_info
+
+
+def _info(source: ModelSource, sizes: dict[str, int]) -> ModelInfo:
     config = source.config
     layers = parts_of(sizes, source.prefix, Granularity.LAYER)
     check_weights(config, sizes, len(layers), source.id)
@@ -247,24 +313,23 @@ def tensor_sizes(source: ModelSource, sources: Sources) -> dict[str, int]:
     Raises UnsafeWeights for headers that are malformed or have more tensors than any encoder, and
     ModelUnsupported for names that no encoder has.
     """
+    if source.directory is not None:
+        return source.local_sizes
+    headers: dict[str, TensorHeader] = {}
+    for file in source.weights:
+        headers |= hub_header(source.id, source.revision, file, sources)
+        check_count(len(headers), source.id)
+    return _sizes(source, headers)
+
+
+def _sizes(source: ModelSource, tensors: dict[str, TensorHeader]) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    tensors = _tensors(source, sources)
     check_wrapper(tensors, source.prefix, source.id)
     for tensor, header in tensors.items():
         if header.dtype in FLOATS:
             sizes[tensor] = header.size
     check_count(len(sizes), source.id)
     return sizes_in_model(sizes, source.prefix, source.config["model_type"])
-
-
-def _tensors(source: ModelSource, sources: Sources) -> dict[str, TensorHeader]:
-    if source.directory is not None:
-        return source.tensors
-    headers: dict[str, TensorHeader] = {}
-    for file in source.weights:
-        headers |= hub_header(source.id, source.revision, file, sources)
-        check_count(len(headers), source.id)
-    return headers
 
 
 def download(source: ModelSource, sources: Sources, names: Sequence[str] | None = None) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from surgery.models.layers import is_bias
 from surgery.models.shape import EncoderShape
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import NAMED, Problem
 from surgery.schemas.estimate import EstimatedSeconds
 from surgery.schemas.resolved import LayerInfo
 from surgery.schemas.training import (
@@ -301,4 +301,4 @@ def _trials_work(
 
 def outputs_of(problem: Problem, labels: int) -> int:
     """How many numbers the head outputs: one for each class, or one."""
-    return labels if problem in {Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION} else 1
+    return labels if problem in NAMED else 1

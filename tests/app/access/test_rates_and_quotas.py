@@ -20,11 +20,12 @@ from app.access.rates import RateLimiter
 from app.db import Database, db_now
 from app.errors import QuotaExceeded
 from app.jobs import state_machine
+from app.jobs.deletion import delete_job
 from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
 from app.submissions.admission import admit, admit_bytes
-from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Project, new_id
+from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Project, Status, new_id
 from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import RESOLVED
 from tests.support.service.services import free_port
@@ -178,6 +179,33 @@ def test_storage_and_device_hours(tenants: Tenants) -> None:
     assert shown["device_hours_per_month"]["remaining"] == 0
     assert (shown["stored_bytes"]["used"], shown["stored_bytes"]["remaining"]) == (600, 400)
     assert (shown["queued_jobs"]["used"], shown["queued_jobs"]["limit"]) == (1, None)
+
+
+def test_a_deleted_job_stays_in_what_was_used(tenants: Tenants) -> None:
+    """Its seconds and its number, beside those of jobs that are there, running ones too."""
+    database, owner = tenants.database, tenants.owner
+    for number in range(4):
+        job = insert_job(database, owner, JobKind.RANKING)
+        insert_attempt(database, job, {"GPU": 100.0 + number, "cpu": 10.0})
+        with database.write() as session:
+            row = session.get_one(Job, job)
+            row.status = Status.SUCCEEDED if number < 3 else Status.RUNNING
+    running = job
+    before = tenants.get("owner", "/v1/usage").json()
+    hours = tenants.get("owner", "/v1/limits").json()["device_hours_per_month"]["used"]
+    assert before["total"]["worker_seconds"] == {"GPU": 406.0, "cpu": 40.0}
+    assert before["total"]["jobs"] == 4
+    jobs = tenants.get("owner", "/v1/jobs").json()["data"]
+    for each in jobs:
+        if each["id"] != running:
+            delete_job(database, each["id"], lambda _: None)
+    for by in ("day", "month"):
+        after = tenants.get("owner", f"/v1/usage?by={by}").json()
+        assert after["total"] == before["total"]
+        assert [row["kind"] for row in after["data"]] == ["ranking"]
+    assert tenants.get("owner", "/v1/limits").json()["device_hours_per_month"]["used"] == hours
+    assert tenants.get("other", "/v1/usage").json()["total"]["jobs"] == 0
+    assert tenants.get("owner", "/v1/usage?from=2020-01-01&to=2020-02-01").json()["data"] == []
 
 
 def insert_attempt(database: Database, job: str, seconds: dict[str, float]) -> None:

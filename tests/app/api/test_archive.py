@@ -23,6 +23,7 @@ from tests.support.service.stored import stored
 
 AUTO = {
     Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    Problem.MULTI_LABEL: transformers.AutoModelForSequenceClassification,
     Problem.REGRESSION: transformers.AutoModelForSequenceClassification,
     Problem.MULTIPLE_CHOICE: transformers.AutoModelForMultipleChoice,
     Problem.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,

@@ -71,7 +71,7 @@ def test_newest_first_and_the_moment_before_the_id(database: Database, api: Test
 def test_no_job_waits_for_itself(database: Database, api: TestClient) -> None:
     insert_jobs(database, 60)
     listed = api.get("/v1/jobs", params={"limit": 60}).json()["data"]
-    queued = [datetime.fromisoformat(each["queued_at"]) for each in listed]
+    queued = [(datetime.fromisoformat(each["queued_at"]), each["id"]) for each in listed]
     assert [each["queue"]["ahead"] for each in listed] == [
         sum(other < own for other in queued) for own in queued
     ]

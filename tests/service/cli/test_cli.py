@@ -128,15 +128,35 @@ def test_upload_says_what_it_took_the_columns_for(
     path = tmp_path / "mine.csv"
     path.write_text("one,two,kind\n" + "".join(f"a {i},b {i},{i % 2}\n" for i in range(20)))
     options = ("--columns", "text=two,label=kind", "--labels", "no,yes", "--split-seed", 3)
-    done = surgeon(embedded_service, "upload", path, *options)
+    done = surgeon(embedded_service, "upload", path, *options, "--name", "mine")
     assert done.exit_code == 0, done.output
     stored = embedded_service.client.call("GET", f"/v1/datasets/{done.stdout.strip()}")
     assert (stored["labels"], stored["columns"]["text"]) == (["no", "yes"], "two")
-    assert stored["inferred"] == ["problem", "validation"]
+    assert (stored["name"], stored["inferred"]) == ("mine", ["problem", "validation"])
     told = " ".join(done.stderr.split())
     assert "classification of text two, label kind; inferred: problem, validation" in told
+    equal = surgeon(embedded_service, "upload", path, *options, "--name", "other")
+    assert "note: " in equal.stderr, "it keeps the name that it has"
     again = surgeon(embedded_service, "upload", path, *options[:-1], 4, "--json")
     assert json.loads(again.stdout)["id"] != stored["id"], "another tenth is set aside"
+
+
+def test_upload_divides_labels_where_it_is_told_to(
+    embedded_service: Running, tmp_path: Path
+) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text(
+        "text,tags\n" + "".join(f"a {i},{'a|b' if i % 2 else 'b'}\n" for i in range(20))
+    )
+    columns = ("--columns", "text=text,label=tags")
+    done = surgeon(embedded_service, "upload", path, *columns, "--label-separator", "|")
+    assert done.exit_code == 0, done.output
+    stored = embedded_service.client.call("GET", f"/v1/datasets/{done.stdout.strip()}")
+    assert (stored["problem"], stored["labels"]) == ("multi_label", ["a", "b"])
+    assert "warning: labels of every row of train" in " ".join(done.stderr.split())
+    refused = surgeon(embedded_service, "upload", path, *columns, "--problem", "multi_label")
+    assert refused.exit_code == 1
+    assert '{"label_separator": "|"}' in " ".join(refused.output.split())
 
 
 def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:

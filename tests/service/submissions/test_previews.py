@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,21 @@ def test_what_cannot_be_shown_is_refused(api: TestClient, dataset: str) -> None:
     says(problem(preview(api, dataset, limit=21), 422, "invalid"), "/limit", "20")
     near = problem(preview(api, dataset, max_lenght=9), 422, "invalid")
     says(near, "/max_lenght", "max_length")
+
+
+def test_a_preset_is_refused_with_what_to_do(api: TestClient) -> None:
+    """The advice is right: what it stores can be previewed."""
+    refused = problem(preview(api, "glue/rte"), 404, "not_found")
+    assert "'glue/rte' is a preset" in refused["detail"]
+    hub = problem(preview(api, "org/name"), 404, "not_found")["detail"]
+    assert 'POST /v1/datasets with {"hub": "org/name", "config": null}' in hub
+    told = re.search(r"{.*}", refused["detail"])
+    assert told is not None
+    columns = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
+    body = {**json.loads(told[0]), "columns": columns}
+    stored = api.post("/v1/datasets", json=body)
+    assert stored.status_code == 201, stored.text
+    assert preview(api, stored.json()["id"]).status_code == 200
 
 
 def test_a_tokenizer_that_never_ends_is_stopped(

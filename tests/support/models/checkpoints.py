@@ -25,9 +25,16 @@ TEXTS = ["a b c d e f g h", "a", "b d f h", "o n m l k j", "c a", "e e e"]
 SECONDS = ["b c", "d e f g", "h", "a a a", "k l m n o", "f"]
 LABELS = {
     Problem.CLASSIFICATION: ["no", "yes"],
+    Problem.MULTI_LABEL: ["red", "green", "blue"],
     Problem.REGRESSION: [],
     Problem.MULTIPLE_CHOICE: [],
     Problem.TOKEN_CLASSIFICATION: ["O", "B", "I"],
+}
+
+
+PROBLEM_TYPES = {
+    Problem.CLASSIFICATION: "single_label_classification",
+    Problem.MULTI_LABEL: "multi_label_classification",
 }
 
 
@@ -38,6 +45,8 @@ def task(problem: Problem = Problem.CLASSIFICATION, *, pairs: bool = False) -> T
         columns["text_pair"] = SECONDS
     if problem is Problem.REGRESSION:
         columns["label"] = [0.5, -1.0, 2.0, 0.0, 1.5, -0.5]
+    if problem is Problem.MULTI_LABEL:
+        columns["label"] = [[len(text) % n < 2 for n in (2, 3, 5)] for text in TEXTS]
     if problem is Problem.MULTIPLE_CHOICE:
         columns["choices"] = [[second, second[:3]] for second in SECONDS]
     if problem is Problem.TOKEN_CLASSIFICATION:
@@ -64,6 +73,7 @@ def _written(kind: str, head: Problem | None, labels: int) -> Path:
     if len(LABELS[problem]) == labels:  # a head says which label is which
         model.config.id2label = dict(enumerate(LABELS[problem]))
         model.config.label2id = {label: index for index, label in enumerate(LABELS[problem])}
+        model.config.problem_type = PROBLEM_TYPES.get(problem)
     (model if head else encoder_of(model)).save_pretrained(folder)
     tokenizer_of(kind).save_pretrained(folder)
     return folder

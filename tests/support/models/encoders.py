@@ -101,7 +101,7 @@ def padded_batch(
 
     Multiple choice: (N, ``choices``, T), one choice as long as said, the next ones up to two tokens
     shorter (Longformer's need four tokens). Token classification: labels (N, T), −100 on padding, on the first token and on
-    every third.
+    every third. Several labels: zeros and ones (N, ``labels``).
     """
     generator = torch.Generator().manual_seed(seed)
     longest = max(lengths)
@@ -142,6 +142,8 @@ def _labels(
         return torch.where((mask == 1) & (number % 3 != 0), drawn, -100)
     if problem is Problem.MULTIPLE_CHOICE:
         return torch.randint(0, choices, (rows,), generator=generator)
+    if problem is Problem.MULTI_LABEL:
+        return torch.randint(0, 2, (rows, labels), generator=generator).float()
     if labels == 1:
         return torch.randn(rows, generator=generator, dtype=torch.float64)
     return torch.randint(0, labels, (rows,), generator=generator)

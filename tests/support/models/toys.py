@@ -26,6 +26,7 @@ SOURCE = ModelSource("toy", "mirror", None, "sha256:0", {"model_type": "bert"}, 
 QUICK: dict[str, Any] = {"model_prior": False, "bootstrap": 200}
 NAMES = {
     Problem.CLASSIFICATION: ["no", "yes"],
+    Problem.MULTI_LABEL: ["a", "e", "o"],
     Problem.TOKEN_CLASSIFICATION: ["O", "B", "I"],
 }
 
@@ -61,6 +62,8 @@ def _table(texts: list[str], problem: Problem) -> Dataset:
     labels: list[Any] = [int("a" in text) for text in texts]
     if problem is Problem.REGRESSION:
         labels = [len(text) / 10 for text in texts]
+    if problem is Problem.MULTI_LABEL:
+        labels = [[int(letter in text) for letter in NAMES[problem]] for text in texts]
     return Dataset.from_dict({"text": texts, "label": labels})
 
 

@@ -29,6 +29,7 @@ from tests.support.models.checkpoints import LABELS, loaded_from, task
 
 AUTO = {
     Problem.CLASSIFICATION: transformers.AutoModelForSequenceClassification,
+    Problem.MULTI_LABEL: transformers.AutoModelForSequenceClassification,
     Problem.REGRESSION: transformers.AutoModelForSequenceClassification,
     Problem.MULTIPLE_CHOICE: transformers.AutoModelForMultipleChoice,
     Problem.TOKEN_CLASSIFICATION: transformers.AutoModelForTokenClassification,

@@ -57,7 +57,7 @@ def alone(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:
     kept = (mask.reshape(-1, mask.shape[-1]).sum(0) > 0).nonzero()[:, 0]
     return {
         name: tensor[row : row + 1]
-        if tensor.dim() == 1 or tensor.shape[-1] != mask.shape[-1]
+        if tensor.dim() == 1 or tensor.shape[-1] != mask.shape[-1] or tensor.is_floating_point()
         else tensor[row : row + 1][..., kept]
         for name, tensor in batch.items()
     }
@@ -74,6 +74,8 @@ def likelihoods(
     """Pairs (weight, log-likelihood of some labels) whose weighted squared gradients are summed."""
     if problem is Problem.REGRESSION:
         return _of_number(logits[0], labels, fisher, draws, draw)
+    if problem is Problem.MULTI_LABEL:
+        return _of_labels(logits, labels, fisher, draws, draw)
     if problem is not Problem.TOKEN_CLASSIFICATION:
         logits, labels = logits[None], labels[None]
     tagged = labels != -100
@@ -95,6 +97,28 @@ def likelihoods(
         ]))
         for number in range(draws)
     ]  # fmt: skip
+
+
+def _of_labels(
+    logits: Tensor, labels: Tensor, fisher: Fisher, draws: int, draw: np.random.Generator
+) -> list[tuple[float, Tensor]]:
+    """Each label is present or not; the expectation is over all 2^C sets of labels."""
+    present = F.logsigmoid(logits)
+    absent = F.logsigmoid(-logits)
+
+    def likelihood(marks: Sequence[float]) -> Tensor:
+        return torch.stack(
+            [p if m else a for p, a, m in zip(present, absent, marks, strict=True)]
+        ).sum()
+
+    if fisher is Fisher.EMPIRICAL:
+        return [(1.0, likelihood(labels.tolist()))]
+    if fisher is Fisher.EXACT:
+        values = [likelihood(marks) for marks in itertools.product((0, 1), repeat=len(logits))]
+        return [(float(value.detach().exp()), value) for value in values]
+    uniform = draw.random((len(logits), draws))
+    drawn = uniform < present.detach().exp().numpy()[:, None]
+    return [(1 / draws, likelihood(marks)) for marks in drawn.T.tolist()]
 
 
 def sum_of(logs: Tensor, labels: Sequence[int]) -> Tensor:

@@ -15,6 +15,7 @@ LENGTHS = ([11, 5, 7, 8], [9, 9, 6, 6], [5, 12, 5, 6])
 CASES = {
     "two classes": (Problem.CLASSIFICATION, 2),
     "five classes": (Problem.CLASSIFICATION, 5),
+    "several labels": (Problem.MULTI_LABEL, 3),
     "regression": (Problem.REGRESSION, 1),
     "choices": (Problem.MULTIPLE_CHOICE, 1),
 }

@@ -12,6 +12,7 @@ from surgery.data.tokens.dataset import Encoded
 ROWS: dict[str, list[dict[str, Any]]] = {
     "text": [{"text": "a b c d e f", "label": 1}, {"text": "a", "label": 0}],
     "regression": [{"text": "a b", "label": 0.5}, {"text": "c d e", "label": -1.0}],
+    "sets": [{"text": "a b", "label": [0, 1, 1]}, {"text": "c", "label": [0, 0, 0]}],
     "pair": [
         {"text": "a b c d e", "text_pair": "f", "label": 0},
         {"text": "a", "text_pair": "b c d e f g h", "label": 1},

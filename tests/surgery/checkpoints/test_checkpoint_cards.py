@@ -22,6 +22,7 @@ from tests.support.models.trained_step import AUTO, merged, trained
 
 TAGS = {
     Problem.CLASSIFICATION: "text-classification",
+    Problem.MULTI_LABEL: "text-classification",
     Problem.REGRESSION: "text-classification",
     Problem.MULTIPLE_CHOICE: "multiple-choice",
     Problem.TOKEN_CLASSIFICATION: "token-classification",

@@ -33,6 +33,7 @@ from tests.support.models.checkpoints import write_checkpoint as write_base
 CASES = [
     ("bert", Problem.MULTIPLE_CHOICE),
     pytest.param("distilbert", Problem.REGRESSION, marks=pytest.mark.slow),
+    pytest.param("bert", Problem.MULTI_LABEL, marks=pytest.mark.slow),
     pytest.param("modernbert", Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
 ]
 

@@ -19,6 +19,7 @@ from surgery.schemas.dataset import UploadSpec
         (" text = a b , text_pair= c=d ", {"text": "a b", "text_pair": "c=d"}),
         ("choices=options,label=gold", {"choices": "options", "label": "gold"}),
         ("choices=a,choices=b,label=l", {"choices": ["a", "b"], "label": "l"}),
+        ("text=t,label=a,label=b", {"text": "t", "label": ["a", "b"]}),
         ('{"text": "a,b", "label": "l"}', {"text": "a,b", "label": "l"}),
     ],
 )
@@ -35,6 +36,7 @@ def test_what_is_left_out_stays_to_be_inferred() -> None:
         "columns": {"text": "t", "label": "l"}, "problem": "classification",
         "labels": ["no", "yes"], "seed": 7,
     }  # fmt: skip
+    assert upload_spec(None, None, None, label_separator=" ") == {"label_separator": " "}
     assert upload_spec(None, None, '["a,b", "c"]') == {"labels": ["a,b", "c"]}
 
 

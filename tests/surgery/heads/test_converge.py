@@ -105,6 +105,10 @@ def test_knowing_nothing_is_the_baseline() -> None:
     assert regression.baseline_loss == pytest.approx(float(values.var()) / 2)
     choice = fitted(build("bert", 1, Problem.MULTIPLE_CHOICE), Problem.MULTIPLE_CHOICE)
     assert choice.baseline_loss == pytest.approx(math.log(2))
+    shares = rows(60, problem=Problem.MULTI_LABEL).labels.mean(0)
+    entropy = -float((shares * np.log(shares) + (1 - shares) * np.log(1 - shares)).sum())
+    several = fitted(build("bert", 3, Problem.MULTI_LABEL), Problem.MULTI_LABEL)
+    assert several.baseline_loss == pytest.approx(entropy)
     tags = rows(60, problem=Problem.TOKEN_CLASSIFICATION).labels
     shares = np.bincount(tags[tags >= 0]) / (tags >= 0).sum()
     entropy = -float((shares * np.log(shares)).sum()) * int((tags >= 0).sum()) / 60

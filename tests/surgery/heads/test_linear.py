@@ -86,6 +86,22 @@ def test_classes_are_multinomial_regression(classes: int, ridge: float) -> None:
     torch.testing.assert_close(bias - bias.mean(), offset - offset.mean(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("ridge", [1e-3, 0.1, 10.0])
+def test_several_labels_are_a_logistic_regression_each(ridge: float) -> None:
+    x = inputs(90)
+    marks = torch.stack([x[:, 0] > x[:, 1], x[:, 2] > x[:, 2].mean() + 1, x[:, 3] < 3], 1).double()
+    task = LinearTask(x, marks, torch.arange(90), 90, Problem.MULTI_LABEL)
+    found, bias = solve(task, begun(3), ridge, 0).layer
+    assert bias is not None
+    for label, own in enumerate(marks.T):
+        twin = LogisticRegression(C=1 / (ridge * 90), tol=1e-10, max_iter=10_000)
+        twin.fit(x.numpy(), own.numpy())
+        torch.testing.assert_close(
+            found[label], torch.from_numpy(twin.coef_[0]), rtol=1e-4, atol=2e-5
+        )
+        assert float(bias[label]) == pytest.approx(float(twin.intercept_[0]), rel=1e-4, abs=1e-4)
+
+
 def test_the_start_does_not_matter() -> None:
     task = classification(3)
     first = solve(task, begun(3), 0.05, 0).layer[0]

@@ -32,6 +32,7 @@ CASES = [
     for kind in KINDS
     for problem, labels in [
         (Problem.CLASSIFICATION, 3),
+        (Problem.MULTI_LABEL, 3),
         (Problem.REGRESSION, 1),
         (Problem.MULTIPLE_CHOICE, 1),
         (Problem.TOKEN_CLASSIFICATION, 3),
@@ -87,6 +88,9 @@ def train_head(
 def loss_of_rows(logits: torch.Tensor, labels: torch.Tensor, problem: Problem) -> torch.Tensor:
     if problem is Problem.REGRESSION:
         return 0.5 * (logits[:, 0] - labels) ** 2
+    if problem is Problem.MULTI_LABEL:
+        present = logits.sigmoid()
+        return -torch.where(labels > 0, present, 1 - present).log().sum(1)
     if problem is not Problem.TOKEN_CLASSIFICATION:
         return F.cross_entropy(logits, labels, reduction="none")
     return torch.stack(
@@ -125,6 +129,9 @@ def rows(count: int, kind: str = "bert", problem: Problem = Problem.CLASSIFICATI
             sentence[[1, 2, 3]] = SEPARATOR
     tagged = problem is Problem.TOKEN_CLASSIFICATION
     labels = {
+        Problem.MULTI_LABEL: np.stack(
+            [classes, 1 - classes, np.arange(count) % 3 == 0], axis=1
+        ).astype(np.int8),
         Problem.REGRESSION: classes - 0.5,
         Problem.TOKEN_CLASSIFICATION: np.where(
             np.concatenate(tags) < 0, -100, np.concatenate(tags)

@@ -52,7 +52,8 @@ def check_rows(kind: str, loaded: LoadedModel, data: TaskData) -> None:
     batch, together = batch_and_logits(range(len(encoded)))
     assert len({tuple(row.flatten().tolist()) for row in together}) == 6  # the text has a say
     classes = 2 if problem is Problem.MULTIPLE_CHOICE else data.outputs
-    assert together.shape == (*batch["labels"].shape, classes)
+    numbered = (len(encoded),) if problem is Problem.MULTI_LABEL else batch["labels"].shape
+    assert together.shape == (*numbered, classes)
     for row in range(len(encoded)):
         own, alone = batch_and_logits([row])
         whole = batch["input_ids"].shape == (6, *own["input_ids"].shape[1:])

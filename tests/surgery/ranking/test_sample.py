@@ -274,3 +274,20 @@ def test_every_order_of_tokens_is_as_likely() -> None:
     _, counts = np.unique(found["input_ids"].numpy(), axis=0, return_counts=True)
     assert len(counts) == 24
     assert ((counts - 250) ** 2 / 250).sum() < 50  # χ² of 23 degrees: once in a thousand
+
+
+def test_labels_of_a_row_are_shuffled_together() -> None:
+    """Two rows of each of five sets, of as many labels as the texts have tokens."""
+    generator = torch.Generator().manual_seed(0)
+    sets = torch.randint(0, 2, (5, 6), generator=generator).float().repeat(2, 1)
+    batches = [
+        {"input_ids": torch.zeros(len(rows), 6, dtype=torch.long), "labels": sets[rows],
+         "sample": torch.tensor(rows)}
+        for rows in ([3, 7, 0, 9], [1, 2, 4], [5, 6, 8])
+    ]  # fmt: skip
+    shuffled = with_shuffled_labels(batches, 3)
+    found = torch.cat([batch["labels"] for batch in shuffled])
+    assert sorted(found.tolist()) == sorted(sets.tolist())
+    assert not torch.equal(found, torch.cat([batch["labels"] for batch in batches]))
+    whole = [{name: torch.cat([each[name] for each in batches]) for name in batches[0]}]
+    assert torch.equal(with_shuffled_labels(whole, 3)[0]["labels"], found)

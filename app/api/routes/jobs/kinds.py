@@ -14,8 +14,10 @@ from sqlalchemy.orm import Session
 from app.api.deps import JobDep, JobId, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
 from app.api.following.waiting import WAITS, WaitingRoute
+from app.api.http.access.auditing import Change, ChangeDep
 from app.api.http.idempotency import KeyDep, keep_answer
-from app.api.job_documents import job_views
+from app.api.http.reads import json_answer
+from app.api.job_documents import whole_job
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
 from app.api.views import COLLECTION, DryRun, JobView
@@ -123,13 +125,14 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         service: ServiceDep,
         spec: Any,
         key: KeyDep,
+        change: ChangeDep,
         validate_only: ValidateOnly = False,
     ) -> Response:
         prepared = of.prepare(service, spec)
         if validate_only:
             answer = _dry_run(service, prepared, spec)
             return JSONResponse(answer.model_dump(mode="json"))
-        return submitted(service, prepared, key)
+        return submitted(service, prepared, key, change)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
@@ -166,21 +169,25 @@ def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
     return answer
 
 
-def submitted(service: Service, prepared: Prepared, key: HeldKey | None) -> JSONResponse:
+def submitted(
+    service: Service, prepared: Prepared, key: HeldKey | None, change: Change
+) -> Response:
     """202 with the queued job, or 200 with a result that is stored already."""
-    answers: list[JSONResponse] = []
+    answers: list[Response] = []
 
     def accepted(session: Session, job: Job) -> None:
         answers.append(_answer(session, job))
         keep_answer(session, key, answers[0])
+        change.record(session, job.id)
 
     submit(service, prepared, accepted)
     return answers[0]
 
 
-def _answer(session: Session, job: Job) -> JSONResponse:
-    view = job_views(session, [job])[0]
-    headers = {"Location": view.links["self"]}
-    if not view.terminal:
+def _answer(session: Session, job: Job) -> Response:
+    document = whole_job(session, job.id)
+    assert document is not None
+    headers = {"Location": document["links"]["self"]}
+    if not document["terminal"]:
         headers["Retry-After"] = str(POLL_AFTER_SECONDS)
-    return JSONResponse(view.model_dump(mode="json"), 200 if view.cached else 202, headers=headers)
+    return json_answer(document, status=200 if document["cached"] else 202, headers=headers)

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, Header, Response
 from app.api.deps import JobDep, PrincipalDep, ServiceDep, require_merge_patch
 from app.api.examples.answers import JOB, answers, body_examples, problems
 from app.api.examples.bodies import CHANGES
+from app.api.http.access.auditing import ChangeDep
 from app.api.http.idempotency import IdempotentRoute, KeyDep
 from app.api.http.preconditions import check_version
-from app.api.job_documents import job_views
+from app.api.http.reads import json_answer
+from app.api.job_documents import ALL, document, read_job
 from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
@@ -47,16 +49,17 @@ def unchanged(if_match: IfMatch = None) -> Callable[[Job], None]:
 Unchanged = Annotated[Callable[[Job], None], Depends(unchanged)]
 
 
-def _view(service: Service, job: Job | None) -> JobView:
-    if job is None:
+def _answer(service: Service, job: Job | None) -> Response:
+    found = job and read_job(service.database, service.project, job.id, ALL)
+    if not found:
         raise NotFound("the job was deleted meanwhile")
-    with service.database.read() as session:
-        return job_views(session, [job])[0]
+    return json_answer(document(found.row, ALL))
 
 
 @router.patch(
     "/{job_id}",
     summary="Change a job",
+    response_model=JobView,
     responses=answers(JOB, 404, 409, 412, 415),
     dependencies=[Depends(require_merge_patch)],
 )
@@ -65,13 +68,13 @@ def change(
     service: ServiceDep,
     changes: Annotated[JobChanges, body_examples(CHANGES)],
     check: Unchanged,
-) -> JobView:
+) -> Response:
     """Changes the name, the metadata or the priority of a job, and leaves out what is left out.
 
     The body is a JSON Merge Patch (RFC 7396). Name and metadata can be changed at any time, the
     priority until the job has ended. What a job computes cannot be changed: submit another one.
     """
-    return _view(service, change_job(service.database, job.id, changes, check))
+    return _answer(service, change_job(service.database, job.id, changes, check))
 
 
 @router.delete(
@@ -94,18 +97,28 @@ def delete(job: JobDep, service: ServiceDep, check: Unchanged) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job", responses=answers(JOB, 404))
-def cancel_job(job: JobDep, service: ServiceDep, principal: PrincipalDep) -> JobView:
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    response_model=JobView,
+    responses=answers(JOB, 404),
+)
+def cancel_job(job: JobDep, service: ServiceDep, principal: PrincipalDep) -> Response:
     """Ends a job: one that waits at once, and a running one after its current step.
 
     Cancelling a comparison cancels all its children, and it ends with the last of them. A job that
     has ended already stays as it is.
     """
-    return _view(service, machine.cancel(service.database, job.id, principal.key))
+    return _answer(service, machine.cancel(service.database, job.id, principal.key))
 
 
-@router.post("/{job_id}/pause", summary="Pause a job", responses=answers(JOB, 404, 409))
-def pause_job(job: JobDep, service: ServiceDep) -> JobView:
+@router.post(
+    "/{job_id}/pause",
+    summary="Pause a job",
+    response_model=JobView,
+    responses=answers(JOB, 404, 409),
+)
+def pause_job(job: JobDep, service: ServiceDep) -> Response:
     """Sets a job aside until it is resumed, without charging it an attempt.
 
     A queued job is `paused` at once. A running one saves its state after the current step and
@@ -113,11 +126,16 @@ def pause_job(job: JobDep, service: ServiceDep) -> JobView:
     ranking, starts over when it is resumed. Pausing a comparison pauses all its children, and it is
     `paused` when none of them runs any more. A job that is paused already stays as it is.
     """
-    return _view(service, machine.pause(service.database, job.id))
+    return _answer(service, machine.pause(service.database, job.id))
 
 
-@router.post("/{job_id}/resume", summary="Resume a job", responses=answers(JOB, 404, 409))
-def resume_job(job: JobDep, service: ServiceDep) -> JobView:
+@router.post(
+    "/{job_id}/resume",
+    summary="Resume a job",
+    response_model=JobView,
+    responses=answers(JOB, 404, 409),
+)
+def resume_job(job: JobDep, service: ServiceDep) -> Response:
     """Queues a paused job again, in the place that it had in the queue.
 
     If a running job was asked to pause and has not stopped yet, the request is withdrawn. Resuming
@@ -126,7 +144,7 @@ def resume_job(job: JobDep, service: ServiceDep) -> JobView:
     resumed, queued = machine.resume(service.database, job.id)
     for waiting in queued:
         service.ring(waiting)
-    return _view(service, resumed)
+    return _answer(service, resumed)
 
 
 @router.post(
@@ -137,7 +155,7 @@ def resume_job(job: JobDep, service: ServiceDep) -> JobView:
     responses=answers(JOB, 404, 409, 413, 415, status=202)
     | {200: {"model": JobView, "description": "An equal ranking, computed and stored meanwhile."}},
 )
-def retry_job(job: JobDep, service: ServiceDep, key: KeyDep) -> Response:
+def retry_job(job: JobDep, service: ServiceDep, key: KeyDep, change: ChangeDep) -> Response:
     """Submits the request of a failed or cancelled job again, as a new job.
 
     Its model and its dataset are looked up anew, so it fails where a submission would. It has the
@@ -151,7 +169,7 @@ def retry_job(job: JobDep, service: ServiceDep, key: KeyDep) -> Response:
     spec = of.spec.model_validate({**job.spec, **present})
     prepared = of.prepare(service, spec)
     prepared.job.retry_of = job.id
-    return submitted(service, prepared, key)
+    return submitted(service, prepared, key, change)
 
 
 def _no_retry(job: Job) -> str:

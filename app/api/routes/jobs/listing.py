@@ -9,30 +9,20 @@ from math import prod
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import (
-    ColumnElement,
-    Subquery,
-    exists,
-    func,
-    or_,
-    select,
-    type_coerce,
-    union_all,
-)
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import CTE, select, union_all
+from sqlalchemy.orm import aliased
 
 from app.api.deps import JobId, ServiceDep, no_job
 from app.api.examples.answers import JOB, JOBS, answers
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
-from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_jobs
+from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_page
 from app.api.pages import AnySelect, Page, Paging, PagingDep
 from app.api.views import JobView
-from app.db import Database
 from app.errors import Unprocessable
 from app.service import Service
-from app.tables import Job, JobKind, Status
+from app.tables import Job, JobKind, JobLabel, Status
 from surgery.errors import nearest
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WaitingRoute)
@@ -121,15 +111,11 @@ def list_jobs(
 
     One statement finds the page and reads of its rows what the answer shows.
     """
-    query: AnySelect = select(*ORDER).where(Job.project == service.project)
-    for name, labels in filters.metadata.items():
-        query = query.where(or_(*(_labelled(service.database, name, each) for each in labels)))
     given = {**filters.columns, Job.kind: kinds, Job.parent: parents}
-    page = _page(query, {column: values for column, values in given.items() if values}, filters)
-    statement = (
-        select_jobs(filters.names, *ORDER)
-        .join(page, page.c.id == Job.id)
-        .order_by(*(column.desc() for column in ORDER))
+    columns = {column: values for column, values in given.items() if values}
+    page = _page(service.project, columns, filters)
+    statement = select_page(filters.names, page, *ORDER).order_by(
+        *(column.desc() for column in ORDER)
     )
     found = service.database.rows(statement, {})
     rows, following = filters.paging.split(found, lambda row: (row.created_at, row.id))
@@ -141,36 +127,48 @@ def list_jobs(
     return json_answer(answer)
 
 
-def _page(query: AnySelect, given: Mapping[Any, Sequence[str]], filters: JobFilter) -> Subquery:
-    """The ids of the jobs of a page, of which every given column has one of its values.
+def _page(project: str, columns: Mapping[Any, Sequence[str]], filters: JobFilter) -> CTE:
+    """The ids of the jobs of a page, of which every given column and label has one of its values.
 
     Each combination of values is a query of its own, which finds its newest jobs in the order of an
     index; of those, the newest are the page. Over a list of values, a database would sort all.
     """
+    labels = {aliased(JobLabel): name for name in filters.metadata}
+    query, order = _listed(project, labels, of_jobs=bool(columns))
+    given = {**columns, **{label.value: filters.metadata[labels[label]] for label in labels}}
     combined = [
         [column == value for value in dict.fromkeys(values)] for column, values in given.items()
     ]
     if prod(map(len, combined)) > MAX_COMBINATIONS:
         combined = [[column.in_(values)] for column, values in given.items()]
     queries = [
-        filters.paging.limited(query.where(*conditions), ORDER) for conditions in product(*combined)
+        filters.paging.limited(query.where(*conditions), order) for conditions in product(*combined)
     ]
     if len(queries) == 1:
-        return queries[0].subquery()
+        return queries[0].cte("page")
     found = union_all(*(select(each.subquery()) for each in queries)).subquery()
     newest = select(found).order_by(found.c.created_at.desc(), found.c.id.desc())
-    return newest.limit(filters.paging.limit + 1).subquery()
+    return newest.limit(filters.paging.limit + 1).cte("page")
 
 
-def _labelled(database: Database, name: str, value: str) -> ColumnElement[bool]:
-    """Whether a job has a label of this name and value.
+def _listed(
+    project: str, labels: Mapping[type[JobLabel], str], *, of_jobs: bool
+) -> tuple[AnySelect, Sequence[Any]]:
+    """A query for when jobs were created and for their ids, and these two columns.
 
-    A JSON path would be shorter on SQLite, but would interpret quotes and dots in the name.
+    Jobs with labels are found by the first of them; ``of_jobs`` says whether columns of their rows
+    are asked for, too.
     """
-    if database.engine.dialect.name != "sqlite":
-        return type_coerce(Job.labels, JSONB).contains({name: value})  # has an index
-    label = func.json_each(Job.labels).table_valued("key", "value")
-    return exists().where(label.c.key == name, label.c.value == value)
+    if not labels:
+        return select(*ORDER).where(Job.project == project), ORDER
+    first, *others = labels
+    order = (first.created_at, first.job_id)
+    query = select(first.created_at, first.job_id.label("id"))
+    query = query.where(first.project == project, first.key == labels[first])
+    for label in others:
+        same_job = (label.created_at == first.created_at, label.job_id == first.job_id)
+        query = query.where(label.project == project, label.key == labels[label], *same_job)
+    return query.join(Job, Job.id == first.job_id) if of_jobs else query, order
 
 
 def answer_job(

@@ -159,7 +159,7 @@ def test_a_named_text_says_that_rows_are_texts(tmp_path: Path) -> None:
 def test_a_hub_reference_names_what_its_problem_needs() -> None:
     with pytest.raises(ValueError, match=r"columns\.tokens and columns\.label"):
         HubDataset(hub="a/b", problem=Problem.TOKEN_CLASSIFICATION)
-    with pytest.raises(ValueError, match=r"columns\.text means nothing"):
+    with pytest.raises(ValueError, match=r"columns\.text has no meaning"):
         HubDataset(hub="a/b", problem=Problem.TOKEN_CLASSIFICATION,
                    columns=Columns(text="t", tokens="t", label="l"))  # fmt: skip
     with pytest.raises(ValueError, match="labels mean nothing"):

@@ -144,3 +144,18 @@ def test_the_dataset_without_its_validation_rows() -> None:
     assert other.train["text"][:] == [f"text {n}" for n in fit]
     assert other.validation["text"][:] == [f"text {n}" for n in judged]
     assert other.fingerprint is None
+
+
+def test_rare_labels_have_their_share_where_rows_have_several() -> None:
+    rows = 200
+    common = np.arange(rows) % 2
+    rare = (np.arange(rows) % 20 == 1).astype(int)  # always with the common one
+    table = Dataset.from_dict({
+        "text": [f"t{n}" for n in range(rows)],
+        "label": np.stack([common, rare], axis=1).tolist(),
+    })  # fmt: skip
+    data = TaskData(table, table, Problem.MULTI_LABEL, ["common", "rare"], ("micro_f1",))
+    for seed in range(5):
+        fit, judged = held_out_rows(data, 0.2, seed)
+        assert sorted(fit + judged) == list(range(rows))
+        assert (len(judged), int(rare[judged].sum()), int(common[judged].sum())) == (40, 2, 20)
