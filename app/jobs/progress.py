@@ -88,6 +88,8 @@ class Training:
 
 def _ranking_parts(options: RankingOptions, rows: int) -> list[Part]:
     samples, warmup = min(options.samples, rows), min(options.head.warmup_samples, rows)
+    if options.head.training_of(new=True) == "none":  # nobody knows yet whether it is new
+        warmup = 0
     rounds = [
         Part("warmup", warmup / ROWS_A_SECOND),
         Part("score", samples * TRAINED / ROWS_A_SECOND),
@@ -128,6 +130,9 @@ def _finetune_parts(spec: FinetuneSpec, job: Job, rows: int, training: Training)
     parts = _first_parts(spec, job, rows, training)
     export = [Part("export", EXPORT)] if spec.checkpoints.onnx else []
     parts += [Part("load", LOAD), *export, Part("tokenize", TOKENIZE)]
+    head = spec.training.head
+    if head.training_of(new=not spec.continue_from) != "none":
+        parts.append(Part("head", min(head.warmup_samples, rows) / ROWS_A_SECOND))
     if spec.track_ranking:
         parts.append(Part("rank", LOAD))
     if spec.training.prefix_cache != "off":

@@ -48,6 +48,7 @@ from surgery.models.source.resolve import local_model
 from surgery.models.trainable import freeze_all_but, layers_of_model, lora_config
 from surgery.ranking.selection import choose_layers
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.head import HeadSpec
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, TrainingSpec, steps_per_epoch
 from surgery.training.loop import finetune
@@ -86,6 +87,7 @@ class Setting:
             max_length=self.max_length,
             seed=self.seed,
             precision=self.precision,
+            head=HeadSpec(warmup_epochs=0),  # the same first weights for all arms
         )
         steps = steps_per_epoch(spec, self.rows) * self.epochs
         return spec.model_copy(update={"evaluate_every_steps": steps})

@@ -158,8 +158,13 @@ def _stability(stability: Json) -> str:
 
 def _head(head: Json) -> str:
     source = "new" if head["source"] == "new" else "the checkpoint's own"
+    if head.get("loss") is not None:  # a result of an older version has none
+        return (
+            f"{source}, fitted to {head['warmup_rows']:,} rows until it converged, to a loss of "
+            f"{_short(head['loss'])} ({_short(head['baseline_loss'])} for a constant prediction)"
+        )
     if not head["warmup_epochs"]:
-        return f"{source}, not warmed up"
+        return f"{source}, not trained"
     epochs = f"{head['warmup_epochs']} epoch{'s' * (head['warmup_epochs'] > 1)}"
     return (
         f"{source}, warmed up {epochs} on {head['warmup_rows']:,} rows"

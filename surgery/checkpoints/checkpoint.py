@@ -223,3 +223,4 @@ def begin_with(loaded: LoadedModel, data: TaskData, folder: Path) -> None:
         raise CheckpointMismatch(detail, [Fault(detail, pointer="/continue_from")])
     check_intact(folder, but=CARD_FILE)
     _apply(loaded.model, folder)
+    loaded.continued = True

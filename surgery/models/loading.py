@@ -91,7 +91,8 @@ class LoadedModel:
     """A task model in float32 with its tokenizer and blocks.
 
     ``new`` names the tensors that the checkpoint does not hold: they are drawn at random and always
-    train with the head.
+    train with the head. ``continued``: the weights of an earlier fine-tune, head included, have
+    replaced those that were loaded.
     """
 
     source: ModelSource
@@ -100,6 +101,12 @@ class LoadedModel:
     blocks: list[Block]
     new: list[str]
     snapshot: Path
+    continued: bool = False
+
+    @property
+    def has_new_head(self) -> bool:
+        """Whether the head, or a part of it, is as it was drawn."""
+        return bool(self.new) and not self.continued
 
     @property
     def head(self) -> dict[str, nn.Parameter]:

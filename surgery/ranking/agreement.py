@@ -6,8 +6,9 @@ import numpy as np
 
 from surgery.data.tokens.dataset import Batch, TaskData
 from surgery.gradients.passes import scoring_mode
+from surgery.heads.converge import fit_head
 from surgery.heads.features import HeadFeatures, preserved_head
-from surgery.heads.warmup import warm_up
+from surgery.heads.prepare import prepare_head
 from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel, renew_head
 from surgery.ranking.sample import (
@@ -26,15 +27,18 @@ from surgery.schemas.training import TrainingSpec
 PRIOR_SAMPLES = 128  # rows, scored twice: enough for an order, and half the cost of the ranking
 
 TRACKED_SAMPLES = 128  # rows scored at each evaluation, at the cost of about 3 training steps
-WARMUP_SAMPLES = 1024
 
 
-def model_prior(scorer: Scorer, features: HeadFeatures | None, ranking: Scores) -> ModelPrior:
+def model_prior(
+    scorer: Scorer, features: HeadFeatures | None, ridge: float | None, ranking: Scores
+) -> ModelPrior:
     """How far a ranking agrees with those on shuffled labels and on shuffled tokens.
 
-    Labels are shuffled among the rows. If the head was warmed up, a new one is drawn and warmed up
-    on shuffled labels as well. Tokens are shuffled within each text, and scored through the
-    ranking's own head. The head is restored afterwards.
+    Labels are shuffled among the rows. If the head was trained on ``features``, a new one is drawn
+    and trained on shuffled labels in the same way, with the same ``ridge`` if there was one: no
+    ridge predicts shuffled labels, so that choosing one would only make the head small. Tokens are
+    shuffled within each text, and scored through the ranking's own head. The head is restored
+    afterwards.
     """
     options, loaded = scorer.options, scorer.loaded
     sample = scorer.sample
@@ -51,11 +55,13 @@ def model_prior(scorer: Scorer, features: HeadFeatures | None, ranking: Scores) 
     with preserved_head(loaded.head):
         if features is not None:
             renew_head(loaded.model, options.seed, loaded.new)
-            warm_up(
+            prepare_head(
                 features,
-                epochs=options.head.warmup_epochs or 1,
+                options.head,
+                new=bool(loaded.new),
                 seed=options.seed,
                 relabel=lambda found: with_shuffled_labels(found, options.seed),
+                ridge=ridge,
             )
             scorer.head_changed()
         labels = ranked_only(scorer.fisher(lambda: with_shuffled_labels(batches(), options.seed)))
@@ -90,11 +96,13 @@ def _note(tau: float | None) -> str:
 class RankingTracker:
     """Scores the layers during a fine-tune, by the trace of the Fisher information.
 
-    It changes neither weights nor random draws. The gradients of an untrained head say nothing of
-    the task, so a new head is warmed up for the first scores and then restored.
+    It changes neither weights nor random draws. The gradients of an ``untrained`` head say nothing
+    of the task, so that such a head is fitted for the first scores and then restored.
     """
 
-    def __init__(self, loaded: LoadedModel, data: TaskData, training: TrainingSpec) -> None:
+    def __init__(
+        self, loaded: LoadedModel, data: TaskData, training: TrainingSpec, *, untrained: bool
+    ) -> None:
         self._loaded = loaded
         options = RankingOptions(
             samples=TRACKED_SAMPLES,
@@ -106,15 +114,14 @@ class RankingTracker:
         device = next(loaded.model.parameters()).device
         with scoring_mode(loaded.model):
             self._scorer = Scorer(loaded, Sample(encoded, device), data.problem, options, Quiet())
-            self._first = self._first_scores(data, training) if loaded.new else self._score()
+            self._first = self._first_scores(data, training) if untrained else self._score()
 
     def _first_scores(self, data: TaskData, training: TrainingSpec) -> Scores:
         loaded, seed = self._loaded, training.seed
-        encoded = training_rows(loaded, data, WARMUP_SAMPLES, training.max_length, seed + 1)
-        head = list(loaded.head.values())
+        rows = training.head.warmup_samples
+        encoded = training_rows(loaded, data, rows, training.max_length, seed + 1)
         with preserved_head(loaded.head):
-            features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
-            warm_up(features, epochs=1, seed=seed)
+            fit_head(loaded, encoded, data.problem, seed=seed)
             return self._score()
 
     def _score(self) -> Scores:

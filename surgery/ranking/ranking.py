@@ -12,7 +12,7 @@ import numpy as np
 
 from surgery.data.tokens.dataset import TaskData
 from surgery.heads.features import HeadFeatures
-from surgery.heads.warmup import warm_up
+from surgery.heads.prepare import prepare_head, untouched
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.blocks import Unit
 from surgery.models.distributed import broadcast_weights, present_share
@@ -37,11 +37,11 @@ from surgery.ranking.uncertainty import (
     top_k_set_probability,
 )
 from surgery.schemas.enums import METHODS, Method, Precision
+from surgery.schemas.head import HeadReport
 from surgery.schemas.ranking import (
     AdaptiveReport,
     AdaptiveRound,
     GroupScore,
-    HeadReport,
     HeadSpread,
     LayerScore,
     MethodScores,
@@ -179,11 +179,15 @@ class Phases:
 
 @dataclass
 class Heads:
-    """The scores through each head, and a report on the first head."""
+    """The scores through each head, and a report on the first head.
+
+    ``alike``: the others have converged to the same head as the first.
+    """
 
     scores: list[dict[Method, Scores]]
     report: HeadReport | None = None
     features: HeadFeatures | None = None
+    alike: bool = False
     adaptive: AdaptiveReport | None = None
 
 
@@ -215,10 +219,16 @@ def rank_layers(
         result, main = _ranked_by_mean(heads, scorer)
     if options.model_prior and result.fisher is not None:
         with phases.timed("prior"):
-            result.model_prior = model_prior(scorer, heads.features, ranked_only(main))
+            ridge = None if heads.report is None else heads.report.ridge
+            result.model_prior = model_prior(scorer, heads.features, ridge, ranked_only(main))
     result.path, result.head, result.adaptive = scorer.path, heads.report, heads.adaptive
     result.processes = scorer.sample.share.world
     result.warnings = scorer.warnings + _warnings(result, options, data)
+    if heads.alike and options.head_seeds > 1:
+        result.warnings.append(
+            "heads of one layer converge to the same head, so head_seeds changed nothing; with "
+            "head.fit epochs they differ"
+        )
     if result.samples:
         result.lengths = lengths
         result.warnings += truncation_warnings(lengths, options.max_length)
@@ -237,23 +247,15 @@ def open_scorer(
 
 
 def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Heads:
-    """Score through the loaded head, which is warmed up if it is new, and through further ones."""
+    """Score through the loaded head, which is trained first if it is new, and through others."""
     loaded, options = scorer.loaded, scorer.options
-    requested = options.head.warmup_epochs
-    epochs = requested if requested is not None else int(bool(loaded.new))
     heads = Heads([])
     for number in range(options.head_seeds):
         with phases.timed("warmup"):
-            if epochs and heads.features is None:  # all heads share one run of the encoder
+            trained = options.head.training_of(new=bool(loaded.new)) != "none"
+            if trained and heads.features is None:  # all heads share one run of the encoder
                 heads.features = _open_features(loaded, data, options, phases.report)
-            loss = _prepare_head(scorer, heads.features, epochs, number)
-        if heads.report is None:
-            heads.report = HeadReport(
-                source="new" if loaded.new else "checkpoint",
-                warmup_epochs=epochs,
-                warmup_rows=0 if heads.features is None else len(heads.features),
-                warmup_loss=loss,
-            )
+            _prepare_head(scorer, heads, number)
         with phases.timed("score"):
             if options.adaptive:
                 scores, heads.adaptive = score_until_certain(scorer)
@@ -263,17 +265,19 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
     return heads
 
 
-def _prepare_head(
-    scorer: Scorer, features: HeadFeatures | None, epochs: int, number: int
-) -> float | None:
-    """Draw a new head, unless it is the first, and warm it up; the loss of its last epoch."""
-    loaded, seed = scorer.loaded, scorer.options.seed + number
+def _prepare_head(scorer: Scorer, heads: Heads, number: int) -> None:
+    """Draw a new head, unless it is the first, and train it as the options ask for."""
+    loaded, options = scorer.loaded, scorer.options
+    seed = options.seed + number
     if number > 0:
         renew_head(loaded.model, seed, loaded.new)
-    loss = None if features is None else warm_up(features, epochs=epochs, seed=seed)
+    report, fit = untouched(new=bool(loaded.new)), None
+    if heads.features is not None:
+        report, fit = prepare_head(heads.features, options.head, new=bool(loaded.new), seed=seed)
     broadcast_weights(loaded.model, scorer.sample.share)
     scorer.head_changed()
-    return loss
+    if number == 0:
+        heads.report, heads.alike = report, fit is not None and fit.unique
 
 
 def _open_features(
@@ -357,14 +361,14 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
     """Warnings about the head and the number of rows."""
     found = []
     head, classes, samples = result.head, len(data.labels), result.samples
-    if head and head.source == "new" and head.warmup_epochs == 0:
+    if head and head.source == "new" and head.fit == "none":
         found.append(
             "the head is untrained: the ranking depends on the inputs and hardly on the labels"
         )
     if 0 < samples < options.samples and result.adaptive is None:
         found.append(f"the train split has {samples} rows; each was scored once")
-    if head and classes > 1 and head.warmup_epochs and head.warmup_rows < 10 * classes:
-        found.append("fewer than ten warm-up rows a class")
+    if head and classes > 1 and head.fit != "none" and head.warmup_rows < 10 * classes:
+        found.append("the head was trained on fewer than ten rows a class")
     return found
 
 

@@ -106,7 +106,9 @@ class ThroughputBasis(BaseModel):
 class EstimatedSeconds(BaseModel):
     """Seconds of training and evaluation, without loading the model and tokenising."""
 
-    first_epoch: float = Field(description="Includes computing the states of the frozen prefix.")
+    first_epoch: float = Field(
+        description="Includes fitting a new head, and computing the states of the frozen prefix."
+    )
     later_epoch: float | None = Field(
         description="Each of the other epochs; null if there is only one."
     )

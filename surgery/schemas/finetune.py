@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from surgery.schemas import Strict
 from surgery.schemas.dataset import TokenLengths
 from surgery.schemas.enums import POLICIES, Policy, TrainingPrecision
+from surgery.schemas.head import HeadReport
 from surgery.schemas.ranking import Agreement, Submission
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import AdapterSpec, CheckpointSpec, TrainingSpec
@@ -135,6 +136,15 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
             raise ValueError(
                 "an adapter of a continued model would not fit the model named here; set "
                 "checkpoints.form to full with continue_from"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_head(self) -> FinetuneSpec:
+        if self.continue_from and self.training.head.init == "new":
+            raise ValueError(
+                "training.head.init new draws a head, and continue_from goes on with the "
+                "checkpoint's; leave one of them out"
             )
         return self
 
@@ -326,6 +336,9 @@ class FinetuneResult(BaseModel):
         None, description="The id of the checkpoint of the best evaluation."
     )
     onnx: OnnxReport | None = Field(None, description="With `checkpoints.onnx`.")
+    head: HeadReport | None = Field(
+        None, description="The head that training began with; null in results of older versions."
+    )
     ranking_at_start: dict[str, float] | None = Field(
         None, description="Scores by layer before the first step, with `track_ranking`."
     )

@@ -18,6 +18,7 @@ from surgery.schemas.enums import (
     Precision,
 )
 from surgery.schemas.fields import ModelId, option_of, options_of
+from surgery.schemas.head import HeadReport, HeadSpec
 
 Metadata = Annotated[
     dict[
@@ -26,26 +27,6 @@ Metadata = Annotated[
     ],
     Field(max_length=16, description="Your own labels: up to 16 pairs of strings."),
 ]
-
-
-class HeadSpec(Strict):
-    """The task head through which the gradients flow."""
-
-    init: Literal["auto", "new"] = Field(
-        "auto",
-        description="`auto` keeps the checkpoint's own head if it fits the labels; `new` draws "
-        "a new one.",
-    )
-    warmup_epochs: int | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="Passes over cached features with the encoder frozen. "
-        "Default: 1 for a new head, 0 for the checkpoint's own.",
-    )
-    warmup_samples: int = Field(
-        1024, ge=1, le=100_000, description="Training rows for the warm-up."
-    )
 
 
 class RankingOptions(Strict):
@@ -231,20 +212,6 @@ class RecommendedK(BaseModel):
 
     k: int = Field(description="How many layers to train.")
     reason: str = Field(description="The rule that suggests it, in words.")
-
-
-class HeadReport(BaseModel):
-    """The head through which the gradients flowed."""
-
-    source: Literal["checkpoint", "new"] = Field(
-        description="`checkpoint`: the model's own head. `new`: one that was drawn for this "
-        "ranking."
-    )
-    warmup_epochs: int = Field(description="Passes over the features before scoring.")
-    warmup_rows: int = Field(description="Training rows in each pass.")
-    warmup_loss: float | None = Field(
-        description="Mean loss of the last pass; null without a warm-up."
-    )
 
 
 class HeadSpread(BaseModel):

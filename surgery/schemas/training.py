@@ -12,6 +12,7 @@ from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
 from surgery.schemas.enums import NAMED, Problem, TrainingPrecision
 from surgery.schemas.fields import option_of
+from surgery.schemas.head import HeadSpec
 from surgery.schemas.layer_schedule import (
     SCHEDULE_OPTIONS,
     GradualUnfreezing,
@@ -164,6 +165,11 @@ class TrainingSpec(Strict):
     prefix_cache_dtype: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Number format of the cached states; bf16 halves their size and rounds them.",
+    )
+    head: HeadSpec = Field(
+        HeadSpec(),
+        description="The head that training begins with. `warmup_epochs: 0` begins with a new head "
+        "as it was drawn.",
     )
     seed: int = Field(
         0,

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 
 from surgery.errors import MethodUndefined
-from surgery.heads.converge import fit_head
 from surgery.models.loading import LoadedModel
 from surgery.ranking.ranking import Phases, open_scorer
 from surgery.ranking.scorer import ranked_only
@@ -16,6 +15,7 @@ from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.training import TrainingSpec
 from surgery.search.state import SearchState
 from surgery.search.trials import JudgedRows
+from surgery.training.head import begin_head
 
 SCORED_ROWS = 48  # cheap: scores only decide what is tried first
 
@@ -25,12 +25,11 @@ def prepared(
 ) -> SearchState:
     """The state of a search that has not begun, with the head that all its runs begin with.
 
-    A head of the checkpoint's own is taken as it is.
+    It is the head that a fine-tune with these options begins with, on the rows to fit on.
     """
-    if loaded.new:
-        with phases.timed("head"):
-            fit = rows.encoded.select(rows.fit)
-            fit_head(loaded, fit, rows.data.problem, seed=training.seed, report=phases.report)
+    with phases.timed("head"):
+        fit = rows.encoded.select(rows.fit)
+        begin_head(loaded, fit, rows.data.problem, training, phases.report)
     fitted = {name: tensor.detach().cpu().clone() for name, tensor in loaded.head.items()}
     state = SearchState(head=fitted, scores={})
     with phases.timed("score"):

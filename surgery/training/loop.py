@@ -39,6 +39,7 @@ from surgery.schemas.finetune import (
     RateTrial,
 )
 from surgery.schemas.training import TrainingSpec, check_training
+from surgery.training.head import begin_head
 from surgery.training.optimizer import loss_for, rate_factors
 from surgery.training.prefix_cache.cache import SplitRows
 from surgery.training.prefix_cache.store import Room
@@ -186,10 +187,13 @@ def _set_up(
             "layer_schedule does not go with several processes; start one",
             [Fault("does not go with several processes", pointer="/training/layer_schedule")],
         )
+    with numerics.settings():
+        head = begin_head(loaded, train, data.problem, training, report)
     tracker = None
     if spec.track_ranking:  # a resumed run computes the same ranking, from the same weights
         report.phase("rank")
-        tracker = RankingTracker(loaded, data, training)
+        untrained = head.source == "new" and head.fit == "none"
+        tracker = RankingTracker(loaded, data, training, untrained=untrained)
     return Setup(
         loaded=loaded,
         data=trained_on,
@@ -204,6 +208,7 @@ def _set_up(
         share=share,
         numerics=numerics,
         meter=meter,
+        head=head,
         tracker=tracker,
     )
 
@@ -311,6 +316,7 @@ def _result(
         best=best_report(progress.reports, run.metric),
         epochs=progress.reports,
         stopped_early=progress.step < run.steps,
+        head=run.head,
         ranking_at_start=run.tracker.at_start if run.tracker else None,
         frozen_verified=True,
         peak_memory_bytes=peak_bytes(),

@@ -21,6 +21,7 @@ from surgery.models.memory import synchronize
 from surgery.models.numerics import Numerics
 from surgery.ranking.agreement import RankingTracker
 from surgery.schemas.finetune import EpochReport, FinetuneSpec
+from surgery.schemas.head import HeadReport
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.training.optimizer import make_optimizer, make_schedule
 from surgery.training.stages import ActiveLayers
@@ -53,6 +54,7 @@ class Setup:
     share: Share
     numerics: Numerics
     meter: Meter
+    head: HeadReport
     tracker: RankingTracker | None
 
     @property

@@ -77,14 +77,14 @@ def test_rank_takes_every_option(mirror: Path, csv: Path, here: Here) -> None:
         (("--granularity", "sublayer", "--aggregate", "mean", "--fisher", "sampled", "--draws", 2,
           "--precision", "bf16", "--head-seeds", 2, "--no-prior"),
          {"granularity": "sublayer", "aggregate": "mean", "fisher": "sampled", "precision": "bf16",
-          "head": ["new", 1], "model_prior": None}),
+          "head": ["new", "lbfgs"], "model_prior": None}),
         (("--method", "snip"), {"method": "snip", "aggregate": None, "model_prior": None}),
     ):  # fmt: skip
         done = here("rank", mirror / "models" / TINY, csv, *small, *options)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         head = result["head"]
-        result["head"] = [head["source"], head["warmup_epochs"]]
+        result["head"] = [head["source"], head["fit"]]
         assert {name: result[name] for name in expected} == expected
 
 

@@ -77,8 +77,10 @@ def train(order: FinetuneOrder, report: JobReporter, data: TaskData | None = Non
     began = time.perf_counter()
     data = data_of(order.inputs, sources) if data is None else data
     # Loaded again after a ranking, because the ranking trains the head of its model.
-    source, seed = model_of(order.inputs), spec.training.seed
-    loaded = load_model(source, sources, data, seed=seed, device=device())
+    source, training = model_of(order.inputs), spec.training
+    loaded = load_model(
+        source, sources, data, seed=training.seed, head=training.head.init, device=device()
+    )
     if order.continue_folder is not None:
         begin_with(loaded, data, order.continue_folder)
     assert chosen.layers is not None, "the layers are chosen before the training"

@@ -69,8 +69,9 @@ def _search(
     """Load the model and search, from where an interrupted attempt came to."""
     began = time.perf_counter()
     sources = sources_of(order.inputs)
+    source, training = model_of(order.inputs), spec.training
     loaded = load_model(
-        model_of(order.inputs), sources, data, seed=spec.training.seed, device=device()
+        source, sources, data, seed=training.seed, head=training.head.init, device=device()
     )
     loading = time.perf_counter() - began
     room = Room(**dict(order.room))

@@ -35,6 +35,19 @@ LENGTHS: Json = {
     "bins": [0, 9, 17, 33, 65, 129, 257, 513, 1025, 2049, 4097, 8193],
     "counts": [63, 164, 28, 1, 0, 0, 0, 0, 0, 0, 0, 0],
 }
+HEAD: Json = {
+    "source": "new",
+    "fit": "lbfgs",
+    "warmup_epochs": 0,
+    "warmup_rows": 1024,
+    "warmup_loss": None,
+    "loss": 0.54,
+    "baseline_loss": 0.61,
+    "gradient_start": 0.21,
+    "gradient_end": 3.1e-8,
+    "iterations": 30,
+    "ridge": 0.0041,
+}
 RANKING_RESULT: Json = {
     "method": "fisher",
     "aggregate": "trace",
@@ -70,7 +83,7 @@ RANKING_RESULT: Json = {
     "groups": [{"name": "embeddings", "score": 0.041, "parameters": 11918592}],
     "stability": {"split_half_kendall_tau": 1.0, "rank_confidence": 1.0, "ambiguous_k": []},
     "recommended_k": {"k": 1, "reason": "smallest k with at least half of the total score"},
-    "head": {"source": "new", "warmup_epochs": 1, "warmup_rows": 1024, "warmup_loss": 0.62},
+    "head": HEAD,
     "head_spread": None,
     "model_prior": {
         **SAME_TOP,
@@ -121,6 +134,7 @@ FINETUNE_RESULT: Json = {
         "max_abs_difference": 1.2e-6,
         "seconds": 9.1,
     },
+    "head": HEAD,
     "ranking_at_start": {"encoder.layer.4": 0.157, "encoder.layer.5": 0.217},
     "frozen_verified": True,
     "peak_memory_bytes": 1073741824,

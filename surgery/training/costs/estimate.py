@@ -213,6 +213,10 @@ def seconds(
     total, first = run.until(run.steps), run.until(min(run.steps, run.whole))
     epochs = run.steps / run.whole
     tried = _trials_work(shape, trained, data, training)
+    begins = training.head.training_of(new=True) != "none"
+    rows = min(training.head.warmup_samples, data.train) if begins else 0
+    head = forward_work(shape, data.row, 0) * rows
+    total, first = total + head, first + head
     return EstimatedSeconds(
         first_epoch=first / rate,
         later_epoch=(total - first) / (epochs - 1) / rate if epochs > 1 else None,

@@ -92,7 +92,7 @@ def test_every_phase_of_a_finetune_is_known(request_: Json) -> None:
     told = [progress.begin(name) for name in ("fetch", "load")]
     if "selection" in request_:
         told += [progress.begin(n) for n in ("tokenize", "warmup", "score", "bootstrap", "load")]
-    told += [progress.begin(name) for name in ("export", "tokenize", "rank", "prefix")]
+    told += [progress.begin(name) for name in ("export", "tokenize", "head", "rank", "prefix")]
     told += [progress.advance(rows, 640, "rows") for rows in (320, 640, 32, 64)]
     told += train(progress, 60)
     check(told)
@@ -210,7 +210,7 @@ def test_the_percentage_of_the_row_never_falls(database: Database) -> None:
         return told
 
     assert look(database, job.id).progress == {
-        "percent": 0.0, "step": 0, "total_steps": 6, "unit": "phases", "eta_seconds": None,
+        "percent": 0.0, "step": 0, "total_steps": 7, "unit": "phases", "eta_seconds": None,
     }  # fmt: skip
     assert renew(percent=40.0, step=4)["percent"] == 40.0
     assert renew(percent=30.0, step=5) == {"percent": 40.0, "step": 5}

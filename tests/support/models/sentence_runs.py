@@ -20,6 +20,7 @@ from tests.support.models.mirror import TINY
 TRAINED = (1, 3)
 BASE: dict[str, Any] = {
     "epochs": 2, "learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3,
+    "head": {"warmup_epochs": 0},
 }  # fmt: skip
 
 

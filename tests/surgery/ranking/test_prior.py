@@ -51,7 +51,7 @@ def test_every_weight_is_put_back(problem: Problem, aggregate: str, fresh: bool)
 
 def test_the_head_is_put_back_when_the_prior_fails() -> None:
     class Stopping(Quiet):
-        """Ends the run in the second warm-up."""
+        """Ends the run while a head is warmed up on shuffled labels."""
 
         epochs = 0
 
@@ -61,7 +61,7 @@ def test_the_head_is_put_back_when_the_prior_fails() -> None:
                 raise KeyboardInterrupt(done, total)
 
     alone, stopped = toy_model(new=True), toy_model(new=True)
-    options = {"samples": 60, "bootstrap": 0}
+    options = {"samples": 60, "bootstrap": 0, "head": {"fit": "epochs"}}
     rank_layers(alone, toy_data(60), RankingOptions(**options, model_prior=False))
     with pytest.raises(KeyboardInterrupt):
         rank_layers(stopped, toy_data(60), RankingOptions(**options), Stopping())

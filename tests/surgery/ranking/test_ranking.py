@@ -11,15 +11,17 @@ import torch
 
 from surgery.data.tokens.dataset import choose_rows
 from surgery.errors import ScoresNotFinite
+from surgery.heads.converge import converge
 from surgery.heads.features import HeadFeatures
 from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.blocks import groups_of
 from surgery.models.loading import renew_head
 from surgery.ranking.ranking import open_scorer, rank_layers
-from surgery.ranking.sample import Sample
+from surgery.ranking.sample import Sample, with_shuffled_labels
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
+from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method
 from surgery.schemas.ranking import RankingOptions
 from tests.support.models.toys import (
@@ -167,13 +169,25 @@ def test_the_head_of_a_result() -> None:
     )
     fresh = rank(toy_model(new=True), head={"warmup_samples": 30})
     assert fresh.head is not None
-    assert (fresh.head.source, fresh.head.warmup_epochs, fresh.head.warmup_rows) == ("new", 1, 30)
-    assert fresh.head.warmup_loss
+    assert (fresh.head.source, fresh.head.fit, fresh.head.warmup_rows) == ("new", "lbfgs", 30)
+    assert fresh.head.loss is not None
+    assert fresh.head.baseline_loss is not None
+    assert fresh.head.loss < fresh.head.baseline_loss
+    assert (fresh.head.warmup_epochs, fresh.head.warmup_loss) == (0, None)
     assert not fresh.warnings
+    trained = rank(toy_model(new=True), head={"fit": "epochs", "warmup_samples": 30})
+    assert trained.head is not None
+    assert (trained.head.fit, trained.head.warmup_epochs, trained.head.loss) == ("epochs", 1, None)
+    assert trained.head.warmup_loss
     untrained = rank(toy_model(new=True), head={"warmup_epochs": 0})
+    assert untrained.head is not None
+    assert (untrained.head.fit, untrained.head.warmup_rows) == ("none", 0)
     assert "hardly on the labels" in untrained.warnings[0]
+    asked = rank(head={"fit": "converged"})
+    assert asked.head is not None
+    assert (asked.head.source, asked.head.fit) == ("checkpoint", "lbfgs")
     few = rank(toy_model(new=True), head={"warmup_samples": 10})
-    assert "fewer than ten warm-up rows a class" in few.warnings
+    assert "the head was trained on fewer than ten rows a class" in few.warnings
 
 
 def test_only_the_head_is_warmed_up() -> None:
@@ -215,6 +229,37 @@ def test_several_heads_are_the_mean_of_single_ones(epochs: int, aggregate: Aggre
     assert -1 <= result.head_spread.kendall_tau_min <= result.head_spread.kendall_tau_mean <= 1
     assert all((layer.ci is None) == (aggregate == "frobenius") for layer in result.layers)
     assert all((layer.unbiased is None) == (aggregate != "frobenius") for layer in result.layers)
+
+
+def test_heads_that_converge_to_the_same_one_are_told_of() -> None:
+    result = rank(toy_model(new=True), head_seeds=2, head={"init": "new"})
+    assert result.head_spread is not None
+    assert result.head_spread.kendall_tau_min == 1
+    assert any("head_seeds changed nothing" in warning for warning in result.warnings)
+    other = rank(toy_model("roberta", new=True), head_seeds=2, head={"init": "new"})
+    assert not any("head_seeds" in warning for warning in other.warnings)
+
+
+def test_a_converged_head_is_that_of_its_own_ridge_on_shuffled_labels() -> None:
+    """With the ranking's ridge, on the shuffled labels of the prior."""
+    loaded, data = toy_model(new=True), toy_data(60)
+    options = RankingOptions(samples=60, bootstrap=0)
+    result = rank_layers(loaded, data, options)
+    assert result.head is not None
+    assert result.model_prior is not None
+    encoded = open_scorer(loaded, data, options, Quiet()).sample.encoded
+    head = list(loaded.head.values())
+    features = HeadFeatures(loaded.model, head, encoded, data.problem, Quiet())
+    converge(
+        features, seed=0, ridge=result.head.ridge, relabel=lambda b: with_shuffled_labels(b, 0)
+    )
+    sample = Sample(encoded=encoded, device=torch.device("cpu"))
+    scorer = Scorer(loaded, sample, data.problem, options, Quiet())
+    shuffled = ranked_only(
+        scorer.fisher(lambda: with_shuffled_labels(list(sample.batches()), options.seed))
+    )
+    tau = kendall_tau(by_index(result), shuffled.values)
+    assert result.model_prior.kendall_tau == tau
 
 
 def test_one_head_has_no_spread() -> None:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from surgery.data.tokens.dataset import TaskData, choose_rows
 from surgery.data.tokens.tokenize import encode
-from surgery.heads.features import HeadFeatures
-from surgery.heads.warmup import warm_up
+from surgery.heads.converge import fit_head
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
-from surgery.ranking.agreement import TRACKED_SAMPLES, WARMUP_SAMPLES, RankingTracker
+from surgery.ranking.agreement import TRACKED_SAMPLES, RankingTracker
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
@@ -150,24 +149,22 @@ def test_scores_are_those_of_the_model_then(mirror: Path, data: TaskData, tmp_pa
     assert last.scores == pytest.approx(expected_scores(loaded, data), rel=1e-5)
 
 
-def test_at_the_start_a_new_head_is_warmed_up(
+def test_at_the_start_an_untrained_head_is_fitted(
     mirror: Path, loaded: LoadedModel, data: TaskData
 ) -> None:
-    """As a ranking warms it up; and then put back, without a gradient left behind."""
+    """As a ranking fits it; and then put back, without a gradient left behind."""
     before = weights(loaded)
     loaded.model.train()
     wanted = [parameter.requires_grad for parameter in loaded.model.parameters()]
-    tracker = RankingTracker(loaded, data, TRAINING)
+    tracker = RankingTracker(loaded, data, TRAINING, untrained=True)
     assert same_weights(weights(loaded), before)
     assert loaded.model.training
     assert [parameter.requires_grad for parameter in loaded.model.parameters()] == wanted
     assert all(parameter.grad is None for parameter in loaded.model.parameters())
     twin = tiny(mirror, data)
-    rows = choose_rows(len(data.train), WARMUP_SAMPLES, TRAINING.seed + 1)
+    rows = choose_rows(len(data.train), TRAINING.head.warmup_samples, TRAINING.seed + 1)
     encoded = encode(data.train, twin.tokenizer, TRAINING.max_length, rows)
-    head = list(twin.head.values())
-    features = HeadFeatures(twin.model, head, encoded, data.problem, Quiet())
-    warm_up(features, epochs=1, seed=TRAINING.seed)
+    fit_head(twin, encoded, data.problem, seed=TRAINING.seed)
     assert tracker.at_start == pytest.approx(expected_scores(twin, data), rel=1e-5)
 
 
@@ -175,7 +172,7 @@ def test_a_head_of_the_checkpoints_own_is_scored_as_it_is(
     loaded: LoadedModel, data: TaskData
 ) -> None:
     loaded.new = []
-    tracker = RankingTracker(loaded, data, TRAINING)
+    tracker = RankingTracker(loaded, data, TRAINING, untrained=False)
     assert tracker.at_start == pytest.approx(expected_scores(loaded, data), rel=1e-6)
     track = tracker.now()
     assert track.scores == tracker.at_start

@@ -22,7 +22,7 @@ FIRST = TrainedSizes({0: 1000}, beside=18)
 
 
 def training(**given: Any) -> TrainingSpec:
-    return TrainingSpec(batch_size=10, **given)
+    return TrainingSpec(**{"batch_size": 10, "head": {"warmup_epochs": 0}, **given})
 
 
 def test_memory_is_that_of_what_trains() -> None:
@@ -79,6 +79,19 @@ def test_without_a_frozen_prefix_every_epoch_costs_the_same() -> None:
     row = RowLength(10, 120)
     step = suffix_work(SHAPE, row, FIRST) * 100 + forward_work(SHAPE, row) * 20
     assert found.first_epoch == found.later_epoch == pytest.approx(step / 1e3)
+
+
+def test_a_head_that_is_fitted_first_costs_a_pass_over_its_rows() -> None:
+    drawn = seconds(SHAPE, FIRST, DATA, training(epochs=2), 1e3)
+    some = seconds(SHAPE, FIRST, DATA, training(epochs=2, head={"warmup_samples": 30}), 1e3)
+    every = seconds(SHAPE, FIRST, DATA, training(epochs=2, head={}), 1e3)  # of 100 rows
+    assert drawn is not None
+    assert some is not None
+    assert every is not None
+    row = forward_work(SHAPE, RowLength(10, 120)) / 1e3
+    assert some.first_epoch == pytest.approx(drawn.first_epoch + 30 * row)
+    assert every.total == pytest.approx(drawn.total + 100 * row)
+    assert some.later_epoch == drawn.later_epoch
 
 
 def test_max_steps_cuts_a_run_short() -> None:

@@ -27,7 +27,7 @@ RATE = 1e6
 
 
 def training(**given: Any) -> TrainingSpec:
-    return TrainingSpec(batch_size=10, **given)
+    return TrainingSpec(**{"batch_size": 10, "head": {"warmup_epochs": 0}, **given})
 
 
 def only(*layers: int) -> TrainedSizes:

@@ -70,7 +70,7 @@ def tuned(
         "selection": {"policy": "layers", "layers": names} if names else {"policy": "head_only"},
         "training": {
             "epochs": 2, "learning_rate": 3e-3, "batch_size": 8, "max_length": 24, "seed": 3,
-            **training,
+            "head": {"warmup_epochs": 0}, **training,
         },
     })  # fmt: skip
     chosen = [layers_of_model(loaded)[index] for index in layers]

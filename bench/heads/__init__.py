@@ -1,0 +1,1 @@
+"""How well and how fast heads converge, and what that changes in rankings."""
