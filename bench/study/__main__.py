@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 from itertools import product
@@ -28,56 +27,17 @@ from typing import Any
 
 import torch
 
-from bench.study.cells import (
-    SEARCH,
-    Place,
-    Setting,
-    arms,
-    as_json,
-    ranking,
-    search,
-    train,
-)
+from bench.study.cells import Place, Setting, as_json
 from bench.study.encoders import ENCODERS, open_encoder
 from bench.study.report import write_report
-from bench.study.results import Json, Key, Results
+from bench.study.results import Results
+from bench.study.run import run_task
 from bench.study.statistics import runs_of
 from bench.study.tasks import TASKS, mirrors_named
 from surgery.io.sources import Sources
 
-RANKING = "ranking"
 CELLS = Path("docs/data/study.jsonl")
 PILOT = Path("docs/data/study-one-rate.jsonl")
-
-
-def run_task(task: str, seed: int, given: argparse.Namespace) -> None:
-    """Run every cell of a task and seed that is not finished yet."""
-    torch.set_num_threads(given.threads)
-    setting, place = _setting(given), _place(given)
-    results = Results(given.results, as_json(setting))
-    ranked = (task, seed, RANKING)
-    if ranked not in results.lines:
-        began = time.perf_counter()
-        results.add(ranked, {"scores": ranking(task, seed, setting, place)})
-        _tell(ranked, None, began)
-    for arm in arms(results.lines[ranked]["scores"], task, seed):
-        key = (task, seed, arm)
-        if key not in results.lines:
-            began = time.perf_counter()
-            results.add(key, _run(task, seed, arm, setting, place))
-            _tell(key, results.lines[key]["value"], began)
-
-
-def _run(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
-    if arm == SEARCH:
-        return search(task, seed, setting, place)
-    return train(task, seed, arm, setting, place)
-
-
-def _tell(key: Key, value: float | None, began: float) -> None:
-    shown = "" if value is None else f"{value:.4f}"
-    stamp = time.strftime("%H:%M:%S")
-    print(stamp, *key, shown, f"{time.perf_counter() - began:.1f} s", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -140,12 +100,16 @@ def main() -> None:
     if given.report:
         _report(given)
         return
-    _place(given)  # unpacks the encoder once, before several processes look for it
+    # Opened here: it unpacks the encoder once, before several processes look for it.
+    setting, place = _setting(given), _place(given)
     spawn = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     with ProcessPoolExecutor(given.workers, mp_context=spawn) as pool:
-        pairs = product(given.seeds, given.tasks)
-        for done in [pool.submit(run_task, task, seed, given) for seed, task in pairs]:
-            done.result()
+        waiting = [
+            pool.submit(run_task, task, seed, setting, place, given.results, given.threads)
+            for seed, task in product(given.seeds, given.tasks)
+        ]
+        for each in waiting:
+            each.result()
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ from surgery.training.loop import finetune
 
 HEAD, ALL, LORA, SEARCH = "head", "all", "lora", "search"
 DECAY, GRADUAL, LISA = "all, rates decaying", "all, unfreezing", "all, LISA"
-MINUS_SHUFFLED, FROBENIUS = "fisher minus shuffled", "fisher frobenius"
+FROBENIUS = "fisher frobenius"
 CHOOSERS = (
-    *("fisher", FROBENIUS, MINUS_SHUFFLED, "gradient_norm", "relative_gradient_norm", "snip"),
+    *("fisher", FROBENIUS, "gradient_norm", "relative_gradient_norm", "snip"),
     *("weight_snr", "cls_similarity", "tangent"),
 )
 EVERY_PAIR = 6  # a model of more layers trains only the pairs that a policy chooses
@@ -112,11 +112,7 @@ def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, l
 
     The seed draws the head and the rows that are scored.
     """
-    variants: dict[str, Json] = {
-        "": {"method": "all"},
-        FROBENIUS: {"aggregate": "frobenius"},
-        MINUS_SHUFFLED: {"minus": "shuffled"},
-    }
+    variants: dict[str, Json] = {"": {"method": "all"}, FROBENIUS: {"aggregate": "frobenius"}}
     asked = {"samples": setting.samples, "max_length": setting.max_length, "seed": seed}
     asked |= {"bootstrap": 0, "model_prior": False}
     found: dict[str, list[float]] = {}
