@@ -37,13 +37,13 @@ from surgery.models.source.resolve import local_model
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import training_rows
 from surgery.ranking.uncertainty import kendall_tau
-from surgery.schemas.enums import METHODS, Problem
+from surgery.schemas.enums import Problem
 from surgery.schemas.ranking import RankingOptions
 
 ROWS, LENGTH = 1024, 128
 FITS = ("epochs", "converged")
 TASKS = ("glue/cola", "glue/sst2", "glue/mrpc", "glue/rte", "glue/stsb", "super_glue/wic")
-THROUGH_HEAD = [str(method) for method, facts in METHODS.items() if facts.needs_head]
+THROUGH_HEAD = ["fisher", "gradient_norm", "relative_gradient_norm", "snip", "tangent"]
 
 
 def arguments() -> argparse.Namespace:
@@ -124,8 +124,8 @@ def main(given: argparse.Namespace) -> None:
             fitted.append([task, *fits(loaded, data, given.seed)])
             both = [orders(loaded, data, given.seed, given.samples, fit) for fit in FITS]
             agreed.append([task, *agreement(*both)])
-    columns = ["rows", "seconds", "CPU s", "constant", "one epoch", "converged", "gradient"]
-    print_table("Fits", ["task", *columns, "ridge", "residual, one epoch", "converged"], fitted)
+    columns = ["rows", "s", "CPU s", "constant", "epoch", "fitted", "gradient"]
+    print_table("Fits", ["task", *columns, "ridge", "left, epoch", "left, fitted"], fitted)
     print_table("Kendall's tau, one epoch and converged", ["task", *THROUGH_HEAD], agreed)
 
 
