@@ -34,7 +34,9 @@ def score_table(result: Json, title: str) -> Table:
         + [_value(layer, name) for name in header[2:]]
         for layer in layers
     ]
-    bar = min(BAR_WIDTH, _room([header, *rows]))
+    blank = [""] * (len(header) - 3)
+    groups = [["", group["name"], _short(group["score"]), *blank] for group in result["groups"]]
+    bar = min(BAR_WIDTH, _room([header, *rows, *groups]))
     table = narrow_table(title)
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 1 else "right", no_wrap=True)
@@ -46,10 +48,10 @@ def score_table(result: Json, title: str) -> Table:
         ]
     for row in rows:
         table.add_row(*row)
-    if result["groups"]:
+    if groups:
         table.add_section()
-    for group in result["groups"]:
-        table.add_row("", group["name"], _short(group["score"]))
+    for group in groups:
+        table.add_row(*group)
     return table
 
 
