@@ -129,7 +129,7 @@ def test_a_set_that_recurs_in_resamples_would_be_called_certain_far_too_often() 
         seen = (per_sample[:end] for end in planned_looks(256))
         shares = (top_k_set_probability(s.mean(0), bootstrap_means(s, 200, 0), 1) for s in seen)
         called += any(share >= 0.95 for share in shares)
-    assert called > 15
+    assert called > 25
 
 
 def test_unequal_skewness_costs_little_more_than_the_rate() -> None:
@@ -139,7 +139,7 @@ def test_unequal_skewness_costs_little_more_than_the_rate() -> None:
 
 
 def test_clear_layers_are_found_early() -> None:
-    """Scores that differ by a factor are settled by some dozens of rows of 1024."""
+    """Scores that differ by a factor of 1.2 or more are settled by some dozens of rows of 1024."""
 
     def clear(source: np.random.Generator, rows: int) -> Matrix:
         own = source.lognormal(0, 0.5, (rows, 6)) * [6.0, 3.0, 1.5, 1.0, 0.8, 0.5]
@@ -147,4 +147,4 @@ def test_clear_layers_are_found_early() -> None:
 
     called, rows = share_called_certain(clear, 1024)
     assert called > 0.95
-    assert rows < 128
+    assert rows < 64
