@@ -139,7 +139,7 @@ def test_unequal_skewness_costs_little_more_than_the_rate() -> None:
 
 
 def test_clear_layers_are_found_early() -> None:
-    """Scores that differ by a factor of 1.2 or more are settled by some dozens of rows of 1024."""
+    """The top two score at least twice as high as the others: some dozens of rows of 1024 do."""
 
     def clear(source: np.random.Generator, rows: int) -> Matrix:
         own = source.lognormal(0, 0.5, (rows, 6)) * [6.0, 3.0, 1.5, 1.0, 0.8, 0.5]
