@@ -72,7 +72,7 @@ def top_set_p_value(per_sample: Matrix, k: int) -> float:
     rest = per_sample[:, order[k:]]
     least = min(_least_t(per_sample[:, [place]] - rest) for place in order[:k])
     one_sided = (1 - t_probability(least, samples - 1)) / 2 if least > 0 else 1.0
-    return min(1.0, 2 * (units - 1) * one_sided)
+    return float(min(1.0, 2 * (units - 1) * one_sided))
 
 
 def _least_t(differences: Matrix) -> float:
