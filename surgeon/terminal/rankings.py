@@ -114,7 +114,7 @@ def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
     if result.get("minus"):  # a result of an older version has none
         yield (
             "minus",
-            f"the score on {result['minus']} labels, in standard errors",
+            f"the part of the total on {result['minus']} labels, in standard errors",
         )
     recommended = result["recommended_k"]
     yield "recommended k", f"{recommended['k']}: {recommended['reason']}"

@@ -1,4 +1,4 @@
-"""How far the score of each unit on the labels is above its score on shuffled labels."""
+"""How far each unit's part of the total score is above its part on shuffled labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from surgery.ranking.scorer import Scorer
 from surgery.ranking.scores import Matrix, Scores, from_samples
 from surgery.schemas.ranking import SHUFFLES
 
-ROUNDING = 1e-12  # a difference that is smaller than this part of the scores is none
+ROUNDING = 1e-12  # an error of a share below this one is that of float64
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Rows:
 def minus_shuffled(
     scorer: Scorer, data: TaskData, own: Scores, features: HeadFeatures | None, ridge: float | None
 ) -> Scores:
-    """The standardised difference of the scores ``own`` to those on shuffled labels.
+    """The standardised difference of the scores ``own``, as parts of their total, to shuffled ones.
 
     Each of SHUFFLES times the labels are dealt out anew among all rows that are scored or train
     the head. If the head was trained on ``features``, a new one is drawn and trained on the
@@ -108,24 +108,41 @@ def minus_shuffled(
 
 
 def standardised_difference(own: Scores, shuffled: Sequence[Scores]) -> Scores:
-    """The mean difference d̄ over its standard error, √(Var_i(d_i) / N + (1 + 1/K) Var_k(s̄_k)).
+    """The mean difference d̄ over its standard error, √(Var_i(d_i) / N + (1 + 1/K) Var_k(r_k)).
 
-    s_i is a unit's score of sample i, s̃_i the mean of its scores of that sample on K shuffles,
-    d_i = s_i − s̃_i, and s̄_k the mean over samples on shuffle k. The first term is the choice of
-    samples. The second is the luck of the labels: through the head, which all samples share, it
-    moves all d_i together, so that no spread over samples shows it. If the labels say nothing of
-    the texts, s̄ is like another s̄_k, and s̄ minus the mean of K of them has that variance.
+    r is a unit's score over the total of the ranked units, on the labels, and r_k on shuffle k;
+    r_i and r_ki are the parts of sample i in them (see `_of_total`), and d_i = r_i − Σ_k r_ki / K.
+    The first term is the choice of samples. The second is the luck of the labels: through the head,
+    which all samples share, it moves all d_i together, so that no spread over samples shows it. If
+    the labels say nothing of the texts, r is like another r_k, and r minus the mean of K of them
+    has that variance.
 
     A unit whose difference is mere rounding scores 0. The scores of single samples are d_i over
     that error, so that resamples have the unit of the score.
     """
-    assert own.per_sample is not None
-    others = np.stack([scores.per_sample for scores in shuffled if scores.per_sample is not None])
+    others = np.stack([_of_total(scores) for scores in shuffled])
     count, samples = others.shape[:2]
-    difference: Matrix = own.per_sample - others.mean(0)
+    difference: Matrix = _of_total(own) - others.mean(0)
     of_labels = (1 + 1 / count) * others.mean(1).var(0, ddof=1)
     error = np.sqrt(difference.var(0) / samples + of_labels)
-    known = error > ROUNDING * (own.per_sample.mean(0) + others.mean((0, 1)))
     standardised = np.zeros_like(difference)
-    np.divide(difference, error, out=standardised, where=known)
+    np.divide(difference, error, out=standardised, where=error > ROUNDING)
     return from_samples(own.units, standardised)
+
+
+def _of_total(scores: Scores) -> Matrix:
+    """Numbers (N, U) whose means over samples are the scores over the total of the ranked units.
+
+    The weights of the head scale the gradients of all units alike, by factors that differ between
+    labels by orders of magnitude and say nothing of a unit. For sample i with score x_i and total
+    w_i they are R + (x_i − R w_i) / w̄, with R = x̄ / w̄: their spread is that of the ratio by the
+    delta method. Zeros if the total is zero.
+    """
+    assert scores.per_sample is not None
+    ranked = [place for place, unit in enumerate(scores.units) if unit.ranked]
+    totals = scores.per_sample[:, ranked].sum(1, keepdims=True)
+    if not totals.mean() > 0:
+        return np.zeros_like(scores.per_sample)
+    ratio = scores.per_sample.mean(0) / totals.mean()
+    found: Matrix = ratio + (scores.per_sample - ratio * totals) / totals.mean()
+    return found

@@ -84,11 +84,11 @@ class RankingOptions(Strict):
     )
     minus: Literal["shuffled"] | None = Field(
         None,
-        description="`shuffled`: score by how far the Fisher score of a layer is above its score "
-        f"on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of that "
-        "difference; it may be negative. A head that is trained here is trained "
-        "anew on each shuffle. For method fisher with fisher empirical and aggregate trace or "
-        f"mean; it costs {1 + SHUFFLES} times the scoring.",
+        description="`shuffled`: score by how far a layer's part of the total Fisher score is "
+        f"above its part on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of "
+        "that difference; below zero, it is a smaller part. A head that is trained here is trained "
+        "anew on each shuffle. For method fisher with fisher empirical and aggregate trace or mean; it "
+        f"costs {1 + SHUFFLES} times the scoring.",
         exclude_if=lambda minus: minus is None,  # rankings without it keep their digests
     )
     precision: Precision | None = Field(
@@ -318,8 +318,8 @@ class RankingResult(BaseModel):
     fisher: str | None = Field(description="For methods fisher and all.")
     minus: Literal["shuffled"] | None = Field(
         None,
-        description="`shuffled`: a score is the difference to that on shuffled labels, in "
-        "standard errors. Null: it is the method's own.",
+        description="`shuffled`: a score is how far the layer's part of the total is above its "
+        "part on shuffled labels, in standard errors. Null: it is the method's own.",
     )
     granularity: Granularity = Field(Granularity.LAYER, description="What is ranked.")
     precision: Precision = Field(Precision.FP32, description="Number format while scoring.")

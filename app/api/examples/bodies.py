@@ -44,7 +44,7 @@ RANKING_BODIES: Json = {
         },
     },
     "the task's own": {
-        "summary": "Rank by how far the scores are above those on shuffled labels",
+        "summary": "Rank by what the labels add to the scores on shuffled labels",
         "value": {
             "model": MODEL_ID,
             "dataset": "glue/rte",

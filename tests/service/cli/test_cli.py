@@ -85,7 +85,7 @@ def test_logs_workers_and_the_queue(embedded_service: Running, csv: Path) -> Non
         (("--no-prior", "--adaptive", "--samples", 40), ("adaptive", "32 samples: the top")),
         (
             ("--no-prior", "--minus", "shuffled"),
-            ("minus", "the score on shuffled labels, in standard errors"),
+            ("minus", "the part of the total on shuffled labels, in standard errors"),
         ),
         (
             ("--no-prior", "--method", "all"),

@@ -25,20 +25,33 @@ def shuffles(labels: Sequence[Any], rows: Sequence[int], count: int, seed: int) 
 def minus_shuffled(
     score: Callable[[Sequence[Any]], Any], labels: Sequence[Any], others: Sequence[Sequence[Any]]
 ) -> list[float]:
-    """d̄ / √(Var_i(d_i) / N + (1 + 1/K) Var_k(s̄_k)) of each layer, one number at a time.
+    """d̄ / √(Var_i(d_i) / N + (1 + 1/K) Var_k(r_k)) of each layer, one number at a time.
 
     ``score`` gives the scores (N, L) of the samples at the labels of a whole dataset.
     """
-    own, shuffled = score(labels), [score(dealt) for dealt in others]
-    samples, layers = own.shape
+    own, shuffled = parts(score(labels)), [parts(score(dealt)) for dealt in others]
     found = []
-    for layer in range(layers):
+    for layer, mine in enumerate(own):
+        theirs = [each[layer] for each in shuffled]
         differences = [
-            float(own[i, layer]) - statistics.fmean(float(each[i, layer]) for each in shuffled)
-            for i in range(samples)
+            value - statistics.fmean(their[i] for their in theirs) for i, value in enumerate(mine)
         ]
-        means = [statistics.fmean(each[:, layer].tolist()) for each in shuffled]
-        luck = (1 + 1 / len(shuffled)) * statistics.variance(means)
-        error = math.sqrt(statistics.pvariance(differences) / samples + luck)
+        luck = (1 + 1 / len(theirs)) * statistics.variance(map(statistics.fmean, theirs))
+        error = math.sqrt(statistics.pvariance(differences) / len(differences) + luck)
         found.append(statistics.fmean(differences) / error)
+    return found
+
+
+def parts(scores: Any) -> list[list[float]]:
+    """For each layer and sample, r + (x_i − r w_i) / w̄; r is the layer's score over the total."""
+    rows = scores.tolist()
+    totals = [sum(row) for row in rows]
+    mean = statistics.fmean(totals)
+    found = []
+    for layer in range(len(rows[0])):
+        ratio = statistics.fmean(row[layer] for row in rows) / mean
+        found.append([
+            ratio + (row[layer] - ratio * total) / mean
+            for row, total in zip(rows, totals, strict=True)
+        ])  # fmt: skip
     return found

@@ -19,7 +19,7 @@ from surgery.errors import SelectionEmpty
 from surgery.heads.converge import converge
 from surgery.heads.features import HeadFeatures
 from surgery.io.reporter import Quiet
-from surgery.models.blocks import Unit, units_of
+from surgery.models.blocks import units_of
 from surgery.ranking.ranking import layer_scores, rank_layers, recommend_k
 from surgery.ranking.sample import training_rows
 from surgery.ranking.scores import Scores, from_samples
@@ -97,58 +97,77 @@ def test_a_head_that_is_not_trained_scores_all_labels_and_is_told_of() -> None:
     assert not any("has learnt labels" in text for text in minus(data, **given).warnings)
 
 
-def test_labels_that_say_nothing_have_no_score_left() -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_say_nothing_have_no_score_left(seed: int) -> None:
     """Their plain scores are far above zero; what is left is within the luck of the labels."""
-    for seed in range(3):
-        chance = random.Random(seed)
-        data = labelled(toy_data(40), [chance.randrange(2) for _ in range(40)])
-        plain = minus(data, minus=None, bootstrap=1000)
-        assert all(layer.ci is not None and layer.ci[0] > 0 for layer in plain.layers)
-        assert all(abs(layer.score) < 3 for layer in minus(data).layers)
+    chance = random.Random(seed)
+    data = labelled(toy_data(40), [chance.randrange(2) for _ in range(40)])
+    plain = minus(data, minus=None, bootstrap=1000)
+    assert all(layer.ci is not None and layer.ci[0] > 0 for layer in plain.layers)
+    assert all(abs(layer.score) < 3 for layer in minus(data).layers)
 
 
 def scores_of(*columns: Sequence[float]) -> Scores:
-    return from_samples(toy_units(len(columns)), np.array(columns, dtype=float).T)
-
-
-def toy_units(count: int) -> list[Unit]:
     loaded = toy_model()
-    return units_of(loaded.model, loaded.blocks)[:count]
+    units = units_of(loaded.model, loaded.blocks)[: len(columns)]
+    return from_samples(units, np.array(columns, dtype=float).T)
+
+
+def noisy(*means: float, seed: int = 0, scale: float = 1.0) -> Scores:
+    """Scores of 200 samples with these means, but for a spread of a tenth."""
+    chance = np.random.default_rng(seed)
+    return scores_of(*(scale * mean * (1 + chance.normal(0, 0.1, 200)) for mean in means))
 
 
 def test_what_shuffled_labels_explain_is_taken_away() -> None:
-    """Most of the first layer's score is there on any labels; the second's is the labels' own."""
-    wave = np.cos(np.arange(50.0))
-    own = scores_of(100 + wave, 3 + wave, 5 + wave)
-    shuffled = [scores_of(100 + k + 0 * wave, 1 + 0 * wave, 9 + 0 * wave) for k in (-1, 0, 1)]
+    """The first layer is far ahead on any labels; what is the labels' own is the third's."""
+    own = noisy(70, 10, 20)
+    shuffled = [noisy(72, 14, 14, seed=seed, scale=10.0**seed) for seed in range(1, 9)]
     found = standardised_difference(own, shuffled)
     assert np.argsort(-own.values).tolist() == [0, 2, 1]
-    assert np.argsort(-found.values).tolist() == [1, 0, 2]
-    error = wave.std() / np.sqrt(50)
-    expected = np.array([2, -4]) + wave.mean()
-    assert found.values[1:] == pytest.approx(expected / error)
-    luck = np.hypot(error, np.sqrt(4 / 3))  # of three shuffles, whose means are 99, 100 and 101
-    assert found.values[0] == pytest.approx(wave.mean() / luck)
+    assert np.argsort(-found.values).tolist() == [2, 0, 1]
+    assert found.values[2] > 10
+    assert found.values[1] < -10
+    assert found.values[0] < 0
+
+
+def test_the_weights_of_the_head_do_not_matter() -> None:
+    shuffled = [noisy(1, 2, 3, seed=seed) for seed in range(1, 5)]
+    heavier = [noisy(1, 2, 3, seed=seed, scale=10.0**seed) for seed in range(1, 5)]
+    expected = standardised_difference(noisy(1, 3, 2), shuffled).values
+    found = standardised_difference(noisy(1, 3, 2, scale=1e6), heavier).values
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_differences_of_rounding_score_nothing() -> None:
     own = scores_of([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
     almost = scores_of([1.0, 2.0, 3.0 + 1e-15], [0.0, 0.0, 0.0])
     assert standardised_difference(own, [almost, own]).values.tolist() == [0, 0]
+    nothing = scores_of([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    assert standardised_difference(nothing, [nothing, nothing]).values.tolist() == [0, 0]
+
+
+def test_layers_below_zero_have_no_share() -> None:
+    found = standardised_difference(noisy(1, 3, 2), [noisy(3, 1, 2, seed=s) for s in range(1, 5)])
+    resamples = resampled(found, 200, 0)
+    layers = layer_scores(found, resamples)
+    assert [layer.index for layer in layers] == [1, 2, 0]
+    assert layers[-1].share == 0
+    assert layers[-1].ci is not None
+    assert layers[-1].ci[0] < layers[-1].score < layers[-1].ci[1] < 0
+    assert recommend_k(layers, stability_of(found, resamples, 0), Method.FISHER).k == 1
+    ranked = rank(rows=4, samples=4).model_copy(update={"layers": layers})
+    chosen = choose_layers(SelectionSpec(policy="top_share", share=0.5), layers, ranked)
+    assert [layer.index for layer in chosen] == [1]
 
 
 def test_no_score_above_zero_recommends_every_layer_and_has_no_shares() -> None:
-    found = standardised_difference(
-        scores_of([1.0, 2.0, 3.0, 1.0], [1.0, 2.0, 1.0, 1.0]),
-        [scores_of([5.0, 6.0, 5.0, 7.0], [9.0, 9.0, 8.0, 9.0]) for _ in range(2)],
-    )
-    assert (found.values < 0).all()
-    resamples = resampled(found, 200, 0)
-    layers = layer_scores(found, resamples)
-    assert [layer.share for layer in layers] == [0, 0]
-    assert all(layer.ci is None or layer.ci[0] < layer.score for layer in layers)
-    recommended = recommend_k(layers, stability_of(found, resamples, 0), Method.FISHER)
-    assert recommended.k == 2
+    """A single layer has all of the total on any labels."""
+    found = standardised_difference(noisy(1), [noisy(3, seed=seed) for seed in (1, 2)])
+    assert found.values.tolist() == [0]
+    layers = layer_scores(found, None)
+    recommended = recommend_k(layers, stability_of(found, None, 0), Method.FISHER)
+    assert (recommended.k, layers[0].share) == (1, 0)
     assert "no score is positive" in recommended.reason
     ranked = rank(rows=4, samples=4).model_copy(update={"layers": layers})
     with pytest.raises(SelectionEmpty, match="above zero"):
