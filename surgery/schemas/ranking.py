@@ -84,10 +84,10 @@ class RankingOptions(Strict):
     )
     minus: Literal["shuffled"] | None = Field(
         None,
-        description="`shuffled`: score by how far a layer's part of the total Fisher score is "
-        f"above its part on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of "
-        "that difference; below zero, it is a smaller part. A head that is trained here is trained "
-        "anew on each shuffle. For method fisher with fisher empirical and aggregate trace or mean; it "
+        description="`shuffled`: score by how far a layer's part of all Fisher scores is above "
+        f"its part on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of that "
+        "difference; below zero, it is a smaller part. A head that is trained here is trained anew "
+        "on each shuffle. For method fisher, with fisher empirical and aggregate trace or mean. It "
         f"costs {1 + SHUFFLES} times the scoring.",
         exclude_if=lambda minus: minus is None,  # rankings without it keep their digests
     )
