@@ -178,11 +178,19 @@ def _head(head: Json) -> str:
 
 
 def _adaptive(report: Json) -> str:
-    lines = [
-        f"{each['samples']} samples: the top {each['k']} in {each['probability']:.0%} of resamples"
-        for each in report["rounds"]
-    ]
-    return "\n".join([*lines, "certain" if report["certain"] else "not certain: rank more samples"])
+    lines = [_look(each) for each in report["rounds"]]
+    verdict = "certain" if report["certain"] else "not certain: rank more samples"
+    rate = report.get("error_rate")  # a result of an older version has none
+    if rate is not None and report["certain"]:
+        verdict += f", which is wrong in at most {rate:.0%} of rankings"
+    return "\n".join([*lines, verdict])
+
+
+def _look(each: Json) -> str:
+    start = f"{each['samples']} samples: the top {each['k']}"
+    if each.get("p_value") is None:  # as in a result of an older version
+        return f"{start} in {each['probability']:.0%} of resamples"
+    return f"{start}, p {each['p_value']:.2g} (certain from {each['level']:.2g} down)"
 
 
 def _tau(value: float | None) -> str:

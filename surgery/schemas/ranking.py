@@ -49,8 +49,9 @@ class RankingOptions(Strict):
     )
     adaptive: bool = Field(
         False,
-        description="Score more and more rows, up to `samples`, until the set of the top "
-        "`recommended_k` recurs in 95 % of the resamples. For aggregates trace and mean.",
+        description="Score more and more rows, up to `samples`, until it is certain which layers "
+        "are the top `recommended_k`: a wrong set is called certain in at most 5 % of rankings, "
+        "however often they looked. For aggregates trace and mean.",
     )
     max_length: int = Field(
         128, ge=4, le=8192, description="Rows are truncated to this many tokens."
@@ -281,14 +282,33 @@ class AdaptiveRound(BaseModel):
     samples: int = Field(description="Rows scored by then.")
     k: int = Field(description="How many layers were looked at: the recommended k by then.")
     probability: float = Field(
-        description="The probability that the set of the top k recurs in a resample."
+        description="The share of the resamples with the same set of the top k. It decides nothing."
+    )
+    p_value: float | None = Field(
+        None,
+        description="Of the least clear difference between one of the top k and another layer, by "
+        "a t test paired by row, corrected for skewness, for the number of layers, and for `k` and "
+        "its layers being chosen on the same rows. Null in rankings of early versions.",
+    )
+    level: float | None = Field(
+        None,
+        description="The top k are certain if `p_value` is at most this: the report's `error_rate` "
+        "divided by the number of rounds that were planned. Null in rankings of early versions.",
     )
 
 
 class AdaptiveReport(BaseModel):
     """Whether, and when, the top k became certain."""
 
-    certain: bool = Field(description="Whether the last probability reached 0.95.")
+    certain: bool = Field(
+        description="Whether the last `p_value` is at most its `level`. In rankings of early "
+        "versions: whether the last probability reached 0.95."
+    )
+    error_rate: float | None = Field(
+        None,
+        description="How often a ranking like this one calls a wrong set of layers certain, at "
+        "most, all rounds together. Null in rankings of early versions.",
+    )
     rounds: list[AdaptiveRound] = Field(description="Each look at the top k, in order.")
 
 
