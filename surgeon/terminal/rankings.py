@@ -113,6 +113,11 @@ def notes(result: Json) -> Table:
 
 def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
     yield "computed", _computed(result)
+    if result.get("minus"):  # a result of an older version has none
+        yield (
+            "minus",
+            f"the part of the total on {result['minus']} labels, in standard errors",
+        )
     recommended = result["recommended_k"]
     yield "recommended k", f"{recommended['k']}: {recommended['reason']}"
     stability = _stability(result["stability"])

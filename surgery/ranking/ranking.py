@@ -25,6 +25,7 @@ from surgery.ranking.paper import ROWS, paper_scores
 from surgery.ranking.sample import Sample, training_rows
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Matrix, Scores, average, from_samples
+from surgery.ranking.shuffled import minus_shuffled
 from surgery.ranking.uncertainty import (
     Resamples,
     fewest_holding_half,
@@ -66,6 +67,7 @@ def ranked_result(
         method=options.method,
         aggregate=options.aggregate if fisher else None,
         fisher=options.fisher if fisher else None,
+        minus=options.minus,
         granularity=options.granularity,
         precision=options.precision or Precision.FP32,
         samples=samples,
@@ -260,7 +262,17 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
                 heads.scores.append({Method.FISHER: scores})
             else:
                 heads.scores.append(scorer.scores())
+        if options.minus is not None:
+            with phases.timed("minus"):
+                heads.scores[number] = _minus_shuffled(scorer, data, heads)
     return heads
+
+
+def _minus_shuffled(scorer: Scorer, data: TaskData, heads: Heads) -> dict[Method, Scores]:
+    [own] = heads.scores
+    ridge = None if heads.report is None else heads.report.ridge
+    found = minus_shuffled(scorer, data, own[Method.FISHER], heads.features, ridge)
+    return {Method.FISHER: found}
 
 
 def _prepare_head(scorer: Scorer, heads: Heads, number: int) -> None:
@@ -366,6 +378,12 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
     if head and head.source == "new" and head.fit == "none":
         found.append(
             "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+        )
+    learnt = head and head.source == "checkpoint" and head.fit in {"none", "epochs"}
+    if options.minus is not None and learnt:
+        found.append(
+            "the checkpoint's head has learnt labels before, and the shuffled ones are scored "
+            "through it too; with head.init new they have a head that knows no others"
         )
     if 0 < samples < options.samples and result.adaptive is None:
         found.append(f"the train split has {samples} rows; each was scored once")

@@ -28,6 +28,8 @@ Metadata = Annotated[
     Field(max_length=16, description="Your own labels: up to 16 pairs of strings."),
 ]
 
+SHUFFLES = 8  # of the labels, with `minus`: from fewer, the spread among them is hardly known
+
 
 class RankingOptions(Strict):
     """How layers are ranked, with the same options wherever a ranking is requested."""
@@ -81,6 +83,15 @@ class RankingOptions(Strict):
         description="Also rank on shuffled labels and on shuffled tokens, with up to 128 rows "
         "each, to tell how much of the ranking is about the task. For method fisher.",
     )
+    minus: Literal["shuffled"] | None = Field(
+        None,
+        description="`shuffled`: score by how far a layer's part of all Fisher scores is above "
+        f"its part on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of that "
+        "difference; below zero, it is a smaller part. A head that is trained here is trained anew "
+        "on each shuffle. For method fisher, with fisher empirical and aggregate trace or mean. It "
+        f"costs {1 + SHUFFLES} times the scoring.",
+        exclude_if=lambda minus: minus is None,  # rankings without it keep their digests
+    )
     precision: Precision | None = Field(
         None,
         description="Number format while scoring. Default: bf16 on a GPU that supports it, "
@@ -104,9 +115,25 @@ class RankingOptions(Strict):
             raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
         if self.adaptive and self.head_seeds > 1:
             raise ValueError("adaptive goes with one head: leave head_seeds out")
+        self._check_minus()
         if self.granularity is not Granularity.LAYER and facts.whole_layers_only:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
+
+    def _check_minus(self) -> None:
+        if self.minus is None:
+            return
+        if self.fisher is not Fisher.EMPIRICAL:
+            raise ValueError(
+                f"minus compares the dataset's labels with shuffled ones, and fisher {self.fisher} "
+                "reads neither; use fisher empirical"
+            )
+        if self.aggregate is Aggregate.FROBENIUS:
+            raise ValueError("minus needs a score for each sample: aggregate trace or mean")
+        if self.adaptive:
+            raise ValueError("minus scores all samples at once: leave adaptive out")
+        if self.head_seeds > 1:
+            raise ValueError("minus goes with one head: leave head_seeds out")
 
     @property
     def scores_in_precision(self) -> bool:
@@ -150,6 +177,7 @@ RANKING_OPTIONS = (
         spelling="--no-prior",
         help="Do not also rank on shuffled labels and tokens.",
     ),
+    option_of(RankingOptions, "minus"),
     *options_of(RankingOptions, "max_length", "seed"),
 )
 """The command-line options of a ranking."""
@@ -308,6 +336,11 @@ class RankingResult(BaseModel):
     method: str = Field(description="The scoring method.")
     aggregate: Aggregate | None = Field(description="For methods fisher and all.")
     fisher: str | None = Field(description="For methods fisher and all.")
+    minus: Literal["shuffled"] | None = Field(
+        None,
+        description="`shuffled`: a score is how far the layer's part of the total is above its "
+        "part on shuffled labels, in standard errors. Null: it is the method's own.",
+    )
     granularity: Granularity = Field(Granularity.LAYER, description="What is ranked.")
     precision: Precision = Field(Precision.FP32, description="Number format while scoring.")
     samples: int = Field(

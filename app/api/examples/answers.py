@@ -52,6 +52,7 @@ RANKING_RESULT: Json = {
     "method": "fisher",
     "aggregate": "trace",
     "fisher": "empirical",
+    "minus": None,
     "granularity": "layer",
     "precision": "fp32",
     "samples": 256,
