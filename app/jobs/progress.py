@@ -20,7 +20,7 @@ from app.tables import Job, JobKind
 from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.enums import POLICIES, Problem
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.ranking import SHUFFLES, RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.training import (
@@ -90,10 +90,13 @@ def _ranking_parts(options: RankingOptions, rows: int) -> list[Part]:
     samples, warmup = min(options.samples, rows), min(options.head.warmup_samples, rows)
     if options.head.training_of(new=True) == "none":  # nobody knows yet whether it is new
         warmup = 0
+    scored = samples * TRAINED / ROWS_A_SECOND
     rounds = [
         Part("warmup", warmup / ROWS_A_SECOND),
-        Part("score", samples * TRAINED / ROWS_A_SECOND),
+        Part("score", scored),
     ] * options.head_seeds
+    if options.minus is not None:
+        rounds.append(Part("minus", SHUFFLES * scored))
     prior = [Part("prior", 2 * PRIOR_ROWS * TRAINED / ROWS_A_SECOND)] if options.model_prior else []
     return [Part("tokenize", TOKENIZE), *rounds, Part("bootstrap", BOOTSTRAP), *prior]
 

@@ -34,7 +34,9 @@ def score_table(result: Json, title: str) -> Table:
         + [_value(layer, name) for name in header[2:]]
         for layer in layers
     ]
-    bar = min(BAR_WIDTH, _room([header, *rows]))
+    blank = [""] * (len(header) - 3)
+    groups = [["", group["name"], _short(group["score"]), *blank] for group in result["groups"]]
+    bar = min(BAR_WIDTH, _room([header, *rows, *groups]))
     table = narrow_table(title)
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 1 else "right", no_wrap=True)
@@ -46,10 +48,10 @@ def score_table(result: Json, title: str) -> Table:
         ]
     for row in rows:
         table.add_row(*row)
-    if result["groups"]:
+    if groups:
         table.add_section()
-    for group in result["groups"]:
-        table.add_row("", group["name"], _short(group["score"]))
+    for group in groups:
+        table.add_row(*group)
     return table
 
 
@@ -111,6 +113,11 @@ def notes(result: Json) -> Table:
 
 def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
     yield "computed", _computed(result)
+    if result.get("minus"):  # a result of an older version has none
+        yield (
+            "minus",
+            f"the part of the total on {result['minus']} labels, in standard errors",
+        )
     recommended = result["recommended_k"]
     yield "recommended k", f"{recommended['k']}: {recommended['reason']}"
     stability = _stability(result["stability"])
@@ -173,11 +180,19 @@ def _head(head: Json) -> str:
 
 
 def _adaptive(report: Json) -> str:
-    lines = [
-        f"{each['samples']} samples: the top {each['k']} in {each['probability']:.0%} of resamples"
-        for each in report["rounds"]
-    ]
-    return "\n".join([*lines, "certain" if report["certain"] else "not certain: rank more samples"])
+    lines = [_look(each) for each in report["rounds"]]
+    verdict = "certain" if report["certain"] else "not certain: rank more samples"
+    rate = report.get("error_rate")  # a result of an older version has none
+    if rate is not None and report["certain"]:
+        verdict += f", which is wrong in at most {rate:.0%} of rankings"
+    return "\n".join([*lines, verdict])
+
+
+def _look(each: Json) -> str:
+    start = f"{each['samples']} samples: the top {each['k']}"
+    if each.get("p_value") is None:  # as in a result of an older version
+        return f"{start} in {each['probability']:.0%} of resamples"
+    return f"{start}, p {each['p_value']:.2g} (certain from {each['level']:.2g} down)"
 
 
 def _tau(value: float | None) -> str:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from surgery.evaluation.statistics import (
     Interval,
+    holm,
     kendall,
     permutation_p_value,
     seed_mean,
@@ -21,7 +22,7 @@ RESAMPLES = 1000
 REGRET_AT = (1, 2)
 MIN_SEEDS = 3  # with fewer, resamples give no useful interval
 DEFAULT = Method.FISHER  # the method that the others are compared with
-SIGNIFICANCE = 0.05  # for all methods together
+ERROR_RATE = 0.05  # of the recommendation, for all methods together
 Draws = Sequence[float | None]  # one correlation for each resample
 Metrics = Mapping[str, Mapping[int, float]]  # by arm, then by seed
 
@@ -52,24 +53,23 @@ def single_layers(
         layers=shown,
         methods=found,
         recommended=recommended_method(found),
+        error_rate=ERROR_RATE,
     )
 
 
 def recommended_method(found: Sequence[MethodAgreement]) -> str | None:
     """The best method that is clearly better than both the default and chance, if there is one.
 
-    The interval of its difference to the default, over the seeds, must lie above zero, and its p
-    value must be significant with a Bonferroni correction for the number of methods. Random scores
-    are never recommended.
+    The interval of its difference to the default, over the seeds, must lie above zero, and its
+    adjusted p value must be at most ``ERROR_RATE``. Random scores are never recommended.
     """
-    judged = [entry for entry in found if entry.method not in {DEFAULT, Method.RANDOM}]
     clear = (
         entry.method
-        for entry in judged
+        for entry in found
         if entry.minus_fisher_ci is not None
         and entry.minus_fisher_ci[0] > 0
-        and entry.p_value is not None
-        and entry.p_value * len(judged) < SIGNIFICANCE
+        and entry.adjusted_p_value is not None
+        and entry.adjusted_p_value <= ERROR_RATE
     )
     return next(clear, None)
 
@@ -108,8 +108,21 @@ def agreements(
             regret=regret(entry.order, dict(zip(layers, means, strict=True))),
         )
         found.append(agreement)
+    _adjust(found)
     found.sort(key=lambda entry: 2.0 if entry.spearman is None else -entry.spearman)
     return found
+
+
+def _adjust(found: Sequence[MethodAgreement]) -> None:
+    """Set the p values that pay for the number of methods which could be recommended."""
+    judged = {
+        entry.method: entry.p_value
+        for entry in found
+        if entry.method not in {DEFAULT, Method.RANDOM} and entry.p_value is not None
+    }
+    adjusted = holm(judged)
+    for entry in found:
+        entry.adjusted_p_value = adjusted.get(entry.method)
 
 
 def _differences(one: Draws, two: Draws) -> Draws:

@@ -159,6 +159,11 @@ class HeadFeatures:
     def __len__(self) -> int:
         return len(self.encoded)
 
+    @property
+    def rows(self) -> list[list[int]]:
+        """The rows of each batch that ``relabel`` is given, by their numbers in ``encoded``."""
+        return [part.rows for part in self._all_parts()]
+
     @contextmanager
     def replayed(self, relabel: Relabel | None = None) -> Iterator[Replay]:
         """The model in eval mode, with stored features in place of its encoder.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -20,12 +20,13 @@ from surgery.models.lengths import token_lengths, truncation_warnings
 from surgery.models.loading import LoadedModel, renew_head
 from surgery.models.numerics import has_bfloat16
 from surgery.ranking.agreement import model_prior
+from surgery.ranking.looks import ERROR_RATE, Look, look, planned_looks
 from surgery.ranking.paper import ROWS, paper_scores
 from surgery.ranking.sample import Sample, training_rows
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Matrix, Scores, average, from_samples
+from surgery.ranking.shuffled import minus_shuffled
 from surgery.ranking.uncertainty import (
-    CERTAIN,
     Resamples,
     fewest_holding_half,
     intervals,
@@ -52,8 +53,6 @@ from surgery.schemas.ranking import (
     Stability,
 )
 
-FIRST_SAMPLES = 32  # rows in the first round of an adaptive ranking; each round doubles them
-
 
 def ranked_result(
     scores: Scores, units: Sequence[Unit], options: RankingOptions, samples: int
@@ -68,6 +67,7 @@ def ranked_result(
         method=options.method,
         aggregate=options.aggregate if fisher else None,
         fisher=options.fisher if fisher else None,
+        minus=options.minus,
         granularity=options.granularity,
         precision=options.precision or Precision.FP32,
         samples=samples,
@@ -262,7 +262,17 @@ def _score_through_heads(scorer: Scorer, data: TaskData, phases: Phases) -> Head
                 heads.scores.append({Method.FISHER: scores})
             else:
                 heads.scores.append(scorer.scores())
+        if options.minus is not None:
+            with phases.timed("minus"):
+                heads.scores[number] = _minus_shuffled(scorer, data, heads)
     return heads
+
+
+def _minus_shuffled(scorer: Scorer, data: TaskData, heads: Heads) -> dict[Method, Scores]:
+    [own] = heads.scores
+    ridge = None if heads.report is None else heads.report.ridge
+    found = minus_shuffled(scorer, data, own[Method.FISHER], heads.features, ridge)
+    return {Method.FISHER: found}
 
 
 def _prepare_head(scorer: Scorer, heads: Heads, number: int) -> None:
@@ -292,31 +302,35 @@ def score_until_certain(scorer: Scorer) -> tuple[Scores, AdaptiveReport]:
     """Fisher scores on more and more samples, until the set of the top k is certain."""
     total, world = len(scorer.sample), scorer.sample.share.world
     order = np.random.default_rng(scorer.options.seed).permutation(total)
+    ends = planned_looks(total, world)
     rounds: list[AdaptiveRound] = []
     parts: list[Matrix] = []
-    done = 0
-    while True:
-        end = max(FIRST_SAMPLES, 2 * done, world)
-        end = end if end + world <= total else total  # each round has a row for every process
-        found = scorer.fisher(rows=sorted(order[done:end].tolist()))
+    certain = False
+    for start, end in pairwise([0, *ends]):
+        found = scorer.fisher(rows=sorted(order[start:end].tolist()))
         assert found.per_sample is not None
         parts.append(found.per_sample)
-        done = end
         scores = from_samples(found.units, np.concatenate(parts))
-        rounds.append(_certainty(ranked_only(scores), scorer.options))
-        certain = rounds[-1].probability >= CERTAIN
-        if certain or done == total:
-            return scores, AdaptiveReport(certain=certain, rounds=rounds)
+        ranked = ranked_only(scores)
+        assert ranked.per_sample is not None
+        seen = look(ranked.per_sample, len(ends))
+        rounds.append(_round(seen, ranked, scorer.options))
+        certain = seen.certain
+        if certain:
+            break
+    return scores, AdaptiveReport(certain=certain, error_rate=ERROR_RATE, rounds=rounds)
 
 
-def _certainty(scores: Scores, options: RankingOptions) -> AdaptiveRound:
-    resamples = resampled(scores, options.bootstrap, options.seed)
-    assert resamples is not None and scores.per_sample is not None  # noqa: PT018
-    values = scores.values
-    shares = values[order_of(values)] / (values.sum() or 1.0)
-    k = fewest_holding_half(shares.tolist()) or len(values)
-    probability = top_k_set_probability(values, resamples.values, k)
-    return AdaptiveRound(samples=len(scores.per_sample), k=k, probability=probability)
+def _round(seen: Look, ranked: Scores, options: RankingOptions) -> AdaptiveRound:
+    resamples = resampled(ranked, options.bootstrap, options.seed)
+    assert resamples is not None
+    return AdaptiveRound(
+        samples=seen.samples,
+        k=seen.k,
+        probability=top_k_set_probability(ranked.values, resamples.values, seen.k),
+        p_value=seen.p_value,
+        level=seen.level,
+    )
 
 
 def _ranked_by_mean(heads: Heads, scorer: Scorer) -> tuple[RankingResult, Scores]:
@@ -364,6 +378,12 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
     if head and head.source == "new" and head.fit == "none":
         found.append(
             "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+        )
+    learnt = head and head.source == "checkpoint" and head.fit in {"none", "epochs"}
+    if options.minus is not None and learnt:
+        found.append(
+            "the checkpoint's head has learnt labels before, and the shuffled ones are scored "
+            "through it too; with head.init new they have a head that knows no others"
         )
     if 0 < samples < options.samples and result.adaptive is None:
         found.append(f"the train split has {samples} rows; each was scored once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -59,6 +60,16 @@ class Sample:
     def whole(self) -> Sample:
         """The same rows, all of them for this process."""
         return replace(self, share=Share())
+
+    @contextmanager
+    def replaced(self, encoded: Encoded) -> Iterator[None]:
+        """Take the rows from ``encoded`` in the block: the same rows, with other labels."""
+        own = self.encoded
+        self.encoded = encoded
+        try:
+            yield
+        finally:
+            self.encoded = own
 
     def halves(self) -> tuple[list[int], list[int]]:
         """Two disjoint halves, of even and odd numbers; the samples are already in random order."""

@@ -131,6 +131,12 @@ class MethodAgreement(BaseModel):
         description="Of `spearman`, by a permutation test: how often scores that are unrelated to "
         "the gains agree with them as well. It is not corrected for the number of methods."
     )
+    adjusted_p_value: float | None = Field(
+        None,
+        description="`p_value` adjusted for the number of methods that could be recommended (Holm, "
+        "1979). Null for fisher and random, which are not, if `p_value` is, and in comparisons of "
+        "early versions.",
+    )
     minus_fisher_ci: tuple[float, float] | None = Field(
         description="Interval of the difference between `spearman` and that of method fisher, on "
         "the same resamples; null for fisher itself and if there is no interval."
@@ -158,9 +164,14 @@ class SingleLayers(BaseModel):
     recommended: str | None = Field(
         None,
         description="The first of `methods` that predicted the gains clearly better than fisher: "
-        "all of `minus_fisher_ci` is above zero, and `p_value` is below 0.05 divided by the number "
-        "of compared methods (all but fisher and random). Null if there is none: the default is as "
-        "good as any, or there are too few layers or seeds to decide.",
+        "all of `minus_fisher_ci` is above zero, and `adjusted_p_value` is at most `error_rate`. "
+        "Null if there is none: the default is as good as any, or there are too few layers or "
+        "seeds to decide.",
+    )
+    error_rate: float | None = Field(
+        None,
+        description="How often a method is recommended where the gains are unrelated to all "
+        "scores, at most. Null in comparisons of early versions.",
     )
 
 

@@ -78,7 +78,7 @@ class MethodFacts:
     """Options that have no meaning for it."""
 
 
-_OF_FISHER = ("aggregate", "fisher", "draws", "adaptive", "model_prior")
+_OF_FISHER = ("aggregate", "fisher", "draws", "adaptive", "model_prior", "minus")
 _OF_GRADIENTS = (*_OF_FISHER, "head_seeds", "precision")
 _KERNEL_SAMPLES = (10, 2000)  # two in each of five folds; a kernel has N² numbers
 
@@ -155,7 +155,7 @@ METHODS: dict[Method, MethodFacts] = {
         meaning="ranks by `fisher`, and adds a table with the scores by every other method",
         whole_layers_only=True,
         samples=_KERNEL_SAMPLES,
-        ignores=("adaptive",),
+        ignores=("adaptive", "minus"),
     ),
 }
 """The methods, in the order in which a table of all methods lists them."""

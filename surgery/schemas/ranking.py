@@ -28,6 +28,8 @@ Metadata = Annotated[
     Field(max_length=16, description="Your own labels: up to 16 pairs of strings."),
 ]
 
+SHUFFLES = 8  # of the labels, with `minus`: from fewer, the spread among them is hardly known
+
 
 class RankingOptions(Strict):
     """How layers are ranked, with the same options wherever a ranking is requested."""
@@ -47,8 +49,9 @@ class RankingOptions(Strict):
     )
     adaptive: bool = Field(
         False,
-        description="Score more and more rows, up to `samples`, until the set of the top "
-        "`recommended_k` recurs in 95 % of the resamples. For aggregates trace and mean.",
+        description="Score more and more rows, up to `samples`, until it is certain which layers "
+        "are the top `recommended_k`: a wrong set is called certain in at most 5 % of rankings, "
+        "however often they looked. For aggregates trace and mean.",
     )
     max_length: int = Field(
         128, ge=4, le=8192, description="Rows are truncated to this many tokens."
@@ -80,6 +83,15 @@ class RankingOptions(Strict):
         description="Also rank on shuffled labels and on shuffled tokens, with up to 128 rows "
         "each, to tell how much of the ranking is about the task. For method fisher.",
     )
+    minus: Literal["shuffled"] | None = Field(
+        None,
+        description="`shuffled`: score by how far a layer's part of all Fisher scores is above "
+        f"its part on shuffled labels, the mean of {SHUFFLES} shuffles, in standard errors of that "
+        "difference; below zero, it is a smaller part. A head that is trained here is trained anew "
+        "on each shuffle. For method fisher, with fisher empirical and aggregate trace or mean. It "
+        f"costs {1 + SHUFFLES} times the scoring.",
+        exclude_if=lambda minus: minus is None,  # rankings without it keep their digests
+    )
     precision: Precision | None = Field(
         None,
         description="Number format while scoring. Default: bf16 on a GPU that supports it, "
@@ -103,9 +115,25 @@ class RankingOptions(Strict):
             raise ValueError("adaptive looks at resamples: set bootstrap to 200 or more")
         if self.adaptive and self.head_seeds > 1:
             raise ValueError("adaptive goes with one head: leave head_seeds out")
+        self._check_minus()
         if self.granularity is not Granularity.LAYER and facts.whole_layers_only:
             raise ValueError(f"method {self.method} scores whole layers: leave granularity out")
         return self
+
+    def _check_minus(self) -> None:
+        if self.minus is None:
+            return
+        if self.fisher is not Fisher.EMPIRICAL:
+            raise ValueError(
+                f"minus compares the dataset's labels with shuffled ones, and fisher {self.fisher} "
+                "reads neither; use fisher empirical"
+            )
+        if self.aggregate is Aggregate.FROBENIUS:
+            raise ValueError("minus needs a score for each sample: aggregate trace or mean")
+        if self.adaptive:
+            raise ValueError("minus scores all samples at once: leave adaptive out")
+        if self.head_seeds > 1:
+            raise ValueError("minus goes with one head: leave head_seeds out")
 
     @property
     def scores_in_precision(self) -> bool:
@@ -149,6 +177,7 @@ RANKING_OPTIONS = (
         spelling="--no-prior",
         help="Do not also rank on shuffled labels and tokens.",
     ),
+    option_of(RankingOptions, "minus"),
     *options_of(RankingOptions, "max_length", "seed"),
 )
 """The command-line options of a ranking."""
@@ -253,14 +282,33 @@ class AdaptiveRound(BaseModel):
     samples: int = Field(description="Rows scored by then.")
     k: int = Field(description="How many layers were looked at: the recommended k by then.")
     probability: float = Field(
-        description="The probability that the set of the top k recurs in a resample."
+        description="The share of the resamples with the same set of the top k. It decides nothing."
+    )
+    p_value: float | None = Field(
+        None,
+        description="Of the least clear difference between one of the top k and another layer, by "
+        "a t test paired by row, corrected for skewness, for the number of layers, and for `k` and "
+        "its layers being chosen on the same rows. Null in rankings of early versions.",
+    )
+    level: float | None = Field(
+        None,
+        description="The top k are certain if `p_value` is at most this: the report's `error_rate` "
+        "divided by the number of rounds that were planned. Null in rankings of early versions.",
     )
 
 
 class AdaptiveReport(BaseModel):
     """Whether, and when, the top k became certain."""
 
-    certain: bool = Field(description="Whether the last probability reached 0.95.")
+    certain: bool = Field(
+        description="Whether the last `p_value` is at most its `level`. In rankings of early "
+        "versions: whether the last probability reached 0.95."
+    )
+    error_rate: float | None = Field(
+        None,
+        description="How often a ranking like this one calls a wrong set of layers certain, at "
+        "most, all rounds together. Null in rankings of early versions.",
+    )
     rounds: list[AdaptiveRound] = Field(description="Each look at the top k, in order.")
 
 
@@ -288,6 +336,11 @@ class RankingResult(BaseModel):
     method: str = Field(description="The scoring method.")
     aggregate: Aggregate | None = Field(description="For methods fisher and all.")
     fisher: str | None = Field(description="For methods fisher and all.")
+    minus: Literal["shuffled"] | None = Field(
+        None,
+        description="`shuffled`: a score is how far the layer's part of the total is above its "
+        "part on shuffled labels, in standard errors. Null: it is the method's own.",
+    )
     granularity: Granularity = Field(Granularity.LAYER, description="What is ranked.")
     precision: Precision = Field(Precision.FP32, description="Number format while scoring.")
     samples: int = Field(

@@ -147,7 +147,10 @@ def test_lora_moves_nothing_else(
     loaded = fresh(mirror, data, dropout=True)
     spec = FinetuneSpec.model_validate({
         "model": "m", "dataset": "d", "adapter": {"type": "lora", "rank": 4},
-        "training": {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "max_length": 24},
+        "training": {
+            "epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "max_length": 24,
+            "head": {"warmup_epochs": 0},  # so that there is something to learn
+        },
     })  # fmt: skip
     result = finetune(loaded, data, spec, [], Quiet(tmp_path))
     assert result.frozen_verified

@@ -35,16 +35,16 @@ FAULT = """
 import os
 if os.environ.get("RANK") == "1":
     import signal
-    from surgery.training import loop
+    from surgery.training import run as training
 
-    whole = loop._next_action
+    whole = training._next_action
 
-    def failing(run, progress, saved_at):
-        if progress.step == 2:
+    def failing(run, done, total, saved_at):
+        if done == 2:
             {fault}
-        return whole(run, progress, saved_at)
+        return whole(run, done, total, saved_at)
 
-    loop._next_action = failing
+    training._next_action = failing
 """
 
 
@@ -84,7 +84,8 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> FinetuneOrder:
     return FinetuneOrder(
         id="ft_1", spec=spec.model_dump(mode="json"), scratch=tmp_path / "scratch",
         resolved=ResolvedFinetune.of(RESOLVED | {"layers": ["encoder.layer.3"]}), inputs=inputs, cpu_seconds=600,
-        also=(), ranking=None, earlier_best=None, state_folder=None, continue_folder=None,
+        also=(), ranking=None, search=None,
+            earlier_best=None, state_folder=None, continue_folder=None,
         room=PrefixRoom(folder=sources.prefixes, memory_bytes=None, disk_bytes=None),
     )  # fmt: skip
 

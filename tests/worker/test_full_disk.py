@@ -31,6 +31,8 @@ from worker.protocol import CheckpointSaved, Message, Report, StateSaved
 from worker.supervisor.attempt import Attempt, WorkerContext
 from worker.supervisor.environments import WorkerFolders
 
+SPEC = {"selection": {"policy": "all"}, "training": {}, "checkpoints": {"keep": "best"}}
+
 
 class FullAfterOne(Storage):
     """Takes one folder, then has no room for another."""
@@ -82,7 +84,7 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
     settings = Settings(data_dir=tmp_path / "data")
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
     job = Job(
-        id=new_id("ft"), kind=JobKind.FINETUNE, spec={"checkpoints": {"keep": "best"}}, labels={},
+        id=new_id("ft"), kind=JobKind.FINETUNE, spec=SPEC, labels={},
         model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
@@ -134,7 +136,7 @@ def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) 
     storage = open_storage(settings)
     job = Job(
         id=new_id("ft"), kind=JobKind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
-        labels={}, spec={"checkpoints": {"keep": "best"}}, resolved=RESOLVED,
+        labels={}, spec=SPEC, resolved=RESOLVED,
     )  # fmt: skip
     with database.write() as session:
         enqueue(session, job)

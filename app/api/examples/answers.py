@@ -52,6 +52,7 @@ RANKING_RESULT: Json = {
     "method": "fisher",
     "aggregate": "trace",
     "fisher": "empirical",
+    "minus": None,
     "granularity": "layer",
     "precision": "fp32",
     "samples": 256,
@@ -107,6 +108,7 @@ EPOCH: Json = {
     "noise": 0.027,
     "also": {},
     "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
+    "thresholds": None,
 }
 FINETUNE_RESULT: Json = {
     "trained_layers": ["encoder.layer.4", "encoder.layer.5"],

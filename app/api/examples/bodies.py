@@ -43,6 +43,15 @@ RANKING_BODIES: Json = {
             "head_seeds": 4,
         },
     },
+    "the task's own": {
+        "summary": "Rank by what the labels add to the scores on shuffled labels",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "head": {"init": "new"},
+            "minus": "shuffled",
+        },
+    },
     "every method": {
         "summary": "Rank by Fisher information and compare with every other method",
         "value": {"model": MODEL_ID, "dataset": "glue/rte", "method": "all", "samples": 256},

@@ -13,7 +13,7 @@ from app.jobs.progress import JobProgress
 from app.jobs.state_machine import enqueue
 from app.tables import Job, JobKind, new_id
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingSpec, Submission
+from surgery.schemas.ranking import SHUFFLES, RankingSpec, Submission
 from surgery.schemas.resolved import Learned
 from surgery.schemas.search import SearchSpec
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look, take
@@ -61,10 +61,11 @@ def check(told: list[Json]) -> None:
         assert 0 <= each["step"] <= each["total_steps"]
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_every_phase_of_a_ranking_is_known(seeds: int) -> None:
+@pytest.mark.parametrize(("seeds", "minus"), [(1, None), (3, None), (1, "shuffled")])
+def test_every_phase_of_a_ranking_is_known(seeds: int, minus: str | None) -> None:
     head = {"init": "new"} if seeds > 1 else {}
-    progress = JobProgress(job_of(JobKind.RANKING, {"head_seeds": seeds, "head": head}))
+    request = {"head_seeds": seeds, "head": head, "minus": minus}
+    progress = JobProgress(job_of(JobKind.RANKING, request))
     first = progress.now()
     assert (first["percent"], first["step"], first["unit"]) == (0.0, 0, "phases")
     told = [progress.begin(name) for name in ("fetch", "load", "tokenize")]
@@ -74,6 +75,9 @@ def test_every_phase_of_a_ranking_is_known(seeds: int) -> None:
         told.append(progress.advance(1, 1, "epochs"))
         told.append(progress.begin("score"))
         told += [progress.advance(samples, 256, "samples") for samples in range(32, 257, 32)]
+    if minus:
+        told.append(progress.begin("minus"))
+        told += [progress.advance(samples, 256, "samples") for samples in [128, 256] * SHUFFLES]
     told += [progress.begin(name) for name in ("bootstrap", "prior")]
     check(told)
 

@@ -84,6 +84,10 @@ def test_logs_workers_and_the_queue(embedded_service: Running, csv: Path) -> Non
         (("--no-prior", "--head-seeds", 2), ("± heads", "2 heads", "τ between two of them")),
         (("--no-prior", "--adaptive", "--samples", 40), ("adaptive", "32 samples: the top")),
         (
+            ("--no-prior", "--minus", "shuffled"),
+            ("minus", "the part of the total on shuffled labels, in standard errors"),
+        ),
+        (
             ("--no-prior", "--method", "all"),
             ("layers, best first", "Kendall τ between methods", "10 random"),
         ),

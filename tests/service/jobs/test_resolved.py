@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.submissions import resolve
 from app.tables import Job
 from surgery.models.source import folder
+from surgery.models.source import resolve as sources
 from surgery.schemas.resolved import Learned, ResolvedComparison, ResolvedFinetune, shown
 from tests.support.models.mirror import TINY
 from tests.support.rows.invented import write_tasks
@@ -157,7 +158,7 @@ def test_a_fine_tune_by_a_ranking_stores_its_scores_once_it_is_there(api: TestCl
 def test_a_comparison_stores_its_arms_and_its_children_their_own(api: TestClient) -> None:
     arms = [{"name": "top", "selection": TOP}, {"name": "lora", "adapter": {"type": "lora"}}]
     job = submit(api, "comparisons", arms=arms, seeds=[0], single_layers=True)
-    rate = {"learning_rate": 5e-05}
+    rate = {"learning_rate": 5e-05, "learning_rates": None}
     plans = [
         {"name": "top", "policy": "top_k", "adapter": None, "layers": None, "single": False},
         {"name": "lora", "policy": "head_only", "adapter": "lora", "layers": [], "single": False},
@@ -244,6 +245,7 @@ def test_a_request_looks_its_model_and_its_data_up_once(
 
         monkeypatch.setattr(module, name, counted)
 
+    monkeypatch.setattr(sources, "_FOLDERS", {})  # as if no request had read the model before
     counting(resolve, "resolve_model")
     counting(resolve, "resolve_dataset")
     counting(folder, "read_open_header")

@@ -95,12 +95,12 @@ def test_a_pipeline_on_the_download_gives_the_measured_metrics(
     assert limits == best["thresholds"]
     said = [
         {each["label"]: each["score"] for each in labels}
-        for labels in tagger([row["text"] for row in rows])
+        for labels in tagger([row["text"] for row in rows], function_to_apply="none")
     ]
-    scores = np.array([[row[name] for name in TOPICS] for row in said], dtype=np.float64)
+    logits = np.array([[row[name] for name in TOPICS] for row in said], dtype=np.float64)
     marks = np.array([[name in row["labels"] for name in TOPICS] for row in rows], dtype=np.int8)
     found = measure_label_sets(
-        np.log(scores / (1 - scores)), marks, np.array([limits[name] for name in TOPICS]),
+        logits, marks, np.array([limits[name] for name in TOPICS]),
         LABEL_SET_METRICS,
     )  # fmt: skip
     assert found == pytest.approx(best["metrics"], abs=1e-9)

@@ -33,6 +33,20 @@ WRONG: dict[str, tuple[Json, str, tuple[str, ...]]] = {
     ),
     "adaptive unsure": ({"adaptive": True, "bootstrap": 100}, "/adaptive", ("bootstrap", "200")),
     "adaptive table": ({"method": "all", "adaptive": True}, "/adaptive", ("leave it out",)),
+    "minus drawn labels": (
+        {"minus": "shuffled", "fisher": "sampled"}, "/minus", ("labels", "empirical"),
+    ),
+    "minus all labels": ({"minus": "shuffled", "fisher": "exact"}, "/minus", ("empirical",)),
+    "minus a norm": (
+        {"minus": "shuffled", "aggregate": "frobenius"}, "/minus", ("trace or mean",),
+    ),
+    "minus until certain": ({"minus": "shuffled", "adaptive": True}, "/minus", ("adaptive",)),
+    "minus heads": (
+        {"minus": "shuffled", "head_seeds": 2, "head": NEW_HEAD}, "/minus", ("head_seeds",),
+    ),
+    "minus a table": ({"method": "all", "minus": "shuffled"}, "/minus", ("leave it out",)),
+    "minus of no Fisher": ({"method": "snip", "minus": "shuffled"}, "/minus", ("snip",)),
+    "minus what": ({"minus": "tokens"}, "/minus", ("shuffled",)),
     "finer than a token's turn": (
         {"method": "cls_similarity", "granularity": "tensor"}, "/method", ("granularity",),
     ),

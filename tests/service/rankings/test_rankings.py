@@ -145,8 +145,9 @@ def test_adaptive_stops_when_certain_or_at_the_end(embedded_service: Running) ->
     rounds = result["adaptive"]["rounds"]
     assert [each["samples"] for each in rounds] == [32, 64, 100][: len(rounds)]
     assert result["samples"] == rounds[-1]["samples"]
-    assert all(each["probability"] < 0.95 for each in rounds[:-1])
-    assert result["adaptive"]["certain"] == (rounds[-1]["probability"] >= 0.95)
+    assert [each["level"] for each in rounds] == [pytest.approx(0.05 / 3)] * len(rounds)
+    assert all(each["p_value"] > each["level"] for each in rounds[:-1])
+    assert result["adaptive"]["certain"] == (rounds[-1]["p_value"] <= rounds[-1]["level"])
     assert result["adaptive"]["certain"] or result["samples"] == 100
 
 

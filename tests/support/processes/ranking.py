@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adaptive": {"adaptive": True, "rows": 70},
     "heads": {"head_seeds": 2, "head": {"init": "new", "warmup_epochs": 2}},
     "small batches": {"batch_size": 3},
+    "minus": {"minus": "shuffled"},
     "all": {"method": "all"},
 }
 

@@ -9,7 +9,13 @@ import pytest
 from scipy import stats
 
 from surgery.evaluation.comparison import comparison_table
-from surgery.evaluation.single_layers import interval, regret, spearman_draws
+from surgery.evaluation.single_layers import (
+    agreements,
+    interval,
+    recommended_method,
+    regret,
+    spearman_draws,
+)
 from surgery.evaluation.statistics import permutation_p_value
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
@@ -98,6 +104,59 @@ def test_a_method_is_recommended_where_it_is_clearly_better_than_fisher(
     assert single.recommended == told
     by_method = {entry.method: entry for entry in single.methods}
     assert by_method["fisher"].minus_fisher_ci is None
+    assert by_method["fisher"].adjusted_p_value is None
+    assert single.error_rate == 0.05
+
+
+def test_a_method_pays_for_those_beside_it_by_holm() -> None:
+    """Three could be recommended: 3 · 1/720 for the very order, 2 · 6/720 for one swap."""
+    scores = {"fisher": FALLING, "random": RISING, "tangent": RISING, "snip": SWAPPED,
+              "last": FALLING}  # fmt: skip
+    arms = [plan(f"layer-{i}", Policy.LAYERS, f"l{i}") for i in range(6)]
+    metrics = {f"layer-{i}": [0.5 + 0.05 * i] * 3 for i in range(6)}
+    single = comparison_table(arms, grid(metrics), ("rk_1", ranking_result(scores))).single_layers
+    assert single is not None
+    adjusted = {entry.method: entry.adjusted_p_value for entry in single.methods}
+    assert adjusted["tangent"] == pytest.approx(3 / 720)
+    assert adjusted["snip"] == pytest.approx(2 * 6 / 720)
+    assert adjusted["last"] == 1
+    assert (adjusted["fisher"], adjusted["random"]) == (None, None)
+
+
+def share_with_a_recommendation(methods: int, tasks: int = 400, adjusts: bool = True) -> float:
+    """The share of simulated tasks in which a method is recommended though no score means anything.
+
+    Fisher's order is the worst there is, so that chance alone decides. The methods' scores are
+    random, and the gains are those of five layers with three seeds each.
+    """
+    source = np.random.default_rng(methods)
+    layers, named = [f"l{layer}" for layer in range(5)], 0
+    for _ in range(tasks):
+        gain = source.normal(0, 1, 5)
+        gains = {
+            layer: {seed: float(own + source.normal(0, 0.02)) for seed in range(3)}
+            for layer, own in zip(layers, gain, strict=True)
+        }
+        drawn = {"fisher": -gain, **{f"m{i}": source.normal(0, 1, 5) for i in range(methods)}}
+        scores = {m: dict(zip(layers, own.tolist(), strict=True)) for m, own in drawn.items()}
+        table = ranking_result(scores).methods
+        assert table is not None
+        found = agreements(table.methods, gains)
+        if not adjusts:
+            found = [entry.model_copy(update={"adjusted_p_value": entry.p_value})
+                     for entry in found]  # fmt: skip
+        named += recommended_method(found) is not None
+    return named / tasks
+
+
+@pytest.mark.parametrize("methods", [1, 4])
+def test_unrelated_scores_are_rarely_recommended(methods: int) -> None:
+    # Three standard errors of the simulation.
+    assert share_with_a_recommendation(methods) <= 0.05 + 3 * (0.05 * 0.95 / 400) ** 0.5
+
+
+def test_without_an_adjustment_unrelated_scores_would_be_recommended() -> None:
+    assert share_with_a_recommendation(8, tasks=150, adjusts=False) > 0.15
 
 
 def test_chance_is_counted_over_the_orders_of_the_layers() -> None:

@@ -23,7 +23,10 @@ def test_adaptive_sampling_stops_where_layers_are_far_apart() -> None:
     assert result.adaptive is not None
     assert result.adaptive.certain
     [*_, last] = result.adaptive.rounds
-    assert last.probability >= 0.95
+    assert last.p_value is not None
+    assert last.level == pytest.approx(0.05 / 4)  # of 32, 64, 128 and 256 rows
+    assert last.p_value <= last.level
+    assert result.adaptive.error_rate == 0.05
     assert result.samples == last.samples < 256
     assert result.layers[0].name == whole.layers[0].name
 
@@ -47,18 +50,18 @@ def test_adaptive_sampling_of_all_rows_is_the_whole_ranking() -> None:
     scores, adaptive = score_until_certain(scorer)
     assert not adaptive.certain
     assert [each.samples for each in adaptive.rounds] == [32, 64, 80]
-    assert all(each.probability < 0.95 for each in adaptive.rounds)
+    assert all(each.p_value is not None and each.p_value > 0.05 / 3 for each in adaptive.rounds)
     assert sorted(seen) == list(range(80))
     assert scores.per_sample is not None
     assert len(scores.per_sample) == 80
 
 
 def test_rounds_that_reach_the_end_equal_one_pass() -> None:
-    """With a confidence no set reaches, rounds score what one pass scores."""
+    """With an error rate that no set allows, rounds score what one pass scores."""
     loaded = toy_model()
     expected = rank(loaded, rows=90, samples=80)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("surgery.ranking.ranking.CERTAIN", 2.0)
+        patch.setattr("surgery.ranking.looks.ERROR_RATE", -1.0)
         found = rank(loaded, rows=90, samples=80, adaptive=True)
     assert found.adaptive is not None
     assert [each.samples for each in found.adaptive.rounds] == [32, 64, 80]

@@ -78,6 +78,8 @@ def test_scores_equal_the_twin(case: str) -> None:
             logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         if problem is Problem.REGRESSION:
             residuals.append(batch["labels"][:, None] - logits)
+        elif problem is Problem.MULTI_LABEL:
+            residuals.append(batch["labels"] - logits.sigmoid())
         else:
             truth = torch.eye(logits.shape[1], dtype=torch.float64)[batch["labels"]]
             residuals.append(truth - logits.softmax(1))
