@@ -114,7 +114,8 @@ def main(given: argparse.Namespace) -> None:
     """Measure task after task, and print both tables."""
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory(prefix="heads-") as cache:
-        place = Place(local_model(Path(get_model_path())), mirrors_held(Path(cache)))
+        sources = mirrors_held(Path(cache))
+        place = Place(local_model(Path(get_model_path())), sources, torch.device("cpu"))
         tasks = [task for task in given.tasks if task in held_presets(place.sources)]
         fitted: list[Sequence[Any]] = []
         agreed: list[Sequence[Any]] = []

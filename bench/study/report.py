@@ -31,7 +31,7 @@ from bench.study.statistics import (
 PAGE = Path("docs/science/study.md")
 IMAGES = Path("docs/images")
 METHODS = (*CHOOSERS, "last", "first", "random")
-FLATTERED = ("best single layer", "best pair")  # chosen by the validation rows themselves
+FLATTERED = ("best single layer",)  # chosen by the validation rows themselves
 POLICIES = (
     *FLATTERED,
     "search",
@@ -45,7 +45,7 @@ INTRODUCTION = """# Which layers are worth training, and does a score tell?
 
 Written by `python -m bench.study --report`; every number comes from the cells of `python -m \
 bench.study` that were finished when it ran (`docs/data/study.jsonl`). Small encoders were trained \
-on a thousand rows a task, so this says what happened here, not what happens everywhere.
+on a few hundred rows a task, so this says what happened here, not what happens everywhere.
 """
 HOW = """## What was run: {title}
 
@@ -233,7 +233,8 @@ def _methods(runs: Sequence[Run], encoder: str) -> Iterator[str]:
         "Spearman is between a method's scores and the gains of the single layers; its p value is "
         "of being zero. Regret is how many points the layer (or the two layers) that the method "
         "ranks first stay behind the best that was trained on the same task and seed. "
-        f"{_of_two(runs)} `minus fisher` compares on the same runs.\n"
+        "Of pairs only those of the policies below were trained, so the regret of two is a lower "
+        "bound. `minus fisher` compares on the same runs.\n"
     )
     known = {method: groups for method, groups in found.items() if groups}
     p_values = holm({method: sign_flip_p_value(groups) for method, groups in known.items()})
@@ -258,24 +259,14 @@ def _methods(runs: Sequence[Run], encoder: str) -> Iterator[str]:
     yield ""
 
 
-def _of_two(runs: Sequence[Run]) -> str:
-    if all(run.has_every_pair for run in runs if run.gains):
-        return "Every pair was trained."
-    return (
-        "Of pairs only those of the policies below were trained, so the regret of two is a lower "
-        "bound."
-    )
-
-
 def _policies(runs: Sequence[Run]) -> Iterator[str]:
     """The metric of each policy, and its distance from training everything."""
     tasks = list(dict.fromkeys(run.task for run in runs))
     yield "### Policies\n"
     yield (
-        "`best single layer` and `best pair` are chosen by the validation rows themselves, so "
-        f"they are flattered, and have no p value; no other policy has seen them. `{RANDOM}` is "
-        "the mean over pairs drawn by task and seed, or over every pair where all were trained. "
-        "`minus …` compares on the same runs.\n"
+        "`best single layer` is chosen by the validation rows themselves, so it is flattered, and "
+        f"has no p value; no other policy has seen them. `{RANDOM}` is the mean over five pairs "
+        "drawn by task and seed. `minus …` compares on the same runs.\n"
     )
     table = {policy: [run for run in runs if policy in run.policies()] for policy in POLICIES}
     known = [policy for policy, own in table.items() if own]
@@ -330,10 +321,10 @@ def _searches(runs: Sequence[Run]) -> Iterator[str]:
         "`cost` is the search's seconds as a share of the seconds that training each layer alone "
         "once would take.\n"
     )
-    rows = [["task", "seed", "layers", "rate", "points", "cost", "all layers", "best pair"]]
+    rows = [["task", "seed", "layers", "rate", "points", "cost", "all layers", "best single layer"]]
     for run, cell in found:
         policies = run.policies()
-        others = [_points(policies.get(name)) for name in ("all layers", "best pair")]
+        others = [_points(policies.get(name)) for name in ("all layers", "best single layer")]
         told = [arm_of(cell["layers"]), f"{cell['learning_rate']:g}", f"{run.values[SEARCH]:.1f}"]
         cost = f"{cell['search']['share']:.0%}"
         rows.append([run.task, str(run.seed), *told, cost, *others])

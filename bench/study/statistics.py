@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from math import sqrt
 from typing import Any
 
@@ -74,28 +73,19 @@ class Run:
         """The metric of each pair of layers that was trained."""
         return {arm: value for arm, value in self.values.items() if arm.count("+") == 1}
 
-    @property
-    def has_every_pair(self) -> bool:
-        """Whether every pair of layers was trained."""
-        return len(self.pairs) == len(list(combinations(range(self.layers), 2)))
-
     def policies(self) -> dict[str, float]:
         """The metric of every policy whose cells are finished.
 
-        Random pairs are one policy: the mean over the drawn ones, or over every pair if all of them
-        were trained.
+        Random pairs are one policy: the mean over the drawn ones.
         """
         pairs = chosen_by(dict(self.scores), self.task, self.seed)
         named = {policy: arm_of(pair) for policy, pair in pairs.items()} | NAMES
         found = {p: self.values[arm] for p, arm in named.items() if arm in self.values}
         drawn = [found.pop(name) for name in list(found) if name.startswith(RANDOM)]
-        drawn = list(self.pairs.values()) if self.has_every_pair else drawn
         if drawn:
             found[RANDOM] = float(np.mean(drawn))
         if self.singles is not None:
             found["best single layer"] = max(self.singles)
-        if self.has_every_pair:
-            found["best pair"] = max(self.pairs.values())
         return found
 
 
@@ -126,7 +116,7 @@ def correlations(runs: Sequence[Run], method: str) -> ByTask:
 def regrets(runs: Sequence[Run], method: str, k: int) -> ByTask:
     """Points between the best set of k layers that was trained and the one the method ranks first.
 
-    For k = 2 it is a lower bound of the true regret where only some pairs were trained, and nothing
+    For k = 2 it is a lower bound of the true regret, since not every pair was trained, and nothing
     where the method's own pair was not.
     """
     known = [run for run in runs if run.gains and method in run.scores]
