@@ -60,6 +60,9 @@ def _table(texts: list[str], problem: Problem) -> Dataset:
             {"tokens": words, "label": [[LETTERS.index(w) % 3 for w in row] for row in words]}
         )
     labels: list[Any] = [int("a" in text) for text in texts]
+    if problem is Problem.MULTIPLE_CHOICE:
+        choices = [["b", "a"] for _ in texts]  # which one does the text hold?
+        return Dataset.from_dict({"text": texts, "choices": choices, "label": labels})
     if problem is Problem.REGRESSION:
         labels = [len(text) / 10 for text in texts]
     if problem is Problem.MULTI_LABEL:
