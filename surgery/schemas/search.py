@@ -34,8 +34,10 @@ class SearchOptions(Strict):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Worker seconds that the search may spend on trying candidates. Default: "
-        "`budget_share` of what training each layer alone once is measured to cost.",
+        description="Worker seconds that the search may spend, with the head, the scores and the "
+        "stored states that it needs before it can try anything. Where these take all of it, one "
+        "short run is made nevertheless, and a warning says so. Default: `budget_share` of what "
+        "training each layer alone once is measured to cost.",
     )
     budget_share: float = Field(
         0.35,

@@ -35,6 +35,8 @@ from surgery.search.trials import JudgedRows, Trainer
 from surgery.search.work import work_of
 from surgery.training.prefix_cache.store import Room
 
+OVERDRAWN = 1.1  # times the budget; a little more is the rest of a run
+
 
 def search_layers(
     loaded: LoadedModel,
@@ -193,6 +195,12 @@ def _warnings(race: Race, outcome: Outcome) -> list[str]:
         warnings.append(
             "no candidate was trained to the end within the budget, so that all expectations are "
             "extrapolated from shorter runs; a larger budget_share tells more"
+        )
+    if outcome.spent > OVERDRAWN * outcome.allowed:
+        warnings.append(
+            f"the search took {outcome.spent:.3g} s and its budget was {outcome.allowed:.3g} s: a "
+            "head, scores and stored states are needed before anything can be tried, and a run is "
+            "not broken off; give more seconds"
         )
     rate = of.rates[outcome.point % len(of.rates)]
     if len(of.rates) > 1 and rate in {min(of.rates), max(of.rates)}:
