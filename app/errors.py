@@ -151,6 +151,7 @@ JOB_ERRORS = {
     "unsafe_files": JobErrorFacts(422, "Unsafe files"),
     "dataset_not_found": JobErrorFacts(422, "Dataset not found"),
     "dataset_invalid": JobErrorFacts(422, "Dataset invalid"),
+    "rows_invalid": JobErrorFacts(422, "Rows invalid"),
     "selection_empty": JobErrorFacts(422, "Selection empty"),
     "selection_mismatch": JobErrorFacts(422, "Selection mismatch"),
     "checkpoint_mismatch": JobErrorFacts(422, "Checkpoint mismatch"),

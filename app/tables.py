@@ -77,10 +77,11 @@ class JobKind(StrEnum):
     RANKING = "ranking"
     FINETUNE = "finetune"
     SEARCH = "search"
+    PREDICTION = "prediction"
     COMPARISON = "comparison"  # runs as its children; no worker claims it
 
 
-WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE, JobKind.SEARCH)
+WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE, JobKind.SEARCH, JobKind.PREDICTION)
 """The kinds that workers claim. Each has a Celery queue."""
 
 
@@ -292,6 +293,15 @@ def has_status(job: type[Job], *statuses: Status) -> ColumnElement[bool]:
     to spread a list over parameters.
     """
     return or_(*(job.status == literal_column(f"'{status}'") for status in statuses))
+
+
+class GivenRows(Base):
+    """The rows that a prediction is asked for: a user's data, in no answer and in no list."""
+
+    __tablename__ = "given_rows"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    rows: Mapped[list[Any]]
 
 
 class JobLabel(Base):

@@ -13,6 +13,7 @@ from surgeon.commands.jobs import (
     download,
     jobs,
     logs,
+    predict,
     queue,
     rank,
     search,
@@ -30,7 +31,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
+JOBS = (
+    *(rank, search, tune, predict, upload, jobs, watch, logs, download),
+    *(compare, estimate, demo),
+)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)

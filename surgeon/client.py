@@ -281,6 +281,10 @@ class Client:
         """A job's checkpoints, oldest first."""
         return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
 
+    def record(self, checkpoint_id: str) -> Json:
+        """What a checkpoint's ``surgery.json`` records about its run."""
+        return self.call("GET", f"/v1/checkpoints/{checkpoint_id}/files/surgery.json")
+
     def best_checkpoint(self, job_id: str) -> str:
         """The id of a fine-tune's best checkpoint.
 

@@ -104,6 +104,12 @@ class DatasetInvalid(SurgeryError):
     code = "dataset_invalid"
 
 
+class RowsInvalid(SurgeryError):
+    """The checkpoint's model cannot read some of the rows."""
+
+    code = "rows_invalid"
+
+
 class SelectionEmpty(SurgeryError):
     """The selection matches no layer."""
 

@@ -82,12 +82,17 @@ class FetchedPreset(ProtocolModel):
     labels: tuple[str, ...] | None
 
 
-class JobInputs(ProtocolModel):
-    """The model and the dataset of a job, both on this disk."""
+class ModelInputs(ProtocolModel):
+    """The model of a job, on this disk."""
 
     model: FetchedModel
-    dataset: FetchedDataset
     cache: Folder
+
+
+class JobInputs(ModelInputs):
+    """The model and the dataset of a job, both on this disk."""
+
+    dataset: FetchedDataset
 
 
 class SavedCheckpoint(ProtocolModel):
@@ -119,10 +124,14 @@ class WorkOrder(Message):
 
 
 class FetchOrder(WorkOrder):
-    """Put a job's model, dataset and presets into the cache."""
+    """Put a job's model, dataset and presets into the cache.
+
+    ``reads_dataset`` is False for a job that needs only the model.
+    """
 
     type: Literal["fetch"] = "fetch"
     resolved: Resolved
+    reads_dataset: bool
     mirrors: tuple[Folder, ...]
     cache: Folder
     offline: bool
@@ -188,6 +197,16 @@ class FinetuneOrder(WorkOrder):
         return options
 
 
+class PredictionOrder(WorkOrder):
+    """Predict with the checkpoint in ``checkpoint_folder`` for ``rows``."""
+
+    type: Literal["prediction"] = "prediction"
+    inputs: ModelInputs
+    cpu_seconds: float
+    checkpoint_folder: Folder
+    rows: list[Json]
+
+
 class Cancel(Message):
     """Stop within a step; the job is cancelled."""
 
@@ -200,7 +219,7 @@ class Drain(Message):
     type: Literal["drain"] = "drain"
 
 
-JobOrder = RankingOrder | FinetuneOrder | SearchOrder
+JobOrder = RankingOrder | FinetuneOrder | SearchOrder | PredictionOrder
 FETCHER_ORDERS: TypeAdapter[FetchOrder | Cancel | Drain] = TypeAdapter(
     Annotated[FetchOrder | Cancel | Drain, Field(discriminator="type")]
 )

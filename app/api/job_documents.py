@@ -67,6 +67,11 @@ AHEAD = _ahead()
 CHILDREN = _of_children(func.count(), "children")
 ENDED = _of_children(func.count().filter(_OVER), "ended")
 LAST_ENDED = _of_children(func.max(_CHILD.finished_at).filter(_OVER), "last_ended")
+RESULT = Job.result.label("result")
+# Those of predictions have an entry for every row, and a list would have hundreds of them.
+LISTED_RESULT = case(
+    (Job.kind == literal_column(f"'{JobKind.PREDICTION}'"), None), else_=Job.result
+).label("result")
 STATE: Columns = (Job.kind, Job.version, AHEAD, CHILDREN, ENDED)
 """What an answered job depends on, and nothing else: the content of its ETag."""
 
@@ -140,7 +145,7 @@ DERIVED = {
         (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
     ),
     "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
-    "result": Shown((Job.result.label("result"),), lambda row: row.result),
+    "result": Shown((RESULT,), lambda row: row.result),
     "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
@@ -170,11 +175,12 @@ def _columns(names: Names, *more: Any) -> Columns:
 
 
 def select_page(names: Names, page: CTE, *more: Any) -> Select[Any]:
-    """As `select_jobs`, of the jobs whose ids a page has.
+    """As `select_jobs`, of the jobs whose ids a page has, without the results of predictions.
 
     Their places are counted in one walk through the queue; one for each job would be as many walks.
     """
-    columns = _columns(names, *more)
+    wanted = _columns(names, *more)
+    columns = [LISTED_RESULT if each is RESULT else each for each in wanted]
     if not any(each is AHEAD for each in columns):
         return select(*columns).join(page, page.c.id == Job.id)
     queued, place = aliased(Job, name="queued"), aliased(Job, name="place")

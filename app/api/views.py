@@ -17,6 +17,7 @@ from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport, HubDataset
 from surgery.schemas.estimate import Estimate
 from surgery.schemas.finetune import FinetuneResult
+from surgery.schemas.prediction import PredictionResult
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.search import SearchResult
 
@@ -103,8 +104,8 @@ class ResultShapes:
     def __get_pydantic_json_schema__(
         cls, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The result of a ranking, a fine-tune, a search or a comparison, or null."""
-        kinds = (RankingResult, FinetuneResult, SearchResult, ComparisonResult)
+        """The result of a job of any kind, or null."""
+        kinds = (RankingResult, FinetuneResult, SearchResult, PredictionResult, ComparisonResult)
         shapes = [handler(kind.__pydantic_core_schema__) for kind in kinds]
         return {"anyOf": [*shapes, {"type": "null"}]}
 
@@ -113,7 +114,7 @@ class JobView(BaseModel):
     """A job of any kind. `GET /v1/jobs/{id}` and, say, `GET /v1/rankings/{id}` answer the same."""
 
     id: str = Field(description="The job's id.")
-    kind: str = Field(description="`ranking`, `finetune`, `search` or `comparison`.")
+    kind: str = Field(description="`ranking`, `finetune`, `search`, `prediction` or `comparison`.")
     name: str | None = Field(description="The name that the request gave the job.")
     metadata: dict[str, str] = Field(description="The labels that the request gave the job.")
     priority: int = Field(description="Queued jobs of a higher priority are started first.")
@@ -144,7 +145,8 @@ class JobView(BaseModel):
         "fingerprints and, for a fine-tune, the layers that train."
     )
     result: Annotated[Json | None, ResultShapes] = Field(
-        description="The result of a job that succeeded; its shape depends on `kind`."
+        description="The result of a job that succeeded; its shape depends on `kind`. Lists "
+        "leave those of predictions out."
     )
     cached: bool = Field(
         False, description="Whether the result was computed by an equal ranking (`result_of`)."
@@ -206,6 +208,7 @@ COLLECTION = {
     "ranking": "rankings",
     "finetune": "finetunes",
     "search": "searches",
+    "prediction": "predictions",
     "comparison": "comparisons",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
@@ -16,6 +16,7 @@ from app.tables import TERMINAL, Checkpoint, Job
 from surgery.errors import UnsafeWeights
 
 Retention = str | int  # a value of CheckpointSpec.keep
+NAMING = ("continue_from", "checkpoint")  # the fields of requests that name a checkpoint
 
 
 @contextmanager
@@ -51,16 +52,14 @@ def missing_files_error(database: Database, row: Checkpoint) -> Exception:
 
 
 def unfinished_users(session: Session, checkpoint_id: str) -> Sequence[str]:
-    """The jobs that continue from a checkpoint and have not ended.
+    """The jobs that continue from a checkpoint, or predict with it, and have not ended.
 
     The caller holds a lock on the checkpoint. A submission holds one until its job is inserted, so
     that no job is missed.
     """
-    return session.scalars(
-        select(Job.id)
-        .where(Job.spec["continue_from"].as_string() == checkpoint_id, Job.status.not_in(TERMINAL))
-        .order_by(Job.id)
-    ).all()
+    named = [Job.spec[field].as_string() == checkpoint_id for field in NAMING]
+    query = select(Job.id).where(or_(*named), Job.status.not_in(TERMINAL))
+    return session.scalars(query.order_by(Job.id)).all()
 
 
 def prune_checkpoints(database: Database, lease: Lease, keep: Retention) -> list[str]:
@@ -111,7 +110,7 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
     """Delete a checkpoint's row, and return the path of its files.
 
     Raises NotFound; and Conflict if the checkpoint is pinned, if its job has not ended, or if a
-    job that continues from it has not ended.
+    job that continues from it or predicts with it has not ended.
     """
     with database.write() as session:
         row = _locked(session, checkpoint_id)
@@ -128,8 +127,8 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
         users = unfinished_users(session, row.id)
         if users:
             raise Conflict(
-                f"{', '.join(users[:10])} continue from checkpoint {row.id}; cancel them or wait",
-                errors=[{"detail": f"{user} continues from it"} for user in users],
+                f"{', '.join(users[:10])} need checkpoint {row.id}; cancel them or wait",
+                errors=[{"detail": f"{user} needs it"} for user in users],
             )
         session.delete(row)
         record_event(session, row.job_id, row.lease_epoch, "checkpoint_deleted", {"id": row.id})

@@ -14,11 +14,11 @@ from app.jobs.actions import Action, is_child, refusal
 from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import locked_for_request
-from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
+from app.tables import TERMINAL, Attempt, Checkpoint, GivenRows, Job, JobEvent, JobKind, Metric
 
 FOLDERS = ("jobs", "logs")  # each has a folder of its own for every job
 CHOOSERS = (JobKind.RANKING, JobKind.SEARCH)  # what fine-tunes choose their layers by
-RECORDS = (JobEvent, Metric, Checkpoint, Attempt)
+RECORDS = (JobEvent, Metric, Checkpoint, Attempt, GivenRows)
 
 
 def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) -> list[str]:
@@ -119,7 +119,7 @@ def _check_not_needed(session: Session, doomed: Sequence[Job]) -> None:
             errors=[{"detail": f"checkpoint {row} is pinned"} for row in pinned],
         )
     needed = [
-        f"{user} continues from checkpoint {row.id}"
+        f"{user} needs checkpoint {row.id}"
         for row in checkpoints
         for user in unfinished_users(session, row.id)
     ]

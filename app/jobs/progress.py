@@ -21,7 +21,7 @@ from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.enums import POLICIES, Problem
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import SHUFFLES, RankingOptions
-from surgery.schemas.resolved import Resolved, ResolvedFinetune
+from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedPrediction
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.training import (
     TrainingSpec,
@@ -161,6 +161,9 @@ def _plan(job: Job) -> tuple[list[Part], Training | None]:
         training = Training.of(search.training, dataset.problem, rows, processes=1)
         parts = _search_parts(search, layers, count, training)
         return [Part("load", LOAD), *parts], None
+    if job.kind == JobKind.PREDICTION:
+        asked = ResolvedPrediction.of(job.resolved).given_rows
+        return [Part("load", LOAD), Part("predict", asked / ROWS_A_SECOND)], None
     spec = FinetuneSpec.model_validate(job.spec)
     training = Training.of(spec.training, dataset.problem, rows, spec.processes)
     return _finetune_parts(spec, job, count, training), training

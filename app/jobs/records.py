@@ -15,7 +15,7 @@ from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
 from app.jobs.state_machine import Lease, locked_job, record_event, store_finished
 from app.jobs.webhooks import notices
-from app.tables import Attempt, Checkpoint, Job, JobKind, Metric, new_id
+from app.tables import Attempt, Checkpoint, GivenRows, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -197,6 +197,12 @@ def checkpoints_of(database: Database, job_id: str) -> Sequence[Checkpoint]:
     with database.read() as session:
         query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)
         return session.scalars(query).all()
+
+
+def rows_of(database: Database, job_id: str) -> list[Json]:
+    """The rows that a prediction is asked for."""
+    with database.read() as session:
+        return session.get_one(GivenRows, job_id).rows
 
 
 def checkpoint_path(database: Database, checkpoint_id: str) -> str | None:

@@ -20,11 +20,13 @@ from app.settings import Settings
 from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.prediction import PredictionSpec
 from surgery.schemas.ranking import RankingSpec
 from surgery.schemas.search import SearchSpec
 from surgery.training.devices import cores_here, gpus_here
 
 Json = dict[str, Any]
+WorkerSpec = RankingSpec | FinetuneSpec | SearchSpec | PredictionSpec
 KEPT = timedelta(days=7)
 """Workers that were not heard of for longer are forgotten."""
 RECENT = timedelta(days=1)
@@ -126,8 +128,10 @@ class Needs:
     precision_pointer: str
 
     @classmethod
-    def of(cls, spec: RankingSpec | FinetuneSpec | SearchSpec) -> Self:
+    def of(cls, spec: WorkerSpec) -> Self:
         """The needs of a submission."""
+        if isinstance(spec, PredictionSpec):
+            return cls(JobKind.PREDICTION, 1, None, "")
         if isinstance(spec, RankingSpec):
             return cls(JobKind.RANKING, 1, spec.precision, "/precision")
         precision, pointer = spec.training.precision, "/training/precision"
@@ -162,7 +166,7 @@ class Fleet:
             return cls([_this_machine(service.settings)], registered=False)
         return cls(known, registered=bool(known))
 
-    def check(self, spec: RankingSpec | FinetuneSpec | SearchSpec) -> list[Json]:
+    def check(self, spec: WorkerSpec) -> list[Json]:
         """What a submission should know of the workers. Raises NotRunnable if none can run it."""
         needs = Needs.of(spec)
         if self.workers:

@@ -28,13 +28,14 @@ from surgery.schemas.enums import Problem
 from surgery.schemas.resolved import (
     ModelInfo,
     Pinned,
+    Resolved,
     ResolvedCheckpoint,
     ResolvedDataset,
     ResolvedModel,
 )
 
 Json = dict[str, Any]
-POINTER = "/continue_from"
+CONTINUED, ASKED = "continue_from", "checkpoint"  # fields of requests that name a checkpoint
 UPLOAD = select(Dataset.id, Dataset.fingerprint, Dataset.report, Dataset.path).where(
     Dataset.id == bindparam("dataset"), Dataset.project == bindparam("project")
 )
@@ -131,36 +132,79 @@ def resolve_continuation(
     """
     if checkpoint_id is None:
         return None
-    row = checkpoint_of(service.database, service.project, checkpoint_id)
-    if row is None:
-        raise _refused(
-            f"no checkpoint {checkpoint_id!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's"
-        )
-    try:
-        record = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
-    except FileNotFoundError as error:
-        raise _refused(str(missing_files_error(service.database, row))) from error
+    row, record = _recorded(service, checkpoint_id, CONTINUED)
     model, dataset = subject.model, subject.dataset
     detail = continuation_fault(
         record, model.id, model.fingerprint, dataset.problem, dataset.labels
     )
     if detail is not None:
-        raise _refused(detail)
+        raise _refused(detail, CONTINUED)
+    return _remembered(row)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checkpoint that shall predict, its record, and the model and the data of its training."""
+
+    checkpoint: ResolvedCheckpoint
+    record: Json
+    model: ResolvedModel
+    dataset: ResolvedDataset
+
+
+def resolve_asked(service: Service, checkpoint_id: str) -> Asked:
+    """Find the checkpoint that shall predict.
+
+    Raises Unprocessable if there is no such checkpoint, or if its base model has changed, and
+    ModelNotFound if that is gone.
+    """
+    row, record = _recorded(service, checkpoint_id, ASKED)
+    with service.database.read() as session:
+        trained = Resolved.of(session.get_one(Job, row.job_id).resolved)
+    with pointing(f"/{ASKED}"):
+        base = resolve_model(trained.model.reference, service.settings.sources)
+    if base.fingerprint != trained.model.fingerprint:
+        raise _refused(
+            f"{trained.model.id} has changed since this checkpoint was trained; put the model that "
+            "was trained back, or train again",
+            ASKED,
+        )
+    # The dataset is not read: it may be deleted meanwhile.
+    dataset = trained.dataset.model_copy(update={"path": None})
+    return Asked(_remembered(row), record, trained.model, dataset)
+
+
+def _recorded(service: Service, checkpoint_id: str, field: str) -> tuple[Checkpoint, Json]:
+    """A checkpoint that a field names, with its record. Raises Unprocessable."""
+    row = checkpoint_of(service.database, service.project, checkpoint_id)
+    if row is None:
+        raise _refused(
+            f"no checkpoint {checkpoint_id!r}; GET /v1/jobs/{{id}}/checkpoints lists a job's", field
+        )
+    try:
+        record: Json = json.loads(b"".join(service.storage.chunks(f"{row.path}/{RECORD}")))
+    except FileNotFoundError as error:
+        raise _refused(str(missing_files_error(service.database, row)), field) from error
+    return row, record
+
+
+def _remembered(row: Checkpoint) -> ResolvedCheckpoint:
     return ResolvedCheckpoint(checkpoint=row.id, job=row.job_id, step=row.step)
 
 
 def lock_checkpoint(session: Session, job: Job) -> None:
-    """Lock the checkpoint that a job continues from, until the job is inserted.
+    """Lock the checkpoint that a job needs, until the job is inserted.
 
     Raises Unprocessable if the checkpoint was deleted.
     """
-    wanted = job.spec.get("continue_from")
-    if wanted is None:
-        return
-    query = select(Checkpoint.id).where(Checkpoint.id == wanted).with_for_update(read=True)
-    if session.scalar(query) is None:
-        raise _refused(f"checkpoint {wanted} was deleted meanwhile; name another one")
+    for field in (CONTINUED, ASKED):
+        wanted = job.spec.get(field)
+        if wanted is None:
+            continue
+        query = select(Checkpoint.id).where(Checkpoint.id == wanted).with_for_update(read=True)
+        if session.scalar(query) is None:
+            raise _refused(f"checkpoint {wanted} was deleted meanwhile; name another one", field)
 
 
-def _refused(detail: str) -> Unprocessable:
-    return Unprocessable(detail, errors=[{"pointer": POINTER, "detail": detail}])
+def _refused(detail: str, field: str) -> Unprocessable:
+    return Unprocessable(detail, errors=[{"pointer": f"/{field}", "detail": detail}])

@@ -1,4 +1,4 @@
-"""Checks requests for rankings, fine-tunes and searches, and queues their jobs."""
+"""Checks requests for rankings, fine-tunes, searches and predictions, and queues their jobs."""
 
 from __future__ import annotations
 
@@ -32,23 +32,27 @@ from app.submissions.fleet import Fleet, Json
 from app.submissions.resolve import (
     Subject,
     lock_checkpoint,
+    resolve_asked,
     resolve_continuation,
     resolve_subject,
 )
 from app.submissions.selections import missing_ranking, resolve_selection
-from app.tables import Dataset, Job, JobKind, new_id
+from app.tables import Dataset, GivenRows, Job, JobKind, new_id
 from surgery import __version__
+from surgery.checkpoints.rows import kept_cells
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
 from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.layer_schedule import check_layer_count
-from surgery.schemas.ranking import RankingSpec, Submission
+from surgery.schemas.prediction import PredictionSpec
+from surgery.schemas.ranking import JobRequest, RankingSpec
 from surgery.schemas.resolved import (
     Resolved,
     ResolvedDataset,
     ResolvedFinetune,
+    ResolvedPrediction,
     ResolvedSelection,
 )
 from surgery.schemas.search import SearchSpec
@@ -60,9 +64,10 @@ class Prepared:
     """A submission that passed every check that needs no lock: a job to insert."""
 
     job: Job
-    subject: Subject
+    subject: Subject | None  # None if the job works on no dataset
     ranking: RankingKey | None = None  # that a fine-tune needs and that was not computed yet
     children: Sequence[Job] = ()  # a comparison's, in the order in which they shall run
+    rows: Sequence[Json] = ()  # that a prediction is asked for
 
 
 def _lock_dataset(session: Session, job: Job) -> None:
@@ -130,6 +135,23 @@ def search_job(service: Service, spec: SearchSpec, subject: Subject, fleet: Flee
     digest = search_digest(model.fingerprint, dataset.fingerprint, spec)
     resolved = Resolved(model=model, dataset=dataset, digest=digest)
     return new_job(service, JobKind.SEARCH, "se", spec, resolved, warnings)
+
+
+def prepare_prediction(service: Service, spec: PredictionSpec) -> Prepared:
+    """Check a prediction. What the model does not read of its rows is left out."""
+    asked = resolve_asked(service, spec.checkpoint)
+    rows = kept_cells(asked.record, spec.rows)
+    warnings = Fleet.of(service).check(spec)
+    content = {"rows": rows, "top": spec.top, "checkpoint": spec.checkpoint, "version": __version__}
+    resolved = ResolvedPrediction(
+        model=asked.model,
+        dataset=asked.dataset,
+        digest=content_digest(content),
+        checkpoint=asked.checkpoint,
+        given_rows=len(rows),
+    )
+    job = new_job(service, JobKind.PREDICTION, "pd", spec, resolved, warnings)
+    return Prepared(job, None, rows=rows)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
@@ -201,7 +223,7 @@ def new_job(
     service: Service,
     kind: JobKind,
     prefix: str,
-    spec: Submission,
+    spec: JobRequest,
     resolved: Resolved,
     warnings: Sequence[Json] = (),
 ) -> Job:
@@ -219,7 +241,7 @@ def new_job(
         dataset=resolved.dataset.id,
         digest=resolved.digest,
         max_attempts=service.settings.max_attempts,
-        spec=spec.model_dump(mode="json"),
+        spec=spec.stored(),
         resolved=resolved.stored(),
         warnings=list(warnings),
     )
@@ -278,5 +300,8 @@ def insert(session: Session, service: Service, prepared: Prepared) -> None:
         enqueue_with_ranking(session, job, prepared.ranking)
     else:
         enqueue(session, job)
+    if prepared.rows:
+        session.flush()  # the job, to which the rows refer
+        session.add(GivenRows(job_id=job.id, rows=list(prepared.rows)))
     if shares:
         share_ranking(session, job)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +32,8 @@ from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RANKING_OPTIONS, Submission
+from surgery.schemas.prediction import PredictionSpec
+from surgery.schemas.ranking import RANKING_OPTIONS, JobRequest
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
 from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
@@ -50,10 +54,16 @@ SEARCH_ID = option_of(
 TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
 )
-SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
+SUBMISSION_OPTIONS = options_of(JobRequest, "deadline_seconds")
 
 
-def follow(client: Client, job: Json, *, as_json: bool) -> None:
+def follow(
+    client: Client,
+    job: Json,
+    *,
+    as_json: bool,
+    show: Callable[[Json], None] = terminal.show_result,
+) -> None:
     """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
     bar, on_update = terminal.progress_bar()
     with bar:
@@ -61,7 +71,7 @@ def follow(client: Client, job: Json, *, as_json: bool) -> None:
     if as_json:
         terminal.show_json(job)
     else:
-        terminal.show_result(job)
+        show(job)
     if job["status"] != "succeeded":
         raise typer.Exit(1)
 
@@ -156,6 +166,75 @@ def search(
     with expected_failures(), Client(url, key) as client:
         body["dataset"] = dataset_of(client, dataset, data)
         follow(client, client.submit("searches", body), as_json=as_json)
+
+
+@with_options(*options_of(PredictionSpec, "top"), *SUBMISSION_OPTIONS)
+def predict(
+    identifier: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of a checkpoint or of a fine-tune.")
+    ],
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to predict for. Give it once for each.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file of rows, each a JSON object on a line of its own.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+    **given: Any,
+) -> None:
+    """Predict with a checkpoint, or with the best checkpoint of a fine-tune."""
+    if bool(text) == (file is not None):
+        raise typer.BadParameter("give texts with --text, or rows with --file")
+    with expected_failures(), Client(url, key) as client:
+        if not identifier.startswith("ck_"):
+            identifier = client.best_checkpoint(identifier)
+        rows = rows_in(file) if file else rows_of(client.record(identifier), text or [])
+        body: Json = {
+            "checkpoint": identifier,
+            "rows": rows,
+            **values_of(options_of(PredictionSpec, "top"), given),
+            **values_of(SUBMISSION_OPTIONS, given),
+        }
+        show = partial(terminal.show_predictions, rows=rows)
+        follow(client, client.submit("predictions", body), as_json=as_json, show=show)
+
+
+def rows_of(record: Json, texts: Sequence[str]) -> list[Json]:
+    """Texts as rows for a checkpoint with this record; of its words if that is what it reads.
+
+    Raises BadParameter if its model reads more than one column.
+    """
+    columns = {part: record.get("columns", {}).get(part, part) for part in record["inputs"]}
+    if columns.keys() == {"text"}:
+        return [{columns["text"]: text} for text in texts]
+    if columns.keys() == {"tokens"}:
+        return [{columns["tokens"]: text.split()} for text in texts]
+    names = ", ".join(
+        name for each in columns.values() for name in (each if isinstance(each, list) else [each])
+    )
+    raise typer.BadParameter(f"the model reads the columns {names}; give rows with --file")
+
+
+def rows_in(file: Path) -> list[Json]:
+    """The rows of a file of JSON Lines; empty lines are left out. Raises BadParameter."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise typer.BadParameter(f"{file}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise typer.BadParameter(f"{file}, line {number} is no object")
+        rows.append(row)
+    return rows
 
 
 def jobs(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.predictions import prediction_view
 from surgeon.terminal.rankings import ranking_view
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
@@ -30,6 +31,7 @@ VIEWS = {
     "ranking": ranking_view,
     "finetune": finetune_view,
     "search": search_view,
+    "prediction": prediction_view,
     "comparison": comparison_view,
 }
 
@@ -43,6 +45,14 @@ def say(*lines: str) -> None:
     """Print plain lines, without wrapping or markup, so that they can be copied."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_predictions(job: Json, rows: Sequence[Json]) -> None:
+    """Print the predictions of a finished job beside their rows, or the job's error."""
+    if job["status"] == "succeeded":
+        console.print(prediction_view(job["result"], subject_of(job), rows))
+    else:
+        show_result(job)
 
 
 def show_result(job: Json) -> None:

@@ -20,9 +20,10 @@ PARTS = ("text", "text_pair", "choices", "tokens")  # the columns of a stored da
 class CheckpointRecord:
     """What was trained, on which data, and the metrics it reached.
 
-    ``inputs`` are the parts of a row that the model reads, ``dataset`` says where the rows came
-    from, and ``parent`` is the checkpoint whose weights the run began with. With several labels a
-    row, ``thresholds`` says from which probability on a row has each label.
+    ``inputs`` are the parts of a row that the model reads and ``columns`` those of the dataset that
+    hold them, ``dataset`` says where the rows came from, and ``parent`` is the checkpoint whose
+    weights the run began with. With several labels a row, ``thresholds`` says from which
+    probability on a row has each label.
     """
 
     layers: Sequence[str]
@@ -35,6 +36,7 @@ class CheckpointRecord:
     selection: Mapping[str, Any] = field(default_factory=dict)
     adapter: Mapping[str, Any] | None = None
     inputs: Sequence[str] = ()
+    columns: Mapping[str, str | list[str]] = field(default_factory=dict)
     max_length: int | None = None
     dataset: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
@@ -56,6 +58,7 @@ def record_of(
         selection=spec.selection.model_dump(mode="json", exclude_none=True),
         adapter=None if spec.adapter is None else spec.adapter.model_dump(mode="json"),
         inputs=[part for part in PARTS if part in data.train.column_names],
+        columns=data.columns.model_dump(exclude_none=True, exclude={"label"}),
         max_length=spec.training.max_length,
         dataset=_dataset(spec.dataset),
         parent=spec.continue_from,

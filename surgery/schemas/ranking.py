@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
@@ -20,6 +20,7 @@ from surgery.schemas.enums import (
 from surgery.schemas.fields import ModelId, option_of, options_of
 from surgery.schemas.head import HeadReport, HeadSpec
 
+Json = dict[str, Any]
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
@@ -141,11 +142,9 @@ class RankingOptions(Strict):
         return "precision" not in METHODS[self.method].ignores
 
 
-class Submission(Strict):
+class JobRequest(Strict):
     """The fields of every request for a job."""
 
-    model: ModelId
-    dataset: DatasetRef
     name: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         None, description="A name of your choice, for lists."
     )
@@ -158,6 +157,17 @@ class Submission(Strict):
         description="The job ends with error `deadline_exceeded` if it is not over this many "
         "seconds after it was accepted, however long it waits. Default: no deadline.",
     )
+
+    def stored(self) -> Json:
+        """The request as its job shows it, with defaults filled in."""
+        return self.model_dump(mode="json")
+
+
+class Submission(JobRequest):
+    """The fields of every request for a job on a model and a dataset."""
+
+    model: ModelId
+    dataset: DatasetRef
 
 
 class RankingSpec(Submission, RankingOptions):

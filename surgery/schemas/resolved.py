@@ -121,7 +121,7 @@ class ResolvedDataset(Pinned):
 
 
 class ResolvedCheckpoint(Stored):
-    """The checkpoint that a fine-tune starts from."""
+    """The checkpoint that a fine-tune starts from, or that a prediction asks."""
 
     checkpoint: str
     job: str
@@ -164,6 +164,13 @@ class ResolvedFinetune(Resolved, ResolvedSelection):
 
     continue_from: ResolvedCheckpoint | None = None
     arm: str | None = None  # in the comparison that submitted it
+
+
+class ResolvedPrediction(Resolved):
+    """The record of a prediction. The dataset is that of the checkpoint, and is not read."""
+
+    checkpoint: ResolvedCheckpoint
+    given_rows: int
 
 
 class ResolvedComparison(Resolved):

@@ -6,13 +6,15 @@ from surgery.errors import OutOfMemory, SurgeryError
 from surgery.io.library_errors import failure_of_model, is_out_of_memory
 from surgery.training.prefix_cache.store import release_memory
 from worker.child.process import internal_error
-from worker.protocol import JobOrder
+from worker.protocol import JobOrder, PredictionOrder
 
 
 def unexpected(error: BaseException, order: JobOrder) -> SurgeryError:
     """The error to report for an exception that is no `SurgeryError`."""
     if is_out_of_memory(error):
         release_memory()
+        if isinstance(order, PredictionOrder):
+            return OutOfMemory("the device ran out of memory; send fewer rows at once")
         size = order.batching.get("batch_size")
         hint = f"try batch_size {max(1, size // 2)}" if size else "set a smaller batch_size"
         shorter = f" or max_length below {order.batching['max_length']}"

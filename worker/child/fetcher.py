@@ -51,7 +51,7 @@ def fetch(order: FetchOrder, report: JobReporter) -> Fetched:
     checked_copy(source, sources)
     # An upload is in the supervisor's storage.
     dataset = None
-    if resolved.dataset.path is None:
+    if order.reads_dataset and resolved.dataset.path is None:
         dataset = fetch_dataset(order.spec["dataset"], resolved.dataset, sources)
     also = [fetch_measured(pin, sources) for pin in resolved.also_evaluate]
     model = FetchedModel.model_validate(source, from_attributes=True)

@@ -18,7 +18,7 @@ from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Learned
 from surgery.training.throughput import device_name
-from worker.protocol import JobInputs
+from worker.protocol import JobInputs, ModelInputs
 
 Json = dict[str, Any]
 
@@ -36,12 +36,12 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def sources_of(inputs: JobInputs) -> Sources:
+def sources_of(inputs: ModelInputs) -> Sources:
     """The cache with the checked copies. This process has no access to mirrors or the Hub."""
     return Sources(mirrors=(), cache=inputs.cache, offline=True)
 
 
-def model_of(inputs: JobInputs) -> ModelSource:
+def model_of(inputs: ModelInputs) -> ModelSource:
     """The model that the fetcher put into the cache."""
     return ModelSource(**dict(inputs.model))
 
@@ -56,12 +56,17 @@ def data_of(inputs: JobInputs, sources: Sources) -> TaskData:
 
 def learned(data: TaskData) -> Learned:
     """What becomes known about a job when its data are open; it is stored with the job."""
-    return Learned(
-        versions=versions(),
-        device=device_facts(device()),
-        rows={"train": len(data.train), "validation": len(data.validation)},
-        labels=data.labels[:1000],
+    return computed_with().model_copy(
+        update={
+            "rows": {"train": len(data.train), "validation": len(data.validation)},
+            "labels": data.labels[:1000],
+        }
     )
+
+
+def computed_with() -> Learned:
+    """The libraries and the device that compute a job's result."""
+    return Learned(versions=versions(), device=device_facts(device()))
 
 
 def device_facts(where: torch.device) -> Json:

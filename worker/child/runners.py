@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import time
 
+from surgery.checkpoints.checkpoint import begin_with, read_record
+from surgery.checkpoints.rows import given_cells
+from surgery.evaluation.prediction import Answers, given_data, predict_rows
+from surgery.models.loading import load_model
 from surgery.models.memory import begin_job
 from surgery.ranking.ranking import rank_layers
+from surgery.schemas.enums import Problem
 from surgery.schemas.ranking import RankingSpec
 from worker.child.finetune import run_finetune
-from worker.child.inputs import data_of, learned, load_to_rank, sources_of
+from worker.child.inputs import (
+    computed_with,
+    data_of,
+    device,
+    learned,
+    load_to_rank,
+    model_of,
+    sources_of,
+)
 from worker.child.search import run_search
 from worker.confinement import limit_cpu
 from worker.protocol import (
@@ -16,6 +29,7 @@ from worker.protocol import (
     Finished,
     JobOrder,
     JobReporter,
+    PredictionOrder,
     RankingOrder,
     SearchOrder,
 )
@@ -32,6 +46,8 @@ def run_job(order: JobOrder, report: JobReporter) -> Finished:
             return run_finetune(order, report)
         case SearchOrder():
             return run_search(order, report)
+        case PredictionOrder():
+            return run_prediction(order, report)
 
 
 def run_ranking(order: RankingOrder, report: JobReporter) -> Finished:
@@ -46,3 +62,20 @@ def run_ranking(order: RankingOrder, report: JobReporter) -> Finished:
     result = rank_layers(loaded, data, spec, report)
     result.seconds = {"load": round(spent, 3), **result.seconds}
     return Finished(result=result.model_dump(mode="json"), resolved=learned(data))
+
+
+def run_prediction(order: PredictionOrder, report: JobReporter) -> Finished:
+    """Load the order's checkpoint on its base model and predict for the order's rows."""
+    report.phase("load")
+    began = time.perf_counter()
+    record = read_record(order.checkpoint_folder)
+    columns = given_cells(record, order.rows)
+    data = given_data(Problem(record["problem"]), record["labels"], columns)
+    sources = sources_of(order.inputs)
+    loaded = load_model(model_of(order.inputs), sources, data, seed=0, device=device())
+    begin_with(loaded, data, order.checkpoint_folder)
+    loading = time.perf_counter() - began
+    answers = Answers(record.get("thresholds"), order.spec["top"])
+    result = predict_rows(loaded, data, record["max_length"], answers, report)
+    result.seconds = {"load": round(loading, 3), **result.seconds}
+    return Finished(result=result.model_dump(mode="json"), resolved=computed_with())

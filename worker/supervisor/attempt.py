@@ -35,7 +35,6 @@ from surgery.errors import (
     WorkerLost,
 )
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
-from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
@@ -59,19 +58,21 @@ from worker.protocol import (
     JobOrder,
     LayersSelected,
     MetricValues,
+    ModelInputs,
     PhaseBegun,
+    PredictionOrder,
     PrefixRoom,
     Progress,
     RankingComputed,
     RankingOrder,
     Ready,
     ReportedProblem,
-    SavedCheckpoint,
     SearchComputed,
     SearchOrder,
     StateSaved,
     ToStore,
 )
+from worker.supervisor.checkpoint_folders import best_so_far, checkpoint_folder, continued_folder
 from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received, UnreadableMessage
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.gpus import Gpu
@@ -80,36 +81,12 @@ from worker.supervisor.job_log import JobLog, Scrubber
 from worker.supervisor.meter import Meter
 
 Json = dict[str, Any]
-Fetch = Callable[[str], Path | None]  # a stored folder on this disk; None if it is damaged
 
 log = logging.getLogger("surgeon.worker")
 Value = TypeVar("Value")
 TICK_SECONDS = 0.2  # between two checks of the limits
 RETRY_SECONDS = 0.5  # between two tries of a write while the database does not answer
 READING_PHASES = {"load", "tokenize"}  # in which libraries read the model's files
-
-
-def continued_folder(database: Database, fetch: Fetch, job: Job) -> Path | None:
-    """The checkpoint that the job starts from, if any. Raises OSError if its files are damaged."""
-    checkpoint_id = job.spec.get("continue_from")
-    if checkpoint_id is None:
-        return None
-    path = records.checkpoint_path(database, checkpoint_id)
-    folder = fetch(path) if path else None
-    if folder is None:
-        raise OSError(f"the stored files of checkpoint {checkpoint_id} are damaged")
-    return folder
-
-
-def best_so_far(database: Database, fetch: Fetch, job: Job) -> SavedCheckpoint | None:
-    """The best checkpoint of earlier attempts, which the run exports if it finds no better one."""
-    rows = records.checkpoints_of(database, job.id)
-    best = next((row for row in rows if row.is_best), None)
-    folder = fetch(best.path) if best else None
-    if best is None or folder is None:
-        return None
-    summary = CheckpointSummary(best.epoch, best.step, best.form, best.metrics, best.is_best)
-    return SavedCheckpoint(path=folder, summary=summary)
 
 
 class Outcome(StrEnum):
@@ -252,16 +229,19 @@ class Attempt:
             mirrors=sources.mirrors,
             cache=sources.cache,
             offline=sources.offline,
+            reads_dataset=self.job.kind != JobKind.PREDICTION,
         )
 
     def _order(self, fetched: Fetched) -> JobOrder:
         """The order to the child."""
+        if self.job.kind == JobKind.PREDICTION:
+            return self._prediction_order(fetched)
         inputs = JobInputs(
             model=fetched.model,
             dataset=fetched.dataset or self._upload(),
             cache=self.settings.sources.cache,
         )
-        cpu_seconds = self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
+        cpu_seconds = self._cpu_seconds()
         if self.job.kind == JobKind.RANKING:
             return RankingOrder(
                 spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
@@ -292,6 +272,21 @@ class Attempt:
             earlier_best=self._write(lambda: best_so_far(*self._stored)) if state else None,
             room=self._room(),
         )
+
+    def _prediction_order(self, fetched: Fetched) -> PredictionOrder:
+        """The order to predict. Raises OSError if the checkpoint's files are damaged."""
+        checkpoint = self.job.spec["checkpoint"]
+        return PredictionOrder(
+            spec=self.job.spec,
+            scratch=self.scratch,
+            inputs=ModelInputs(model=fetched.model, cache=self.settings.sources.cache),
+            cpu_seconds=self._cpu_seconds(),
+            checkpoint_folder=self._write(lambda: checkpoint_folder(*self._stored[:2], checkpoint)),
+            rows=self._write(lambda: records.rows_of(self.database, self.job.id)),
+        )
+
+    def _cpu_seconds(self) -> float:
+        return self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
 
     def _awaited(self, kind: JobKind) -> Json | None:
         """The result of a ranking or search that the job has waited for, to choose by."""

@@ -10,6 +10,7 @@ from app.api.examples.bodies import (
     COMPARISON_BODIES,
     FINETUNE_BODIES,
     MODEL_ID,
+    PREDICTION_BODIES,
     RANKING_BODIES,
     SEARCH_BODIES,
 )
@@ -176,6 +177,30 @@ FINETUNE_RESULT: Json = {
     },
     "seconds": {"train": 80.1, "total": 90.4},
     "warnings": [],
+}
+PREDICTION_RESULT: Json = {
+    "problem": "classification",
+    "labels": ["unacceptable", "acceptable"],
+    "thresholds": None,
+    "predictions": [
+        {
+            "label": "acceptable",
+            "probabilities": [
+                {"label": "acceptable", "probability": 0.961532},
+                {"label": "unacceptable", "probability": 0.038468},
+            ],
+        },
+        {
+            "label": "unacceptable",
+            "probabilities": [
+                {"label": "unacceptable", "probability": 0.887409},
+                {"label": "acceptable", "probability": 0.112591},
+            ],
+        },
+    ],
+    "max_length": 128,
+    "truncated": 0,
+    "seconds": {"load": 0.6, "predict": 0.02},
 }
 SEARCH_RESULT: Json = {
     "primary_metric": "matthews_correlation",
@@ -356,6 +381,13 @@ SEARCH = job_example(
     SEARCH_BODIES["shortest"]["value"],
     SEARCH_RESULT,
 )
+PREDICTION = job_example(
+    "pd_01kat3p6q8r0s2t4v6w8x0y2z4",
+    "prediction",
+    "predictions",
+    {"checkpoint": PREDICTION_BODIES["texts"]["value"]["checkpoint"], "top": 5},
+    PREDICTION_RESULT,
+)
 JOB = RANKING
 JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
 EVENTS: Json = {
@@ -402,7 +434,7 @@ WORKERS: Json = {
     "data": [
         {
             "id": "gpu-1:4711",
-            "kinds": ["ranking", "finetune", "search"],
+            "kinds": ["ranking", "finetune", "search", "prediction"],
             "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
             "precisions": ["fp32", "tf32", "bf16", "fp16"],
             "max_processes": 1,
@@ -433,7 +465,7 @@ QUEUE: Json = {
             "workers_idle": 0,
             "expected_wait_seconds": None,
         }
-        for kind in ("ranking", "finetune", "search")
+        for kind in ("ranking", "finetune", "search", "prediction")
     }
 }
 METRICS: Json = {

@@ -216,6 +216,26 @@ SEARCH_BODIES: Json = {
         },
     },
 }
+PREDICTION_BODIES: Json = {
+    "texts": {
+        "summary": "Two sentences for a checkpoint of glue/cola",
+        "value": {
+            "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+            "rows": [
+                {"sentence": "The more we study verbs, the crazier they get."},
+                {"sentence": "The more study we verbs, they crazier the get."},
+            ],
+        },
+    },
+    "pairs": {
+        "summary": "A pair of texts for a checkpoint of glue/rte, without probabilities",
+        "value": {
+            "checkpoint": "ck_01kat2n5p7r9s1t3v5w7x9y1z3",
+            "rows": [{"sentence1": "It rained all day.", "sentence2": "The sun shone."}],
+            "top": 0,
+        },
+    },
+}
 COMPARISON_BODIES: Json = {
     "against all": {
         "summary": "The two best layers, the last two, LoRA and all layers, each at its best rate",

@@ -27,7 +27,7 @@ from app.submissions.uploads import (
     rename_dataset,
     store_dataset,
 )
-from app.tables import TERMINAL, Dataset, Job
+from app.tables import TERMINAL, Dataset, Job, JobKind
 from surgery.schemas.dataset import DatasetChanges
 from surgery.schemas.preview import Preview
 
@@ -210,7 +210,11 @@ def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
             raise NotFound(f"no dataset {row.id!r}; GET /v1/datasets lists them")
         users = session.scalars(
             select(Job.id)
-            .where(Job.dataset == row.id, Job.status.not_in(TERMINAL))
+            .where(
+                Job.dataset == row.id,
+                Job.kind != JobKind.PREDICTION,  # reads its own rows
+                Job.status.not_in(TERMINAL),
+            )
             .order_by(Job.id)
         ).all()
         if users:

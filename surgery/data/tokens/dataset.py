@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from surgery.data.tokens.sequences import IGNORED
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.dataset import Columns, DatasetReport
 from surgery.schemas.enums import NAMED, Problem
 
 Batch = dict[str, Tensor]
@@ -26,7 +26,8 @@ class TaskData:
 
     ``tokens`` is a folder that caches tokenised splits under the dataset's ``fingerprint``; without
     either, rows are tokenised in memory when they are needed. ``also`` are further datasets on
-    which the model is evaluated beside ``validation``.
+    which the model is evaluated beside ``validation``. ``columns`` are those that the rows were
+    read from.
     """
 
     train: Dataset
@@ -37,6 +38,7 @@ class TaskData:
     fingerprint: str | None = None
     tokens: Path | None = None
     also: tuple[EvaluationSet, ...] = ()
+    columns: Columns = field(default_factory=Columns)
 
     @property
     def outputs(self) -> int:
@@ -88,6 +90,7 @@ def open_data(
         metrics=tuple(metrics),
         fingerprint=report.fingerprint,
         tokens=tokens,
+        columns=report.columns,
     )
 
 

@@ -46,6 +46,9 @@ EXPECTED = {
     "GET /v1/searches": (200, 200),
     "GET /v1/searches/{job_id}": (200, MISSING),
     "GET /v1/searches/{job_id}/selection": (409, MISSING),
+    "POST /v1/predictions": (422, 422),
+    "GET /v1/predictions": (200, 200),
+    "GET /v1/predictions/{job_id}": (200, MISSING),
     "POST /v1/comparisons": (422, 422),
     "GET /v1/comparisons": (200, 200),
     "GET /v1/comparisons/{job_id}": (200, MISSING),
@@ -118,6 +121,7 @@ def requests(tenants: Tenants) -> Iterator[tuple[str, str, str]]:
         kind = {
             "finetunes": JobKind.FINETUNE,
             "searches": JobKind.SEARCH,
+            "predictions": JobKind.PREDICTION,
             "comparisons": JobKind.COMPARISON,
         }.get(path.split("/")[2], JobKind.RANKING)
         job = insert_job(database, owner, kind)
@@ -190,9 +194,10 @@ def test_lists_have_nothing_of_another_project(tenants: Tenants) -> None:
     ranking = insert_job(database, owner, JobKind.RANKING, Status.SUCCEEDED)
     insert_job(database, owner, JobKind.FINETUNE, parent=ranking)
     insert_job(database, owner, JobKind.SEARCH)
+    insert_job(database, owner, JobKind.PREDICTION)
     insert_job(database, owner, JobKind.COMPARISON)
     insert_dataset(database, owner)
-    lists = ["jobs", "rankings", "finetunes", "searches", "comparisons", "datasets"]
+    lists = ["jobs", "rankings", "finetunes", "searches", "predictions", "comparisons", "datasets"]
     lists.append(f"jobs?parent={ranking}")
     for path in lists:
         assert tenants.get("owner", f"/v1/{path}").json()["data"], path

@@ -66,6 +66,18 @@ def test_a_reference_to_another_projects_object_is_as_good_as_none(tenants: Tena
         assert said[0] == said[1]
 
 
+def test_a_checkpoint_of_another_project_does_not_predict(tenants: Tenants) -> None:
+    tuned = insert_job(tenants.database, tenants.owner, JobKind.FINETUNE)
+    said = []
+    for name in (insert_checkpoint(tenants.database, tuned), "ck_never0was"):
+        body = {"checkpoint": name, "rows": [{"text": "a"}]}
+        answer = tenants.send("other", "POST", "/v1/predictions", json=body)
+        assert answer.status_code == 422, answer.text
+        problem = answer.json()
+        said.append(without_ids(problem["detail"] + str(problem["errors"]), name))
+    assert said[0] == said[1]
+
+
 def upload(tenants: Tenants, who: str) -> Any:
     answer = tenants.send(who, "POST", "/v1/datasets", files={"train": ("t.csv", ROWS)})
     assert answer.status_code == 201, answer.text

@@ -289,7 +289,7 @@ def test_what_is_needed_is_not_deleted(place: Place) -> None:
         place, "finetunes", continue_from=place.kept.id,
         selection={"policy": "layers", "layers": [0]},
     )  # fmt: skip
-    refused(place.api.delete(path), f"{user['id']} continues from checkpoint {place.kept.id}")
+    refused(place.api.delete(path), f"{user['id']} needs checkpoint {place.kept.id}")
     ask(place, user["id"], "pause")
     refused(place.api.delete(path), user["id"])
     ask(place, user["id"], "cancel")

@@ -19,7 +19,7 @@ from tests.support.service.problems import ROWS, Json, problem, says
 
 JSON = {"content-type": "application/json"}
 UPLOAD_MAX = 2_000_000
-COLLECTIONS = ("rankings", "finetunes", "searches", "comparisons", "estimates")
+COLLECTIONS = ("rankings", "finetunes", "searches", "predictions", "comparisons", "estimates")
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_a_checkpoint_that_a_job_continues_from_stays_until_it_is_over(database:
     with pytest.raises(Conflict, match=f"job {lease.job_id} is running"):
         delete_checkpoint(database, first)
     state_machine.finish(database, lease, {}, Learned())
-    with pytest.raises(Conflict, match=f"{user} continue from checkpoint {first}"):
+    with pytest.raises(Conflict, match=f"{user} need checkpoint {first}"):
         delete_checkpoint(database, first)
     state_machine.cancel(database, user)
     assert delete_checkpoint(database, first) == "p1"

@@ -105,7 +105,9 @@ class Running:
     def replace_worker(self) -> None:
         """Start another where the last one is gone: nobody watches over containers here."""
         if "SURGEON_REDIS_URL" in self.environment:
-            self.start("worker", "--queues", "ranking,finetune,search", SURGEON_POLL="0.2")
+            self.start(
+                "worker", "--queues", "ranking,finetune,search,prediction", SURGEON_POLL="0.2"
+            )
 
     def stop(self) -> None:
         """Stop every process as an operator would, and check that none stays behind."""
@@ -186,7 +188,7 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
     migrate = running.start("db", "upgrade")
     assert migrate.wait(START_SECONDS) == 0, running.logs()
     running.start("api", "--port", str(port))
-    running.start("worker", "--queues", "ranking,finetune,search")
+    running.start("worker", "--queues", "ranking,finetune,search,prediction")
     try:
         running.wait_ready()
         yield running

@@ -46,7 +46,7 @@ def stored(
             parameter.add_(0.5)
     record = CheckpointRecord(
         layers=[], included=[], problem=problem.value, labels=LABELS[problem], metrics={},
-        epoch=1, step=1,
+        epoch=1, step=1, inputs=["text"], columns={"text": "sentence"}, max_length=16,
     )  # fmt: skip
     write_checkpoint(folder, loaded, list(loaded.head), form, record)
     service: Any = api.app.state.service  # type: ignore[attr-defined]

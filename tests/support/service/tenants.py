@@ -33,7 +33,8 @@ from surgery.schemas.dataset import DatasetReport
 from tests.support.service.queued_jobs import RESOLVED
 
 PREFIX = {
-    JobKind.RANKING: "rk", JobKind.FINETUNE: "ft", JobKind.SEARCH: "se", JobKind.COMPARISON: "cmp",
+    JobKind.RANKING: "rk", JobKind.FINETUNE: "ft", JobKind.SEARCH: "se",
+    JobKind.PREDICTION: "pd", JobKind.COMPARISON: "cmp",
 }  # fmt: skip
 
 

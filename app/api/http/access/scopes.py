@@ -18,6 +18,7 @@ RESOURCES: dict[str, tuple[Scope, Scope]] = {
     "rankings": (READ, SUBMIT),
     "finetunes": (READ, SUBMIT),
     "searches": (READ, SUBMIT),
+    "predictions": (READ, SUBMIT),
     "comparisons": (READ, SUBMIT),
     "jobs": (READ, SUBMIT),
     "checkpoints": (READ, SUBMIT),

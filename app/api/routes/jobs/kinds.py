@@ -28,7 +28,7 @@ from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, rehearse, submit
 from app.tables import Job, JobKind
 from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import Submission
+from surgery.schemas.ranking import JobRequest
 from surgery.schemas.resolved import shown
 from surgery.schemas.search import SearchSpec
 
@@ -49,6 +49,7 @@ AT_ONCE = {
     JobKind.RANKING: f"The same ranking, computed and stored earlier. {CHECKED}",
     JobKind.FINETUNE: CHECKED,
     JobKind.SEARCH: CHECKED,
+    JobKind.PREDICTION: CHECKED,
     JobKind.COMPARISON: CHECKED,
 }
 
@@ -59,7 +60,7 @@ class KindOfJob:
 
     kind: JobKind
     name: str  # as a sentence has it, such as "fine-tune"
-    spec: type[Submission]
+    spec: type[JobRequest]
     prepare: Callable[[Service, Any], Prepared]
     bodies: Json  # examples of a request by their names
     job: Json  # an example of the answer
@@ -153,18 +154,19 @@ def _getting(of: KindOfJob) -> Callable[..., Response]:
     return get_one
 
 
-def _dry_run(service: Service, prepared: Prepared, spec: Submission) -> DryRun:
+def _dry_run(service: Service, prepared: Prepared, spec: JobRequest) -> DryRun:
     """The job that would be created and, for a fine-tune or a search, an estimate of its costs."""
     job = rehearse(service, prepared)
     answer = DryRun(
         cached=job.result_of is not None,
         waits_for=job.waits_for,
         resolved=shown(job.resolved),
-        spec=spec.model_dump(mode="json"),
+        spec=spec.stored(),
         warnings=[] if job.result_of else job.warnings,
     )
     # Estimates of fine-tunes are for one process.
     if isinstance(spec, SearchSpec) or (isinstance(spec, FinetuneSpec) and spec.processes == 1):
+        assert prepared.subject is not None, "it works on a dataset"
         answer.estimate = estimate(service, estimate_spec_of(spec), prepared.subject)
     return answer
 

@@ -18,6 +18,7 @@ from app.api.job_documents import ALL, document, read_job
 from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
+from app.api.routes.jobs.predictions import PREDICTIONS
 from app.api.routes.jobs.rankings import RANKINGS
 from app.api.routes.jobs.searches import SEARCHES
 from app.api.views import JobView
@@ -26,11 +27,12 @@ from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal
 from app.jobs.changes import JobChanges, change_job
 from app.jobs.deletion import delete_job
+from app.jobs.records import rows_of
 from app.service import Service
 from app.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
-KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, COMPARISONS)}
+KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, PREDICTIONS, COMPARISONS)}
 IfMatch = Annotated[
     str | None,
     Header(
@@ -166,7 +168,8 @@ def retry_job(job: JobDep, service: ServiceDep, key: KeyDep, change: ChangeDep) 
         raise Conflict(_no_retry(job))
     of = KINDS[job.kind]
     present = {"name": job.name, "metadata": job.labels, "priority": job.priority}
-    spec = of.spec.model_validate({**job.spec, **present})
+    given = {"rows": rows_of(service.database, job.id)} if of is PREDICTIONS else {}
+    spec = of.spec.model_validate({**job.spec, **given, **present})
     prepared = of.prepare(service, spec)
     prepared.job.retry_of = job.id
     return submitted(service, prepared, key, change)
