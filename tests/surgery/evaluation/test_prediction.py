@@ -101,7 +101,7 @@ class Stopping(Quiet):
     """Stops after the first rows."""
 
     def step(self, done: int, total: int | None, unit: str) -> None:
-        assert (0 < done, total, unit) == (True, len(TEXTS), "rows")
+        assert (done > 0, total, unit) == (True, len(TEXTS), "rows")
         raise Stopped(resumable=False)
 
 
