@@ -23,7 +23,10 @@ from tests.support.rows.labelled import LABELLED, Row
 from tests.support.service.problems import Json
 from tests.support.service.services import Running
 
-TRAINING: Json = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "max_length": 16}
+TRAINING: Json = {
+    "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "max_length": 16,
+    "head": {"warmup_epochs": 0},
+}  # fmt: skip
 SECRET = "zebra crossing"  # words of rows that must not stay anywhere
 
 
