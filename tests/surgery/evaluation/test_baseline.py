@@ -152,7 +152,9 @@ def test_no_constant_has_a_lower_loss(case: str) -> None:
 
     optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
     optimizer.step(closure)
-    assert constant_loss(loss, train, len(data.labels)) == pytest.approx(float(mean().detach()), rel=1e-6)
+    assert constant_loss(loss, train, len(data.labels)) == pytest.approx(
+        float(mean().detach()), rel=1e-6
+    )
 
 
 def predicted(logits: Array, targets: Array, problem: Problem) -> str | None:
