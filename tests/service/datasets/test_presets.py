@@ -36,7 +36,7 @@ OFFICIAL = {
     "glue/sst2": ["accuracy"],
     "glue/mrpc": ["accuracy", "f1"],
     "glue/qqp": ["accuracy", "f1"],
-    "glue/stsb": ["pearson", "spearman"],
+    "glue/stsb": ["pearson", "spearman", "rmse", "mae"],
     "glue/mnli": ["accuracy"],
     "glue/mnli_mismatched": ["accuracy"],
     "glue/qnli": ["accuracy"],
