@@ -61,6 +61,7 @@ from worker.protocol import (
     MetricValues,
     PhaseBegun,
     PrefixRoom,
+    Probed,
     Progress,
     RankingComputed,
     RankingOrder,
@@ -342,6 +343,8 @@ class Attempt:
                 raise received
             case Ready():
                 pass
+            case Probed():
+                raise ValueError("a probe in the middle of a job")
             case _:
                 self._store(received)
         return None
