@@ -203,7 +203,8 @@ def _load(given: argparse.Namespace, sources: Sources, data: TaskData, head: str
 def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> RankingResult:
     head = "new" if given.head_seeds > 1 else "auto"
     asked = {option.name: getattr(given, option.name) for option in RANKING_OPTIONS}
-    options = RankingOptions.model_validate({**asked, "head": {"init": head, "fit": given.head_fit}})
+    asked["head"] = {"init": head, "fit": given.head_fit}
+    options = RankingOptions.model_validate(asked)
     report = Lines() if present_share().rank == 0 else Quiet()
     return rank_layers(_load(given, sources, data, head), data, options, report)
 
@@ -310,7 +311,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("model")
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
-    every = ((rank, (*RANKING_OPTIONS, HEAD_FIT)), (search, OPTIONS_TO_SEARCH), (tune, TUNE_OPTIONS))
+    every = (
+        (rank, (*RANKING_OPTIONS, HEAD_FIT)),
+        (search, OPTIONS_TO_SEARCH),
+        (tune, TUNE_OPTIONS),
+    )
     for command, options in every:
         for option in (*DATASET_OPTIONS, CACHE, *options):
             _add_option(command, option)
