@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import typer
 
-from surgeon.client import ApiError, InvalidRequest, Unreachable
+from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
 
 PACKAGES = {
@@ -22,7 +22,10 @@ PACKAGES = {
 @contextmanager
 def expected_failures(*expected: type[Exception]) -> Iterator[None]:
     """Turn expected exceptions, OSError among them, into a message and exit code 1."""
-    known: tuple[type[Exception], ...] = (ApiError, Unreachable, InvalidRequest, OSError, *expected)
+    known: tuple[type[Exception], ...] = (
+        *(ApiError, Unreachable, InvalidRequest, DamagedDownload, OSError),
+        *expected,
+    )
     try:
         yield
     except known as error:

@@ -26,6 +26,7 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgeon.terminal import terminal
+from surgeon.terminal.progress import job_progress, transfer_progress
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
@@ -55,8 +56,7 @@ SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
     """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
-    bar, on_update = terminal.progress_bar()
-    with bar:
+    with job_progress() as on_update:
         job = client.wait(job, on_update)
     if as_json:
         terminal.show_json(job)
@@ -234,7 +234,6 @@ def download(
     with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
             identifier = client.best_checkpoint(identifier)
-        bar, on_update = terminal.download_bar(identifier)
-        with bar:
+        with transfer_progress(identifier) as on_update:
             client.download(identifier, folder, form, on_update)
     terminal.console.out(str(folder.resolve()), highlight=False)

@@ -310,7 +310,7 @@ def test_no_service_is_said_plainly() -> None:
 
 def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
     client = embedded_service.client
-    uploaded = client.upload(csv, None)["id"]
+    uploaded = client.upload(csv).id
     long = {
         "model": TINY, "dataset": uploaded, "selection": {"policy": "head_only"},
         "training": {"epochs": 100},
