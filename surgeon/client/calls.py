@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -285,6 +285,20 @@ def listed(service: Service, path: str, params: Json) -> Flow[list[Json]]:
         )
         entries += page["data"]
     return entries
+
+
+def datasets(service: Service, limit: int = 200, name: str | None = None) -> Flow[list[Json]]:
+    """The newest stored datasets, newest first; only those of a name if one is given."""
+    wanted = {"limit": limit, **({} if name is None else {"name": name})}
+    return list((yield from call(service, "GET", "/v1/datasets", params=wanted))["data"])
+
+
+def dataset_names(service: Service, ids: Collection[str]) -> Flow[dict[str, str]]:
+    """The names of those of these datasets that are among the newest uploads, by id."""
+    if not any(each.startswith("ds_") for each in ids):
+        return {}
+    named = {each["id"]: each["name"] for each in (yield from datasets(service))}
+    return {each: named[each] for each in ids if named.get(each)}
 
 
 def checkpoints(service: Service, job_id: str) -> Flow[list[Json]]:

@@ -201,6 +201,8 @@ class Client(Service):
     retry = _blocking(calls.retry)
     change = _blocking(calls.change)
     delete = _blocking(calls.delete)
+    datasets = _blocking(calls.datasets)
+    dataset_names = _blocking(calls.dataset_names)
     checkpoints = _blocking(calls.checkpoints)
     best_checkpoint = _blocking(calls.best_checkpoint)
 
@@ -263,6 +265,8 @@ class AsyncClient(Service):
     retry = _awaited(calls.retry)
     change = _awaited(calls.change)
     delete = _awaited(calls.delete)
+    datasets = _awaited(calls.datasets)
+    dataset_names = _awaited(calls.dataset_names)
     checkpoints = _awaited(calls.checkpoints)
     best_checkpoint = _awaited(calls.best_checkpoint)
 
