@@ -185,9 +185,4 @@ def downloaded(
     where it did, and its digests are checked.
     """
     best = yield from calls.best_checkpoint(job.service, job.id)
-    if not progress:
-        return (yield from download(job.service, best, folder, form))
-    from surgeon.terminal.progress import transfer_progress
-
-    with transfer_progress(best) as on_update:
-        return (yield from download(job.service, best, folder, form, on_update))
+    return (yield from download(job.service, best, folder, form, progress=progress))

@@ -10,6 +10,7 @@ import re
 import tarfile
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -54,17 +55,18 @@ def upload(
     *,
     spec: Mapping[str, Any] | None = None,
     name: str | None = None,
-    on_update: OnBytes | None = None,
+    progress: bool = False,
 ) -> Flow[DatasetView]:
     """Upload a dataset; ``spec`` has the fields of its `UploadSpec`, ``name`` is for lists.
 
-    ``on_update`` is called with the bytes sent so far and their total.
+    ``progress`` shows a bar on standard error, or lines where that is no terminal.
     """
     paths = {"train": Path(train)} | (
         {} if validation is None else {"validation": Path(validation)}
     )
     data = {"spec": json.dumps(json_of(spec or {}))} | ({} if name is None else {"name": name})
     with contextlib.ExitStack() as stack:
+        on_update = stack.enter_context(_display(progress, paths["train"].name))
         opened = {part: stack.enter_context(path.open("rb")) for part, path in paths.items()}
         total = sum(path.stat().st_size for path in paths.values())
 
@@ -77,6 +79,14 @@ def upload(
     return parsed(DatasetView, stored)
 
 
+def _display(progress: bool, name: str) -> AbstractContextManager[OnBytes | None]:
+    if not progress:
+        return contextlib.nullcontext()
+    from surgeon.terminal.progress import transfer_progress
+
+    return transfer_progress(name)
+
+
 @dataclass(frozen=True)
 class _Part:
     """What has been received of an archive, with the ETag that it has at the service."""
@@ -86,8 +96,8 @@ class _Part:
 
     @classmethod
     def of(cls, folder: Path, checkpoint_id: str, form: str | None) -> _Part:
-        name = re.sub(r"[^\w-]", "_", f".{checkpoint_id}-{form or 'stored'}")
-        return cls(folder / f"{name}.part", folder / f"{name}.etag")
+        name = re.sub(r"[^\w-]", "_", f"{checkpoint_id}-{form or 'stored'}")
+        return cls(folder / f".{name}.part", folder / f".{name}.etag")
 
     @property
     def size(self) -> int:
@@ -118,19 +128,21 @@ def download(
     checkpoint_id: str,
     folder: Path | str,
     form: str | None = None,
-    on_update: OnBytes | None = None,
+    *,
+    progress: bool = False,
 ) -> Flow[Path]:
     """Download a checkpoint and unpack it into a folder, which is created if it does not exist.
 
-    One that broke off, now or in an earlier call, goes on where it did. ``on_update`` is called
-    with the bytes received so far and their total. Raises DamagedDownload if a digest differs.
+    One that broke off, now or in an earlier call, goes on where it did. ``progress`` shows a bar on
+    standard error, or lines where that is no terminal. Raises DamagedDownload if a digest differs.
     """
     folder = Path(folder)
     options = {"params": {"form": form} if form else {}}
     request = Request("GET", f"/v1/checkpoints/{checkpoint_id}/archive", options)
     folder.mkdir(parents=True, exist_ok=True)
     part = _Part.of(folder, checkpoint_id, form)
-    answer = yield from _fetched(service, request, part, on_update)
+    with _display(progress, checkpoint_id) as on_update:
+        answer = yield from _fetched(service, request, part, on_update)
     try:
         yield from work(partial(_unpack, part.path, folder, answer))
     finally:

@@ -13,7 +13,6 @@ from surgeon.client import Client
 from surgeon.commands.failures import expected_failures
 from surgeon.commands.options import DEFAULT_URL, AsJson, Json, Key, Url, with_options
 from surgeon.terminal import terminal
-from surgeon.terminal.progress import transfer_progress
 from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
 from surgery.errors import SurgeryError
 
@@ -55,10 +54,7 @@ def dataset_of(client: Client, given: str, options: FileOptions) -> str | Json:
 
 def uploaded(client: Client, path: Path, options: FileOptions, name: str | None = None) -> Json:
     """Upload a file, and print to standard error how the service understood it."""
-    with transfer_progress(path.name) as on_update:
-        stored = client.upload(
-            path, options.validation, spec=options.spec, name=name, on_update=on_update
-        )
+    stored = client.upload(path, options.validation, spec=options.spec, name=name, progress=True)
     dataset = stored.model_dump(mode="json")
     rows, columns = dataset["rows"], dataset["columns"]
     parts = ", ".join(f"{part} {_joined(name)}" for part, name in columns.items() if name)

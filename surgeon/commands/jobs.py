@@ -26,7 +26,7 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgeon.terminal import terminal
-from surgeon.terminal.progress import job_progress, transfer_progress
+from surgeon.terminal.progress import job_progress
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
@@ -244,6 +244,5 @@ def download(
     with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
             identifier = client.best_checkpoint(identifier)
-        with transfer_progress(identifier) as on_update:
-            client.download(identifier, folder, form, on_update)
+        client.download(identifier, folder, form, progress=True)
     terminal.console.out(str(folder.resolve()), highlight=False)

@@ -89,19 +89,21 @@ def answering(answers: Answers) -> Iterator[str]:
         thread.join()
 
 
-def test_a_download_that_breaks_off_says_how_far_it_came_and_goes_on(tmp_path: Path) -> None:
+def test_a_download_that_breaks_off_says_how_far_it_came_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = archive()
     told = pytest.raises(Unreachable, match=r"broke off after 9,000 of 20,480 bytes.*goes on")
     broken = Answers(whole, len(whole), '"a"', pieces=9000)
     with answering(broken) as url, Client(url, patience=0) as client, told:
         client.download("ck_1", tmp_path)
     assert broken.asked == [(None, None)]
-    seen: list[tuple[int, int]] = []
+    assert {path.name for path in tmp_path.iterdir()} == {".ck_1-stored.part", ".ck_1-stored.etag"}
     rest = Answers(whole, len(whole), '"a"', pieces=9000, digest=hashlib.sha256(whole).digest())
     with answering(rest) as url, Client(url) as client:
-        client.download("ck_1", tmp_path, on_update=lambda done, total: seen.append((done, total)))
+        client.download("ck_1", tmp_path, progress=True)
     assert rest.asked == [("bytes=9000-", '"a"'), ("bytes=18000-", '"a"')]
-    assert seen[-1] == (len(whole), len(whole))
+    assert "ck_1: 100 % of 20.5 kB" in capsys.readouterr().err
     assert (tmp_path / "weights").read_bytes() == CONTENT
     assert {path.name for path in tmp_path.iterdir()} == {"weights", "manifest.json"}
 
