@@ -12,7 +12,7 @@ import typer
 
 from surgeon.client import Client
 from surgeon.commands.datasets import dataset_of, file_options
-from surgeon.commands.failures import expected_failures
+from surgeon.commands.failures import ExitCode, expected_failures
 from surgeon.commands.options import (
     DEFAULT_URL,
     AsJson,
@@ -29,14 +29,16 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgeon.terminal import terminal
+from surgeon.terminal.progress import job_progress
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.prediction import PredictionSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, JobRequest
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,
@@ -51,9 +53,7 @@ SEARCH_ID = option_of(
     metavar="ID",
     help="With --search: id of the finished search that found the layers; see `surgeon search`.",
 )
-TRAINING_OPTIONS = options_of(
-    TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
-)
+WATCH_SECONDS = 3600.0  # for which `watch` asks a service that does not answer
 SUBMISSION_OPTIONS = options_of(JobRequest, "deadline_seconds")
 
 
@@ -64,19 +64,19 @@ def follow(
     as_json: bool,
     show: Callable[[Json], None] = terminal.show_result,
 ) -> None:
-    """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
-    bar, on_update = terminal.progress_bar()
-    with bar:
+    """Wait for a job and show its outcome. Exits with an error's code unless it succeeded."""
+    with job_progress() as on_update:
         job = client.wait(job, on_update)
     if as_json:
         terminal.show_json(job)
     else:
         show(job)
     if job["status"] != "succeeded":
-        raise typer.Exit(1)
+        cancelled = job["status"] == "cancelled"
+        raise typer.Exit(ExitCode.CANCELLED if cancelled else ExitCode.FAILED)
 
 
-@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, *SUBMISSION_OPTIONS)
+@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, HEAD_FIT, *SUBMISSION_OPTIONS)
 def rank(
     model: Model,
     dataset: Dataset,
@@ -94,7 +94,10 @@ def rank(
         **values_of(SUBMISSION_OPTIONS, given),
         "model": model,
         "cache": "bypass" if fresh else "use",
-        "head": {"init": "new" if given["head_seeds"] > 1 else "auto"},
+        "head": {
+            "init": "new" if given["head_seeds"] > 1 else "auto",
+            "fit": given["head_fit"],
+        },
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:
@@ -142,6 +145,7 @@ def tune(
     *DATASET_OPTIONS,
     *SEARCH_OPTIONS,
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+    HEAD_FIT,
     *SUBMISSION_OPTIONS,
 )
 def search(
@@ -160,7 +164,10 @@ def search(
         **options,
         **values_of(SUBMISSION_OPTIONS, given),
         "model": model,
-        "training": {name: given[name] for name in ("epochs", "batch_size", "max_length")},
+        "training": {
+            **{name: given[name] for name in ("epochs", "batch_size", "max_length")},
+            "head": {"fit": given["head_fit"]},
+        },
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:
@@ -255,8 +262,8 @@ def jobs(
 
 
 def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Follow a job until it ends."""
-    with expected_failures(), Client(url, key) as client:
+    """Follow a job until it ends, also through an outage of the service of up to an hour."""
+    with expected_failures(), Client(url, key, patience=WATCH_SECONDS) as client:
         follow(client, client.job(job_id), as_json=as_json)
 
 
@@ -313,7 +320,5 @@ def download(
     with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
             identifier = client.best_checkpoint(identifier)
-        bar, on_update = terminal.download_bar(identifier)
-        with bar:
-            client.download(identifier, folder, form, on_update)
+        client.download(identifier, folder, form, progress=True)
     terminal.console.out(str(folder.resolve()), highlight=False)

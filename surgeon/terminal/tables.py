@@ -1,4 +1,4 @@
-"""Shows jobs, fine-tunes and estimates as tables, and sets the style of all tables."""
+"""Shows jobs and fine-tunes as tables, and sets the style of all tables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
+
+from surgeon.terminal.remedies import warning_lines
 
 Json = Mapping[str, Any]
 DASH = "–"
-ESTIMATE_COLUMNS = (
-    *("k", "lowest layer", "parameters", "peak MiB", "checkpoint MiB"),
-    *("first s", "later s", "total s"),
-)
 
 
 def wide_table(title: str = "") -> Table:
@@ -86,12 +83,11 @@ def queue_table(answer: Json) -> Table:
 
 def finetune_view(result: Json, title: str) -> Group:
     """The evaluations of a fine-tune, and notes on what was trained."""
-    warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]
-    return Group(_epochs_table(result, title), *_finetune_notes(result), *warnings)
+    return Group(_epochs_table(result, title), *_finetune_notes(result), *warning_lines(result))
 
 
 def _epochs_table(result: Json, title: str) -> Table:
-    """One row for each evaluation; a star marks the best one."""
+    """One row for each evaluation, the best with a star, and one for a constant prediction."""
     table = wide_table(title)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
@@ -103,6 +99,10 @@ def _epochs_table(result: Json, title: str) -> Table:
             values.append(report["ranking"]["kendall_tau"])
         best = " *" if report["epoch"] == result["best"]["epoch"] else ""
         table.add_row(f"{report['epoch']:g}{best}", str(report["step"]), *map(_number, values))
+    if constant := result.get("baseline"):  # services of the first versions do not answer it
+        values = [result["baseline_loss"], *(constant.get(name) for name in names)]
+        table.add_section()
+        table.add_row("constant", "", *map(_number, values))
     return table
 
 
@@ -117,50 +117,18 @@ def _finetune_notes(result: Json) -> Iterator[str]:
         f"{result['seconds']['train']:.1f} s; best checkpoint {result['best_checkpoint']} (*)"
     )
     for preset, values in result["best"]["also"].items():
-        yield f"on {preset}: {', '.join(f'{name} {_number(it)}' for name, it in values.items())}"
+        constant = result.get("baseline_also", {}).get(preset, {})
+        told = (f"{name} {_number(it)}{_beside(constant, name)}" for name, it in values.items())
+        yield f"on {preset}: {', '.join(told)}"
     scores = result["ranking_at_start"]
     if scores is not None:
         yield f"ranking at the start: {', '.join(sorted(scores, key=lambda name: -scores[name]))}"
 
 
+def _beside(constant: Json, name: str) -> str:
+    """What a constant prediction reaches by a metric, in brackets."""
+    return f" (a constant: {_number(constant[name])})" if name in constant else ""
+
+
 def _number(value: float | None) -> str:
     return DASH if value is None else f"{value:.4f}"
-
-
-def estimate_view(answer: Json) -> Group:
-    """The memory and time of each fine-tune, and where these numbers come from."""
-    table = wide_table()
-    for name in ESTIMATE_COLUMNS:
-        table.add_column(name, justify="right")
-    for row in answer["rows"]:
-        seconds = row["seconds"] or {}
-        table.add_row(
-            *(_counted(row[name]) for name in ("k", "lowest_layer", "trainable_parameters")),
-            *(_mebibytes(row[name]) for name in ("peak_memory_bytes", "checkpoint_bytes")),
-            *(_counted(seconds.get(name)) for name in ("first_epoch", "later_epoch", "total")),
-        )
-    speed = answer["throughput"]
-    basis = f"{speed['basis']}: {speed['device']}" if speed else "no fine-tune has finished yet"
-    tokens = f"tokens: by {answer['lengths']['source']}"
-    notes = [f"seconds: {basis}", tokens, *_search_note(answer.get("search"))]
-    return Group(table, *map(Text, notes))
-
-
-def _search_note(search: Json | None) -> Iterator[str]:
-    if search is not None:
-        budget, singles = search["budget_seconds"], search["singles_seconds"]
-        peak = _mebibytes(search["peak_memory_bytes"])
-        yield (
-            f"search: {search['candidates']} candidates, at most {_counted(budget)} s; each layer "
-            f"alone would take {_counted(singles)} s; peak {peak} MiB"
-        )
-
-
-def _counted(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _mebibytes(size: int | None) -> str:
-    return _counted(None if size is None else size / 2**20)

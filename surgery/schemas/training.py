@@ -10,9 +10,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
-from surgery.schemas.enums import NAMED, Problem, TrainingPrecision
-from surgery.schemas.fields import option_of
-from surgery.schemas.head import HeadSpec
+from surgery.schemas.enums import ERROR_METRICS, NAMED, Problem, TrainingPrecision
+from surgery.schemas.fields import option_of, options_of
+from surgery.schemas.head import HEAD_FIT, HeadSpec
 from surgery.schemas.layer_schedule import (
     SCHEDULE_OPTIONS,
     GradualUnfreezing,
@@ -202,8 +202,16 @@ class TrainingSpec(Strict):
         return self
 
 
-TRIAL_OPTIONS = (option_of(TrainingSpec, "learning_rates", metavar="RATE,…"), *SCHEDULE_OPTIONS)
-"""The command-line options of several learning rates and of a layer schedule."""
+TRAINING_OPTIONS = options_of(
+    TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
+)
+"""The command-line options of a training."""
+TRIAL_OPTIONS = (
+    option_of(TrainingSpec, "learning_rates", metavar="RATE,…"),
+    *SCHEDULE_OPTIONS,
+    HEAD_FIT,
+)
+"""The command-line options of several learning rates, of a layer schedule and of the head."""
 
 
 def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +220,7 @@ def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "learning_rates": None if rates is None else [_rate(part) for part in rates.split(",")],
         "layer_schedule": layer_schedule_from(given),
+        "head": {"fit": given["head_fit"]},
     }
 
 
@@ -373,10 +382,13 @@ def _label_faults(
 
 
 def _metric_faults(training: TrainingSpec, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if training.metric is not None and metrics and training.metric not in metrics:
-        near = nearest(training.metric, list(metrics))
+    highest = [name for name in metrics if name not in ERROR_METRICS]
+    if training.metric in ERROR_METRICS and highest:
+        yield "metric", f"is lowest where a model is best; name one of {', '.join(highest)}"
+    elif training.metric is not None and metrics and training.metric not in metrics:
+        near = nearest(training.metric, highest)
         hint = f"; did you mean {near!r}?" if near else ""
-        yield "metric", f"the dataset's metrics are {', '.join(metrics)}{hint}"
+        yield "metric", f"the dataset's metrics are {', '.join(highest)}{hint}"
 
 
 def _length_faults(

@@ -21,7 +21,6 @@ from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.predictions import PREDICTIONS
 from app.api.routes.jobs.rankings import RANKINGS
 from app.api.routes.jobs.searches import SEARCHES
-from app.api.views import JobView
 from app.errors import Conflict, NotFound
 from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal
@@ -30,6 +29,7 @@ from app.jobs.deletion import delete_job
 from app.jobs.records import rows_of
 from app.service import Service
 from app.tables import Job
+from surgery.schemas.answers.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
 KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, PREDICTIONS, COMPARISONS)}
