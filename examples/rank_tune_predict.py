@@ -11,7 +11,7 @@ with Client(url) as client:
     dataset = client.upload(csv)
     ranking = client.rank(model, dataset, samples=64).wait()
     best = {"policy": "top_k", "k": 2, "ranking": ranking}
-    tuned = client.tune(model, dataset, selection=best, training={"epochs": 40}).wait()
+    tuned = client.tune(model, dataset, selection=best, training={"epochs": 20}).wait()
     print(tuned.result.trained_layers, tuned.result.best.metrics)
     tuned.download(folder, form="full")
 print(pipeline("text-classification", folder)(["a fine sentence", "a poor sentence"]))

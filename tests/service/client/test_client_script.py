@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,18 @@ SCRIPT = ROOT / "examples/rank_tune_predict.py"
 SECONDS = 300  # a busy machine starts the service three times
 
 
-def start(service: Running, csv: Path, folder: Path) -> subprocess.Popen[str]:
+@contextmanager
+def script(service: Running, csv: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The script, while it runs."""
     command = [sys.executable, SCRIPT, service.client.url, TINY, csv, folder]
     pipe = subprocess.PIPE
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder.parent)}
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    started = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    with started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 def kill_and_start_again(service: Running) -> None:
@@ -43,19 +52,18 @@ def test_a_script_prints_the_same_when_the_service_is_killed_twice(
             found = service.client.call("GET", "/v1/jobs")["data"]
             return [job for job in found if job["id"].startswith(prefix)]
 
-        script = start(service, csv, tmp_path / "killed")
-        wait_until(lambda: jobs("rk_"), SECONDS, service.logs)
-        kill_and_start_again(service)
-        wait_until(lambda: any(map(trains, jobs("ft_"))), SECONDS, service.logs)
-        kill_and_start_again(service)
-        printed, told = script.communicate(timeout=SECONDS)
-        assert script.returncode == 0, (told, service.logs())
+        with script(service, csv, tmp_path / "killed") as killed:
+            wait_until(lambda: jobs("rk_"), SECONDS, service.logs)
+            kill_and_start_again(service)
+            wait_until(lambda: any(map(trains, jobs("ft_"))), SECONDS, service.logs)
+            kill_and_start_again(service)
+            printed, told = killed.communicate(timeout=SECONDS)
+        assert killed.returncode == 0, (told, service.logs())
         assert "asking again" in told
         (job,) = jobs("ft_")
         assert job["attempt"] > 1, "it was killed in the middle"
-        calm = start(service, csv, tmp_path / "calm")
-        expected, calm_told = calm.communicate(timeout=SECONDS)
+        with script(service, csv, tmp_path / "calm") as calm:
+            expected, calm_told = calm.communicate(timeout=SECONDS)
     assert calm.returncode == 0, calm_told
     assert printed == expected
     assert "encoder.layer." in printed
-    assert "LABEL" not in printed, "the labels have the names of the file's"
