@@ -13,11 +13,11 @@ from itertools import islice
 import numpy as np
 
 from surgery.data.files.source import shown
-from surgery.data.ingest.columns import settle_columns
+from surgery.data.ingest.columns.infer import settle_columns
+from surgery.data.ingest.columns.shapes import is_written_list
 from surgery.data.ingest.label_sets import likely_separator, separator_advice
 from surgery.data.ingest.labels import is_written_number, likeness
 from surgery.data.ingest.repeats import Pair, Repeats, repeated_values
-from surgery.data.ingest.shapes import is_written_list
 from surgery.data.ingest.spool import ID_COLUMNS
 from surgery.data.ingest.survey import Survey
 from surgery.data.ingest.table import TableHead
