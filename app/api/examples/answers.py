@@ -518,6 +518,7 @@ DATASET: Json = {
     "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
     "name": "sentences",
     "bytes": 91234,
+    "source": "train.csv.gz",
     "reference": None,
     "note": None,
     "created_at": "2026-11-23T10:00:00Z",
