@@ -6,7 +6,7 @@ import contextlib
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -211,6 +211,18 @@ class Client:
                 files["validation"] = (validation.name, opened)
             data = {"spec": spec} | ({} if name is None else {"name": name})
             return self.call("POST", "/v1/datasets", files=files, data=data)
+
+    def datasets(self, limit: int = 200, name: str | None = None) -> list[Json]:
+        """The newest stored datasets, newest first; only those of a name if one is given."""
+        wanted = {"limit": limit, **({} if name is None else {"name": name})}
+        return list(self.call("GET", "/v1/datasets", params=wanted)["data"])
+
+    def dataset_names(self, ids: Collection[str]) -> dict[str, str]:
+        """The names of those of these datasets that are among the newest uploads, by id."""
+        if not any(each.startswith("ds_") for each in ids):
+            return {}
+        named = {each["id"]: each["name"] for each in self.datasets()}
+        return {each: named[each] for each in ids if named.get(each)}
 
     def create_key(
         self,

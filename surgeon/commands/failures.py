@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 
 import typer
+from typer.core import TyperGroup
 
 from surgeon.client import ApiError, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
+from surgeon.terminal.wording import Words, problem_lines
 
 PACKAGES = {
     "server": ("fastapi", "sqlalchemy"),
@@ -18,16 +21,37 @@ PACKAGES = {
 }
 """Packages that each extra installs and the base installation lacks."""
 
+_WORDS: ContextVar[Words] = ContextVar("words")
+
 
 @contextmanager
 def expected_failures(*expected: type[Exception]) -> Iterator[None]:
     """Turn expected exceptions, OSError among them, into a message and exit code 1."""
-    known: tuple[type[Exception], ...] = (ApiError, Unreachable, InvalidRequest, OSError, *expected)
+    known: tuple[type[Exception], ...] = (Unreachable, InvalidRequest, OSError, *expected)
     try:
         yield
-    except known as error:
-        terminal.errors.print(str(error), style="red", markup=False, highlight=False)
+    except ApiError as error:
+        terminal.complain(*problem_lines(error.problem, _WORDS.get(Words())))
         raise typer.Exit(1) from error
+    except known as error:
+        terminal.complain(str(error))
+        raise typer.Exit(1) from error
+
+
+def remember_command(context: typer.Context) -> None:
+    """Note how the command that is about to run writes the fields of a request."""
+    group, name = context.command, context.invoked_subcommand
+    assert isinstance(group, TyperGroup)
+    command = group.get_command(context, name) if name else None
+    options, arguments = {}, {}
+    for each in command.params if command else []:
+        if each.name and each.param_type_name == "option":
+            options[each.name] = each.opts[0]
+        elif each.name:
+            arguments[each.name] = each.name.upper()
+    written = {each.partition("=")[0] for each in context.args}
+    given = [option for option in options.values() if option in written]
+    _WORDS.set(Words(options, arguments, given))
 
 
 def require(*extras: str) -> None:

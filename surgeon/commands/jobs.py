@@ -169,10 +169,12 @@ def jobs(
     params = {"limit": limit, **({"status": status} if status else {})}
     with expected_failures(), Client(url, key) as client:
         listed = client.call("GET", "/v1/jobs", params=params)["data"]
+        uploaded = {job["resolved"]["dataset"]["id"] for job in listed}
+        names = {} if as_json else client.dataset_names(uploaded)
     if as_json:
         terminal.show_json(listed)
     else:
-        terminal.show_jobs(listed)
+        terminal.show_jobs(listed, names)
 
 
 def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:

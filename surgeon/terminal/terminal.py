@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.rankings import ranking_view
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
     estimate_view,
     finetune_view,
-    jobs_table,
     queue_table,
     subject_of,
     workers_table,
@@ -39,16 +39,29 @@ def show_json(value: object) -> None:
     console.out(json.dumps(value, indent=2), highlight=False)
 
 
+def show(view: RenderableType) -> None:
+    """Print a table or a text. Lines that are longer than the terminal's are not cut."""
+    console.print(view, crop=False, highlight=False)
+
+
 def say(*lines: str) -> None:
     """Print plain lines, without wrapping or markup, so that they can be copied."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def complain(*lines: str) -> None:
+    """Print the lines of an error. Commands to copy, which are indented, are not wrapped."""
+    for line in lines:
+        errors.print(
+            line, style="red", markup=False, highlight=False, soft_wrap=line.startswith("  try: ")
+        )
+
+
 def show_result(job: Json) -> None:
     """Print the result of a finished job, or its error."""
     if job["status"] == "succeeded":
-        console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
+        show(VIEWS[job["kind"]](job["result"], subject_of(job)))
         return
     error = job["error"]
     errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
@@ -56,9 +69,14 @@ def show_result(job: Json) -> None:
         errors.print(f"  {line}", markup=False, highlight=False)
 
 
-def show_jobs(jobs: Sequence[Json]) -> None:
-    """Print a table of jobs."""
-    console.print(jobs_table(jobs) if jobs else "no jobs")
+def show_jobs(jobs: Sequence[Json], names: Mapping[str, str]) -> None:
+    """Print a list of jobs; ``names`` are those of uploaded datasets, by id."""
+    show(jobs_listing(jobs, names) if jobs else "no jobs")
+
+
+def show_datasets(datasets: Sequence[Json]) -> None:
+    """Print a list of stored datasets."""
+    show(datasets_listing(datasets) if datasets else "no dataset is stored: surgeon upload FILE")
 
 
 def show_log_line(line: Json, *, as_json: bool) -> None:
@@ -68,17 +86,17 @@ def show_log_line(line: Json, *, as_json: bool) -> None:
 
 def show_workers(workers: Sequence[Json]) -> None:
     """Print a table of workers."""
-    console.print(workers_table(workers) if workers else "no worker has registered")
+    show(workers_table(workers) if workers else "no worker has registered")
 
 
 def show_queue(answer: Json) -> None:
     """Print how many jobs wait and run, by kind."""
-    console.print(queue_table(answer))
+    show(queue_table(answer))
 
 
 def show_estimate(answer: Json) -> None:
     """Print the table of an estimate."""
-    console.print(estimate_view(answer))
+    show(estimate_view(answer))
 
 
 # rich.progress is imported only when a bar is shown, so that other commands start faster.
