@@ -203,7 +203,8 @@ NONE_REGISTERED: Json = {
 }
 NONE_ALIVE: Json = {
     "code": "no_worker_alive",
-    "detail": "no worker that could run this job is alive now; it waits until one is started again",
+    "detail": "no worker that could run this job is alive now; it waits until one is started "
+    "again: surgeon worker",
 }
 
 

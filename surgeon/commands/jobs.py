@@ -55,6 +55,7 @@ SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
     """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
+    terminal.show_warnings(job)
     bar, on_update = terminal.progress_bar()
     with bar:
         job = client.wait(job, on_update)

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
+from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.rankings import ranking_view
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
@@ -58,15 +59,31 @@ def complain(*lines: str) -> None:
         )
 
 
-def show_result(job: Json) -> None:
-    """Print the result of a finished job, or its error."""
+def show_result(job: Json, *, steps: bool = True) -> None:
+    """Print the result of a finished job, or its error, and what to do next."""
     if job["status"] == "succeeded":
         show(VIEWS[job["kind"]](job["result"], subject_of(job)))
-        return
-    error = job["error"]
-    errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
-    for line in (error["log"] or [])[-10:]:
-        errors.print(f"  {line}", markup=False, highlight=False)
+    else:
+        error = job["error"]
+        complain(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})")
+        for line in (error["log"] or [])[-10:]:
+            errors.print(f"  {line}", markup=False, highlight=False)
+    if steps:
+        show_steps(job)
+
+
+def show_steps(job: Json) -> None:
+    """Print what to do after a job. Commands are not wrapped, so that they can be copied."""
+    output = console if job["status"] == "succeeded" else errors
+    for line in step_lines(job.get("next_steps") or []):  # none of a service of the first versions
+        wrapped = line.startswith("next: ")
+        output.print(line, markup=False, highlight=False, soft_wrap=not wrapped)
+
+
+def show_warnings(job: Json) -> None:
+    """Print what was noticed at a job's submission."""
+    for warning in job["warnings"]:
+        errors.print(f"warning: {warning['detail']}", style="yellow", markup=False, highlight=False)
 
 
 def show_jobs(jobs: Sequence[Json], names: Mapping[str, str]) -> None:

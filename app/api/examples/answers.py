@@ -318,6 +318,7 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
             "digest": FINGERPRINT,
         },
         "result": result,
+        "next_steps": [],
         "cached": False,
         "parent": None,
         "retry_of": None,
@@ -342,6 +343,18 @@ RANKING = job_example(
     RANKING_BODIES["shortest"]["value"],
     RANKING_RESULT,
 )
+RANKING["next_steps"] = [
+    {
+        "why": "train the recommended layers",
+        "method": "POST",
+        "path": "/v1/finetunes",
+        "body": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "top_k", "k": 1, "ranking": RANKING["id"]},
+        },
+    }
+]
 FINETUNE = job_example(
     "ft_01kaszb2e8r5t6y7u9i0p3a4s5",
     "finetune",
