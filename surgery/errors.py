@@ -40,8 +40,8 @@ class Fault:
 
 
 def encodable(text: str) -> str:
-    """The text, with lone surrogates, which UTF-8 cannot represent, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The text, with what an answer or a database cannot hold escaped: NUL and lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 class SurgeryError(Exception):
@@ -206,6 +206,12 @@ class Cancelled(SurgeryError):
     """Cancelled on request."""
 
     code = "cancelled"
+
+
+class Unstorable(SurgeryError):
+    """The database refuses what the job reported; another attempt would report it again."""
+
+    code = "unstorable"
 
 
 class ArtifactsFailed(StorageFailed):
