@@ -72,10 +72,10 @@ def test_a_ranking_that_finds_little_names_a_search(api: TestClient, dataset: st
     why = job["next_steps"][0]["why"]
     for doubt in ("(τ 0.90 with that on shuffled labels)", "hardly predicts", "the top 2 depends"):
         assert doubt in why
+    arms = f"--arm layers=2,3 --arm first_k=2 {SEEDS} --max-length 32 {RATES}"
     assert commands(api, job) == [
         f"surgeon search {TINY} {dataset} --max-length 32",
-        f"surgeon compare {TINY} {dataset} --arm layers=2,3 --arm first_k=2 {SEEDS} "
-        + f"--max-length 32 {RATES}",
+        f"surgeon compare {TINY} {dataset} {arms}",
     ]
 
 
