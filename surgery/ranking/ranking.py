@@ -377,7 +377,8 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
     head, classes, samples = result.head, len(data.labels), result.samples
     if head and head.source == "new" and head.fit == "none":
         found.append(
-            "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+            "the head is untrained: the ranking depends on the inputs and hardly on the labels; "
+            "leave head.warmup_epochs out and it is fitted first"
         )
     learnt = head and head.source == "checkpoint" and head.fit in {"none", "epochs"}
     if options.minus is not None and learnt:
@@ -386,9 +387,14 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
             "through it too; with head.init new they have a head that knows no others"
         )
     if 0 < samples < options.samples and result.adaptive is None:
-        found.append(f"the train split has {samples} rows; each was scored once")
+        found.append(
+            f"the train split has {samples} rows; each was scored once, and only more rows would "
+            "make the scores more certain"
+        )
     if head and classes > 1 and head.fit != "none" and head.warmup_rows < 10 * classes:
-        found.append("the head was trained on fewer than ten rows a class")
+        fewer = head.warmup_rows < data.train.num_rows
+        remedy = "raise head.warmup_samples" if fewer else "send more rows of each class"
+        found.append(f"the head was trained on fewer than ten rows a class; {remedy}")
     return found
 
 

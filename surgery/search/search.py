@@ -205,7 +205,9 @@ def _warnings(race: Race, outcome: Outcome) -> list[str]:
     rate = of.rates[outcome.point % len(of.rates)]
     if len(of.rates) > 1 and rate in {min(of.rates), max(of.rates)}:
         edge = "lowest" if rate == min(of.rates) else "highest"
+        beyond = rate / 3 if rate == min(of.rates) else min(1.0, 3 * rate)
         warnings.append(
-            f"the chosen learning rate is the {edge} of learning_rates; one beyond it may be better"
+            f"the chosen learning rate is the {edge} of learning_rates; one beyond it may be "
+            f"better: add {beyond:g}"
         )
     return warnings
