@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib.util import find_spec
 
 import typer
@@ -49,9 +50,12 @@ def remember_command(context: typer.Context) -> None:
             options[each.name] = each.opts[0]
         elif each.name:
             arguments[each.name] = each.name.upper()
-    written = {each.partition("=")[0] for each in context.args}
-    given = [option for option in options.values() if option in written]
-    _WORDS.set(Words(options, arguments, given))
+    _WORDS.set(Words(options, arguments))
+
+
+def remember_options(given: Sequence[str]) -> None:
+    """Note which options were written that choose what trains."""
+    _WORDS.set(replace(_WORDS.get(Words()), given=given))
 
 
 def require(*extras: str) -> None:

@@ -23,6 +23,7 @@ _COMMANDS = (
     (r"POST /v1/datasets(?![/?])", "`surgeon upload`"),
 )
 _COLUMN = re.compile(r"columns\.(\w+)(?:, as in \{[^{}]*\})?")
+_OBJECT = re.compile(r'\{"(\w+)": ("[^"{}]*"|[\w.]+)\}')
 _PLAIN = re.compile(r"[^,={}\"]+")  # a column's name that needs no JSON
 
 
@@ -60,18 +61,24 @@ class Words:
         """The option that was given for the number of a selection's policy."""
         if len(steps) != 2 or steps[0] != "selection":
             return None
-        ends = {"k": "-k", "share": "-share"}.get(steps[1], steps[1])
+        ends = {"k": "-k", "share": "-share"}.get(steps[1], f"--{steps[1].replace('_', '-')}")
         return next((option for option in self.given if option.endswith(ends)), None)
+
+    def _object(self, written: re.Match[str]) -> str:
+        """A JSON object of one field as the option that sets it, if there is one."""
+        option = self.options.get(written[1])
+        return f"{option} {written[2]}" if option else written[0]
 
     def told(self, text: str) -> str:
         """A sentence of the service with options in place of dotted names of fields."""
         if "columns" in self.options:
             text = _COLUMN.sub(rf"{self.options['columns']} \1=…", text)
+        text = _OBJECT.sub(self._object, text)
         for name, option in self.options.items():
             # A name without an underscore may be a word of the sentence.
             bare = re.escape(name)
             path = rf"(?:[a-z_]+\.)+{bare}" + (rf"|{bare}" if "_" in name else "")
-            text = re.sub(rf"(?<![\w./-])(?:{path})(?![\w./])", option, text)
+            text = re.sub(rf"(?<![\w./\"-])(?:{path})(?![\w./\"])", option, text)
         for request, command in _COMMANDS:
             text = re.sub(request, command, text)
         return text

@@ -43,7 +43,9 @@ class FaultDetails(BaseModel):
     )
     rows: list[int] | None = Field(None, description="The first of these rows, at most ten.")
     suggestion: Any = Field(
-        None, description="A value for the field at `pointer` that may be what was meant."
+        None,
+        description="A value for the field at `pointer` that may be what was meant.",
+        examples=[{"text": "body", "label": "team"}],
     )
 
 

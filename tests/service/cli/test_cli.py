@@ -160,7 +160,7 @@ def test_upload_divides_labels_where_it_is_told_to(
     assert "warning: labels of every row of train" in " ".join(done.stderr.split())
     refused = surgeon(embedded_service, "upload", path, *columns, "--problem", "multi_label")
     assert refused.exit_code == 1
-    assert '{"label_separator": "|"}' in " ".join(refused.output.split())
+    assert '--label-separator "|"' in " ".join(refused.output.split())
 
 
 def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
