@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from surgery.data.options import columns_option
 from surgery.errors import fault_line
 
 Json = Mapping[str, Any]
@@ -24,7 +24,6 @@ _COMMANDS = (
 )
 _COLUMN = re.compile(r"columns\.(\w+)(?:, as in \{[^{}]*\})?")
 _OBJECT = re.compile(r'\{"(\w+)": ("[^"{}]*"|[\w.]+)\}')
-_PLAIN = re.compile(r"[^,={}\"]+")  # a column's name that needs no JSON
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,5 @@ def _written(named: str, value: Any, words: Words) -> str:
 
 
 def _argument(value: Any) -> str:
-    """One value of an option, in which columns are part=column pairs where these can be read."""
-    if isinstance(value, str):
-        return value
-    pairs = value.items() if isinstance(value, dict) else []
-    if pairs and all(isinstance(one, str) and _PLAIN.fullmatch(one) for _, one in pairs):
-        return ",".join(f"{part}={name}" for part, name in pairs)
-    return json.dumps(value, ensure_ascii=False)
+    """One value of an option; an object is columns by part."""
+    return columns_option(value) if isinstance(value, dict) else str(value)

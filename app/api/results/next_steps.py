@@ -8,6 +8,7 @@ job that failed or was cancelled its retry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -143,5 +144,10 @@ def _training(training: Json) -> Json:
 
 def _changed(given: Json, kind: type[BaseModel]) -> Json:
     """The fields of a stored request that differ from their defaults."""
-    usual: Json = kind().model_dump(mode="json")
+    usual = _usual(kind)
     return {name: each for name, each in given.items() if name in usual and each != usual[name]}
+
+
+@lru_cache
+def _usual(kind: type[BaseModel]) -> Json:
+    return kind().model_dump(mode="json")
