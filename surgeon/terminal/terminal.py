@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.estimates import estimate_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.rankings import ranking_view
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
-    estimate_view,
     finetune_view,
     queue_table,
     subject_of,
