@@ -20,14 +20,28 @@ class NoCommand(Exception):
     """The request has a field that no option sets."""
 
 
-def step_lines(steps: Sequence[Json]) -> Iterator[str]:
-    """Each step: why, and below it the command, or the request where no command sends it."""
+def step_lines(steps: Sequence[Json], width: int) -> Iterator[str]:
+    """Each step: why, and below it the command, or the request where no command sends it.
+
+    A command that is wider than ``width`` goes on in further lines, as a shell reads it.
+    """
     for step in steps:
         yield f"next: {step['why']}"
         try:
-            yield f"  {shlex.join(command_of(step))}"
+            yield from _folded([shlex.quote(word) for word in command_of(step)], width)
         except NoCommand:
             yield f"  {step['method']} {step['path']} {json.dumps(step['body'])}"
+
+
+def _folded(words: Sequence[str], width: int) -> Iterator[str]:
+    line = f"  {words[0]}"
+    for word in words[1:]:
+        if len(line) + len(word) + len("  \\") > width:
+            yield f"{line} \\"
+            line = f"    {word}"
+        else:
+            line += f" {word}"
+    yield line
 
 
 def command_of(step: Json) -> list[str]:

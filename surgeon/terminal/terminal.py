@@ -75,7 +75,8 @@ def show_result(job: Json, *, steps: bool = True) -> None:
 def show_steps(job: Json) -> None:
     """Print what to do after a job. Commands are not wrapped, so that they can be copied."""
     output = console if job["status"] == "succeeded" else errors
-    for line in step_lines(job.get("next_steps") or []):  # none of a service of the first versions
+    steps = job.get("next_steps") or []  # none of a service of the first versions
+    for line in step_lines(steps, output.width):
         wrapped = line.startswith("next: ")
         output.print(line, markup=False, highlight=False, soft_wrap=not wrapped)
 

@@ -52,7 +52,12 @@ def commands(api: TestClient, job: Json) -> list[str]:
         if step["body"] is not None:
             answer = api.post(f"{step['path']}?validate_only=true", json=step["body"])
             assert answer.status_code == 200, answer.text
-    return [line.strip() for line in step_lines(job["next_steps"]) if line.startswith("  ")]
+    return shown(job)
+
+
+def shown(job: Json, width: int = 1000) -> list[str]:
+    lines = step_lines(job["next_steps"], width)
+    return [line.strip() for line in lines if line.startswith("  ")]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,9 @@ def test_a_ranking_without_doubts_names_the_fine_tune(api: TestClient) -> None:
         f"surgeon tune {TINY} glue/rte --top-k 2 --ranking {job['id']}",
         f"surgeon compare {TINY} glue/rte --arm layers=0,2 --arm last_k=2 {SEEDS} {RATES}",
     ]
+    folded = shown(job, 80)
+    assert all(len(line) <= 78 for line in folded)
+    assert " ".join(folded).replace(" \\ ", " ") == " ".join(shown(job))
     listed = api.get("/v1/jobs", params={"fields": "id,next_steps"}).json()["data"]
     assert {"id": job["id"], "next_steps": job["next_steps"]} in listed
 
@@ -105,8 +113,7 @@ def test_a_search_names_what_trains_its_choice_and_a_larger_budget(api: TestClie
     tune = f"surgeon tune {TINY} glue/rte --search --search-id {unsure['id']} --epochs 5"
     again = f"surgeon search {TINY} glue/rte --families single,all --held-out 0.3"
     assert [step["path"] for step in unsure["next_steps"]] == ["/v1/finetunes", "/v1/searches"]
-    shown = [line.strip() for line in step_lines(unsure["next_steps"]) if line.startswith("  ")]
-    assert shown == [tune, f"{again} --budget-share 0.7 --epochs 5"]
+    assert shown(unsure) == [tune, f"{again} --budget-share 0.7 --epochs 5"]
     sure = finished(api, "searches", body, {**SEARCH_RESULT, "winner": "1+2"})
     assert len(sure["next_steps"]) == 1
 
