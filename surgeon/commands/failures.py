@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from enum import IntEnum
 from importlib.util import find_spec
 
 import typer
 from typer.core import TyperGroup
 
-from surgeon.client import ApiError, InvalidRequest, Unreachable
+from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
 from surgeon.terminal.wording import Words, problem_lines
 
@@ -25,18 +26,38 @@ PACKAGES = {
 _WORDS: ContextVar[Words] = ContextVar("words")
 
 
+class ExitCode(IntEnum):
+    """How a command ends."""
+
+    DONE = 0
+    FAILED = 1  # the job failed, or the service refused what was asked for
+    USAGE = 2  # the command was written wrongly; typer's own
+    UNREACHABLE = 3  # no service answers
+    CANCELLED = 4  # the job was cancelled
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the job failed, or the service refused; 2 written wrongly; 3 no service "
+    "answers; 4 the job was cancelled."
+)
+
+
 @contextmanager
 def expected_failures(*expected: type[Exception]) -> Iterator[None]:
-    """Turn expected exceptions, OSError among them, into a message and exit code 1."""
-    known: tuple[type[Exception], ...] = (Unreachable, InvalidRequest, OSError, *expected)
+    """Turn expected exceptions, OSError among them, into a message and an exit code."""
+    known: tuple[type[Exception], ...] = (
+        *(Unreachable, InvalidRequest, DamagedDownload, OSError),
+        *expected,
+    )
     try:
         yield
     except ApiError as error:
         terminal.complain(*problem_lines(error.problem, _WORDS.get(Words())))
-        raise typer.Exit(1) from error
+        raise typer.Exit(ExitCode.FAILED) from error
     except known as error:
         terminal.complain(str(error))
-        raise typer.Exit(1) from error
+        code = ExitCode.UNREACHABLE if isinstance(error, Unreachable) else ExitCode.FAILED
+        raise typer.Exit(code) from error
 
 
 def remember_command(context: typer.Context) -> None:
@@ -70,4 +91,4 @@ def require(*extras: str) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

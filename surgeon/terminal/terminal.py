@@ -1,10 +1,10 @@
-"""The command line's output: JSON, plain lines, results and progress bars."""
+"""The command line's output: JSON, plain lines and results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -13,6 +13,7 @@ from surgeon.terminal.estimates import estimate_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.rankings import ranking_view
+from surgeon.terminal.remedies import warning_text
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
     finetune_view,
@@ -20,9 +21,6 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 Json = Mapping[str, Any]
 console = Console()
@@ -84,7 +82,9 @@ def show_steps(job: Json) -> None:
 def show_warnings(job: Json) -> None:
     """Print what was noticed at a job's submission."""
     for warning in job["warnings"]:
-        errors.print(f"warning: {warning['detail']}", style="yellow", markup=False, highlight=False)
+        errors.print(
+            f"warning: {warning_text(warning)}", style="yellow", markup=False, highlight=False
+        )
 
 
 def show_jobs(jobs: Sequence[Json], names: Mapping[str, str]) -> None:
@@ -115,51 +115,3 @@ def show_queue(answer: Json) -> None:
 def show_estimate(answer: Json) -> None:
     """Print the table of an estimate."""
     show(estimate_view(answer))
-
-
-# rich.progress is imported only when a bar is shown, so that other commands start faster.
-
-
-def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
-    """A progress bar, and the function to call with every state of a job."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    name, phase, unit = "{task.fields[job]}", "{task.description:<10}", "{task.fields[unit]}"
-    bar = Progress(
-        *(TextColumn(name), TextColumn(phase), BarColumn(), TaskProgressColumn()),
-        *(TextColumn(unit), TimeRemainingColumn()),
-        console=errors,
-    )
-    task = bar.add_task("queued", total=100, job="", unit="")
-
-    def on_update(job: Json) -> None:
-        progress = job["progress"] or {}
-        step, total, unit = (progress.get(key) for key in ("step", "total_steps", "unit"))
-        bar.update(
-            task,
-            description=job["phase"] or job["status"],
-            completed=progress.get("percent") or 0,
-            job=job["id"],
-            unit=f"{step}/{total} {unit}" if step is not None and total else "",
-        )
-
-    return bar, on_update
-
-
-def download_bar(name: str) -> tuple[Progress, Callable[[int, int], None]]:
-    """A progress bar, and the function to call with the bytes received so far and their total."""
-    from rich.progress import DownloadColumn, Progress
-
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=errors)
-    task = bar.add_task(name, total=None)
-
-    def on_update(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-
-    return bar, on_update
