@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from surgery.evaluation.decision.decide import Evidence, decide
 from surgery.evaluation.single_layers import single_layers
 from surgery.evaluation.statistics import holm, normal_p_value, seed_mean, t_p_value
 from surgery.schemas.comparison import ArmPlan, ArmReport, ComparisonResult, RunReport, SeedMean
@@ -59,11 +60,12 @@ def comparison_table(
     arms: Sequence[ArmPlan],
     runs: Sequence[FinetuneRun],
     ranking: tuple[str, RankingResult] | None = None,
+    rows: int | None = None,
 ) -> ComparisonResult:
-    """The table of all runs, of which at least one must have a result.
+    """The table of all runs, of which at least one must have a result, and what it comes to.
 
     ``ranking`` is the ranking by every method that the gains of single layers are compared with,
-    together with its id.
+    together with its id; ``rows`` is the number of validation rows, if that is known.
     """
     by_arm = {
         arm.name: [run for run in runs if run.arm == (arm.same_as or arm.name)] for arm in arms
@@ -74,23 +76,13 @@ def comparison_table(
     }
     results = [run.result for run in runs if run.result]
     reference = _reference(arms, metrics)
-    noise = _mean([run.result.best.noise for run in runs if run.result])
-    differences, judged = _judged(arms, metrics, reference, noise)
-    return ComparisonResult(
+    noise = _noise(runs)
+    table = ComparisonResult(
         primary_metric=results[0].primary_metric,
         reference=reference,
         noise=noise,
         error_rate=ERROR_RATE,
-        arms=[
-            _arm(
-                arm,
-                by_arm[arm.name],
-                metrics,
-                seed_mean(differences.get(arm.same_as or arm.name, [])),
-                judged.get(arm.same_as or arm.name),
-            )
-            for arm in arms
-        ],
+        arms=_arms(arms, by_arm, metrics, reference, noise),
         failures=[report for run in runs if (report := run.report()).metric is None],
         single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
         runs=len(runs),
@@ -100,22 +92,39 @@ def comparison_table(
             *_warnings(results, noise, metrics),
         ],
     )
+    noises = {name: _noise(own) for name, own in by_arm.items()}
+    table.decision = decide(table, Evidence(noises, _baseline(results), rows))
+    return table
 
 
-def _judged(
+def _noise(runs: Sequence[FinetuneRun]) -> float | None:
+    return _mean([run.result.best.noise for run in runs if run.result])
+
+
+def _baseline(results: Sequence[FinetuneResult]) -> float | None:
+    """What a constant prediction reaches, by the primary metric."""
+    known: list[Mapping[str, float | None]] = [getattr(each, "baseline", {}) for each in results]
+    return _mean([each.get(results[0].primary_metric) for each in known])
+
+
+def _arms(
     arms: Sequence[ArmPlan],
+    runs: Mapping[str, Sequence[FinetuneRun]],
     metrics: Mapping[str, Mapping[int, float]],
     reference: str,
     noise: float | None,
-) -> tuple[dict[str, list[float]], dict[str, tuple[float, Verdict]]]:
-    """The differences and the verdicts of the arms that have runs of their own.
-
-    Arms that share runs are one way to train, for which no test is spent twice.
-    """
+) -> list[ArmReport]:
+    """The reports of all arms, of which those that share runs are one: it is tested once."""
     distinct = {arm.name: metrics[arm.name] for arm in arms if arm.same_as is None}
     shared = next(arm.same_as for arm in arms if arm.name == reference)
     differences = paired_differences(distinct, shared or reference)
-    return differences, verdicts(differences, noise)
+    judged = verdicts(differences, noise)
+    reports = []
+    for arm in arms:
+        own = arm.same_as or arm.name
+        difference = seed_mean(differences.get(own, []))
+        reports.append(_arm(arm, runs[arm.name], metrics, difference, judged.get(own)))
+    return reports
 
 
 def _single(arms: Sequence[ArmPlan]) -> bool:
@@ -171,7 +180,9 @@ def _arm(
         difference=difference,
         p_value=judged[0] if judged else None,
         verdict=judged[1] if judged else None,
+        adapter=arm.adapter,
         trainable_parameters=results[0].trainable_parameters if results else None,
+        total_parameters=results[0].total_parameters if results else None,
         seconds=_seconds(results),
         samples_per_second=_mean([result.samples_per_second for result in results]),
         peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=None),

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from surgery.schemas.decision import Decision
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.layer_schedule import LayerSchedule
@@ -109,8 +110,16 @@ class ArmReport(BaseModel):
         description="The official metrics of each preset of `also_evaluate` at the runs' best "
         "evaluations; null if no run has a value.",
     )
+    adapter: str | None = Field(
+        None, description="The adapter's type, if it trained one in place of layers."
+    )
     trainable_parameters: int | None = Field(
         description="Parameters that trained; null if no run succeeded."
+    )
+    total_parameters: int | None = Field(
+        None,
+        description="Parameters of the model with its head; null if no run succeeded, and in "
+        "comparisons of early versions.",
     )
     seconds: dict[str, float] = Field(description="Seconds by phase.")
     samples_per_second: float | None = Field(
@@ -210,6 +219,11 @@ class ComparisonResult(BaseModel):
         "each arm by itself.",
     )
     arms: list[ArmReport] = Field(description="The arms in the order of the request.")
+    decision: Decision | None = Field(
+        None,
+        description="Which arm to take, and what is not told apart. Null in comparisons of early "
+        "versions.",
+    )
     failures: list[RunReport] = Field(description="The runs without a result.")
     single_layers: SingleLayers | None = Field(
         None, description="With `single_layers`: what each layer gained alone."
