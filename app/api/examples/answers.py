@@ -686,8 +686,8 @@ DECISION: Json = {
     ],
     "baseline": 0.0,
     "error_rate": 0.05,
-    "summary": "Nothing is decided: all is highest, matthews_correlation 0.3700, but not told apart "
-    "from top-2. Take top-2, the cheapest of these at 0.71 of the seconds, -0.0600 to all: "
+    "summary": "Nothing is decided: all is highest, matthews_correlation 0.3700, but not told "
+    "apart from top-2. Take top-2, the cheapest of these at 0.71 of the seconds, -0.0600 to all: "
     "ck_01kaszq0m3f4h5j6k7m8n9p0q1. To tell all from top-2 would take some 3,700 validation rows; "
     "more seeds alone would not do.",
 }

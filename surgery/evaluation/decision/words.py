@@ -127,7 +127,7 @@ def _amount(need: Needed) -> str:
 
 def _rounded(count: int) -> int:
     """A count, rounded up to two digits."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int("1" + "0" * (len(str(count)) - 2)) if count > 99 else 1
     return -(-count // step) * step
 
 

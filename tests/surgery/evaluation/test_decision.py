@@ -40,8 +40,9 @@ def test_of_equal_arms_the_cheapest_is_taken() -> None:
     assert (found.job, found.checkpoint) == ("ft_last1", "ck_last1")  # its best seed
     assert all(other.p_value == 1.0 for other in found.others)
     assert found.summary.startswith("Nothing is decided: lora is highest, accuracy 0.8533")
-    assert "Take last, the cheapest of these at 0.44 of the seconds, -0.0033 to lora: ck_last1." in (
-        found.summary
+    assert (
+        "Take last, the cheapest of these at 0.44 of the seconds, -0.0033 to lora: ck_last1."
+        in (found.summary)
     )
 
 
