@@ -44,6 +44,10 @@ class ApiError(Exception):
         super().__init__("\n".join(lines))
 
 
+def _not_found(detail: str) -> ApiError:
+    return ApiError({"code": "not_found", "detail": detail})
+
+
 def _of_another_service(answer: httpx2.Response, detail: str) -> ApiError:
     problem = {"title": "Unexpected answer", "code": answer.status_code, "detail": detail[:300]}
     return ApiError(problem)
@@ -281,14 +285,21 @@ class Client:
         """A job's checkpoints, oldest first."""
         return list(self.call("GET", f"/v1/jobs/{job_id}/checkpoints")["data"])
 
-    def best_checkpoint(self, job_id: str) -> str:
-        """The id of a fine-tune's best checkpoint.
+    def best_checkpoint(self, job_id: str, arm: str | None = None) -> str:
+        """The id of a fine-tune's best checkpoint, or of that to take of a comparison.
 
-        Raises ApiError if there is none; its text says which other checkpoints exist.
+        ``arm`` names another arm of the comparison than the decided one. Raises ApiError if there
+        is no such checkpoint; its text says which others exist.
         """
         job = self.job(job_id)
+        if job["kind"] == "comparison":
+            return self._decided_checkpoint(job, arm)
+        if arm is not None:
+            raise _not_found(f"{job_id} is a {job['kind']} and has no arms; leave --arm out")
         if job["kind"] != "finetune":
-            raise ApiError({"code": "not_found", "detail": self._why_no_checkpoint(job)})
+            raise _not_found(f"{job_id} is a {job['kind']}, which leaves no checkpoint")
+        if job["result_of"] is not None:  # an equal run of its comparison has trained
+            return self.best_checkpoint(job["result_of"])
         checkpoints = self.checkpoints(job_id)
         for each in checkpoints:
             if each["is_best"]:
@@ -301,11 +312,28 @@ class Client:
             detail = f"{job_id} {job['status']}, and no checkpoint of it is left"
         else:
             detail = f"{job_id} is {job['status']} and has no checkpoint yet"
-        raise ApiError({"code": "not_found", "detail": detail})
+        raise _not_found(detail)
 
-    def _why_no_checkpoint(self, job: Json) -> str:
-        if job["kind"] != "comparison":
-            return f"{job['id']} is a {job['kind']}, which leaves no checkpoint"
+    def _decided_checkpoint(self, job: Json, arm: str | None) -> str:
+        """The checkpoint of a comparison's decided arm, or of the best run of another."""
+        if job["result"] is None:
+            raise _not_found(f"{job['id']} has no result to decide by: {self._runs_of(job)}")
+        arms = {each["name"]: each for each in job["result"]["arms"]}
+        if arm is None:
+            decision = job["result"].get("decision") or {"summary": "it was not decided."}
+            if decision.get("checkpoint"):
+                return str(decision["checkpoint"])
+            why = f"{job['id']}: {decision['summary']} --arm names the one to take all the same:"
+            raise _not_found(f"{why} {', '.join(arms)}")
+        if arm not in arms:
+            raise _not_found(f"{job['id']} has no arm {arm!r}; its arms are {', '.join(arms)}")
+        known = [run for run in arms[arm]["runs"] if run["metric"] is not None]
+        if not known:
+            raise _not_found(f"no run of arm {arm!r} has a result: {self._runs_of(job)}")
+        return self.best_checkpoint(max(known, key=lambda run: float(run["metric"]))["job"])
+
+    def _runs_of(self, job: Json) -> str:
+        """The commands that download the best checkpoint of each of a comparison's runs."""
         query = {"parent": job["id"], "limit": 200}
         runs = [
             run
@@ -318,8 +346,7 @@ class Client:
             f"{run['spec']['training']['seed']}, {run['status']}"
             for run in runs
         ]
-        detail = f"{job['id']} is a comparison: it has no checkpoint of its own, its runs have:"
-        return "\n".join([detail, *lines])
+        return "\n".join(["its runs are", *lines])
 
     def download(
         self,

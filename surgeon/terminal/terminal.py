@@ -49,6 +49,8 @@ def show_result(job: Json) -> None:
     """Print the result of a finished job, or its error."""
     if job["status"] == "succeeded":
         console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
+        if (job["result"].get("decision") or {}).get("checkpoint"):
+            say(f"surgeon download {job['id']} DIR   # takes that checkpoint")
         return
     error = job["error"]
     errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
