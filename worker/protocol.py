@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
+from surgery.io.storable import storable_json
+from surgery.schemas.estimate import Probe
 from surgery.schemas.resolved import (
     Learned,
     PeakMemory,
@@ -218,11 +220,18 @@ class Ready(Message):
     type: Literal["ready"] = "ready"
 
 
+class Probed(Message):
+    """What the process measured of its device when it started, before any job."""
+
+    type: Literal["probed"] = "probed"
+    probe: Probe
+
+
 class PhaseBegun(Message):
     """A phase of the run begins: load, warmup, score, train …"""
 
     type: Literal["phase"] = "phase"
-    name: str
+    name: Annotated[str, Field(max_length=40)]
 
 
 class Progress(Message):
@@ -352,7 +361,7 @@ ToStore = (
     | LayersSelected
 )
 Ending = Fetched | Finished | Failed | Halted
-Report = Ready | PhaseBegun | Progress | ToStore | Ending
+Report = Ready | Probed | PhaseBegun | Progress | ToStore | Ending
 REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
 
 
@@ -363,6 +372,15 @@ def read_message(kinds: TypeAdapter[AnyMessage], line: str | bytes) -> AnyMessag
     which pydantic's own parser refuses.
     """
     return kinds.validate_python(json.loads(line))
+
+
+def read_report(line: bytes) -> Report:
+    """Parse a report that shall be stored. Raises ValueError or RecursionError.
+
+    What a stranger's file may contain and a database may refuse is escaped: NULs and half surrogate
+    pairs.
+    """
+    return REPORTS.validate_python(storable_json(json.loads(line)))
 
 
 class Channel:
