@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.terminal.remedies import warning_lines
 from surgeon.terminal.tables import DASH, Json, narrow_table
 
 
@@ -18,12 +19,13 @@ def comparison_view(result: Json, title: str) -> Group:
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _comparison_notes(result)]
+    parts += warning_lines(result)
     parts += [Text(line, style="bold") for line in _decided(result)]
     return Group(*parts)
 
 
 def arms_table(result: Json, title: str) -> Table:
-    """One row for each arm: what it trains, what it reached and what it cost."""
+    """One row for each arm: what it trains, reached and cost; and what a constant reaches."""
     table = narrow_table(title)
     table.add_column("arm", overflow="fold")
     table.add_column("layers")
@@ -42,6 +44,9 @@ def arms_table(result: Json, title: str) -> Table:
             _trained(arm),
             DASH if seconds is None else f"{seconds:.1f}",
         )
+    if constant := result.get("baseline"):  # services of the first versions do not answer it
+        table.add_section()
+        table.add_row("constant", "", _plain(constant[result["primary_metric"]], 4))
     return table
 
 
@@ -129,6 +134,9 @@ def _other_presets(result: Json) -> Iterator[Table]:
         for arm in result["arms"]:
             values: Json = arm["also"].get(preset, {})
             table.add_row(arm["name"], *(_mean(values.get(name)) for name in metrics))
+        if constant := result.get("baseline_also", {}).get(preset):
+            table.add_section()
+            table.add_row("constant", *(_plain(constant[name], 4) for name in metrics))
         yield table
 
 
@@ -182,8 +190,6 @@ def _comparison_notes(result: Json) -> Iterator[str]:
         yield f"one standard error of the validation rows: {result['noise']:.4f}"
     for failure in result["failures"]:
         yield f"no result: {failure['job']}: {(failure['error'] or {}).get('detail', 'cancelled')}"
-    for warning in result["warnings"]:
-        yield f"warning: {warning}"
 
 
 def _decided(result: Json) -> Iterator[str]:
