@@ -70,7 +70,7 @@ class Decision(BaseModel):
     )
     cheapest: str | None = Field(
         description="The arm to take: of the best arm and those not told apart from it, the one "
-        "whose runs took the fewest seconds."
+        "whose runs trained for the fewest seconds, choosing the rate included."
     )
     relative_cost: dict[str, float] = Field(
         description="Its `seconds`, `trainable_parameters` and `peak_memory_bytes`, each over that "

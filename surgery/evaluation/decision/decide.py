@@ -74,7 +74,9 @@ def _mean(arm: ArmReport) -> float:
 
 
 def _seconds(arm: ArmReport) -> float:
-    return arm.seconds.get("total", math.inf)
+    """The seconds of training and of choosing the rate, as the table shows them."""
+    train = arm.seconds.get("train")
+    return math.inf if train is None else train + arm.seconds.get("rates", 0.0)
 
 
 def _best_run(arm: ArmReport) -> RunReport:
@@ -128,11 +130,12 @@ def _outcome(
 def _relative_cost(arm: ArmReport, best: ArmReport) -> dict[str, float]:
     """Each cost of an arm over that of the best one; costs that are unknown are left out."""
     pairs = {
-        "seconds": (arm.seconds.get("total"), best.seconds.get("total")),
+        "seconds": (_seconds(arm), _seconds(best)),
         "trainable_parameters": (arm.trainable_parameters, best.trainable_parameters),
         "peak_memory_bytes": (arm.peak_memory_bytes, best.peak_memory_bytes),
     }
-    return {name: round(own / of, 4) for name, (own, of) in pairs.items() if own is not None and of}
+    known = {name: (a, b) for name, (a, b) in pairs.items() if a is not None and b}
+    return {name: round(a / b, 4) for name, (a, b) in known.items() if math.isfinite(a / b)}
 
 
 def _without_a_value(table: ComparisonResult, baseline: float | None) -> Decision:
