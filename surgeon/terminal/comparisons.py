@@ -29,7 +29,7 @@ def arms_table(result: Json, title: str) -> Table:
     table = narrow_table(title)
     table.add_column("arm", overflow="fold")
     table.add_column("layers")
-    header = (result["primary_metric"], f"to {result['reference']}")
+    header = (result["primary_metric"].replace("_", " "), f"to {result['reference']}")
     for name in (*header, "", "rate", "trained", "s"):
         table.add_column(name, justify="right", no_wrap=name not in header)
     for arm in result["arms"]:
