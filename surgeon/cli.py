@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from surgeon.commands import access, webhooks
-from surgeon.commands.compare import compare
-from surgeon.commands.datasets import upload
+from surgeon.commands.comparing.compare import compare
+from surgeon.commands.datasets import datasets, upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.failures import EXIT_CODES
+from surgeon.commands.failures import EXIT_CODES, remember_command
 from surgeon.commands.jobs import (
     download,
     jobs,
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 JOBS = (
-    *(rank, search, tune, predict, upload, jobs, watch, logs, download),
+    *(rank, search, tune, predict, upload, datasets, jobs, watch, logs, download),
     *(compare, estimate, demo),
 )
 PLATFORM = (workers, queue)
@@ -61,6 +61,7 @@ METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one 
 for command in (*JOBS, *LIFE, *PLATFORM, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
+app.callback()(remember_command)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
+from app.api.results.next_steps import next_steps
 from app.api.views import COLLECTION
 from app.db import Database
 from app.errors import job_problem
@@ -68,7 +69,6 @@ AHEAD = _ahead()
 CHILDREN = _of_children(func.count(), "children")
 ENDED = _of_children(func.count().filter(_OVER), "ended")
 LAST_ENDED = _of_children(func.max(_CHILD.finished_at).filter(_OVER), "last_ended")
-RESULT = Job.result.label("result")
 # Those of predictions have an entry for every row, and a list would have hundreds of them.
 LISTED_RESULT = case(
     (Job.kind == literal_column(f"'{JobKind.PREDICTION}'"), None), else_=Job.result
@@ -137,6 +137,8 @@ def _column(name: str) -> Shown:
     return Shown((getattr(Job, name),), lambda row: getattr(row, name))
 
 
+_ASKED = (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested)
+_RESULT = Job.result.label("result")
 DERIVED = {
     "metadata": Shown((Job.labels,), lambda row: row.labels),
     "terminal": Shown((Job.status,), lambda row: row.status in TERMINAL),
@@ -146,18 +148,16 @@ DERIVED = {
         (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
     ),
     "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
-    "result": Shown((RESULT,), lambda row: row.result),
+    "result": Shown((_RESULT,), lambda row: row.result),
     "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
     "usage": Shown((Job.usage, Job.stored_bytes), _usage),
     "warnings": Shown((Job.warnings, Job.status, Job.kind), _warnings),
+    "next_steps": Shown((*_ASKED, Job.spec, Job.error, _RESULT), next_steps),
     "error": Shown((Job.id, Job.error, Job.request_id), _error),
-    "links": Shown(
-        (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),
-        _links,
-    ),
+    "links": Shown(_ASKED, _links),
 }
 """The fields that are not a column of the same name."""
 FIELDS = {name: DERIVED.get(name) or _column(name) for name in JobView.model_fields}
@@ -181,7 +181,7 @@ def select_page(names: Names, page: CTE, *more: Any) -> Select[Any]:
     Their places are counted in one walk through the queue; one for each job would be as many walks.
     """
     wanted = _columns(names, *more)
-    columns = [LISTED_RESULT if each is RESULT else each for each in wanted]
+    columns = [LISTED_RESULT if each is _RESULT else each for each in wanted]
     if not any(each is AHEAD for each in columns):
         return select(*columns).join(page, page.c.id == Job.id)
     queued, place = aliased(Job, name="queued"), aliased(Job, name="place")
