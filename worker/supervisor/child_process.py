@@ -17,6 +17,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from app.observability.restarts import surviving
 from app.settings import Settings
 from surgery.schemas.resolved import PeakMemory
 from worker.protocol import Message, Report, read_report
@@ -120,6 +121,15 @@ class ChildProcess:
         return self._process.pid
 
     def _read_messages(self, stream: IO[bytes]) -> None:
+        heard = False
+        with surviving("message-reader"):
+            self._read_until_end(stream)
+            heard = True
+        if not heard:  # nobody reads its pipe any more
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.messages.put(ProcessEnded())
+
+    def _read_until_end(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_MESSAGE_BYTES):
             if len(line) == MAX_MESSAGE_BYTES:
                 log.warning(
@@ -131,13 +141,13 @@ class ChildProcess:
             if not line.endswith(b"\n"):
                 break  # the process died before the message was complete
             self.messages.put(_parsed(line))
-        self.messages.put(ProcessEnded())
 
     def _read_log(self, stream: IO[bytes]) -> None:
         while raw := stream.readline(MAX_LOG_LINE_BYTES):
-            line = self._scrubber.clean(raw.decode(errors="replace").rstrip())
-            self.log_tail.append(line)
-            self._on_line(line)
+            with surviving("log-reader"):
+                line = self._scrubber.clean(raw.decode(errors="replace").rstrip())
+                self.log_tail.append(line)
+                self._on_line(line)
 
     def begin_job(self, on_line: Callable[[str], None]) -> None:
         """Count one more job, forget the log of the last one, and measure memory anew.

@@ -16,6 +16,7 @@ from app.db import Database, is_outage
 from app.jobs import state_machine
 from app.jobs.attempts import Usage
 from app.jobs.state_machine import Fenced, Lease
+from app.observability.restarts import lasting_thread
 from app.settings import Settings
 from surgery.errors import encodable
 
@@ -61,7 +62,7 @@ class Heartbeat:
         self._renewed = claimed_at
         # In a copy of this context, so that its messages say which job they are about.
         beat = partial(copy_context().run, self._beat)
-        self._thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        self._thread = lasting_thread("heartbeat", beat, self._stop)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
+from app.observability.restarts import RESTARTS, lasting_thread
 from app.settings import Settings
 from app.submissions import fleet
 from app.submissions.fleet import WorkerFacts
@@ -52,7 +53,7 @@ class Registration:
         self._settings, self._database, self._facts = settings, database, facts
         self._job: str | None = None
         self._news, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="registration", daemon=True)
+        self._thread = lasting_thread("registration", self._keep, self._stop)
 
     def start(self) -> None:
         """Enter the worker now."""
@@ -80,7 +81,7 @@ class Registration:
             self._try(self._beat)
 
     def _beat(self) -> None:
-        if not fleet.beat(self._database, self._facts.id, self._job):
+        if not fleet.beat(self._database, self._facts.id, self._job, RESTARTS.counted()):
             fleet.register(self._database, self._facts)
 
     def _try(self, write: Callable[[], None]) -> None:
