@@ -98,7 +98,9 @@ def unannounced_jobs(database: Database, seconds: float = 30.0) -> Sequence[Job]
         Job.waits_for.is_(None),
     )
     with database.write() as session:
-        rows = session.scalars(select(Job).where(waiting).limit(100)).all()
+        rows = session.scalars(
+            select(Job).where(waiting).limit(100).with_for_update(key_share=True, skip_locked=True)
+        ).all()
         for job in rows:
             job.rung_at = db_now()
         return rows

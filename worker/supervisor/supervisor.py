@@ -104,6 +104,7 @@ class Supervisor:
 
     def _work_once(self) -> bool:
         """Claim and run one job. Returns False if no job was waiting."""
+        sent = time.monotonic()  # the lease is never longer than from now on
         try:
             claimed = state_machine.claim(
                 self.database,
@@ -120,23 +121,22 @@ class Supervisor:
         lease, job = claimed
         note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
         log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
-        began = time.monotonic()
         self._registration.set_job(job.id)
         try:
-            outcome = self._traced(lease, job, began)
+            outcome = self._traced(lease, job, sent)
         finally:
             self._registration.set_job(None)
-        spent = time.monotonic() - began
+        spent = time.monotonic() - sent
         log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         note_subject()
         return True
 
-    def _traced(self, lease: Lease, job: Job, began: float) -> Outcome:
+    def _traced(self, lease: Lease, job: Job, claimed_at: float) -> Outcome:
         """Make the attempt, in a span of the trace that the job's request began."""
         about: dict[str, str | int] = {"surgeon.job.id": job.id, "surgeon.job.kind": job.kind}
         about |= {"surgeon.job.epoch": lease.epoch}
         with attempt_span(job.traceparent, job.queued_at, about) as learned:
-            outcome = self._attempt(lease, job, began)
+            outcome = self._attempt(lease, job, claimed_at)
             learned["surgeon.attempt.outcome"] = str(outcome)
             return outcome
 
@@ -165,11 +165,13 @@ class Supervisor:
     def _is_fit(self, process: ChildProcess) -> bool:
         return process.alive and process.jobs < self.settings.jobs_per_child
 
-    def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
+    def _attempt(self, lease: Lease, job: Job, claimed_at: float) -> Outcome:
         multi_process = int(job.spec.get("processes") or 1) > 1
         processes = Processes(self._warm_fetcher(), self._warm_child(multi_process=multi_process))
-        attempt = Attempt(self.context, lease, job, processes, self.folders, self.stopping, began)
-        with attempt.log:
+        attempt = Attempt(
+            self.context, lease, job, processes, self.folders, self.stopping, claimed_at
+        )
+        with attempt.log, attempt.guarded():
             try:
                 outcome = self._run(attempt)
             except Fenced:

@@ -14,8 +14,8 @@ from app.jobs.attempts import AttemptOutcome, Usage, end_attempt
 from app.jobs.progress import at_the_end
 from app.jobs.state_machine.changes import requeue
 from app.jobs.state_machine.children import end, give_up
-from app.jobs.state_machine.leases import Lease, lock_comparison, locked_with_comparison
-from app.jobs.state_machine.sharing import ending
+from app.jobs.state_machine.leases import Lease, locked_with_comparison, try_lock_comparison
+from app.jobs.state_machine.sharing import each_of, ending
 from app.tables import Job, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.resolved import Learned, completed
@@ -120,13 +120,14 @@ def reap(database: Database, backoff: timedelta) -> list[str]:
     """End the attempts whose leases have expired, and return the ids of their jobs."""
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(_expired())).all()
-    return [job_id for job_id in ids if _take_back(database, job_id, backoff)]
+    return each_of(ids, lambda job_id: _take_back(database, job_id, backoff))
 
 
 def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
     lost = WorkerLost("the worker stopped answering; its lease ran out").as_problem()
     with ending(database) as session:
-        lock_comparison(session, job_id)
+        if not try_lock_comparison(session, job_id):
+            return False
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:
@@ -147,12 +148,13 @@ def end_overdue(database: Database) -> list[str]:
     )
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(waiting)).all()
-    return [job_id for job_id in ids if _end_overdue(database, job_id, waiting)]
+    return each_of(ids, lambda job_id: _end_overdue(database, job_id, waiting))
 
 
 def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) -> bool:
     with ending(database) as session:
-        lock_comparison(session, job_id)
+        if not try_lock_comparison(session, job_id):
+            return False
         query = select(Job).where(Job.id == job_id, waiting)
         job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:
