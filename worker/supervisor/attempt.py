@@ -254,8 +254,9 @@ class Attempt:
         while True:
             message = process.receive(TICK_SECONDS)
             outcome = self._handle(message) if message is not None else None
-            self._heartbeat.check()
-            outcome = outcome or self._check_limits()
+            if outcome is None:  # an attempt that has ended has no lease any more
+                self._heartbeat.check()
+                outcome = self._check_limits()
             if outcome is not None:
                 return outcome
 

@@ -32,6 +32,7 @@ from worker.supervisor.upkeep.registration import Registration, facts_of
 from worker.supervisor.upkeep.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
+CLOCK_SECONDS = 1.0  # between asking the clocks of this machine and of the database
 
 
 class Supervisor:
@@ -54,6 +55,8 @@ class Supervisor:
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
+        self._unanswered: float | None = None  # when the first claim was sent that had no answer
+        self._unanswered_until = 0.0
         facts = facts_of(self.owner, kinds, context.gpus)
         self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
@@ -105,17 +108,7 @@ class Supervisor:
     def _work_once(self) -> bool:
         """Claim and run one job. Returns False if no job was waiting."""
         sent = time.monotonic()  # the lease is never longer than from now on
-        try:
-            claimed = state_machine.claim(
-                self.database,
-                self.owner,
-                self.kinds,
-                self.settings.lease,
-                self.settings.limit_running_jobs,
-            )
-        except SQLAlchemyError as error:
-            log.warning("the database does not answer: %s", error)
-            return False
+        claimed = self._claim(sent)
         if claimed is None:
             return False
         lease, job = claimed
@@ -130,6 +123,37 @@ class Supervisor:
         log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
         note_subject()
         return True
+
+    def _claim(self, sent: float) -> tuple[Lease, Job] | None:
+        """Claim the next job, at this monotonic time. None if there is none, or no answer."""
+        try:
+            self._give_back_unanswered(sent)
+            return state_machine.claim(
+                self.database,
+                self.owner,
+                self.kinds,
+                self.settings.lease,
+                self.settings.limit_running_jobs,
+            )
+        except SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", error)
+            self._unanswered = self._unanswered or sent
+            self._unanswered_until = time.monotonic() + self.settings.lease.total_seconds()
+            return None
+
+    def _give_back_unanswered(self, now: float) -> None:
+        """Give jobs back that a claim has taken whose answer was lost, for as long as a lease.
+
+        A statement may be carried out long after it was given up here.
+        """
+        if self._unanswered is None:
+            return
+        # Whatever had this name before this process began is another's.
+        seconds = now - self._unanswered + CLOCK_SECONDS
+        for job_id in state_machine.give_back(self.database, self.owner, seconds):
+            log.warning("%s: given back, the answer to its claim was lost", job_id)
+        if now > self._unanswered_until:
+            self._unanswered = None
 
     def _traced(self, lease: Lease, job: Job, claimed_at: float) -> Outcome:
         """Make the attempt, in a span of the trace that the job's request began."""

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.jobs.attempts import AttemptOutcome, Usage, end_attempt
+from app.jobs.attempts import AttemptOutcome, Usage, end_attempt, note_log
 from app.jobs.progress import at_the_end
 from app.jobs.state_machine.changes import requeue
 from app.jobs.state_machine.children import end, give_up
@@ -72,9 +72,29 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
+            stopped = AttemptOutcome.PAUSED if reason == "resumed" else AttemptOutcome.DRAINED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
+
+
+def give_back(database: Database, owner: str, seconds: float) -> list[str]:
+    """Queue jobs again that a worker has claimed without learning of it; returns their ids.
+
+    The answer to a claim may be lost. These are the jobs whose lease ``owner`` has since at most
+    ``seconds``; it runs none, and no crash is counted.
+    """
+    claimed = and_(
+        has_status(Job, Status.RUNNING),
+        Job.lease_owner == owner,
+        Job.started_at >= db_now(-seconds),
+        Job.lease_expires_at > db_now(),
+    )
+    with database.read() as session:
+        rows = session.execute(select(Job.id, Job.lease_epoch).where(claimed)).all()
+    for job_id, epoch in rows:
+        release(database, Lease(job_id, epoch), "claim_unanswered")
+        note_log(database, job_id, epoch, 0, closed=True)  # nobody writes one
+    return [job_id for job_id, _ in rows]
 
 
 def crash(
