@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from surgery.schemas import JobWarning
 from surgery.schemas.answers.problem import JobProblem
 from surgery.schemas.answers.usage import JobUsage
 from surgery.schemas.comparison import ComparisonResult
@@ -56,13 +57,6 @@ class QueueView(BaseModel):
     """Where a queued job stands in the queue."""
 
     ahead: int = Field(description="Queued jobs that will be started before this one.")
-
-
-class SubmissionWarning(BaseModel):
-    """Something that a submission should know of, though it is no error."""
-
-    code: str = Field(description="What was noticed, such as `no_worker`.")
-    detail: str = Field(description="What it means, and what to do about it.")
 
 
 class ResultShapes:
@@ -149,7 +143,7 @@ class JobView(BaseModel):
         description="What all attempts have used, also those that were lost, drained or paused; of "
         "a comparison, what its ended children have."
     )
-    warnings: list[SubmissionWarning] = Field(
+    warnings: list[JobWarning] = Field(
         description="What was noticed when the job was submitted and did not keep it from being "
         "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
@@ -169,7 +163,7 @@ class DryRun(BaseModel):
     )
     resolved: Json = Field(description="What the request resolves to, as in the job.")
     spec: Json = Field(description="The request, with every default filled in.")
-    warnings: list[SubmissionWarning] = Field(description="What the job would be accepted with.")
+    warnings: list[JobWarning] = Field(description="What the job would be accepted with.")
     estimate: Estimate | None = Field(
         None, description="For a search, and a fine-tune with one process: what it would take."
     )

@@ -82,13 +82,14 @@ def test_a_warning_says_what_to_do() -> None:
     assert truncation_warnings(few, 32) == []
     many = token_lengths(rows_of(*[10] * 94, *[40] * 6), loaded, 32)
     (warning,) = truncation_warnings(many, 32)
-    assert warning == (
-        "max_length 32 cut 6% of 100 training rows; the longest has 40 tokens; max_length 64 is "
-        "suggested"
+    assert warning.message == (
+        "max_length 32 cut 6% of 100 training rows; the longest has 40 tokens"
     )
+    assert warning.remedy == "set max_length to 64"
     beyond = token_lengths(rows_of(100), loaded, 64)
     (warning,) = truncation_warnings(beyond, 64)
-    assert warning.endswith("the longest has 100 tokens; the model takes no more")
+    assert warning.message.endswith("the longest has 100 tokens; the model takes no more")
+    assert warning.remedy is None
 
 
 def test_the_rows_of_validation_are_told_apart() -> None:
@@ -103,7 +104,9 @@ def test_the_rows_of_validation_are_told_apart() -> None:
     assert (found.validation.truncated, found.suggested_max_length) == (0.2, 128)
     assert sum(found.validation.counts) == 10
     (warning,) = truncation_warnings(found, 32)
-    assert warning.startswith("max_length 32 cut 20% of 10 validation rows; the longest has 70")
+    assert warning.message.startswith(
+        "max_length 32 cut 20% of 10 validation rows; the longest has 70"
+    )
     assert len(truncation_warnings(token_lengths(long, loaded, 32, long), 32)) == 2
     assert token_lengths(long, loaded, 32).validation is None
 
@@ -118,11 +121,11 @@ def test_a_ranking_tells_the_lengths_of_its_sample() -> None:
     assert result.lengths is not None
     assert result.lengths.rows == sum(result.lengths.counts) == 40
     assert result.lengths.truncated == _long(toy_data(40).train, 8) / 40 > 0.05
-    assert any(warning.startswith("max_length 8 cut") for warning in result.warnings)
+    assert any(warning.message.startswith("max_length 8 cut") for warning in result.warnings)
     wide = rank(rows=40, max_length=32)
     assert wide.lengths is not None
     assert wide.lengths.truncated == 0
-    assert not any("max_length" in warning for warning in wide.warnings)
+    assert not any("max_length" in warning.message for warning in wide.warnings)
     unread = rank_layers(toy_model(), toy_data(40), RankingOptions(method=Method.FIRST))
     assert unread.lengths is None
 
@@ -158,7 +161,8 @@ def test_a_finetune_tells_the_lengths_of_train_and_reuses_its_tokens(
     assert first.lengths.validation is not None
     rows = len(data.validation)
     assert first.lengths.validation.truncated == _long(data.validation, 8) / rows > 0
-    assert [warning[:16] for warning in first.warnings] == ["max_length 8 cut"] * 2
+    cut = [each for each in first.warnings if each.code == "rows_truncated"]
+    assert [warning.message[:16] for warning in cut] == ["max_length 8 cut"] * 2
     tokens = sorted((tmp_path / "t").iterdir())
     assert len(tokens) == 2, "train and validation"
     written = [path.stat().st_ino for path in tokens]
