@@ -49,7 +49,7 @@ def tuned(running: Running, folder: Path, problem: Problem) -> Tuned:
     validation = table.rows(30, 1)
     for path, rows in zip(paths, (table.rows(64, 0), validation), strict=True):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dataset = running.client.upload(*paths, spec=table.spec)["id"]
+    dataset = running.client.upload(*paths, spec=table.spec).id
     body = {
         "model": REAL_MODEL, "dataset": dataset, "training": TRAINING,
         "selection": {"policy": "layers", "layers": [5]},
