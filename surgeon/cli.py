@@ -7,7 +7,7 @@ import typer
 from surgeon.commands import access, webhooks
 from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
-from surgeon.commands.demo import demo
+from surgeon.commands.demo import demo, example
 from surgeon.commands.estimate import estimate
 from surgeon.commands.jobs import (
     download,
@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
+JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo, example)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)

@@ -1,0 +1,64 @@
+"""Each how-to from a file to a right prediction by plain transformers, as its page has it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from surgeon.terminal import terminal
+from tests.support.service.services import Json, Running
+from tests.support.stories.pages import HOW_TO, STORIES, blocks_of, missing_from
+from tests.support.stories.reader import Reader
+
+RIGHT = {
+    "route-tickets.md": ["delivery", "billing"],
+    "named-entities.md": [
+        "PER julia schmidt", "ORG siemens", "LOC berlin", "LOC hong kong",
+    ],
+    "tags.md": ["['delivery', 'service']"],
+    "yes-no-questions.md": ["yes", "no"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def reader(
+    embedded_service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Reader:
+    """Someone with an empty folder and a terminal of 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal.console, "width", 80)
+    monkeypatch.setattr(terminal.errors, "width", 80)
+    return Reader(embedded_service.client.url)
+
+
+@pytest.mark.parametrize("page", STORIES)
+def test_a_page_leads_to_a_right_prediction(
+    page: str, reader: Reader, embedded_service: Running
+) -> None:
+    for block in blocks_of(HOW_TO / page):
+        for shown, printed in reader.follow(block):
+            assert missing_from(printed, shown) == [], printed
+    answers = reader.printed[-1].splitlines()
+    if page in RIGHT:
+        assert answers == RIGHT[page]
+    else:
+        alike, unlike = map(float, answers)
+        assert alike > 3 > 2 > unlike, "of 0 to 5"
+    check_learned(the_finetune(reader, embedded_service)["result"])
+
+
+def the_finetune(reader: Reader, service: Running) -> Json:
+    """The job that the reader has run."""
+    (job_id,) = set(re.findall(r"ft_[0-9a-z]{26}", "".join(reader.printed)))
+    return service.client.job(job_id)
+
+
+def check_learned(result: Json) -> None:
+    """It is better than a constant prediction by over two standard errors, and says nothing else."""
+    name, best = result["primary_metric"], result["best"]
+    constant = result["baseline"][name] or 0.0
+    assert best["metrics"][name] - constant > 2 * best["noise"]
+    assert result["warnings"] == []
+    assert result["frozen_verified"]
