@@ -7,13 +7,16 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# A broken link is an error. The variable silences an advertisement for a successor of MkDocs.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet format clean
+.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
-	@echo "make check  linter, order of imports and strict types (about a minute)"
+	@echo "make check  linter, order of imports, strict types and the documentation's links (about a minute)"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make gpu    the tests and figures of a GPU, on a machine with one (eight minutes)"
 	@echo "make gpu-kit  the same to carry to a GPU machine that has no package registry"
@@ -45,11 +48,16 @@ test-slow: $(VENV)/worker,test.stamp
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: $(VENV)/worker,test,dev.stamp
-	@echo "==> linter, formatter, order of imports, strict types: about a minute"
+	@echo "==> linter, formatter, order of imports, strict types, links: about a minute"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
+	@$(MKDOCS)
+
+docs: $(VENV)/worker,test,dev.stamp
+	@$(MKDOCS)
+	@echo "==> open build/site/index.html"
 
 gpu: $(VENV)/worker,test.stamp
 	@echo "==> the GPU's tests and figures, at most eight minutes; tables go to build/gpu"

@@ -9,7 +9,7 @@ from app.settings import settings_from_environment
 from app.tables import Base
 
 url = context.config.attributes.get("url") or settings_from_environment().resolved_database_url
-database = Database(url)
+database = Database(url, unlimited=True)
 with database.engine.execution_options(writes=True).connect() as connection:
     context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
     with context.begin_transaction():

@@ -161,6 +161,7 @@ JOB_ERRORS = {
     "scores_not_finite": JobErrorFacts(422, "Scores not finite"),
     "export_failed": JobErrorFacts(422, "Export failed"),
     "out_of_memory": JobErrorFacts(422, "Out of memory"),
+    "unstorable": JobErrorFacts(422, "Not storable"),
     "cancelled": JobErrorFacts(409, "Cancelled"),
     "internal": JobErrorFacts(500, "Internal error"),
     "upstream_unavailable": JobErrorFacts(503, "Hub unavailable"),

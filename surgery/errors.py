@@ -34,8 +34,8 @@ class Fault:
 
 
 def encodable(text: str) -> str:
-    """The text, with lone surrogates, which UTF-8 cannot represent, escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """The text, with what an answer or a database cannot hold escaped: NUL and lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 class SurgeryError(Exception):
@@ -200,6 +200,12 @@ class Cancelled(SurgeryError):
     """Cancelled on request."""
 
     code = "cancelled"
+
+
+class Unstorable(SurgeryError):
+    """The database refuses what the job reported; another attempt would report it again."""
+
+    code = "unstorable"
 
 
 class ArtifactsFailed(StorageFailed):

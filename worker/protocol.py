@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
+from surgery.io.storable import storable_json
 from surgery.schemas.resolved import (
     Learned,
     PeakMemory,
@@ -222,7 +223,7 @@ class PhaseBegun(Message):
     """A phase of the run begins: load, warmup, score, train …"""
 
     type: Literal["phase"] = "phase"
-    name: str
+    name: Annotated[str, Field(max_length=40)]
 
 
 class Progress(Message):
@@ -363,6 +364,15 @@ def read_message(kinds: TypeAdapter[AnyMessage], line: str | bytes) -> AnyMessag
     which pydantic's own parser refuses.
     """
     return kinds.validate_python(json.loads(line))
+
+
+def read_report(line: bytes) -> Report:
+    """Parse a report that shall be stored. Raises ValueError or RecursionError.
+
+    What a stranger's file may contain and a database may refuse is escaped: NULs and half surrogate
+    pairs.
+    """
+    return REPORTS.validate_python(storable_json(json.loads(line)))
 
 
 class Channel:

@@ -147,13 +147,17 @@ class JobView(BaseModel):
         description="The result of a job that succeeded; its shape depends on `kind`."
     )
     cached: bool = Field(
-        False, description="Whether the result was computed by an equal ranking (`result_of`)."
+        False, description="Whether an equal job computed the result (`result_of`)."
     )
     result_of: str | None = Field(
-        None, description="The equal ranking that computed this result, if another one did."
+        None,
+        description="The job that computed this result, if another one did: an equal ranking or, "
+        "in a comparison, the run of an arm that trains the same.",
     )
     waits_for: str | None = Field(
-        None, description="The ranking or search that a queued job waits for, to use its result."
+        None,
+        description="The ranking, the search or the equal run that a queued job waits for, to use "
+        "its result.",
     )
     parent: str | None = Field(None, description="The job that created this one, if one did.")
     retry_of: str | None = Field(

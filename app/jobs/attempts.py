@@ -108,6 +108,13 @@ def end_attempt(
     count_stored_bytes(session, job)
 
 
+def has_ended_by_worker(database: Database, job_id: str, epoch: int) -> bool:
+    """Whether the worker of an attempt has ended it, and nobody who took it for lost."""
+    with database.read() as session:
+        attempt = session.get(Attempt, (job_id, epoch))
+    return attempt is not None and attempt.outcome not in {None, AttemptOutcome.LOST}
+
+
 def _total(session: Session, job_id: str) -> Json:
     rows = session.scalars(select(Attempt.usage).where(Attempt.job_id == job_id)).all()
     return Usage.total(rows).model_dump()

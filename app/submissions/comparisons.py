@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.errors import ServiceError, Unprocessable
+from app.jobs.comparisons.shared_runs import Choice, arm_digest, settled_arms
 from app.jobs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, ranking_digest, search_digest
@@ -27,10 +28,15 @@ from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
-from surgery.schemas.enums import POLICIES, Method, Policy
+from surgery.schemas.enums import POLICIES, Granularity, Method, Policy
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingOptions, RankingSpec
-from surgery.schemas.resolved import LayerInfo, ResolvedComparison, ResolvedFinetune
+from surgery.schemas.resolved import (
+    LayerInfo,
+    ResolvedComparison,
+    ResolvedFinetune,
+    ResolvedSelection,
+)
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import TrainingSpec
@@ -135,10 +141,9 @@ def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     builder = JobBuilder(service, spec, subject, Fleet.of(service))
     arms = _all_arms(spec, subject.info.layers)
     by_arm = _check(builder, arms)
+    plans = _plans(builder, arms, by_arm)
+    by_arm = {plan.name: by_arm[plan.name] for plan in plans if plan.same_as is None}
     choosers, judged = _choosers(builder, arms, by_arm)
-    plans = [
-        _plan(arm, by_arm[arm.name], place >= len(spec.arms)) for place, arm in enumerate(arms)
-    ]
     resolved = ResolvedComparison(
         model=subject.model,
         dataset=subject.dataset,
@@ -222,7 +227,7 @@ def _choosers(
     """New rankings and searches to run first, and the id of the ranking of single layers."""
     new: dict[str, Job] = {}
     for arm in arms:
-        for job in by_arm[arm.name]:
+        for job in by_arm.get(arm.name, []):
             if _layers(job) is None:
                 job.waits_for = builder.awaited(arm.selection, new).id
     if not builder.spec.single_layers:
@@ -237,6 +242,26 @@ def _choosers(
 def _layers(job: Job) -> list[str] | None:
     """The names of what a child trains; None if a ranking or a search has to choose them first."""
     return ResolvedFinetune.of(job.resolved).layers
+
+
+def _plans(
+    builder: JobBuilder, arms: Sequence[ArmSpec], by_arm: dict[str, list[Job]]
+) -> list[ArmPlan]:
+    """The plans of all arms. An arm that trains the same as one before it has no runs of its own.
+
+    Arms that wait for a ranking or a search are compared with the others when it has ended.
+    """
+    named = len(builder.spec.arms)
+    plans = [_plan(arm, by_arm[arm.name], place >= named) for place, arm in enumerate(arms)]
+    info = builder.subject.info
+    for arm in arms:
+        first = by_arm[arm.name][0]
+        selection = ResolvedSelection.of(first.resolved)
+        if selection.layers is not None:
+            parts = info.at(selection.granularity or Granularity.LAYER)
+            digest = arm_digest(FinetuneSpec.model_validate(first.spec), Choice(selection, parts))
+            plans = settled_arms(plans, arm.name, selection.layers, digest)
+    return plans
 
 
 def _plan(arm: ArmSpec, jobs: Sequence[Job], single: bool) -> ArmPlan:

@@ -65,7 +65,9 @@ def comparison_table(
     ``ranking`` is the ranking by every method that the gains of single layers are compared with,
     together with its id.
     """
-    by_arm = {arm.name: [run for run in runs if run.arm == arm.name] for arm in arms}
+    by_arm = {
+        arm.name: [run for run in runs if run.arm == (arm.same_as or arm.name)] for arm in arms
+    }
     metrics = {
         name: {run.seed: run.metric for run in own if run.metric is not None}
         for name, own in by_arm.items()
@@ -73,19 +75,23 @@ def comparison_table(
     results = [run.result for run in runs if run.result]
     reference = _reference(arms, metrics)
     noise = _mean([run.result.best.noise for run in runs if run.result])
-    reports = [run.report() for run in runs]
-    differences = paired_differences(metrics, reference)
-    judged = verdicts(differences, noise)
+    differences, judged = _judged(arms, metrics, reference, noise)
     return ComparisonResult(
         primary_metric=results[0].primary_metric,
         reference=reference,
         noise=noise,
         error_rate=ERROR_RATE,
         arms=[
-            _arm(name, own, metrics, seed_mean(differences.get(name, [])), judged.get(name))
-            for name, own in by_arm.items()
+            _arm(
+                arm,
+                by_arm[arm.name],
+                metrics,
+                seed_mean(differences.get(arm.same_as or arm.name, [])),
+                judged.get(arm.same_as or arm.name),
+            )
+            for arm in arms
         ],
-        failures=[report for report in reports if report.metric is None],
+        failures=[report for run in runs if (report := run.report()).metric is None],
         single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
         runs=len(runs),
         seconds=round(sum(result.seconds["total"] for result in results), 3),
@@ -94,6 +100,22 @@ def comparison_table(
             *_warnings(results, noise, metrics),
         ],
     )
+
+
+def _judged(
+    arms: Sequence[ArmPlan],
+    metrics: Mapping[str, Mapping[int, float]],
+    reference: str,
+    noise: float | None,
+) -> tuple[dict[str, list[float]], dict[str, tuple[float, Verdict]]]:
+    """The differences and the verdicts of the arms that have runs of their own.
+
+    Arms that share runs are one way to train, for which no test is spent twice.
+    """
+    distinct = {arm.name: metrics[arm.name] for arm in arms if arm.same_as is None}
+    shared = next(arm.same_as for arm in arms if arm.name == reference)
+    differences = paired_differences(distinct, shared or reference)
+    return differences, verdicts(differences, noise)
 
 
 def _single(arms: Sequence[ArmPlan]) -> bool:
@@ -133,7 +155,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _arm(
-    name: str,
+    arm: ArmPlan,
     runs: Sequence[FinetuneRun],
     metrics: Mapping[str, Mapping[int, float]],
     difference: SeedMean | None,
@@ -142,9 +164,10 @@ def _arm(
     results = [run.result for run in runs if run.result]
     sizes = _mean([run.checkpoint_bytes for run in runs])
     return ArmReport(
-        name=name,
+        name=arm.name,
+        same_as=arm.same_as,
         trained_layers=results[0].trained_layers if results else None,
-        metric=seed_mean(list(metrics[name].values())),
+        metric=seed_mean(list(metrics[arm.name].values())),
         difference=difference,
         p_value=judged[0] if judged else None,
         verdict=judged[1] if judged else None,
@@ -226,7 +249,8 @@ def add_other_presets(table: ComparisonResult, runs: Sequence[FinetuneRun]) -> N
     A run without a value for a metric is left out of its mean, as with the primary metric.
     """
     for arm in table.arms:
-        own = [run.result.best.also for run in runs if run.arm == arm.name and run.result]
+        name = arm.same_as or arm.name
+        own = [run.result.best.also for run in runs if run.arm == name and run.result]
         arm.also = {
             preset: {name: _preset_mean(own, preset, name) for name in metrics}
             for preset, metrics in (own[0] if own else {}).items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from surgery.errors import Fault, ModelUnsupported, SelectionMismatch
@@ -299,6 +299,39 @@ def ranked_parts(ranking: RankingResult) -> list[LayerInfo]:
         names = {name.removeprefix(start): part for name, part in parts.items()}
         ordered += [names[name] for name in in_module_order(names)]
     return ordered
+
+
+def merged_parts(
+    chosen: Collection[str], parts: Sequence[LayerInfo], granularity: Granularity
+) -> list[str]:
+    """The chosen ones of all ``parts`` of a model, in which a whole replaces all of its parts.
+
+    Choices of the same tensors are equal so, whatever their granularity: both sublayers of a block
+    become the block, all tensors of a sublayer the sublayer.
+    """
+    if granularity is Granularity.LAYER:
+        return [part.name for part in parts if part.name in chosen]
+    blocks: dict[int, list[str]] = defaultdict(list)
+    for part in parts:
+        blocks[part.index].append(part.name)
+    return [name for names in blocks.values() for name in _merged(names, chosen, granularity)]
+
+
+def _merged(names: Sequence[str], chosen: Collection[str], granularity: Granularity) -> list[str]:
+    """What is chosen of one block, whose parts have these names."""
+    start, taken = _common_path(names), [name for name in names if name in chosen]
+    if len(taken) == len(names):
+        return [start.removesuffix(".")]
+    if granularity is Granularity.SUBLAYER:
+        return taken
+    merged = []
+    for part in SUBLAYERS:
+        own, sub = (
+            [n for n in some if part_of_block(n.removeprefix(start), Granularity.SUBLAYER) == part]
+            for some in (names, taken)
+        )
+        merged += [f"{start}{part}"] if sub and len(sub) == len(own) else sub
+    return merged
 
 
 def _common_path(names: Iterable[str]) -> str:

@@ -25,7 +25,18 @@ class ArmPlan(BaseModel):
         None, description="The adapter's type, if it trains one in place of layers."
     )
     layers: list[str] | None = Field(
-        None, description="The layers that train; null if a ranking or a search comes first."
+        None, description="The layers that train; null until a ranking or a search has chosen them."
+    )
+    digest: str | None = Field(
+        None,
+        description="SHA-256 of what it trains and how, the seed aside: equal for arms that train "
+        "the same tensors with the same settings. Null until its layers are known, and in "
+        "comparisons of early versions.",
+    )
+    same_as: str | None = Field(
+        None,
+        description="The arm whose runs are this arm's too, since both train the same; it has no "
+        "runs of its own.",
     )
     single: bool = Field(False, description="Whether `single_layers` added this arm.")
     learning_rate: float | None = Field(
@@ -68,6 +79,11 @@ class ArmReport(BaseModel):
     """What one way to train achieved, and at what cost. Costs are means over the runs."""
 
     name: str = Field(description="The arm's name.")
+    same_as: str | None = Field(
+        None,
+        description="The arm that trains the same tensors with the same settings: its runs are "
+        "this arm's too, and count once.",
+    )
     trained_layers: list[str] | None = Field(description="Null if no run succeeded.")
     metric: SeedMean | None = Field(
         description="The primary metric at each run's best evaluation; null if no run has a value."
@@ -198,8 +214,8 @@ class ComparisonResult(BaseModel):
     single_layers: SingleLayers | None = Field(
         None, description="With `single_layers`: what each layer gained alone."
     )
-    runs: int = Field(description="How many fine-tunes it had.")
-    seconds: float = Field(description="The sum of the seconds of all runs.")
+    runs: int = Field(description="How many fine-tunes it had; one that arms share counts once.")
+    seconds: float = Field(description="The sum of the seconds of these fine-tunes.")
     warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
 
 

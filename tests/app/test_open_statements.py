@@ -17,8 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app import db
-from app.db import Database
+from app.db import Database, sqlite
 from app.jobs import checkpoints, deletion, records, state_machine
 from app.jobs.changes import JobChanges, change_job
 from app.jobs.state_machine import Lease
@@ -66,7 +65,7 @@ class Contended:
 def contended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Contended]:
     made = Contended(tmp_path / "test.db")
     waiting = SimpleNamespace(monotonic=time.monotonic, sleep=made.release)
-    monkeypatch.setattr(db, "time", waiting)
+    monkeypatch.setattr(sqlite, "time", waiting)
     gc.disable()
     yield made
     gc.enable()

@@ -25,7 +25,7 @@ from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Finished, RankingOrder
 from worker.supervisor.attempt import Attempt, Outcome, WorkerContext
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.sweeper import Sweeper
+from worker.supervisor.upkeep.sweeper import Sweeper
 
 
 class Sweeping:

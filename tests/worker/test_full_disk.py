@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-import queue
-import threading
-import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.artifacts.attempt_logs import log_key
 from app.artifacts.fetched import FetchedFolders
-from app.artifacts.storage import Storage, open_storage
+from app.artifacts.storage import Storage
 from app.db import Database
-from app.jobs import records, state_machine
-from app.jobs.state_machine import enqueue
+from app.jobs import records
 from app.settings import Settings
-from app.tables import Job, JobKind, Status, new_id
+from app.tables import Job, Status
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
-from surgery.schemas.resolved import PeakMemory
-from tests.support.service.laid_ready import with_child
-from tests.support.service.queued_jobs import RESOLVED
-from worker.protocol import CheckpointSaved, Message, Report, StateSaved
-from worker.supervisor.attempt import Attempt, WorkerContext
-from worker.supervisor.environments import WorkerFolders
-
-SPEC = {"selection": {"policy": "all"}, "training": {}, "checkpoints": {"keep": "best"}}
+from tests.support.faults.told_attempts import begin
+from worker.protocol import CheckpointSaved, StateSaved
+from worker.supervisor.attempt import Outcome
 
 
 class FullAfterOne(Storage):
@@ -49,28 +38,6 @@ class FullAfterOne(Storage):
         super().put_folder(folder, key)
 
 
-class Told:
-    """A child that says what it was given to say."""
-
-    def __init__(self, messages: list[Report]) -> None:
-        self.jobs = 0
-        self._messages: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        for message in messages:
-            self._messages.put(message)
-
-    def begin_job(self, _: object) -> None:
-        self.jobs += 1
-
-    def peak_memory(self) -> PeakMemory:
-        return PeakMemory()
-
-    def send(self, order: Message) -> None:
-        """Heard."""
-
-    def receive(self, seconds: float) -> Report | None:
-        return self._messages.get(timeout=seconds)
-
-
 def saved(folder: Path, step: int) -> CheckpointSaved:
     with complete_folder(folder / f"checkpoint-{step}") as building:
         (building / "delta.safetensors").write_bytes(b"x" * 100)
@@ -83,35 +50,21 @@ def test_the_job_fails_and_the_checkpoint_before_is_whole(
 ) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     storage = FullAfterOne(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "fetched"))
-    job = Job(
-        id=new_id("ft"), kind=JobKind.FINETUNE, spec=SPEC, labels={},
-        model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
-    )  # fmt: skip
-    with database.write() as session:
-        enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], timedelta(seconds=60))
-    assert claimed is not None
-    lease, row = claimed
-    folders = WorkerFolders.new(tmp_path)
-    scratch = folders.scratch / f"{job.id}-{lease.epoch}"
-    child: Any = Told([saved(scratch, 1), saved(scratch, 2)])
-    context = WorkerContext(settings, database, storage)
-    attempt = Attempt(
-        context, lease, row, with_child(child), folders, threading.Event(), time.monotonic(),
-    )  # fmt: skip
-    with pytest.raises(OSError, match="No space left") as full:
-        attempt.run()
-    attempt.storage_failed(full.value)
+    told = begin(database, tmp_path, [], settings=settings, storage=storage)
+    scratch, job_id, epoch = told.attempt.scratch, told.lease.job_id, told.lease.epoch
+    for step in (1, 2):
+        told.child.say(saved(scratch, step))
+    assert told.run() is Outcome.KILLED
     with database.read() as session:
-        over = session.get(Job, job.id)
+        over = session.get(Job, job_id)
         assert over is not None
         assert over.error is not None
         assert (over.status, over.error["code"]) == (Status.FAILED, "storage_failed")
         assert over.error["retriable"]
-    [kept] = records.checkpoints_of(database, job.id)
+    [kept] = records.checkpoints_of(database, job_id)
     assert kept.step == 1
     assert is_intact(Path(storage._path(kept.path)))
-    assert records.referenced_paths(database) == {kept.path, log_key(job.id, lease.epoch)}
+    assert records.referenced_paths(database) == {kept.path, log_key(job_id, epoch)}
 
 
 def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
@@ -133,26 +86,11 @@ def test_a_folder_that_could_not_be_finished_is_not_there(tmp_path: Path) -> Non
 def hand_over(database: Database, tmp_path: Path, make: Callable[[Path], Path]) -> OSError:
     """What an attempt says to a folder that its child claims to be a checkpoint."""
     settings = Settings(data_dir=tmp_path / "data")
-    storage = open_storage(settings)
-    job = Job(
-        id=new_id("ft"), kind=JobKind.FINETUNE, model="m", dataset="d", digest="x", max_attempts=3,
-        labels={}, spec=SPEC, resolved=RESOLVED,
-    )  # fmt: skip
-    with database.write() as session:
-        enqueue(session, job)
-    claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], timedelta(seconds=60))
-    assert claimed is not None
-    lease, row = claimed
-    folders = WorkerFolders.new(tmp_path)
-    scratch = folders.scratch / f"{job.id}-{lease.epoch}"
-    scratch.mkdir()
-    child: Any = Told([StateSaved(path=make(scratch), step=1)])
-    context = WorkerContext(settings, database, storage)
-    attempt = Attempt(
-        context, lease, row, with_child(child), folders, threading.Event(), time.monotonic()
-    )
+    told = begin(database, tmp_path, [], settings=settings)
+    told.attempt.scratch.mkdir()
+    told.child.say(StateSaved(path=make(told.attempt.scratch), step=1))
     with pytest.raises(OSError) as refused:  # noqa: PT011  # its words are the test's to look at
-        attempt.run()
+        told.attempt.run()
     return refused.value
 
 

@@ -26,7 +26,7 @@ from surgery.io.folders import complete_folder
 from surgery.models.source.copy import copies_in
 from tests.support.service.queued_jobs import submit
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.sweeper import Sweeper
+from worker.supervisor.upkeep.sweeper import Sweeper
 
 DAY = 24 * 3600
 
@@ -118,7 +118,7 @@ def test_files_of_a_job_that_was_deleted_go_even_if_the_api_died_before_it_remov
     with complete_folder(tmp_path / "building") as folder:
         (folder / "file").write_text("x")
     storage.put_folder(tmp_path / "building", f"logs/{other}/1")
-    monkeypatch.setattr("worker.supervisor.sweeper.GARBAGE_AGE_SECONDS", -1.0)
+    monkeypatch.setattr("worker.supervisor.upkeep.sweeper.GARBAGE_AGE_SECONDS", -1.0)
     Sweeper(settings, database, storage, WorkerFolders.new(tmp_path), None).collect_garbage()
     artifacts = tmp_path / "data" / "artifacts"
     assert [path.parent.parent.name for path in artifacts.rglob("file")] == [other]

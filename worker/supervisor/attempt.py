@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Any
 
 from app.artifacts.event_files import event_files_key
 from app.artifacts.storage import Storage
@@ -23,15 +21,16 @@ from app.jobs import records, state_machine
 from app.jobs.attempts import Usage
 from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
-from app.jobs.state_machine import Lease
+from app.jobs.state_machine import Fenced, Lease
 from app.settings import Settings
 from app.submissions.checks import ranking_digest, search_digest
-from app.tables import Job, JobKind, Status
+from app.tables import Job, JobKind
 from surgery.errors import (
     ArtifactsFailed,
     DeadlineExceeded,
     ModelUnsupported,
     SurgeryError,
+    Unstorable,
     WorkerLost,
 )
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
@@ -75,17 +74,16 @@ from worker.protocol import (
 from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received, UnreadableMessage
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.gpus import Gpu
-from worker.supervisor.heartbeat import Heartbeat
+from worker.supervisor.heartbeat import Heartbeat, WriteRefused
 from worker.supervisor.job_log import JobLog, Scrubber
 from worker.supervisor.meter import Meter
+from worker.supervisor.writes import Interrupted, LeaseWrites
 
 Json = dict[str, Any]
 Fetch = Callable[[str], Path | None]  # a stored folder on this disk; None if it is damaged
 
 log = logging.getLogger("surgeon.worker")
-Value = TypeVar("Value")
 TICK_SECONDS = 0.2  # between two checks of the limits
-RETRY_SECONDS = 0.5  # between two tries of a write while the database does not answer
 READING_PHASES = {"load", "tokenize"}  # in which libraries read the model's files
 
 
@@ -188,6 +186,10 @@ class Attempt:
         self.log = JobLog(self.database, self.storage, lease, scrubber)
         where = {"job_id": job.id, "epoch": lease.epoch, "request_id": job.request_id}
         self._logged = logging.LoggerAdapter(log, where)
+        patience = self.settings.lease.total_seconds()
+        self._writes = LeaseWrites(
+            self.database, lease, self._heartbeat, self._hear_while_waiting, patience, self._logged
+        )
         self._stop_by: float | None = None
         self._end: Callable[[Outcome], Outcome] | None = None  # set once the job shall stop
 
@@ -210,15 +212,21 @@ class Attempt:
         asked = f", request {self.job.request_id}" if self.job.request_id else ""
         self.say(f"attempt {self.lease.epoch} begins on {self.job.lease_owner}{asked}")
         with self._folders, self._heartbeat:
-            outcome = self._follow(self._processes.fetcher, self._fetch_order())
-            if outcome is not Outcome.FETCHED:
-                return outcome
-            assert self._fetched is not None
-            order = self._order(self._fetched)
-            if self.job.kind == JobKind.FINETUNE:
-                self._services = TrackerServices.begin(self.job.id, self._tracked_config())
-                self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
-            return self._follow(self._processes.child, order)
+            try:
+                return self._carry_out()
+            except Interrupted:
+                return self._end_interrupted()
+
+    def _carry_out(self) -> Outcome:
+        outcome = self._follow(self._processes.fetcher, self._fetch_order())
+        if outcome is not Outcome.FETCHED:
+            return outcome
+        assert self._fetched is not None
+        order = self._order(self._fetched)
+        if self.job.kind == JobKind.FINETUNE:
+            self._services = TrackerServices.begin(self.job.id, self._tracked_config())
+            self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
+        return self._follow(self._processes.child, order)
 
     def _tracked_config(self) -> Json:
         """The options that trackers record; the rate of a search is null until it has found one."""
@@ -287,15 +295,15 @@ class Attempt:
             also=fetched.also,
             ranking=self._awaited(JobKind.RANKING),
             search=self._awaited(JobKind.SEARCH),
-            continue_folder=self._write(lambda: continued_folder(*self._stored)),
+            continue_folder=self._writes.write(lambda: continued_folder(*self._stored)),
             state_folder=state_folder,
-            earlier_best=self._write(lambda: best_so_far(*self._stored)) if state else None,
+            earlier_best=self._writes.write(lambda: best_so_far(*self._stored)) if state else None,
             room=self._room(),
         )
 
     def _awaited(self, kind: JobKind) -> Json | None:
         """The result of a ranking or search that the job has waited for, to choose by."""
-        return self._write(lambda: records.awaited_result(self.database, self.job, kind))
+        return self._writes.write(lambda: records.awaited_result(self.database, self.job, kind))
 
     def _upload(self) -> FetchedDataset:
         """The uploaded dataset of the job. Raises OSError if its files are damaged."""
@@ -367,7 +375,7 @@ class Attempt:
 
     def _store_metrics(self, report: MetricValues) -> None:
         self._services.log(report.values, report.step)
-        self._write(
+        self._writes.write(
             lambda: records.record_metrics(
                 self.database, self.lease, report.step, report.epoch, report.values
             )
@@ -390,12 +398,12 @@ class Attempt:
         folder = self._handed_over(report.path)
         files, key = read_manifest(folder), self._key(folder)
         self.storage.put_folder(folder, key)
-        _, replaced = self._write(
+        _, replaced = self._writes.write(
             lambda: records.commit_checkpoint(self.database, self.lease, key, files, report.summary)
         )
         self.say(f"checkpoint of step {report.summary.step} is stored")
         keep = self.job.spec["checkpoints"]["keep"]
-        dropped = self._write(lambda: prune_checkpoints(self.database, self.lease, keep))
+        dropped = self._writes.write(lambda: prune_checkpoints(self.database, self.lease, keep))
         for path in (*([replaced] if replaced else []), *dropped):
             self.storage.delete(path)
 
@@ -404,7 +412,7 @@ class Attempt:
         files, key = read_manifest(folder), self._key(folder)
         size = sum(file["bytes"] for file in files.values())
         self.storage.put_folder(folder, key)
-        before = self._write(
+        before = self._writes.write(
             lambda: records.commit_state(self.database, self.lease, key, report.step, size)
         )
         self.say(f"state of step {report.step} is stored")
@@ -417,7 +425,7 @@ class Attempt:
         digest = ranking_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, options)
         spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
         spec |= report.options
-        self._write(
+        self._writes.write(
             lambda: records.store_ranking(self.database, self.lease, digest, spec, report.result)
         )
         self._store_selected(report.resolved)
@@ -426,7 +434,7 @@ class Attempt:
         resolved = Resolved.of(self.job.resolved)
         spec = SearchSpec.model_validate(report.spec)
         digest = search_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, spec)
-        before = self._write(
+        before = self._writes.write(
             lambda: records.store_search(
                 self.database, self.lease, digest, report.spec, report.result, report.resolved
             )
@@ -436,7 +444,7 @@ class Attempt:
 
     def _store_selected(self, resolved: ResolvedSelection) -> None:
         """Store which layers train, so that the next attempt trains the same ones."""
-        self._write(lambda: records.pin_selection(self.database, self.lease, resolved))
+        self._writes.write(lambda: records.pin_selection(self.database, self.lease, resolved))
 
     def _ended(self, report: Ending) -> Outcome:
         fetching = self.current is self._processes.fetcher
@@ -457,7 +465,7 @@ class Attempt:
         result = report.result
         if self.job.kind == JobKind.FINETUNE:
             result = self._completed(FinetuneResult.model_validate(result))
-        state = self._write(
+        state = self._writes.end(
             lambda: state_machine.finish(
                 self.database, self.lease, result, report.resolved, self._meter.usage()
             )
@@ -469,10 +477,10 @@ class Attempt:
 
     def _completed(self, result: FinetuneResult) -> Json:
         """The result with the ids of its checkpoint and of what chose, which no child knows."""
-        rows = self._write(lambda: records.checkpoints_of(self.database, self.job.id))
+        rows = self._writes.write(lambda: records.checkpoints_of(self.database, self.job.id))
         result.best_checkpoint = next((row.id for row in rows if row.is_best), None)
         result.warnings += self._services.finish()
-        chosen = self._write(lambda: records.selection_of(self.database, self.job.id))
+        chosen = self._writes.write(lambda: records.selection_of(self.database, self.job.id))
         result.ranking, result.search = chosen.ranking, chosen.search
         return result.model_dump(mode="json")
 
@@ -480,20 +488,9 @@ class Attempt:
         problem = reported.model_dump()
         if reported.code == "internal":
             problem |= {"log": self.current.last_lines()}
-        return self._fail(problem, Outcome.FAILED)
+        return self._fail(problem, Outcome.FAILED, self._writes.end)
 
-    # Writes, limits and failures.
-
-    def _write(self, statement: Callable[[], Value]) -> Value:
-        """Repeat a fenced write until the database takes it or the lease runs out."""
-        while True:
-            try:
-                return statement()
-            except SQLAlchemyError as error:
-                text = "%s: a write failed, trying again: %s"
-                self._logged.warning(text, self.job.id, error)
-                self._heartbeat.check()
-                time.sleep(RETRY_SECONDS)
+    # Limits and failures.
 
     def _ask_to_stop(self, order: Cancel | Drain, end: Callable[[Outcome], Outcome]) -> None:
         """Send the first order to stop; ``end`` records what the job becomes once it has."""
@@ -506,14 +503,37 @@ class Attempt:
             grace = 0.0 if fetching else self.settings.grace.total_seconds()
             self._stop_by = time.monotonic() + grace
 
-    def _check_limits(self) -> Outcome | None:
-        now = time.monotonic()
+    def _hear_requests(self) -> None:
         if self._heartbeat.cancel_requested.is_set():
             self._ask_to_stop(Cancel(), self._cancelled)
         if self._heartbeat.is_overdue():
             self._ask_to_stop(Cancel(), self._overdue)
         if self.draining.is_set() or self._heartbeat.pause_requested.is_set():
             self._ask_to_stop(Drain(), self._released)
+
+    def _hear_while_waiting(self) -> None:
+        """Raise Interrupted if a write is not to be waited for: nobody needs what it stores.
+
+        A job that shall save its state has as long for it as its process has.
+        """
+        self._hear_requests()
+        now = time.monotonic()
+        unneeded = self._heartbeat.cancel_requested.is_set() or self._heartbeat.is_overdue()
+        late = self._stop_by is not None and now > self._stop_by
+        if unneeded or late or now - self._began > self.settings.deadline.total_seconds():
+            raise Interrupted
+
+    def _end_interrupted(self) -> Outcome:
+        """End the attempt as was asked while a write waited for the database."""
+        if self._end is not None:
+            return self._end(Outcome.KILLED)
+        outcome = self._check_limits()
+        assert outcome is not None
+        return outcome
+
+    def _check_limits(self) -> Outcome | None:
+        now = time.monotonic()
+        self._hear_requests()
         if self._end is not None and self._stop_by is not None and now > self._stop_by:
             return self._end(Outcome.KILLED)
         if now - self._began > self.settings.deadline.total_seconds():
@@ -529,14 +549,14 @@ class Attempt:
         return None
 
     def _cancelled(self, outcome: Outcome) -> Outcome:
-        self._write(
+        self._writes.end_at_last(
             lambda: state_machine.end_cancelled(self.database, self.lease, self._meter.usage())
         )
         self.say("the job is cancelled")
         return outcome
 
     def _overdue(self, outcome: Outcome) -> Outcome:
-        self._write(
+        self._writes.end_at_last(
             lambda: state_machine.fail_overdue(self.database, self.lease, self._meter.usage())
         )
         self.say("the job's deadline has passed", logging.WARNING)
@@ -545,7 +565,7 @@ class Attempt:
     def _released(self, outcome: Outcome) -> Outcome:
         # Unless the worker stops, the job was asked to pause, and perhaps resumed meanwhile.
         reason = "drained" if self.draining.is_set() else "resumed"
-        self._write(
+        self._writes.end_at_last(
             lambda: state_machine.release(
                 self.database, self.lease, reason, usage=self._meter.usage()
             )
@@ -556,23 +576,28 @@ class Attempt:
     def _with_log(self, error: SurgeryError) -> Json:
         return error.as_problem() | {"log": self.current.last_lines()}
 
-    def _fail(self, problem: Json, outcome: Outcome) -> Outcome:
-        self._write(
-            lambda: state_machine.fail(self.database, self.lease, problem, self._meter.usage())
-        )
+    def _fail(
+        self,
+        problem: Json,
+        outcome: Outcome,
+        end: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Outcome:
+        """Fail the job; ``end`` is how the last write is tried, to the last unless it is given."""
+        end = end or self._writes.end_at_last
+        end(lambda: state_machine.fail(self.database, self.lease, problem, self._meter.usage()))
         self.say(f"the job failed ({problem['code']}): {problem['detail']}", logging.WARNING)
         return outcome
 
-    def _charge(self, error: WorkerLost) -> Status:
-        """Count a crash of the process against the job. Returns the job's new status."""
+    def _charge(self, error: WorkerLost) -> None:
+        """Count a crash of the process against the job."""
         problem, backoff = self._with_log(error), self.settings.retry_backoff
-        status = self._write(
+        status = self._writes.end_at_last(
             lambda: state_machine.crash(
                 self.database, self.lease, problem, backoff, self._meter.usage()
             )
         )
-        self.say(f"{error.detail}; the job is {status}", logging.WARNING)
-        return status
+        becomes = f"; the job is {status}" if status else ""  # not known if the reply was lost
+        self.say(f"{error.detail}{becomes}", logging.WARNING)
 
     def _overran(self, detail: str) -> Outcome:
         """Fail the job: another attempt would exceed the same limit."""
@@ -582,6 +607,18 @@ class Attempt:
         """Fail the job, because its files cannot be read or written."""
         detail = f"artifacts could not be read or written: {error.strerror or error}"
         return self._fail(ArtifactsFailed(detail).as_problem(), Outcome.KILLED)
+
+    def refused(self, refusal: WriteRefused) -> Outcome:
+        """Fail the job, because the database will never take what it reported. Raises Fenced."""
+        detail = f"the database refuses what the job reported: {refusal}"
+        # Without all that may be refused again: the log, and what was used.
+        problem = Unstorable(detail).as_problem()
+        try:
+            self._writes.end_at_last(lambda: state_machine.fail(self.database, self.lease, problem))
+        except WriteRefused as again:
+            raise Fenced from again  # whoever takes the job back counts a crash
+        self.say(f"the job failed ({problem['code']}): {detail}", logging.WARNING)
+        return Outcome.KILLED
 
     def not_understood(self, error: Exception) -> Outcome:
         """End the attempt, because a message could not be read. Another attempt may succeed."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from app.settings import Settings
 from surgery.schemas.resolved import PeakMemory
-from worker.protocol import REPORTS, Message, Report, read_message
+from worker.protocol import Message, Report, read_report
 from worker.supervisor.environments import (
     WorkerFolders,
     child_confinement,
@@ -50,7 +50,7 @@ Received = Report | ProcessEnded | UnreadableMessage
 
 def _parsed(line: bytes) -> Report | UnreadableMessage:
     try:
-        return read_message(REPORTS, line)
+        return read_report(line)
     except ValidationError as error:
         # A hostile message may have millions of faults, and listing them takes memory for each.
         count = error.error_count()

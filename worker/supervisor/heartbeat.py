@@ -12,15 +12,27 @@ from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db import Database
+from app.db import Database, is_outage
 from app.jobs import state_machine
 from app.jobs.attempts import Usage
 from app.jobs.state_machine import Fenced, Lease
 from app.settings import Settings
+from surgery.errors import encodable
 
 log = logging.getLogger("surgeon.worker")
 Json = dict[str, Any]
 PROGRESS_SECONDS = 1.0  # between two writes of progress
+REASON_CHARACTERS = 300  # of the database's own words in a job's error
+
+
+class WriteRefused(Exception):
+    """The database will never take a write of this attempt. The message has its words."""
+
+    @classmethod
+    def by(cls, error: Exception) -> WriteRefused:
+        """For this error of the database."""
+        words = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        return cls(encodable(words)[:REASON_CHARACTERS])
 
 
 class Heartbeat:
@@ -41,6 +53,7 @@ class Heartbeat:
         self._news = threading.Event()
         self._stop = threading.Event()
         self._fenced = threading.Event()
+        self._refused: WriteRefused | None = None
         self.cancel_requested = threading.Event()
         self.pause_requested = threading.Event()
         self._deadline: float | None = None  # of the job, on this process's monotonic clock
@@ -65,7 +78,13 @@ class Heartbeat:
         self._news.set()
 
     def check(self) -> None:
-        """Raise Fenced if the lease is lost, or so close to its end that it may be lost soon."""
+        """Raise Fenced if the lease is lost, or so close to its end that it may be lost soon.
+
+        Raises WriteRefused, once, if the database will never take what the heartbeat writes.
+        """
+        if self._refused is not None:
+            refused, self._refused = self._refused, None
+            raise refused
         left = self._settings.lease - self._settings.fence_margin
         if self._fenced.is_set() or time.monotonic() - self._renewed > left.total_seconds():
             raise Fenced
@@ -98,6 +117,10 @@ class Heartbeat:
             self._fenced.set()
             self._stop.set()
         except SQLAlchemyError as error:
+            if not is_outage(error):
+                self._refused = WriteRefused.by(error)
+                self._stop.set()
+                return
             where = {"job_id": self._lease.job_id, "epoch": self._lease.epoch}
             text = "%s: heartbeat failed, trying again: %s"
             log.warning(text, self._lease.job_id, error, extra=where)

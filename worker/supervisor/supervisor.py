@@ -25,10 +25,11 @@ from app.observability.tracing import attempt_span
 from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
-from worker.supervisor.deliverer import Deliverer
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.registration import Registration, facts_of
-from worker.supervisor.sweeper import Sweeper
+from worker.supervisor.heartbeat import WriteRefused
+from worker.supervisor.upkeep.deliverer import Deliverer
+from worker.supervisor.upkeep.registration import Registration, facts_of
+from worker.supervisor.upkeep.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
 
@@ -181,6 +182,16 @@ class Supervisor:
     def _run(self, attempt: Attempt) -> Outcome:
         """Run an attempt to its end, whatever goes wrong. Raises Fenced."""
         try:
+            return self._run_or_explain(attempt)
+        except WriteRefused as refusal:
+            log.exception("%s: the database will never take a write", attempt.job.id)
+            return attempt.refused(refusal)
+        finally:
+            for folder in (attempt.scratch, attempt.inputs):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _run_or_explain(self, attempt: Attempt) -> Outcome:
+        try:
             return attempt.run()
         except OSError as error:
             log.exception("%s: storage failed", attempt.job.id)
@@ -189,6 +200,3 @@ class Supervisor:
             # The job's process sent something that no such process sends.
             log.exception("%s: a message that cannot be read", attempt.job.id)
             return attempt.not_understood(error)
-        finally:
-            for folder in (attempt.scratch, attempt.inputs):
-                shutil.rmtree(folder, ignore_errors=True)

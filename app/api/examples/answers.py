@@ -646,6 +646,7 @@ def _run(job: str, seed: int, metric: float, rate: float) -> Json:
 def _arm(name: str, layers: list[str], parameters: int, metrics: list[float], rate: float) -> Json:
     return {
         "name": name,
+        "same_as": None,
         "trained_layers": layers,
         "metric": {"mean": sum(metrics) / len(metrics), "ci": [0.28, 0.35], "seeds": len(metrics)},
         "difference": None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.db import is_outage, is_too_much
 from app.errors import ServiceError
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.schemas.validation import faults_of, validation_faults
@@ -196,34 +196,6 @@ def _busy(request: Request, error: PoolTimeout) -> JSONResponse:
     log.error("no connection to the database is free: %s", error)
     detail = "too many requests use the database at this moment; try again"
     return _unavailable(request, "database_unavailable", detail, [], retry_after="5")
-
-
-# What SQLite refuses a statement for, as opposed to a failure of the database: its result code for
-# an error in the statement stands for many reasons, among them errors of this service.
-_NO_OUTAGE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
-_REASONS = (
-    "too large", "too big", "too many", "too complex", "too deep", "stack overflow", "JSON",
-    "integer overflow", "number of parameters", "too long",
-)  # fmt: skip
-
-
-def is_outage(error: DBAPIError) -> bool:
-    """Whether the database could not be reached or failed, whatever it was asked."""
-    if error.connection_invalidated:
-        return True
-    cause = error.orig
-    if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        return isinstance(cause, sqlite3.OperationalError) and code not in _NO_OUTAGE
-    return isinstance(error, OperationalError) and not is_too_much(error)
-
-
-def is_too_much(error: DBAPIError) -> bool:
-    """Whether the database works but refuses a request as too large or out of range."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:  # Postgres: class 54 is "program limit exceeded"
-        return str(state).startswith("54")
-    return any(reason in str(error.orig) for reason in _REASONS)
 
 
 def _unstorable(request: Request, error: DBAPIError) -> JSONResponse:

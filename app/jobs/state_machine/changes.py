@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.db import db_now
 from app.jobs.attempts import AttemptOutcome, end_attempt
-from app.jobs.progress import set_aside_progress
+from app.jobs.progress import at_the_end, set_aside_progress
 from app.jobs.state_machine.history import record_event, record_status
 from app.tables import Job, JobEvent, Status
 from surgery.errors import Cancelled
-from surgery.schemas.resolved import ResolvedSelection, completed
+from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 
 Json = dict[str, Any]
 CANCEL_REQUESTED = "cancel_requested"  # the type of an event
@@ -103,3 +103,16 @@ def take_choice(session: Session, job: Job, kind: str, chooser: str) -> None:
     job.waits_for = None
     job.updated_at = db_now()
     record_event(session, job.id, job.lease_epoch, kind, {"id": chooser})
+
+
+def take_outcome(session: Session, job: Job, run: Job) -> None:
+    """End a fine-tune as an equal one has ended, without regard to its comparison."""
+    job.waits_for = None
+    job.started_at = job.started_at or db_now()
+    if run.status == Status.SUCCEEDED:
+        job.result_of = run.id
+        resolved = completed(job.resolved, Learned.of(run.resolved))
+        full = at_the_end(run.progress, early=True)
+        close(session, job, Status.SUCCEEDED, resolved=resolved, progress=full)
+    else:
+        close(session, job, Status(run.status), error=run.error)

@@ -20,9 +20,13 @@ from app.jobs.state_machine.changes import (
     requeue,
     set_aside,
     take_choice,
+    take_outcome,
     withdraw_pause,
 )
+from app.jobs.state_machine.history import record_event
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
+from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune, completed
 
 
 def end(session: Session, job: Job, status: Status, **values: Any) -> None:
@@ -51,7 +55,8 @@ def advance_comparison_of(session: Session, job: Job) -> None:
 def advance_comparison(session: Session, comparison: Job) -> None:
     """Take the next step of a comparison, if its children allow one.
 
-    Children whose ranking or search has ended may be claimed, a comparison that shall pause does
+    Children whose ranking or search has ended may be claimed, or share the run of an arm that
+    trains the same; a comparison that shall pause does
     so when no child is active any more, and with the last child it ends. The caller has locked its
     row. A second call has no effect.
     """
@@ -59,17 +64,48 @@ def advance_comparison(session: Session, comparison: Job) -> None:
         return
     add_up_children(session, comparison)
     for child, awaited in comparisons.children_after(session, comparison.id):
-        if awaited.status == Status.SUCCEEDED:
-            take_choice(session, child, awaited.kind, awaited.id)
-        else:
-            error = comparisons.not_chosen_error(awaited).as_problem()
-            close(session, child, Status.FAILED, error=error)
+        _go_on(session, comparison, child, awaited)
     outcome = comparisons.outcome(session, comparison)
     if outcome is not None:
         status, values = outcome
         close(session, comparison, status, **values)
     elif comparison.pause_requested and not comparisons.has_active_child(session, comparison.id):
         set_aside(session, comparison)
+
+
+def _go_on(session: Session, comparison: Job, child: Job, awaited: Job) -> None:
+    """Let a child go on after what it waited for: a ranking, a search or an equal arm's run."""
+    if awaited.kind == JobKind.FINETUNE:
+        take_outcome(session, child, awaited)
+    elif awaited.status == Status.SUCCEEDED:
+        take_choice(session, child, awaited.kind, awaited.id)
+        _share_run(session, comparison, child, awaited)
+    else:
+        error = comparisons.not_chosen_error(awaited).as_problem()
+        close(session, child, Status.FAILED, error=error)
+
+
+def _share_run(session: Session, comparison: Job, child: Job, chooser: Job) -> None:
+    """Let a child whose layers were just chosen wait for the run of an equal arm, if there is one.
+
+    What it trains is noted in the comparison, which later choices are compared with.
+    """
+    choice = comparisons.learned_choice(child, chooser)
+    if choice is None:
+        return
+    resolved = ResolvedComparison.of(comparison.resolved)
+    arm = str(ResolvedFinetune.of(child.resolved).arm)
+    digest = comparisons.arm_digest(FinetuneSpec.model_validate(child.spec), choice)
+    arms = comparisons.settled_arms(resolved.arms, arm, choice.selection.layers, digest)
+    comparison.resolved = resolved.model_copy(update={"arms": arms}).stored()
+    run = comparisons.run_of_equal_arm(session, comparison, arms, child)
+    if run is None:
+        return
+    child.resolved = completed(child.resolved, choice.selection)
+    child.waits_for = run.id
+    record_event(session, child.id, child.lease_epoch, "same_as", {"id": run.id})
+    if run.status in TERMINAL:
+        take_outcome(session, child, run)
 
 
 def advance_comparisons(database: Database) -> None:

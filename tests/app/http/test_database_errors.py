@@ -14,8 +14,7 @@ from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from app.api.http.problems import is_outage, is_too_much
-from app.db import Database
+from app.db import Database, is_outage, is_too_much
 from app.main import create_app
 from app.settings import Settings
 from tests.support.service.problems import problem

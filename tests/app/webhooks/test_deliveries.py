@@ -24,7 +24,7 @@ from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 from tests.support.outside.receiver import Receiver, receiver
 from tests.support.service.queued_jobs import take
-from worker.supervisor.deliverer import Deliverer
+from worker.supervisor.upkeep.deliverer import Deliverer
 
 Json = dict[str, Any]
 Create = Callable[..., Json]
@@ -269,7 +269,7 @@ SENDS = """
 import sys
 from app.db import Database
 from app.settings import Settings
-from worker.supervisor.deliverer import Deliverer
+from worker.supervisor.upkeep.deliverer import Deliverer
 Deliverer(Settings(webhook_networks="127.0.0.0/8"), Database(sys.argv[1])).start()
 sys.stdin.read()
 """

@@ -219,3 +219,27 @@ def test_a_search_arm_takes_no_rates_beside_arms_that_choose(api: TestClient) ->
     says(problem(create(api, own), 422, "invalid"), "/arms/0/learning_rates", "policy search")
     scheduled = {**GOOD, "arms": [{**search, "layer_schedule": LISA}]}
     says(problem(create(api, scheduled), 422, "invalid"), "/arms/0/layer_schedule", "new search")
+
+
+def test_arms_that_train_the_same_have_one_run_a_seed(api: TestClient) -> None:
+    """What counts are the tensors and the settings, not how the request names them."""
+    arms = [
+        {"name": "last", "selection": {"policy": "last_k", "k": 1}},
+        {"name": "named", "selection": {"policy": "layers", "layers": [TINY_LAYERS - 1]}},
+        {"name": "halves", "selection": {
+            "policy": "last_k", "k": 2, "granularity": "sublayer"}},
+        {"name": "slow", "selection": {"policy": "last_k", "k": 1}, "learning_rate": 1e-5},
+        {"name": "as told", "selection": {"policy": "last_k", "k": 1}, "learning_rate": 3e-4},
+        {"name": "pooled", "selection": {"policy": "last_k", "k": 1, "include": ["pooler"]}},
+    ]  # fmt: skip
+    training = {"learning_rate": 3e-4}
+    job, children = made(api, {**GOOD, "arms": arms, "single_layers": True, "training": training})
+    equal = {arm["name"]: arm["same_as"] for arm in job["resolved"]["arms"]}
+    shared = dict.fromkeys(("named", "halves", "as told", f"layer-{TINY_LAYERS - 1}"), "last")
+    assert {name: other for name, other in equal.items() if other} == shared
+    ranking, *runs = children
+    trained = {run["resolved"]["arm"] for run in runs}
+    assert trained == {name for name, other in equal.items() if other is None}
+    assert job["resolved"]["runs"] == len(runs) == 2 * len(trained)
+    assert job["progress"]["total_steps"] == len(runs) + 1
+    assert ranking["kind"] == "ranking"

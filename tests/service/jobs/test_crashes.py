@@ -14,7 +14,7 @@ from app.settings import Settings
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running, wait_until
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.sweeper import Sweeper
+from worker.supervisor.upkeep.sweeper import Sweeper
 
 Json = dict[str, Any]
 EPOCHS = 20  # long enough that a fast machine is still at it when the test strikes
@@ -234,7 +234,7 @@ def test_what_no_row_names_is_collected(
     settings = Settings(data_dir=service.data, database_url=url)
     database = Database(settings.resolved_database_url)
     storage = open_storage(settings)
-    monkeypatch.setattr("worker.supervisor.sweeper.GARBAGE_AGE_SECONDS", -1.0)
+    monkeypatch.setattr("worker.supervisor.upkeep.sweeper.GARBAGE_AGE_SECONDS", -1.0)
     sweeper = Sweeper(settings, database, storage, WorkerFolders.new(service.data), None)
     artifacts, scratch = service.data / "artifacts", service.data / "scratch"
 

@@ -9,6 +9,7 @@ from app.db import Database
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue_comparison
 from app.tables import Job, JobKind, new_id
+from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result, ranking_result
 from tests.support.service.queued_jobs import RESOLVED
@@ -31,6 +32,13 @@ def new_job(kind: JobKind, parent: str | None, **values: object) -> Job:
     return Job(id=new_id(prefix), kind=kind, parent=parent, **{**fields, **values})
 
 
+def spec_of(policy: str, seed: int) -> Json:
+    """The request for a run of an arm that trains the last layer, the best one, or all."""
+    selection = {"policy": policy} | ({} if policy == "all" else {"k": 1})
+    spec = {"model": "m", "dataset": "d", "selection": selection, "training": {"seed": seed}}
+    return FinetuneSpec.model_validate(spec).model_dump(mode="json")
+
+
 def submit(database: Database, seeds: int = 1, *, ranked: bool = False) -> tuple[str, list[str]]:
     """A comparison of two arms; its id, and its children's in the order of the queue."""
     parent = new_job(
@@ -40,7 +48,7 @@ def submit(database: Database, seeds: int = 1, *, ranked: bool = False) -> tuple
     children = [
         new_job(
             JobKind.FINETUNE, parent.id, name=f"{arm['name']}, seed {seed}",
-            spec={"training": {"seed": seed}}, resolved=RESOLVED | {"arm": arm["name"]},
+            spec=spec_of(arm["policy"], seed), resolved=RESOLVED | {"arm": arm["name"]},
             waits_for=ranking.id if ranking and arm["name"] == "a" else None,
         )
         for arm in ARMS

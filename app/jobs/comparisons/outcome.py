@@ -1,4 +1,4 @@
-"""What a comparison's children mean for it. Only reads; the state machine changes the jobs."""
+"""The children of a comparison, and how it ends after the last of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ def has_active_child(session: Session, comparison_id: str) -> bool:
 
 
 def children_after(session: Session, comparison_id: str) -> Sequence[tuple[Job, Job]]:
-    """The children whose ranking or search has ended, with their rows locked, each with that."""
+    """The children that wait for a job which has ended, with their rows locked, each with that job.
+
+    That is a ranking, a search, or the run of an arm that trains the same. The children are in the
+    order of the queue, so that of equal arms the first one trains.
+    """
     awaited = aliased(Job)
     query = (
         select(Job, awaited)
@@ -48,7 +52,8 @@ def children_after(session: Session, comparison_id: str) -> Sequence[tuple[Job, 
         .order_by(Job.id)
         .with_for_update(key_share=True, of=Job)
     )
-    return [(child, ended) for child, ended in session.execute(query)]
+    rows = [(child, ended) for child, ended in session.execute(query)]
+    return sorted(rows, key=lambda row: (row[0].queued_at, row[0].id))
 
 
 def overdue_error(job: Job) -> DeadlineExceeded:
@@ -105,6 +110,8 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
         Checkpoint.job_id.in_([job.id for job in finetunes]), Checkpoint.is_best
     )
     sizes = {row.job_id: row.bytes for row in session.scalars(best)}
+    resolved = ResolvedComparison.of(comparison.resolved)
+    shared = {arm.name for arm in resolved.arms if arm.same_as}
     runs = [
         FinetuneRun(
             arm=str(ResolvedFinetune.of(job.resolved).arm),
@@ -116,8 +123,8 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
             result=FinetuneResult.model_validate(job.result) if job.result else None,
         )
         for job in finetunes
+        if ResolvedFinetune.of(job.resolved).arm not in shared
     ]
-    resolved = ResolvedComparison.of(comparison.resolved)
     ranking = _ranking(session, resolved.ranking)
     table = comparison_table(resolved.arms, runs, ranking)
     add_other_presets(table, runs)

@@ -1,0 +1,1 @@
+"""What goes wrong, made to happen: children that say anything, databases that hang."""
