@@ -13,6 +13,7 @@ from app.api.http.problems import ProblemDetails
 from app.errors import JOB_ERRORS
 from app.jobs.attempts import Usage
 from app.tables import Base, Checkpoint, Dataset
+from surgery.schemas import JobWarning
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.dataset import DatasetReport, HubDataset
 from surgery.schemas.estimate import Estimate
@@ -68,13 +69,6 @@ class JobUsage(Usage):
         description="Size of its checkpoints, of the state that it would resume from, and of the "
         "logs of its attempts. What is stored for a comparison is stored for its children."
     )
-
-
-class SubmissionWarning(BaseModel):
-    """Something that a submission should know of, though it is no error."""
-
-    code: str = Field(description="What was noticed, such as `no_worker`.")
-    detail: str = Field(description="What it means, and what to do about it.")
 
 
 class JobProblem(ProblemDetails):
@@ -180,7 +174,7 @@ class JobView(BaseModel):
         description="What all attempts have used, also those that were lost, drained or paused; of "
         "a comparison, what its ended children have."
     )
-    warnings: list[SubmissionWarning] = Field(
+    warnings: list[JobWarning] = Field(
         description="What was noticed when the job was submitted and did not keep it from being "
         "queued. Empty once a worker has started it, of a comparison once that has ended."
     )
@@ -200,7 +194,7 @@ class DryRun(BaseModel):
     )
     resolved: Json = Field(description="What the request resolves to, as in the job.")
     spec: Json = Field(description="The request, with every default filled in.")
-    warnings: list[SubmissionWarning] = Field(description="What the job would be accepted with.")
+    warnings: list[JobWarning] = Field(description="What the job would be accepted with.")
     estimate: Estimate | None = Field(
         None, description="For a search, and a fine-tune with one process: what it would take."
     )

@@ -18,6 +18,7 @@ from app.errors import NotRunnable
 from app.service import Service
 from app.settings import Settings
 from app.tables import WORKER_KINDS, JobKind, Worker
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec
@@ -168,8 +169,8 @@ class Fleet:
         if self.workers:
             able = self._able(needs)
             if self.registered:
-                return [] if any(worker.alive for worker in able) else [NONE_ALIVE]
-        return [NONE_REGISTERED]
+                return [] if any(worker.alive for worker in able) else [NONE_ALIVE.model_dump()]
+        return [NONE_REGISTERED.model_dump()]
 
     def _able(self, needs: Needs) -> list[Capacity]:
         """The workers that can run a job. Raises NotRunnable if there is none."""
@@ -196,15 +197,17 @@ class Fleet:
 
 
 SHOWN = 5  # workers in one message
-NONE_REGISTERED: Json = {
-    "code": "no_worker",
-    "detail": "no worker has registered within the last day, so it is not known whether one can "
-    "run this job; it waits until a worker is started: surgeon worker",
-}
-NONE_ALIVE: Json = {
-    "code": "no_worker_alive",
-    "detail": "no worker that could run this job is alive now; it waits until one is started again",
-}
+NONE_REGISTERED = JobWarning(
+    code="no_worker",
+    message="no worker has registered within the last day, so it is not known whether one can "
+    "run this job; it waits until a worker is started",
+    remedy="start a worker: surgeon worker",
+)
+NONE_ALIVE = JobWarning(
+    code="no_worker_alive",
+    message="no worker that could run this job is alive now; it waits until one is started again",
+    remedy="start a worker: surgeon worker",
+)
 
 
 def _this_machine(settings: Settings) -> Capacity:

@@ -32,7 +32,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, Submission
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,
@@ -46,9 +46,6 @@ SEARCH_ID = option_of(
     type=str,
     metavar="ID",
     help="With --search: id of the finished search that found the layers; see `surgeon search`.",
-)
-TRAINING_OPTIONS = options_of(
-    TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
 )
 SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 

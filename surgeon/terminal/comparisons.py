@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.terminal.remedies import warning_lines
 from surgeon.terminal.tables import DASH, Json, narrow_table
 
 
@@ -17,11 +18,12 @@ def comparison_view(result: Json, title: str) -> Group:
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _comparison_notes(result)]
+    parts += warning_lines(result)
     return Group(*parts)
 
 
 def arms_table(result: Json, title: str) -> Table:
-    """One row for each arm."""
+    """One row for each arm, and what a constant prediction reaches."""
     table = narrow_table(title)
     table.add_column("arm")
     header = (result["primary_metric"], f"to {result['reference']}")
@@ -39,6 +41,9 @@ def arms_table(result: Json, title: str) -> Table:
             DASH if seconds is None else f"{seconds:.1f}",
             DASH if memory is None else f"{memory / 1e6:,.0f}",
         )
+    if constant := result.get("baseline"):  # services of the first versions do not answer it
+        table.add_section()
+        table.add_row("constant", _plain(constant[result["primary_metric"]], 4))
     return table
 
 
@@ -66,6 +71,9 @@ def _other_presets(result: Json) -> Iterator[Table]:
         for arm in result["arms"]:
             values: Json = arm["also"].get(preset, {})
             table.add_row(arm["name"], *(_mean(values.get(name)) for name in metrics))
+        if constant := result.get("baseline_also", {}).get(preset):
+            table.add_section()
+            table.add_row("constant", *(_plain(constant[name], 4) for name in metrics))
         yield table
 
 
@@ -119,5 +127,3 @@ def _comparison_notes(result: Json) -> Iterator[str]:
         yield f"one standard error of the validation rows: {result['noise']:.4f}"
     for failure in result["failures"]:
         yield f"no result: {failure['job']}: {(failure['error'] or {}).get('detail', 'cancelled')}"
-    for warning in result["warnings"]:
-        yield f"warning: {warning}"

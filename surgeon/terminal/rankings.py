@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.terminal.remedies import warning_text
 from surgeon.terminal.tables import DASH, Json, narrow_table
 
 WIDTH = 80
@@ -138,7 +139,7 @@ def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
         yield "shuffled labels", f"τ {_tau(prior['kendall_tau'])}" + (f": {note}" if note else "")
         yield "shuffled tokens", f"τ {_tau(prior['shuffled_tokens']['kendall_tau'])}"
     for warning in result["warnings"]:
-        yield "warning", warning
+        yield "warning", warning_text(warning)
 
 
 def _computed(result: Json) -> str:

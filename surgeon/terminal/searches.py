@@ -8,18 +8,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.terminal.remedies import warning_lines
 from surgeon.terminal.tables import DASH, Json, narrow_table
 
 
 def search_view(result: Json, title: str) -> Group:
     """A search: its candidates, notes on them, and what was chosen."""
-    warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]
     notes = [Text(line) for line in _notes(result)]
-    return Group(candidates_table(result, title), *notes, *warnings, Text(conclusion(result)))
+    lines = [*notes, Text(conclusion(result)), *warning_lines(result)]
+    return Group(candidates_table(result, title), *lines)
 
 
 def candidates_table(result: Json, title: str) -> Table:
-    """One row for each candidate that was tried, best first."""
+    """One row for each candidate that was tried, best first, and one for a constant prediction."""
     table = narrow_table(title)
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("layers")
@@ -40,6 +41,10 @@ def candidates_table(result: Json, title: str) -> Table:
             f"{sum(trial['steps'] for trial in arm['trials']):,}",
             f"{sum(trial['seconds'] for trial in arm['trials']):.1f}",
         )
+    if constant := result.get("baseline"):  # services of the first versions do not answer it
+        value = constant[result["primary_metric"]]
+        table.add_section()
+        table.add_row("", "constant", "", DASH if value is None else f"{value:.4f}")
     return table
 
 

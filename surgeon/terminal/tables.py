@@ -10,6 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from surgeon.terminal.remedies import warning_lines
+
 Json = Mapping[str, Any]
 DASH = "–"
 ESTIMATE_COLUMNS = (
@@ -86,12 +88,11 @@ def queue_table(answer: Json) -> Table:
 
 def finetune_view(result: Json, title: str) -> Group:
     """The evaluations of a fine-tune, and notes on what was trained."""
-    warnings = [Text(f"warning: {each}", style="yellow") for each in result["warnings"]]
-    return Group(_epochs_table(result, title), *_finetune_notes(result), *warnings)
+    return Group(_epochs_table(result, title), *_finetune_notes(result), *warning_lines(result))
 
 
 def _epochs_table(result: Json, title: str) -> Table:
-    """One row for each evaluation; a star marks the best one."""
+    """One row for each evaluation, the best with a star, and one for a constant prediction."""
     table = wide_table(title)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
@@ -103,6 +104,10 @@ def _epochs_table(result: Json, title: str) -> Table:
             values.append(report["ranking"]["kendall_tau"])
         best = " *" if report["epoch"] == result["best"]["epoch"] else ""
         table.add_row(f"{report['epoch']:g}{best}", str(report["step"]), *map(_number, values))
+    if constant := result.get("baseline"):  # services of the first versions do not answer it
+        values = [result["baseline_loss"], *(constant.get(name) for name in names)]
+        table.add_section()
+        table.add_row("constant", "", *map(_number, values))
     return table
 
 
@@ -117,10 +122,17 @@ def _finetune_notes(result: Json) -> Iterator[str]:
         f"{result['seconds']['train']:.1f} s; best checkpoint {result['best_checkpoint']} (*)"
     )
     for preset, values in result["best"]["also"].items():
-        yield f"on {preset}: {', '.join(f'{name} {_number(it)}' for name, it in values.items())}"
+        constant = result.get("baseline_also", {}).get(preset, {})
+        told = (f"{name} {_number(it)}{_beside(constant, name)}" for name, it in values.items())
+        yield f"on {preset}: {', '.join(told)}"
     scores = result["ranking_at_start"]
     if scores is not None:
         yield f"ranking at the start: {', '.join(sorted(scores, key=lambda name: -scores[name]))}"
+
+
+def _beside(constant: Json, name: str) -> str:
+    """What a constant prediction reaches by a metric, in brackets."""
+    return f" (a constant: {_number(constant[name])})" if name in constant else ""
 
 
 def _number(value: float | None) -> str:

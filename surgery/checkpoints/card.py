@@ -113,10 +113,10 @@ CARD = """---
 Trained with Layer Surgeon {version}: only {changed}, the head{included} changed; every
 other tensor has the values of {others}.
 
-| metric | value |
-|---|--:|
+| metric | value | a constant prediction |
+|---|--:|--:|
 {metrics}
-
+{warnings}
 {recipe}
 
 {use}
@@ -209,14 +209,32 @@ def card(record: Mapping[str, Any]) -> str:
         changed=_CHANGED[adapter["type"]] if adapter else "the layers above",
         included="".join(f", the {part}" for part in record["included"]),
         version=record["versions"]["surgery"],
-        metrics="\n".join(
-            f"| {name} | {'undefined' if value is None else f'{value:.4f}'} |"
-            for name, value in record["metrics"].items()
+        metrics=_metrics(record),
+        warnings="".join(
+            f"\n> **Warning**: {_told(each)}\n" for each in record.get("warnings", ())
         ),
         recipe=recipe,
         use=head.use,
         onnx=_onnx(record),
     )
+
+
+def _metrics(record: Mapping[str, Any]) -> str:
+    """The rows of the table of metrics; records of early versions have no constant's."""
+    constant = record.get("baseline", {})
+    return "\n".join(
+        f"| {name} | {_number(value)} | {_number(constant.get(name))} |"
+        for name, value in record["metrics"].items()
+    )
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _told(warning: Mapping[str, Any]) -> str:
+    remedy = warning["remedy"]
+    return f"{warning['message']}." + (f" To try: {remedy}." if remedy else "")
 
 
 _CHANGED = {"lora": "the low-rank updates of the blocks' linear maps", "bitfit": "the biases"}

@@ -22,7 +22,9 @@ class CheckpointRecord:
 
     ``inputs`` are the parts of a row that the model reads, ``dataset`` says where the rows came
     from, and ``parent`` is the checkpoint whose weights the run began with. With several labels a
-    row, ``thresholds`` says from which probability on a row has each label.
+    row, ``thresholds`` says from which probability on a row has each label. ``baseline`` and
+    ``baseline_loss`` are what a constant prediction reaches, and ``warnings`` those of the run up
+    to this evaluation.
     """
 
     layers: Sequence[str]
@@ -39,6 +41,9 @@ class CheckpointRecord:
     dataset: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     thresholds: Mapping[str, float] | None = None
+    baseline: Mapping[str, float | None] = field(default_factory=dict)
+    baseline_loss: float | None = None
+    warnings: Sequence[Mapping[str, Any]] = ()
 
 
 def record_of(

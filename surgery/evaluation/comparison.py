@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from surgery.evaluation.learning import OF_LEARNING
 from surgery.evaluation.single_layers import single_layers
 from surgery.evaluation.statistics import holm, normal_p_value, seed_mean, t_p_value
+from surgery.schemas import JobWarning
 from surgery.schemas.comparison import ArmPlan, ArmReport, ComparisonResult, RunReport, SeedMean
 from surgery.schemas.enums import Policy
 from surgery.schemas.finetune import FinetuneResult
@@ -52,6 +54,7 @@ class FinetuneRun:
             learning_rate=self.result.learning_rate if self.result else None,
             checkpoint=self.result.best_checkpoint if self.result else None,
             error=self.error or undefined,
+            warnings=self.result.warnings if self.result else [],
         )
 
 
@@ -80,6 +83,12 @@ def comparison_table(
         primary_metric=results[0].primary_metric,
         reference=reference,
         noise=noise,
+        baseline=_means([result.baseline for result in results]),
+        baseline_loss=_mean([result.baseline_loss for result in results]),
+        baseline_also={
+            preset: _means([result.baseline_also.get(preset, {}) for result in results])
+            for preset in results[0].baseline_also
+        },
         error_rate=ERROR_RATE,
         arms=[
             _arm(
@@ -98,6 +107,11 @@ def comparison_table(
         warnings=[
             *_shared_rate(arms, metrics, reference),
             *_warnings(results, noise, metrics),
+            *(
+                warning
+                for place, arm in enumerate(arms)
+                for warning in _of_arm(arm, place, by_arm[arm.name])
+            ),
         ],
     )
 
@@ -130,7 +144,7 @@ def _reference(arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float
 
 def _shared_rate(
     arms: Sequence[ArmPlan], metrics: Mapping[str, Mapping[int, float]], reference: str
-) -> list[str]:
+) -> list[JobWarning]:
     """A warning if arms share the learning rate of the reference, which may explain differences.
 
     Arms whose runs choose among several rates share none.
@@ -141,17 +155,23 @@ def _shared_rate(
     if rate is None or len(same) < 2:
         return []
     which = "all arms" if len(same) == len(measured) else f"{', '.join(same[:-1])} and {same[-1]}"
-    text = (
+    message = (
         f"{which} trained at one learning rate, {rate:g}: a rate that suits a few layers can be "
         "too high for all of them, so a difference between these arms, or the lack of one, may be "
         "the rate's"
     )
-    return [text]
+    remedy = "give each arm rates to choose from in training.learning_rates"
+    return [JobWarning(code="shared_learning_rate", message=message, remedy=remedy)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each name that the first of ``values`` has."""
+    return {name: _mean([each.get(name) for each in values]) for name in values[0]}
 
 
 def _arm(
@@ -234,13 +254,37 @@ def _warnings(
     results: Sequence[FinetuneResult],
     noise: float | None,
     metrics: Mapping[str, Mapping[int, float]],
-) -> list[str]:
-    found = list(dict.fromkeys(text for result in results for text in result.warnings))
+) -> list[JobWarning]:
+    """The warnings of the runs that are of no single arm, each once, and those of the table."""
+    found: list[JobWarning] = []
+    for warning in (each for result in results for each in result.warnings):
+        if warning.code not in OF_LEARNING and warning not in found:
+            found.append(warning)
     if max((len(seeds) for seeds in metrics.values()), default=0) == 1:
-        found.append("one seed tells nothing of the spread between runs: give three or more")
+        message = "one seed tells nothing of the spread between runs"
+        remedy = "give three seeds or more"
+        found.append(JobWarning(code="one_seed", message=message, remedy=remedy))
     if noise is None:
-        found.append("how far the validation rows decide the metric is not known")
+        message = "how far the validation rows decide the metric is not known"
+        found.append(JobWarning(code="noise_unknown", message=message))
     return found
+
+
+def _of_arm(arm: ArmPlan, place: int, runs: Sequence[FinetuneRun]) -> Iterator[JobWarning]:
+    """What runs of an arm have learned too little by: a warning for each code, of how many runs.
+
+    The arms of a request have fields for their rates, in ``place``; those of single layers do not.
+    """
+    told = [each for run in runs if run.result for each in run.result.warnings]
+    for code in OF_LEARNING:
+        own = [each for each in told if each.code == code]
+        if not own:
+            continue
+        remedy = own[0].remedy or ""
+        if not arm.single:
+            remedy = remedy.replace("training.learning_rate", f"arms.{place}.learning_rate")
+        message = f"arm {arm.name}, {len(own)} of {len(runs)} runs: {own[0].message}"
+        yield JobWarning(code=code, message=message, remedy=remedy)
 
 
 def add_other_presets(table: ComparisonResult, runs: Sequence[FinetuneRun]) -> None:

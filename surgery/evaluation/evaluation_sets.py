@@ -11,6 +11,7 @@ from surgery.data.ingest.table import SplitFile, Table
 from surgery.data.presets.tasks import TASKS
 from surgery.data.references import DatasetSource, resolve_evaluation
 from surgery.errors import DatasetInvalid, Fault, SurgeryError
+from surgery.evaluation.learning import Baseline
 from surgery.io.sources import Sources
 from surgery.schemas.enums import Problem
 from surgery.schemas.finetune import EpochReport
@@ -124,10 +125,16 @@ def named_metrics(measured: Mapping[str, Mapping[str, float | None]]) -> dict[st
     }
 
 
-def reported_metrics(entry: EpochReport) -> dict[str, float | None]:
-    """Everything that an evaluation measured, under the names that a job's metrics have."""
+def reported_metrics(entry: EpochReport, baseline: Baseline) -> dict[str, float | None]:
+    """Everything that an evaluation measured, under the names that a job's metrics have.
+
+    What a constant prediction reaches is beside it, for a line in a plot.
+    """
     metrics = {f"validation_{name}": value for name, value in entry.metrics.items()}
     metrics |= named_metrics(entry.also)
+    metrics |= {f"baseline_{name}": value for name, value in baseline.metrics.items()}
+    metrics |= {f"baseline_{name}": value for name, value in named_metrics(baseline.also).items()}
+    metrics["baseline_loss"] = baseline.loss
     if entry.ranking is not None:
         metrics["ranking_kendall_tau"] = entry.ranking.kendall_tau
     return metrics

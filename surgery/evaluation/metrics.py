@@ -48,7 +48,9 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
     "f1a": _score("f1_score", zero_division=0),
     "macro_f1": _score("f1_score", average="macro", zero_division=0),
     "matthews_correlation": _score("matthews_corrcoef"),
+    "mae": _score("mean_absolute_error"),
     "pearson": _correlation("pearsonr"),
+    "rmse": _score("root_mean_squared_error"),
     "spearman": _correlation("spearmanr"),
 }
 

@@ -38,6 +38,7 @@ from surgery.gradients.passes import Objective, score_batch, score_one_by_one, s
 from surgery.gradients.plan import Plan, ScoringPath, make_plan
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, all_reduce, gather_rows
+from surgery.schemas import JobWarning
 
 Statistic = Literal["traces", "diagonal", "means"]
 ALONE = Share()
@@ -61,7 +62,7 @@ class FisherScores:
     units: list[Unit]
     per_sample: Tensor | None = None
     sums: Mapping[str, Tensor] | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[JobWarning] = field(default_factory=list)
     means: Means | None = None
 
     @property

@@ -16,6 +16,7 @@ from surgery.gradients.accumulators import Traces
 from surgery.gradients.hooks import UnsupportedModule
 from surgery.gradients.passes import Objective, score_batch, score_one_by_one
 from surgery.models.blocks import Unit, model_inputs
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import Fisher
 
 ScoringPath = Literal["batched", "one_sample", "mixed"]
@@ -28,6 +29,7 @@ FULL_TOLERANCE = 5e-3
 # for example, is zero except for rounding.
 FLOOR = {torch.bfloat16: 1e-2, torch.float16: 1e-3}
 FULL_FLOOR = 1e-6
+ONE_SAMPLE = "scored_one_sample_at_a_time"
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Plan:
 
     path: ScoringPath
     units: list[Unit]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[JobWarning] = field(default_factory=list)
     once: set[str] = field(default_factory=set)
 
     @property
@@ -51,7 +53,8 @@ class Plan:
         """Note that a batch broke a rule that the first one followed."""
         if self.path == "batched":
             self.path = "mixed"
-            self.warnings.append(f"some batches were scored one sample at a time: {reason}")
+            message = f"some batches were scored one sample at a time: {reason}"
+            self.warnings.append(JobWarning(code=ONE_SAMPLE, message=message))
 
 
 def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: Objective) -> Plan:
@@ -62,7 +65,7 @@ def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: 
     """
     pair = unequal_pair(model, batch)
     check = replace(objective, fisher=Fisher.EMPIRICAL)
-    kept, warnings = list(units), list[str]()
+    kept, warnings = list(units), list[JobWarning]()
     while True:
         try:
             found, once = _check(model, kept, pair, check, batched=True)
@@ -76,9 +79,14 @@ def make_plan(model: nn.Module, units: Sequence[Unit], batch: Batch, objective: 
         if not broken:
             return Plan("batched", kept, warnings, once)
         if any(unit.ranked for unit in broken):
-            return Plan("one_sample", list(units), [f"scored one sample at a time: {reason}"])
+            message = f"scored one sample at a time: {reason}"
+            slow = JobWarning(code=ONE_SAMPLE, message=message)
+            return Plan("one_sample", list(units), [slow])
         kept = [unit for unit in kept if unit not in broken]
-        warnings += [f"{unit.name} not scored: {reason}" for unit in broken]
+        warnings += [
+            JobWarning(code="group_not_scored", message=f"{unit.name} not scored: {reason}")
+            for unit in broken
+        ]
 
 
 def unequal_pair(model: nn.Module, batch: Batch) -> Batch:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from surgery.data.tokens.sequences import usable_length
+from surgery.schemas import JobWarning
 from surgery.schemas.dataset import SplitLengths, TokenLengths
 
 if TYPE_CHECKING:  # they import torch, which whoever only counts need not load
@@ -73,15 +74,24 @@ def most_tokens(tokenizer: Any, config: Any) -> int:
     return min([*known, positions] if positions and positions > 0 else known)
 
 
-def truncation_warnings(lengths: TokenLengths, max_length: int) -> list[str]:
-    """A warning for each split of which a large share of the rows was truncated."""
-    suggested, more = lengths.suggested_max_length, "the model takes no more"
+def truncation_warnings(
+    lengths: TokenLengths, max_length: int, field: str = "max_length"
+) -> list[JobWarning]:
+    """A warning for each split of which a large share of the rows was truncated.
+
+    ``field`` is where the request has the maximum.
+    """
+    suggested, more, remedy = lengths.suggested_max_length, "; the model takes no more", None
     if suggested > max_length:
-        more = f"max_length {suggested} is suggested"
+        more, remedy = "", f"set {field} to {suggested}"
     splits = {"training": lengths, "validation": lengths.validation}
     return [
-        f"max_length {max_length} cut {split.truncated:.0%} of {split.rows:,} {name} rows; the "
-        f"longest has {split.longest:,} tokens; {more}"
+        JobWarning(
+            code="rows_truncated",
+            message=f"max_length {max_length} cut {split.truncated:.0%} of {split.rows:,} {name} "
+            f"rows; the longest has {split.longest:,} tokens{more}",
+            remedy=remedy,
+        )
         for name, split in splits.items()
         if split is not None and split.truncated > WORTH_A_WARNING
     ]

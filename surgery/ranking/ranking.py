@@ -37,6 +37,7 @@ from surgery.ranking.uncertainty import (
     top_k_probabilities,
     top_k_set_probability,
 )
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import METHODS, Method, Precision
 from surgery.schemas.head import HeadReport
 from surgery.schemas.ranking import (
@@ -226,8 +227,12 @@ def rank_layers(
     result.warnings = scorer.warnings + _warnings(result, options, data)
     if heads.alike and options.head_seeds > 1:
         result.warnings.append(
-            "heads of one layer converge to the same head, so head_seeds changed nothing; with "
-            "head.fit epochs they differ"
+            JobWarning(
+                code="head_seeds_alike",
+                message="heads of one layer converge to the same head, so head_seeds changed "
+                "nothing",
+                remedy="set head.fit to epochs, with which heads differ, or leave head_seeds out",
+            )
         )
     if result.samples:
         result.lengths = lengths
@@ -371,24 +376,36 @@ def _spread(result: RankingResult, heads: Sequence[Scores]) -> HeadSpread:
     )
 
 
-def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) -> list[str]:
+def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) -> list[JobWarning]:
     """Warnings about the head and the number of rows."""
     found = []
     head, classes, samples = result.head, len(data.labels), result.samples
     if head and head.source == "new" and head.fit == "none":
         found.append(
-            "the head is untrained: the ranking depends on the inputs and hardly on the labels"
+            JobWarning(
+                code="head_untrained",
+                message="the head is untrained: the ranking depends on the inputs and hardly on "
+                "the labels",
+                remedy="set head.warmup_epochs above 0, or leave head.fit out",
+            )
         )
     learnt = head and head.source == "checkpoint" and head.fit in {"none", "epochs"}
     if options.minus is not None and learnt:
         found.append(
-            "the checkpoint's head has learnt labels before, and the shuffled ones are scored "
-            "through it too; with head.init new they have a head that knows no others"
+            JobWarning(
+                code="head_knows_labels",
+                message="the checkpoint's head has learnt labels before, and the shuffled ones are "
+                "scored through it too",
+                remedy="set head.init to new, for a head that knows no other labels",
+            )
         )
     if 0 < samples < options.samples and result.adaptive is None:
-        found.append(f"the train split has {samples} rows; each was scored once")
+        message = f"the train split has {samples} rows; each was scored once"
+        found.append(JobWarning(code="few_rows", message=message))
     if head and classes > 1 and head.fit != "none" and head.warmup_rows < 10 * classes:
-        found.append("the head was trained on fewer than ten rows a class")
+        message = "the head was trained on fewer than ten rows a class"
+        remedy = "raise head.warmup_samples, or give more training rows"
+        found.append(JobWarning(code="few_rows_for_head", message=message, remedy=remedy))
     return found
 
 
@@ -402,9 +419,10 @@ def _rank_as_released(
     result.path, result.seconds = plan.path, phases.seconds
     result.warnings = [
         *plan.warnings,
-        (
-            "paper_compat repeats the paper's released code: raw logits, padding attended to, "
-            "and validation rows, which a selection should not see"
+        JobWarning(
+            code="paper_compat",
+            message="paper_compat repeats the paper's released code: raw logits, padding attended "
+            "to, and validation rows, which a selection should not see",
         ),
     ]
     return result

@@ -23,6 +23,7 @@ from surgery.ranking.methods import by_position, cls_similarity, gradient_scores
 from surgery.ranking.sample import Sample
 from surgery.ranking.scores import Scores, fisher_units, frobenius_of_halves
 from surgery.ranking.tangent import tangent_scores
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import METHODS, Aggregate, Fisher, Method, Precision, Problem
 from surgery.schemas.ranking import RankingOptions
 
@@ -39,7 +40,7 @@ class Scorer:
     problem: Problem
     options: RankingOptions
     report: Reporter
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[JobWarning] = field(default_factory=list)
     path: ScoringPath | None = None
     _plan: Plan | None = None
     _copy: nn.Module | None = None
@@ -54,7 +55,9 @@ class Scorer:
         )
         self.sample.fit_to_memory(model)
         if self.options.precision is Precision.FP16 and self.sample.device.type == "cpu":
-            self._warn(["fp16 is slow on a CPU, which cannot multiply it; use bf16 or fp32"])
+            message = "fp16 is slow on a CPU, which cannot multiply it"
+            slow = JobWarning(code="fp16_on_cpu", message=message, remedy="set precision to bf16")
+            self._warn([slow])
 
     @property
     def model(self) -> nn.Module:
@@ -93,7 +96,8 @@ class Scorer:
         try:
             found[Method.TANGENT] = self.tangent()
         except MethodUndefined as error:
-            self._warn([f"{Method.TANGENT} is not in the table: {error.detail}"])
+            message = f"{Method.TANGENT} is not in the table: {error.detail}"
+            self._warn([JobWarning(code="method_undefined", message=message)])
         gradient_free = [method for method, facts in METHODS.items() if not facts.needs_head]
         return found | {method: self.gradient_free(method) for method in gradient_free}
 
@@ -218,8 +222,8 @@ class Scorer:
         total = len(self.sample)
         self.report.step(min(total, before + done * self.sample.share.world), total, "samples")
 
-    def _warn(self, warnings: Sequence[str]) -> None:
-        self.warnings += [text for text in warnings if text not in self.warnings]
+    def _warn(self, warnings: Sequence[JobWarning]) -> None:
+        self.warnings += [each for each in warnings if each not in self.warnings]
 
 
 def ranked_only(scores: Scores) -> Scores:

@@ -27,6 +27,7 @@ from surgery.gradients.plan import Plan, ScoringPath
 from surgery.models.blocks import Unit, model_inputs
 from surgery.ranking.methods import linear_weights
 from surgery.ranking.scores import Matrix, Scores, from_samples
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import METHODS, Method, Problem
 
 SKETCH = 48  # rows and columns of a sketch: norms are off by a quarter at rank one, else by less
@@ -164,7 +165,7 @@ def tangent_scores(
     seed: int,
     on_batch: Callable[[int], None] | None = None,
     budget: int = BUDGET,
-) -> tuple[Scores, ScoringPath, list[str]]:
+) -> tuple[Scores, ScoringPath, list[JobWarning]]:
     """Score ranked units by the cross-validated R² of ridge regression with their tangent kernel.
 
     The regression predicts the residuals onehot(y) − p or y − f of the present model. All units
@@ -219,15 +220,15 @@ def _require_defined(problem: Problem, samples: int) -> None:
         )
 
 
-def _left_out(units: Sequence[Unit], scored: Sequence[Unit]) -> list[str]:
+def _left_out(units: Sequence[Unit], scored: Sequence[Unit]) -> list[JobWarning]:
     share = sum(unit.parameters for unit in scored) / sum(unit.parameters for unit in units)
     if share >= MOST:
         return []
-    warning = (
+    message = (
         f"the tangent kernels cover the weights of Linears, {share:.0%} of the layers' "
         "parameters; the others are left out"
     )
-    return [warning]
+    return [JobWarning(code="parameters_left_out", message=message)]
 
 
 def output_vectors(outputs: int, seed: int) -> Tensor:

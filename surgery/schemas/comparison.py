@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.layer_schedule import LayerSchedule
@@ -73,6 +74,9 @@ class RunReport(BaseModel):
     )
     checkpoint: str | None = Field(description="The best checkpoint.")
     error: dict[str, Any] | None = Field(None, description="Why there is no metric.")
+    warnings: list[JobWarning] = Field(
+        [], description="What a reader of the run's numbers should know, as in its own result."
+    )
 
 
 class ArmReport(BaseModel):
@@ -195,6 +199,20 @@ class ComparisonResult(BaseModel):
     """Several ways to train on the same data and seeds, side by side."""
 
     primary_metric: str = Field(description="The metric by which the arms are compared.")
+    baseline: dict[str, float | None] = Field(
+        {},
+        description="The metrics of a prediction that is the same for every row, on the same "
+        "validation rows; the mean over the runs, as of all metrics. Null where a constant has "
+        "none, and empty in comparisons of early versions.",
+    )
+    baseline_loss: float | None = Field(
+        None,
+        description="The lowest loss on the training rows that a constant can reach; null in "
+        "comparisons of early versions.",
+    )
+    baseline_also: dict[str, dict[str, float | None]] = Field(
+        {}, description="As `baseline`, on each preset of `also_evaluate`."
+    )
     reference: str = Field(
         description="The arm that the others are compared with: the first successful one with "
         "policy all, otherwise the first successful one."
@@ -216,7 +234,7 @@ class ComparisonResult(BaseModel):
     )
     runs: int = Field(description="How many fine-tunes it had; one that arms share counts once.")
     seconds: float = Field(description="The sum of the seconds of these fine-tunes.")
-    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
+    warnings: list[JobWarning] = Field(description="What a reader of the numbers should know.")
 
 
 class ArmSpec(SelectionOrAdapter):

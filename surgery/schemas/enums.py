@@ -24,6 +24,8 @@ class Problem(StrEnum):
 
 NAMED = frozenset({Problem.CLASSIFICATION, Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION})
 """The problems whose labels have names."""
+ERROR_METRICS = ("rmse", "mae")
+"""The metrics that are lower for better models, by which no checkpoint is chosen."""
 
 
 class Aggregate(StrEnum):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from surgery.schemas import Strict
+from surgery.schemas import JobWarning, Strict
 from surgery.schemas.dataset import TokenLengths
 from surgery.schemas.enums import POLICIES, Policy, TrainingPrecision
 from surgery.schemas.head import HeadReport
@@ -239,6 +239,15 @@ class EpochReport(BaseModel):
         description="Standard error of the primary metric due to the choice of the validation "
         "rows, from a bootstrap over them.",
     )
+    rmse_noise: float | None = Field(
+        None, description="Of a regression: the same of `rmse`, by which it is judged too."
+    )
+    only_prediction: str | None = Field(
+        None,
+        description="What the model predicts for every validation row, in words; null if its "
+        "predictions differ. Numbers count as the same if their standard deviation is below 5 % of "
+        "that of the labels.",
+    )
 
 
 PrefixMode = Literal["memory", "disk", "recompute", "none"]
@@ -325,6 +334,22 @@ class FinetuneResult(BaseModel):
     )
     total_parameters: int = Field(description="Parameters of the model with its head.")
     primary_metric: str = Field(description="The metric that is highest at the best evaluation.")
+    baseline: dict[str, float | None] = Field(
+        {},
+        description="The same metrics of a prediction that is the same for every row: the most "
+        "frequent label of the training rows or the mean of theirs, as suits each metric. Measured "
+        "on the same validation rows as `metrics` of every evaluation. Null where a constant has "
+        "none, as of a correlation; empty in results of early versions.",
+    )
+    baseline_loss: float | None = Field(
+        None,
+        description="The lowest loss on the training rows that a constant can reach: what "
+        "`train_loss` falls below as soon as something is learned. Null in results of early "
+        "versions.",
+    )
+    baseline_also: dict[str, dict[str, float | None]] = Field(
+        {}, description="As `baseline`, on each preset of `also_evaluate`."
+    )
     best: EpochReport = Field(description="The best evaluation.")
     epochs: list[EpochReport] = Field(description="All evaluations.")
     stopped_early: bool = Field(
@@ -369,4 +394,4 @@ class FinetuneResult(BaseModel):
         "`layer_schedule`, whose steps differ.",
     )
     seconds: dict[str, float] = Field(description="Seconds by phase.")
-    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
+    warnings: list[JobWarning] = Field(description="What a reader of the numbers should know.")

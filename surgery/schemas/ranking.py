@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from surgery.schemas import Strict
+from surgery.schemas import JobWarning, Strict
 from surgery.schemas.dataset import DatasetRef, TokenLengths
 from surgery.schemas.enums import (
     METHODS,
@@ -376,5 +376,5 @@ class RankingResult(BaseModel):
         None,
         description="Null if no row is read, and for `paper_compat`, which ignores `max_length`.",
     )
-    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
+    warnings: list[JobWarning] = Field(description="What a reader of the numbers should know.")
     seconds: dict[str, float] = Field(description="Seconds by phase.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from surgery.schemas import Strict
+from surgery.schemas import JobWarning, Strict
 from surgery.schemas.fields import options_of
 from surgery.schemas.ranking import Submission
 from surgery.schemas.training import TrainingSpec
@@ -193,6 +193,16 @@ class SearchResult(BaseModel):
     """The layers and the learning rate that were found, with what is known about them."""
 
     primary_metric: str = Field(description="The metric that candidates are judged by.")
+    baseline: dict[str, float | None] = Field(
+        {},
+        description="The same metric of a prediction that is the same for every row, on the rows "
+        "set aside; null where a constant has none, and empty in results of early versions.",
+    )
+    baseline_loss: float | None = Field(
+        None,
+        description="The lowest loss that a constant can reach on the rows that candidates trained "
+        "on; null in results of early versions.",
+    )
     layers: list[str] = Field(description="The chosen layers, bottom to top.")
     learning_rate: float = Field(description="The learning rate that they are to train at.")
     winner: str | None = Field(
@@ -222,4 +232,4 @@ class SearchResult(BaseModel):
     confidence: float = Field(description="The confidence of all intervals and of `winner`.")
     cost: SearchCost = Field(description="What it cost beside trying everything.")
     seconds: dict[str, float] = Field(description="Seconds by phase.")
-    warnings: list[str] = Field(description="What a reader of the numbers should know, in words.")
+    warnings: list[JobWarning] = Field(description="What a reader of the numbers should know.")

@@ -10,8 +10,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
-from surgery.schemas.enums import NAMED, Problem, TrainingPrecision
-from surgery.schemas.fields import option_of
+from surgery.schemas.enums import ERROR_METRICS, NAMED, Problem, TrainingPrecision
+from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.head import HeadSpec
 from surgery.schemas.layer_schedule import (
     SCHEDULE_OPTIONS,
@@ -202,6 +202,10 @@ class TrainingSpec(Strict):
         return self
 
 
+TRAINING_OPTIONS = options_of(
+    TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
+)
+"""The command-line options of a training."""
 TRIAL_OPTIONS = (option_of(TrainingSpec, "learning_rates", metavar="RATE,…"), *SCHEDULE_OPTIONS)
 """The command-line options of several learning rates and of a layer schedule."""
 
@@ -373,10 +377,13 @@ def _label_faults(
 
 
 def _metric_faults(training: TrainingSpec, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if training.metric is not None and metrics and training.metric not in metrics:
-        near = nearest(training.metric, list(metrics))
+    highest = [name for name in metrics if name not in ERROR_METRICS]
+    if training.metric in ERROR_METRICS and highest:
+        yield "metric", f"is lowest where a model is best; name one of {', '.join(highest)}"
+    elif training.metric is not None and metrics and training.metric not in metrics:
+        near = nearest(training.metric, highest)
         hint = f"; did you mean {near!r}?" if near else ""
-        yield "metric", f"the dataset's metrics are {', '.join(metrics)}{hint}"
+        yield "metric", f"the dataset's metrics are {', '.join(highest)}{hint}"
 
 
 def _length_faults(

@@ -17,6 +17,7 @@ from surgery.io.reporter import Reporter
 from surgery.models.loading import LoadedModel
 from surgery.models.memory import available_bytes
 from surgery.models.numerics import Numerics
+from surgery.schemas import JobWarning
 from surgery.schemas.finetune import PrefixReport
 from surgery.training.prefix_cache.cache import (
     CHECKED_ROWS,
@@ -72,7 +73,7 @@ class Boundaries:
         self._loaded, self._encoded, self._numerics = loaded, encoded, numerics
         self._device = next(loaded.model.parameters()).device
         self._prefixes: dict[int, Prefix] = {}
-        self.warnings: list[str] = []
+        self.warnings: list[JobWarning] = []
         self.bytes = 0
         loaded.model.eval()
         traced = {place: self._traced(place) for place in sorted(set(lowest))}
@@ -136,7 +137,8 @@ class Boundaries:
                 checked = encoded.select(spread(encoded, CHECKED_ROWS))
                 stand_ins, first_only = fitting_stand_ins(loaded.model, cut, form, checked, dtype)
         except CannotReplay as cannot:
-            self.warnings.append(f"the states below layer {place} are not stored: {cannot}")
+            message = f"the states below layer {place} are not stored: {cannot}"
+            self.warnings.append(JobWarning(code="states_not_stored", message=message))
             return None
         layout = Layout(encoded, first_only=first_only)
         return _Boundary(cut, form, stand_ins, layout, dtype)
@@ -153,11 +155,12 @@ class Boundaries:
                 self.bytes += boundary.bytes
                 stored[place] = boundary
                 continue
-            self.warnings.append(
+            message = (
                 f"the states below layer {place} are computed again in each step: they take "
                 f"{in_mebibytes(boundary.bytes)}, and {in_mebibytes(room - self.bytes)} are left "
                 "of the memory that they may take"
             )
+            self.warnings.append(JobWarning(code="states_not_stored", message=message))
         return stored
 
 

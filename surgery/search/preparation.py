@@ -10,6 +10,7 @@ from surgery.errors import MethodUndefined
 from surgery.models.loading import LoadedModel
 from surgery.ranking.ranking import Phases, open_scorer
 from surgery.ranking.scorer import ranked_only
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.training import TrainingSpec
@@ -65,7 +66,6 @@ def _score(
     try:
         found[Method.TANGENT] = ranked_only(scorer.tangent())
     except MethodUndefined as error:
-        state.warnings.append(
-            f"candidates come first by their {Method.FISHER} score: {error.detail}"
-        )
+        message = f"candidates come first by their {Method.FISHER} score: {error.detail}"
+        state.warnings.append(JobWarning(code="method_undefined", message=message))
     state.scores = {str(method): scores.values.tolist() for method, scores in found.items()}

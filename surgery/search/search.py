@@ -9,14 +9,16 @@ from surgery.data.tokens.cache import encode_split
 from surgery.data.tokens.dataset import TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import TrainingDiverged
+from surgery.evaluation.learning import NO_BETTER, Baseline
 from surgery.heads.features import preserved_head
 from surgery.io.reporter import Quiet, Reporter
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import Phases
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
-from surgery.schemas.search import SearchedLayer, SearchResult, SearchSpec
+from surgery.schemas.search import SearchArm, SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.search.boundaries import Boundaries
 from surgery.search.decision.candidates import (
@@ -158,16 +160,19 @@ class _Search:
         place, rate = divmod(outcome.point, len(of.rates))
         names, scores = [unit.name for unit in units], state.scores
         epochs = self._trainer.steps / self._trainer.steps_per_epoch
-        depth = len(names)
+        depth, baseline = len(names), self._trainer.baseline
+        arms = arms_of(race, outcome, names, sizes, epochs)
         return SearchResult(
             primary_metric=rows.metric,
+            baseline=dict(baseline.metrics),
+            baseline_loss=baseline.loss,
             layers=[names[layer] for layer in of.candidates[place].layers],
             learning_rate=of.rates[rate],
             winner=None if outcome.winner is None else of.candidates[outcome.winner].name,
             stopped=outcome.stopped,
             gain_over_all=gain_over(race, outcome, tuple(range(depth))),
             gain_over_fisher=gain_over(race, outcome, highest(scores[Method.FISHER], 2)),
-            arms=arms_of(race, outcome, names, sizes, epochs),
+            arms=arms,
             model_layers=[
                 SearchedLayer(name=unit.name, index=index, parameters=unit.parameters)
                 for index, unit in enumerate(units)
@@ -181,11 +186,32 @@ class _Search:
             confidence=self._spec.confidence,
             cost=cost_of(outcome),
             seconds=self._phases.seconds,
-            warnings=[*state.warnings, *self._boundaries.warnings, *_warnings(race, outcome)],
+            warnings=[
+                *state.warnings,
+                *self._boundaries.warnings,
+                *_warnings(race, outcome),
+                *_learned(rows.metric, arms[0], baseline),
+            ],
         )
 
 
-def _warnings(race: Race, outcome: Outcome) -> list[str]:
+def _learned(metric: str, chosen: SearchArm, baseline: Baseline) -> list[JobWarning]:
+    """A warning if what the choice is expected to reach may be no more than a constant's metric."""
+    constant, expected = baseline.metrics[metric] or 0.0, chosen.expected
+    if expected is None or expected.low > constant:
+        return []
+    message = (
+        f"the choice is expected to reach a {metric} of {expected.mean:.4f} "
+        f"({expected.low:.4f} to {expected.high:.4f}), and a constant prediction has {constant:.4f}"
+    )
+    remedy = (
+        "see whether the labels belong to their texts; if they do, give other learning_rates, a "
+        "larger budget_share or more training.epochs"
+    )
+    return [JobWarning(code=NO_BETTER, message=message, remedy=remedy)]
+
+
+def _warnings(race: Race, outcome: Outcome) -> list[JobWarning]:
     """What a reader should know who sees only the choice."""
     of = race.contest
     best = race.latest()
@@ -193,19 +219,32 @@ def _warnings(race: Race, outcome: Outcome) -> list[str]:
     warnings = []
     if outcome.stopped == "budget" and not finished:
         warnings.append(
-            "no candidate was trained to the end within the budget, so that all expectations are "
-            "extrapolated from shorter runs; a larger budget_share tells more"
+            JobWarning(
+                code="none_trained_to_the_end",
+                message="no candidate was trained to the end within the budget, so that all "
+                "expectations are extrapolated from shorter runs",
+                remedy="give a larger budget_share or budget_seconds",
+            )
         )
     if outcome.spent > OVERDRAWN * outcome.allowed:
         warnings.append(
-            f"the search took {outcome.spent:.3g} s and its budget was {outcome.allowed:.3g} s: a "
-            "head, scores and stored states are needed before anything can be tried, and a run is "
-            "not broken off; give more seconds"
+            JobWarning(
+                code="budget_exceeded",
+                message=f"the search took {outcome.spent:.3g} s and its budget was "
+                f"{outcome.allowed:.3g} s: a head, scores and stored states are needed before "
+                "anything can be tried, and a run is not broken off",
+                remedy="give a larger budget_share or budget_seconds",
+            )
         )
     rate = of.rates[outcome.point % len(of.rates)]
     if len(of.rates) > 1 and rate in {min(of.rates), max(of.rates)}:
-        edge = "lowest" if rate == min(of.rates) else "highest"
+        edge, beyond = ("lowest", "lower") if rate == min(of.rates) else ("highest", "higher")
         warnings.append(
-            f"the chosen learning rate is the {edge} of learning_rates; one beyond it may be better"
+            JobWarning(
+                code="rate_at_the_edge",
+                message=f"the chosen learning rate is the {edge} of learning_rates; one beyond it "
+                "may be better",
+                remedy=f"add a {beyond} rate to learning_rates",
+            )
         )
     return warnings

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from surgery.io.folders import complete_folder
+from surgery.schemas import JobWarning
 from surgery.search.decision.candidates import Candidate
 from surgery.search.decision.race import Memory, Piece, Reading, RunKey
 from surgery.search.trials import Run
@@ -32,7 +33,7 @@ class SearchState(Memory):
 
     head: dict[str, Tensor]
     scores: dict[str, list[float]]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[JobWarning] = field(default_factory=list)
     runs: dict[RunKey, Run] = field(default_factory=dict)
     logits: dict[RunKey, np.ndarray[Any, Any]] = field(default_factory=dict)
 
@@ -61,7 +62,7 @@ def save_search(target: Path, state: SearchState) -> None:
         }
     entries = {
         "scores": state.scores,
-        "warnings": state.warnings,
+        "warnings": [warning.model_dump() for warning in state.warnings],
         "overhead": state.overhead,
         "looks": state.looks,
         "readings": [asdict(reading) for reading in state.readings],
@@ -79,7 +80,7 @@ def load_search(folder: Path) -> SearchState:
     state = SearchState(
         head=_under(tensors, "head."),
         scores=entries["scores"],
-        warnings=entries["warnings"],
+        warnings=[JobWarning.model_validate(each) for each in entries["warnings"]],
         overhead=entries["overhead"],
         looks=entries["looks"],
         readings=[_reading(entry) for entry in entries["readings"]],

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
+from surgery.evaluation.baseline import baseline_metrics
 from surgery.evaluation.evaluate import Predictions, predict_validation, predictions_for
+from surgery.evaluation.learning import Baseline
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
@@ -26,6 +28,7 @@ from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.search.boundaries import ROWS, Boundaries
 from surgery.search.decision.candidates import Candidate
 from surgery.training.optimizer import (
+    constant_loss,
     loss_for,
     make_optimizer,
     make_schedule,
@@ -87,6 +90,7 @@ class Trainer:
     A run is the beginning of the whole training on the fitted rows: its learning rate falls as it
     would in a run of ``steps`` steps, so that a longer run continues a shorter one and the longest
     is a whole training. Order of rows and dropout depend on the run's seed and step alone.
+    ``baseline`` is what a constant prediction reaches on the rows that judge.
     """
 
     def __init__(
@@ -108,6 +112,11 @@ class Trainer:
         self._lengths = rows.encoded.lengths[self._fit]
         fit = rows.encoded.select(rows.fit)
         self._loss = loss_for(training, data.problem, len(data.labels), fit)
+        own = replace(self._judged_data, metrics=(rows.metric,))
+        self.baseline = Baseline(
+            baseline_metrics(fit, self._judged_rows, own),
+            constant_loss(self._loss, fit, len(data.labels)),
+        )
         self._units = layers_of_model(loaded)
         self._device = next(loaded.model.parameters()).device
         self.steps = total_steps(training, len(self._fit))

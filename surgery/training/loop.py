@@ -16,10 +16,12 @@ from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.onnx_export import BestExport
 from surgery.checkpoints.record import checkpoint_form, record_of
 from surgery.data.tokens.cache import encode_split
-from surgery.data.tokens.dataset import TaskData
+from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import Fault, TrainingInvalid
+from surgery.evaluation.baseline import baseline_metrics, only_prediction
 from surgery.evaluation.evaluate import evaluate_sets, finite_logits, predict_validation
 from surgery.evaluation.evaluation_sets import reported_metrics
+from surgery.evaluation.learning import Baseline, learning_warnings
 from surgery.evaluation.thresholds import DEFAULT, Array, fit_thresholds
 from surgery.io.reporter import CheckpointSummary, Quiet, Reporter
 from surgery.models.blocks import Unit
@@ -30,6 +32,7 @@ from surgery.models.memory import peak_bytes, reset_peak
 from surgery.models.numerics import Numerics, with_precision
 from surgery.models.trainable import check_frozen, frozen_digests, make_trainable
 from surgery.ranking.agreement import RankingTracker
+from surgery.schemas import JobWarning
 from surgery.schemas.enums import Problem, TrainingPrecision
 from surgery.schemas.finetune import (
     EpochReport,
@@ -40,7 +43,7 @@ from surgery.schemas.finetune import (
 )
 from surgery.schemas.training import TrainingSpec, check_training
 from surgery.training.head import begin_head
-from surgery.training.optimizer import loss_for, rate_factors
+from surgery.training.optimizer import Loss, constant_loss, loss_for, rate_factors
 from surgery.training.prefix_cache.cache import SplitRows
 from surgery.training.prefix_cache.store import Room
 from surgery.training.rates import RateTrials, at_rate, best_trial, with_earlier
@@ -94,11 +97,10 @@ def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its o
     trained = make_trainable(loaded, layers, spec)
     factors = rate_factors(loaded, trained, layers, training, scores)
     digests = frozen_digests(loaded.model)
-    loss = loss_for(training, data.problem, len(data.labels), run.train)
-    stepper = Stepper(loaded.model, run.train, loss, training, numerics=numerics, share=share)
+    stepper = Stepper(loaded.model, run.train, run.loss, training, numerics=numerics, share=share)
     prefix = _prefix_inputs(run, digests, room)
     with numerics.settings():
-        rates = RateTrials(run, trained, factors, loss, stepper, prefix)
+        rates = RateTrials(run, trained, factors, run.loss, stepper, prefix)
         trials = rates.choose(resume)
         if trials:
             run = at_rate(run, best_trial(trials).learning_rate)
@@ -194,6 +196,7 @@ def _set_up(
         report.phase("rank")
         untrained = head.source == "new" and head.fit == "none"
         tracker = RankingTracker(loaded, data, training, untrained=untrained)
+    loss = loss_for(training, data.problem, classes, train)
     return Setup(
         loaded=loaded,
         data=trained_on,
@@ -209,7 +212,21 @@ def _set_up(
         numerics=numerics,
         meter=meter,
         head=head,
+        loss=loss,
+        baseline=_baseline(data, train, validation, loss),
         tracker=tracker,
+    )
+
+
+def _baseline(data: TaskData, train: Encoded, validation: Encoded, loss: Loss) -> Baseline:
+    """What a constant prediction reaches on the rows that measure the run."""
+    return Baseline(
+        metrics=baseline_metrics(train, validation, data),
+        loss=constant_loss(loss, train, len(data.labels)),
+        also={
+            own.name: baseline_metrics(train, own.encoded, own.data, own.outputs)
+            for own in data.also
+        },
     )
 
 
@@ -255,14 +272,16 @@ def _evaluate(
         thresholds=None
         if thresholds is None
         else dict(zip(data.labels, thresholds.tolist(), strict=True)),
+        only_prediction=only_prediction(result, data.labels),
     )
     progress.reports.append(entry)
     is_best = best_report(progress.reports, run.metric) is entry
     if is_best:
         entry.noise = result.noise(run.metric)
-    run.report.metric(progress.step, entry.epoch, reported_metrics(entry))
+        entry.rmse_noise = result.noise("rmse") if "rmse" in data.metrics else None
+    run.report.metric(progress.step, entry.epoch, reported_metrics(entry, run.baseline))
     if run.share.rank == 0:
-        _write_checkpoint(run, list(train_state.trained), entry, is_best=is_best)
+        _write_checkpoint(run, list(train_state.trained), progress, is_best=is_best)
 
 
 def _thresholds(run: Setup, prefix: StagedPrefix) -> Array | None:
@@ -281,15 +300,26 @@ def _thresholds(run: Setup, prefix: StagedPrefix) -> Array | None:
 
 
 def _write_checkpoint(
-    run: Setup, trained: Sequence[str], entry: EpochReport, *, is_best: bool
+    run: Setup, trained: Sequence[str], progress: Progress, *, is_best: bool
 ) -> None:
-    """Write the checkpoint of an evaluation and report it."""
+    """Write the checkpoint of the last evaluation and report it."""
     run.report.phase("save")
+    entry = progress.reports[-1]
     folder = run.report.new_folder(f"checkpoint-{entry.step}")
     form, record = checkpoint_form(run.spec), record_of(run.spec, run.data, run.layers, entry)
+    record = replace(
+        record,
+        baseline=dict(run.baseline.metrics),
+        baseline_loss=run.baseline.loss,
+        warnings=[warning.model_dump() for warning in _learned(run, progress, entry)],
+    )
     write_checkpoint(folder, run.loaded, trained, form, record)
     summary = CheckpointSummary(entry.epoch, entry.step, form, entry.metrics, is_best)
     run.report.checkpoint(folder, summary)
+
+
+def _learned(run: Setup, progress: Progress, judged: EpochReport) -> list[JobWarning]:
+    return learning_warnings(progress.reports, judged, run.metric, run.baseline)
 
 
 def _result(
@@ -302,6 +332,7 @@ def _result(
     """The result of a run whose frozen tensors have been proved unchanged."""
     spent, length, scheduled = progress.train_seconds, run.training.max_length, active.schedule
     lengths = token_lengths(run.train, run.loaded, length, run.validation)
+    best = best_report(progress.reports, run.metric)
     tried = {"rates": round(sum(trial.seconds for trial in progress.trials), 3)}
     return FinetuneResult(
         trained_layers=[layer.name for layer in run.layers],
@@ -313,7 +344,10 @@ def _result(
         active_parameters=active.most if scheduled else None,
         total_parameters=sum(p.numel() for p in run.loaded.model.parameters()),
         primary_metric=run.metric,
-        best=best_report(progress.reports, run.metric),
+        baseline=dict(run.baseline.metrics),
+        baseline_loss=run.baseline.loss,
+        baseline_also={name: dict(of) for name, of in run.baseline.also.items()},
+        best=best,
         epochs=progress.reports,
         stopped_early=progress.step < run.steps,
         head=run.head,
@@ -328,9 +362,10 @@ def _result(
         throughput=None if scheduled else run.meter.measured(run.train, progress, prefix),
         seconds={**(tried if progress.trials else {}), "train": round(spent, 3)},
         warnings=[
-            *truncation_warnings(lengths, length),
+            *truncation_warnings(lengths, length, "training.max_length"),
             *halving_warnings(run.training, progress.halvings),
             *unreached_warnings(active, progress.step),
+            *_learned(run, progress, best),
         ],
     )
 

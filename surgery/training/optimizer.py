@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -84,6 +85,41 @@ def mean_loss(loss: Loss, predictions: Predictions) -> float:
     flat = replace(loss, problem=Problem.CLASSIFICATION) if tagged else loss
     logits, targets = torch.from_numpy(predictions.logits), torch.from_numpy(predictions.targets)
     return float(flat.total(logits, targets)) / (flat.weight(targets) or 1.0)
+
+
+def constant_loss(loss: Loss, encoded: Encoded, classes: int) -> float:
+    """The lowest loss on these rows of outputs that are the same for every row.
+
+    The mean has it for a regression, and logits of the labels' frequencies for ``classes`` classes,
+    with the weights and the smoothing of the loss. Multiple choice scores every choice by the same
+    function, so that a constant is the same score for each.
+    """
+    targets = torch.from_numpy(encoded.targets)
+    if loss.problem is Problem.REGRESSION:
+        return float(targets.double().var(correction=0))
+    if loss.problem is Problem.MULTIPLE_CHOICE:
+        return math.log(encoded.choices)
+    if loss.problem is Problem.MULTI_LABEL:
+        return _constant_label_loss(loss, targets.double())
+    # A loss without smoothing is linear in the counts: one row of each class tells it.
+    flat, present = replace(loss, problem=Problem.CLASSIFICATION), torch.arange(classes)
+    counts = targets.bincount(minlength=classes).double()
+    weights = torch.ones(classes) if loss.weights is None else loss.weights
+    own = weights.double() * counts
+    mass = (1 - loss.smoothing) * own + loss.smoothing * weights.double() * counts.sum() / classes
+    logits = mass.clamp_min(torch.finfo(torch.float64).tiny).log()
+    each = [float(flat.total(logits[None], label[None])) for label in present]
+    return float(counts @ torch.tensor(each, dtype=torch.float64) / own.sum())
+
+
+def _constant_label_loss(loss: Loss, marks: Tensor) -> float:
+    """`constant_loss` of several labels a row, from marks (N, C)."""
+    targets = marks * (1 - loss.smoothing) + loss.smoothing / 2
+    weights = 1.0 if loss.weights is None else loss.weights.double()
+    has, lacks = weights * targets.sum(0), (1 - targets).sum(0)
+    tiny = torch.finfo(torch.float64).tiny
+    logits = has.clamp_min(tiny).log() - lacks.clamp_min(tiny).log()
+    return float(loss.total(logits.expand_as(marks), marks)) / loss.weight(marks)
 
 
 def loss_for(training: TrainingSpec, problem: Problem, classes: int, encoded: Encoded) -> Loss:

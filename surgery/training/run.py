@@ -13,6 +13,7 @@ from torch import nn
 
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.errors import TrainingDiverged
+from surgery.evaluation.learning import Baseline
 from surgery.io.reporter import Reporter, Stopped
 from surgery.models.blocks import Unit
 from surgery.models.distributed import Share, from_first
@@ -23,7 +24,7 @@ from surgery.ranking.agreement import RankingTracker
 from surgery.schemas.finetune import EpochReport, FinetuneSpec
 from surgery.schemas.head import HeadReport
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
-from surgery.training.optimizer import make_optimizer, make_schedule
+from surgery.training.optimizer import Loss, make_optimizer, make_schedule
 from surgery.training.stages import ActiveLayers
 from surgery.training.state import Progress, TrainState, save_state
 from surgery.training.step import Rows, Stepper
@@ -55,6 +56,8 @@ class Setup:
     numerics: Numerics
     meter: Meter
     head: HeadReport
+    loss: Loss
+    baseline: Baseline
     tracker: RankingTracker | None
 
     @property

@@ -14,6 +14,7 @@ from surgery.io.reporter import Reporter
 from surgery.models.blocks import block_of_parameter, part_of
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import frozen_digests, tensor_digest
+from surgery.schemas import JobWarning
 from surgery.schemas.finetune import PrefixReport, PrefixStage
 from surgery.schemas.layer_schedule import (
     GradualUnfreezing,
@@ -127,17 +128,18 @@ def _scheduled_layers(
     return layers
 
 
-def unreached_warnings(active: ActiveLayers, steps: int) -> list[str]:
+def unreached_warnings(active: ActiveLayers, steps: int) -> list[JobWarning]:
     """A warning if the run was over before the schedule let each layer train."""
     missing = active.never_active(steps)
     if not missing:
         return []
     which = f"the one of {missing[0]}" if len(missing) == 1 else f"those of {', '.join(missing)}"
-    text = (
+    message = (
         f"layer_schedule let {len(missing)} of the selected layers train in none of the {steps:,} "
         f"steps: {which}; they are as they were"
     )
-    return [text]
+    remedy = "train for more training.epochs, or let layers train sooner in training.layer_schedule"
+    return [JobWarning(code="layers_never_trained", message=message, remedy=remedy)]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, all_reduce
 from surgery.models.memory import memory_in_use
 from surgery.models.numerics import Numerics
+from surgery.schemas import JobWarning
 from surgery.schemas.training import TrainingSpec
 from surgery.training.optimizer import Loss
 from surgery.training.prefix_cache.store import release_memory
@@ -170,14 +171,14 @@ class Stepper:
         )
 
 
-def halving_warnings(training: TrainingSpec, halvings: int) -> list[str]:
+def halving_warnings(training: TrainingSpec, halvings: int) -> list[JobWarning]:
     """A warning if batches were halved because they did not fit into memory."""
     if not halvings:
         return []
     size = training.batch_size >> halvings
     steps = training.gradient_accumulation_steps * ceil(training.batch_size / size)
-    warning = (
+    message = (
         f"batches of {training.batch_size} rows did not fit into memory; the run went on with "
         f"batch_size {size} and gradient_accumulation_steps {steps}, which are the same steps"
     )
-    return [warning]
+    return [JobWarning(code="batch_halved", message=message)]

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from surgery.schemas import JobWarning
+
 log = logging.getLogger("surgeon.trackers")
 Values = dict[str, float]
 PROJECT = "layer-surgeon"  # unless MLFLOW_EXPERIMENT_NAME or WANDB_PROJECT is set
+INCOMPLETE = "tracker_incomplete"
 FINISH_SECONDS = 30.0  # for sending what is not sent yet at the end; importing mlflow takes 5
 BROKEN_OFF_SECONDS = 2.0  # the same for a run that was stopped or failed
 TAG = "layer_surgeon.run"
@@ -111,12 +114,12 @@ class TrackerServices:
         for service in self._services:
             service.log(known, step)
 
-    def finish(self, seconds: float = FINISH_SECONDS) -> list[str]:
+    def finish(self, seconds: float = FINISH_SECONDS) -> list[JobWarning]:
         """End the run at every service; returns a warning for each that did not take everything."""
         for service in self._services:
             service.end()
-        warnings = [service.ended(seconds) for service in self._services]
-        return [warning for warning in warnings if warning]
+        told = [service.ended(seconds) for service in self._services]
+        return [JobWarning(code=INCOMPLETE, message=text) for text in told if text]
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,10 +16,12 @@ from accelerate.tracking import TensorBoardTracker
 
 from surgery.io.folders import complete_folder
 from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
+from surgery.schemas import JobWarning
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.tracker_services import (
     BROKEN_OFF_SECONDS,
     FINISH_SECONDS,
+    INCOMPLETE,
     TrackerServices,
     config_of,
     flattened,
@@ -43,11 +45,12 @@ class Trackers:
         self.files.log(known, step)
         self._services.log(values, step)
 
-    def finish(self, seconds: float = FINISH_SECONDS) -> list[str]:
+    def finish(self, seconds: float = FINISH_SECONDS) -> list[JobWarning]:
         """End all trackers; returns a warning for each that did not take everything."""
         self.files.finish()
-        warnings = [self.files.warning] if self.files.warning else []
-        return warnings + self._services.finish(seconds)
+        told = [self.files.warning] if self.files.warning else []
+        own = [JobWarning(code=INCOMPLETE, message=text) for text in told]
+        return own + self._services.finish(seconds)
 
 
 def start(
@@ -115,7 +118,7 @@ class TrackingReporter(ForwardingReporter):
         super().__init__(report)
         self._trackers, self._keep = trackers, keep
         self._copies = 0
-        self.warnings: list[str] = []
+        self.warnings: list[JobWarning] = []
 
     def metric(self, step: int, epoch: float, values: Mapping[str, float | None]) -> None:
         super().metric(step, epoch, values)

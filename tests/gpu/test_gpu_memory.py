@@ -98,7 +98,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     cap((small + large) // 2, uncapped)
     tight = wide()
     result = tune(tight, rows, tmp_path / "tight", ROWS)
-    assert any("did not fit into memory" in text for text in result.warnings)
+    assert any("did not fit into memory" in told.message for told in result.warnings)
     assert distance(weights(roomy), weights(tight)) < 1e-3  # sums in another order
     with pytest.raises(OutOfMemory, match="try batch_size"):
         tune(wide(), rows, tmp_path / "fail", ROWS, out_of_memory="fail")

@@ -106,6 +106,8 @@ EPOCH: Json = {
     "train_loss": 0.51,
     "metrics": {"matthews_correlation": 0.31},
     "noise": 0.027,
+    "rmse_noise": None,
+    "only_prediction": None,
     "also": {},
     "ranking": {**SAME_TOP, "scores": {"encoder.layer.4": 0.21, "encoder.layer.5": 0.34}},
     "thresholds": None,
@@ -122,6 +124,9 @@ FINETUNE_RESULT: Json = {
     "trainable_parameters": 3549698,
     "total_parameters": 22713986,
     "primary_metric": "matthews_correlation",
+    "baseline": {"matthews_correlation": 0.0},
+    "baseline_loss": 0.609,
+    "baseline_also": {},
     "best": EPOCH,
     "epochs": [EPOCH],
     "stopped_early": False,
@@ -179,6 +184,8 @@ FINETUNE_RESULT: Json = {
 }
 SEARCH_RESULT: Json = {
     "primary_metric": "matthews_correlation",
+    "baseline": {"matthews_correlation": 0.0},
+    "baseline_loss": 0.607,
     "layers": ["encoder.layer.1", "encoder.layer.2"],
     "learning_rate": 3e-4,
     "winner": None,
@@ -640,6 +647,7 @@ def _run(job: str, seed: int, metric: float, rate: float) -> Json:
         "learning_rate": rate,
         "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
         "error": None,
+        "warnings": [],
     }
 
 
@@ -669,6 +677,9 @@ COMPARISON_RESULT: Json = {
     "primary_metric": "matthews_correlation",
     "reference": "all",
     "noise": 0.027,
+    "baseline": {"matthews_correlation": 0.0},
+    "baseline_loss": 0.609,
+    "baseline_also": {},
     "error_rate": 0.05,
     "arms": [
         {

@@ -13,6 +13,7 @@ from app.db import db_now
 from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import DeadlineExceeded, Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
+from surgery.schemas import JobWarning
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
@@ -129,9 +130,8 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     table = comparison_table(resolved.arms, runs, ranking)
     add_other_presets(table, runs)
     if resolved.ranking and ranking is None:
-        table.warnings.append(
-            f"ranking {resolved.ranking} has no result, so no scoring method is judged"
-        )
+        message = f"ranking {resolved.ranking} has no result, so no scoring method is judged"
+        table.warnings.append(JobWarning(code="ranking_missing", message=message))
     return table.model_dump(mode="json")
 
 

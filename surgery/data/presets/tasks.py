@@ -9,10 +9,11 @@ from typing import Any
 from surgery.data.presets.formats import FORMATS
 from surgery.data.rows import RowFormat
 from surgery.schemas.dataset import Columns
-from surgery.schemas.enums import Problem
+from surgery.schemas.enums import ERROR_METRICS, Problem
 
 _HUBS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}
 LABEL_SET_METRICS = ("micro_f1", "macro_f1", "mean_average_precision", "subset_accuracy")
+REGRESSION_METRICS = ("pearson", "spearman", *ERROR_METRICS)
 ENTITY_METRICS = ("entity_f1", "entity_precision", "entity_recall")
 
 
@@ -127,7 +128,7 @@ _GLUE = (
         "Semantic Textual Similarity Benchmark",
         _PAIR,
         (),
-        ("pearson", "spearman"),
+        REGRESSION_METRICS,
         problem=Problem.REGRESSION,
         sizes=_sizes(5_749, 1_500),
     ),
@@ -288,7 +289,7 @@ TASKS: dict[str, Task] = {task.name: task for task in _GLUE + _SUPER_GLUE}
 def metrics_for(problem: Problem, labels: Sequence[str]) -> tuple[str, ...]:
     """The metrics for a dataset that is no preset; the first is the primary one."""
     if problem is Problem.REGRESSION:
-        return ("pearson", "spearman")
+        return REGRESSION_METRICS
     if problem is Problem.MULTIPLE_CHOICE:
         return ("accuracy",)
     if problem is Problem.MULTI_LABEL:

@@ -55,7 +55,9 @@ def test_two_ways_with_two_seeds_to_the_table(service: Running) -> None:
         "accuracy", "all", [],
     )  # fmt: skip
     assert 0 < result["noise"] < 0.1
-    assert result["warnings"][0].startswith("all arms trained at one learning rate, 0.001: ")
+    assert result["warnings"][0]["message"].startswith(
+        "all arms trained at one learning rate, 0.001: "
+    )
     top, whole = result["arms"]
     assert [run["seed"] for run in top["runs"]] == [0, 1]
     assert len(top["trained_layers"]) == 1
@@ -165,7 +167,7 @@ def test_arms_at_rates_of_their_own_and_with_schedules(service: Running) -> None
     job = service.finished(job)
     assert job["status"] == "succeeded", job["error"]
     result = job["result"]
-    assert not [text for text in result["warnings"] if "one learning rate" in text]
+    assert not [told for told in result["warnings"] if told["code"] == "shared_learning_rate"]
     for arm in result["arms"]:
         rates = {1e-3, 1e-2} if arm["name"] == "lora" else {1e-4, 1e-3}
         assert {run["learning_rate"] for run in arm["runs"]} <= rates

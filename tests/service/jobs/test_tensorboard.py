@@ -21,7 +21,7 @@ def test_the_log_holds_what_the_metrics_list(embedded_service: Running, tmp_path
         "training": {"epochs": 2, "max_length": 32},
     }  # fmt: skip
     job = embedded_service.run("finetunes", body)
-    assert not [told for told in job["result"]["warnings"] if "tensorboard" in told]
+    assert not [told for told in job["result"]["warnings"] if "tensorboard" in told["message"]]
     listed = embedded_service.client.call(
         "GET", f"/v1/jobs/{job['id']}/metrics", params={"limit": 200}
     )["data"]

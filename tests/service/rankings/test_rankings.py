@@ -169,7 +169,7 @@ def test_the_computation_as_published(embedded_service: Running) -> None:
     result = job["result"]
     assert sorted(names(result)) == LAYERS
     assert result["samples"] == min(100, job["resolved"]["rows"]["validation"])
-    assert any("validation rows" in warning for warning in result["warnings"])
+    assert any("validation rows" in warning["message"] for warning in result["warnings"])
 
 
 @pytest.mark.parametrize("kind", ["multiple_choice", "token_classification"])

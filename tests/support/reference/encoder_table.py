@@ -171,8 +171,8 @@ def measure(case: Case, fisher: Fisher) -> Measured:
         units = units_of(model, blocks, granularity) + groups_of(model, blocks)
         found = fisher_scores(model, units, batches, objective)
         errors += [_trace_error(found, twin, aggregate) for aggregate in ("trace", "mean")]
-        path = found.path
-        why = next((w for w in found.warnings if w.split()[0] not in {"other", "pooler"}), "")
+        path, messages = found.path, [warning.message for warning in found.warnings]
+        why = next((w for w in messages if w.split()[0] not in {"other", "pooler"}), "")
         halves = [
             fisher_scores(model, units, [half], objective, elementwise=True)
             for half in numbered(batches)

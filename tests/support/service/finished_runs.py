@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surgery.evaluation.comparison import FinetuneRun
+from surgery.schemas import JobWarning
 from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Aggregate, Policy
 from surgery.schemas.finetune import EpochReport, FinetuneResult
@@ -121,5 +122,5 @@ def search_result(layers: list[str], rate: float = 3e-4, *, model: int = 4) -> S
             for place in range(model)
         ],
         scores={}, train_rows=80, held_out_rows=20, looks=2, confidence=0.95, cost=cost,
-        seconds={}, warnings=["few rows"],
+        seconds={}, warnings=[JobWarning(code="few_rows", message="few rows")],
     )  # fmt: skip

@@ -89,7 +89,7 @@ def told_of_rates(rates: dict[str, float | None], **metrics: float) -> list[str]
         for name, rate in rates.items()
     ]
     runs = [run(arm.name, 0, metrics.get(arm.name)) for arm in arms]
-    return [text for text in comparison_table(arms, runs).warnings if "rate" in text]
+    return [told.message for told in comparison_table(arms, runs).warnings if "rate" in told.code]
 
 
 def test_arms_that_share_a_rate_are_said_to() -> None:

@@ -182,7 +182,7 @@ def test_models_that_break_a_rule_take_the_slow_path(
     model, batches = Toy(fault), [padded_batch(rows), padded_batch([5, 4], seed=1)]
     scores = engine(model, batches)
     assert scores.path == "one_sample"
-    assert words in scores.warnings[0]
+    assert words in scores.warnings[0].message
     torch.testing.assert_close(scores.per_sample, expected_of(model, batches), rtol=1e-9, atol=0)
 
 
@@ -192,7 +192,7 @@ def test_a_later_batch_that_breaks_a_rule_is_scored_by_itself() -> None:
     batches = [padded_batch([7, 3]), padded_batch([9, 4], seed=1), padded_batch([5, 2], seed=2)]
     scores = engine(model, batches)
     assert scores.path == "mixed"
-    assert "some batches were scored one sample at a time" in scores.warnings[0]
+    assert "some batches were scored one sample at a time" in scores.warnings[0].message
     torch.testing.assert_close(scores.per_sample, expected_of(model, batches), rtol=1e-9, atol=0)
 
 
@@ -204,5 +204,6 @@ def test_a_group_that_breaks_a_rule_is_left_out_alone() -> None:
     scores = fisher_scores(model, units, batches, Objective(Problem.CLASSIFICATION))
     assert scores.path == "batched"
     (warning,) = scores.warnings
-    assert warning.startswith("embeddings not scored: " if "emb" in warning else "other not scored")
+    told = warning.message
+    assert told.startswith("embeddings not scored: " if "emb" in told else "other not scored")
     assert [unit.name for unit in scores.units if unit.ranked] == ["blocks.0", "blocks.1"]

@@ -93,8 +93,8 @@ def test_a_head_that_is_not_trained_scores_all_labels_and_is_told_of() -> None:
     result = minus(data, new=False, **given)
     expected = twin(data, RankingOptions(**given), None)
     assert by_index(result) == pytest.approx(expected, rel=1e-9)
-    assert any("has learnt labels before" in warning for warning in result.warnings)
-    assert not any("has learnt labels" in text for text in minus(data, **given).warnings)
+    assert any("has learnt labels before" in warning.message for warning in result.warnings)
+    assert not any("has learnt labels" in told.message for told in minus(data, **given).warnings)
 
 
 @pytest.mark.parametrize("seed", range(3))

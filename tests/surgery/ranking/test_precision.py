@@ -62,9 +62,9 @@ def test_half_precision_ranks_a_real_encoder_alike(
     full, half = ranked(real, **given), ranked(real, **given, precision=precision)
     assert half.precision is precision
     assert half.path == full.path
-    slow = [text for text in half.warnings if text.startswith(SLOW)]
+    slow = [told for told in half.warnings if told.message.startswith(SLOW)]
     assert bool(slow) == (precision is Precision.FP16)  # here scored on the CPU
-    assert [text for text in half.warnings if text not in slow] == full.warnings
+    assert [told for told in half.warnings if told not in slow] == full.warnings
     np.testing.assert_allclose(by_index(half), by_index(full), rtol=TOLERANCE[precision])
     assert by_index(half) != by_index(full)  # it was another computation
     tau = kendall_tau(by_index(half), by_index(full))
@@ -136,7 +136,7 @@ def test_all_precisions_pass_the_check_of_both_ways() -> None:
     for precision in Precision:
         result = rank(toy_model(dtype=torch.float32), precision=precision)
         assert result.path == "batched"
-        assert all(text.startswith(SLOW) for text in result.warnings)
+        assert all(told.message.startswith(SLOW) for told in result.warnings)
 
 
 def test_on_a_cpu_the_precision_left_open_is_float32() -> None:

@@ -23,7 +23,7 @@ from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.ranking import RankingOptions, RankingResult
 from tests.support.models.toys import (
     QUICK,
     by_index,
@@ -33,6 +33,10 @@ from tests.support.models.toys import (
     toy_model,
 )
 from tests.support.reference.ranking import row_by_row
+
+
+def messages(result: RankingResult) -> list[str]:
+    return [warning.message for warning in result.warnings]
 
 
 def test_a_ranking_scores_distinct_training_rows_once_each() -> None:
@@ -56,7 +60,7 @@ def test_a_ranking_scores_distinct_training_rows_once_each() -> None:
 def test_more_samples_than_rows_score_each_once() -> None:
     result = rank(rows=20, samples=1000)
     assert result.samples == 20
-    assert "the train split has 20 rows; each was scored once" in result.warnings
+    assert "the train split has 20 rows; each was scored once" in messages(result)
     assert by_index(result) == pytest.approx(by_index(rank(rows=20, samples=20)))
     assert not rank(rows=20, samples=20).warnings
 
@@ -77,7 +81,7 @@ def test_rows_that_are_all_cut_at_the_same_length_are_scored_batched(kind: str) 
     result = rank_layers(toy_model(kind), replace(data, train=long), options)
     assert result.path == "batched"
     (warning,) = result.warnings
-    assert warning.startswith("max_length 18 cut 100% of 12 training rows")
+    assert warning.message.startswith("max_length 18 cut 100% of 12 training rows")
 
 
 @pytest.mark.parametrize("granularity", Granularity)
@@ -182,12 +186,12 @@ def test_the_head_of_a_result() -> None:
     untrained = rank(toy_model(new=True), head={"warmup_epochs": 0})
     assert untrained.head is not None
     assert (untrained.head.fit, untrained.head.warmup_rows) == ("none", 0)
-    assert "hardly on the labels" in untrained.warnings[0]
+    assert "hardly on the labels" in messages(untrained)[0]
     asked = rank(head={"fit": "converged"})
     assert asked.head is not None
     assert (asked.head.source, asked.head.fit) == ("checkpoint", "lbfgs")
     few = rank(toy_model(new=True), head={"warmup_samples": 10})
-    assert "the head was trained on fewer than ten rows a class" in few.warnings
+    assert "the head was trained on fewer than ten rows a class" in messages(few)
 
 
 def test_only_the_head_is_warmed_up() -> None:
@@ -235,9 +239,9 @@ def test_heads_that_converge_to_the_same_one_are_told_of() -> None:
     result = rank(toy_model(new=True), head_seeds=2, head={"init": "new"})
     assert result.head_spread is not None
     assert result.head_spread.kendall_tau_min == 1
-    assert any("head_seeds changed nothing" in warning for warning in result.warnings)
+    assert any("head_seeds changed nothing" in warning.message for warning in result.warnings)
     other = rank(toy_model("roberta", new=True), head_seeds=2, head={"init": "new"})
-    assert not any("head_seeds" in warning for warning in other.warnings)
+    assert not any("head_seeds" in warning.message for warning in other.warnings)
 
 
 def test_a_converged_head_is_that_of_its_own_ridge_on_shuffled_labels() -> None:

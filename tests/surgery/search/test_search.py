@@ -73,7 +73,7 @@ def test_every_problem_is_searched_and_the_model_is_as_before(problem: Problem) 
 def test_a_budget_that_the_preparation_takes_is_told() -> None:
     result = search_layers(*toys(), spec_of(budget_seconds=1e-3))
     assert result.cost.seconds > result.cost.budget_seconds
-    assert any("its budget was 0.001 s" in warning for warning in result.warnings)
+    assert any("its budget was 0.001 s" in warning.message for warning in result.warnings)
 
 
 class Stopping(Quiet):

@@ -97,7 +97,7 @@ def test_states_that_do_not_fit_are_computed_again_with_the_same_result() -> Non
     _, dropped = trainer_of(toy(), 0)
     assert (stored.stores(1), dropped.stores(1)) == (True, False)
     assert stored.bytes > 0
-    assert "computed again in each step" in dropped.warnings[0]
+    assert "computed again in each step" in dropped.warnings[0].message
 
 
 def test_a_run_leaves_the_model_as_it_was() -> None:

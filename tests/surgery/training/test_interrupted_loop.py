@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_changes_nothing(
     result = tuned(tight, data, tmp_path / "tight")
     assert distance(weights(roomy), weights(tight)) < 1e-12
     assert result.best.metrics == expected.best.metrics
-    assert "batch_size 2 and gradient_accumulation_steps 4" in result.warnings[0]
+    assert "batch_size 2 and gradient_accumulation_steps 4" in result.warnings[0].message
     with pytest.raises(OutOfMemory, match=r"8 rows .* GiB .* try batch_size 4"):
         tuned(fresh(mirror, data), data, tmp_path / "fail", out_of_memory="fail")
 

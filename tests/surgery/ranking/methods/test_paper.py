@@ -75,7 +75,7 @@ def test_a_loaded_checkpoint_keeps_its_untrained_head(tmp_path: Path) -> None:
 def test_the_result_says_what_it_is() -> None:
     result = paper(toy_model(), toy_data(4))
     assert (result.method, result.aggregate, result.fisher) == ("paper_compat", None, None)
-    assert any("validation rows" in warning for warning in result.warnings)
+    assert any("validation rows" in warning.message for warning in result.warnings)
     assert all(layer.ci is None for layer in result.layers)
     assert result.stability.split_half_kendall_tau is not None
     assert result.groups == []

@@ -191,7 +191,7 @@ def test_what_the_kernels_leave_out_is_said() -> None:
     _, path, warnings = tangent_scores(
         model, layers_of(model), batches, Problem.CLASSIFICATION, seed=0
     )
-    assert any("weights of Linears, 3" in warning for warning in warnings)
+    assert any("weights of Linears, 3" in warning.message for warning in warnings)
     assert path == "one_sample"
 
 
