@@ -17,22 +17,23 @@ from surgeon.examples.tags import review
 from surgeon.examples.tickets import ticket
 from surgeon.examples.wording import Row, Split, different
 
-ROWS = {Split.TRAIN: 240, Split.VALIDATION: 100}
+VALIDATION_ROWS = 100
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Example:
-    """How one row is drawn, and the format of the files."""
+    """How one row is drawn, the format of the files, and how many rows there are to train on."""
 
     draw: Callable[[random.Random, Split], Row]
     suffix: str
+    train_rows: int = 240
 
 
 EXAMPLES = {
     "tickets": Example(ticket, "csv"),
     "similarity": Example(pair, "tsv"),
-    "entities": Example(sentence, "jsonl"),
+    "entities": Example(sentence, "jsonl", train_rows=160),
     "tags": Example(review, "jsonl"),
     "questions": Example(question, "csv"),
 }
@@ -42,7 +43,8 @@ def example_rows(name: str, split: Split) -> list[Row]:
     """The rows of one split, always the same. Raises KeyError if there is no such example."""
     example = EXAMPLES[name]
     chance = random.Random(f"{SEED} {name} {split.value}")  # noqa: S311 - no secret
-    return list(islice(different(lambda own: example.draw(own, split), chance), ROWS[split]))
+    count = example.train_rows if split is Split.TRAIN else VALIDATION_ROWS
+    return list(islice(different(lambda own: example.draw(own, split), chance), count))
 
 
 def write_example(name: str, folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from surgeon.examples.wording import Row, Split, of_split
+from surgeon.examples.wording import Row, Split
 
 # Each line says one thing in two ways.
 WHO = (
@@ -37,12 +37,12 @@ JUDGEMENTS = (-0.4, -0.2, 0.0, 0.2, 0.4)  # people do not quite agree
 HIGHEST = 5.0
 
 
-def pair(chance: random.Random, split: Split) -> Row:
+def pair(chance: random.Random, _: Split) -> Row:
     """Two sentences, each part of which is the same or another, in either wording.
 
-    The people of validation are others than those of train; what they do and where is the same.
+    Both splits draw from the same parts: what is new in validation is how they are put together.
     """
-    parts = (of_split(WHO, split), DOES, WHERE)
+    parts = (WHO, DOES, WHERE)
     first = [chance.choice(part) for part in parts]
     alike = [chance.random() < 0.5 for _ in parts]
     second = [

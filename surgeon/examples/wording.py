@@ -28,6 +28,11 @@ def of_split(phrases: Sequence[Phrase], split: Split) -> Sequence[Phrase]:
     return phrases[:-kept_back] if split is Split.TRAIN else phrases[-kept_back:]
 
 
+def words(listed: str) -> Sequence[str]:
+    """The words of a text."""
+    return listed.split()
+
+
 def different(draw: Callable[[random.Random], Row], chance: random.Random) -> Iterator[Row]:
     """Rows without end, no two with the same inputs. A row's label is its last value."""
     seen: set[str] = set()

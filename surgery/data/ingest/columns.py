@@ -248,8 +248,8 @@ def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
     if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
         hint = ". If these are values of the first row, write a line with names before it"
     detail = (
-        f"{file}: {reason}; name the {part} column in columns.{part}, "
-        f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
+        f"{file}: {reason}; name the {part} column in columns.{part}, as in "
+        f'{{"{part}": "…"}}, or with --columns {part}=…. Its columns are: {_listed(known)}{hint}'
     )
     return DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
 

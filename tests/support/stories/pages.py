@@ -1,15 +1,13 @@
 """A how-to page as a program: its commands, its Python, and what it says they print.
 
-    python -m tests.support.stories.pages     runs every page and writes what is printed into it
-
-A block `console` has commands after `$ `, each followed by what it prints, or some of its lines;
-`…` alone on a line stands for others. A block `python` is followed by a block `text`. Blocks of
-other languages are not run.
+A block `console` has commands after `$ `, each followed by what it prints. A block `python` is
+followed by a block `text`, which has what it prints. Blocks of other languages are not run.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,47 +16,64 @@ STORIES = (
     "route-tickets.md", "text-similarity.md", "named-entities.md", "tags.md", "yes-no-questions.md",
 )  # fmt: skip
 ID = re.compile(r"\b(?:ds|rk|ft|ck)_[0-9a-z]{26}\b")
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_BLOCK = re.compile(r"(?ms)^```(\w+)\n(.*?)^```$")
-_CONTINUED = "\\\n"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    language: str
-    text: str
+BLOCK = re.compile(r"(?ms)^```(\w+)\n(.*?)^```$")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_FOLDER = re.compile(r"(?<!\S)/\S*/")
+_COMMAND = re.compile(r"(?m)^\$ ((?:.*\\\n)*.*)\n")
+_DRAWN = "─━╸╺█"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and the output that the page shows for it."""
+    """A command as it is typed, and the output that the page shows for it."""
 
-    line: str
+    typed: str
     shown: str
 
+    @property
+    def line(self) -> str:
+        """The command in one line."""
+        return self.typed.replace("\\\n", "")
 
-def blocks_of(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
-    return [Block(*found) for found in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    """The language and the text of each fenced block of a page, in order."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
-def commands_of(block: Block) -> list[Command]:
+def commands_of(text: str) -> list[Command]:
     """The commands of a block `console`."""
-    parts = block.text.replace(_CONTINUED, "").split("$ ")
-    assert parts[0] == "", f"a block begins with output: {block.text}"
-    commands = [part.partition("\n") for part in parts[1:]]
-    return [Command(line, shown) for line, _, shown in commands]
+    before, *parts = _COMMAND.split(text)
+    assert not before, f"a block begins with output: {text}"
+    return [Command(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def shape(text: str) -> str:
-    """Text without what differs between two runs: ids, numbers, where lines break, the best row."""
-    alike = NUMBER.sub("0", ID.sub("id", text).replace(" *", " "))
-    return " ".join(re.sub("[─━╸╺]+", "─", alike).split())
+    """Text without what differs between two runs.
+
+    That is ids, numbers, folders, the mark of the best row, bars, and where lines break.
+    """
+    alike = _NUMBER.sub("0", ID.sub("id", _FOLDER.sub("/", text))).replace(" *", " ")
+    return " ".join(re.sub(f"[{_DRAWN}]+", "─", alike).split())
 
 
-def missing_from(printed: str, shown: str) -> list[str]:
-    """The parts of what a page shows, divided at `…`, that were not printed."""
-    parts = (shape(part) for part in re.split(r"(?m)^…$", shown))
-    return [part for part in parts if part not in shape(printed)]
+def without_bars(printed: str) -> str:
+    """What is left on a terminal, but for progress bars."""
+    lines = [line.rstrip() for line in printed.splitlines() if "━" not in line]
+    text = "\n".join(lines).strip("\n")
+    return f"{text}\n" if text else ""
+
+
+def rewritten(page: str, outputs: Sequence[str]) -> str:
+    """A page with these outputs, of its commands and of its Python, in order."""
+    left = iter(outputs)
+
+    def block(found: re.Match[str]) -> str:
+        language, text = found.groups()
+        if language == "console":
+            text = "".join(f"$ {it.typed}\n{next(left)}" for it in commands_of(text))
+        elif language == "text":
+            text = next(left)
+        return f"```{language}\n{text}```"
+
+    return BLOCK.sub(block, page)

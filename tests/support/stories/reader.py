@@ -7,53 +7,52 @@ import contextlib
 import io
 import shlex
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from surgeon.cli import app
-from tests.support.stories.pages import ID, Block, Command, commands_of
+from tests.support.stories.pages import ID, Command, blocks_of, commands_of, without_bars
 
 PLAIN = {"transformers"}  # all that a page's Python may import: nothing of ours
 
 
 @dataclass
 class Reader:
-    """What they have seen. Ids of the page are replaced by those that the service gave them."""
+    """Who they are to the service. Ids of the page are replaced by those that they were given."""
 
     url: str
     ids: dict[str, str] = field(default_factory=dict)
-    printed: list[str] = field(default_factory=list)
 
-    def follow(self, block: Block) -> list[tuple[str, str]]:
-        """Run a block; what the page shows and what was printed, command by command."""
-        if block.language == "console":
-            return [(each.shown, self._typed(each)) for each in commands_of(block)]
-        if block.language == "python":
-            self.printed.append(run_python(block.text))
-        if block.language == "text":
-            return [(block.text, self.printed[-1])]
-        return []
+    def follow(self, page: Path) -> Iterator[tuple[str, str]]:
+        """Do what a page says; what it shows and what was printed, output by output."""
+        answer = ""
+        for language, text in blocks_of(page):
+            if language == "console":
+                for command in commands_of(text):
+                    yield command.shown, self._typed(command)
+            elif language == "python":
+                answer = run_python(text)
+            elif language == "text":
+                yield text, answer
 
     def _typed(self, command: Command) -> str:
         words = [self.ids.get(word, word) for word in shlex.split(command.line)]
         printed = self.run(*words)
-        shown, given = (list(dict.fromkeys(ID.findall(it))) for it in (command.shown, printed))
-        for known in shown:
+        given = ID.findall(printed)
+        for known in ID.findall(command.shown):
             self.ids.setdefault(known, next((it for it in given if it[:3] == known[:3]), known))
         return printed
 
     def run(self, *words: str) -> str:
-        """Run a command and expect success; everything that it prints."""
-        if words[0] == "surgeon":
-            environment = {"SURGEON_URL": self.url}
-            done = CliRunner().invoke(app, list(words[1:]), env=environment)
-            assert done.exit_code == 0, (words, done.output)
-            self.printed.append(done.output)
-        else:
-            self.printed.append(subprocess.check_output(words, text=True))
-        return self.printed[-1]
+        """Run a command and expect success. Everything that it prints, but for progress bars."""
+        if words[0] != "surgeon":
+            return subprocess.check_output(words, text=True)
+        done = CliRunner().invoke(app, list(words[1:]), env={"SURGEON_URL": self.url})
+        assert done.exit_code == 0, (words, done.output)
+        return without_bars(done.output)
 
 
 def run_python(source: str) -> str:
@@ -64,5 +63,5 @@ def run_python(source: str) -> str:
     assert names <= PLAIN, names
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(source, str(Path.cwd() / "page.py"), "exec"), {})  # noqa: S102  # the page's
+        exec(compile(source, str(Path.cwd() / "page.py"), "exec"), {})  # the page's own
     return printed.getvalue()
