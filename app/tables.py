@@ -347,6 +347,9 @@ class Worker(Base):
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     stopped_at: Mapped[datetime | None]
+    probe_key: Mapped[str] = mapped_column(String(500), server_default="")
+    probe: Mapped[dict[str, Any] | None]  # how fast its device trains, as it measured
+    probed_at: Mapped[datetime | None]
 
 
 class JobEvent(Base):

@@ -49,6 +49,7 @@ from surgery.schemas.dataset import HubDataset, UploadSpec
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.fields import Option, option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
 from surgery.schemas.search import SEARCH_OPTIONS, SearchResult, SearchSpec
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
@@ -75,6 +76,7 @@ TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "learning_rate", "batch_si
 OPTIONS_TO_SEARCH = (
     *SEARCH_OPTIONS,
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+    HEAD_FIT,
 )
 TUNE_OPTIONS = (
     *(option for option in RANKING_OPTIONS if option.name not in OF_RANKING_ALONE),
@@ -201,7 +203,8 @@ def _load(given: argparse.Namespace, sources: Sources, data: TaskData, head: str
 def _rank(given: argparse.Namespace, sources: Sources, data: TaskData) -> RankingResult:
     head = "new" if given.head_seeds > 1 else "auto"
     asked = {option.name: getattr(given, option.name) for option in RANKING_OPTIONS}
-    options = RankingOptions.model_validate({**asked, "head": {"init": head}})
+    asked["head"] = {"init": head, "fit": given.head_fit}
+    options = RankingOptions.model_validate(asked)
     report = Lines() if present_share().rank == 0 else Quiet()
     return rank_layers(_load(given, sources, data, head), data, options, report)
 
@@ -257,6 +260,7 @@ def _search(given: argparse.Namespace, sources: Sources, data: TaskData) -> Sear
         "batch_size": given.batch_size,
         "max_length": given.max_length,
         "seed": given.seed,
+        "head": {"fit": given.head_fit},
     }
     spec = SearchSpec.model_validate(
         {"model": "local", "dataset": "local", **asked, **lists, "training": training}
@@ -307,7 +311,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("model")
         command.add_argument("train")
     tune.add_argument("out", type=Path, help="where checkpoints are written")
-    every = ((rank, RANKING_OPTIONS), (search, OPTIONS_TO_SEARCH), (tune, TUNE_OPTIONS))
+    every = (
+        (rank, (*RANKING_OPTIONS, HEAD_FIT)),
+        (search, OPTIONS_TO_SEARCH),
+        (tune, TUNE_OPTIONS),
+    )
     for command, options in every:
         for option in (*DATASET_OPTIONS, CACHE, *options):
             _add_option(command, option)

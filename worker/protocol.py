@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
 from surgery.io.storable import storable_json
+from surgery.schemas.estimate import Probe
 from surgery.schemas.resolved import (
     Learned,
     PeakMemory,
@@ -219,6 +220,13 @@ class Ready(Message):
     type: Literal["ready"] = "ready"
 
 
+class Probed(Message):
+    """What the process measured of its device when it started, before any job."""
+
+    type: Literal["probed"] = "probed"
+    probe: Probe
+
+
 class PhaseBegun(Message):
     """A phase of the run begins: load, warmup, score, train …"""
 
@@ -353,7 +361,7 @@ ToStore = (
     | LayersSelected
 )
 Ending = Fetched | Finished | Failed | Halted
-Report = Ready | PhaseBegun | Progress | ToStore | Ending
+Report = Ready | Probed | PhaseBegun | Progress | ToStore | Ending
 REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
@@ -20,14 +20,18 @@ from app.settings import Settings
 from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.estimate import Probe
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import RankingSpec
 from surgery.schemas.search import SearchSpec
 from surgery.training.devices import cores_here, gpus_here
 
 Json = dict[str, Any]
+TRAINING_KINDS = {JobKind.FINETUNE.value, JobKind.SEARCH.value}
 KEPT = timedelta(days=7)
 """Workers that were not heard of for longer are forgotten."""
+PROBE_LASTS = timedelta(days=1)
+"""A worker that starts measures its devices again if the last probe of them is older."""
 RECENT = timedelta(days=1)
 """Workers of this time count, also those that have ended: whoever runs them starts them again."""
 
@@ -42,17 +46,68 @@ class WorkerFacts:
     precisions: list[str]  # number formats in which the devices multiply
     max_processes: int
     version: str
+    probe_key: str = ""  # what the result of a probe depends on: host, devices, torch …
 
 
-def register(database: Database, facts: WorkerFacts) -> None:
-    """Enter a worker that starts, over one that had the same name."""
+def register(database: Database, facts: WorkerFacts) -> bool:
+    """Enter a worker that starts, over one that had the same name.
+
+    Returns whether a probe of its devices is known, of the last day and by whichever worker: the
+    entry has it then.
+    """
     with database.write() as session:
         row = session.get(Worker, facts.id) or Worker(id=facts.id)
+        earlier = session.execute(_fresh_probe(facts.probe_key)).first()
         for name, value in asdict(facts).items():
             setattr(row, name, value)
         row.job = row.stopped_at = None
         row.started_at = row.heartbeat_at = db_now()
+        row.probe, row.probed_at = earlier or (None, None)
         session.add(row)
+    return earlier is not None
+
+
+def _fresh_probe(key: str) -> Select[Any]:
+    """Selects the newest probe with this key, and when it was made, unless it is a day old."""
+    recent = Worker.probed_at > db_now(-PROBE_LASTS.total_seconds())
+    query = select(Worker.probe, Worker.probed_at).where(Worker.probe_key == key, recent)
+    return query.order_by(Worker.probed_at.desc()).limit(1)
+
+
+def store_probe(database: Database, worker: str, probe: Probe) -> None:
+    """Keep what a worker has measured now."""
+    measured = {"probe": probe.model_dump(mode="json"), "probed_at": db_now()}
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker).values(**measured))
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A worker that trains, and what it has measured; None if it has not yet."""
+
+    id: str
+    device: str  # the name of its first one
+    precisions: Sequence[str]
+    probe: Probe | None
+    probed_at: datetime | None
+
+
+def probed_workers(database: Database) -> list[Probed]:
+    """The workers that fine-tune or search, also those that have ended, the newest first."""
+    facts = (Worker.id, Worker.kinds, Worker.devices, Worker.precisions)
+    query = select(*facts, Worker.probe, Worker.probed_at)
+    rows = database.rows(query.order_by(Worker.heartbeat_at.desc(), Worker.id), {})
+    return [
+        Probed(
+            id=row.id,
+            device=row.devices[0]["name"],
+            precisions=row.precisions,
+            probe=None if row.probe is None else Probe.model_validate(row.probe),
+            probed_at=row.probed_at,
+        )
+        for row in rows
+        if TRAINING_KINDS & set(row.kinds)
+    ]
 
 
 def beat(database: Database, worker: str, job: str | None) -> bool:

@@ -21,7 +21,6 @@ from surgery.data.presets.tasks import metrics_for
 from surgery.data.references import DatasetSource, resolve_dataset
 from surgery.errors import DatasetNotFound
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
-from surgery.io.sources import Sources
 from surgery.models.source.resolve import ModelSource, model_info, resolve_model, tensor_sizes
 from surgery.schemas.dataset import HubDataset
 from surgery.schemas.enums import Problem
@@ -50,6 +49,7 @@ class Subject:
     model: ResolvedModel
     dataset: ResolvedDataset
     words: Json | None  # histogram of the lengths of an upload's texts, in words
+    data: DatasetSource | None  # the preset's or the Hub's files; None for an upload
     also_evaluate: list[Pinned]  # the presets that are evaluated beside the dataset
 
 
@@ -73,22 +73,23 @@ def resolve_subject(
         parameters=info.parameters,
     )
     with pointing("/dataset"):
+        data = words = None
         if isinstance(reference, str) and reference.startswith("ds_"):
             dataset, words = _uploaded(service, reference)
         else:
-            dataset, words = _found(reference, sources), None
+            data = resolve_dataset(reference, sources)
+            dataset = _found(data)
     measured = find_evaluation_sets(presets, dataset.id, dataset.problem, dataset.labels, sources)
     also = [_pinned(each) for each in measured]
-    return Subject(source, sizes, info, model, dataset, words, also)
+    return Subject(source, sizes, info, model, dataset, words, data, also)
 
 
 def _pinned(source: DatasetSource) -> Pinned:
     return Pinned(id=source.id, revision=source.revision, fingerprint=source.fingerprint)
 
 
-def _found(reference: str | HubDataset, sources: Sources) -> ResolvedDataset:
+def _found(source: DatasetSource) -> ResolvedDataset:
     """How a job remembers a preset or a dataset of the Hub."""
-    source = resolve_dataset(reference, sources)
     return ResolvedDataset(
         **dict(_pinned(source)),
         rows=source.rows,

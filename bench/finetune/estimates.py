@@ -35,7 +35,7 @@ from surgery.schemas.finetune import FinetuneSpec
 from surgery.training.costs.estimate import Data, Memory, memory
 from surgery.training.costs.flops import TrainedSizes
 from surgery.training.loop import finetune
-from surgery.training.throughput import row_length
+from surgery.training.speed.throughput import row_length
 
 SELECTIONS: tuple[tuple[str, list[int]], ...] = (
     ("all", [0, 1, 2, 3, 4, 5]),

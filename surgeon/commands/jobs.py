@@ -29,6 +29,7 @@ from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.ranking import RANKING_OPTIONS, Submission
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
@@ -63,7 +64,7 @@ def follow(client: Client, job: Json, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, *SUBMISSION_OPTIONS)
+@with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, HEAD_FIT, *SUBMISSION_OPTIONS)
 def rank(
     model: Model,
     dataset: Dataset,
@@ -81,7 +82,10 @@ def rank(
         **values_of(SUBMISSION_OPTIONS, given),
         "model": model,
         "cache": "bypass" if fresh else "use",
-        "head": {"init": "new" if given["head_seeds"] > 1 else "auto"},
+        "head": {
+            "init": "new" if given["head_seeds"] > 1 else "auto",
+            "fit": given["head_fit"],
+        },
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:
@@ -129,6 +133,7 @@ def tune(
     *DATASET_OPTIONS,
     *SEARCH_OPTIONS,
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),
+    HEAD_FIT,
     *SUBMISSION_OPTIONS,
 )
 def search(
@@ -147,7 +152,10 @@ def search(
         **options,
         **values_of(SUBMISSION_OPTIONS, given),
         "model": model,
-        "training": {name: given[name] for name in ("epochs", "batch_size", "max_length")},
+        "training": {
+            **{name: given[name] for name in ("epochs", "batch_size", "max_length")},
+            "head": {"fit": given["head_fit"]},
+        },
     }
     data = file_options(given)
     with expected_failures(), Client(url, key) as client:

@@ -110,7 +110,7 @@ def selection_of(given: Mapping[str, Any]) -> Json:
 
 
 def trials_of(given: Mapping[str, Any]) -> Json:
-    """The learning rates and the layer schedule that the options describe. Raises BadParameter."""
+    """The fields of training that TRIAL_OPTIONS describe. Raises BadParameter."""
     try:
         return trials_from(given)
     except SurgeryError as error:

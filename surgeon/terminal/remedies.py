@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.ranking import RANKING_OPTIONS
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS
@@ -17,6 +18,7 @@ FIELD = re.compile(r"[a-z]+(?:[._][a-z0-9]+)+")  # a path, or a name of several 
 FLAGS: dict[str, str] = {
     **{option.name: option.flag for option in (*RANKING_OPTIONS, *SEARCH_OPTIONS)},
     **{f"training.{option.name}": option.flag for option in (*TRAINING_OPTIONS, *TRIAL_OPTIONS)},
+    "head.fit": HEAD_FIT.flag,
 }
 
 

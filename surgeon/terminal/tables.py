@@ -1,4 +1,4 @@
-"""Shows jobs, fine-tunes and estimates as tables, and sets the style of all tables."""
+"""Shows jobs and fine-tunes as tables, and sets the style of all tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from surgeon.terminal.remedies import warning_lines
 
 Json = Mapping[str, Any]
 DASH = "–"
-ESTIMATE_COLUMNS = (
-    *("k", "lowest layer", "parameters", "peak MiB", "checkpoint MiB"),
-    *("first s", "later s", "total s"),
-)
 
 
 def wide_table(title: str = "") -> Table:
@@ -141,42 +137,3 @@ def _beside(constant: Json, name: str) -> str:
 
 def _number(value: float | None) -> str:
     return DASH if value is None else f"{value:.4f}"
-
-
-def estimate_view(answer: Json) -> Group:
-    """The memory and time of each fine-tune, and where these numbers come from."""
-    table = wide_table()
-    for name in ESTIMATE_COLUMNS:
-        table.add_column(name, justify="right")
-    for row in answer["rows"]:
-        seconds = row["seconds"] or {}
-        table.add_row(
-            *(_counted(row[name]) for name in ("k", "lowest_layer", "trainable_parameters")),
-            *(_mebibytes(row[name]) for name in ("peak_memory_bytes", "checkpoint_bytes")),
-            *(_counted(seconds.get(name)) for name in ("first_epoch", "later_epoch", "total")),
-        )
-    speed = answer["throughput"]
-    basis = f"{speed['basis']}: {speed['device']}" if speed else "no fine-tune has finished yet"
-    tokens = f"tokens: by {answer['lengths']['source']}"
-    notes = [f"seconds: {basis}", tokens, *_search_note(answer.get("search"))]
-    return Group(table, *map(Text, notes))
-
-
-def _search_note(search: Json | None) -> Iterator[str]:
-    if search is not None:
-        budget, singles = search["budget_seconds"], search["singles_seconds"]
-        peak = _mebibytes(search["peak_memory_bytes"])
-        yield (
-            f"search: {search['candidates']} candidates, at most {_counted(budget)} s; each layer "
-            f"alone would take {_counted(singles)} s; peak {peak} MiB"
-        )
-
-
-def _counted(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _mebibytes(size: int | None) -> str:
-    return _counted(None if size is None else size / 2**20)

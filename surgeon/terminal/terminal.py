@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.estimates import estimate_view
 from surgeon.terminal.rankings import ranking_view
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
-    estimate_view,
     finetune_view,
     jobs_table,
     queue_table,

@@ -194,7 +194,7 @@ def _in_mirror(description: DatasetDescription, files: dict[str, Path]) -> Datas
     source = replace(source, fingerprint=_mirror_fingerprint(source))
     if not _keeps_count(description):
         return source
-    return replace(source, rows={role: _count(path) for role, path in files.items()})
+    return replace(source, rows={role: rows_in_file(path) for role, path in files.items()})
 
 
 def _check_table(table: Table, columns: Columns, name: str) -> None:
@@ -262,7 +262,8 @@ def _fingerprint(source: DatasetSource, content: Mapping[str, object]) -> str:
     return f"sha256:{json_digest(whole)}"
 
 
-def _count(path: Path) -> int:
+def rows_in_file(path: Path) -> int:
+    """The number of rows in a mirror's file, counted again only when the file has changed."""
     state = path.stat()
     return _counted(path, format_of(path.name), state.st_size, state.st_mtime_ns)
 

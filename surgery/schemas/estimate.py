@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -73,14 +75,16 @@ class EstimateSpec(Strict):
 class LengthBasis(BaseModel):
     """Where the number of tokens in a row comes from."""
 
-    source: Literal["job", "words", "unknown"] = Field(
+    source: Literal["job", "words", "first_rows", "unknown"] = Field(
         description="`job`: an earlier job of this model counted the tokens of this dataset. "
-        "`words`: the words of the upload times `tokens_per_word`. `unknown`: neither is known, so "
-        "times are null, and memory is that of rows as long as `max_length`."
+        "`words`: the words of the upload times `tokens_per_word`. `first_rows`: so, but of the "
+        "first rows of a mirror's file, and memory is that of rows as long as `max_length`. "
+        "`unknown`: neither is known, so times and memory are those of rows as long as "
+        "`max_length`, which is the most that they can be."
     )
     job: str | None = Field(None, description="The job that counted the tokens, for source `job`.")
     tokens_per_word: float | None = Field(
-        None, description="Tokens for each word, for source `words`."
+        None, description="Tokens for each word, for sources `words` and `first_rows`."
     )
     mean_tokens: float | None = Field(
         description="Mean tokens of a row after truncation, over all its choices."
@@ -88,19 +92,60 @@ class LengthBasis(BaseModel):
     longest: int = Field(description="Tokens of the longest row, or choice, after truncation.")
 
 
-class ThroughputBasis(BaseModel):
-    """How fast earlier fine-tunes ran, and on which device."""
+class SpeedBasis(StrEnum):
+    """What the seconds of an estimate are computed from."""
 
-    basis: Literal["measured on this model", "measured on other models of this device"] = Field(
-        description="Which fine-tunes the speed is taken from."
+    OWN_RUNS = "measured on this model"
+    OTHER_RUNS = "measured on other models of this device"
+    PROBE = "measured by a worker when it started"
+    NONE = "none"
+
+
+class ThroughputBasis(BaseModel):
+    """How fast the device trains, where that was measured, and how good the seconds are."""
+
+    basis: SpeedBasis = Field(
+        description="`measured on this model`: by earlier fine-tunes of this model. `measured on "
+        "other models of this device`: by earlier fine-tunes of others. `measured by a worker when "
+        "it started`: by a short probe, before any fine-tune in this precision. `none`: by nothing "
+        "yet; all seconds are null."
     )
-    device: str = Field(description="The device of the last fine-tune that finished.")
-    precision: str = Field(description="Number format of their matrix products.")
-    operations_per_second: float = Field(
+    accuracy: str = Field(
+        description="How far the seconds may be off, in words; for `none`, why there are none."
+    )
+    device: str | None = Field(
+        None,
+        description="The device of the last fine-tune that finished, or that a probe measured.",
+    )
+    precision: str | None = Field(None, description="Number format of the matrix products.")
+    operations_per_second: float | None = Field(
+        None,
         description="Floating-point operations of the blocks, counted as in "
-        "docs/science/estimates.md."
+        "docs/science/estimates.md.",
     )
-    jobs: int = Field(description="How many fine-tunes it is based on.")
+    jobs: int = Field(0, description="How many fine-tunes it is based on.")
+    worker: str | None = Field(None, description="The worker whose probe it is.")
+    measured_at: datetime | None = Field(None, description="When the probe was made.")
+
+
+class ProbedSpeed(BaseModel):
+    """How fast a device takes training steps of an encoder of one width, in one precision."""
+
+    precision: str = Field(description="Number format of the matrix products.")
+    width: int = Field(description="Width of a token's state in the encoder that was made for it.")
+    operations_per_second: float = Field(
+        gt=0, description="Floating-point operations, counted as those of estimates."
+    )
+
+
+class Probe(BaseModel):
+    """What a worker measured when it started: training steps of a small encoder on made tokens."""
+
+    device: str = Field(max_length=200, description="The device, on a CPU with its threads.")
+    torch: str = Field(max_length=80, description="The version of torch.")
+    speeds: list[ProbedSpeed] = Field(max_length=64, description="One for each that was measured.")
+    failures: dict[str, str] = Field({}, description="What failed, by precision.")
+    seconds: float = Field(description="How long it took.")
 
 
 class EstimatedSeconds(BaseModel):
@@ -161,8 +206,8 @@ class EstimateRow(BaseModel):
         description="Optimizer steps, unless it stops early; without those of `learning_rates`."
     )
     seconds: EstimatedSeconds | None = Field(
-        description="Null until a worker has finished a fine-tune on the device, and if the number "
-        "of tokens is unknown."
+        description="Null until a worker has measured its device, which it does when it starts, "
+        "and if the number of rows is unknown."
     )
 
 
@@ -190,8 +235,8 @@ class Estimate(BaseModel):
     layers: int = Field(description="How many layers the model has.")
     total_parameters: int | None = Field(description="Parameters of the model with its head.")
     lengths: LengthBasis = Field(description="Where the number of tokens in a row comes from.")
-    throughput: ThroughputBasis | None = Field(
-        description="Where the speed comes from; null if no fine-tune has finished yet."
+    throughput: ThroughputBasis = Field(
+        description="What the seconds are based on, and how far they may be off."
     )
     process_bytes: int | None = Field(
         description="Memory of a worker's process before it loads a model, as last measured on "

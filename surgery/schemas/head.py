@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from surgery.schemas import Strict
+from surgery.schemas.fields import option_of
 
 HeadTraining = Literal["converged", "epochs", "none"]
 
@@ -53,6 +54,18 @@ class HeadSpec(Strict):
     def epochs(self) -> int:
         """The passes over the features, for fit ``epochs``."""
         return 1 if self.warmup_epochs is None else self.warmup_epochs
+
+
+HEAD_FIT = option_of(
+    HeadSpec,
+    "fit",
+    name="head_fit",
+    help="How the head is fitted first. converged: the layer that gives the logits, until nothing "
+    "changes any more, with a ridge chosen by cross-validation. epochs: the whole head, for one "
+    "pass over the features. Left out, a new head is fitted to convergence, and the checkpoint's "
+    "own stays as it is.",
+)
+"""The command-line option of the head's training."""
 
 
 class HeadReport(BaseModel):

@@ -12,7 +12,7 @@ from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
 from surgery.schemas.enums import ERROR_METRICS, NAMED, Problem, TrainingPrecision
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.head import HeadSpec
+from surgery.schemas.head import HEAD_FIT, HeadSpec
 from surgery.schemas.layer_schedule import (
     SCHEDULE_OPTIONS,
     GradualUnfreezing,
@@ -206,8 +206,12 @@ TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
 )
 """The command-line options of a training."""
-TRIAL_OPTIONS = (option_of(TrainingSpec, "learning_rates", metavar="RATE,…"), *SCHEDULE_OPTIONS)
-"""The command-line options of several learning rates and of a layer schedule."""
+TRIAL_OPTIONS = (
+    option_of(TrainingSpec, "learning_rates", metavar="RATE,…"),
+    *SCHEDULE_OPTIONS,
+    HEAD_FIT,
+)
+"""The command-line options of several learning rates, of a layer schedule and of the head."""
 
 
 def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,6 +220,7 @@ def trials_from(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "learning_rates": None if rates is None else [_rate(part) for part in rates.split(",")],
         "layer_schedule": layer_schedule_from(given),
+        "head": {"fit": given["head_fit"]},
     }
 
 

@@ -16,7 +16,7 @@ from surgery.search.boundaries import Boundaries
 from surgery.search.decision.candidates import Candidate
 from surgery.search.decision.surrogate import Array
 from surgery.training.costs.flops import TrainedSizes, forward_work, suffix_work
-from surgery.training.throughput import row_length, shape_of
+from surgery.training.speed.throughput import row_length, shape_of
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ from surgery.training.run import (
     take_step,
 )
 from surgery.training.set_aside import without_set_aside
+from surgery.training.speed.throughput import Meter
 from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix, unreached_warnings
 from surgery.training.state import Progress, TrainState, load_state, saved_precision, saved_trials
 from surgery.training.step import Rows, Stepper, epoch_steps, halving_warnings
-from surgery.training.throughput import Meter
 
 
 def finetune(  # noqa: PLR0913  # what a run resumes from is passed beside its options

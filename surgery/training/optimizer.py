@@ -94,7 +94,7 @@ def constant_loss(loss: Loss, encoded: Encoded, classes: int) -> float:
     with the weights and the smoothing of the loss. Multiple choice scores every choice by the same
     function, so that a constant is the same score for each.
     """
-    targets = torch.from_numpy(encoded.targets)
+    targets = torch.tensor(encoded.targets)  # a copy: those of a cached split are read-only
     if loss.problem is Problem.REGRESSION:
         return float(targets.double().var(correction=0))
     if loss.problem is Problem.MULTIPLE_CHOICE:

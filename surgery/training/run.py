@@ -25,10 +25,10 @@ from surgery.schemas.finetune import EpochReport, FinetuneSpec
 from surgery.schemas.head import HeadReport
 from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.training.optimizer import Loss, make_optimizer, make_schedule
+from surgery.training.speed.throughput import Meter
 from surgery.training.stages import ActiveLayers
 from surgery.training.state import Progress, TrainState, save_state
 from surgery.training.step import Rows, Stepper
-from surgery.training.throughput import Meter
 
 LOG_EVERY = 10  # optimizer steps between two reports of the loss
 STATE_SECONDS = 300.0  # between two saved states: a crash loses at most this much training

@@ -16,6 +16,7 @@ from surgery.schemas.enums import Method, Policy
 from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of
 from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import CheckpointSpec, TrainingSpec
@@ -72,6 +73,16 @@ def test_defaults_and_help_are_those_of_the_fields(
         assert text.replace("%%", "%").startswith(option.help)
         if (line, command, option.flag) not in ELSEWHERE:
             assert default == option.default
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_fit_of_the_head_is_an_option_wherever_a_head_is_fitted(line: str) -> None:
+    of_the_service = ("compare", "estimate") if line == "surgeon" else ()
+    for command in ("rank", "search", "tune", *of_the_service):
+        default, text = LINES[line](command)["--head-fit"]
+        assert default is None
+        assert text == HEAD_FIT.help
+    assert HEAD_FIT.choices == ("converged", "epochs")
 
 
 @pytest.mark.parametrize("line", LINES)

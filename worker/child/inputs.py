@@ -17,7 +17,7 @@ from surgery.models.source.resolve import ModelSource
 from surgery.schemas.dataset import DatasetReport
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Learned
-from surgery.training.throughput import device_name
+from surgery.training.speed.throughput import device_name
 from worker.protocol import JobInputs
 
 Json = dict[str, Any]

@@ -60,6 +60,7 @@ from worker.protocol import (
     MetricValues,
     PhaseBegun,
     PrefixRoom,
+    Probed,
     Progress,
     RankingComputed,
     RankingOrder,
@@ -350,6 +351,8 @@ class Attempt:
                 raise received
             case Ready():
                 pass
+            case Probed():
+                raise ValueError("a probe in the middle of a job")
             case _:
                 self._store(received)
         return None

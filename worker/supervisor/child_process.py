@@ -13,13 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 from pydantic import ValidationError
 
 from app.settings import Settings
+from surgery.schemas.estimate import Probe
 from surgery.schemas.resolved import PeakMemory
-from worker.protocol import Message, Report, read_report
+from worker.protocol import Message, Probed, Report, read_report
 from worker.supervisor.environments import (
     WorkerFolders,
     child_confinement,
@@ -61,11 +63,33 @@ def _parsed(line: bytes) -> Report | UnreadableMessage:
         return UnreadableMessage(type(error).__name__)
 
 
-def start_child(settings: Settings, folders: WorkerFolders, *, multi_process: bool) -> ChildProcess:
-    """The process that runs jobs; ``multi_process`` when it starts further processes for a job."""
+@dataclass(frozen=True)
+class ProbeRequest:
+    """Measure the device in these precisions, and call ``done`` with the result, on any thread."""
+
+    precisions: Sequence[str]
+    done: Callable[[Probe], None]
+
+
+def start_child(
+    settings: Settings,
+    folders: WorkerFolders,
+    *,
+    multi_process: bool,
+    probe: ProbeRequest | None = None,
+) -> ChildProcess:
+    """The process that runs jobs; ``multi_process`` when it starts further processes for a job.
+
+    With ``probe`` it measures its device before its first job.
+    """
     confinement = child_confinement(settings, folders, multi_process=multi_process)
-    command = ("worker.child", confinement.to_json())
-    process = ChildProcess(command, child_environment(folders), Scrubber.of(settings))
+    asked = [",".join(probe.precisions)] if probe else []
+    process = ChildProcess(
+        ("worker.child", confinement.to_json(), *asked),
+        child_environment(folders),
+        Scrubber.of(settings),
+        on_probe=probe.done if probe else None,
+    )
     process.multi_process = multi_process
     return process
 
@@ -83,7 +107,8 @@ def _print(line: str) -> None:
 class ChildProcess:
     """A running process and the messages it sent: ``python -m MODULE SUPERVISOR-PID ARGUMENT…``.
 
-    ``scrubber`` makes what it prints safe to show.
+    ``scrubber`` makes what it prints safe to show. ``on_probe`` is called if the first message is a
+    probe: later the process has read strangers' models, and is not trusted.
     """
 
     def __init__(
@@ -91,11 +116,13 @@ class ChildProcess:
         command: Sequence[str],
         environment: Mapping[str, str],
         scrubber: Scrubber = NO_SECRETS,
+        on_probe: Callable[[Probe], None] | None = None,
     ) -> None:
         module, *arguments = command
         self.jobs = 0
         self._killed = False
         self._scrubber = scrubber
+        self._on_probe = on_probe
         self._on_line: Callable[[str], None] = _print
         self.multi_process = False  # whether it may run a job on several processes
         self.messages: queue.SimpleQueue[Received] = queue.SimpleQueue()
@@ -130,7 +157,12 @@ class ChildProcess:
                 break
             if not line.endswith(b"\n"):
                 break  # the process died before the message was complete
-            self.messages.put(_parsed(line))
+            received, on_probe = _parsed(line), self._on_probe
+            self._on_probe = None
+            if isinstance(received, Probed) and on_probe is not None:
+                on_probe(received.probe)
+            else:
+                self.messages.put(received)
         self.messages.put(ProcessEnded())
 
     def _read_log(self, stream: IO[bytes]) -> None:

@@ -151,7 +151,10 @@ class Supervisor:
             if multi_process in {None, child.multi_process} and self._is_fit(child):
                 return child
             child.kill()
-        self._child = start_child(self.settings, self.folders, multi_process=bool(multi_process))
+        probe = self._registration.take_probe_request()
+        self._child = start_child(
+            self.settings, self.folders, multi_process=bool(multi_process), probe=probe
+        )
         return self._child
 
     def _warm_fetcher(self) -> ChildProcess:

@@ -261,6 +261,9 @@ ESTIMATE: Json = {
         "precision": "fp32",
         "operations_per_second": 8.1e12,
         "jobs": 3,
+        "accuracy": "rarely off by more than a third: measured by fine-tunes of this model",
+        "worker": None,
+        "measured_at": None,
     },
     "process_bytes": 0,
     "rows": [
@@ -420,6 +423,17 @@ WORKERS: Json = {
             "started_at": "2026-11-23T09:00:00Z",
             "heartbeat_at": "2026-11-23T10:00:04Z",
             "stopped_at": None,
+            "probe": {
+                "device": "NVIDIA H200",
+                "torch": "2.11.0+cu130",
+                "speeds": [
+                    {"precision": "fp32", "width": 384, "operations_per_second": 1.1e13},
+                    {"precision": "bf16", "width": 384, "operations_per_second": 1.3e13},
+                ],
+                "failures": {},
+                "seconds": 1.9,
+            },
+            "probed_at": "2026-11-23T09:00:11Z",
         }
     ],
     "next_cursor": None,

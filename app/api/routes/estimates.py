@@ -10,7 +10,7 @@ from app.api.deps import ServiceDep, require_json
 from app.api.examples.answers import ESTIMATE, answers, body_examples
 from app.api.examples.bodies import ESTIMATE_BODIES
 from app.api.http.idempotency import IdempotentRoute
-from app.submissions.estimates import estimate
+from app.submissions.estimating.estimate import estimate
 from app.submissions.resolve import resolve_subject
 from surgery.schemas.estimate import Estimate, EstimateSpec
 

@@ -16,8 +16,17 @@ from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.submissions.fleet import WorkerFacts, beat, forget_workers, mark_stopped, register
+from app.submissions.estimating.speeds import at_width, throughput
+from app.submissions.fleet import (
+    WorkerFacts,
+    beat,
+    forget_workers,
+    mark_stopped,
+    register,
+    store_probe,
+)
 from app.tables import Job, JobKind, Worker, new_id
+from surgery.schemas.estimate import Probe, ProbedSpeed, SpeedBasis
 from tests.support.service.queued_jobs import LEASE, RESOLVED
 
 Json = dict[str, Any]
@@ -96,6 +105,63 @@ def test_workers_are_forgotten_after_a_week(api: TestClient, database: Database)
         heard(database, name, days * DAY)
     forget_workers(database)
     assert list(workers(api)) == ["recent:1"]
+
+
+PROBE = Probe(
+    device="AMD EPYC, 2 threads",
+    torch="2.11.0",
+    speeds=[ProbedSpeed(precision="fp32", width=384, operations_per_second=5e10)],
+    failures={"bf16": "RuntimeError: not here"},
+    seconds=0.8,
+)
+
+
+def enter(database: Database, name: str, key: str) -> bool:
+    """Register a worker; whether a probe of its devices is known."""
+    devices = [{"name": "cpu", "memory_bytes": 1 << 30}]
+    return register(database, WorkerFacts(name, ["finetune"], devices, ["fp32"], 2, "0.1.0", key))
+
+
+def test_a_probe_is_known_for_a_day_to_workers_of_the_same_device(
+    api: TestClient, database: Database
+) -> None:
+    assert not enter(database, "w:1", "host; cpu")
+    assert workers(api)["w:1"]["probe"] is None
+    store_probe(database, "w:1", PROBE)
+    known = workers(api)["w:1"]
+    assert known["probe"] == PROBE.model_dump(mode="json")
+    assert enter(database, "w:2", "host; cpu")
+    again = workers(api)["w:2"]
+    assert (again["probe"], again["probed_at"]) == (known["probe"], known["probed_at"])
+    assert enter(database, "w:1", "host; cpu")  # the same process id, after a restart
+    assert not enter(database, "w:3", "another host; cpu")
+    with database.write() as session:
+        session.execute(update(Worker).values(probed_at=db_now(-DAY - 1)))
+    assert not enter(database, "w:4", "host; cpu")
+    assert not enter(database, "w:2", "host; cpu")
+    assert workers(api)["w:2"]["probe"] is None
+
+
+def test_a_failed_probe_is_told_by_estimates(database: Database) -> None:
+    enter(database, "w:1", "host; cpu")
+    assert throughput(database, "f", None, 384)[0].accuracy.startswith("no worker has measured its")
+    store_probe(database, "w:1", PROBE)
+    known, _ = throughput(database, "f", None, 384)
+    assert (known.operations_per_second, known.worker) == (5e10, "w:1")
+    failed, _ = throughput(database, "f", "bf16", 384)
+    assert (failed.basis, failed.operations_per_second) == (SpeedBasis.NONE, None)
+    assert failed.accuracy == "w:1 could not measure bf16: RuntimeError: not here"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(128, 1e10), (384, 1e10), (768, 2e10), (1536, 4e10), (4096, 4e10)]
+)
+def test_speeds_between_two_widths_are_on_a_line_of_logarithms(width: int, expected: float) -> None:
+    speeds = [
+        ProbedSpeed(precision="bf16", width=measured, operations_per_second=rate)
+        for measured, rate in ((1536, 4e10), (384, 1e10))
+    ]
+    assert at_width(speeds, width) == pytest.approx(expected)
 
 
 def test_workers_are_paged(api: TestClient, database: Database) -> None:

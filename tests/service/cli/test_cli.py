@@ -35,9 +35,13 @@ def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_
     assert "recommended k" in ranked.output
     assert "uploaded train.csv as ds_" in ranked.output
 
-    tuned = surgeon(embedded_service, "tune", TINY, csv, "--top-k", 1, "--epochs", 1, "--json")
+    tuned = surgeon(
+        embedded_service, "tune", TINY, csv, "--top-k", 1, "--epochs", 1, "--json",
+        "--head-fit", "epochs",
+    )  # fmt: skip
     assert tuned.exit_code == 0, tuned.output
     job = json.loads(tuned.stdout)
+    assert job["spec"]["training"]["head"]["fit"] == job["result"]["head"]["fit"] == "epochs"
     assert job["status"] == "succeeded"
     assert len(job["result"]["trained_layers"]) == 1
 
@@ -54,8 +58,12 @@ def test_rank_tune_watch_and_download(embedded_service: Running, csv: Path, tmp_
 
 
 def test_logs_workers_and_the_queue(embedded_service: Running, csv: Path) -> None:
-    ranked = surgeon(embedded_service, "rank", TINY, csv, "--samples", 16, "--fresh", "--json")
+    ranked = surgeon(
+        embedded_service, "rank", TINY, csv, "--samples", 16, "--fresh", "--json",
+        "--head-fit", "epochs",
+    )  # fmt: skip
     job = json.loads(ranked.stdout)
+    assert job["spec"]["head"]["fit"] == job["result"]["head"]["fit"] == "epochs"
     followed = surgeon(embedded_service, "logs", job["id"], "--follow")
     assert followed.exit_code == 0, followed.output
     assert " job        " in followed.output

@@ -122,8 +122,9 @@ def test_estimate_takes_every_selection(embedded_service: Running) -> None:
     for options, policy, expected in (
         (("--layers", "0,encoder.layer.2"), "layers", [(2, 0)]),
         (("--layers", "encoder.layer.3.attention", "--granularity", "sublayer"), "layers", [(1, 3)]),
-        (("--top-share", 0.5), "top_share", [(None, None)]),  # no ranking is there to tell
-        (("--max-parameters", 10**9), "max_parameters", [(None, None)]),
+        # No ranking is there to tell how many: the most, and the topmost one alone.
+        (("--top-share", 0.5), "top_share", [(None, 0), (None, 3)]),
+        (("--max-parameters", 10**9), "max_parameters", [(None, 0), (None, 3)]),
         (("--random-k", 4), "random_k", [(4, 0)]),
         (("--head-only",), "head_only", [(0, None)]),
         (("--policy", "last_k", "--k", 1, "--k", 2, "--include", "embeddings"), "last_k",

@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from surgeon.cli import app
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.problems import ROWS, Json, problem, says, upload
-from tests.support.service.services import Running
+from tests.support.service.services import Running, wait_until
 
+PROBE = "measured by a worker when it started"
 ASKED: Json = {"model": TINY, "dataset": "glue/rte"}
 
 
@@ -35,8 +36,11 @@ def test_every_k_is_answered_with_its_cheapest_and_its_costliest_choice(api: Tes
         )
         assert row["steps"] == 3 * ceil(rows_of_rte / 32)
         assert row["seconds"] is None
-    assert answer["throughput"] is None
-    assert answer["lengths"]["source"] == "unknown"
+    assert answer["throughput"]["basis"] == "none"
+    assert "no worker has registered" in answer["throughput"]["accuracy"]
+    assert answer["lengths"]["source"] == "first_rows"
+    assert answer["lengths"]["mean_tokens"] > 2
+    assert answer["lengths"]["longest"] == 128  # of the rest nothing is known
 
 
 def test_an_upload_is_measured_by_its_words(api: TestClient) -> None:
@@ -130,6 +134,47 @@ def test_an_unknown_model_is_refused(api: TestClient) -> None:
     assert "/model" in str(problem(answer, 422, "model_not_found")["errors"])
 
 
+@pytest.mark.parametrize("deployment", ["own_service", "production_service"])
+def test_seconds_are_known_before_any_run(deployment: str, request: pytest.FixtureRequest) -> None:
+    service: Running = request.getfixturevalue(deployment)
+
+    def workers() -> list[Json]:
+        return list(service.client.call("GET", "/v1/workers")["data"])
+
+    wait_until(lambda: any(each["probe"] for each in workers()), 60, service.logs)
+    [worker] = workers()
+    assert [speed["precision"] for speed in worker["probe"]["speeds"]] == ["fp32", "bf16"]
+    assert worker["probe"]["failures"] == {}
+    answer = service.client.call("POST", "/v1/estimates", json=ASKED)
+    basis = answer["throughput"]
+    assert (basis["basis"], basis["precision"], basis["jobs"]) == (PROBE, "fp32", 0)
+    assert basis["measured_at"] == worker["probed_at"]
+    assert (basis["worker"], basis["device"]) == (worker["id"], worker["probe"]["device"])
+    assert "a factor of about two" in basis["accuracy"]
+    assert all(row["seconds"]["total"] > 0 for row in answer["rows"])
+    share = {"policy": "top_share", "share": 0.5}
+    ends = service.client.call("POST", "/v1/estimates", json={**ASKED, "selection": share})["rows"]
+    assert [(row["k"], row["lowest_layer"]) for row in ends] == [(None, 0), (None, 3)]
+    assert ends[0]["seconds"]["total"] > ends[1]["seconds"]["total"] > 0
+    half = {**ASKED, "training": {"precision": "fp16"}}
+    refused = service.client.call("POST", "/v1/estimates", json=half)["throughput"]
+    assert (refused["basis"], refused["accuracy"]) == (
+        "none", "no worker has measured precision fp16",
+    )  # fmt: skip
+
+
+def test_a_worker_that_starts_again_does_not_measure_again(production_service: Running) -> None:
+    production_service.start("worker", "--queues", "finetune")
+
+    def workers() -> list[Json]:
+        return list(production_service.client.call("GET", "/v1/workers")["data"])
+
+    wait_until(lambda: len(workers()) == 2, 60, production_service.logs)
+    again, first = workers()
+    assert again["probe"] == first["probe"]
+    assert again["probed_at"] == first["probed_at"] < again["started_at"]
+
+
 def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     own_service: Running,
 ) -> None:
@@ -140,7 +185,6 @@ def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     }  # fmt: skip
     dry = call("POST", "/v1/finetunes", params={"validate_only": "true"}, json=body)
     (before,) = dry["estimate"]["rows"]
-    assert before["seconds"] is None
     job = own_service.run("finetunes", body)
     result = job["result"]
     assert before["trainable_parameters"] == result["trainable_parameters"]
@@ -158,7 +202,8 @@ def test_a_run_is_as_large_as_estimated_and_teaches_the_next_estimate(
     assert 0 < row["seconds"]["later_epoch"] < row["seconds"]["total"]
     other = call("POST", "/v1/estimates", json={**body, "model": "tiny/other"})
     assert other["throughput"]["basis"] == "measured on other models of this device"
-    assert other["rows"][0]["seconds"] is None  # nobody has counted this model's tokens
+    assert other["lengths"]["source"] == "first_rows"  # nobody has counted this model's tokens
+    assert other["rows"][0]["seconds"]["total"] > 0
 
 
 def test_the_command_shows_a_line_for_each_k(own_service: Running) -> None:

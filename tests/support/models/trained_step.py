@@ -56,7 +56,7 @@ class Trained:
             layers=[block.name for block in self.loaded.blocks[-1:]], included=[],
             problem=self.problem.value, labels=LABELS[self.problem],
             metrics={"accuracy": 0.5, "pearson": None}, epoch=1.5, step=1,
-            dataset=self.dataset, parent=self.parent,
+            dataset=self.dataset, parent=self.parent, baseline={"accuracy": 0.4, "pearson": None},
         )  # fmt: skip
         write_checkpoint(folder, self.loaded, self.names, form, record)
         return folder

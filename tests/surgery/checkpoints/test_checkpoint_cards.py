@@ -40,7 +40,7 @@ def test_the_recipe_of_the_card_works(
     run = trained(write_base(tmp_path / "base", "bert", head, labels=5), problem)
     folder = run.write(tmp_path / "ck", form)
     text = (folder / "README.md").read_text()
-    assert "| accuracy | 0.5000 |\n| pearson | undefined |" in text
+    assert "| accuracy | 0.5000 | 0.4000 |\n| pearson | undefined | undefined |" in text
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = code.replace("<this folder>", str(folder)).replace('"base"', repr(str(run.base)))
     names: dict[str, Any] = {}

@@ -195,7 +195,7 @@ def test_another_problem_and_unknown_labels_are_refused(sources: Sources, tmp_pa
     with pytest.raises(DatasetInvalid, match=r"give dataset\.labels"):
         find_evaluation_sets(["glue/ax"], "d", Problem.CLASSIFICATION, None, sources)
     [found] = find_evaluation_sets(["glue/stsb"], "d", Problem.REGRESSION, (), sources)
-    assert found.metrics == ("pearson", "spearman")
+    assert found.metrics == ("pearson", "spearman", "rmse", "mae")
 
 
 def test_hidden_labels_are_told_before_a_job_begins(sources: Sources, tmp_path: Path) -> None:

@@ -82,13 +82,14 @@ def test_a_warning_says_what_to_do() -> None:
     assert truncation_warnings(few, 32) == []
     many = token_lengths(rows_of(*[10] * 94, *[40] * 6), loaded, 32)
     (warning,) = truncation_warnings(many, 32)
-    assert warning == (
-        "max_length 32 cut 6% of 100 training rows; the longest has 40 tokens; max_length 64 is "
-        "suggested"
+    assert warning.message == (
+        "max_length 32 cut 6% of 100 training rows; the longest has 40 tokens"
     )
+    assert warning.remedy == "set max_length to 64"
     beyond = token_lengths(rows_of(100), loaded, 64)
     (warning,) = truncation_warnings(beyond, 64)
-    assert warning.endswith("the longest has 100 tokens; the model takes no more")
+    assert warning.message.endswith("the longest has 100 tokens; the model takes no more")
+    assert warning.remedy is None
 
 
 def test_the_rows_of_validation_are_told_apart() -> None:
@@ -103,7 +104,9 @@ def test_the_rows_of_validation_are_told_apart() -> None:
     assert (found.validation.truncated, found.suggested_max_length) == (0.2, 128)
     assert sum(found.validation.counts) == 10
     (warning,) = truncation_warnings(found, 32)
-    assert warning.startswith("max_length 32 cut 20% of 10 validation rows; the longest has 70")
+    assert warning.message.startswith(
+        "max_length 32 cut 20% of 10 validation rows; the longest has 70"
+    )
     assert len(truncation_warnings(token_lengths(long, loaded, 32, long), 32)) == 2
     assert token_lengths(long, loaded, 32).validation is None
 

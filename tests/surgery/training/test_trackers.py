@@ -151,9 +151,8 @@ def test_a_service_that_fails_is_a_warning_without_its_words(
     running = started(tmp_path, Fake(fail))
     for step in range(5):
         running.log({"loss": 1.0}, step)
-    assert running.finish() == [
-        "fake failed with RuntimeError; the run has its metrics all the same"
-    ]
+    (warning,) = running.finish()
+    assert warning.message == "fake failed with RuntimeError; the run has its metrics all the same"
     assert "secret" not in caplog.text
 
 
@@ -164,7 +163,7 @@ def test_a_client_that_is_not_installed_is_named(tmp_path: Path) -> None:
     running = started(tmp_path, Fake(missing))
     running.log({"loss": 1.0}, 1)
     (warning,) = running.finish()
-    assert warning == (
+    assert warning.message == (
         "fake is not installed on the worker: pip install layer-surgeon[fake]; "
         "the run has its metrics all the same"
     )
@@ -177,7 +176,7 @@ def test_a_service_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
     running.log({"loss": 1.0}, 1)
     (warning,) = running.finish(seconds=0.2)
     assert time.monotonic() - began < 5
-    assert "did not take all metrics within 0.2 s" in warning
+    assert "did not take all metrics within 0.2 s" in warning.message
     hanging.set()
 
 
@@ -186,7 +185,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
     running = trackers.start("run", {}, tmp_path, environment={})
     running.log({"loss": 1.0}, 1)
     (warning,) = running.finish()
-    assert warning.startswith("tensorboard: its files are not complete")
+    assert warning.message.startswith("tensorboard: its files are not complete")
 
 
 SERVICES = """

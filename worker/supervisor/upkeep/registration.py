@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -15,11 +18,14 @@ from app.submissions.fleet import WorkerFacts
 from app.tables import JobKind
 from surgery import __version__
 from surgery.schemas.enums import TrainingPrecision
+from surgery.schemas.estimate import Probe
 from surgery.training.devices import cores_here
 from worker.confinement import machine_memory
+from worker.supervisor.child_process import ProbeRequest
 from worker.supervisor.gpus import Gpu
 
 log = logging.getLogger("surgeon.worker")
+KEY_LENGTH = 500  # characters of the column
 AMPERE = (8, 0)  # the first compute capability with bfloat16 and TensorFloat-32
 
 
@@ -33,7 +39,16 @@ def facts_of(owner: str, kinds: Sequence[JobKind], gpus: Sequence[Gpu]) -> Worke
         precisions=[precision.value for precision in precisions_of(gpus)],
         max_processes=len(gpus) or cores_here(),
         version=__version__,
+        probe_key=probe_key(gpus),
     )
+
+
+def probe_key(gpus: Sequence[Gpu]) -> str:
+    """What the speed of a device depends on, so that a probe of it holds for others alike."""
+    devices = ", ".join(gpu.name for gpu in gpus) or "cpu"
+    threads = os.environ.get("OMP_NUM_THREADS") or cores_here()
+    torch = version("torch")  # of the installed package: torch itself is not imported
+    return f"{socket.gethostname()}; {devices}; {threads} threads; torch {torch}"[:KEY_LENGTH]
 
 
 def precisions_of(gpus: Sequence[Gpu]) -> list[TrainingPrecision]:
@@ -51,13 +66,37 @@ class Registration:
     def __init__(self, settings: Settings, database: Database, facts: WorkerFacts) -> None:
         self._settings, self._database, self._facts = settings, database, facts
         self._job: str | None = None
+        self._measured: Probe | None = None  # that is not stored yet
+        self._asks = False
         self._news, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="registration", daemon=True)
 
     def start(self) -> None:
         """Enter the worker now."""
-        self._try(lambda: fleet.register(self._database, self._facts))
+        self._asks = True
+        self._try(self._register)
         self._thread.start()
+
+    def take_probe_request(self) -> ProbeRequest | None:
+        """The request to measure the device, if no probe of it is known; asked once."""
+        if not self._asks:
+            return None
+        self._asks = False
+        return ProbeRequest(self._facts.precisions, self._on_probe)
+
+    def _register(self) -> None:
+        if fleet.register(self._database, self._facts):
+            self._asks = False
+
+    def _on_probe(self, probe: Probe) -> None:
+        """Log what was measured, and have it stored at the next heartbeat, which is now."""
+        for speed in probe.speeds:
+            rate = speed.operations_per_second / 1e9
+            log.info("%s trains at %.0f GFLOP/s in %s", probe.device, rate, speed.precision)
+        for precision, why in probe.failures.items():
+            log.warning("the speed of %s in %s is not known: %s", probe.device, precision, why)
+        self._measured = probe
+        self._news.set()
 
     def set_job(self, job: str | None) -> None:
         """Say which job the worker runs now; None if it waits for one."""
@@ -82,6 +121,9 @@ class Registration:
     def _beat(self) -> None:
         if not fleet.beat(self._database, self._facts.id, self._job):
             fleet.register(self._database, self._facts)
+        if self._measured is not None:
+            fleet.store_probe(self._database, self._facts.id, self._measured)
+            self._measured = None
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

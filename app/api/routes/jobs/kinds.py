@@ -23,7 +23,7 @@ from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list
 from app.api.views import COLLECTION, DryRun, JobView
 from app.errors import NotFound
 from app.service import Service
-from app.submissions.estimates import estimate, estimate_spec_of
+from app.submissions.estimating.estimate import estimate, estimate_spec_of
 from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, rehearse, submit
 from app.tables import Job, JobKind

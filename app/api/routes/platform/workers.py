@@ -16,6 +16,7 @@ from app.api.pages import Page, PagingDep
 from app.db import db_now
 from app.submissions.fleet import is_alive
 from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Status, Worker
+from surgery.schemas.estimate import Probe
 
 Json = dict[str, Any]
 router = APIRouter(prefix="/v1", tags=["platform"])
@@ -53,6 +54,12 @@ class WorkerView(BaseModel):
     stopped_at: datetime | None = Field(
         description="When it was stopped; null while it runs, and if it died."
     )
+    probe: Probe | None = Field(
+        None,
+        description="How fast its device trains, as it measured when it started, or as another "
+        "worker of the same machine and device did within the last day; null until then.",
+    )
+    probed_at: datetime | None = Field(None, description="When that was measured.")
 
 
 class QueueCounts(BaseModel):

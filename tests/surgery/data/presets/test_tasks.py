@@ -12,7 +12,7 @@ from surgery.schemas.enums import Problem
 DOCS = Path(__file__).parents[4] / "docs" / "tasks.md"
 KNOWN_METRICS = {
     "matthews_correlation", "accuracy", "f1", "macro_f1", "pearson", "spearman",
-    "f1a", "exact_match", "gender_parity",
+    "rmse", "mae", "f1a", "exact_match", "gender_parity",
 }  # fmt: skip
 NAMELESS = {Problem.REGRESSION, Problem.MULTIPLE_CHOICE}
 
@@ -90,7 +90,7 @@ def test_no_task_of_the_benchmarks_is_left_out() -> None:
     [
         (Problem.CLASSIFICATION, ["a", "b"], ("accuracy", "f1", "macro_f1")),
         (Problem.CLASSIFICATION, ["a", "b", "c"], ("accuracy", "macro_f1")),
-        (Problem.REGRESSION, [], ("pearson", "spearman")),
+        (Problem.REGRESSION, [], ("pearson", "spearman", "rmse", "mae")),
         (Problem.MULTIPLE_CHOICE, ["0", "1"], ("accuracy",)),
         (
             Problem.TOKEN_CLASSIFICATION,

@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from sqlalchemy import select
-
-from app.db import Database
 from app.service import Service
 from app.submissions.checks import check_families
+from app.submissions.estimating.lengths import row_lengths
+from app.submissions.estimating.speeds import throughput
 from app.submissions.resolve import Subject
 from app.submissions.selections import resolve_selection
 from app.submissions.submit import check_training_field
-from app.tables import Job, JobKind, Status
+from surgery.data.lengths import expected_rows, first_rows
 from surgery.errors import SelectionMismatch
 from surgery.models.layers import BESIDE, encoder_sizes
 from surgery.models.shape import (
@@ -34,139 +32,20 @@ from surgery.schemas.estimate import (
     Estimate,
     EstimateRow,
     EstimateSpec,
-    LengthBasis,
     Position,
     SearchEstimate,
-    ThroughputBasis,
 )
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.layer_schedule import check_layer_count
-from surgery.schemas.resolved import LayerInfo, ModelInfo, Resolved
+from surgery.schemas.resolved import LayerInfo, ModelInfo
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
 from surgery.schemas.training import run_rows, total_steps
 from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
-from surgery.training.costs.flops import RowLength, TrainedSizes
+from surgery.training.costs.flops import TrainedSizes
 
 Json = dict[str, Any]
-NEWEST = 50  # finished jobs that are looked at
-# Median of MiniLM's tokenizer over the presets, by python -m bench.finetune.estimates --words.
-TOKENS_PER_WORD = 1.25
-SPECIAL_TOKENS = 2  # at the start and at the end of a row
-
-
-def _newest(database: Database, *where: Any) -> Sequence[Job]:
-    done = (Job.status == Status.SUCCEEDED, Job.result_of.is_(None), Job.finished_at.is_not(None))
-    query = select(Job).where(*done, *where)
-    with database.read() as session:
-        return session.scalars(query.order_by(Job.finished_at.desc()).limit(NEWEST)).all()
-
-
-def measured_rate(
-    database: Database, fingerprint: str, precision: str | None
-) -> tuple[ThroughputBasis | None, int | None]:
-    """Operations per second on the device of the newest fine-tune, and its process's memory.
-
-    The rate is measured by fine-tunes of this model in this precision if there are any, else by
-    those of other models. Without a precision, it is the one that a worker last chose there.
-    """
-    jobs = [
-        job
-        for job in _newest(database, Job.kind == JobKind.FINETUNE)
-        if job.result and job.result.get("throughput") and job.result["processes"] == 1
-    ]
-    if not jobs:
-        return None, None
-    newest = jobs[0].result["throughput"]  # type: ignore[index]
-    device, process = newest["device"], newest["process_bytes"]
-    precision = precision or _chosen_precision(jobs, device)
-    alike = [
-        (job, measured)
-        for job in jobs
-        if (measured := job.result["throughput"])["device"] == device  # type: ignore[index]
-        and measured["precision"] == precision
-    ]
-    own = [
-        measured
-        for job, measured in alike
-        if Resolved.of(job.resolved).model.fingerprint == fingerprint
-    ]
-    used = own or [measured for _, measured in alike]
-    seconds = sum(measured["seconds"] for measured in used)
-    if not seconds:
-        return None, process
-    basis = ThroughputBasis(
-        basis="measured on this model" if own else "measured on other models of this device",
-        device=device,
-        precision=precision,
-        operations_per_second=sum(measured["operations"] for measured in used) / seconds,
-        jobs=len(used),
-    )
-    return basis, process
-
-
-def _chosen_precision(jobs: Sequence[Job], device: str) -> str:
-    """The precision that a worker last chose by itself on a device, else fp32."""
-    for job in jobs:
-        measured = job.result["throughput"]  # type: ignore[index]
-        if measured["device"] == device and job.spec["training"].get("precision") is None:
-            return str(measured["precision"])
-    return "fp32"
-
-
-def row_lengths(
-    database: Database, subject: Subject, limit: int, choices: int
-) -> tuple[LengthBasis, RowLength | None]:
-    """Tokens of a training row, cut at ``limit``: as a job counted them, or else from its words."""
-    where = (Job.model == subject.model.id, Job.dataset == subject.dataset.id)
-    for job in _newest(database, *where):
-        pinned, result = Resolved.of(job.resolved), job.result or {}
-        same = (
-            pinned.model.fingerprint == subject.model.fingerprint
-            and pinned.dataset.fingerprint == subject.dataset.fingerprint
-        )
-        if same and result.get("lengths"):
-            return _counted(job, result, limit, choices)
-    words = subject.words
-    if words is None:
-        unknown = LengthBasis(source="unknown", mean_tokens=None, longest=limit)
-        return unknown, None
-    bins = [count * TOKENS_PER_WORD + SPECIAL_TOKENS for count in words["bins"]]
-    longest = round(words["longest"] * TOKENS_PER_WORD) + SPECIAL_TOKENS
-    row = _of_histogram(bins, words["train"], longest, limit, choices)
-    basis = LengthBasis(
-        source="words",
-        tokens_per_word=TOKENS_PER_WORD,
-        mean_tokens=round(row.tokens, 2),
-        longest=min(longest, limit),
-    )
-    return basis, row
-
-
-def _counted(job: Job, result: Json, limit: int, choices: int) -> tuple[LengthBasis, RowLength]:
-    lengths, measured = result["lengths"], result.get("throughput")
-    options = job.spec.get("training") or job.spec
-    if measured and options["max_length"] == limit:
-        row = RowLength(measured["mean_tokens"], measured["mean_squares"])
-    else:
-        row = _of_histogram(lengths["bins"], lengths["counts"], lengths["longest"], limit, choices)
-    mean, longest = round(row.tokens, 2), min(lengths["longest"], limit)
-    return LengthBasis(source="job", job=job.id, mean_tokens=mean, longest=longest), row
-
-
-def _of_histogram(
-    bins: Sequence[float], counts: Sequence[int], longest: float, limit: int, choices: int
-) -> RowLength:
-    """Mean lengths, taking each row to be as long as the middle of its bin.
-
-    All choices of a row are taken to be as long as its longest, whose length was counted.
-    """
-    edges = np.minimum(np.array([*bins, np.inf]), max(longest, bins[0] + 1))
-    middles = np.minimum((edges[:-1] + edges[1:]) / 2, limit)
-    weights = np.array(counts) / max(1, sum(counts))
-    tokens, squares = weights @ middles, weights @ middles**2
-    return RowLength(float(tokens) * choices, float(squares) * choices)
 
 
 @dataclass(frozen=True)
@@ -177,15 +56,25 @@ class EstimateInputs:
     info: ModelInfo
     shape: EncoderShape
     tensors: dict[str, int]  # sizes of the encoder's tensors that the task model has
-    head: int | None  # parameters of the head
+    head: int | None  # parameters of the head; None if only the data tell its size
     total: int | None  # parameters of the task model
     data: Data
     rate: float | None  # operations per second
 
     def row(
-        self, trained: TrainedSizes | None, policy: str, k: int | None, position: Position
+        self,
+        trained: TrainedSizes,
+        policy: str,
+        k: int | None,
+        position: Position,
+        *,
+        exactly: bool = True,
     ) -> EstimateRow:
-        """The costs of one fine-tune; ``trained`` is None if it is not known what trains."""
+        """The costs of one fine-tune.
+
+        If the sizes of what trains are not known exactly, ``trained`` has about these, and only
+        the seconds are answered, on which that has next to no effect.
+        """
         training, data = self.spec.training, self.data
         values: Json = dict.fromkeys(EstimateRow.model_fields)
         values |= {"k": k, "policy": policy, "position": position}
@@ -193,12 +82,14 @@ class EstimateInputs:
             values["steps"] = total_steps(training, data.train)
         if self.total is not None:
             values["weights_bytes"] = 4 * self.total
-        if trained is None or self.total is None:
+        lowest = trained.lowest(self.shape)
+        values["lowest_layer"] = lowest if lowest < len(self.shape.blocks) else None
+        if self.rate is not None:
+            values["seconds"] = seconds(self.shape, trained, data, training, self.rate)
+        if self.head is None or self.total is None or not exactly:
             return EstimateRow(**values)
         needed = memory(self.shape, self.total, trained, data, training)
-        lowest = trained.lowest(self.shape)
         values |= {
-            "lowest_layer": lowest if lowest < len(self.shape.blocks) else None,
             "trainable_parameters": trained.parameters,
             "gradient_bytes": needed.gradients,
             "optimizer_bytes": needed.moments,
@@ -207,23 +98,25 @@ class EstimateInputs:
             "peak_memory_bytes": needed.peak,
             "checkpoint_bytes": None if policy == "lora" else 4 * trained.parameters,
         }
-        if self.rate is not None:
-            values["seconds"] = seconds(self.shape, trained, data, training, self.rate)
         return EstimateRow(**values)
 
 
 def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate:
     """Answer a request about this subject. Raises the errors that a submission would raise."""
     dataset, info, training = subject.dataset, subject.info, spec.training
-    problem, rows = dataset.problem, dataset.rows
+    problem = dataset.problem
     check_training_field(training, dataset, processes=1)
     if spec.search is not None:
         check_families(spec.search, len(info.layers), "/search")
     outputs, choices = _outputs(problem, dataset.labels or [])
-    lengths, row = row_lengths(service.database, subject, training.max_length, choices)
-    rate, process = measured_rate(service.database, subject.model.fingerprint, training.precision)
+    first = first_rows(subject.data) if subject.data else None
+    rows = expected_rows(subject.data, first) if subject.data else dataset.rows
+    lengths, row = row_lengths(service.database, subject, first, training.max_length, choices)
     prefix = subject.source.prefix
     shape = encoder_shape(subject.source.config, subject.sizes, prefix, info.layers)
+    rate, process = throughput(
+        service.database, subject.model.fingerprint, training.precision, shape.hidden
+    )
     inputs = EstimateInputs(
         spec=spec,
         info=info,
@@ -238,7 +131,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
             choices,
             first_only=reads_first_token(shape, problem),
         ),
-        rate=rate.operations_per_second if rate else None,
+        rate=rate.operations_per_second,
     )
     return Estimate(
         model=subject.model.id,
@@ -290,10 +183,11 @@ def estimate_spec_of(spec: FinetuneSpec | SearchSpec) -> EstimateSpec:
 def _rows(service: Service, inputs: EstimateInputs, subject: Subject) -> Iterator[EstimateRow]:
     spec = inputs.spec
     if spec.adapter is not None:
-        trained = None
-        if inputs.head is not None:
-            trained = adapter_trained(inputs.tensors, inputs.info.layers, spec.adapter, inputs.head)
-        yield inputs.row(trained, spec.adapter.type, None, "exact")
+        layers, head = inputs.info.layers, inputs.head or 0
+        trained = adapter_trained(inputs.tensors, layers, spec.adapter, head)
+        about = TrainedSizes({layer.index: spec.adapter.rank for layer in layers}, head)
+        known = trained is not None
+        yield inputs.row(trained or about, spec.adapter.type, None, "exact", exactly=known)
         return
     for place, selection in enumerate(_selections(spec, inputs.info)):
         with _of_list(spec, place):
@@ -309,7 +203,9 @@ def _rows(service: Service, inputs: EstimateInputs, subject: Subject) -> Iterato
             yield _row(inputs, selection, _cheapest(candidates), "highest")
         elif selection.k is None:
             # How many layers the scores will choose is not known before they are computed.
-            yield inputs.row(None, selection.policy, None, "lowest")
+            most = _lowest_within(parts, selection.max_parameters)
+            yield _costs(inputs, selection, most, "lowest").model_copy(update={"k": None})
+            yield _costs(inputs, selection, parts[-1:], "highest").model_copy(update={"k": None})
         else:
             k = selection.k
             yield _row(inputs, selection, [*parts[:1], *parts[len(parts) - k + 1 :]], "lowest")
@@ -341,16 +237,31 @@ def _selections(spec: EstimateSpec, info: ModelInfo) -> list[SelectionSpec]:
 def _row(
     inputs: EstimateInputs, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
 ) -> EstimateRow:
-    trained = None
+    """The costs of training these parts. Raises TrainingInvalid if too few could take turns."""
+    blocks = {part.index for part in chosen}
+    check_layer_count(inputs.spec.training.layer_schedule, len(blocks))
+    return _costs(inputs, selection, chosen, position)
+
+
+def _costs(
+    inputs: EstimateInputs, selection: SelectionSpec, chosen: list[LayerInfo], position: Position
+) -> EstimateRow:
     blocks: dict[int, int] = defaultdict(int)
     for part in chosen:
         blocks[part.index] += part.parameters
-    check_layer_count(inputs.spec.training.layer_schedule, len(blocks))
-    if inputs.head is not None:
-        included = set(selection.include)
-        beside = inputs.head + sum(inputs.info.groups[part] for part in included)
-        trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)
+    included = set(selection.include)
+    beside = (inputs.head or 0) + sum(inputs.info.groups[part] for part in included)
+    trained = TrainedSizes(dict(blocks), beside, below="embeddings" in included)
     return inputs.row(trained, selection.policy, len(chosen), position)
+
+
+def _lowest_within(parts: Sequence[LayerInfo], most: int | None) -> list[LayerInfo]:
+    """As many parts from the lowest one up as have at most this many parameters together."""
+    chosen: list[LayerInfo] = []
+    for part in parts:
+        if most is None or sum(each.parameters for each in chosen) + part.parameters <= most:
+            chosen.append(part)
+    return chosen
 
 
 def _candidates(inputs: EstimateInputs, options: SearchOptions) -> list[list[LayerInfo]]:

@@ -1,0 +1,1 @@
+"""What fine-tunes and searches would take, before any of them runs."""
