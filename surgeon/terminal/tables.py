@@ -14,6 +14,7 @@ from surgeon.terminal.remedies import warning_lines
 
 Json = Mapping[str, Any]
 DASH = "–"
+LONG_NAME = 12  # characters
 
 
 def wide_table(title: str = "") -> Table:
@@ -89,11 +90,11 @@ def finetune_view(result: Json, title: str) -> Group:
 
 def _epochs_table(result: Json, title: str) -> Table:
     """One row for each evaluation, the best with a star, and one for a constant prediction."""
-    table = wide_table(title)
+    table = narrow_table(title)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
     for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
-        table.add_column(name, justify="right")
+        table.add_column(_in_two_lines(name), justify="right")
     for report in result["epochs"]:
         values = [report["train_loss"], *(report["metrics"][name] for name in names)]
         if tracked:
@@ -105,6 +106,12 @@ def _epochs_table(result: Json, title: str) -> Table:
         table.add_section()
         table.add_row("constant", "", *map(_number, values))
     return table
+
+
+def _in_two_lines(name: str) -> str:
+    """A long name of a metric, broken before its last word, so that no column is cut short."""
+    first, line, last = name.rpartition("_")
+    return f"{first}{line}\n{last}" if first and len(name) > LONG_NAME else name
 
 
 def _finetune_notes(result: Json) -> Iterator[str]:
