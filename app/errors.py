@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from surgery.schemas.answers.problem import JOB_ERRORS
 
 
 class ServiceError(Exception):
@@ -133,43 +134,6 @@ class NotRunnable(Unprocessable):
     """No worker can run this job."""
 
     code = "not_runnable"
-
-
-@dataclass(frozen=True)
-class JobErrorFacts:
-    """What an error that ends a job is as a problem (RFC 9457); its code is the key."""
-
-    status: int
-    title: str
-
-
-JOB_ERRORS = {
-    "model_not_found": JobErrorFacts(422, "Model not found"),
-    "model_gated": JobErrorFacts(422, "Model gated"),
-    "model_unsupported": JobErrorFacts(422, "Model unsupported"),
-    "unsafe_weights": JobErrorFacts(422, "Unsafe weights"),
-    "unsafe_files": JobErrorFacts(422, "Unsafe files"),
-    "dataset_not_found": JobErrorFacts(422, "Dataset not found"),
-    "dataset_invalid": JobErrorFacts(422, "Dataset invalid"),
-    "selection_empty": JobErrorFacts(422, "Selection empty"),
-    "selection_mismatch": JobErrorFacts(422, "Selection mismatch"),
-    "checkpoint_mismatch": JobErrorFacts(422, "Checkpoint mismatch"),
-    "checkpoint_damaged": JobErrorFacts(500, "Checkpoint damaged"),
-    "method_undefined": JobErrorFacts(422, "Method undefined"),
-    "training_invalid": JobErrorFacts(422, "Training options invalid"),
-    "training_diverged": JobErrorFacts(422, "Training diverged"),
-    "scores_not_finite": JobErrorFacts(422, "Scores not finite"),
-    "export_failed": JobErrorFacts(422, "Export failed"),
-    "out_of_memory": JobErrorFacts(422, "Out of memory"),
-    "unstorable": JobErrorFacts(422, "Not storable"),
-    "cancelled": JobErrorFacts(409, "Cancelled"),
-    "internal": JobErrorFacts(500, "Internal error"),
-    "upstream_unavailable": JobErrorFacts(503, "Hub unavailable"),
-    "worker_lost": JobErrorFacts(503, "Worker lost"),
-    "deadline_exceeded": JobErrorFacts(504, "Deadline exceeded"),
-    "storage_failed": JobErrorFacts(507, "Storage failed"),
-}
-"""Every code that the error of a job can have: those of `surgery.errors`."""
 
 
 def job_problem(error: Mapping[str, Any], instance: str, request_id: str | None) -> dict[str, Any]:

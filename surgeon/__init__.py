@@ -5,16 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from surgeon.client import Client
+    from surgeon.client import (
+        ApiError,
+        AsyncClient,
+        Client,
+        DamagedDownload,
+        InvalidRequest,
+        JobFailed,
+        JobUnfinished,
+        Unreachable,
+    )
 
-__all__ = ["Client"]
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "Client",
+    "DamagedDownload",
+    "InvalidRequest",
+    "JobFailed",
+    "JobUnfinished",
+    "Unreachable",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name != "Client":
+    if name not in __all__:
         raise AttributeError(f"module 'surgeon' has no attribute {name!r}")
-    from surgeon.client import (
-        Client,
-    )  # imported late, because `surgeon.demo.agreement` needs no HTTP library
+    from surgeon import client  # imported late: `surgeon.demo.agreement` needs no HTTP library
 
-    return Client
+    return getattr(client, name)

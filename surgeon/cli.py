@@ -9,6 +9,7 @@ from surgeon.commands.compare import compare
 from surgeon.commands.datasets import upload
 from surgeon.commands.demo import demo, example
 from surgeon.commands.estimate import estimate
+from surgeon.commands.failures import EXIT_CODES
 from surgeon.commands.jobs import (
     download,
     jobs,
@@ -27,7 +28,7 @@ from surgery.schemas.enums import METHODS, described
 app = typer.Typer(
     help="Rank an encoder's layers by Fisher information; fine-tune only the ones that matter.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
 JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo, example)

@@ -22,13 +22,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from app.api.views import COLLECTION, JobView, ProgressView
+from app.api.views import COLLECTION
 from app.db import Database
 from app.errors import job_problem
 from app.jobs.actions import Action, allowed_actions
-from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery import __version__
+from surgery.schemas.answers.job import JobView, ProgressView
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import shown
 
 Json = dict[str, Any]

@@ -14,7 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from app.api.http.access.scopes import PREFIX, add_scopes
-from app.api.http.problems import TITLES, ProblemDetails
+from app.api.http.problems import TITLES
+from surgery.schemas.answers.problem import ProblemDetails
 from surgery.schemas.dataset import DatasetReference
 
 Json = dict[str, Any]

@@ -20,8 +20,8 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db import Database, db_now
-from app.jobs.attempts import Usage
 from app.tables import TERMINAL, Attempt, Job, Status, WebhookDelivery, Worker, has_status
+from surgery.schemas.answers.usage import Usage
 
 FRESH_SECONDS = 5.0  # numbers this old are answered again
 LATE = timedelta(seconds=5)  # by which a transaction may be committed after the time it notes

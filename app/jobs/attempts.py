@@ -7,18 +7,17 @@ ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES, log_key
 from app.db import Database, db_now
 from app.tables import Attempt, Checkpoint, Job
-from surgery.schemas.resolved import PeakMemory
+from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]
 
@@ -33,38 +32,6 @@ class AttemptOutcome(StrEnum):
     DRAINED = "drained"  # its worker was stopped, and gave the job back
     PAUSED = "paused"  # somebody paused the job
     CANCELLED = "cancelled"  # somebody cancelled the job
-
-
-class Usage(BaseModel):
-    """What one attempt at a job has used, or all of them together."""
-
-    model_config = ConfigDict(frozen=True)
-
-    worker_seconds: dict[str, float] = Field(
-        default={},
-        description="Seconds for which workers held the job, by the name of the device. A job on "
-        "several processes counts each of their devices.",
-    )
-    peak_memory_bytes: PeakMemory = Field(
-        PeakMemory(), description="The most memory that a process of the job held at once."
-    )
-
-    def __add__(self, other: Usage) -> Usage:
-        seconds = dict(self.worker_seconds)
-        for device, spent in other.worker_seconds.items():
-            seconds[device] = round(seconds.get(device, 0.0) + spent, 3)
-        peak = self.peak_memory_bytes.combined(other.peak_memory_bytes)
-        return Usage(worker_seconds=seconds, peak_memory_bytes=peak)
-
-    @classmethod
-    def of(cls, stored: Json | None) -> Usage:
-        """What a row has stored."""
-        return cls.model_validate(stored or {})
-
-    @classmethod
-    def total(cls, stored: Iterable[Json | None]) -> Usage:
-        """What several rows have stored, together."""
-        return sum(map(cls.of, stored), start=cls())
 
 
 def begin_attempt(session: Session, job: Job) -> None:

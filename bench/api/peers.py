@@ -20,9 +20,10 @@ from pydantic_core import to_json
 from sqlalchemy import create_engine, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.api.views import COLLECTION, JobView
-from app.jobs.attempts import Usage
+from app.api.views import COLLECTION
 from app.tables import TERMINAL, Job, Status
+from surgery.schemas.answers.job import JobView
+from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]
 SAME = [name for name in JobView.model_fields if name in Job.__table__.columns]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,8 @@ def dataset_of(client: Client, given: str, options: FileOptions) -> str | Json:
 
 def uploaded(client: Client, path: Path, options: FileOptions, name: str | None = None) -> Json:
     """Upload a file, and print to standard error how the service understood it."""
-    dataset = client.upload(path, options.validation, json.dumps(options.spec or {}), name)
+    stored = client.upload(path, options.validation, spec=options.spec, name=name, progress=True)
+    dataset = stored.model_dump(mode="json")
     rows, columns = dataset["rows"], dataset["columns"]
     parts = ", ".join(f"{part} {_joined(name)}" for part, name in columns.items() if name)
     inferred = f"; inferred: {', '.join(dataset['inferred'])}" if dataset["inferred"] else ""

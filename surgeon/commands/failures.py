@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from importlib.util import find_spec
 
 import typer
 
-from surgeon.client import ApiError, InvalidRequest, Unreachable
+from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
 
 PACKAGES = {
@@ -19,15 +20,35 @@ PACKAGES = {
 """Packages that each extra installs and the base installation lacks."""
 
 
+class ExitCode(IntEnum):
+    """How a command ends."""
+
+    DONE = 0
+    FAILED = 1  # the job failed, or the service refused what was asked for
+    USAGE = 2  # the command was written wrongly; typer's own
+    UNREACHABLE = 3  # no service answers
+    CANCELLED = 4  # the job was cancelled
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the job failed, or the service refused; 2 written wrongly; 3 no service "
+    "answers; 4 the job was cancelled."
+)
+
+
 @contextmanager
 def expected_failures(*expected: type[Exception]) -> Iterator[None]:
-    """Turn expected exceptions, OSError among them, into a message and exit code 1."""
-    known: tuple[type[Exception], ...] = (ApiError, Unreachable, InvalidRequest, OSError, *expected)
+    """Turn expected exceptions, OSError among them, into a message and an exit code."""
+    known: tuple[type[Exception], ...] = (
+        *(ApiError, Unreachable, InvalidRequest, DamagedDownload, OSError),
+        *expected,
+    )
     try:
         yield
     except known as error:
         terminal.errors.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(1) from error
+        code = ExitCode.UNREACHABLE if isinstance(error, Unreachable) else ExitCode.FAILED
+        raise typer.Exit(code) from error
 
 
 def require(*extras: str) -> None:
@@ -42,4 +63,4 @@ def require(*extras: str) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

@@ -9,7 +9,7 @@ import typer
 
 from surgeon.client import Client
 from surgeon.commands.datasets import dataset_of, file_options
-from surgeon.commands.failures import expected_failures
+from surgeon.commands.failures import ExitCode, expected_failures
 from surgeon.commands.options import (
     DEFAULT_URL,
     AsJson,
@@ -26,6 +26,7 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgeon.terminal import terminal
+from surgeon.terminal.progress import job_progress
 from surgery.data.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
@@ -48,20 +49,21 @@ SEARCH_ID = option_of(
     metavar="ID",
     help="With --search: id of the finished search that found the layers; see `surgeon search`.",
 )
+WATCH_SECONDS = 3600.0  # for which `watch` asks a service that does not answer
 SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
-    """Wait for a job and show its outcome. Exits with code 1 unless it succeeded."""
-    bar, on_update = terminal.progress_bar()
-    with bar:
+    """Wait for a job and show its outcome. Exits with an error's code unless it succeeded."""
+    with job_progress() as on_update:
         job = client.wait(job, on_update)
     if as_json:
         terminal.show_json(job)
     else:
         terminal.show_result(job)
     if job["status"] != "succeeded":
-        raise typer.Exit(1)
+        cancelled = job["status"] == "cancelled"
+        raise typer.Exit(ExitCode.CANCELLED if cancelled else ExitCode.FAILED)
 
 
 @with_options(*DATASET_OPTIONS, *RANKING_OPTIONS, HEAD_FIT, *SUBMISSION_OPTIONS)
@@ -181,8 +183,8 @@ def jobs(
 
 
 def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:
-    """Follow a job until it ends."""
-    with expected_failures(), Client(url, key) as client:
+    """Follow a job until it ends, also through an outage of the service of up to an hour."""
+    with expected_failures(), Client(url, key, patience=WATCH_SECONDS) as client:
         follow(client, client.job(job_id), as_json=as_json)
 
 
@@ -239,7 +241,5 @@ def download(
     with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
             identifier = client.best_checkpoint(identifier)
-        bar, on_update = terminal.download_bar(identifier)
-        with bar:
-            client.download(identifier, folder, form, on_update)
+        client.download(identifier, folder, form, progress=True)
     terminal.console.out(str(folder.resolve()), highlight=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from surgeon.client import Client
-from surgeon.commands.failures import expected_failures
+from surgeon.commands.failures import ExitCode, expected_failures
 from surgeon.commands.options import DEFAULT_URL, AsJson, Key, Url
 from surgeon.terminal import terminal
 
@@ -72,4 +72,4 @@ def send_test(
         outcome = last["error"] or f"answered {last['status']}"
         terminal.say(f"{sent['id']} {sent['status']}: {outcome} after {last['seconds']:g} s")
     if sent["status"] != "delivered":
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

@@ -9,14 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from surgeon.terminal.terminal import progress_bar, say
+from surgeon.terminal.terminal import say
 
 Json = Mapping[str, Any]
-
-
-def ranking_progress(screen: Console) -> tuple[AbstractContextManager[Any], Callable[[Json], None]]:
-    """A display of a ranking's progress, and the function to call with every state of the job."""
-    return progress_bar() if screen.is_terminal else (nullcontext(), ranking_lines(say))
 
 
 def arms_progress(
@@ -55,20 +50,6 @@ def arm_bars(
             bars.stop_task(task)
 
     return bars, on_update
-
-
-def ranking_lines(say: Callable[[str], None]) -> Callable[[Json], None]:
-    """A function to call with every state of a ranking; it prints a line for each new phase."""
-    printed = ""
-
-    def on_update(job: Json) -> None:
-        nonlocal printed
-        state = job["status"] if job["terminal"] else job["phase"] or job["status"]
-        if state != printed:
-            printed = state
-            say(f"  ranking: {state}")
-
-    return on_update
 
 
 def arm_lines(say: Callable[[str], None]) -> Callable[[str, Json], None]:

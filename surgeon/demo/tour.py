@@ -15,7 +15,7 @@ from typing import Any
 
 from surgeon.client import POLL_SECONDS, ApiError, Client, Unreachable
 from surgeon.demo.agreement import write_csv
-from surgeon.demo.progress import arms_progress, ranking_progress
+from surgeon.demo.progress import arms_progress
 from surgeon.demo.service import (
     MODEL,
     DemoFailed,
@@ -36,6 +36,7 @@ from surgeon.demo.view import (
     by_hand,
     conclusions,
 )
+from surgeon.terminal.progress import job_progress
 from surgeon.terminal.terminal import console, say, show_result
 
 Json = dict[str, Any]
@@ -97,13 +98,13 @@ def run_demo(folder: Path, rows: int) -> None:
     with running_service(folder, port) as client:
         head(f"1. Upload {rows} generated sentences: does the verb agree with its subject?")
         dataset = client.upload(*files)
-        say(f"{dataset['id']}: {' and '.join(str(path) for path in files)}")
+        say(f"{dataset.id}: {' and '.join(str(path) for path in files)}")
         head(f"2. Rank the layers of {MODEL} by Fisher information, other methods beside it")
-        ranking = rank(client, dataset["id"])
+        ranking = rank(client, dataset.id)
         show_result(ranking)
         head("3. Fine-tune five selections, the same settings for each but the learning rate")
         say(RULE)
-        jobs = tune(client, dataset["id"], ranking)
+        jobs = tune(client, dataset.id, ranking)
         arms = [finished_arm(client, name, job) for name, job in jobs.items()]
         console.print(arms_table(arms, next(iter(jobs.values()))["result"]["primary_metric"]))
         held_out = jobs[ALL]["resolved"]["dataset"]["rows"]["validation"]
@@ -115,15 +116,14 @@ def run_demo(folder: Path, rows: int) -> None:
         head("5. The same by hand")
         say(*by_hand(client.url, files, (ranking, jobs[best.name]), best.checkpoint))
     head("6. Start the service again on this data, and search for layers and their rate")
-    say(restart_line(folder, port), search_line(dataset["id"], port))
+    say(restart_line(folder, port), search_line(dataset.id, port))
     say(f"\nDone in {time.monotonic() - began:.0f} s.")
 
 
 def rank(client: Client, dataset: str) -> Json:
     """Rank the layers by all methods. Returns the finished job."""
     body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all", "head": HEAD}
-    bar, on_update = ranking_progress(console)
-    with bar:
+    with job_progress() as on_update:
         return succeeded(client.wait(client.submit("rankings", body), on_update))
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from surgeon.terminal.remedies import warning_lines
 

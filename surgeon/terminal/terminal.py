@@ -1,10 +1,10 @@
-"""The command line's output: JSON, plain lines, results and progress bars."""
+"""The command line's output: JSON, plain lines and results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -19,9 +19,6 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 Json = Mapping[str, Any]
 console = Console()
@@ -79,51 +76,3 @@ def show_queue(answer: Json) -> None:
 def show_estimate(answer: Json) -> None:
     """Print the table of an estimate."""
     console.print(estimate_view(answer))
-
-
-# rich.progress is imported only when a bar is shown, so that other commands start faster.
-
-
-def progress_bar() -> tuple[Progress, Callable[[Json], None]]:
-    """A progress bar, and the function to call with every state of a job."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    name, phase, unit = "{task.fields[job]}", "{task.description:<10}", "{task.fields[unit]}"
-    bar = Progress(
-        *(TextColumn(name), TextColumn(phase), BarColumn(), TaskProgressColumn()),
-        *(TextColumn(unit), TimeRemainingColumn()),
-        console=errors,
-    )
-    task = bar.add_task("queued", total=100, job="", unit="")
-
-    def on_update(job: Json) -> None:
-        progress = job["progress"] or {}
-        step, total, unit = (progress.get(key) for key in ("step", "total_steps", "unit"))
-        bar.update(
-            task,
-            description=job["phase"] or job["status"],
-            completed=progress.get("percent") or 0,
-            job=job["id"],
-            unit=f"{step}/{total} {unit}" if step is not None and total else "",
-        )
-
-    return bar, on_update
-
-
-def download_bar(name: str) -> tuple[Progress, Callable[[int, int], None]]:
-    """A progress bar, and the function to call with the bytes received so far and their total."""
-    from rich.progress import DownloadColumn, Progress
-
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=errors)
-    task = bar.add_task(name, total=None)
-
-    def on_update(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total)
-
-    return bar, on_update

@@ -117,7 +117,7 @@ def test_the_worker_declares_all_it_imports() -> None:
     assert {"surgery.training.loop", "worker.child", "app.main"} <= set(found)
     # Triton comes with torch's CUDA builds, and the fused kernel is used on their devices alone.
     found.pop("surgery.gradients.squares_triton", None)
-    assert undeclared(found, declared("worker", "otel", "mlflow", "wandb", "demo")) == {}
+    assert undeclared(found, declared("worker", "otel", "mlflow", "wandb", "demo", "plot")) == {}
 
 
 def closure(requirements: list[str], extras: Sequence[str]) -> set[str]:

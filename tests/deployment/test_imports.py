@@ -28,7 +28,8 @@ def test_the_fetcher_never_loads_torch() -> None:
 
 def test_the_command_loads_no_server() -> None:
     server = {"app", "alembic", "celery", "fastapi", "numpy", "pyarrow", "sqlalchemy", "uvicorn"}
-    assert heavy_modules("surgeon.cli", heavy=HEAVY | server) == []
+    heavy = HEAVY | server | {"matplotlib"}
+    assert heavy_modules("surgeon.cli", "surgeon.client", "surgeon.plots", heavy=heavy) == []
 
 
 def test_no_pickle_and_no_remote_code_anywhere() -> None:

@@ -79,7 +79,7 @@ def service(environment: dict[str, str], tmp_path: Path) -> Iterator[Running]:
 def test_the_units_commands_run_a_job_and_stop_on_sigterm(service: Running, tmp_path: Path) -> None:
     rows = tmp_path / "train.csv"
     rows.write_text(ROWS)
-    dataset = service.client.upload(rows, None)["id"]
+    dataset = service.client.upload(rows).id
     job = service.run("rankings", {"model": TINY, "dataset": dataset, "samples": 8})
     assert len(job["result"]["layers"]) > 1
     for process in service.processes[1:]:

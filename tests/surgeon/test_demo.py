@@ -17,8 +17,6 @@ from surgeon.demo.progress import (
     arm_bars,
     arm_lines,
     arms_progress,
-    ranking_lines,
-    ranking_progress,
 )
 from surgeon.demo.service import service_environment
 from surgeon.demo.view import (
@@ -252,26 +250,13 @@ def test_without_a_terminal_an_arm_has_a_line_at_its_start_and_end() -> None:
     ]  # fmt: skip
 
 
-def test_without_a_terminal_a_ranking_has_a_line_for_each_phase() -> None:
-    lines: list[str] = []
-    seen = ranking_lines(lines.append)
-    for phase in ("load", "warmup", "warmup", "score"):
-        seen(state("running", phase=phase))
-    seen(state("succeeded"))
-    assert [line.strip() for line in lines] == [
-        "ranking: load", "ranking: warmup", "ranking: score", "ranking: succeeded",
-    ]  # fmt: skip
-
-
 def test_bars_are_for_terminals_and_lines_for_files(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True)
     assert isinstance(arms_progress(terminal, [FIRST])[0], Progress)
-    assert isinstance(ranking_progress(terminal)[0], Progress)
     file = Console(file=io.StringIO(), force_terminal=False)
     arms_progress(file, [FIRST])[1](FIRST, state("running"))
-    ranking_progress(file)[1](state("running", phase="score"))
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["  first 2: started", "  ranking: score"]
+    assert printed == ["  first 2: started"]
 
 
 def test_the_curl_lines_repeat_what_was_sent() -> None:

@@ -18,7 +18,6 @@ from app.artifacts.event_files import event_files_key
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import records, state_machine
-from app.jobs.attempts import Usage
 from app.jobs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Fenced, Lease
@@ -35,6 +34,7 @@ from surgery.errors import (
 )
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions

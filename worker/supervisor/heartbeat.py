@@ -14,10 +14,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database, is_outage
 from app.jobs import state_machine
-from app.jobs.attempts import Usage
 from app.jobs.state_machine import Fenced, Lease
 from app.settings import Settings
 from surgery.errors import encodable
+from surgery.schemas.answers.usage import Usage
 
 log = logging.getLogger("surgeon.worker")
 Json = dict[str, Any]

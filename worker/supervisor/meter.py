@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from app.jobs.attempts import Usage
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import PeakMemory
 
 

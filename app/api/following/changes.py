@@ -12,9 +12,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from app.api.job_documents import document, select_jobs
-from app.api.views import EventView
 from app.db import Database
 from app.tables import TERMINAL, Job, JobEvent, Status
+from surgery.schemas.answers.records import EventView
 
 EVENTS_A_READ = 2000  # more are read in further transactions
 NEVER = -1  # the version that a job has never had

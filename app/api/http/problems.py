@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -19,39 +19,10 @@ from starlette.exceptions import HTTPException
 from app.db import is_outage, is_too_much
 from app.errors import ServiceError
 from surgery.errors import MAX_FAULTS, SurgeryError
+from surgery.schemas.answers.problem import ProblemDetails
 from surgery.schemas.validation import faults_of, validation_faults
 
 log = logging.getLogger("surgeon.api")
-
-
-class FaultDetails(BaseModel):
-    """One fault of a request. Kinds of faults have further fields of their own."""
-
-    model_config = ConfigDict(extra="allow")
-
-    detail: str = Field(description="What is wrong and what to do about it.")
-    pointer: str | None = Field(
-        None, description="The field of the request that is to blame, as a JSON Pointer (RFC 6901)."
-    )
-    file: str | None = Field(None, description="The uploaded file that has the fault.")
-    row: int | None = Field(
-        None, description="The row of that file, counted from 1 without the header."
-    )
-    column: str | None = Field(None, description="The column of that file.")
-
-
-class ProblemDetails(BaseModel):
-    """An error as it is answered (RFC 9457)."""
-
-    type: str = Field("about:blank", description="Always `about:blank`; `code` tells errors apart.")
-    title: str = Field(description="What the status means.")
-    status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong and what to do about it.")
-    instance: str = Field(description="The path that was requested.")
-    code: str = Field(description="What kind of error it is, for programs.")
-    retriable: bool = Field(False, description="Whether the same request may succeed later.")
-    request_id: str | None = Field(None, description="The id of this request in the server's log.")
-    errors: list[FaultDetails] = Field([], description="Each fault, at most the first 100.")
 
 
 TITLES = {

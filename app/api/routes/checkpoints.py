@@ -11,7 +11,7 @@ from app.api.deps import CheckpointDep, JobDep, ServiceDep
 from app.api.downloads import answer_archive, answer_full_file, answer_stored_file
 from app.api.examples.answers import CHECKPOINT, CHECKPOINTS, answers, problems
 from app.api.http.idempotency import IdempotentRoute
-from app.api.views import CheckpointView, checkpoint_view
+from app.api.views import checkpoint_view
 from app.errors import Conflict
 from app.jobs import checkpoints
 from app.jobs.checkpoints import set_pinned
@@ -19,6 +19,7 @@ from app.jobs.records import checkpoints_of
 from app.tables import Checkpoint
 from surgery.checkpoints.card import CARD_FILE
 from surgery.checkpoints.merge import DELTA, RECORD
+from surgery.schemas.answers.checkpoint import CheckpointView
 
 router = APIRouter(prefix="/v1", tags=["checkpoints"], route_class=IdempotentRoute)
 TEXTS = (RECORD, CARD_FILE)  # their text depends on the checkpoint's form

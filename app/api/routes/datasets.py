@@ -18,7 +18,7 @@ from app.api.examples.bodies import DATASET_BODIES, DATASET_CHANGES
 from app.api.http.idempotency import IdempotentRoute
 from app.api.http.preconditions import check_version, version_tag
 from app.api.pages import Page, PagingDep
-from app.api.views import DatasetView, dataset_view
+from app.api.views import dataset_view
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.previews import Split, preview
 from app.submissions.uploads import (
@@ -28,6 +28,7 @@ from app.submissions.uploads import (
     store_dataset,
 )
 from app.tables import TERMINAL, Dataset, Job
+from surgery.schemas.answers.dataset import DatasetView
 from surgery.schemas.dataset import DatasetChanges
 from surgery.schemas.preview import Preview
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.jobs.attempts import AttemptOutcome, Usage, end_attempt
+from app.jobs.attempts import AttemptOutcome, end_attempt
 from app.jobs.progress import at_the_end
 from app.jobs.state_machine.changes import requeue
 from app.jobs.state_machine.children import end, give_up
@@ -18,6 +18,7 @@ from app.jobs.state_machine.leases import Lease, lock_comparison, locked_with_co
 from app.jobs.state_machine.sharing import ending
 from app.tables import Job, JobKind, Status, has_status
 from surgery.errors import WorkerLost
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, completed
 
 Json = dict[str, Any]

@@ -13,11 +13,11 @@ from sqlalchemy import update
 
 from app.db import Database
 from app.jobs import state_machine
-from app.jobs.attempts import Usage
 from app.jobs.state_machine import Lease, enqueue
 from app.main import create_app
 from app.settings import Settings
 from app.tables import Job, JobKind, new_id
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import RESOLVED, take

@@ -9,12 +9,12 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import event
 
-from app.api.views import JobView
 from app.db import Database, db_now
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
 from app.tables import Project
+from surgery.schemas.answers.job import JobView
 from tests.support.service.problems import problem, says
 from tests.support.service.queued_jobs import insert_jobs, take
 

@@ -11,11 +11,12 @@ from sqlalchemy import select
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES
 from app.db import Database
 from app.jobs import records, state_machine
-from app.jobs.attempts import Usage, attempts_of, note_log
+from app.jobs.attempts import attempts_of, note_log
 from app.jobs.checkpoints import delete_checkpoint
 from app.jobs.state_machine import Lease, enqueue
 from app.tables import Checkpoint, Job, JobKind, new_id
 from surgery.io.reporter import CheckpointSummary
+from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.queued_jobs import LEASE, look, take
 

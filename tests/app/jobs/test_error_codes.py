@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.errors import JOB_ERRORS
 from app.main import create_app
 from app.settings import Settings
 from surgery import errors
 from surgery.errors import SurgeryError
+from surgery.schemas.answers.problem import JOB_ERRORS
 
 ROOT = Path(__file__).parents[3]
 CODE = re.compile(r"`([a-z_]+)`")

@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner, Result
 
 from surgeon.cli import app
+from surgeon.commands.failures import ExitCode
 from surgeon.terminal import terminal
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running, wait_until
@@ -241,7 +242,7 @@ def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, c
         assert words in " ".join(done.output.split())
 
 
-def test_a_job_that_does_not_succeed_exits_with_one(embedded_service: Running, csv: Path) -> None:
+def test_a_cancelled_job_has_an_exit_code_of_its_own(embedded_service: Running, csv: Path) -> None:
     body = {
         "model": TINY, "dataset": "glue/rte", "selection": {"policy": "all"},
         "training": {"epochs": 50, "max_length": 16},
@@ -249,8 +250,9 @@ def test_a_job_that_does_not_succeed_exits_with_one(embedded_service: Running, c
     job = embedded_service.client.submit("finetunes", body)
     assert surgeon(embedded_service, "cancel", job["id"]).exit_code == 0
     watched = surgeon(embedded_service, "watch", job["id"])
-    assert watched.exit_code == 1
+    assert watched.exit_code == ExitCode.CANCELLED
     assert "cancelled" in watched.output
+    assert f"{job['id']}: cancelled" in watched.stderr, "there is no terminal: lines"
 
 
 TRAINING = {"epochs": 2, "max_length": 16, "batch_size": 64}
@@ -312,13 +314,13 @@ def test_a_download_of_a_ranking_is_refused(embedded_service: Running, tmp_path:
 
 def test_no_service_is_said_plainly() -> None:
     done = CliRunner().invoke(app, ["jobs", "--url", "http://127.0.0.1:9"])
-    assert done.exit_code == 1
+    assert done.exit_code == ExitCode.UNREACHABLE
     assert "surgeon serve" in done.output
 
 
 def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
     client = embedded_service.client
-    uploaded = client.upload(csv, None)["id"]
+    uploaded = client.upload(csv).id
     long = {
         "model": TINY, "dataset": uploaded, "selection": {"policy": "head_only"},
         "training": {"epochs": 100},
@@ -337,7 +339,7 @@ def test_the_life_of_a_job(embedded_service: Running, csv: Path) -> None:
     assert f"{job} is cancelled" in surgeon(embedded_service, "cancel", job).output
     client.call("POST", f"/v1/jobs/{before}/cancel")
     watched = surgeon(embedded_service, "watch", job)
-    assert watched.exit_code == 1
+    assert watched.exit_code == ExitCode.CANCELLED
     assert "cancelled on request" in watched.output
     refused = surgeon(embedded_service, "resume", job)
     assert refused.exit_code == 1

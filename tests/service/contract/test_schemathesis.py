@@ -48,7 +48,7 @@ def fill(running: Running) -> dict[str, list[str]]:
     checkpoint = finetune["result"]["best_checkpoint"]
     upload = running.data / "rows.csv"
     upload.write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
-    dataset = running.client.upload(upload, None)["id"]
+    dataset = running.client.upload(upload).id
     return {
         "job_id": [ranking["id"], finetune["id"], search["id"]],
         "checkpoint_id": [checkpoint],

@@ -26,7 +26,7 @@ LORA = {"type": "lora", "rank": 2}
 def dataset(embedded_service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("rows") / "t.csv"
     path.write_text(ROWS)
-    return str(embedded_service.client.upload(path, None)["id"])
+    return embedded_service.client.upload(path).id
 
 
 def tuned(service: Running, dataset: str, adapter: Json, form: str) -> Json:

@@ -65,9 +65,9 @@ def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
         for row in nli_rows("super_glue/rte", 40, seed=9)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    uploaded = own_service.client.upload(path, None)
-    assert uploaded["labels"] == labels
-    job = own_service.run("finetunes", body(uploaded["id"], "super_glue/axg", "glue/wnli"))
+    uploaded = own_service.client.upload(path)
+    assert uploaded.labels == labels
+    job = own_service.run("finetunes", body(uploaded.id, "super_glue/axg", "glue/wnli"))
     also = job["result"]["best"]["also"]
     assert set(also["super_glue/axg"]) == {"accuracy", "gender_parity"}
     assert also["super_glue/axg"]["gender_parity"] * 12 == pytest.approx(

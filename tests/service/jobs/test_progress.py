@@ -35,7 +35,7 @@ def test_fast_polls_of_a_running_finetune(embedded_service: Running) -> None:
 
 
 def test_a_submission_can_wait_for_its_result(embedded_service: Running) -> None:
-    http: Any = embedded_service.client._http
+    http: Any = embedded_service.client.driver.http
     body = {"model": TINY, "dataset": "glue/cola", "samples": 8, "seed": 41, "model_prior": False}
     created = http.post("/v1/rankings", json=body, headers={"Prefer": "wait=60"}, timeout=90)
     assert created.headers["preference-applied"] == "wait=60"

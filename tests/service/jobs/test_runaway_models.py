@@ -78,7 +78,7 @@ def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("rows") / "train.csv"
     rows = [f"{'a' * 3000}c {n},{n % 2}" for n in range(40)]
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return str(service.client.upload(path, None)["id"])
+    return service.client.upload(path).id
 
 
 @pytest.mark.parametrize(

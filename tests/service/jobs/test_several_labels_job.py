@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,8 @@ def uploaded(
     train.write_text(csv(topic_rows(160, 0)))
     validation.write_text(csv(rows))
     spec = {"columns": {"text": "text", "label": "tags"}, "label_separator": ";"}
-    return embedded_service.client.upload(train, validation, json.dumps(spec)), rows
+    stored = embedded_service.client.upload(train, validation, spec=spec)
+    return stored.model_dump(mode="json"), rows
 
 
 @pytest.fixture(scope="module")

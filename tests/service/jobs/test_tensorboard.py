@@ -28,7 +28,7 @@ def test_the_log_holds_what_the_metrics_list(embedded_service: Running, tmp_path
     told: dict[str, dict[int, float]] = {}
     for metric in listed:
         told.setdefault(metric["name"], {})[metric["step"]] = metric["value"]
-    answer = embedded_service.client._http.get(f"/v1/jobs/{job['id']}/tensorboard")
+    answer = embedded_service.client.driver.http.get(f"/v1/jobs/{job['id']}/tensorboard")
     assert int(answer.headers["content-length"]) == len(answer.content)
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
         archive.extractall(tmp_path, filter="data")

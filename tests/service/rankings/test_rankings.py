@@ -186,16 +186,16 @@ def test_choices_and_tags_are_ranked(kind: str, embedded_service: Running, tmp_p
     }
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[kind]))
-    data = embedded_service.client.upload(path, None, json.dumps({"problem": kind}))
-    assert data["problem"] == kind
-    result = ranked(embedded_service, dataset=data["id"], fisher="exact")
+    data = embedded_service.client.upload(path, spec={"problem": kind})
+    assert data.problem == kind
+    result = ranked(embedded_service, dataset=data.id, fisher="exact")
     assert sorted(names(result)) == LAYERS
     assert all(layer["score"] > 0 for layer in result["layers"])
 
-    body = {"model": TINY, "dataset": data["id"], "method": "paper_compat"}
+    body = {"model": TINY, "dataset": data.id, "method": "paper_compat"}
     if kind == "token_classification":
         body["method"] = "tangent"
-    answer = embedded_service.client._http.post("/v1/rankings", json=body)
+    answer = embedded_service.client.driver.http.post("/v1/rankings", json=body)
     says(problem(answer, 422, "invalid"), "/method", kind, "another method")
 
 

@@ -47,7 +47,7 @@ def every() -> Iterator[Any]:
 def dataset(embedded_service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("rows") / "t.csv"
     path.write_text(ROWS)
-    return str(embedded_service.client.upload(path, None)["id"])
+    return embedded_service.client.upload(path).id
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,9 @@ def test_the_ranking_of_the_granularity_is_computed_first(
     }  # fmt: skip
     training = {**TRAINING, "layer_learning_rates": "fisher"}
     body = {"model": TINY, "dataset": dataset, "selection": selection, "training": training}
-    dry = embedded_service.client._http.post("/v1/finetunes?validate_only=true", json=body).json()
+    dry = embedded_service.client.driver.http.post(
+        "/v1/finetunes?validate_only=true", json=body
+    ).json()
     assert dry["resolved"]["granularity"] == kind
     assert "layers" not in dry["resolved"]
     job = embedded_service.run("finetunes", body)
@@ -166,7 +168,7 @@ def test_a_ranking_as_a_selection(
     sizes, ranking = parts[kind], rankings[kind]
     query = {**settings(policy, kind, list(sizes)), "format": form}
     path = f"/v1/rankings/{ranking['id']}/selection"
-    answer = embedded_service.client._http.get(path, params=query)
+    answer = embedded_service.client.driver.http.get(path, params=query)
     if form == "peft" and kind != "layer":
         says(problem(answer, 422, "selection_mismatch"), "/format", "regex")
         return
@@ -262,7 +264,7 @@ def test_a_wrong_selection_of_a_ranking(
         ("policy=top_k&k=1&share=0.5", "/share", "invalid"),
         ("policy=search", "/selection/policy", "selection_mismatch"),
     ):
-        answer = embedded_service.client._http.get(f"{path}?{query}")
+        answer = embedded_service.client.driver.http.get(f"{path}?{query}")
         says(problem(answer, 422, code), pointer)
 
 
@@ -275,7 +277,7 @@ def test_a_ranking_named_by_id_sets_the_granularity(
             selection = {
                 "policy": "top_k", "k": 1, "granularity": other, "ranking": rankings[kind]["id"],
             }  # fmt: skip
-            answer = embedded_service.client._http.post(
+            answer = embedded_service.client.driver.http.post(
                 "/v1/finetunes?validate_only=true", json={**body, "selection": selection}
             )
             if kind == other:

@@ -56,7 +56,7 @@ def service(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("rows") / "train.csv"
     path.write_text(ROWS)
-    return str(service.client.upload(path, None)["id"])
+    return service.client.upload(path).id
 
 
 def tune(service: Running, model: str, dataset: str) -> Json:

@@ -36,7 +36,7 @@ def sentences(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str
         f"a {'good' if i % 2 else 'bad'} film {i},{'pos' if i % 2 else 'neg'}" for i in range(80)
     ]
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return str(service.client.upload(path, None)["id"])
+    return service.client.upload(path).id
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -107,6 +108,15 @@ class Running:
         if "SURGEON_REDIS_URL" in self.environment:
             self.start("worker", "--queues", "ranking,finetune,search", SURGEON_POLL="0.2")
 
+    def kill(self) -> None:
+        """Kill every process at once, as a power failure would."""
+        left = list(self._descendants())
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=10)
+        self.processes.clear()
+
     def stop(self) -> None:
         """Stop every process as an operator would, and check that none stays behind."""
         left = list(self._descendants())
@@ -172,7 +182,7 @@ def embedded_with(data: Path, mirrors: str, environment: Mapping[str, str]) -> I
         yield running
     finally:
         running.stop()
-        running.client.__exit__(None, None, None)
+        running.client.close()
 
 
 @contextmanager
@@ -192,7 +202,7 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
         yield running
     finally:
         running.stop()
-        running.client.__exit__(None, None, None)
+        running.client.close()
 
 
 @contextmanager
@@ -210,4 +220,4 @@ def api_alone(
         yield running
     finally:
         running.stop()
-        running.client.__exit__(None, None, None)
+        running.client.close()

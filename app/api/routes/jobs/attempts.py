@@ -17,9 +17,10 @@ from app.api.pages import Page, PagingDep
 from app.artifacts.attempt_logs import LINE, LogPart, read_log
 from app.db import db_now
 from app.errors import Conflict, NotFound, Unprocessable
-from app.jobs.attempts import AttemptOutcome, Usage
+from app.jobs.attempts import AttemptOutcome
 from app.service import Service
 from app.tables import TERMINAL, Attempt, Job, JobKind
+from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

@@ -20,13 +20,14 @@ from app.api.http.reads import json_answer
 from app.api.job_documents import whole_job
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
-from app.api.views import COLLECTION, DryRun, JobView
+from app.api.views import COLLECTION
 from app.errors import NotFound
 from app.service import Service
 from app.submissions.estimating.estimate import estimate, estimate_spec_of
 from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, rehearse, submit
 from app.tables import Job, JobKind
+from surgery.schemas.answers.job import DryRun, JobView
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.ranking import Submission
 from surgery.schemas.resolved import shown

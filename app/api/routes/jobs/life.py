@@ -20,7 +20,6 @@ from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.rankings import RANKINGS
 from app.api.routes.jobs.searches import SEARCHES
-from app.api.views import JobView
 from app.errors import Conflict, NotFound
 from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal
@@ -28,6 +27,7 @@ from app.jobs.changes import JobChanges, change_job
 from app.jobs.deletion import delete_job
 from app.service import Service
 from app.tables import Job
+from surgery.schemas.answers.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
 KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, COMPARISONS)}

@@ -19,11 +19,11 @@ from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
 from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_page
 from app.api.pages import AnySelect, Page, Paging, PagingDep
-from app.api.views import JobView
 from app.errors import Unprocessable
 from app.service import Service
 from app.tables import Job, JobKind, JobLabel, Status
 from surgery.errors import nearest
+from surgery.schemas.answers.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=WaitingRoute)
 ORDER = (Job.created_at, Job.id)  # not by id alone: ids begin with the kind of job

@@ -11,12 +11,12 @@ from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
 from app.api.selection_formats import Format, written_selection
-from app.api.views import DryRun, JobView
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, JobKind, Status
 from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import choose_layers
+from surgery.schemas.answers.job import DryRun, JobView
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.ranking import RankingResult, RankingSpec
 from surgery.schemas.selection import SelectionSpec

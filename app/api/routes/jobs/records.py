@@ -14,11 +14,11 @@ from app.api.examples.answers import EVENTS, METRICS, answers, problems
 from app.api.following.event_stream import MEDIA_TYPE, event_stream, wants_event_stream
 from app.api.http.ranges import Download, answer_download
 from app.api.pages import PagingDep, TailPage
-from app.api.views import EventView, MetricView
 from app.artifacts.event_files import event_files
 from app.artifacts.tar import Member, Tar, in_memory
 from app.errors import NotFound
 from app.tables import JobEvent, Metric
+from surgery.schemas.answers.records import EventView, MetricView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 STREAM_EXAMPLE = """id: 1

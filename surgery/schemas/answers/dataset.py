@@ -1,0 +1,25 @@
+"""A stored dataset."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from surgery.schemas.dataset import DatasetReport, HubDataset
+
+
+class DatasetView(DatasetReport):
+    """A stored dataset: what was found in its files, and under which id it is stored."""
+
+    id: str = Field(description="The dataset's id, which other requests take as `dataset`.")
+    name: str | None = Field(description="The name that it was given.")
+    bytes: int = Field(description="Size of its stored form.")
+    reference: HubDataset | None = Field(
+        None, description="For a dataset of the Hub: what was stored, with the commit it is from."
+    )
+    note: str | None = Field(
+        None,
+        description="Where a request was answered with a dataset stored earlier: what it kept.",
+    )
+    created_at: datetime = Field(description="When it was first stored.")
