@@ -32,9 +32,12 @@ def rewrite(names: list[str], folder: Path) -> None:
             own = folder / Path(name).stem
             own.mkdir()
             os.chdir(own)
-            outputs = [it for _, it in Reader(service.client.url).follow(HOW_TO / name)]
+            reader = Reader(service.client.url)
+            outputs = [printed for _, printed in reader.follow(HOW_TO / name)]
             text = rewritten((HOW_TO / name).read_text(encoding="utf-8"), outputs)
-            (HOW_TO / name).write_text(text.replace(str(own), HOME), encoding="utf-8")
+            for known, given in {str(own): HOME, **reader.ids}.items():
+                text = text.replace(known, given)
+            (HOW_TO / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
