@@ -14,7 +14,7 @@ from tests.support.stories.reader import Reader
 RIGHT = {
     "route-tickets.md": ["delivery", "billing"],
     "named-entities.md": ["PER becker", "LOC berlin", "LOC san francisco", "ORG western airlines"],
-    "tags.md": ["['delivery', 'service']"],
+    "tags.md": ["['delivery', 'service']", "['price', 'quality']"],
     "yes-no-questions.md": ["yes", "no"],
 }
 
