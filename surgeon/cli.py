@@ -5,11 +5,11 @@ from __future__ import annotations
 import typer
 
 from surgeon.commands import access, webhooks
-from surgeon.commands.compare import compare
-from surgeon.commands.datasets import upload
+from surgeon.commands.comparing.compare import compare
+from surgeon.commands.datasets import datasets, upload
 from surgeon.commands.demo import demo, example
 from surgeon.commands.estimate import estimate
-from surgeon.commands.failures import EXIT_CODES
+from surgeon.commands.failures import EXIT_CODES, remember_command
 from surgeon.commands.jobs import (
     download,
     jobs,
@@ -31,7 +31,8 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
-JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo, example)
+JOBS = (rank, search, tune, upload, datasets, jobs, watch, logs, download, compare, estimate, demo)
+EXAMPLES = (example,)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
@@ -54,9 +55,10 @@ app.add_typer(projects, name="projects")
 projects.command("create")(access.create_project)
 projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*JOBS, *LIFE, *PLATFORM, *OPERATOR):
+for command in (*JOBS, *EXAMPLES, *LIFE, *PLATFORM, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
+app.callback()(remember_command)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForSequenceClassification
@@ -169,7 +170,7 @@ def test_upload_divides_labels_where_it_is_told_to(
     assert "warning: labels of every row of train" in " ".join(done.stderr.split())
     refused = surgeon(embedded_service, "upload", path, *columns, "--problem", "multi_label")
     assert refused.exit_code == 1
-    assert '{"label_separator": "|"}' in " ".join(refused.output.split())
+    assert '--label-separator "|"' in " ".join(refused.output.split())
 
 
 def test_tune_tracks_the_ranking(embedded_service: Running, csv: Path) -> None:
@@ -197,7 +198,7 @@ def test_tune_takes_every_selection(embedded_service: Running, csv: Path) -> Non
 
 
 def test_compare_shows_the_arms_and_the_scores_in_80_columns(
-    embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(terminal.console, "width", 80)
     arms = ("--arm", "all", "--arm", "lora=2", "--arm", "head_only", "--single-layers")
@@ -209,30 +210,53 @@ def test_compare_shows_the_arms_and_the_scores_in_80_columns(
     words = ("to all", "rate", "lora-2", "layer-3", "Spearman", "tangent", "standard error")
     assert "trained at one learning rate" not in text
     assert all(word in text for word in words), done.stdout
+    (job, *_) = embedded_service.client.call("GET", "/v1/comparisons")["data"]
+    decided(embedded_service, embedded_service.client.job(job["id"]), text, tmp_path)
+
+
+def decided(service: Running, job: dict[str, Any], told: str, folder: Path) -> None:
+    """The decision is told, and `download` takes its checkpoint, or that of a named arm."""
+    decision = job["result"]["decision"]
+    assert " ".join(decision["summary"].split()) in told
+    done = surgeon(service, "download", job["id"], folder / "best")
+    assert done.exit_code == (0 if decision["checkpoint"] else 1), done.output
+    done = surgeon(service, "download", job["id"], folder / "arm", "--arm", "lora-2")
+    assert done.exit_code == 0, done.output
+    assert (folder / "arm" / "adapter_model.safetensors").exists()
+    done = surgeon(service, "download", job["id"], folder / "no", "--arm", "lora-3")
+    assert done.exit_code == 1
+    assert "no arm 'lora-3'; its arms are all, lora-2," in " ".join(done.output.split())
+    run = job["result"]["arms"][0]["runs"][0]["job"]
+    done = surgeon(service, "download", run, folder / "no", "--arm", "all")
+    assert "has no arms" in " ".join(done.output.split())
 
 
 def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
     for arguments, code, words in (
-        (("rank", "no/such", csv), 1, "/model"),
+        (("rank", "no/such", csv), 1, "at MODEL"),
         (("tune", TINY, csv, "--top-k", 9), 1, "4 layers"),
-        (("rank", TINY, csv, "--draws", 3), 1, "/draws: draws goes with fisher sampled"),
+        (("rank", TINY, csv, "--draws", 3), 1, "--draws: draws goes with fisher sampled"),
         (("rank", TINY, csv, "--precision", "int8"), 2, "bf16"),
-        (("upload", csv, "--columns", "text=txt"), 1, "/spec/columns/text, train.csv, column txt"),
-        (("upload", csv, "--columns", "txet=text"), 1, "/spec/columns/txet: unknown field; did"),
-        (("upload", csv, "--problem", "multiple_choice"), 1, "columns.choices"),
+        (("upload", csv, "--columns", "text=txt"), 1, "--columns text=…, train.csv, column txt"),
+        (("upload", csv, "--columns", "txet=text"), 1, "--columns txet=…: unknown field; did"),
+        (("upload", csv, "--problem", "multiple_choice"), 1, "--columns choices=…"),
         (("upload", csv, "--labels", "one,one"), 1, "two of the labels are equal"),
         (("upload", csv, "--columns", "text"), 2, "is not part=column"),
         (("upload", "v.csv"), 2, "v.csv"),
         (("upload", csv, "--validation", "v.csv"), 2, "no file v.csv"),
         (("rank", TINY, "glue/rte", "--problem", "regression"), 2, "go with a file"),
         (("rank", TINY, "trian.csv"), 2, "there is no file trian.csv"),
-        (("rank", TINY, '{"hub": "me/no", "columns": {}}'), 1, "columns.text and columns.label"),
+        (
+            ("rank", TINY, '{"hub": "me/no", "columns": {}}'),
+            1,
+            "--columns text=… and --columns label=…",
+        ),
         (("tune", TINY, csv), 2, "exactly one of"),
         (("compare", TINY, csv, "--arm", "best_k=2"), 2, "none of"),
         (("compare", TINY, csv, "--arm", "top_k"), 2, "top_k=…"),
         (("compare", TINY, csv, "--arm", "top_k=two"), 2, "no whole number"),
-        (("compare", TINY, csv, "--arm", "last_k=9"), 1, "/arms/0/selection/k"),
-        (("compare", TINY, csv), 1, "/arms"),
+        (("compare", TINY, csv, "--arm", "last_k=9"), 1, "--arm: arm 'last_k-9'"),
+        (("compare", TINY, csv), 1, "--arm: "),
         (("tune", TINY, csv, "--all", "--top-k", 1), 2, "exactly one of"),
         (("watch", "ft_nope"), 1, "no job"),
         (("download", "ck_nope", "x"), 1, "no checkpoint"),
@@ -297,7 +321,7 @@ def test_a_download_of_a_comparison_lists_its_runs(
     children = embedded_service.client.call("GET", job["links"]["children"])["data"]
     assert done.exit_code == 1
     told = " ".join(done.output.split())
-    assert "no checkpoint of its own" in told
+    assert "has no result to decide by; its runs are" in told
     for child in children:
         assert f"surgeon download {child['id']} DIR # {child['resolved']['arm']}, seed 3" in told
     assert told.index("# one") < told.index("# two")
