@@ -34,7 +34,7 @@ def test_a_page_leads_to_a_right_prediction(
 ) -> None:
     printed = []
     for shown, given in reader.follow(HOW_TO / page):
-        assert shape(given) == shape(shown)
+        assert shape(shown) in shape(given)
         printed.append(given)
     answers = printed[-1].splitlines()
     if page in RIGHT:
