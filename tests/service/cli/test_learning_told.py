@@ -1,4 +1,4 @@
-"""What the command says last of runs that learned nothing, and of one that learned."""
+"""What the command says last of runs that learned nothing."""
 
 from __future__ import annotations
 
@@ -41,9 +41,6 @@ def test_labels_that_nothing_tells_end_with_a_warning(
     embedded_service: Running, files: dict[str, Path]
 ) -> None:
     options = ("--top-k", 1, "--epochs", 2, "--learning-rate", 1e-4)
-    honest = surgeon(embedded_service, "tune", TINY, files["honest"], *options)
-    assert "constant" in honest
-    assert "warning" not in honest
     job = json.loads(surgeon(embedded_service, "tune", TINY, files["shuffled"], *options, "--json"))
     result = job["result"]
     (warning,) = [each for each in result["warnings"] if each["code"] == "no_better_than_constant"]
@@ -51,11 +48,10 @@ def test_labels_that_nothing_tells_end_with_a_warning(
     told = surgeon(embedded_service, "watch", job["id"])
     assert f"constant {result['baseline_loss']:.4f} {result['baseline']['accuracy']:.4f}" in told
     last = told.rpartition("warning: ")[2]
-    assert last.startswith("the model ")
     assert "Try this: " in last
-    assert "--epochs" in last
     assert "--learning-rates" in last
     assert "training." not in last
+    assert "warning: the model is no better than a constant prediction: accuracy is " in told
 
 
 def test_a_comparison_says_which_arm_learned_nothing(
