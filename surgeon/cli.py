@@ -6,10 +6,10 @@ import typer
 
 from surgeon.commands import access, webhooks
 from surgeon.commands.compare import compare
-from surgeon.commands.datasets import upload
+from surgeon.commands.datasets import datasets, upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate
-from surgeon.commands.failures import EXIT_CODES
+from surgeon.commands.failures import EXIT_CODES, remember_command
 from surgeon.commands.jobs import (
     download,
     jobs,
@@ -31,7 +31,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
 )
-JOBS = (rank, search, tune, upload, jobs, watch, logs, download, compare, estimate, demo)
+JOBS = (rank, search, tune, upload, datasets, jobs, watch, logs, download, compare, estimate, demo)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
@@ -57,6 +57,7 @@ METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one 
 for command in (*JOBS, *LIFE, *PLATFORM, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
+app.callback()(remember_command)
 
 
 def main() -> None:

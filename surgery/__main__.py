@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,13 @@ from pydantic import ValidationError
 
 from surgery.data.files.source import format_of
 from surgery.data.ingest.ingest import ingest
-from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
+from surgery.data.options import (
+    DATASET_OPTIONS,
+    columns_option,
+    is_file,
+    reference_of,
+    upload_spec,
+)
 from surgery.data.presets.tasks import metrics_for
 from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import EvaluationSet, TaskData, open_data
@@ -357,6 +364,11 @@ def _lines(error: Exception) -> str:
         return "".join(f"{fault['pointer']}: {fault['detail']}\n" for fault in faults)
     faults = [fault.as_dict() for fault in getattr(error, "faults", [])]
     lines = [str(error), *(fault_line(fault, str(error)) for fault in faults)]
+    lines += [
+        f"  try: --columns {shlex.quote(columns_option(fault['suggestion']))}"
+        for fault in faults
+        if fault.get("pointer") == "/columns" and "suggestion" in fault
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,12 @@ class Fault:
     file: str | None = None
     row: int | None = None
     column: str | None = None
+    count: int | None = None
+    """How many rows have this fault, if several do; ``row`` is the first of them."""
+    rows: tuple[int, ...] | None = None
+    """The first of these rows."""
+    suggestion: Any = None
+    """A value for the field at ``pointer`` that may be what was meant."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields that are known, as JSON can carry them."""
@@ -262,5 +268,14 @@ def fault_line(fault: Mapping[str, Any], said: str | None) -> str:
     """A line that says where a fault lies, and what it is unless ``said`` said that already."""
     place = [str(fault[key]) for key in ("pointer", "file") if fault.get(key)]
     place += [f"{key} {fault[key]}" for key in ("row", "column") if fault.get(key) is not None]
-    where = ", ".join(place)
-    return f"  at {where}" if fault.get("detail") == said else f"  {where}: {fault.get('detail')}"
+    if fault.get("count"):
+        place[-1 if fault.get("column") is None else -2] = _rows_line(fault)
+    where, detail = ", ".join(place), str(fault.get("detail"))
+    known = detail == said or (said or "").endswith(f": {detail}")
+    return f"  at {where}" if known else f"  {where}: {detail}"
+
+
+def _rows_line(fault: Mapping[str, Any]) -> str:
+    first = ", ".join(f"{row:,}" for row in fault["rows"])
+    more = ", …" if fault["count"] > len(fault["rows"]) else ""
+    return f"{fault['count']:,} rows ({first}{more})"

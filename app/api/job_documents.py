@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
+from app.api.results.next_steps import next_steps
 from app.api.views import COLLECTION
 from app.db import Database
 from app.errors import job_problem
@@ -132,6 +133,8 @@ def _column(name: str) -> Shown:
     return Shown((getattr(Job, name),), lambda row: getattr(row, name))
 
 
+_ASKED = (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested)
+_RESULT = Job.result.label("result")
 DERIVED = {
     "metadata": Shown((Job.labels,), lambda row: row.labels),
     "terminal": Shown((Job.status,), lambda row: row.status in TERMINAL),
@@ -141,18 +144,16 @@ DERIVED = {
         (Job.crashes, Job.max_attempts), lambda row: min(row.crashes + 1, row.max_attempts)
     ),
     "resolved": Shown((Job.resolved,), lambda row: shown(row.resolved)),
-    "result": Shown((Job.result.label("result"),), lambda row: row.result),
+    "result": Shown((_RESULT,), lambda row: row.result),
     "cached": Shown((Job.result_of,), lambda row: row.result_of is not None),
     "transitions": Shown(
         (Job.transitions,), lambda row: [{"reason": None, **change} for change in row.transitions]
     ),
     "usage": Shown((Job.usage, Job.stored_bytes), _usage),
     "warnings": Shown((Job.warnings, Job.status, Job.kind), _warnings),
+    "next_steps": Shown((*_ASKED, Job.spec, Job.error, _RESULT), next_steps),
     "error": Shown((Job.id, Job.error, Job.request_id), _error),
-    "links": Shown(
-        (Job.id, Job.kind, Job.status, Job.parent, Job.pause_requested, Job.cancel_requested),
-        _links,
-    ),
+    "links": Shown(_ASKED, _links),
 }
 """The fields that are not a column of the same name."""
 FIELDS = {name: DERIVED.get(name) or _column(name) for name in JobView.model_fields}

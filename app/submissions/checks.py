@@ -11,9 +11,11 @@ from app.errors import Unprocessable
 from surgery import __version__
 from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
+from surgery.models.source.resolve import ModelSource
 from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.search import SearchOptions, SearchSpec
+from surgery.schemas.training import TrainingSpec
 from surgery.search.decision.candidates import candidates_of
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
@@ -79,3 +81,23 @@ def check_method(options: RankingOptions, problem: Problem, pointer: str = "") -
         detail = f"method {method} takes {fewest:,} to {most:,} samples, for its kernels"
     if detail is not None:
         raise Unprocessable(detail, errors=[{"pointer": f"{pointer}/{place}", "detail": detail}])
+
+
+USUAL_LENGTHS = {
+    RankingOptions.model_fields["max_length"].default,
+    TrainingSpec.model_fields["max_length"].default,
+}
+"""Lengths that nobody needs to have asked for: a model that takes less is given less."""
+
+
+def check_length(max_length: int, model: ModelSource, pointer: str) -> None:
+    """Raises Unprocessable if rows are asked to be longer than the model takes, as far as known."""
+    longest = model.longest
+    if longest is None or max_length <= longest or max_length in USUAL_LENGTHS:
+        return
+    detail = (
+        f"max_length {max_length:,} is more than the {longest:,} tokens of a row that {model.id} "
+        f"reads; set it to {longest:,} or less"
+    )
+    fault = {"pointer": pointer, "detail": detail, "suggestion": longest}
+    raise Unprocessable(detail, errors=[fault])

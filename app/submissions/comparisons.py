@@ -137,7 +137,7 @@ class JobBuilder:
 def prepare_comparison(service: Service, spec: ComparisonSpec) -> Prepared:
     """Check a comparison, and build its job and all its children."""
     subject = resolve_subject(service, spec.model, spec.dataset, spec.also_evaluate)
-    check_training_field(spec.training, subject.dataset, processes=1)
+    check_training_field(spec.training, subject, processes=1)
     builder = JobBuilder(service, spec, subject, Fleet.of(service))
     arms = _all_arms(spec, subject.info.layers)
     by_arm = _check(builder, arms)

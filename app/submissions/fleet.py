@@ -83,7 +83,7 @@ def store_probe(database: Database, worker: str, probe: Probe) -> None:
 
 @dataclass(frozen=True)
 class Probed:
-    """A worker that trains, and what it has measured; None if it has not yet."""
+    """A worker, and what it has measured; None if it has not yet."""
 
     id: str
     device: str  # the name of its first one
@@ -93,10 +93,11 @@ class Probed:
 
 
 def probed_workers(database: Database) -> list[Probed]:
-    """The workers that fine-tune or search, also those that have ended, the newest first."""
+    """All workers, also those that have ended: first those that train, the newest before others."""
     facts = (Worker.id, Worker.kinds, Worker.devices, Worker.precisions)
     query = select(*facts, Worker.probe, Worker.probed_at)
-    rows = database.rows(query.order_by(Worker.heartbeat_at.desc(), Worker.id), {})
+    newest = database.rows(query.order_by(Worker.heartbeat_at.desc(), Worker.id), {})
+    rows = sorted(newest, key=lambda row: not TRAINING_KINDS & set(row.kinds))
     return [
         Probed(
             id=row.id,
@@ -106,7 +107,6 @@ def probed_workers(database: Database) -> list[Probed]:
             probed_at=row.probed_at,
         )
         for row in rows
-        if TRAINING_KINDS & set(row.kinds)
     ]
 
 

@@ -23,6 +23,7 @@ from app.submissions.admission import admit
 from app.submissions.checks import (
     OF_THE_REQUEST,
     check_families,
+    check_length,
     check_method,
     content_digest,
     ranking_digest,
@@ -44,10 +45,9 @@ from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import Granularity
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.layer_schedule import check_layer_count
-from surgery.schemas.ranking import RankingSpec, Submission
+from surgery.schemas.ranking import RankingOptions, RankingSpec, Submission
 from surgery.schemas.resolved import (
     Resolved,
-    ResolvedDataset,
     ResolvedFinetune,
     ResolvedSelection,
 )
@@ -100,6 +100,7 @@ def prepare_ranking(service: Service, spec: RankingSpec) -> Prepared:
     """Check a ranking."""
     subject = resolve_subject(service, spec.model, spec.dataset)
     check_method(spec, subject.dataset.problem)
+    check_length(spec.max_length, subject.source, "/max_length")
     digest = ranking_digest(subject.model.fingerprint, subject.dataset.fingerprint, spec)
     known = spec.cache == "use" and stored_ranking(service.database, service.project, digest)
     fleet = None if known else Fleet.of(service)  # a stored result needs no worker
@@ -124,7 +125,7 @@ def prepare_search(service: Service, spec: SearchSpec) -> Prepared:
 def search_job(service: Service, spec: SearchSpec, subject: Subject, fleet: Fleet) -> Job:
     """Check a search and build its job."""
     warnings = fleet.check(spec)
-    check_training_field(spec.training, subject.dataset, processes=1)
+    check_training_field(spec.training, subject, processes=1)
     check_families(spec, len(subject.info.layers))
     model, dataset = subject.model, subject.dataset
     digest = search_digest(model.fingerprint, dataset.fingerprint, spec)
@@ -140,8 +141,10 @@ def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:
     return Prepared(job, subject, RankingKey(service.project, digest) if digest else None)
 
 
-def check_training_field(training: TrainingSpec, dataset: ResolvedDataset, processes: int) -> None:
-    """Raises an error about options of training that do not fit the dataset."""
+def check_training_field(training: TrainingSpec, subject: Subject, processes: int) -> None:
+    """Raises an error about options of training that do not fit the dataset or the model."""
+    dataset = subject.dataset
+    check_length(training.max_length, subject.source, "/training/max_length")
     check_training(
         training,
         dataset.problem,
@@ -157,7 +160,10 @@ def finetune_job(
 ) -> Job:
     """Check a fine-tune and build its job; ``arm`` is the name of its comparison's arm, if any."""
     warnings = fleet.check(spec)
-    check_training_field(spec.training, subject.dataset, spec.processes)
+    check_training_field(spec.training, subject, spec.processes)
+    ranking = spec.selection.ranking
+    if isinstance(ranking, RankingOptions):
+        check_length(ranking.max_length, subject.source, "/selection/ranking/max_length")
     selection = resolve_selection(service, spec.selection, subject)
     _check_layer_schedule(spec, selection, subject)
     if spec.adapter is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import UploadFile
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.db import db_now
@@ -18,7 +18,7 @@ from app.errors import Conflict, NotFound
 from app.service import Service
 from app.submissions.admission import admit_bytes
 from app.tables import Dataset, new_id
-from surgery.data.files.source import LIMITS, format_of
+from surgery.data.files.source import LIMITS, format_of, shown
 from surgery.data.ingest.ingest import REPORT, ingest
 from surgery.data.references import resolve_dataset, write_dataset
 from surgery.errors import SurgeryError
@@ -103,23 +103,26 @@ def store_dataset(
     folder: Path,
     report: DatasetReport,
     name: str | None = None,
+    *,
+    source: str,
     reference: HubDataset | None = None,
 ) -> Stored:
     """Store the content of a folder, unless it is stored already.
 
+    Without a name, a new dataset is called as its ``source``: its train file, or its id on the Hub.
     A dataset that was stored without a name is given this one; any other keeps its name.
     """
     known = _by_fingerprint(service, report.fingerprint)
     if known is not None:
         return _stored_before(service, known, name)
     identifier = new_id("ds")
-    whole = report.model_dump(mode="json")
+    whole = {**report.model_dump(mode="json"), "source": shown(source)}
     if reference is not None:
         whole["reference"] = reference.model_dump(mode="json")
     row = Dataset(
         id=identifier,
         project=service.project,
-        name=name,
+        name=name or shown(source),
         fingerprint=report.fingerprint,
         report=whole,
         path=f"datasets/{identifier}",
@@ -145,7 +148,8 @@ def _stored_before(service: Service, row: Dataset, name: str | None) -> Stored:
     if name is None or name == row.name:
         return Stored(row, new=False)
     with service.database.write() as session:
-        unnamed = update(Dataset).where(Dataset.id == row.id, Dataset.name.is_(None))
+        by_itself = or_(Dataset.name.is_(None), Dataset.name == row.report.get("source"))
+        unnamed = update(Dataset).where(Dataset.id == row.id, by_itself)
         session.execute(unnamed.values(name=name))
         now = session.get(Dataset, row.id, populate_existing=True)
     if now is None:

@@ -94,3 +94,19 @@ def upload(
         terminal.show_json(dataset)
     else:
         terminal.console.out(dataset["id"], highlight=False)
+
+
+def datasets(
+    name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List stored datasets, newest first."""
+    with expected_failures(), Client(url, key) as client:
+        listed = client.datasets(limit, name)
+    if as_json:
+        terminal.show_json(listed)
+    else:
+        terminal.show_datasets(listed)

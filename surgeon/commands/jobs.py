@@ -55,6 +55,7 @@ SUBMISSION_OPTIONS = options_of(Submission, "deadline_seconds")
 
 def follow(client: Client, job: Json, *, as_json: bool) -> None:
     """Wait for a job and show its outcome. Exits with an error's code unless it succeeded."""
+    terminal.show_warnings(job)
     with job_progress() as on_update:
         job = client.wait(job, on_update)
     if as_json:
@@ -176,10 +177,12 @@ def jobs(
     params = {"limit": limit, **({"status": status} if status else {})}
     with expected_failures(), Client(url, key) as client:
         listed = client.call("GET", "/v1/jobs", params=params)["data"]
+        uploaded = {job["resolved"]["dataset"]["id"] for job in listed}
+        names = {} if as_json else client.dataset_names(uploaded)
     if as_json:
         terminal.show_json(listed)
     else:
-        terminal.show_jobs(listed)
+        terminal.show_jobs(listed, names)
 
 
 def watch(job_id: JobId, url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> None:

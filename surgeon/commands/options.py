@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from surgeon.commands.failures import remember_options
 from surgery.errors import SurgeryError
 from surgery.schemas.fields import Option
 from surgery.schemas.selection import selection_from
@@ -40,6 +41,7 @@ def with_options(*options: Option) -> Callable[[Command], Command]:
     def decorated(command: Command) -> Command:
         @functools.wraps(command)
         def called(**given: Any) -> None:
+            remember_options([each.flag for each in options if given[each.name] != each.default])
             switched_off = {each.name for each in options if each.default is True}
             command(**given | {name: not given[name] for name in switched_off})
 

@@ -101,7 +101,7 @@ def run_demo(folder: Path, rows: int) -> None:
         say(f"{dataset.id}: {' and '.join(str(path) for path in files)}")
         head(f"2. Rank the layers of {MODEL} by Fisher information, other methods beside it")
         ranking = rank(client, dataset.id)
-        show_result(ranking)
+        show_result(ranking, steps=False)  # the tour takes them
         head("3. Fine-tune five selections, the same settings for each but the learning rate")
         say(RULE)
         jobs = tune(client, dataset.id, ranking)

@@ -26,7 +26,7 @@ def arms_table(result: Json, title: str) -> Table:
     """One row for each arm, and what a constant prediction reaches."""
     table = narrow_table(title)
     table.add_column("arm")
-    header = (result["primary_metric"], f"to {result['reference']}")
+    header = (result["primary_metric"].replace("_", " "), f"to {result['reference']}")
     for name in (*header, "", "rate", "trained", "train s", "MB"):
         table.add_column(name, justify="right", no_wrap=name not in header)
     for arm in result["arms"]:

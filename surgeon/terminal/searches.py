@@ -25,8 +25,9 @@ def candidates_table(result: Json, title: str) -> Table:
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("layers")
     confidence = f"{100 * result['confidence']:g} % interval"
-    for name in ("rate", result["primary_metric"], confidence, "P(best)", "steps", "seconds"):
-        table.add_column(name, justify="right", no_wrap=name != result["primary_metric"])
+    metric = result["primary_metric"].replace("_", " ")  # so that a long name is folded
+    for name in ("rate", metric, confidence, "P(best)", "steps", "seconds"):
+        table.add_column(name, justify="right", no_wrap=name != metric)
     for arm in result["arms"]:
         if arm["status"] == "not_tried":
             continue

@@ -1,4 +1,4 @@
-"""Shows jobs and fine-tunes as tables, and sets the style of all tables."""
+"""Shows workers and fine-tunes as tables, and sets the style of all tables."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from surgeon.terminal.remedies import warning_lines
 
@@ -15,9 +17,62 @@ Json = Mapping[str, Any]
 DASH = "–"
 
 
+class WholeTable(Table):
+    """A table of which nothing is ever cut.
+
+    Columns are narrowed as far as their longest words allow. If the terminal is still narrower,
+    the table keeps the width that it needs, and the terminal wraps its lines.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        frame = self._extra_width + sum(left + right for left, right in self._sides())
+        needs = [self._needs(console, options, place) for place in range(len(self.columns))]
+        least = frame + sum(need.minimum for need in needs)
+        room = max(options.max_width, least) - frame
+        for column, width in zip(self.columns, shared_out(needs, room), strict=True):
+            column.width = width
+        yield from super().__rich_console__(console, options.update_width(room + frame))
+
+    def _sides(self) -> Iterator[tuple[int, int]]:
+        """The blanks to the left and right of each column's cells."""
+        count = len(self.columns)
+        for place in range(count):
+            _, right, _, left = self.padding
+            first, last = place == 0, place == count - 1
+            yield (
+                0 if first and not self.pad_edge else left,
+                0 if last and not self.pad_edge else right,
+            )
+
+    def _needs(self, console: Console, options: ConsoleOptions, place: int) -> Measurement:
+        column = self.columns[place]
+        cells = [
+            Text.from_markup(column.header) if isinstance(column.header, str) else column.header
+        ]
+        sizes = [Measurement.get(console, options, cell) for cell in [*cells, *column.cells]]
+        most = max(size.maximum for size in sizes)
+        return Measurement(most if column.no_wrap else max(s.minimum for s in sizes), most)
+
+
+def shared_out(needs: Sequence[Measurement], room: int) -> list[int]:
+    """The widths of columns in so much room, which is enough for their minima.
+
+    Columns that need less than an equal share of what is left get all that they need.
+    """
+    widths = [need.minimum for need in needs]
+    left = room - sum(widths)
+    wanting = [place for place, need in enumerate(needs) if need.maximum > need.minimum]
+    wanting.sort(key=lambda place: needs[place].maximum - needs[place].minimum)
+    for number, place in enumerate(wanting):
+        more = min(needs[place].maximum - widths[place], left // (len(wanting) - number))
+        widths[place] += more
+        left -= more
+    return widths
+
+
 def wide_table(title: str = "") -> Table:
     """A table with few columns."""
-    return Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    return WholeTable(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
 
 
 def narrow_table(title: str) -> Table:
@@ -30,19 +85,6 @@ def narrow_table(title: str) -> Table:
 def subject_of(job: Json) -> str:
     """The model and the dataset of a job."""
     return f"{job['resolved']['model']['id']} on {job['resolved']['dataset']['id']}"
-
-
-def jobs_table(jobs: Sequence[Json]) -> Table:
-    """One row for each job."""
-    table = wide_table()
-    for name in ("id", "status", "what", "created"):
-        table.add_column(name, no_wrap=name in {"id", "status"})
-    for job in jobs:
-        percent = (job["progress"] or {}).get("percent")
-        running = f" ({job['phase']} {percent or 0:.0f} %)" if job["phase"] else ""
-        created = job["created_at"][:19].replace("T", " ")
-        table.add_row(job["id"], job["status"] + running, subject_of(job), created)
-    return table
 
 
 def workers_table(workers: Sequence[Json]) -> Table:

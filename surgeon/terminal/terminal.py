@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.estimates import estimate_view
+from surgeon.terminal.listing import datasets_listing, jobs_listing
+from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.rankings import ranking_view
+from surgeon.terminal.remedies import warning_text
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
     finetune_view,
-    jobs_table,
     queue_table,
     subject_of,
     workers_table,
@@ -36,26 +38,63 @@ def show_json(value: object) -> None:
     console.out(json.dumps(value, indent=2), highlight=False)
 
 
+def show(view: RenderableType) -> None:
+    """Print a table or a text. Lines that are longer than the terminal's are not cut."""
+    console.print(view, crop=False, highlight=False)
+
+
 def say(*lines: str) -> None:
     """Print plain lines, without wrapping or markup, so that they can be copied."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_result(job: Json) -> None:
-    """Print the result of a finished job, or its error."""
+def complain(*lines: str) -> None:
+    """Print the lines of an error. Commands to copy, which are indented, are not wrapped."""
+    for line in lines:
+        errors.print(
+            line, style="red", markup=False, highlight=False, soft_wrap=line.startswith("  try: ")
+        )
+
+
+def show_result(job: Json, *, steps: bool = True) -> None:
+    """Print the result of a finished job, or its error, and what to do next."""
     if job["status"] == "succeeded":
-        console.print(VIEWS[job["kind"]](job["result"], subject_of(job)))
-        return
-    error = job["error"]
-    errors.print(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})", style="red")
-    for line in (error["log"] or [])[-10:]:
-        errors.print(f"  {line}", markup=False, highlight=False)
+        show(VIEWS[job["kind"]](job["result"], subject_of(job)))
+    else:
+        error = job["error"]
+        complain(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})")
+        for line in (error["log"] or [])[-10:]:
+            errors.print(f"  {line}", markup=False, highlight=False)
+    if steps:
+        show_steps(job)
 
 
-def show_jobs(jobs: Sequence[Json]) -> None:
-    """Print a table of jobs."""
-    console.print(jobs_table(jobs) if jobs else "no jobs")
+def show_steps(job: Json) -> None:
+    """Print what to do after a job. Commands are not wrapped, so that they can be copied."""
+    output = console if job["status"] == "succeeded" else errors
+    steps = job.get("next_steps") or []  # none of a service of the first versions
+    for line in step_lines(steps, output.width):
+        wrapped = line.startswith("next: ")
+        output.print(line, markup=False, highlight=False, soft_wrap=not wrapped)
+
+
+def show_warnings(job: Json) -> None:
+    """Print what was noticed at a job's submission."""
+    for warning in job["warnings"]:
+        errors.print(
+            f"warning: {warning_text(warning)}", style="yellow", markup=False, highlight=False
+        )
+
+
+def show_jobs(jobs: Sequence[Json], names: Mapping[str, str]) -> None:
+    """Print a list of jobs; ``names`` are those of uploaded datasets, by id."""
+    show(jobs_listing(jobs, names) if jobs else "no jobs")
+
+
+def show_datasets(datasets: Sequence[Json]) -> None:
+    """Print a list of stored datasets."""
+    show(datasets_listing(datasets) if datasets else "no dataset is stored: surgeon upload FILE")
 
 
 def show_log_line(line: Json, *, as_json: bool) -> None:
@@ -65,14 +104,14 @@ def show_log_line(line: Json, *, as_json: bool) -> None:
 
 def show_workers(workers: Sequence[Json]) -> None:
     """Print a table of workers."""
-    console.print(workers_table(workers) if workers else "no worker has registered")
+    show(workers_table(workers) if workers else "no worker has registered")
 
 
 def show_queue(answer: Json) -> None:
     """Print how many jobs wait and run, by kind."""
-    console.print(queue_table(answer))
+    show(queue_table(answer))
 
 
 def show_estimate(answer: Json) -> None:
     """Print the table of an estimate."""
-    console.print(estimate_view(answer))
+    show(estimate_view(answer))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -34,6 +36,7 @@ DATASET_OPTIONS = (
 )
 
 
+_PLAIN = re.compile(r"[^,={}\"\s](?:[^,={}\"]*[^,={}\"\s])?")  # a name that needs no JSON
 _REPEATED = ("choices", "label")  # parts that several columns may make up
 
 
@@ -77,6 +80,14 @@ def _columns(text: str) -> Any:
             f"--columns names {twice[0]} twice; only choices and label may be repeated"
         )
     return {part: names if len(names) > 1 else names[0] for part, names in found.items()}
+
+
+def columns_option(columns: Mapping[str, Any]) -> str:
+    """The value of ``--columns`` that names these columns, of which each part has one."""
+    names = columns.values()
+    if all(isinstance(name, str) and _PLAIN.fullmatch(name) for name in names):
+        return ",".join(f"{part}={name}" for part, name in columns.items())
+    return json.dumps(columns, ensure_ascii=False)
 
 
 def _labels(text: str) -> Any:

@@ -16,7 +16,7 @@ from surgery.data.files.compressed import plain_name
 from surgery.data.files.read import count_rows
 from surgery.data.files.source import FileFormat, Row, format_of, shown
 from surgery.data.hub import describe, download
-from surgery.data.ingest.columns import check_columns
+from surgery.data.ingest.columns.infer import check_columns
 from surgery.data.ingest.ingest import REPORT, ingest_tables
 from surgery.data.ingest.table import SplitFile, Table
 from surgery.data.presets.tasks import TASKS, Task, metrics_for

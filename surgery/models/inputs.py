@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 # Model types trained on token types, which their tokenizers do not return in transformers 5.
@@ -16,6 +17,7 @@ _BIASED = {"deberta", "deberta-v2"}  # if `position_biased_input`
 # These do not use the positions up to that of the padding token.
 _PADDED_POSITIONS = {"camembert", "longformer", "roberta", "xlm-roberta"}
 _PADDED_BY_ONE = {"mpnet"}
+NO_LIMIT = 1_000_000  # tokens
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,25 @@ def inputs_of(config: Any, of_tokenizer: Iterable[str]) -> ModelInputs:
     kind = config.model_type
     types = "token_type_ids" in wanted_inputs(config, of_tokenizer) and kind not in _UNTYPED
     return ModelInputs(types, kind not in _UNMASKED, _positions(config), int(config.vocab_size))
+
+
+def longest_row(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int | None:
+    """The most tokens of a row, from config.json and tokenizer_config.json; None if not known.
+
+    Models with relative or rotary positions have no limit but their tokenizer's.
+    """
+    usual = {
+        "pad_token_id": 1,
+        "position_biased_input": True,
+        "max_position_embeddings": sys.maxsize,
+    }
+    told = {name: value for name, value in config.items() if value is not None}
+    of_model = _positions(SimpleNamespace(**usual | told))
+    of_tokenizer = tokenizer.get("model_max_length")
+    known = of_tokenizer if isinstance(of_tokenizer, int) else sys.maxsize
+    # A tokenizer without a limit has an enormous one.
+    most = min(of_model, known)
+    return most if 0 < most < NO_LIMIT else None
 
 
 def _positions(config: Any) -> int:

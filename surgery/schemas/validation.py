@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,6 +37,8 @@ SCHEMAS = {
     if isinstance(kind, type) and issubclass(kind, Strict)
 }
 FIELD_NAMES = frozenset(name for kind in SCHEMAS.values() for name in kind.model_fields)
+
+DEEPEST = 3  # objects within each other, in which a field is looked for
 
 _LETTERS = "letters, digits, '_', '-' and single dots; paths and URLs are not read"
 _NAMES = {
@@ -75,7 +77,7 @@ def validation_faults(
             steps += _field_meant(detail)
         pointer = root + "".join(f"/{pointer_step(step)}" for step in steps)
         if unknown:
-            near = nearest(steps[-1], fields_at(schema, error["loc"][:-1]))
+            near = _meant(steps, fields_at(schema, error["loc"][:-1]), schema)
             detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
         if error["type"] in {"model_type", "model_attributes_type"}:
             detail = "must be a JSON object"
@@ -99,6 +101,27 @@ def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> lis
         if fields:  # otherwise the step is an index, a key, or the branch of a union
             kinds = {kind for field in fields for kind in _objects(field.annotation)}
     return sorted({name for kind in kinds for name in kind.model_fields})
+
+
+def _meant(steps: list[str], beside: list[str], schema: type[BaseModel] | None) -> str | None:
+    """The whole path of the field that was probably meant: one ``beside`` it, or of that name."""
+    *parents, name = steps
+    near = nearest(name, beside)
+    if near is not None:
+        return ".".join([*parents, near])
+    paths = list(paths_of(schema)) if schema else []
+    leaves = {path.rpartition(".")[2]: path for path in reversed(paths)}
+    elsewhere = name if name in leaves else nearest(name, list(leaves))
+    return leaves[elsewhere] if elsewhere else None
+
+
+def paths_of(schema: type[BaseModel], start: str = "") -> Iterator[str]:
+    """The dotted path of every field of a document, but those of the entries of lists."""
+    for name, field in schema.model_fields.items():
+        yield f"{start}{name}"
+        if start.count(".") < DEEPEST and get_origin(field.annotation) is not list:
+            for kind in _objects(field.annotation):
+                yield from paths_of(kind, f"{start}{name}.")
 
 
 def _objects(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.protocol import Ready
+from surgery.schemas.estimate import Probe, ProbedSpeed
+from worker.protocol import Probed, Ready
 from worker.supervisor import child_process
 from worker.supervisor.child_process import ChildProcess, ProcessEnded, UnreadableMessage
 
@@ -86,3 +87,29 @@ def test_a_line_that_is_no_message_is_told_as_such(line: str, words: str, tmp_pa
         )  # of a message it died over nothing is told
     finally:
         child.kill()
+
+
+PROBE = Probe(
+    device="cpu",
+    torch="2.11.0",
+    speeds=[ProbedSpeed(precision="fp32", width=384, operations_per_second=5e10)],
+    seconds=0.5,
+)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_probe_counts_only_as_the_first_message(first: bool, tmp_path: Path) -> None:
+    (tmp_path / "speaker.py").write_text(SPEAKER)
+    lines = [Probed(probe=PROBE).line(), Ready().line()]
+    text = "".join(lines if first else [lines[1], lines[0]])
+    heard: list[Probe] = []
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    child = ChildProcess(("speaker", text), environment, on_probe=heard.append)
+    try:
+        received = [child.receive(60) for _ in range(2 if first else 3)]
+    finally:
+        child.kill()
+    assert [type(each) for each in received] == (
+        [Ready, ProcessEnded] if first else [Ready, Probed, ProcessEnded]
+    )
+    assert heard == ([PROBE] if first else [])

@@ -329,6 +329,7 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
             "digest": FINGERPRINT,
         },
         "result": result,
+        "next_steps": [],
         "cached": False,
         "parent": None,
         "retry_of": None,
@@ -353,6 +354,18 @@ RANKING = job_example(
     RANKING_BODIES["shortest"]["value"],
     RANKING_RESULT,
 )
+RANKING["next_steps"] = [
+    {
+        "why": "train the recommended layers",
+        "method": "POST",
+        "path": "/v1/finetunes",
+        "body": {
+            "model": MODEL_ID,
+            "dataset": "glue/cola",
+            "selection": {"policy": "top_k", "k": 1, "ranking": RANKING["id"]},
+        },
+    }
+]
 FINETUNE = job_example(
     "ft_01kaszb2e8r5t6y7u9i0p3a4s5",
     "finetune",
@@ -540,6 +553,7 @@ DATASET: Json = {
     "id": "ds_01kasz3v7d9q6m8x2c4n5b7t1w",
     "name": "sentences",
     "bytes": 91234,
+    "source": "train.csv.gz",
     "reference": None,
     "note": None,
     "created_at": "2026-11-23T10:00:00Z",

@@ -107,13 +107,16 @@ def create_dataset(
         data = Path(scratch) / "data"
         if reference is not None:
             report, pinned = ingest_reference(service, data, reference)
-            stored = store_dataset(service, data, report, reference.name, pinned)
+            stored = store_dataset(
+                service, data, report, reference.name, source=reference.hub, reference=pinned
+            )
         elif train is None:
             detail = "the form has no part train; send the training rows as a file"
             raise Unprocessable(detail, errors=[{"pointer": "/train", "detail": detail}])
         else:
             report = ingest_upload(service, Path(scratch), train, validation, parse_spec(spec))
-            stored = store_dataset(service, data, report, name)
+            source = train.filename or "train"
+            stored = store_dataset(service, data, report, name, source=source)
     response.status_code = 201 if stored.new else 200
     response.headers["Location"] = f"/v1/datasets/{stored.row.id}"
     return dataset_view(stored.row, stored.note)

@@ -105,7 +105,7 @@ def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate
     """Answer a request about this subject. Raises the errors that a submission would raise."""
     dataset, info, training = subject.dataset, subject.info, spec.training
     problem = dataset.problem
-    check_training_field(training, dataset, processes=1)
+    check_training_field(training, subject, processes=1)
     if spec.search is not None:
         check_families(spec.search, len(info.layers), "/search")
     outputs, choices = _outputs(problem, dataset.labels or [])

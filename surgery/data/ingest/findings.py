@@ -13,11 +13,11 @@ from itertools import islice
 import numpy as np
 
 from surgery.data.files.source import shown
-from surgery.data.ingest.columns import settle_columns
+from surgery.data.ingest.columns.infer import settle_columns
+from surgery.data.ingest.columns.shapes import is_written_list
 from surgery.data.ingest.label_sets import likely_separator, separator_advice
 from surgery.data.ingest.labels import is_written_number, likeness
 from surgery.data.ingest.repeats import Pair, Repeats, repeated_values
-from surgery.data.ingest.shapes import is_written_list
 from surgery.data.ingest.spool import ID_COLUMNS
 from surgery.data.ingest.survey import Survey
 from surgery.data.ingest.table import TableHead
@@ -431,7 +431,7 @@ def _texts(survey: Survey, mask: bytes | bytearray) -> list[Finding]:
         longest = max(survey.words)
         detail = (
             f"texts of more than {LONG_WORDS} words, whose end an encoder of 512 tokens does not "
-            f"read: {count:,}, the longest of {longest:,} words"
+            f"read: {count:,}, the longest of {longest:,} words; shorten them or take another model"
         )
         found.append(finding("long_texts", detail, count, map(survey.places.at, positions)))
     return found
@@ -445,7 +445,7 @@ def _balance(report: DatasetReport) -> list[Finding]:
     if train[most] <= 20 * train[least]:
         return []
     counts = f"{shown(most)!r} has {train[most]:,} rows of train, {shown(least)!r} {train[least]:,}"
-    detail = f"classes are unbalanced: {counts}; accuracy alone will mislead"
+    detail = f"classes are unbalanced: {counts}; accuracy alone will mislead, look at macro_f1"
     return [finding("unbalanced_classes", detail, train[least], [])]
 
 
@@ -534,13 +534,13 @@ def _repeated(survey: Survey, repeats: Repeats) -> list[Finding]:
         ),
         (
             "texts_in_both_splits",
-            "rows of validation whose text is in train too, so that metrics look too good",
+            "rows of validation whose text is in train too, so metrics look too good; leave it out",
             counts.train_and_validation,
             repeats.across,
         ),
         (
             "conflicting_labels",
-            "texts that occur with different labels, which no model can all predict",
+            "texts that occur with different labels, which no model can all predict; correct them",
             counts.conflicting_labels,
             repeats.conflicting,
         ),

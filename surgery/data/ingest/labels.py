@@ -25,6 +25,9 @@ _WRITTEN_NUMBER = re.compile(
 _SEPARATED = re.compile(r"[\s_-]+")
 _TRUTH = {"true": "True", "false": "False"}
 OWN_LABEL_ROWS = 10  # in a smaller dataset, each row may have its own class
+TEXT_WORDS = 4  # names of classes seldom have as many words
+TEXT_SHARE = 0.5  # of the classes: if more than these are texts, the labels are
+LABEL_POINTER = "/columns/label"
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -134,6 +137,12 @@ def likeness(name: str) -> str:
     return _SEPARATED.sub(" ", plain.casefold()).strip()
 
 
+def own_label_detail(different: int, rows: int, which: str = "") -> str:
+    """What is wrong with a column of labels that hardly ever recur."""
+    counts = f"{different:,} different labels in {which}{rows:,} rows"
+    return f"{counts}: is this the column of the labels?"
+
+
 @dataclass
 class LabelColumn:
     """Every label of both splits, 12 bytes a row on disk, until the problem is known.
@@ -221,17 +230,27 @@ class LabelColumn:
         if len(self.seen) > MAX_CLASSES:
             regression = self.not_number_count == 0 and self.given is None
             advice = "did you mean problem regression?" if regression else "is it the label column?"
-            return [Fault(f"more than {MAX_CLASSES:,} classes; {advice}", column=column)]
+            detail = f"more than {MAX_CLASSES:,} classes; {advice}"
+            return [Fault(detail, LABEL_POINTER, column=column)]
         return self._own_label(column) or self._class_faults(column)
 
     def _own_label(self, column: str) -> list[Fault]:
-        """A fault if each row of train has a label that no other row has."""
+        """A fault if each row of train has a label that no other row has, or nearly so in texts."""
         trained = sum(1 for split, _ in self.first if split == "train")
-        if self.given is not None or not trained == self.train_rows >= OWN_LABEL_ROWS:
+        if self.given is not None or self.train_rows < OWN_LABEL_ROWS:
+            return []
+        texts = self.texts_among > TEXT_SHARE and trained > TEXT_SHARE * self.train_rows
+        if trained < self.train_rows and not texts:
             return []
         other = "" if self.not_number_count else " Numbers to predict are problem regression"
-        detail = f"{trained:,} labels in {trained:,} rows: is this the column of the labels?{other}"
-        return [Fault(detail, column=column)]
+        detail = own_label_detail(trained, self.train_rows) + other
+        return [Fault(detail, LABEL_POINTER, column=column)]
+
+    @property
+    def texts_among(self) -> float:
+        """The share of the classes whose names are texts of several words."""
+        long = sum(len(name.split()) >= TEXT_WORDS for name in self.seen)
+        return long / max(1, len(self.seen))
 
     def _class_faults(self, column: str) -> list[Fault]:
         names = list(self.seen)

@@ -16,12 +16,25 @@ from itertools import repeat
 from surgery.data.files.delimited import is_usual_name
 from surgery.data.files.source import shown
 from surgery.data.ingest.arrow import content_hash
-from surgery.data.ingest.columns import Settled, check_columns, settle_columns
+from surgery.data.ingest.columns.infer import (
+    ColumnMissing,
+    Settled,
+    check_columns,
+    settle_columns,
+)
+from surgery.data.ingest.columns.propose import content_of, propose
+from surgery.data.ingest.columns.shapes import refuse_document, refuse_written_lists
 from surgery.data.ingest.inputs import ChoiceInputs, Inputs, TextInputs, inputs_for
 from surgery.data.ingest.label_sets import LabelSetColumn, likely_separator, separator_advice
-from surgery.data.ingest.labels import LabelColumn, LabelError, Labelling, TagColumn
+from surgery.data.ingest.labels import (
+    LABEL_POINTER,
+    LabelColumn,
+    LabelError,
+    Labelling,
+    TagColumn,
+    own_label_detail,
+)
 from surgery.data.ingest.repeats import repeated_rows
-from surgery.data.ingest.shapes import refuse_document, refuse_written_lists
 from surgery.data.ingest.spool import Ids, RowPlaces, Spool, find_id_column
 from surgery.data.ingest.table import Faults, Table, TableHead
 from surgery.data.rows import CellError
@@ -169,6 +182,7 @@ class Survey:
     def settle(self) -> Labelling:
         """The labelling. Raises DatasetInvalid with every fault found."""
         self._explain_empty_labels()
+        self._explain_text_labels()
         self.faults.raise_any()
         if self.rows["train"] < 2:
             detail = "train has fewer than 2 rows; nothing can be learned from it"
@@ -176,7 +190,8 @@ class Survey:
             self.faults.raise_any()
         labelling = self.labels.settle()
         for fault in self.labels.faults(labelling, self.columns.label_name):
-            self.faults.add(replace(fault, file=fault.file or self.places.files[0]))
+            placed = replace(fault, file=fault.file or self.places.files[0])
+            self.faults.add(self._with_proposal(placed))
         hidden = self.labels.not_number_count - len(self.labels.not_numbers)
         if labelling.problem is Problem.REGRESSION:
             self.faults.count += hidden
@@ -192,8 +207,29 @@ class Survey:
             fault = Fault(
                 separator_advice(mark), "/label_separator", column=self.columns.label_name
             )
-            self.faults.first.insert(0, fault)
-            self.faults.count += 1
+            self.faults.add(fault, first=True)
+
+    def _explain_text_labels(self) -> None:
+        """Add a fault if texts are read as labels, as it explains that some are too long."""
+        labels, name = self.labels, self.columns.label_name
+        asked = labels.given is None and labels.problem in {None, Problem.CLASSIFICATION}
+        values = self.heads["train"].samples.get(name)
+        found = content_of(name, values) if self.faults.first and asked and values else None
+        if found is None or not found.is_text or 2 * found.different <= found.count:
+            return
+        detail = own_label_detail(found.different, found.count, "the first ")
+        fault = Fault(detail, LABEL_POINTER, self.heads["train"].file, column=shown(name))
+        self.faults.add(self._with_proposal(fault), first=True)
+
+    def _with_proposal(self, fault: Fault) -> Fault:
+        """A fault, with other columns if it is about that of the labels and others look right."""
+        found = propose(self.heads["train"].samples)
+        if fault.pointer != LABEL_POINTER or found is None:
+            return fault
+        if found.label.name == self.columns.label:
+            return fault
+        detail = f"{fault.detail} {found}"
+        return replace(fault, detail=detail, pointer="/columns", suggestion=found.columns)
 
     def mask(self, labelling: Labelling, seed: int, *, split: bool) -> bytearray:
         """One byte for each row read, which is 1 for validation rows.
@@ -214,8 +250,17 @@ class Survey:
         try:
             return hold_out(kept, strata, seed)
         except DatasetInvalid as short:
-            fault = Fault(short.detail, file=self.places.files[0])
-            raise DatasetInvalid(short.detail, [fault]) from None
+            fault = self._with_proposal(self._too_few(short.detail))
+            raise DatasetInvalid(fault.detail, [fault]) from None
+
+    def _too_few(self, detail: str) -> Fault:
+        """The fault of a dataset without rows for validation, which may be that of its labels."""
+        file, different = self.places.files[0], len(self.labels.seen)
+        rows = self.rows["train"]
+        if self.labels.problem is Problem.MULTIPLE_CHOICE or 2 * different <= rows:
+            return Fault(detail, file=file)
+        detail = f"{own_label_detail(different, rows)} If it is: {detail}"
+        return Fault(detail, LABEL_POINTER, file, column=self.columns.label_name)
 
 
 @dataclass(frozen=True)
@@ -259,7 +304,10 @@ def _settled(heads: list[TableHead], declared: Declared) -> Settled:
     train, *others = heads
     refuse_document(train)
     refuse_written_lists(train, declared.columns or Columns())
-    settled = settle_columns(train.cells, declared.columns, declared.problem, train.file)
+    try:
+        settled = settle_columns(train.cells, declared.columns, declared.problem, train.file)
+    except ColumnMissing as missing:
+        raise missing.proposing(train.samples, declared.columns or Columns()) from None
     for head in others:
         try:
             check_columns(head.cells, settled.columns, head.file)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from surgery.data.rows import CellError, RowFormat
 from surgery.errors import DatasetInvalid, Fault
 
 MAX_FAULTS = 100
+NAMED_ROWS = 10  # of those that have the same fault
+VARIANTS = 5  # faults that differ in what they quote and are told one by one
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|[\d.,]+")
 HEAD_ROWS = 100  # enough to know the columns of nearly every file
 _BRIEF = 200  # characters that are kept of a text or of a column's name
 
@@ -43,6 +48,8 @@ class TableHead:
     count: int = 0
     faulty: int = 0
     complete: bool = False
+    samples: dict[str, list[object]] = field(default_factory=dict)
+    """The first values of each column, shortened."""
     _empty: list[str] = field(default_factory=list)
 
     def shows_more(self, row: Row) -> bool:
@@ -55,6 +62,8 @@ class TableHead:
         """Add the columns and first values of another row."""
         self.count += 1
         for name, value in row.items():
+            if self.count <= HEAD_ROWS and len(name) <= _BRIEF:
+                self.samples.setdefault(name, []).append(brief(value))
             if self.cells.get(name) not in (None, ""):
                 continue
             known = name in self.cells or self.count == 1
@@ -155,27 +164,70 @@ class Table:
 
 
 @dataclass
-class Faults:
-    """The first faults of a dataset, and how many there are."""
+class _Alike:
+    """The same fault in any number of rows."""
 
-    first: list[Fault] = field(default_factory=list)
+    fault: Fault
     count: int = 0
+    rows: list[int] = field(default_factory=list)
 
-    def add(self, fault: Fault) -> None:
-        """Count a fault, and keep it if it is among the first hundred."""
+    def add(self, row: int | None) -> None:
         self.count += 1
-        if len(self.first) < MAX_FAULTS:
-            self.first.append(fault)
+        if row is not None and len(self.rows) < NAMED_ROWS:
+            self.rows.append(row)
+
+    def whole(self) -> Fault:
+        """The fault, with its rows if there are several."""
+        if self.count == 1:
+            return self.fault
+        return replace(self.fault, count=self.count, rows=tuple(self.rows))
+
+
+@dataclass
+class Faults:
+    """The first faults of a dataset, and how many there are.
+
+    What is the same in many rows is one fault. Of faults that differ only in what they quote, the
+    first few are told one by one.
+    """
+
+    count: int = 0
+    _alike: dict[Hashable, _Alike] = field(default_factory=dict)
+    _variants: Counter[Hashable] = field(default_factory=Counter)
+
+    def add(self, fault: Fault, *, first: bool = False) -> None:
+        """Count a fault, and keep it if it is of the first hundred kinds; or put it ``first``."""
+        self.count += 1
+        place = (fault.file, fault.column, fault.pointer, fault.row is None)
+        key: Hashable = (*place, fault.detail)
+        if key not in self._alike:
+            kind = (*place, _QUOTED.sub("", fault.detail))
+            self._variants[kind] += 1
+            if fault.row is not None and self._variants[kind] > VARIANTS:
+                key = kind
+        if first:
+            self._alike = {key: _Alike(fault), **self._alike}
+        elif key not in self._alike and len(self._alike) < MAX_FAULTS:
+            self._alike[key] = _Alike(fault)
+        if key in self._alike:
+            self._alike[key].add(fault.row)
+
+    @property
+    def first(self) -> list[Fault]:
+        """The faults that are kept, in order."""
+        return [each.whole() for each in self._alike.values()]
 
     def raise_any(self) -> None:
         """Raise DatasetInvalid if there are any faults."""
-        if not self.first:
+        faults = self.first
+        if not faults:
             return
-        first = self.first[0]
-        where = f"{first.file}, row {first.row}: " if first.row else ""
+        where = f"{faults[0].file}, row {faults[0].row}: " if faults[0].row else ""
         noun = "problem" if self.count == 1 else "problems"
-        more = f" (the first {MAX_FAULTS} are listed)" if self.count > MAX_FAULTS else ""
+        listed = sum(fault.count or 1 for fault in faults)
+        more = f" (the first {listed:,} are listed)" if self.count > listed else ""
         raise DatasetInvalid(
-            f"{self.count:,} {noun} found{more}; nothing was kept. First: {where}{first.detail}",
-            self.first,
+            f"{self.count:,} {noun} found{more}; nothing was kept. First: {where}"
+            f"{faults[0].detail}",
+            faults,
         )

@@ -15,6 +15,7 @@ from typing import Any
 from surgery.errors import Fault, ModelUnsupported, UnsafeFiles, UnsafeWeights
 from surgery.io.regular_files import check_regular, open_regular, read_regular
 from surgery.io.safetensors import TensorHeader, check_count, read_open_header
+from surgery.models.inputs import longest_row
 from surgery.models.source.checks import other_weights
 from surgery.models.source.documents import CLEANERS, CONFIG, TOKENIZER, TOKENIZER_CONFIG
 from surgery.models.source.json_checks import SMALL_BYTES, read_object
@@ -106,12 +107,16 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The checked files of a model's folder; ``config`` is its cleaned config.json."""
+    """The checked files of a model's folder; ``config`` is its cleaned config.json.
+
+    ``longest`` is the most tokens of a row, None if that is not known.
+    """
 
     files: tuple[str, ...]
     config: dict[str, Any]
     fingerprint: str
     tensors: dict[str, TensorHeader]
+    longest: int | None
 
 
 def is_read(name: str) -> bool:
@@ -156,7 +161,8 @@ def read_folder(directory: Path, model: str) -> ModelFolder:
     tensors = tensors_in(directory, files, model)
     digests = {name: digest_of(directory / name, limit_of(name)) for name in files}
     headers = {tensor: header for tensor, (_, header) in tensors.items()}
-    return ModelFolder(files, documents[CONFIG], fingerprint_of(digests), headers)
+    longest = longest_row(documents[CONFIG], documents.get(TOKENIZER_CONFIG, {}))
+    return ModelFolder(files, documents[CONFIG], fingerprint_of(digests), headers, longest)
 
 
 def _names(directory: Path) -> list[str]:

@@ -27,9 +27,10 @@ from surgery.io.hub import MODEL, hub_errors, hub_header
 from surgery.io.regular_files import read_regular
 from surgery.io.safetensors import FLOATS, TensorHeader, check_count
 from surgery.io.sources import Sources, mirror_path, recorded_revision, records_of
+from surgery.models.inputs import longest_row
 from surgery.models.layers import encoder_sizes, parts_of, sizes_beside, sizes_in_model
 from surgery.models.source.checks import check_weights, check_wrapper, explain_folder
-from surgery.models.source.documents import CLEANERS, CONFIG
+from surgery.models.source.documents import CLEANERS, CONFIG, TOKENIZER_CONFIG
 from surgery.models.source.folder import (
     checked_documents,
     is_read,
@@ -37,6 +38,7 @@ from surgery.models.source.folder import (
     read_folder,
     weights_among,
 )
+from surgery.models.source.known import with_models
 from surgery.schemas.enums import Granularity
 from surgery.schemas.fields import MODEL_PATTERN
 from surgery.schemas.resolved import ModelInfo
@@ -84,6 +86,7 @@ class ModelSource:
     files: tuple[str, ...] = field(repr=False)
     directory: Path | None = field(default=None, repr=False)
     tensors: dict[str, TensorHeader] = field(default_factory=dict, repr=False)  # in ``directory``
+    longest: int | None = None  # the most tokens of a row, if known
 
     @property
     def prefix(self) -> str:
@@ -119,6 +122,13 @@ def resolve_model(model_id: str, sources: Sources) -> ModelSource:
             f"{model_id[:100]!r} is not a model id: give owner/name or name, with an optional "
             "@revision, as on the Hugging Face Hub; paths and URLs are not accepted"
         )
+    try:
+        return _found(model_id, sources)
+    except ModelNotFound as error:
+        raise with_models(error, model_id, sources) from error.__cause__
+
+
+def _found(model_id: str, sources: Sources) -> ModelSource:
     name, _, revision = model_id.partition("@")
     directory = mirror_path(sources, "models", *name.split("/"))
     if directory is not None and (not revision or _revision_of(directory) == revision):
@@ -248,9 +258,11 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
         raise ModelUnsupported(f"model {name!r} has no config.json")
     config = CLEANERS[CONFIG](read_regular(fetched(CONFIG), limit_of(CONFIG)), name)
     _check_type(config, name)
-    checked_documents(files, fetched, name)
+    documents = checked_documents(files, fetched, name)
+    longest = longest_row(config, documents.get(TOKENIZER_CONFIG, {}))
     digest = hashlib.sha256(f"hub:{name}@{info.sha}".encode()).hexdigest()
-    return ModelSource(name, "hub", info.sha, f"sha256:{digest}", config, files)
+    fingerprint = f"sha256:{digest}"
+    return ModelSource(name, "hub", info.sha, fingerprint, config, files, longest=longest)
 
 
 def _check_sizes(name: str, sizes: dict[str, int]) -> None:

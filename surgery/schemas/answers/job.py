@@ -59,6 +59,18 @@ class QueueView(BaseModel):
     ahead: int = Field(description="Queued jobs that will be started before this one.")
 
 
+class NextStep(BaseModel):
+    """A request that settles what a job leaves open, ready to be sent."""
+
+    why: str = Field(description="What it would tell or do, in words.")
+    method: Literal["POST"] = Field(description="The method of the request.")
+    path: str = Field(description="The path of the request.")
+    body: Json | None = Field(
+        description="The body of the request, with this job's model, dataset and ids; null if it "
+        "has none."
+    )
+
+
 class ResultShapes:
     """Documents the shapes of a stored result, which is answered without validating it again."""
 
@@ -146,6 +158,11 @@ class JobView(BaseModel):
     warnings: list[JobWarning] = Field(
         description="What was noticed when the job was submitted and did not keep it from being "
         "queued. Empty once a worker has started it, of a comparison once that has ended."
+    )
+    next_steps: list[NextStep] = Field(
+        [],
+        description="What to do when the job has ended, best first: after a ranking or a search "
+        "what uses it and what would settle what it leaves open, after a failure the retry.",
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")

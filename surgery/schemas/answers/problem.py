@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,15 @@ class FaultDetails(BaseModel):
         None, description="The row of that file, counted from 1 without the header."
     )
     column: str | None = Field(None, description="The column of that file.")
+    count: int | None = Field(
+        None, description="How many rows have this fault, if several do; `row` is the first."
+    )
+    rows: list[int] | None = Field(None, description="The first of these rows, at most ten.")
+    suggestion: Any = Field(
+        None,
+        description="A value for the field at `pointer` that may be what was meant.",
+        examples=[{"text": "body", "label": "team"}],
+    )
 
 
 class ProblemDetails(BaseModel):

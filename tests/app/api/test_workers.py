@@ -146,6 +146,8 @@ def test_a_failed_probe_is_told_by_estimates(database: Database) -> None:
     enter(database, "w:1", "host; cpu")
     assert throughput(database, "f", None, 384)[0].accuracy.startswith("no worker has measured its")
     store_probe(database, "w:1", PROBE)
+    start(database, "ranks:1", "ranking")
+    store_probe(database, "ranks:1", PROBE.model_copy(update={"device": "another"}))
     known, _ = throughput(database, "f", None, 384)
     assert (known.operations_per_second, known.worker) == (5e10, "w:1")
     failed, _ = throughput(database, "f", "bf16", 384)

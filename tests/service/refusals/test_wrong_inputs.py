@@ -110,7 +110,7 @@ UPLOADS: dict[str, tuple[str | bytes, str, tuple[str, ...], int | None]] = {
     "a label a row": (
         "text,label\n" + "".join(f"a {n},x{n}\n" for n in range(60)),
         "t.csv",
-        ("60 labels in 60 rows",),
+        ("60 different labels in 60 rows",),
         None,
     ),
     "objects over lines": ('{\n "text": "a",\n "label": 1\n}\n', "t.jsonl", ("several lines",), 1),

@@ -113,7 +113,7 @@ def test_other_bodies_are_refused(either: TestClient) -> None:
 
 def test_equal_rows_keep_the_name_that_they_have(either: TestClient) -> None:
     unnamed = send(either).json()
-    assert unnamed["name"] is None
+    assert unnamed["name"] == unnamed["source"] == "t.csv"
     named = send(either, name="first")
     assert (named.status_code, named.json()["id"]) == (200, unnamed["id"])
     assert (named.json()["name"], named.json()["note"]) == ("first", None)

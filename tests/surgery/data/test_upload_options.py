@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from surgery.data.options import reference_of, upload_spec
+from surgery.data.options import columns_option, reference_of, upload_spec
 from surgery.errors import SurgeryError
 from surgery.schemas.dataset import UploadSpec
 
@@ -27,6 +27,14 @@ def test_columns_in_short_and_as_json(columns: str, expected: dict[str, Any]) ->
     found = upload_spec(columns, None, None)
     assert found == {"columns": expected}
     assert UploadSpec.model_validate(found).columns is not None
+
+
+@pytest.mark.parametrize("name", ["body", "the text", "a,b", "a=b", ' "x" ', " y", "{z}"])
+def test_columns_are_written_so_that_they_are_read_again(name: str) -> None:
+    columns = {"text": name, "label": "team"}
+    written = columns_option(columns)
+    assert upload_spec(written, None, None) == {"columns": columns}
+    assert written.startswith("{") is (name not in {"body", "the text"})
 
 
 def test_what_is_left_out_stays_to_be_inferred() -> None:

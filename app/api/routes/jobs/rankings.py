@@ -9,8 +9,8 @@ from fastapi import Depends, Query
 from app.api.deps import ServiceDep
 from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
+from app.api.results.selection_formats import Format, written_selection
 from app.api.routes.jobs.kinds import KindOfJob
-from app.api.selection_formats import Format, written_selection
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
 from app.tables import Job, JobKind, Status

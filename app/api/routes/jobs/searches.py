@@ -9,8 +9,8 @@ from fastapi import Depends
 from app.api.deps import ServiceDep
 from app.api.examples.answers import SEARCH, SEARCH_SELECTION, answers
 from app.api.examples.bodies import SEARCH_BODIES
+from app.api.results.selection_formats import Format, written_selection
 from app.api.routes.jobs.kinds import KindOfJob
-from app.api.selection_formats import Format, written_selection
 from app.errors import Conflict
 from app.submissions.submit import prepare_search
 from app.tables import Job, JobKind, Status

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from surgery.data.ingest.columns import settle_columns
+from surgery.data.ingest.columns.infer import settle_columns
 from surgery.errors import DatasetInvalid
 from surgery.schemas.dataset import Columns
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -163,16 +164,49 @@ def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
     assert fault.file == "dev.csv"
 
 
-def test_all_faults_are_collected_up_to_a_hundred(tmp_path: Path) -> None:
+def test_the_same_fault_in_many_rows_is_told_once(tmp_path: Path) -> None:
     train = "text,label\n,1\nb\nc,\nd,0\ne,1\n" + ",0\n" * 200
     faults = refused(tmp_path, train, train_name="mine.csv")
-    assert len(faults) == 100
-    assert [(fault.row, fault.column) for fault in faults[:4]] == [
-        (1, "text"), (2, None), (3, "label"), (6, "text"),
+    assert [(fault.row, fault.column, fault.count) for fault in faults] == [
+        (1, "text", 201), (2, None, None), (3, "label", None),
     ]  # fmt: skip
+    assert faults[0].rows == (1, *range(6, 15))
     assert {fault.file for fault in faults} == {"mine.csv"}
-    with pytest.raises(DatasetInvalid, match=r"^203 problems found.*mine.csv, row 1"):
+    with pytest.raises(DatasetInvalid, match=r"^203 problems found; .*mine.csv, row 1"):
         ingested(tmp_path, train, train_name="mine.csv")
+
+
+def test_faults_that_differ_in_what_they_quote_are_told_up_to_five(tmp_path: Path) -> None:
+    rows = "".join(f"a text {n},{n}.5\nanother {n},word {n}\n" for n in range(23))
+    faults = refused(tmp_path, "text,label\n" + rows, problem=Problem.REGRESSION)
+    assert [(fault.row, fault.count) for fault in faults] == [
+        (2, None), (4, None), (6, None), (8, None), (10, None), (12, 18),
+    ]  # fmt: skip
+
+
+def test_columns_are_proposed_by_their_content(tmp_path: Path) -> None:
+    lines_of = [
+        f"{n},2026-01-{n % 28 + 1:02},Order {n} is late,please tell me where my order {n} is,"
+        f"{['shipping', 'billing'][n % 2]},{n % 3}"
+        for n in range(40)
+    ]
+    train = "\n".join(["ticket,opened,subject,body,team,urgency", *lines_of])
+    [fault] = refused(tmp_path, train, train_name="t.csv")
+    assert (fault.pointer, fault.suggestion) == ("/columns", {"text": "body", "label": "team"})
+    assert "'body' (40 different of 40) looks like the text" in fault.detail
+    assert "'urgency' could be the label too" in fault.detail
+    [fault] = refused(tmp_path, train, columns=Columns(text="subject"))
+    assert fault.suggestion == {"text": "subject", "label": "team"}
+
+
+@pytest.mark.parametrize("words", [5, 100])
+def test_texts_that_are_read_as_labels_are_told(tmp_path: Path, words: int) -> None:
+    body = " ".join(["word"] * words)
+    train = "text,label\n" + "".join(f"{'ab'[n % 2]},{body} {n}\n" for n in range(40))
+    fault, *others = refused(tmp_path, train + f"a,{body} 0\n")
+    assert re.match(r"40 different labels in (the first )?4\d rows: is this the", fault.detail)
+    assert fault.suggestion == {"text": "label", "label": "text"}
+    assert all("characters long" in other.detail for other in others)
 
 
 def test_a_text_must_be_a_string(tmp_path: Path) -> None:

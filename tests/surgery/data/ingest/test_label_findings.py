@@ -135,7 +135,7 @@ def test_many_whole_numbers_are_told(tmp_path: Path) -> None:
 
 def test_a_class_a_row_is_refused(tmp_path: Path) -> None:
     rows: Rows = [{"text": f"t {n}", "label": f"x{n}"} for n in range(60)]
-    assert "60 labels in 60 rows: is this the column" in refused(tmp_path, rows).detail
+    assert "60 different labels in 60 rows: is this the column" in refused(tmp_path, rows).detail
     rows = [{"text": f"t {n}", "label": n} for n in range(60)]
     assert "regression" in refused(tmp_path, rows).detail
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from surgery.data.ingest.columns.shapes import is_written_list
 from surgery.data.ingest.ingest import ingest
-from surgery.data.ingest.shapes import is_written_list
 from surgery.errors import DatasetInvalid
 from surgery.schemas.dataset import Columns
 from surgery.schemas.enums import Problem

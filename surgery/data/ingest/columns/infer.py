@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from surgery.data.files.source import shown
+from surgery.data.ingest.columns.propose import NUMBER, Samples, propose
 from surgery.errors import DatasetInvalid, Fault, nearest
 from surgery.schemas.dataset import MAX_CHOICES, Columns
 from surgery.schemas.enums import Problem
@@ -79,9 +80,36 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 _MIN_BARE = 3  # two columns called a and b may be a pair of texts instead of choices
-_NUMERIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 Cells = Mapping[str, object]
+
+
+class ColumnMissing(DatasetInvalid):
+    """A column that is needed was not named, and the names of the columns do not tell it."""
+
+    def __init__(self, part: str, reason: str, row: Cells, file: str) -> None:
+        known = _listed([shown(name) for name in row])
+        hint = ""
+        if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
+            hint = ". If these are values of the first row, write a line with names before it"
+        self.columns = f"Its columns are: {known}{hint}"
+        self.part, self.reason, self.file = part, f"{file}: {reason}", file
+        detail = (
+            f"{self.reason}; name the {part} column in columns.{part}, "
+            f'as in {{"{part}": "…"}}. {self.columns}'
+        )
+        super().__init__(detail, [Fault(detail, f"/columns/{part}", file)])
+
+    def proposing(self, samples: Samples, given: Columns) -> DatasetInvalid:
+        """This error with the columns that look right, if some do."""
+        label = None if isinstance(given.label, list) else given.label
+        found = propose(samples, given.text, label)
+        if found is None or self.part not in found.columns:
+            return self
+        detail = f"{self.reason}; {found}. {self.columns}"
+        return DatasetInvalid(
+            detail, [Fault(detail, "/columns", self.file, suggestion=found.columns)]
+        )
 
 
 class Settled(NamedTuple):
@@ -99,9 +127,8 @@ def settle_columns(
     """Infer the columns and the problem from ``row``, which has one value of each column.
 
     If the problem is not given, columns of lists or of numbered choices tell it, and so do several
-    columns of labels. Raises
-    DatasetInvalid if a named column does not exist or the problem has no use for it, and if a
-    column that is needed cannot be inferred.
+    columns of labels. Raises DatasetInvalid if a named column does not exist or the problem has no
+    use for it, and ColumnMissing if a column that is needed cannot be inferred.
     """
     given = given or Columns()
     check_columns(row, given, file)
@@ -165,7 +192,7 @@ def _one_label(given: Columns) -> str | None:
 def _text_columns(row: Cells, given: Columns, file: str, labels: tuple[str, ...]) -> Columns:
     label = given.label or find_column(row, labels)
     if label is None:
-        raise _missing("label", "no column is called label", row, file)
+        raise ColumnMissing("label", "no column is called label", row, file)
     if given.text:
         return given.model_copy(update={"label": label})
     of_label = label if isinstance(label, list) else [label]
@@ -176,17 +203,17 @@ def _text_columns(row: Cells, given: Columns, file: str, labels: tuple[str, ...]
     }
     text, pair = _find_texts(others)
     if text is None:
-        raise _missing("text", "it is ambiguous which column is the text", row, file)
+        raise ColumnMissing("text", "it is ambiguous which column is the text", row, file)
     return Columns(text=text, text_pair=given.text_pair or pair, label=label)
 
 
 def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
     choices = given.choices or _find_choices(row)
     if choices is None:
-        raise _missing("choices", "it is ambiguous which columns are the choices", row, file)
+        raise ColumnMissing("choices", "it is ambiguous which columns are the choices", row, file)
     label = _one_label(given) or find_column(row, _ANSWERS)
     if label is None:
-        raise _missing("label", "no column is called label", row, file)
+        raise ColumnMissing("label", "no column is called label", row, file)
     if given.text:
         return given.model_copy(update={"choices": choices, "label": label})
     used = {label, given.text_pair, *([choices] if isinstance(choices, str) else choices)}
@@ -195,7 +222,7 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
     question = given.text_pair or find_column(others, _QUESTIONS)
     if text is None and given.text_pair:
         reason = "columns.text_pair is the question about a text; without one, it is the text"
-        raise _missing("text", reason, row, file)
+        raise ColumnMissing("text", reason, row, file)
     if text is None:
         text, question = question, None
     return Columns(text=text, text_pair=question, choices=choices, label=label)
@@ -204,10 +231,10 @@ def _choice_columns(row: Cells, given: Columns, file: str) -> Columns:
 def _token_columns(row: Cells, given: Columns, file: str) -> Columns:
     tokens = given.tokens or find_column(row, TOKEN_COLUMNS)
     if tokens is None:
-        raise _missing("tokens", "no column is called tokens", row, file)
+        raise ColumnMissing("tokens", "no column is called tokens", row, file)
     label = _tags(row, _one_label(given))
     if label is None:
-        raise _missing("label", "no column of lists is called tags", row, file)
+        raise ColumnMissing("label", "no column of lists is called tags", row, file)
     return Columns(tokens=tokens, label=label)
 
 
@@ -242,18 +269,6 @@ def _counts_up(marks: Sequence[str]) -> bool:
     return list(marks) in (letters, from_zero, from_one)
 
 
-def _missing(part: str, reason: str, row: Cells, file: str) -> DatasetInvalid:
-    known = [shown(name) for name in row]
-    hint = ""
-    if all(isinstance(value, str | None) for value in row.values()):  # as in CSV and TSV
-        hint = ". If these are values of the first row, write a line with names before it"
-    detail = (
-        f"{file}: {reason}; name the {part} column in columns.{part}, "
-        f'as in {{"{part}": "…"}}. Its columns are: {_listed(known)}{hint}'
-    )
-    return DatasetInvalid(detail, [Fault(detail, f"/columns/{part}", file)])
-
-
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(names[:20]) + more
@@ -277,6 +292,6 @@ def _find_texts(row: Cells) -> tuple[str | None, str | None]:
     strings = [
         name
         for name, value in row.items()
-        if isinstance(value, str) and not _NUMERIC.fullmatch(value)
+        if isinstance(value, str) and not NUMBER.fullmatch(value)
     ]
     return (strings[0], None) if len(strings) == 1 else (None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from surgery.data.files.source import shown
-from surgery.data.ingest.columns import CHOICE_LISTS, TAG_COLUMNS, TOKEN_COLUMNS, find_column
+from surgery.data.ingest.columns.infer import CHOICE_LISTS, TAG_COLUMNS, TOKEN_COLUMNS, find_column
 from surgery.data.ingest.table import TableHead
 from surgery.errors import DatasetInvalid, Fault
 from surgery.schemas.dataset import Columns
