@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from surgeon.commands import access, webhooks
-from surgeon.commands.compare import compare
+from surgeon.commands.comparing.compare import compare
 from surgeon.commands.datasets import datasets, upload
 from surgeon.commands.demo import demo
 from surgeon.commands.estimate import estimate

@@ -306,15 +306,21 @@ def checkpoints(service: Service, job_id: str) -> Flow[list[Json]]:
     return list((yield from call(service, "GET", f"/v1/jobs/{job_id}/checkpoints"))["data"])
 
 
-def best_checkpoint(service: Service, job_id: str) -> Flow[str]:
-    """The id of a fine-tune's best checkpoint.
+def best_checkpoint(service: Service, job_id: str, arm: str | None = None) -> Flow[str]:
+    """The id of a fine-tune's best checkpoint, or of the one to take of a comparison.
 
-    Raises ApiError if there is none; its text says which other checkpoints exist.
+    ``arm`` names another arm of the comparison than the decided one. Raises ApiError if there is
+    none; its text says which other checkpoints exist.
     """
     found = yield from job(service, job_id)
+    if found["kind"] == "comparison":
+        return (yield from _decided_checkpoint(service, found, arm))
+    if arm is not None:
+        raise _not_found(f"{job_id} is a {found['kind']} and has no arms; leave --arm out")
     if found["kind"] != "finetune":
-        detail = yield from _why_no_checkpoint(service, found)
-        raise ApiError({"code": "not_found", "detail": detail})
+        raise _not_found(f"{job_id} is a {found['kind']}, which leaves no checkpoint")
+    if found.get("result_of") is not None:  # an equal run of its comparison has trained
+        return (yield from best_checkpoint(service, found["result_of"]))
     stored = yield from checkpoints(service, job_id)
     for each in stored:
         if each["is_best"]:
@@ -327,13 +333,37 @@ def best_checkpoint(service: Service, job_id: str) -> Flow[str]:
         detail = f"{job_id} {found['status']}, and no checkpoint of it is left"
     else:
         detail = f"{job_id} is {found['status']} and has no checkpoint yet"
-    raise ApiError({"code": "not_found", "detail": detail})
+    raise _not_found(detail)
 
 
-def _why_no_checkpoint(service: Service, job: Json) -> Flow[str]:
-    if job["kind"] != "comparison":
-        return f"{job['id']} is a {job['kind']}, which leaves no checkpoint"
-    children = yield from listed(service, "/v1/jobs", {"parent": job["id"]})
+def _not_found(detail: str) -> ApiError:
+    return ApiError({"code": "not_found", "detail": detail})
+
+
+def _decided_checkpoint(service: Service, compared: Json, arm: str | None) -> Flow[str]:
+    """The checkpoint of a comparison's decided arm, or of the best run of another."""
+    if compared["result"] is None:
+        runs = yield from _runs_of(service, compared)
+        raise _not_found(f"{compared['id']} has no result to decide by; {runs}")
+    arms = {each["name"]: each for each in compared["result"]["arms"]}
+    if arm is None:
+        decision = compared["result"].get("decision") or {"summary": "it was not decided."}
+        if decision.get("checkpoint"):
+            return str(decision["checkpoint"])
+        why = f"{compared['id']}: {decision['summary']} --arm names the one to take all the same:"
+        raise _not_found(f"{why} {', '.join(arms)}")
+    if arm not in arms:
+        raise _not_found(f"{compared['id']} has no arm {arm!r}; its arms are {', '.join(arms)}")
+    known = [run for run in arms[arm]["runs"] if run["metric"] is not None]
+    if not known:
+        raise _not_found(f"no run of arm {arm!r} has a result")
+    best = max(known, key=lambda run: float(run["metric"]))
+    return (yield from best_checkpoint(service, best["job"]))
+
+
+def _runs_of(service: Service, compared: Json) -> Flow[str]:
+    """The commands that download the best checkpoint of each of a comparison's runs."""
+    children = yield from listed(service, "/v1/jobs", {"parent": compared["id"]})
     runs = [run for run in children if run["kind"] == "finetune"]
     runs.sort(key=lambda run: (run["resolved"]["arm"], run["spec"]["training"]["seed"]))
     lines = [
@@ -341,5 +371,4 @@ def _why_no_checkpoint(service: Service, job: Json) -> Flow[str]:
         f"{run['spec']['training']['seed']}, {run['status']}"
         for run in runs
     ]
-    detail = f"{job['id']} is a comparison: it has no checkpoint of its own, its runs have:"
-    return "\n".join([detail, *lines])
+    return "\n".join(["its runs are", *lines])

@@ -231,18 +231,29 @@ def queue(url: Url = DEFAULT_URL, key: Key = None, as_json: AsJson = False) -> N
 
 def download(
     identifier: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a fine-tune or of a checkpoint.")
+        str,
+        typer.Argument(metavar="ID", help="Id of a fine-tune, of a comparison or of a checkpoint."),
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to unpack it.")],
     form: Annotated[
         str | None, typer.Option(help="full: a folder that plain transformers can load.")
     ] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a comparison: another arm than the one it decided for."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
-    """Download a checkpoint, or the best checkpoint of a fine-tune."""
+    """Download a checkpoint, the best one of a fine-tune, or the one that a comparison decided for.
+
+    Of an arm it is that of the run with the highest metric."""
+    if arm is not None and identifier.startswith("ck_"):
+        raise typer.BadParameter("--arm goes with a comparison, not with a checkpoint")
     with expected_failures(), Client(url, key) as client:
         if not identifier.startswith("ck_"):
-            identifier = client.best_checkpoint(identifier)
+            identifier = client.best_checkpoint(identifier, arm)
         client.download(identifier, folder, form, progress=True)
     terminal.console.out(str(folder.resolve()), highlight=False)

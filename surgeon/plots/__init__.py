@@ -5,6 +5,8 @@ matplotlib is imported when a figure is asked for; the client works without it.
 
 from __future__ import annotations
 
+import io
+from functools import cache
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -21,16 +23,31 @@ if TYPE_CHECKING:
 INCHES = (7.0, 4.0)
 
 
+@cache
+def _figure_class() -> type[Figure]:
+    """The class of figures, defined when matplotlib is there."""
+    from matplotlib.figure import Figure
+
+    class ResultFigure(Figure):
+        """A figure of no window, which notebooks show all the same."""
+
+        def _repr_png_(self) -> bytes:
+            image = io.BytesIO()
+            self.savefig(image, format="png")
+            return image.getvalue()
+
+    return ResultFigure
+
+
 def figure_of(result: BaseModel) -> Figure:
     """The figure of a job's result. Raises ImportError without matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        figure = _figure_class()(figsize=INCHES, layout="constrained")
     except ImportError as error:
         raise ImportError(
             "plot() draws with matplotlib: pip install layer-surgeon[plot]"
         ) from error
 
-    figure = Figure(figsize=INCHES, layout="constrained")  # of no window: notebooks show it
     axes = figure.add_subplot()
     match result:
         case RankingResult():

@@ -13,38 +13,101 @@ from surgeon.terminal.tables import DASH, Json, narrow_table
 
 
 def comparison_view(result: Json, title: str) -> Group:
-    """A comparison: its arms, further presets, how well scores predict gains, and notes."""
-    parts: list[RenderableType] = [arms_table(result, title), *_other_presets(result)]
+    """A comparison: its arms, their runs, further presets, how well scores predict gains, notes."""
+    parts: list[RenderableType] = [arms_table(result, title), checkpoints_table(result)]
+    parts += _other_presets(result)
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _comparison_notes(result)]
     parts += warning_lines(result)
+    parts += [Text(line, style="bold") for line in _decided(result)]
     return Group(*parts)
 
 
 def arms_table(result: Json, title: str) -> Table:
-    """One row for each arm, and what a constant prediction reaches."""
+    """One row for each arm: what it trains, reached and cost; and what a constant reaches."""
     table = narrow_table(title)
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
+    table.add_column("layers")
     header = (result["primary_metric"].replace("_", " "), f"to {result['reference']}")
-    for name in (*header, "", "rate", "trained", "train s", "MB"):
+    for name in (*header, "", "rate", "trained", "s"):
         table.add_column(name, justify="right", no_wrap=name not in header)
     for arm in result["arms"]:
-        seconds, memory = _train_seconds(arm), arm["peak_memory_bytes"]
+        seconds = _train_seconds(arm)
         table.add_row(
             arm["name"],
+            _layers(arm),
             _mean(arm["metric"]),
             _mean(arm["difference"], sign="+"),
             arm["verdict"] or "",
             _rates(arm),
-            _count(arm["trainable_parameters"]),
+            _trained(arm),
             DASH if seconds is None else f"{seconds:.1f}",
-            DASH if memory is None else f"{memory / 1e6:,.0f}",
         )
     if constant := result.get("baseline"):  # services of the first versions do not answer it
         table.add_section()
-        table.add_row("constant", _plain(constant[result["primary_metric"]], 4))
+        table.add_row("constant", "", _plain(constant[result["primary_metric"]], 4))
     return table
+
+
+def checkpoints_table(result: Json) -> Table:
+    """One row for each arm: its best run, and what runs and checkpoints take."""
+    table = narrow_table("")
+    table.add_column("arm", overflow="fold")
+    for name in ("memory MB", "checkpoint MB", "best seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("its checkpoint", no_wrap=True)
+    for arm in result["arms"]:
+        if arm.get("same_as"):
+            table.add_row(arm["name"], "", "", "", f"as {arm['same_as']}")
+            continue
+        run = best_run(arm)
+        sizes = (arm["peak_memory_bytes"], arm["checkpoint_bytes"])
+        table.add_row(
+            arm["name"],
+            *(DASH if size is None else f"{size / 1e6:,.0f}" for size in sizes),
+            DASH if run is None else str(run["seed"]),
+            (run and run["checkpoint"]) or DASH,
+        )
+    return table
+
+
+def best_run(arm: Json) -> Json | None:
+    """The run of an arm with the highest metric; of equal ones the first."""
+    known = [run for run in arm["runs"] if run["metric"] is not None]
+    return max(known, key=lambda run: float(run["metric"]), default=None)
+
+
+def _layers(arm: Json) -> str:
+    """What an arm trains beside the head: numbers of layers, or how many parts of them."""
+    if arm["trained_layers"] is None:
+        return DASH
+    if arm.get("adapter"):
+        return str(arm["adapter"])
+    ends = [name.rpartition(".")[2] for name in arm["trained_layers"]]
+    if all(end.isdigit() for end in ends):
+        return _ranges([int(end) for end in ends]) or "head"
+    return f"{len(ends)} parts"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Numbers with their runs shortened: `0-2 5`."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return " ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
+
+
+def _trained(arm: Json) -> str:
+    """The share of the parameters that trained; how many they are in services of early versions."""
+    count, total = arm["trainable_parameters"], arm.get("total_parameters")
+    if count is None or not total:
+        return _count(count)
+    share = count / total
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
 
 
 def _train_seconds(arm: Json) -> float | None:
@@ -127,3 +190,9 @@ def _comparison_notes(result: Json) -> Iterator[str]:
         yield f"one standard error of the validation rows: {result['noise']:.4f}"
     for failure in result["failures"]:
         yield f"no result: {failure['job']}: {(failure['error'] or {}).get('detail', 'cancelled')}"
+
+
+def _decided(result: Json) -> Iterator[str]:
+    decision = result.get("decision")  # services of early versions decide nothing
+    if decision is not None:
+        yield f"\n{decision['summary']}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from surgery.evaluation.decision.decide import Evidence, decide
 from surgery.evaluation.learning import OF_LEARNING
 from surgery.evaluation.single_layers import single_layers
 from surgery.evaluation.statistics import holm, normal_p_value, seed_mean, t_p_value
@@ -62,11 +63,12 @@ def comparison_table(
     arms: Sequence[ArmPlan],
     runs: Sequence[FinetuneRun],
     ranking: tuple[str, RankingResult] | None = None,
+    rows: int | None = None,
 ) -> ComparisonResult:
-    """The table of all runs, of which at least one must have a result.
+    """The table of all runs, of which at least one must have a result, and what it comes to.
 
     ``ranking`` is the ranking by every method that the gains of single layers are compared with,
-    together with its id.
+    together with its id; ``rows`` is the number of validation rows, if that is known.
     """
     by_arm = {
         arm.name: [run for run in runs if run.arm == (arm.same_as or arm.name)] for arm in arms
@@ -77,29 +79,14 @@ def comparison_table(
     }
     results = [run.result for run in runs if run.result]
     reference = _reference(arms, metrics)
-    noise = _mean([run.result.best.noise for run in runs if run.result])
-    differences, judged = _judged(arms, metrics, reference, noise)
-    return ComparisonResult(
+    noise = _noise(runs)
+    table = ComparisonResult(
         primary_metric=results[0].primary_metric,
         reference=reference,
         noise=noise,
-        baseline=_means([result.baseline for result in results]),
-        baseline_loss=_mean([result.baseline_loss for result in results]),
-        baseline_also={
-            preset: _means([result.baseline_also.get(preset, {}) for result in results])
-            for preset in results[0].baseline_also
-        },
+        **_constant(results),
         error_rate=ERROR_RATE,
-        arms=[
-            _arm(
-                arm,
-                by_arm[arm.name],
-                metrics,
-                seed_mean(differences.get(arm.same_as or arm.name, [])),
-                judged.get(arm.same_as or arm.name),
-            )
-            for arm in arms
-        ],
+        arms=_arms(arms, by_arm, metrics, reference, noise),
         failures=[report for run in runs if (report := run.report()).metric is None],
         single_layers=single_layers(arms, metrics, ranking) if _single(arms) else None,
         runs=len(runs),
@@ -107,29 +94,49 @@ def comparison_table(
         warnings=[
             *_shared_rate(arms, metrics, reference),
             *_warnings(results, noise, metrics),
-            *(
-                warning
-                for place, arm in enumerate(arms)
-                for warning in _of_arm(arm, place, by_arm[arm.name])
-            ),
+            *_of_arms(arms, by_arm),
         ],
     )
+    noises = {name: _noise(own) for name, own in by_arm.items()}
+    baseline = table.baseline.get(table.primary_metric)
+    table.decision = decide(table, Evidence(noises, baseline, rows))
+    return table
 
 
-def _judged(
+def _constant(results: Sequence[FinetuneResult]) -> Json:
+    """What a constant prediction reaches: means over the runs."""
+    return {
+        "baseline": _means([result.baseline for result in results]),
+        "baseline_loss": _mean([result.baseline_loss for result in results]),
+        "baseline_also": {
+            preset: _means([result.baseline_also.get(preset, {}) for result in results])
+            for preset in results[0].baseline_also
+        },
+    }
+
+
+def _noise(runs: Sequence[FinetuneRun]) -> float | None:
+    return _mean([run.result.best.noise for run in runs if run.result])
+
+
+def _arms(
     arms: Sequence[ArmPlan],
+    runs: Mapping[str, Sequence[FinetuneRun]],
     metrics: Mapping[str, Mapping[int, float]],
     reference: str,
     noise: float | None,
-) -> tuple[dict[str, list[float]], dict[str, tuple[float, Verdict]]]:
-    """The differences and the verdicts of the arms that have runs of their own.
-
-    Arms that share runs are one way to train, for which no test is spent twice.
-    """
+) -> list[ArmReport]:
+    """The reports of all arms, of which those that share runs are one: it is tested once."""
     distinct = {arm.name: metrics[arm.name] for arm in arms if arm.same_as is None}
     shared = next(arm.same_as for arm in arms if arm.name == reference)
     differences = paired_differences(distinct, shared or reference)
-    return differences, verdicts(differences, noise)
+    judged = verdicts(differences, noise)
+    reports = []
+    for arm in arms:
+        own = arm.same_as or arm.name
+        difference = seed_mean(differences.get(own, []))
+        reports.append(_arm(arm, runs[arm.name], metrics, difference, judged.get(own)))
+    return reports
 
 
 def _single(arms: Sequence[ArmPlan]) -> bool:
@@ -191,7 +198,9 @@ def _arm(
         difference=difference,
         p_value=judged[0] if judged else None,
         verdict=judged[1] if judged else None,
+        adapter=arm.adapter,
         trainable_parameters=results[0].trainable_parameters if results else None,
+        total_parameters=results[0].total_parameters if results else None,
         seconds=_seconds(results),
         samples_per_second=_mean([result.samples_per_second for result in results]),
         peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=None),
@@ -268,6 +277,15 @@ def _warnings(
         message = "how far the validation rows decide the metric is not known"
         found.append(JobWarning(code="noise_unknown", message=message))
     return found
+
+
+def _of_arms(
+    arms: Sequence[ArmPlan], runs: Mapping[str, Sequence[FinetuneRun]]
+) -> Iterator[JobWarning]:
+    """What the runs of each arm have learned too little by; runs that arms share are told once."""
+    for place, arm in enumerate(arms):
+        if arm.same_as is None:
+            yield from _of_arm(arm, place, runs[arm.name])
 
 
 def _of_arm(arm: ArmPlan, place: int, runs: Sequence[FinetuneRun]) -> Iterator[JobWarning]:

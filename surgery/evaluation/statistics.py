@@ -36,14 +36,14 @@ def t_probability(t: float, freedom: int) -> float:
     return 2 / math.pi * (angle + (sine * total if freedom > 1 else 0.0))
 
 
-def t_quantile(freedom: int) -> float:
-    """The t with P(|T| ≤ t) = ``LEVEL``, found by bisection."""
+def t_quantile(freedom: int, level: float = LEVEL) -> float:
+    """The t with P(|T| ≤ t) = ``level``, found by bisection."""
     low, high = 0.0, 1.0
-    while t_probability(high, freedom) < LEVEL:
+    while t_probability(high, freedom) < level:
         high *= 2
     for _ in range(80):  # halves the bracket to the last bit of a double
         middle = (low + high) / 2
-        low, high = (middle, high) if t_probability(middle, freedom) < LEVEL else (low, middle)
+        low, high = (middle, high) if t_probability(middle, freedom) < level else (low, middle)
     return (low + high) / 2
 
 

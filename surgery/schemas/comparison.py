@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning
+from surgery.schemas.decision import Decision
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.layer_schedule import LayerSchedule
@@ -14,6 +15,9 @@ from surgery.schemas.ranking import Submission
 from surgery.schemas.training import CheckpointSpec, LearningRate, LearningRates, TrainingSpec
 
 MAX_RUNS = 256  # fine-tunes in one comparison
+# Of a LoRA arm that no rate was given for: that of the layers would hardly move it. Hu et al. (ICLR
+# 2022, table 9) train RoBERTa on the tasks of GLUE at 4e-4 and 5e-4.
+LORA_LEARNING_RATE = 5e-4
 ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", max_length=64)]
 
 
@@ -113,8 +117,16 @@ class ArmReport(BaseModel):
         description="The official metrics of each preset of `also_evaluate` at the runs' best "
         "evaluations; null if no run has a value.",
     )
+    adapter: str | None = Field(
+        None, description="The adapter's type, if it trained one in place of layers."
+    )
     trainable_parameters: int | None = Field(
         description="Parameters that trained; null if no run succeeded."
+    )
+    total_parameters: int | None = Field(
+        None,
+        description="Parameters of the model with its head; null if no run succeeded, and in "
+        "comparisons of early versions.",
     )
     seconds: dict[str, float] = Field(description="Seconds by phase.")
     samples_per_second: float | None = Field(
@@ -228,6 +240,11 @@ class ComparisonResult(BaseModel):
         "each arm by itself.",
     )
     arms: list[ArmReport] = Field(description="The arms in the order of the request.")
+    decision: Decision | None = Field(
+        None,
+        description="Which arm to take, and what is not told apart. Null in comparisons of early "
+        "versions.",
+    )
     failures: list[RunReport] = Field(description="The runs without a result.")
     single_layers: SingleLayers | None = Field(
         None, description="With `single_layers`: what each layer gained alone."
@@ -242,7 +259,9 @@ class ArmSpec(SelectionOrAdapter):
 
     name: ArmName = Field(description="A name of its own, by which the result lists the arm.")
     learning_rate: LearningRate | None = Field(
-        None, description="Overrides what `training` says of the rate."
+        None,
+        description="Overrides what `training` says of the rate. Default for an adapter of type "
+        f"`lora`, if `training` names no rate either: {LORA_LEARNING_RATE:g}.",
     )
     learning_rates: LearningRates | None = Field(
         None,
@@ -303,6 +322,17 @@ class ComparisonSpec(Submission):
         CheckpointSpec(keep="best"), description="Which checkpoints every run keeps."
     )
     also_evaluate: AlsoEvaluate = Field([])
+
+    @model_validator(mode="after")
+    def _rate_of_lora(self) -> ComparisonSpec:
+        """Give LoRA a rate of its own, stored with the arm, unless the request names one."""
+        of_all = self.training
+        told = "learning_rate" in of_all.model_fields_set or of_all.learning_rates is not None
+        for arm in self.arms if not told else ():
+            rated = arm.learning_rate is not None or arm.learning_rates is not None
+            if arm.adapter is not None and arm.adapter.type == "lora" and not rated:
+                arm.learning_rate = LORA_LEARNING_RATE
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> ComparisonSpec:

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from surgeon.terminal.comparisons import comparison_view, methods_table
 from surgery.evaluation.comparison import comparison_table
-from tests.support.service.finished_runs import grid, plan
+from surgery.schemas.comparison import ArmPlan
+from surgery.schemas.enums import Policy
+from tests.support.service.finished_runs import costing, grid, plan
 
 ENTRY: dict[str, Any] = {
     "method": "tangent", "spearman": 0.9, "spearman_ci": [0.8, 1.0], "minus_fisher_ci": [0.2, 0.6],
@@ -61,3 +63,31 @@ def test_rates_that_runs_chose_are_shown_with_what_the_choice_cost() -> None:
     assert "0.0003" in text
     assert text.count("0.001") == 1
     assert text.count("41.2") == 2  # 1.25 s of training
+
+
+def test_an_arm_shows_its_layers_its_share_and_its_checkpoint() -> None:
+    arms = [
+        plan("all", Policy.ALL),
+        plan("head", Policy.HEAD_ONLY),
+        ArmPlan(name="lora", policy=Policy.HEAD_ONLY, adapter="lora"),
+        ArmPlan(name="every layer by its name", policy=Policy.LAYERS, same_as="all"),
+    ]
+    runs = grid({"all": [0.9, 0.92], "head": [0.5, 0.5], "lora": [0.9, 0.9]}, 0.01)
+    runs = costing(runs, {"all": 30.0, "head": 1.0, "lora": 10.0})
+    layers = {"all": ["l.0", "l.1", "l.2", "l.5"], "head": [], "lora": []}
+    for own in runs:
+        assert own.result is not None
+        own.result.trained_layers = layers[own.arm]
+        own.result.trainable_parameters = {"all": 50, "head": 0, "lora": 2}[own.arm]
+    result = comparison_table(arms, runs).model_dump(mode="json")
+    printed = StringIO()
+    Console(width=80, file=printed).print(comparison_view(result, "model on data"))
+    lines = printed.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    text = " ".join(" ".join(lines).split())
+    for words in ("0-2 5 0.9100", "head 0.5000", "lora 0.9000", "50.0%", "2.0%", "<0.1%"):
+        assert words in text
+    assert "all 0 0 1 ck_all1" in text  # memory and size in MB, the seed, its checkpoint
+    assert "as all" in text
+    assert "Take lora, the cheapest of these at 0.33 of the seconds" in text
+    assert "every layer by its name trains the same as all" in text

@@ -56,7 +56,7 @@ ELSEWHERE = {("surgery", "tune", "--form")}  # a folder that plain transformers 
         ("tune", CheckpointSpec, ["form"]),
         ("tune", FinetuneSpec, ["track_ranking"]),
         ("compare", ComparisonSpec, ["single_layers", "seeds"]),
-        ("compare", TrainingSpec, ["epochs", "learning_rate", "batch_size", "max_length"]),
+        ("compare", TrainingSpec, ["epochs", "batch_size", "max_length"]),
         ("estimate", TrainingSpec, ["epochs", "batch_size", "max_length"]),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from surgeon import plots
 from surgeon.client.jobs import JobHandle
 from surgeon.plots import figure_of
 from surgery.schemas.comparison import ComparisonResult
@@ -95,6 +96,7 @@ def test_a_search_leaves_out_what_was_not_tried() -> None:
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plots._figure_class.cache_clear()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install layer-surgeon\[plot\]"):
         figure_of(RankingResult.model_construct())

@@ -690,7 +690,9 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float], ra
         "p_value": None,
         "verdict": None,
         "also": {},
+        "adapter": None,
         "trainable_parameters": parameters,
+        "total_parameters": 22713986,
         "seconds": {"load": 0.5, "rates": 192.3, "train": 80.1, "total": 282.9},
         "samples_per_second": 212.5,
         "peak_memory_bytes": 1073741824,
@@ -702,6 +704,30 @@ def _arm(name: str, layers: list[str], parameters: int, metrics: list[float], ra
     }
 
 
+DECISION: Json = {
+    "outcome": "undecided",
+    "best": "all",
+    "not_told_apart": ["top-2"],
+    "cheapest": "top-2",
+    "relative_cost": {"seconds": 0.71, "trainable_parameters": 0.3334, "peak_memory_bytes": 0.82},
+    "job": "ft_01kaszb2e8r5t6y7u9i0p3a4s1",
+    "checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
+    "others": [
+        {
+            "arm": "top-2",
+            "difference": 0.06,
+            "p_value": 0.1161,
+            "told_apart": False,
+            "needed": {"seeds": None, "validation_rows": 3601, "together": False},
+        }
+    ],
+    "baseline": 0.0,
+    "error_rate": 0.05,
+    "summary": "Nothing is decided: all is highest, matthews_correlation 0.3700, but not told "
+    "apart from top-2. Take top-2, the cheapest of these at 0.71 of the seconds, -0.0600 to all: "
+    "ck_01kaszq0m3f4h5j6k7m8n9p0q1. To tell all from top-2 would take some 3,700 validation rows; "
+    "more seeds alone would not do.",
+}
 COMPARISON_RESULT: Json = {
     "primary_metric": "matthews_correlation",
     "reference": "all",
@@ -721,6 +747,7 @@ COMPARISON_RESULT: Json = {
         },
         _arm("all", [f"encoder.layer.{i}" for i in range(6)], 10648322, [0.37, 0.38, 0.36], 1e-4),
     ],
+    "decision": DECISION,
     "failures": [],
     "single_layers": None,
     "runs": 6,

@@ -257,6 +257,20 @@ COMPARISON_BODIES: Json = {
             "training": {"epochs": 3, "learning_rates": [5e-5, 1e-4]},
         },
     },
+    "which to take": {
+        "summary": "Two ways to choose two layers, which may be the same, LoRA and the head alone",
+        "value": {
+            "model": MODEL_ID,
+            "dataset": "glue/rte",
+            "arms": [
+                {"name": "fisher", "selection": {"policy": "top_k", "k": 2}},
+                {"name": "last-2", "selection": {"policy": "last_k", "k": 2}},
+                {"name": "lora", "adapter": {"type": "lora", "rank": 8}},
+                {"name": "head", "selection": {"policy": "head_only"}},
+            ],
+            "seeds": [0, 1, 2, 3, 4],
+        },
+    },
     "each layer alone": {
         "summary": "Each layer alone: does any score predict which layer is worth tuning?",
         "value": {

@@ -127,12 +127,19 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
         if ResolvedFinetune.of(job.resolved).arm not in shared
     ]
     ranking = _ranking(session, resolved.ranking)
-    table = comparison_table(resolved.arms, runs, ranking)
+    table = comparison_table(resolved.arms, runs, ranking, _validation_rows(finetunes))
     add_other_presets(table, runs)
     if resolved.ranking and ranking is None:
         message = f"ranking {resolved.ranking} has no result, so no scoring method is judged"
         table.warnings.append(JobWarning(code="ranking_missing", message=message))
     return table.model_dump(mode="json")
+
+
+def _validation_rows(finetunes: Sequence[Job]) -> int | None:
+    """How many rows the runs were measured on, as the first that opened its data says."""
+    known = [ResolvedFinetune.of(job.resolved) for job in finetunes]
+    counts = [(each.rows or each.dataset.rows).get("validation") for each in known]
+    return next((count for count in counts if count is not None), None)
 
 
 def _ranking(session: Session, ranking_id: str | None) -> tuple[str, RankingResult] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForSequenceClassification
@@ -197,7 +198,7 @@ def test_tune_takes_every_selection(embedded_service: Running, csv: Path) -> Non
 
 
 def test_compare_shows_the_arms_and_the_scores_in_80_columns(
-    embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(terminal.console, "width", 80)
     arms = ("--arm", "all", "--arm", "lora=2", "--arm", "head_only", "--single-layers")
@@ -209,6 +210,25 @@ def test_compare_shows_the_arms_and_the_scores_in_80_columns(
     words = ("to all", "rate", "lora-2", "layer-3", "Spearman", "tangent", "standard error")
     assert "trained at one learning rate" not in text
     assert all(word in text for word in words), done.stdout
+    (job, *_) = embedded_service.client.call("GET", "/v1/comparisons")["data"]
+    decided(embedded_service, embedded_service.client.job(job["id"]), text, tmp_path)
+
+
+def decided(service: Running, job: dict[str, Any], told: str, folder: Path) -> None:
+    """The decision is told, and `download` takes its checkpoint, or that of a named arm."""
+    decision = job["result"]["decision"]
+    assert " ".join(decision["summary"].split()) in told
+    done = surgeon(service, "download", job["id"], folder / "best")
+    assert done.exit_code == (0 if decision["checkpoint"] else 1), done.output
+    done = surgeon(service, "download", job["id"], folder / "arm", "--arm", "lora-2")
+    assert done.exit_code == 0, done.output
+    assert (folder / "arm" / "adapter_model.safetensors").exists()
+    done = surgeon(service, "download", job["id"], folder / "no", "--arm", "lora-3")
+    assert done.exit_code == 1
+    assert "no arm 'lora-3'; its arms are all, lora-2," in " ".join(done.output.split())
+    run = job["result"]["arms"][0]["runs"][0]["job"]
+    done = surgeon(service, "download", run, folder / "no", "--arm", "all")
+    assert "has no arms" in " ".join(done.output.split())
 
 
 def test_failures_are_a_message_and_a_non_zero_exit(embedded_service: Running, csv: Path) -> None:
@@ -301,7 +321,7 @@ def test_a_download_of_a_comparison_lists_its_runs(
     children = embedded_service.client.call("GET", job["links"]["children"])["data"]
     assert done.exit_code == 1
     told = " ".join(done.output.split())
-    assert "no checkpoint of its own" in told
+    assert "has no result to decide by; its runs are" in told
     for child in children:
         assert f"surgeon download {child['id']} DIR # {child['resolved']['arm']}, seed 3" in told
     assert told.index("# one") < told.index("# two")

@@ -178,3 +178,40 @@ def test_arms_at_rates_of_their_own_and_with_schedules(service: Running) -> None
             assert (set(tried), own["learning_rate"]) == (rates, run["learning_rate"])
             metrics = service.client.call("GET", f"/v1/jobs/{run['job']}/metrics")["data"]
             assert max(value["step"] for value in metrics) == own["epochs"][-1]["step"]
+
+
+@ONE
+def test_arms_that_a_ranking_makes_the_same_run_once(service: Running) -> None:
+    """The best four of four layers are all of them, which is known when they are ranked."""
+    arms = [
+        {"name": "best four", "selection": {"policy": "top_k", "k": 4, "ranking": QUICK}},
+        {"name": "all", "selection": {"policy": "all"}},
+        {"name": "head", "selection": {"policy": "head_only"}},
+    ]
+    job = service.finished(service.client.submit("comparisons", {**BODY, "arms": arms}))
+    assert job["status"] == "succeeded", job["error"]
+    plans = {plan["name"]: plan for plan in job["resolved"]["arms"]}
+    assert (plans["best four"]["same_as"], plans["all"]["same_as"]) == ("all", None)
+    assert plans["best four"]["layers"] == plans["all"]["layers"]
+    result = job["result"]
+    four, whole, head = result["arms"]
+    assert four["same_as"] == "all"
+    assert four["runs"] == whole["runs"]
+    _, *tunes = children(service, job)
+    trained = {tune["id"] for tune in tunes if tune["usage"]["worker_seconds"]}
+    assert trained == {run["job"] for arm in (whole, head) for run in arm["runs"]}
+    shared = [tune for tune in tunes if tune["id"] not in trained]
+    assert [tune["result_of"] for tune in shared] == [run["job"] for run in whole["runs"]]
+    assert all(tune["status"] == "succeeded" and tune["cached"] for tune in shared)
+    assert result["runs"] == 4
+    spent = [service.client.job(name)["result"]["seconds"]["total"] for name in trained]
+    assert result["seconds"] == pytest.approx(sum(spent), abs=0.01)
+    decision = result["decision"]
+    assert {decision["best"], *(other["arm"] for other in decision["others"])} == {"all", "head"}
+    assert "best four trains the same as all: one run for both." in decision["summary"]
+    own = service.client.best_checkpoint(shared[0]["id"])
+    assert own == whole["runs"][0]["checkpoint"]
+    best = max(whole["runs"], key=lambda run: run["metric"])["checkpoint"]
+    assert service.client.best_checkpoint(job["id"], "best four") == best
+    if decision["checkpoint"]:
+        assert service.client.best_checkpoint(job["id"]) == decision["checkpoint"]

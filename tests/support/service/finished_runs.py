@@ -98,6 +98,15 @@ def grid(metrics: dict[str, list[float]], noise: float | None = None) -> list[Fi
     ]
 
 
+def costing(runs: list[FinetuneRun], seconds: dict[str, float]) -> list[FinetuneRun]:
+    """Set how long the runs of each arm took, and give each run a checkpoint of its own."""
+    for own in runs:
+        assert own.result is not None
+        own.result.seconds = {"train": seconds[own.arm] / 2, "total": seconds[own.arm]}
+        own.result.best_checkpoint = f"ck_{own.arm}{own.seed}"
+    return runs
+
+
 def search_result(layers: list[str], rate: float = 3e-4, *, model: int = 4) -> SearchResult:
     """What a search says that found these layers, as the best of two candidates."""
     found = Interval(mean=0.8, low=0.7, high=0.9)

@@ -13,7 +13,8 @@ DESCRIPTION = """\
 Queues one fine-tune for each arm and seed, and tabulates the metrics that they reach.
 
 A ranking that an arm needs is computed once, before the fine-tunes that need it; so is a search,
-which all seeds of an arm share. The comparison
+which all seeds of an arm share. Arms that train the same tensors with the same settings share their
+fine-tunes (`same_as`). The result's `decision` says which arm to take. The comparison
 is `running` from the start and ends with the last of its children, which
 `GET /v1/jobs?parent={id}` lists. It succeeds if any fine-tune did, and lists the others under
 `failures`. Cancelling the comparison cancels all its children.

@@ -1,0 +1,1 @@
+"""`surgeon compare`, and the arms that it is given."""
