@@ -350,6 +350,8 @@ class Worker(Base):
     probe_key: Mapped[str] = mapped_column(String(500), server_default="")
     probe: Mapped[dict[str, Any] | None]  # how fast its device trains, as it measured
     probed_at: Mapped[datetime | None]
+    # How often each of its threads has died, since it started.
+    restarts: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
 
 
 class JobEvent(Base):

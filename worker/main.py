@@ -9,10 +9,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
+from celery import Celery
 from celery.signals import worker_shutting_down
 
 from app.artifacts.storage import open_storage
@@ -20,6 +23,7 @@ from app.db import open_database
 from app.errors import Misconfigured, NotMigrated
 from app.jobs.queue import RING, make_celery, queue_name, ring_bell
 from app.observability.logs import set_up_log
+from app.observability.restarts import surviving
 from app.observability.tracing import set_up_tracing
 from app.settings import Settings, settings_from_environment
 from app.tables import WORKER_KINDS, Job, JobKind
@@ -31,6 +35,11 @@ from worker.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("surgeon.worker")
 THREADS = "OMP_NUM_THREADS"
+CELERY_RESTART_SECONDS = 5.0  # before Celery's worker is started again, if it ended by itself
+
+
+class CeleryEnded(Exception):
+    """Celery's worker has ended although nobody has asked it to."""
 
 
 def run_worker(settings: Settings, kinds: Sequence[JobKind], gpus: Sequence[Gpu] = ()) -> None:
@@ -102,22 +111,42 @@ def _run_celery(context: WorkerContext, kinds: Sequence[JobKind]) -> None:
     def notified() -> None:
         supervisor.ring_and_wait()
 
-    worker = celery.Worker(
+    worker_shutting_down.connect(partial(_drain, supervisor), weak=False)
+    thread.start()
+    try:
+        _receive(celery, supervisor, kinds)
+    finally:
+        supervisor.stop()
+        thread.join()
+
+
+def _receive(celery: Celery, supervisor: Supervisor, kinds: Sequence[JobKind]) -> None:
+    """Receive notifications until the worker shall stop.
+
+    Whatever ends Celery's worker before that, such as a message that nobody understands, the
+    supervisor goes on by polling, and another one is started after a while.
+    """
+    while not supervisor.stopping.is_set():
+        with surviving("celery"):
+            _celery_worker(celery, supervisor, kinds).start()
+            if not supervisor.stopping.is_set():
+                raise CeleryEnded("no notifications are received; jobs are found by polling")
+        # Not by waiting for the event, whose lock the handler of a signal may need.
+        until = time.monotonic() + CELERY_RESTART_SECONDS
+        while time.monotonic() < until and not supervisor.stopping.is_set():
+            time.sleep(0.1)
+
+
+def _celery_worker(celery: Celery, supervisor: Supervisor, kinds: Sequence[JobKind]) -> Any:
+    return celery.Worker(
         queues=[queue_name(kind) for kind in kinds],
         concurrency=1,
         pool="threads",
         hostname=f"{supervisor.owner.replace(':', '-')}@surgeon",
-        loglevel=context.settings.log_level,
+        loglevel=supervisor.settings.log_level,
         without_gossip=True,
         without_mingle=True,
     )
-    worker_shutting_down.connect(partial(_drain, supervisor), weak=False)
-    thread.start()
-    try:
-        worker.start()
-    finally:
-        supervisor.stop()
-        thread.join()
 
 
 def _supervise(supervisor: Supervisor) -> None:

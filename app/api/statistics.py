@@ -36,6 +36,7 @@ class Sums:
     attempts: Counter[str] = field(default_factory=Counter)  # ended, by outcome
     device_seconds: Counter[str] = field(default_factory=Counter)  # of attempts that ended
     deliveries: Counter[str] = field(default_factory=Counter)  # ended, by status
+    restarts: Counter[str] = field(default_factory=Counter)  # of workers' threads, by part
     waits: Counter[int] = field(default_factory=Counter)  # first attempts, by bucket of their wait
     wait_seconds: float = 0.0
 
@@ -60,6 +61,7 @@ class Statistics:
         self._summed: datetime | None = None  # until when, by the database's clock
         self._read_at = float("-inf")
         self._now: Now | None = None
+        self._restarts: dict[tuple[str, datetime, str], int] | None = None  # as last read
         self.sums = Sums()
 
     def read(self) -> tuple[Now, Sums]:
@@ -81,6 +83,7 @@ class Statistics:
         if until > since:
             self._add(session, since, until)
             self._summed = until
+        self._add_restarts(session)
         return Now(
             *_unfinished_jobs(session, clock),
             workers=_workers(session, clock - self._lease),
@@ -121,6 +124,19 @@ class Statistics:
         for status, count in deliveries:
             self.sums.deliveries[status] += count
         self._add_waits((started - queued).total_seconds() for started, queued in waits)
+
+    def _add_restarts(self, session: Session) -> None:
+        """Add how often workers' threads have died since the last look, or since the first."""
+        rows = session.execute(select(Worker.id, Worker.started_at, Worker.restarts)).all()
+        counts = {
+            (row.id, row.started_at, part): count
+            for row in rows
+            for part, count in row.restarts.items()
+        }
+        before = counts if self._restarts is None else self._restarts
+        for worker, count in counts.items():
+            self.sums.restarts[worker[2]] += max(0, count - before.get(worker, 0))
+        self._restarts = counts
 
     def _add_waits(self, waits: Iterable[float]) -> None:
         for wait in waits:

@@ -29,7 +29,8 @@ class AttemptOutcome(StrEnum):
     FAILED = "failed"  # the job has an error that another attempt would meet again
     CRASHED = "crashed"  # the job's process died; charged to the job
     LOST = "lost"  # its worker stopped answering; charged to the job
-    DRAINED = "drained"  # its worker was stopped, and gave the job back
+    # Its worker was stopped, or had not learned that it had the job, and gave it back.
+    DRAINED = "drained"
     PAUSED = "paused"  # somebody paused the job
     CANCELLED = "cancelled"  # somebody cancelled the job
 

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 from sqlalchemy import and_, or_, select
 
 from app.db import Database, db_now
+from app.observability.restarts import surviving
 from app.settings import Settings
 from app.tables import WORKER_KINDS, Job, JobKind, Status, has_status
 
@@ -67,8 +69,12 @@ def make_ring(settings: Settings) -> Callable[[Job], None]:
     # Messages are sent by another thread: a broker that hangs does not delay any answer.
     ringer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ring")
 
+    def ring_safely(kind: str) -> None:
+        with surviving("ring"):
+            ring_bell(celery, kind)
+
     def ring(job: Job) -> None:
-        ringer.submit(ring_bell, celery, job.kind)
+        ringer.submit(ring_safely, job.kind)
 
     return ring
 
@@ -77,7 +83,7 @@ def ring_bell(celery: Celery, kind: str) -> bool:
     """Send one message; False if the broker did not accept it."""
     try:
         celery.send_task(RING, queue=queue_name(kind), retry=False)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, RedisError, OSError) as error:  # RedisError: it refuses to write
         log.warning("no message was sent for a %s; workers find it by polling: %s", kind, error)
         return False
     return True
@@ -92,7 +98,9 @@ def unannounced_jobs(database: Database, seconds: float = 30.0) -> Sequence[Job]
         Job.waits_for.is_(None),
     )
     with database.write() as session:
-        rows = session.scalars(select(Job).where(waiting).limit(100)).all()
+        rows = session.scalars(
+            select(Job).where(waiting).limit(100).with_for_update(key_share=True, skip_locked=True)
+        ).all()
         for job in rows:
             job.rung_at = db_now()
         return rows

@@ -60,15 +60,14 @@ def commit_checkpoint(
     """
     with database.write() as session:
         job = locked_job(session, lease)
+        of_step = (Checkpoint.job_id == lease.job_id, Checkpoint.step == summary.step)
+        row = session.scalar(select(Checkpoint).where(*of_step).with_for_update())
+        if row is not None and _is_stored(row, lease, path, files, summary):
+            return row.id, None  # this statement is repeated: its first reply was lost
         if summary.is_best:
             session.execute(
                 update(Checkpoint).where(Checkpoint.job_id == lease.job_id).values(is_best=False)
             )
-        row = session.scalar(
-            select(Checkpoint)
-            .where(Checkpoint.job_id == lease.job_id, Checkpoint.step == summary.step)
-            .with_for_update()
-        )
         if row is None:
             row = Checkpoint(id=new_id("ck"), job_id=lease.job_id, step=summary.step, path=path)
             session.add(row)
@@ -85,6 +84,15 @@ def commit_checkpoint(
         notices.post_checkpoint(session, job, data | {"is_best": row.is_best})
         count_stored_bytes(session, job)
         return row.id, replaced
+
+
+def _is_stored(
+    row: Checkpoint, lease: Lease, path: str, files: Json, summary: CheckpointSummary
+) -> bool:
+    """Whether a row is exactly what this attempt would write into it."""
+    stored = (row.lease_epoch, row.path, row.files, row.epoch, row.form, row.is_best, row.metrics)
+    told = (summary.epoch, summary.form, summary.is_best, dict(summary.metrics))
+    return stored == (lease.epoch, path, files, *told)
 
 
 def referenced_paths(database: Database) -> set[str]:
@@ -158,6 +166,9 @@ def store_ranking(database: Database, lease: Lease, digest: str, spec: Json, res
     """Store a fine-tune's ranking as a finished job, and return its id. Raises Fenced."""
     with database.write() as session:
         job = locked_job(session, lease)
+        known = ResolvedFinetune.of(job.resolved).ranking
+        if known is not None and session.get(Job, known) is not None:
+            return known  # this statement is repeated: its first reply was lost
         ranking = _finished_child(job, JobKind.RANKING, "rk", digest, spec, result)
         store_finished(session, ranking)
         job.resolved = completed(job.resolved, ResolvedSelection(ranking=ranking.id))

@@ -5,7 +5,7 @@ A job that none of them could run is refused before it is queued.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -61,6 +61,7 @@ def register(database: Database, facts: WorkerFacts) -> bool:
         for name, value in asdict(facts).items():
             setattr(row, name, value)
         row.job = row.stopped_at = None
+        row.restarts = {}
         row.started_at = row.heartbeat_at = db_now()
         row.probe, row.probed_at = earlier or (None, None)
         session.add(row)
@@ -110,10 +111,16 @@ def probed_workers(database: Database) -> list[Probed]:
     ]
 
 
-def beat(database: Database, worker: str, job: str | None) -> bool:
-    """Note that a worker is alive and which job it runs; False if it is not registered."""
+def beat(
+    database: Database, worker: str, job: str | None, restarts: Mapping[str, int] | None = None
+) -> bool:
+    """Note that a worker is alive and which job it runs; False if it is not registered.
+
+    ``restarts`` is how often each of its threads has died.
+    """
+    now = {"heartbeat_at": db_now(), "job": job, "restarts": dict(restarts or {})}
     with database.write() as session:
-        changed = update(Worker).where(Worker.id == worker).values(heartbeat_at=db_now(), job=job)
+        changed = update(Worker).where(Worker.id == worker).values(**now)
         return session.scalar(changed.returning(Worker.id)) is not None
 
 

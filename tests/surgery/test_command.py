@@ -267,7 +267,7 @@ def test_a_wrong_input_is_a_message_and_exit_code_one(
     for arguments, words in (
         ((*rank, bad), "columns.label"),
         ((*rank, bad, "--columns", "label=kin"), "at /columns/label, bad.csv, column kin"),
-        ((*rank, bad, "--columns", "label=kind"), "bad.csv, row 3, column text: "),
+        ((*rank, bad, "--columns", "label=kind"), "at bad.csv, row 3, column text"),
         ((*rank, bad, "--columns", "txet=kind"), "unknown field; did you mean 'columns.text'"),
         ((*rank, bad, "--columns", "kind"), "--columns: 'kind' is not part=column"),
         ((*rank, csv, "--labels", "pos"), "/labels: "),

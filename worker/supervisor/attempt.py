@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -149,7 +149,8 @@ class WorkerContext:
 class Attempt:
     """Runs a job under a lease, and stores what the processes report.
 
-    ``claimed_at`` is the monotonic time of the claim. ``draining`` is set when the worker stops.
+    ``claimed_at`` is the monotonic time at which the claim was sent. ``draining`` is set when the
+    worker stops.
     ``log`` is stored while it is open, which is the caller's to see to.
     """
 
@@ -199,6 +200,14 @@ class Attempt:
         self.log.write("supervisor", text)
         self._logged.log(level, "%s: %s", self.job.id, text)
 
+    def guarded(self) -> AbstractContextManager[None]:
+        """While it lasts, the attempt's processes are killed before the lease could be lost."""
+        return self._heartbeat.guard(self._kill_processes)
+
+    def _kill_processes(self) -> None:
+        for process in (self._processes.fetcher, self._processes.child):
+            process.kill_group()
+
     def _printed(self, source: str, line: str) -> None:
         """Keep a line that a process has printed."""
         self.log.write(source, line)
@@ -246,8 +255,9 @@ class Attempt:
         while True:
             message = process.receive(TICK_SECONDS)
             outcome = self._handle(message) if message is not None else None
-            self._heartbeat.check()
-            outcome = outcome or self._check_limits()
+            if outcome is None:  # an attempt that has ended has no lease any more
+                self._heartbeat.check()
+                outcome = self._check_limits()
             if outcome is not None:
                 return outcome
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from app.observability.restarts import surviving
 from app.settings import Settings
 from surgery.schemas.estimate import Probe
 from surgery.schemas.resolved import PeakMemory
@@ -35,6 +36,7 @@ log = logging.getLogger("surgeon.worker")
 LOG_SECONDS = 0.2  # time for the last lines of the log to arrive
 MAX_MESSAGE_BYTES = 64_000_000  # a ranking of every tensor of a large encoder has some 3 MB
 MAX_LOG_LINE_BYTES = 10_000
+END_SECONDS = 5.0  # for a process to end that has closed the pipe of its messages
 FAULTS_SHOWN = 3  # of a message that cannot be read
 LOG_LINES = 50  # that are kept for the error of a job whose process died
 
@@ -139,14 +141,27 @@ class ChildProcess:
             threading.Thread(target=self._read_messages, args=(self._process.stdout,), daemon=True),
             threading.Thread(target=self._read_log, args=(self._process.stderr,), daemon=True),
         ]
-        for reader in self._readers:
-            reader.start()
+        # Orders are written by a thread of their own: a process that does not read them lets its
+        # pipe fill up, and must not hold up whoever sends them.
+        self._orders: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_orders, daemon=True)
+        for thread in (*self._readers, self._writer):
+            thread.start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def _read_messages(self, stream: IO[bytes]) -> None:
+        heard = False
+        with surviving("message-reader"):
+            self._read_until_end(stream)
+            heard = True
+        if not heard:  # nobody reads its pipe any more
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.messages.put(ProcessEnded())
+
+    def _read_until_end(self, stream: IO[bytes]) -> None:
         while line := stream.readline(MAX_MESSAGE_BYTES):
             if len(line) == MAX_MESSAGE_BYTES:
                 log.warning(
@@ -163,13 +178,13 @@ class ChildProcess:
                 on_probe(received.probe)
             else:
                 self.messages.put(received)
-        self.messages.put(ProcessEnded())
 
     def _read_log(self, stream: IO[bytes]) -> None:
         while raw := stream.readline(MAX_LOG_LINE_BYTES):
-            line = self._scrubber.clean(raw.decode(errors="replace").rstrip())
-            self.log_tail.append(line)
-            self._on_line(line)
+            with surviving("log-reader"):
+                line = self._scrubber.clean(raw.decode(errors="replace").rstrip())
+                self.log_tail.append(line)
+                self._on_line(line)
 
     def begin_job(self, on_line: Callable[[str], None]) -> None:
         """Count one more job, forget the log of the last one, and measure memory anew.
@@ -186,11 +201,18 @@ class ChildProcess:
         return host_peak(self.pid)
 
     def send(self, order: Message) -> None:
-        """Send one message. It is no error if the process has ended: `receive` will say so."""
+        """Send one message, without waiting until it is read.
+
+        It is no error if the process has ended: `receive` will say so.
+        """
+        self._orders.put(order.line().encode())
+
+    def _write_orders(self) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(order.line().encode())
-            self._process.stdin.flush()
+        while (order := self._orders.get()) is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(order)
+                self._process.stdin.flush()
 
     def receive(self, seconds: float) -> Received | None:
         """The next message, or None if none arrives within ``seconds``."""
@@ -208,15 +230,32 @@ class ChildProcess:
         if self._killed:  # another process may have the same id by now
             return
         self._killed = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._strike()
         self._process.wait()
-        for reader in self._readers:
-            reader.join(timeout=2)
+        self._orders.put(None)
+        for thread in (*self._readers, self._writer):
+            thread.join(timeout=2)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+    def kill_group(self) -> None:
+        """Kill the whole process group, and leave the rest to `kill`. Any thread may do so."""
+        if not self._killed and self.alive:
+            self._strike()
+
+    def _strike(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _code(self) -> int:
+        """How the process ended. One that has closed its pipe and goes on is killed."""
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._strike()
+            return self._process.wait()
 
     def last_lines(self) -> list[str]:
         """The last lines that the process printed.
@@ -229,16 +268,16 @@ class ChildProcess:
     @property
     def overran(self) -> bool:
         """Whether the kernel ended it for the processor time it used."""
-        return self._process.wait() == -signal.SIGXCPU
+        return self._code() == -signal.SIGXCPU
 
     @property
     def aborted(self) -> bool:
         """Whether a library in it gave up (SIGABRT) or broke (SIGSEGV)."""
-        return self._process.wait() in {-signal.SIGABRT, -signal.SIGSEGV}
+        return self._code() in {-signal.SIGABRT, -signal.SIGSEGV}
 
     def how_it_ended(self) -> str:
         """A sentence on how the process ended, for the job's error."""
-        code = self._process.wait()
+        code = self._code()
         if code >= 0:
             return f"the job's process exited with code {code}"
         name = signal.Signals(-code).name

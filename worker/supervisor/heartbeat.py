@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Self
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import Database, is_outage
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
+from app.observability.restarts import lasting_thread
 from app.settings import Settings
 from surgery.errors import encodable
 from surgery.schemas.answers.usage import Usage
@@ -61,7 +63,33 @@ class Heartbeat:
         self._renewed = claimed_at
         # In a copy of this context, so that its messages say which job they are about.
         beat = partial(copy_context().run, self._beat)
-        self._thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        self._thread = lasting_thread("heartbeat", beat, self._stop)
+
+    @contextmanager
+    def guard(self, kill: Callable[[], None]) -> Iterator[None]:
+        """Call ``kill`` when the lease may be lost soon, unless the block has ended by then.
+
+        A thread of its own does so, by this process's clock, whatever calls of the database or of
+        the storage do meanwhile.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(max(0.0, self._fence_at() - time.monotonic())):
+                if time.monotonic() >= self._fence_at():
+                    self._fenced.set()
+                    kill()
+                    return
+
+        lasting_thread("fence", watch, over).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def _fence_at(self) -> float:
+        left = self._settings.lease - self._settings.fence_margin
+        return self._renewed + left.total_seconds()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -85,8 +113,7 @@ class Heartbeat:
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
-        left = self._settings.lease - self._settings.fence_margin
-        if self._fenced.is_set() or time.monotonic() - self._renewed > left.total_seconds():
+        if self._fenced.is_set() or time.monotonic() >= self._fence_at():
             raise Fenced
 
     def is_overdue(self) -> bool:

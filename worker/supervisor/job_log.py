@@ -23,6 +23,7 @@ from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs.attempts import note_log
 from app.jobs.state_machine import Lease
+from app.observability.restarts import lasting_thread
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.worker")
@@ -98,7 +99,7 @@ class JobLog:
         self._deleted = False
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep_storing, name="job-log", daemon=True)
+        self._thread = lasting_thread("job-log", self._keep_storing, self._stop)
 
     def __enter__(self) -> Self:
         self._thread.start()

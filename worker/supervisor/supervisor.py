@@ -32,6 +32,7 @@ from worker.supervisor.upkeep.registration import Registration, facts_of
 from worker.supervisor.upkeep.sweeper import Sweeper
 
 log = logging.getLogger("surgeon.worker")
+CLOCK_SECONDS = 1.0  # between asking the clocks of this machine and of the database
 
 
 class Supervisor:
@@ -54,6 +55,8 @@ class Supervisor:
         self._idle = threading.Event()
         self._child: ChildProcess | None = None
         self._fetcher: ChildProcess | None = None
+        self._unanswered: float | None = None  # when the first claim was sent that had no answer
+        self._unanswered_until = 0.0
         facts = facts_of(self.owner, kinds, context.gpus)
         self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
@@ -104,8 +107,28 @@ class Supervisor:
 
     def _work_once(self) -> bool:
         """Claim and run one job. Returns False if no job was waiting."""
+        sent = time.monotonic()  # the lease is never longer than from now on
+        claimed = self._claim(sent)
+        if claimed is None:
+            return False
+        lease, job = claimed
+        note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
+        log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
+        self._registration.set_job(job.id)
         try:
-            claimed = state_machine.claim(
+            outcome = self._traced(lease, job, sent)
+        finally:
+            self._registration.set_job(None)
+        spent = time.monotonic() - sent
+        log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
+        note_subject()
+        return True
+
+    def _claim(self, sent: float) -> tuple[Lease, Job] | None:
+        """Claim the next job, at this monotonic time. None if there is none, or no answer."""
+        try:
+            self._give_back_unanswered(sent)
+            return state_machine.claim(
                 self.database,
                 self.owner,
                 self.kinds,
@@ -114,29 +137,30 @@ class Supervisor:
             )
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", error)
-            return False
-        if claimed is None:
-            return False
-        lease, job = claimed
-        note_subject(job_id=job.id, epoch=lease.epoch, request_id=job.request_id)
-        log.info("%s claimed, epoch %d, request %s", job.id, lease.epoch, job.request_id)
-        began = time.monotonic()
-        self._registration.set_job(job.id)
-        try:
-            outcome = self._traced(lease, job, began)
-        finally:
-            self._registration.set_job(None)
-        spent = time.monotonic() - began
-        log.info("%s %s after %.1f s, request %s", job.id, outcome, spent, job.request_id)
-        note_subject()
-        return True
+            self._unanswered = self._unanswered or sent
+            self._unanswered_until = time.monotonic() + self.settings.lease.total_seconds()
+            return None
 
-    def _traced(self, lease: Lease, job: Job, began: float) -> Outcome:
+    def _give_back_unanswered(self, now: float) -> None:
+        """Give jobs back that a claim has taken whose answer was lost, for as long as a lease.
+
+        A statement may be carried out long after it was given up here.
+        """
+        if self._unanswered is None:
+            return
+        # Whatever had this name before this process began is another's.
+        seconds = now - self._unanswered + CLOCK_SECONDS
+        for job_id in state_machine.give_back(self.database, self.owner, seconds):
+            log.warning("%s: given back, the answer to its claim was lost", job_id)
+        if now > self._unanswered_until:
+            self._unanswered = None
+
+    def _traced(self, lease: Lease, job: Job, claimed_at: float) -> Outcome:
         """Make the attempt, in a span of the trace that the job's request began."""
         about: dict[str, str | int] = {"surgeon.job.id": job.id, "surgeon.job.kind": job.kind}
         about |= {"surgeon.job.epoch": lease.epoch}
         with attempt_span(job.traceparent, job.queued_at, about) as learned:
-            outcome = self._attempt(lease, job, began)
+            outcome = self._attempt(lease, job, claimed_at)
             learned["surgeon.attempt.outcome"] = str(outcome)
             return outcome
 
@@ -168,11 +192,13 @@ class Supervisor:
     def _is_fit(self, process: ChildProcess) -> bool:
         return process.alive and process.jobs < self.settings.jobs_per_child
 
-    def _attempt(self, lease: Lease, job: Job, began: float) -> Outcome:
+    def _attempt(self, lease: Lease, job: Job, claimed_at: float) -> Outcome:
         multi_process = int(job.spec.get("processes") or 1) > 1
         processes = Processes(self._warm_fetcher(), self._warm_child(multi_process=multi_process))
-        attempt = Attempt(self.context, lease, job, processes, self.folders, self.stopping, began)
-        with attempt.log:
+        attempt = Attempt(
+            self.context, lease, job, processes, self.folders, self.stopping, claimed_at
+        )
+        with attempt.log, attempt.guarded():
             try:
                 outcome = self._run(attempt)
             except Fenced:

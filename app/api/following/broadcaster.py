@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -26,8 +25,8 @@ from app.api.following.changes import (
 from app.api.following.shared_answers import SharedAnswers
 from app.api.following.signals import watch
 from app.db import Database
+from app.observability.restarts import surviving
 
-log = logging.getLogger("surgeon.api")
 EVENTS_KEPT = 100  # of each followed job; whoever is slower reads them from the database
 EVENTS_A_PAGE = 200  # that are read for one follower at once
 BATCH_SECONDS = 0.02  # changes of this time are read together
@@ -167,18 +166,15 @@ class Broadcaster:
         if not self._tasks:
             signals = partial(watch, self, self._database)
             self._tasks = [
-                asyncio.create_task(self._forever(self._read_changes), name="changes"),
-                asyncio.create_task(self._forever(signals), name="signals"),
+                asyncio.create_task(self._forever("changes", self._read_changes)),
+                asyncio.create_task(self._forever("signals", signals)),
             ]
 
-    async def _forever(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def _forever(self, part: str, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of which all followers depend, again and again if it fails."""
         while True:
-            try:
+            with surviving(part, SQLAlchemyError):
                 await task()
-            except Exception as error:  # whatever it is, followers must not wait for ever
-                unexpected = not isinstance(error, SQLAlchemyError)
-                log.warning("changes of jobs cannot be read: %s", error, exc_info=unexpected)
             await asyncio.sleep(RETRY_SECONDS)
             self.mark_all()
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from app.db import POSTGRES_TIMEOUTS, Database
+from app.db import POSTGRES_TIMEOUTS, REPLY_SECONDS, Database
 
 log = logging.getLogger("surgeon.api")
 CHANNEL = "surgeon_jobs"  # the triggers of the migrations notify it
@@ -91,13 +91,15 @@ async def _listen(jobs: Marked, database: Database) -> None:
     timeouts: dict[str, Any] = dict(POSTGRES_TIMEOUTS)
     connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **timeouts)
     async with connection:
-        await connection.execute(f"LISTEN {CHANNEL}")
+        async with asyncio.timeout(REPLY_SECONDS):
+            await connection.execute(f"LISTEN {CHANNEL}")
         log.info("listening to Postgres for changes of jobs")
         while True:
             jobs.mark_all()  # for what was changed before, and for signals that were lost
             async for signal in connection.notifies(timeout=SWEEP_SECONDS):
                 jobs.mark([signal.payload])
-            await connection.execute("SELECT 1")  # raises if the connection is gone
+            async with asyncio.timeout(REPLY_SECONDS):
+                await connection.execute("SELECT 1")  # raises if the connection is gone
 
 
 async def _poll_for(jobs: Marked, seconds: float) -> None:

@@ -51,7 +51,7 @@ def children_after(session: Session, comparison_id: str) -> Sequence[tuple[Job, 
             awaited.status.in_(TERMINAL),
         )
         .order_by(Job.id)
-        .with_for_update(key_share=True, of=Job)
+        .with_for_update(key_share=True, skip_locked=True, of=Job)
     )
     rows = [(child, ended) for child, ended in session.execute(query)]
     return sorted(rows, key=lambda row: (row[0].queued_at, row[0].id))

@@ -17,6 +17,7 @@ from app.jobs.state_machine.ends import (
     fail,
     fail_overdue,
     finish,
+    give_back,
     reap,
     release,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "fail",
     "fail_overdue",
     "finish",
+    "give_back",
     "locked_for_request",
     "locked_job",
     "locked_with_comparison",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import and_, select, union_all
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
@@ -24,6 +25,7 @@ from app.jobs.state_machine.changes import (
     withdraw_pause,
 )
 from app.jobs.state_machine.history import record_event
+from app.observability.restarts import surviving
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune, completed
@@ -120,7 +122,7 @@ def advance_comparisons(database: Database) -> None:
     with database.read() as session:
         ids = session.scalars(union_all(*each)).all()
     for job_id in ids:
-        with database.write() as session:
+        with surviving("sweeper", SQLAlchemyError), database.write() as session:
             query = select(Job).where(Job.id == job_id, unfinished)
             comparison = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
             if comparison is not None:

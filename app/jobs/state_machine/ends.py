@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
 from app.jobs import comparisons
-from app.jobs.attempts import AttemptOutcome, end_attempt
+from app.jobs.attempts import AttemptOutcome, end_attempt, note_log
 from app.jobs.progress import at_the_end
 from app.jobs.state_machine.changes import requeue
 from app.jobs.state_machine.children import end, give_up
-from app.jobs.state_machine.leases import Lease, lock_comparison, locked_with_comparison
-from app.jobs.state_machine.sharing import ending
+from app.jobs.state_machine.leases import Lease, locked_with_comparison, try_lock_comparison
+from app.jobs.state_machine.sharing import each_of, ending
 from app.tables import Job, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.answers.usage import Usage
@@ -73,9 +73,29 @@ def release(
             give_up(session, job)
         else:
             # It may have stopped to pause, and have been resumed meanwhile.
-            stopped = AttemptOutcome.DRAINED if reason == "drained" else AttemptOutcome.PAUSED
+            stopped = AttemptOutcome.PAUSED if reason == "resumed" else AttemptOutcome.DRAINED
             end_attempt(session, job, stopped)
             requeue(session, job, None, reason)
+
+
+def give_back(database: Database, owner: str, seconds: float) -> list[str]:
+    """Queue jobs again that a worker has claimed without learning of it; returns their ids.
+
+    The answer to a claim may be lost. These are the jobs whose lease ``owner`` has since at most
+    ``seconds``; it runs none, and no crash is counted.
+    """
+    claimed = and_(
+        has_status(Job, Status.RUNNING),
+        Job.lease_owner == owner,
+        Job.started_at >= db_now(-seconds),
+        Job.lease_expires_at > db_now(),
+    )
+    with database.read() as session:
+        rows = session.execute(select(Job.id, Job.lease_epoch).where(claimed)).all()
+    for job_id, epoch in rows:
+        release(database, Lease(job_id, epoch), "claim_unanswered")
+        note_log(database, job_id, epoch, 0, closed=True)  # nobody writes one
+    return [job_id for job_id, _ in rows]
 
 
 def crash(
@@ -121,13 +141,14 @@ def reap(database: Database, backoff: timedelta) -> list[str]:
     """End the attempts whose leases have expired, and return the ids of their jobs."""
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(_expired())).all()
-    return [job_id for job_id in ids if _take_back(database, job_id, backoff)]
+    return each_of(ids, lambda job_id: _take_back(database, job_id, backoff))
 
 
 def _take_back(database: Database, job_id: str, backoff: timedelta) -> bool:
     lost = WorkerLost("the worker stopped answering; its lease ran out").as_problem()
     with ending(database) as session:
-        lock_comparison(session, job_id)
+        if not try_lock_comparison(session, job_id):
+            return False
         query = select(Job).where(Job.id == job_id, _expired())
         job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:
@@ -148,12 +169,13 @@ def end_overdue(database: Database) -> list[str]:
     )
     with database.read() as session:
         ids = session.scalars(select(Job.id).where(waiting)).all()
-    return [job_id for job_id in ids if _end_overdue(database, job_id, waiting)]
+    return each_of(ids, lambda job_id: _end_overdue(database, job_id, waiting))
 
 
 def _end_overdue(database: Database, job_id: str, waiting: ColumnElement[bool]) -> bool:
     with ending(database) as session:
-        lock_comparison(session, job_id)
+        if not try_lock_comparison(session, job_id):
+            return False
         query = select(Job).where(Job.id == job_id, waiting)
         job = session.scalar(query.with_for_update(key_share=True, skip_locked=True))
         if job is not None:

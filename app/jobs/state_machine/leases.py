@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, func, or_, select, true, update
+from sqlalchemy import CTE, ColumnElement, Select, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -67,11 +67,22 @@ def locked_job(session: Session, lease: Lease) -> Job:
     return job
 
 
+def _comparison_of(job_id: str) -> Select[Job]:
+    parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
+    return select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
+
+
 def lock_comparison(session: Session, job_id: str) -> None:
     """Lock the row of the comparison that a job belongs to, if there is one."""
-    parent = select(Job.parent).where(Job.id == job_id).scalar_subquery()
-    query = select(Job).where(Job.id == parent, Job.kind == JobKind.COMPARISON)
-    session.scalar(query.with_for_update(key_share=True))
+    session.scalar(_comparison_of(job_id).with_for_update(key_share=True))
+
+
+def try_lock_comparison(session: Session, job_id: str) -> bool:
+    """The same for sweeps, which step over what others have locked: then False, at once."""
+    query = _comparison_of(job_id)
+    if session.scalar(query.with_for_update(key_share=True, skip_locked=True)) is not None:
+        return True
+    return session.scalar(query.with_only_columns(Job.id)) is None  # it belongs to none
 
 
 def locked_with_comparison(session: Session, lease: Lease, usage: Usage | None = None) -> Job:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.db import Database, db_now, lock_name
+from app.db import Database, db_now, lock_name, try_lock_name
 from app.jobs import shared_rankings
 from app.jobs.progress import at_the_end
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine.changes import take_choice
 from app.jobs.state_machine.children import end
 from app.jobs.state_machine.history import record_event
-from app.jobs.state_machine.leases import lock_comparison
+from app.jobs.state_machine.leases import try_lock_comparison
+from app.observability.restarts import surviving
 from app.tables import Job, JobKind, Status
 from surgery.schemas.resolved import Learned, completed
 
@@ -84,9 +85,26 @@ def settle_waiting(database: Database) -> None:
     """Let the jobs go on whose awaited ranking has ended, was paused or is gone."""
     with database.read() as session:
         ids = shared_rankings.may_go_on_ids(session)
-    for job_id in ids:
+
+    def settle(job_id: str) -> bool:
         with database.write() as session:
             settle_one(session, job_id)
+        return True
+
+    each_of(ids, settle)
+
+
+def each_of(ids: Sequence[str], act: Callable[[str], bool]) -> list[str]:
+    """The ids of the jobs for which ``act`` is true. One that fails keeps no other from its turn.
+
+    The next sweep tries it again.
+    """
+    done = []
+    for job_id in ids:
+        with surviving("sweeper", SQLAlchemyError):
+            if act(job_id):
+                done.append(job_id)
+    return done
 
 
 def settle_one(session: Session, job_id: str) -> None:
@@ -98,8 +116,11 @@ def settle_one(session: Session, job_id: str) -> None:
     row = session.execute(select(Job.project, Job.digest).where(Job.id == job_id)).one_or_none()
     if row is None:
         return
-    lock_name(session, RankingKey(*row).lock)
-    lock_comparison(session, job_id)
+    # Whoever holds one of these locks settles by itself, or a sweep does later.
+    if not try_lock_name(session, RankingKey(*row).lock):
+        return
+    if not try_lock_comparison(session, job_id):
+        return
     query = select(Job).where(Job.id == job_id, shared_rankings.may_go_on())
     job = session.scalar(query.with_for_update(key_share=True, skip_locked=True, of=Job))
     if job is None:

@@ -296,3 +296,16 @@ def test_keys_of_different_projects_are_different_keys(database: Database) -> No
         session.add(other)
     taken(database)
     assert isinstance(take_key(database, "pr_other", KEY[HEADER], "two"), HeldKey)
+
+
+def test_a_replay_needs_nothing_that_the_first_request_needed(either: TestClient) -> None:
+    """The dataset is gone by then, as it may be when the first answer was lost."""
+    dataset = upload(either, ROWS, "one").json()["id"]
+    body, key = {**RANKING, "dataset": dataset}, {HEADER: "order-18"}
+    first = either.post("/v1/rankings", json=body, headers=key)
+    assert first.status_code == 202, first.text
+    either.post(f"/v1/jobs/{first.json()['id']}/cancel")
+    assert either.delete(f"/v1/datasets/{dataset}").is_success
+    again = either.post("/v1/rankings", json=body, headers=key)
+    assert (again.status_code, again.json()) == (202, first.json())
+    problem(either.post("/v1/rankings", json=body), 422, "dataset_not_found")

@@ -56,6 +56,9 @@ class Told:
     def kill(self) -> None:
         self.killed.set()
 
+    def kill_group(self) -> None:
+        self.killed.set()
+
     def receive(self, seconds: float) -> Report | None:
         try:
             return self._messages.get(timeout=seconds)
@@ -75,7 +78,8 @@ class ToldAttempt:
 
     def run(self) -> Outcome:
         """Run it to its end, as a supervisor does. Raises Fenced."""
-        return self.supervisor._run(self.attempt)
+        with self.attempt.guarded():
+            return self.supervisor._run(self.attempt)
 
 
 def begin(
@@ -85,15 +89,19 @@ def begin(
     *,
     settings: Settings | None = None,
     storage: Storage | None = None,
+    claim_took: float = 0.0,
     **values: Any,
 ) -> ToldAttempt:
-    """Queue a fine-tune with these ``values``, claim it, and begin an attempt at it."""
+    """Queue a fine-tune with these ``values``, claim it, and begin an attempt at it.
+
+    ``claim_took`` says how many seconds ago the claim is supposed to have been sent.
+    """
     settings = settings or Settings(data_dir=folder / "data")
     fields = {"model": "m", "dataset": "d", "digest": "x", "labels": {}, "max_attempts": 3,
               "spec": SPEC, "resolved": RESOLVED, **values}  # fmt: skip
     with database.write() as session:
         enqueue(session, Job(id=new_id("ft"), kind=JobKind.FINETUNE, **fields))
-    sent = time.monotonic()
+    sent = time.monotonic() - claim_took
     claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], settings.lease)
     assert claimed is not None
     lease, job = claimed

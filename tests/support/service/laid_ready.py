@@ -27,6 +27,9 @@ class LaidReady:
         uploaded = order.resolved.dataset.path is not None
         self._dataset = None if uploaded else FetchedDataset(folder=Path(), metrics=())
 
+    def kill_group(self) -> None:
+        """There is none."""
+
     def receive(self, seconds: float) -> Fetched:
         """Whatever was asked for."""
         assert seconds > 0

@@ -14,6 +14,7 @@ from app.db import Database
 from app.jobs.webhooks import deliveries
 from app.jobs.webhooks.deliveries import Claim
 from app.jobs.webhooks.sender import send
+from app.observability.restarts import lasting_thread, surviving
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.webhooks")
@@ -31,7 +32,7 @@ class Deliverer:
         self._free = threading.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Thread] = {}  # by webhook, one delivery at a time
-        self._thread = threading.Thread(target=self._loop, name="deliverer", daemon=True)
+        self._thread = lasting_thread("deliverer", self._loop, self._stop)
 
     def start(self) -> None:
         self._thread.start()
@@ -75,18 +76,21 @@ class Deliverer:
 
     def _deliver(self, claimed: Claim) -> None:
         try:
-            answer = send(claimed.url, claimed.id, claimed.body, claimed.secrets, self._networks)
-            log.log(
-                logging.INFO if answer.delivered else logging.WARNING,
-                "%s to webhook %s: %s",
-                claimed.id,
-                claimed.webhook,
-                answer.status or answer.error,
-            )
-            deliveries.record(self._database, claimed, answer)
-        except SQLAlchemyError as error:
-            log.warning("%s will be sent once more: %s", claimed.id, error)
+            with surviving("deliverer", SQLAlchemyError):
+                self._send(claimed)
         finally:
             with self._lock:
                 del self._busy[claimed.webhook]
             self._free.release()
+
+    def _send(self, claimed: Claim) -> None:
+        """Send a delivery and note the answer; one that is not noted will be sent once more."""
+        answer = send(claimed.url, claimed.id, claimed.body, claimed.secrets, self._networks)
+        log.log(
+            logging.INFO if answer.delivered else logging.WARNING,
+            "%s to webhook %s: %s",
+            claimed.id,
+            claimed.webhook,
+            answer.status or answer.error,
+        )
+        deliveries.record(self._database, claimed, answer)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
+from app.observability.restarts import RESTARTS, lasting_thread
 from app.settings import Settings
 from app.submissions import fleet
 from app.submissions.fleet import WorkerFacts
@@ -69,7 +70,7 @@ class Registration:
         self._measured: Probe | None = None  # that is not stored yet
         self._asks = False
         self._news, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="registration", daemon=True)
+        self._thread = lasting_thread("registration", self._keep, self._stop)
 
     def start(self) -> None:
         """Enter the worker now."""
@@ -119,7 +120,7 @@ class Registration:
             self._try(self._beat)
 
     def _beat(self) -> None:
-        if not fleet.beat(self._database, self._facts.id, self._job):
+        if not fleet.beat(self._database, self._facts.id, self._job, RESTARTS.counted()):
             fleet.register(self._database, self._facts)
         if self._measured is not None:
             fleet.store_probe(self._database, self._facts.id, self._measured)

@@ -23,6 +23,7 @@ from app.jobs import state_machine
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths, unknown_jobs
 from app.jobs.webhooks.deliveries import forget_old
+from app.observability.restarts import lasting_thread, surviving
 from app.settings import Settings
 from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
@@ -58,8 +59,8 @@ class Sweeper:
         self._settings, self._database, self._storage = settings, database, storage
         self._folders, self._ring = folders, ring
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="sweeper", daemon=True)
-        self._collected = 0.0
+        self._thread = lasting_thread("sweeper", self._loop, self._stop)
+        self._collected = float("-inf")  # never yet
 
     def start(self) -> None:
         self._thread.start()
@@ -71,22 +72,33 @@ class Sweeper:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._settings.sweep.total_seconds()):
-            try:
-                self.sweep()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("sweep failed, trying again: %s", error)
+            self.sweep()
 
     def sweep(self) -> None:
-        """Make every repair once."""
+        """Make every repair once. One that fails is tried again by the next sweep."""
+        for repair in (
+            self._end_lost_and_overdue,
+            lambda: state_machine.settle_waiting(self._database),
+            lambda: state_machine.advance_comparisons(self._database),
+            self._announce,
+            self._tidy,
+        ):
+            with surviving("sweeper", SQLAlchemyError, OSError):
+                repair()
+
+    def _end_lost_and_overdue(self) -> None:
         for job_id in state_machine.reap(self._database, self._settings.retry_backoff):
             log.warning("%s: taken back from a worker that was lost", job_id)
         for job_id in state_machine.end_overdue(self._database):
             log.info("%s: its deadline has passed", job_id)
-        state_machine.settle_waiting(self._database)
-        state_machine.advance_comparisons(self._database)
+
+    def _announce(self) -> None:
+        """Ring for the jobs that have waited for a while."""
         if self._ring is not None:
             for job in unannounced_jobs(self._database):
                 self._ring(job)
+
+    def _tidy(self) -> None:
         if time.monotonic() - self._collected > GARBAGE_EVERY_SECONDS:
             self._collected = time.monotonic()
             forget_workers(self._database)

@@ -30,6 +30,7 @@ from app.api.examples.answers import problems
 from app.api.statistics import WAIT_BUCKETS, Now, Statistics, Sums
 from app.errors import Forbidden
 from app.jobs.attempts import AttemptOutcome
+from app.observability.restarts import RESTARTS
 from app.tables import TERMINAL, JobKind, Status
 
 log = logging.getLogger("surgeon.api")
@@ -65,6 +66,21 @@ class DatabaseCollector(Collector):
         yield from _gauges(now)
         yield from _counters(sums)
         yield _waits(sums)
+
+
+class RestartCollector(Collector):
+    """How often each part of this process has died and was started again."""
+
+    def collect(self) -> Iterator[Metric]:
+        """One family."""
+        family = CounterMetricFamily(
+            "surgeon_process_restarts",
+            "Times that a part of this process has died and was started again.",
+            labels=("part",),
+        )
+        for part, count in RESTARTS.counted().items():
+            family.add_metric((part,), count)
+        yield family
 
 
 def _gauges(now: Now) -> Iterator[Metric]:
@@ -115,7 +131,14 @@ def _counters(sums: Sums) -> Iterator[Metric]:
     )
     for ending in ("delivered", "failed"):
         deliveries.add_metric((ending,), sums.deliveries[ending])
-    yield from (jobs, attempts, seconds, deliveries)
+    restarts = CounterMetricFamily(
+        "surgeon_worker_restarts",
+        "Times that a part of a worker has died and was started again.",
+        labels=("part",),
+    )
+    for part, count in sums.restarts.items():
+        restarts.add_metric((part,), count)
+    yield from (jobs, attempts, seconds, deliveries, restarts)
 
 
 def _waits(sums: Sums) -> Metric:
@@ -136,6 +159,7 @@ def make_registry(statistics: Statistics) -> CollectorRegistry:
     for kind in (ProcessCollector, PlatformCollector, GCCollector):
         kind(registry=registry)
     registry.register(DatabaseCollector(statistics))
+    registry.register(RestartCollector())
     return registry
 
 
