@@ -7,7 +7,7 @@ import typer
 from surgeon.commands import access, webhooks
 from surgeon.commands.comparing.compare import compare
 from surgeon.commands.datasets import datasets, upload
-from surgeon.commands.demo import demo
+from surgeon.commands.demo import demo, example
 from surgeon.commands.estimate import estimate
 from surgeon.commands.failures import EXIT_CODES, remember_command
 from surgeon.commands.jobs import (
@@ -36,6 +36,7 @@ JOBS = (
     *(rank, search, tune, predict, upload, datasets, jobs, watch, logs, download),
     *(compare, estimate, demo),
 )
+EXAMPLES = (example,)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, key)
@@ -58,7 +59,7 @@ app.add_typer(projects, name="projects")
 projects.command("create")(access.create_project)
 projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*JOBS, *LIFE, *PLATFORM, *OPERATOR):
+for command in (*JOBS, *EXAMPLES, *LIFE, *PLATFORM, *OPERATOR):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
 app.callback()(remember_command)

@@ -1,4 +1,4 @@
-"""`surgeon demo`: a tour of the service on this machine."""
+"""`surgeon demo`, a tour of the service on this machine, and the files of the how-tos."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from surgeon.commands.failures import require
+from surgeon.commands.failures import expected_failures, require
+from surgeon.examples.files import EXAMPLES, write_example
+from surgeon.terminal import terminal
 
 
 def demo(
@@ -24,3 +26,16 @@ def demo(
     from surgeon.demo import tour
 
     raise typer.Exit(tour.run(keep, rows))
+
+
+def example(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(EXAMPLES)}.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", file_okay=False, help="Where to write the files.")
+    ] = Path(),
+) -> None:
+    """Write the files of one of the how-tos: rows to train on, and rows to validate with."""
+    if name not in EXAMPLES:
+        raise typer.BadParameter(f"no example is called {name}; there are {', '.join(EXAMPLES)}")
+    with expected_failures():
+        terminal.say(*map(str, write_example(name, folder)))

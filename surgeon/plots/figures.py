@@ -38,6 +38,7 @@ def draw_finetune(axes: Axes, result: FinetuneResult) -> None:
     best = result.best.metrics.get(metric)
     if best is not None:
         axes.plot([result.best.epoch], [best], marker="*", markersize=16, color=CHOSEN)
+    _constant(axes, result.baseline.get(metric), vertical=False)
     losses = [
         (each.epoch, each.train_loss) for each in result.epochs if each.train_loss is not None
     ]
@@ -57,6 +58,7 @@ def draw_comparison(axes: Axes, result: ComparisonResult) -> None:
     colours = [CHOSEN if arm.name == result.reference else OTHER for arm, _ in arms]
     _bars(axes, [arm.name for arm, _ in arms], means, colours)
     _whiskers(axes, means, [metric.ci for _, metric in arms])
+    _constant(axes, result.baseline.get(result.primary_metric))
     axes.set_xlabel(result.primary_metric)
     axes.set_title(f"beside {result.reference}")
 
@@ -68,8 +70,18 @@ def draw_search(axes: Axes, result: SearchResult) -> None:
     colours = [CHOSEN if arm.layers == result.layers else OTHER for arm, _ in tried]
     _bars(axes, [arm.name for arm, _ in tried], means, colours)
     _whiskers(axes, means, [(expected.low, expected.high) for _, expected in tried])
+    _constant(axes, result.baseline.get(result.primary_metric))
     axes.set_xlabel(f"expected {result.primary_metric}")
     axes.set_title(f"chosen: {', '.join(result.layers)} at {result.learning_rate:g}")
+
+
+def _constant(axes: Axes, value: float | None, *, vertical: bool = True) -> None:
+    """A dotted line where a constant prediction is, if its metric is defined."""
+    if value is None:
+        return
+    line = axes.axvline if vertical else axes.axhline
+    line(value, linestyle=":", color="tab:red", label="a constant prediction")
+    axes.legend()
 
 
 def _bars(axes: Axes, names: list[str], values: list[float], colours: list[str]) -> None:

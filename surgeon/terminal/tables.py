@@ -15,6 +15,7 @@ from surgeon.terminal.remedies import warning_lines
 
 Json = Mapping[str, Any]
 DASH = "–"
+LONG_NAME = 12  # characters
 
 
 class WholeTable(Table):
@@ -130,11 +131,11 @@ def finetune_view(result: Json, title: str) -> Group:
 
 def _epochs_table(result: Json, title: str) -> Table:
     """One row for each evaluation, the best with a star, and one for a constant prediction."""
-    table = wide_table(title)
+    table = narrow_table(title)
     names = list(result["best"]["metrics"])
     tracked = result["ranking_at_start"] is not None
     for name in ("epoch", "step", "train loss", *names, *["τ to start"] * tracked):
-        table.add_column(name, justify="right")
+        table.add_column(_in_two_lines(name), justify="right")
     for report in result["epochs"]:
         values = [report["train_loss"], *(report["metrics"][name] for name in names)]
         if tracked:
@@ -148,6 +149,12 @@ def _epochs_table(result: Json, title: str) -> Table:
     return table
 
 
+def _in_two_lines(name: str) -> str:
+    """A long name of a metric, broken before its last word, so that no column is cut short."""
+    first, line, last = name.rpartition("_")
+    return f"{first}{line}\n{last}" if first and len(name) > LONG_NAME else name
+
+
 def _finetune_notes(result: Json) -> Iterator[str]:
     layers = ", ".join(result["trained_layers"]) or "the head alone"
     share = result["trainable_parameters"] / result["total_parameters"]
@@ -158,6 +165,10 @@ def _finetune_notes(result: Json) -> Iterator[str]:
         f"{result['total_parameters']:,} parameters ({share:.1%}), "
         f"{result['seconds']['train']:.1f} s; best checkpoint {result['best_checkpoint']} (*)"
     )
+    if result["best_checkpoint"]:
+        lora = (result.get("adapter") or {}).get("type") == "lora"  # PEFT's folder, as it is
+        form = "" if lora else " --form full"
+        yield f"to use it: surgeon download {result['best_checkpoint']} DIR{form}"
     for preset, values in result["best"]["also"].items():
         constant = result.get("baseline_also", {}).get(preset, {})
         told = (f"{name} {_number(it)}{_beside(constant, name)}" for name, it in values.items())

@@ -67,8 +67,15 @@ def _metrics(
         for name, noise in ((metric, judged.noise), *errors)
         if (text := _no_better(name, judged.metrics[name], baseline.metrics.get(name), noise))
     ]
+    value, unrelated = judged.metrics[metric], judged.unrelated
     if told:
         message = f"the model is no better than a constant prediction: {'; '.join(told)}"
+        yield JobWarning(code=NO_BETTER, message=message, remedy=remedy)
+    elif unrelated is not None and not _exceeds(value or 0.0, unrelated, judged.noise):
+        message = (
+            f"the model's predictions are no better than in random order: {metric} is "
+            f"{value or 0.0:.4f} ± {judged.noise or 0.0:.4f}, and there {unrelated:.4f}"
+        )
         yield JobWarning(code=NO_BETTER, message=message, remedy=remedy)
 
 
@@ -81,12 +88,16 @@ def _no_better(
     """
     if value is None:
         return f"{name} is not defined for what it predicts"
-    error = noise or 0.0
-    gain = (constant or 0.0) - value if name in ERROR_METRICS else value - (constant or 0.0)
-    if gain > 0 and gain >= MARGIN * error:
+    sign = -1 if name in ERROR_METRICS else 1
+    if _exceeds(sign * value, sign * (constant or 0.0), noise):
         return None
     beside = "none" if constant is None else f"{constant:.4f}"
-    return f"{name} is {value:.4f} ± {error:.4f}, and a constant's {beside}"
+    return f"{name} is {value:.4f} ± {noise or 0.0:.4f}, and a constant's {beside}"
+
+
+def _exceeds(value: float, other: float, noise: float | None) -> bool:
+    """Whether a metric is higher than another value by more than its noise."""
+    return value > other and value - other >= MARGIN * (noise or 0.0)
 
 
 def _losses(reports: Sequence[EpochReport], constant: float | None) -> Iterator[JobWarning]:

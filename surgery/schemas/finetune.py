@@ -239,6 +239,11 @@ class EpochReport(BaseModel):
         description="Standard error of the primary metric due to the choice of the validation "
         "rows, from a bootstrap over them.",
     )
+    unrelated: float | None = Field(
+        None,
+        description="What the primary metric would be if the same predictions were made for other "
+        "rows: its mean over 20 random orders of them.",
+    )
     rmse_noise: float | None = Field(
         None, description="Of a regression: the same of `rmse`, by which it is judged too."
     )

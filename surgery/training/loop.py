@@ -278,6 +278,7 @@ def _evaluate(
     is_best = best_report(progress.reports, run.metric) is entry
     if is_best:
         entry.noise = result.noise(run.metric)
+        entry.unrelated = result.unrelated(run.metric)
         entry.rmse_noise = result.noise("rmse") if "rmse" in data.metrics else None
     run.report.metric(progress.step, entry.epoch, reported_metrics(entry, run.baseline))
     if run.share.rank == 0:

@@ -107,6 +107,7 @@ EPOCH: Json = {
     "train_loss": 0.51,
     "metrics": {"matthews_correlation": 0.31},
     "noise": 0.027,
+    "unrelated": 0.002,
     "rmse_noise": None,
     "only_prediction": None,
     "also": {},

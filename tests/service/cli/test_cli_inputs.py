@@ -78,20 +78,20 @@ def test_an_option_that_cannot_be_read_is_a_message_and_exit_code_two(case: str)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "words"),
     [
-        (("jobs", "--key", "schlüssel"), "cannot be sent"),
-        (("tune", "m", "\udcff", "--all"), "cannot be sent"),
-        (("rank", "m", LONG), "no service answers"),
-        (("download", "ck_1", "OUT"), "no service answers"),
+        (("jobs", "--key", "schlüssel"), 1, "cannot be sent"),
+        (("tune", "m", "\udcff", "--all"), 1, "cannot be sent"),
+        (("rank", "m", LONG), 3, "no service answers"),
+        (("download", "ck_1", "OUT"), 3, "no service answers"),
     ],
-    ids=str,
+    ids=["a key", "a name", "a long file", "a checkpoint"],
 )
-def test_what_cannot_be_sent_is_a_message_and_exit_code_one(
-    arguments: tuple[str, ...], words: str, tmp_path: Path
+def test_what_cannot_be_sent_or_reaches_no_service_is_a_message(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
 ) -> None:
     done = surgeon(*(str(tmp_path / "out") if part == "OUT" else part for part in arguments))
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == code, done.output
     assert isinstance(done.exception, SystemExit)
     assert words in done.output
 
@@ -152,9 +152,9 @@ def test_estimate_takes_every_selection(embedded_service: Running) -> None:
         assert {row["policy"] for row in rows} == {policy}
         assert [(row["k"], row["lowest_layer"]) for row in rows] == expected, rows
     for options, words in (
-        (("--top-share", 2), "/selection/share"),
-        (("--top-share", 0), "/selection/share"),
-        (("--layers", "²"), "/selection/layers"),  # a digit that is no number is a name
+        (("--top-share", 2), "--top-share: "),
+        (("--top-share", 0), "--top-share: "),
+        (("--layers", "²"), "--layers: "),  # a digit that is no number is a name
     ):
         shown = surgeon("estimate", TINY, "glue/rte", *options, url=url)
         assert (shown.exit_code, words in shown.output) == (1, True), shown.output

@@ -116,6 +116,8 @@ class Running:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        for started in self.processes:  # whoever started a process must wait for it
+            started.wait(10)
         psutil.wait_procs(left, timeout=10)
         self.processes.clear()
 

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from surgery.data.presets.tasks import metrics_for
 from surgery.data.tokens.dataset import TaskData
+from surgery.evaluation.evaluate import Predictions
 from surgery.evaluation.learning import (
     ABOVE,
     GREW,
@@ -202,3 +204,20 @@ def test_a_regression_with_a_correlation_must_also_be_closer_than_the_mean() -> 
     assert warning.message.endswith("rmse is 1.5200 ± 0.0500, and a constant's 1.5000")
     near = evaluated({**of, "rmse": 1.2}, 2.1, rmse_noise=0.05)
     assert learning_warnings(near, near[0], "pearson", baseline) == []
+
+
+def test_predictions_that_are_as_good_in_any_order_have_learned_nothing() -> None:
+    """By macro F1 a coin reaches 0.5 of two equal classes, and a constant a third."""
+    chance = np.random.default_rng(0)
+    labels, coin = chance.integers(0, 2, 400), chance.standard_normal((400, 2))
+    for logits, warned in ((coin, True), (coin + 2 * np.eye(2)[labels], False)):
+        drawn = Predictions(logits, labels, Problem.CLASSIFICATION)
+        reports = evaluated(
+            drawn.metrics(["macro_f1"]),
+            0.6,
+            noise=drawn.noise("macro_f1"),
+            unrelated=drawn.unrelated("macro_f1"),
+        )
+        assert reports[0].unrelated == pytest.approx(0.5, abs=0.03)
+        found = learning_warnings(reports, reports[0], "macro_f1", Baseline({"macro_f1": 1 / 3}))
+        assert codes(found) == ({NO_BETTER} if warned else set())

@@ -1,0 +1,61 @@
+"""Each how-to from a file to a right prediction by plain transformers, as its page has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from surgeon.terminal import terminal
+from tests.support.service.services import Json, Running
+from tests.support.stories.pages import HOW_TO, ID, STORIES, shape
+from tests.support.stories.reader import Reader
+
+RIGHT = {
+    "route-tickets.md": ["delivery", "billing"],
+    "named-entities.md": ["PER becker", "LOC berlin", "LOC san francisco", "ORG western airlines"],
+    "tags.md": ["['delivery', 'service']", "['price', 'quality']"],
+    "yes-no-questions.md": ["yes", "no"],
+}
+
+
+@pytest.fixture
+def reader(embedded_service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """Someone with an empty folder and a terminal of 80 columns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal.console, "width", 80)
+    monkeypatch.setattr(terminal.errors, "width", 80)
+    return Reader(embedded_service.client.url)
+
+
+@pytest.mark.parametrize("page", STORIES)
+def test_a_page_leads_to_a_right_prediction(
+    page: str, reader: Reader, embedded_service: Running
+) -> None:
+    printed = []
+    for shown, given in reader.follow(HOW_TO / page):
+        assert shape(shown) in shape(given)
+        printed.append(given)
+    answers = printed[-1].splitlines()
+    if page in RIGHT:
+        assert answers == RIGHT[page]
+    else:
+        alike, unlike = map(float, answers)
+        assert alike > unlike + 2, "of 0 to 5"
+    check_learned(the_finetune("".join(printed), embedded_service)["result"])
+
+
+def the_finetune(printed: str, service: Running) -> Json:
+    """The job whose best checkpoint was printed."""
+    (checkpoint,) = {found for found in ID.findall(printed) if found.startswith("ck_")}
+    job = service.client.call("GET", f"/v1/checkpoints/{checkpoint}")["job"]
+    return service.client.job(job)
+
+
+def check_learned(result: Json) -> None:
+    """It is better than a constant prediction by over two standard errors, and says nothing else."""
+    name, best = result["primary_metric"], result["best"]
+    constant = result["baseline"][name] or 0.0
+    assert best["metrics"][name] - constant > 2 * best["noise"]
+    assert result["warnings"] == []
+    assert result["frozen_verified"]

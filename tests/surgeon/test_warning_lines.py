@@ -1,0 +1,98 @@
+"""What tables say of constant predictions, and of what to try, in the command line's options."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.remedies import in_flags, warning_lines
+from surgeon.terminal.tables import finetune_view
+from surgery.evaluation.comparison import comparison_table
+from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
+from surgery.schemas import JobWarning
+from tests.support.service.finished_runs import METRIC, finetune_result, grid, plan
+
+BASELINE = {METRIC: 0.55}
+BAD = JobWarning(code=NO_BETTER, message="no better", remedy=LOWER_RATE)
+
+
+def printed(view: RenderableType) -> list[str]:
+    text = StringIO()
+    Console(width=200, file=text).print(view)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("remedy", "shown"),
+    [
+        ("lower training.learning_rate", "lower --learning-rate"),
+        ("see training.learning_rates, and", "see --learning-rates, and"),
+        ("set arms.12.learning_rates.", "set --learning-rates."),
+        ("give a larger budget_share", "give a larger --budget-share"),
+        ("set max_length to 64; head.fit", "set --max-length to 64; --head-fit"),
+        ("training.class_weights has no option", "training.class_weights has no option"),
+        ("give three seeds, samples or more", "give three seeds, samples or more"),
+    ],
+)
+def test_a_remedy_names_options_where_there_are_any(remedy: str, shown: str) -> None:
+    assert in_flags(remedy) == shown
+
+
+def test_no_remedy_of_learning_names_a_field_that_has_an_option() -> None:
+    assert "training." not in in_flags(LOWER_RATE) + in_flags(MORE)
+
+
+def test_texts_of_early_versions_are_shown_as_they_are() -> None:
+    given = {"warnings": ["few rows", {"code": "a", "message": "odd", "remedy": None}]}
+    assert [line.plain for line in warning_lines(given)] == ["warning: few rows", "warning: odd"]
+    assert JobWarning.model_validate("few rows").message == "few rows"
+
+
+def test_a_finetune_shows_the_constant_and_ends_with_its_warnings() -> None:
+    result = finetune_result(0.56, noise=0.02)
+    known: dict[str, Any] = {"baseline": BASELINE, "baseline_loss": 0.69, "warnings": [BAD]}
+    shown = result.model_copy(update=known).model_dump(mode="json")
+    lines = printed(finetune_view(shown, "model on data"))
+    (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
+    assert row == ["constant", "0.6900", "0.5500"]
+    assert lines[-1] == f"warning: no better. Try this: {in_flags(LOWER_RATE)}"
+    early = result.model_dump(mode="json", exclude={"baseline", "baseline_loss", "baseline_also"})
+    assert not any("constant" in line for line in printed(finetune_view(early, "model on data")))
+
+
+def test_a_comparison_says_of_each_arm_how_many_runs_learned_nothing() -> None:
+    runs = grid({"all": [0.5, 0.6], "last": [0.9, 0.9]})
+    for run, told in zip(
+        runs[:2], ([BAD], [BAD.model_copy(update={"code": ABOVE}), BAD]), strict=True
+    ):
+        assert run.result is not None
+        run.result.warnings, run.result.baseline = told, BASELINE
+        run.result.baseline_also = {"glue/ax": {METRIC: 0.4}}
+    table = comparison_table([plan("last"), plan("all")], runs)
+    assert table.baseline == BASELINE
+    assert table.baseline_also == {"glue/ax": {METRIC: pytest.approx(0.4)}}
+    own = [each for each in table.warnings if each.message.startswith("arm ")]
+    assert [(each.code, each.message) for each in own] == [
+        (NO_BETTER, "arm all, 2 of 2 runs: no better"),
+        (ABOVE, "arm all, 1 of 2 runs: no better"),
+    ]
+    assert all("lower arms.1.learning_rate, " in str(each.remedy) for each in own)
+    assert [len(each.warnings) for each in table.arms[1].runs] == [1, 2]
+    lines = printed(comparison_view(table.model_dump(mode="json"), "model on data"))
+    (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
+    assert row == ["constant", "0.5500"]
+    told = f"warning: arm all, 1 of 2 runs: no better. Try this: {in_flags(LOWER_RATE)}"
+    assert told in lines
+
+
+def test_runs_of_a_layer_alone_have_no_field_for_their_rate() -> None:
+    runs = grid({"3": [0.5]})
+    assert runs[0].result is not None
+    runs[0].result.warnings = [BAD]
+    table = comparison_table([plan("3", layer="encoder.layer.3")], runs)
+    (own,) = [each for each in table.warnings if each.code == NO_BETTER]
+    assert own.remedy == LOWER_RATE
