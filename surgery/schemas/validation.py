@@ -89,8 +89,7 @@ def validation_faults(
 
 def pointer_step(name: str) -> str:
     """The beginning of a name as a step of a JSON Pointer (RFC 6901) that any answer can carry."""
-    shown = printable(name, 200).replace("\0", "\\0")
-    return shown.replace("~", "~0").replace("/", "~1")
+    return printable(name, 200).replace("~", "~0").replace("/", "~1")
 
 
 def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> list[str]:

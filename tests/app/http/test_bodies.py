@@ -154,7 +154,7 @@ for _ in range(100):
     NESTED = {"a": NESTED}
 UNSTORABLE: dict[str, tuple[Json | str, str, str]] = {
     "NUL": ({"name": "a\0"}, "/name", "NUL"),
-    "NUL in a name": ({"metadata": {"a\0": "b"}}, "/metadata/a\\0", "NUL"),
+    "NUL in a name": ({"metadata": {"a\0": "b"}}, "/metadata/a\\x00", "NUL"),
     "half a character": ('{"name": "\\ud83d"}', "/name", "lone surrogate"),
     "half in a name": ('{"metadata": {"a\\ude00/b": "c"}}', "/metadata/a\\ude00~1b", "surrogate"),
     "half in a list": ('{"selection": {"layers": ["\\udfff"]}}', "/selection/layers/0", "surrogate"),

@@ -102,7 +102,7 @@ def test_a_ranking_stores_its_model_its_data_and_its_digest(api: TestClient) -> 
         pytest.param(
             ("0.5", "1.5"),
             {
-                "problem": "regression", "metrics": ["pearson", "spearman"],
+                "problem": "regression", "metrics": ["pearson", "spearman", "rmse", "mae"],
                 "classes": 0, "labels": [],
             },
             id="numbers",

@@ -75,7 +75,7 @@ def test_a_suggestion_comes_from_the_object_that_was_misspelt(api: TestClient) -
     body = problem(
         api.post("/v1/finetunes", json={**GOOD, "training": {"learning_rat": 1}}), 422, "invalid"
     )
-    says(body, "/training/learning_rat", "did you mean 'learning_rate'")
+    says(body, "/training/learning_rat", "did you mean 'training.learning_rate'")
 
 
 def test_many_unknown_layers_are_named_up_to_a_hundred(api: TestClient) -> None:
@@ -117,9 +117,9 @@ NUL_BODIES: dict[str, tuple[Json, str]] = {
     "dataset": ({"dataset": "a\0"}, "/dataset"),
     "name": ({"name": "\0"}, "/name"),
     "label": ({"metadata": {"team": "a\0"}}, "/metadata/team"),
-    "label's name": ({"metadata": {"te\0am": "a"}}, "/metadata/te\\0am"),
+    "label's name": ({"metadata": {"te\0am": "a"}}, "/metadata/te\\x00am"),
     "within a list": ({"selection": {"layers": ["a", "b\0"]}}, "/selection/layers/1"),
-    "unknown field": ({"no\0": 1}, "/no\\0"),
+    "unknown field": ({"no\0": 1}, "/no\\x00"),
 }
 
 
@@ -149,7 +149,7 @@ def test_an_escaped_backslash_is_no_nul(each_api: TestClient) -> None:
         ("/v1/jobs?parent=%00", "/parent"),
         ("/v1/jobs?cursor=%00", "/cursor"),
         ("/v1/jobs?metadata[team]=%00", "/metadata[team]"),
-        ("/v1/jobs?metadata[%00]=x", "/metadata[\\0]"),
+        ("/v1/jobs?metadata[%00]=x", "/metadata[\\x00]"),
         ("/v1/jobs/a/metrics?name=%00", "/name"),
     ],
 )
