@@ -158,10 +158,16 @@ def test_a_fine_tune_by_a_ranking_stores_its_scores_once_it_is_there(api: TestCl
 def test_a_comparison_stores_its_arms_and_its_children_their_own(api: TestClient) -> None:
     arms = [{"name": "top", "selection": TOP}, {"name": "lora", "adapter": {"type": "lora"}}]
     job = submit(api, "comparisons", arms=arms, seeds=[0], single_layers=True)
-    rate = {"learning_rate": 5e-05, "learning_rates": None}
+    rate = {"learning_rate": 5e-05, "learning_rates": None, "digest": DIGEST, "same_as": None}
     plans = [
-        {"name": "top", "policy": "top_k", "adapter": None, "layers": None, "single": False},
-        {"name": "lora", "policy": "head_only", "adapter": "lora", "layers": [], "single": False},
+        {
+            "name": "top", "policy": "top_k", "adapter": None, "layers": None, "single": False,
+            "digest": None,  # not known before the ranking
+        },
+        {
+            "name": "lora", "policy": "head_only", "adapter": "lora", "layers": [], "single": False,
+            "learning_rate": 5e-04,
+        },
         *(
             {
                 "name": f"layer-{place}", "policy": "layers", "adapter": None,
@@ -170,7 +176,7 @@ def test_a_comparison_stores_its_arms_and_its_children_their_own(api: TestClient
             for place in range(4)
         ),
     ]  # fmt: skip
-    expected = {"arms": [plan | rate for plan in plans], "ranking": "rk_…", "runs": 6}
+    expected = {"arms": [rate | plan for plan in plans], "ranking": "rk_…", "runs": 6}
     check(api, job, COMMON | expected)
     found = api.get(f"{job['links']['children']}&limit=200").json()["data"]
     children = {child["name"]: child for child in found}

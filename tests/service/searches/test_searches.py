@@ -113,7 +113,8 @@ def test_a_fine_tune_searches_first(service: Running) -> None:
             "GET", f"/v1/jobs/{job['id']}/metrics", params={"limit": 200}
         )["data"]
     }
-    assert names <= {"validation_accuracy", "train_loss", "learning_rate"}
+    of_the_run = {"validation_accuracy", "train_loss", "learning_rate"}
+    assert names <= of_the_run | {"baseline_accuracy", "baseline_loss"}
 
 
 def test_the_runs_of_an_arm_share_a_search(service: Running) -> None:
@@ -174,4 +175,4 @@ def test_the_commands(embedded_service: Running, tmp_path: Path) -> None:
     assert "is no number" in refused.output
     refused = surgeon("tune", TINY, "glue/rte", "--search", "--learning-rate", 0.1)
     assert refused.exit_code == 1
-    assert "/training/learning_rate" in refused.output
+    assert "--learning-rate means nothing to policy search" in refused.output
