@@ -76,7 +76,7 @@ def wide_table(title: str = "") -> Table:
     return WholeTable(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
 
 
-def narrow_table(title: str) -> Table:
+def narrow_table(title: str = "") -> Table:
     """A table with many columns, one blank apart."""
     table = wide_table(title)
     table.padding = (0, 1, 0, 0)
@@ -90,7 +90,7 @@ def subject_of(job: Json) -> str:
 
 def workers_table(workers: Sequence[Json]) -> Table:
     """One row for each worker."""
-    table = wide_table()
+    table = narrow_table()
     for name in ("id", "state", "kinds", "devices", "precisions", "processes", "last heard of"):
         table.add_column(name, no_wrap=name in {"id", "state"})
     for each in workers:
