@@ -39,6 +39,7 @@ def kill_and_start_again(service: Running) -> None:
     service.wait_ready()
 
 
+@pytest.mark.slow  # a minute
 @pytest.mark.timeout(900)
 def test_a_script_prints_the_same_when_the_service_is_killed_twice(
     few_mirrors: str, tmp_path: Path

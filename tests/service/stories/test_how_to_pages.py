@@ -28,7 +28,11 @@ def reader(embedded_service: Running, tmp_path: Path, monkeypatch: pytest.Monkey
     return Reader(embedded_service.client.url)
 
 
-@pytest.mark.parametrize("page", STORIES)
+SLOW = {"text-similarity.md", "named-entities.md"}  # over twenty seconds each
+PAGES = [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in STORIES]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_leads_to_a_right_prediction(
     page: str, reader: Reader, embedded_service: Running
 ) -> None:

@@ -20,7 +20,7 @@ COLUMNS = {
     "tags": "text=text,label=tags",
     "questions": "text=question,text_pair=passage,label=answer",
 }
-SLOW = {"entities", "tags", "questions"}  # the same thrice more, at some ten seconds each
+SLOW = set(EXAMPLES) - {"tickets"}  # the same four times more, at some ten seconds each
 NAMES = [pytest.param(it, marks=pytest.mark.slow) if it in SLOW else it for it in EXAMPLES]
 NOTHING = "warning: the model is no better than a constant prediction: "
 
