@@ -67,7 +67,7 @@ class Setting:
 
     encoder: str = "minilm"
     precision: str = "fp32"
-    rows: int = 500
+    rows: int = 1000
     tokens: int = 10_000
     validation: int = 500
     epochs: int = 3

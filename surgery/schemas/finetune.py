@@ -393,6 +393,9 @@ class FinetuneResult(BaseModel):
     precision: TrainingPrecision = Field(
         TrainingPrecision.FP32, description="Number format of the matrix products."
     )
+    dropout: bool = Field(
+        True, description="Whether the model dropped states at random while it trained."
+    )
     throughput: Throughput | None = Field(
         None,
         description="How fast the steps were; null if no step was timed, and with "

@@ -171,6 +171,12 @@ class TrainingSpec(Strict):
         description="The head that training begins with. `warmup_epochs: 0` begins with a new head "
         "as it was drawn.",
     )
+    dropout: bool | None = Field(
+        None,
+        description="Whether the model drops states at random while it trains, as its config says. "
+        "Default: yes, but not for a regression, whose one output it would blur. The frozen layers "
+        "below the lowest trained one never do, and a LoRA adapter has a dropout of its own.",
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -296,6 +302,17 @@ def threshold_share(training: TrainingSpec, problem: Problem) -> float:
         return 0.0
     share = training.threshold_share
     return THRESHOLD_SHARE if share is None else share
+
+
+def with_dropout_decided(training: TrainingSpec, problem: Problem) -> TrainingSpec:
+    """The options, with ``dropout`` decided if they leave it open: all but regressions use it.
+
+    Dropout scales what it keeps, so that the mean of a state stays but its spread grows. That moves
+    a single number that is to be met exactly, while a class only has to stay the highest.
+    """
+    if training.dropout is not None:
+        return training
+    return training.model_copy(update={"dropout": problem is not Problem.REGRESSION})
 
 
 def rows_set_aside(training: TrainingSpec, problem: Problem, rows: int) -> int:

@@ -19,7 +19,7 @@ from surgery.ranking.ranking import Phases
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
 from surgery.schemas.search import SearchArm, SearchedLayer, SearchResult, SearchSpec
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.training import TrainingSpec, check_training, with_dropout_decided
 from surgery.search.boundaries import Boundaries
 from surgery.search.decision.candidates import (
     always_tried,
@@ -64,6 +64,7 @@ def search_layers(
     """
     phases = Phases(report or Quiet())
     training = with_precision(spec.training, next(loaded.model.parameters()).device)
+    training = with_dropout_decided(training, data.problem)
     fit, judged = held_out_rows(data, spec.held_out, spec.seed)
     check_training(training, data.problem, data.metrics, classes=len(data.labels), rows=len(fit))
     with phases.timed("tokenize"):

@@ -186,7 +186,7 @@ class Trainer:
         stepper.train_state = train_state
         stepper.replay = partial(prefix.replay, ROWS)
         torch.manual_seed(run.seed * 1_000_003 + run.step)
-        stepper.model.train()
+        stepper.begin()
         for batches in self._batches(training, run.step, until):
             stepper.step(batches)
             tick()

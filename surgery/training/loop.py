@@ -41,7 +41,7 @@ from surgery.schemas.finetune import (
     PrefixReport,
     RateTrial,
 )
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.training import TrainingSpec, check_training, with_dropout_decided
 from surgery.training.head import begin_head
 from surgery.training.optimizer import Loss, constant_loss, loss_for, rate_factors
 from surgery.training.prefix_cache.cache import SplitRows
@@ -171,6 +171,7 @@ def _set_up(
     """Place the model, tokenise the rows and check the options. Raises TrainingInvalid."""
     device, share = PartialState().device, present_share()
     training = with_precision(spec.training, device, saved_precision(resume) if resume else None)
+    training = with_dropout_decided(training, data.problem)
     loaded.model.to(device)
     meter = Meter(loaded, training.precision or TrainingPrecision.FP32)
     numerics = Numerics(training, device)
@@ -243,7 +244,7 @@ def _prefix_inputs(run: Setup, digests: Mapping[str, str], room: Room | None) ->
 
 def _begin_training(run: Setup, stepper: Stepper) -> None:
     run.report.phase("train")
-    stepper.model.train()
+    stepper.begin()
 
 
 def _log(run: Setup, train_state: TrainState, progress: Progress) -> None:
@@ -360,6 +361,7 @@ def _result(
         prefix=prefix,
         processes=run.share.world,
         precision=run.training.precision or TrainingPrecision.FP32,
+        dropout=run.training.dropout is not False,
         throughput=None if scheduled else run.meter.measured(run.train, progress, prefix),
         seconds={**(tried if progress.trials else {}), "train": round(spent, 3)},
         warnings=[

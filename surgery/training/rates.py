@@ -155,7 +155,7 @@ class RateTrials:
         total = len(self.run.training.learning_rates or ()) * self.steps
         prefix.enter(max(0, progress.step - 1), progress)
         run.report.phase("rates")
-        self.stepper.model.train()
+        self.stepper.begin()
         while progress.step < self.steps:
             if prefix.enter(progress.step, progress):
                 run.report.phase("rates")

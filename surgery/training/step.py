@@ -20,6 +20,7 @@ from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, all_reduce
 from surgery.models.memory import memory_in_use
 from surgery.models.numerics import Numerics
+from surgery.models.trainable import lora_layers
 from surgery.schemas import JobWarning
 from surgery.schemas.training import TrainingSpec
 from surgery.training.optimizer import Loss
@@ -86,6 +87,19 @@ class Stepper:
         self.train_state: TrainState  # set before the first step
         self._encoded, self._loss = encoded, loss
         self._training, self._numerics, self._share = training, numerics, share
+
+    def begin(self) -> None:
+        """Put the model in the mode in which it trains.
+
+        Without ``dropout`` that is the mode of evaluation, but for an adapter's own dropout. The
+        encoders have no other layer that computes differently when it trains.
+        """
+        if self._training.dropout is not False:
+            self.model.train()
+            return
+        self.model.eval()
+        for _, layer in lora_layers(self.model):
+            layer.lora_dropout.train()
 
     def step(self, batches: Sequence[Rows]) -> Tensor:
         """Take a step along the gradient of the mean loss over all rows; returns that loss.

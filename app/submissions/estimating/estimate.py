@@ -40,7 +40,7 @@ from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.resolved import LayerInfo, ModelInfo
 from surgery.schemas.search import SearchOptions, SearchSpec
 from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import run_rows, total_steps
+from surgery.schemas.training import run_rows, total_steps, with_dropout_decided
 from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import TrainedSizes
@@ -103,8 +103,9 @@ class EstimateInputs:
 
 def estimate(service: Service, spec: EstimateSpec, subject: Subject) -> Estimate:
     """Answer a request about this subject. Raises the errors that a submission would raise."""
-    dataset, info, training = subject.dataset, subject.info, spec.training
-    problem = dataset.problem
+    dataset, info, problem = subject.dataset, subject.info, subject.dataset.problem
+    training = with_dropout_decided(spec.training, problem)
+    spec = spec.model_copy(update={"training": training})
     check_training_field(training, subject, processes=1)
     if spec.search is not None:
         check_families(spec.search, len(info.layers), "/search")

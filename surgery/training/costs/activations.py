@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surgery.models.shape import EncoderShape
 
@@ -88,6 +88,12 @@ def block_activations(shape: EncoderShape, tokens: int, *, trained: bool) -> int
     if trained:
         total += inputs * width + inner * (function != "relu")
     return total
+
+
+def without_dropout(shape: EncoderShape) -> EncoderShape:
+    """The shape of an encoder whose config has no dropout."""
+    off = dict.fromkeys((*DROPOUT, *ATTENTION_DROPOUT), 0.0)
+    return replace(shape, config={**shape.config, **off})
 
 
 def _option(shape: EncoderShape, names: tuple[str, ...], default: object) -> object:

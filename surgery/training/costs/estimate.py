@@ -19,7 +19,7 @@ from surgery.schemas.training import (
     steps_per_epoch,
     total_steps,
 )
-from surgery.training.costs.activations import block_activations
+from surgery.training.costs.activations import block_activations, without_dropout
 from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work
 from surgery.training.costs.stages import Stage, largest_sizes, stages
 
@@ -136,6 +136,7 @@ def _activations(
     shape: EncoderShape, trained: TrainedSizes, data: Data, training: TrainingSpec
 ) -> int | None:
     """The bytes of activations of the largest batch, in training or evaluation."""
+    shape = without_dropout(shape) if training.dropout is False else shape
     rows = min(training.batch_size, data.train or training.batch_size)
     tokens = rows * data.choices * data.longest
     kept = 0
