@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.terminal.remedies import warning_lines
 from surgeon.terminal.tables import DASH, Json, narrow_table
+from surgeon.terminal.wording import warning_lines
 
 
 def comparison_view(result: Json, title: str) -> Group:
@@ -19,7 +19,7 @@ def comparison_view(result: Json, title: str) -> Group:
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _comparison_notes(result)]
-    parts += warning_lines(result)
+    parts += warning_lines(result["warnings"])
     parts += [Text(line, style="bold") for line in _decided(result)]
     return Group(*parts)
 

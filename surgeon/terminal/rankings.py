@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.terminal.remedies import warning_text
 from surgeon.terminal.tables import DASH, Json, narrow_table
+from surgeon.terminal.wording import warning_text
 
 WIDTH = 80
 BAR_WIDTH = 12

@@ -8,14 +8,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.terminal.remedies import warning_lines
 from surgeon.terminal.tables import DASH, Json, narrow_table
+from surgeon.terminal.wording import warning_lines
 
 
 def search_view(result: Json, title: str) -> Group:
     """A search: its candidates, notes on them, and what was chosen."""
     notes = [Text(line) for line in _notes(result)]
-    lines = [*notes, Text(conclusion(result)), *warning_lines(result)]
+    lines = [*notes, Text(conclusion(result)), *warning_lines(result["warnings"])]
     return Group(candidates_table(result, title), *lines)
 
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.terminal.remedies import warning_lines
+from surgeon.terminal.wording import warning_lines
 
 Json = Mapping[str, Any]
 DASH = "–"
@@ -126,7 +126,7 @@ def queue_table(answer: Json) -> Table:
 
 def finetune_view(result: Json, title: str) -> Group:
     """The evaluations of a fine-tune, and notes on what was trained."""
-    return Group(_epochs_table(result, title), *_finetune_notes(result), *warning_lines(result))
+    return Group(_epochs_table(result, title), *_finetune_notes(result), *warning_lines(result["warnings"]))
 
 
 def _epochs_table(result: Json, title: str) -> Table:

@@ -14,7 +14,6 @@ from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.predictions import prediction_view
 from surgeon.terminal.rankings import ranking_view
-from surgeon.terminal.remedies import warning_text
 from surgeon.terminal.searches import search_view
 from surgeon.terminal.tables import (
     finetune_view,
@@ -22,6 +21,7 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
+from surgeon.terminal.wording import warning_text
 
 Json = Mapping[str, Any]
 console = Console()

@@ -1,4 +1,4 @@
-"""Tells the errors of the service in the words of a command: its options and arguments."""
+"""Tells errors, warnings and remedies of the service in the words of the command line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.text import Text
+
 from surgery.data.options import columns_option
 from surgery.errors import fault_line
+from surgery.schemas.head import HEAD_FIT
+from surgery.schemas.ranking import RANKING_OPTIONS
+from surgery.schemas.search import SEARCH_OPTIONS
+from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS
 
 Json = Mapping[str, Any]
 _RENAMED = {"/spec/seed": "split_seed", "/selection/search": "search_id"}
@@ -69,18 +75,40 @@ class Words:
         return f"{option} {written[2]}" if option else written[0]
 
     def told(self, text: str) -> str:
-        """A sentence of the service with options in place of dotted names of fields."""
+        """A sentence of the service with options in place of dotted names of fields.
+
+        An entry of a list, as an arm of a comparison, has the options of all entries.
+        """
         if "columns" in self.options:
             text = _COLUMN.sub(rf"{self.options['columns']} \1=…", text)
         text = _OBJECT.sub(self._object, text)
         for name, option in self.options.items():
             # A name without an underscore may be a word of the sentence.
             bare = re.escape(name)
-            path = rf"(?:[a-z_]+\.)+{bare}" + (rf"|{bare}" if "_" in name else "")
-            text = re.sub(rf"(?<![\w./\"-])(?:{path})(?![\w./\"])", option, text)
+            path = rf"(?:[a-z_]+\.(?:\d+\.)?)+{bare}" + (rf"|{bare}" if "_" in name else "")
+            text = re.sub(rf"(?<![\w./\"-])(?:{path})(?![\w/\"]|\.\w)", option, text)
         for request, command in _COMMANDS:
             text = re.sub(request, command, text)
         return text
+
+
+_OF_JOBS = (*RANKING_OPTIONS, *SEARCH_OPTIONS, *TRAINING_OPTIONS, *TRIAL_OPTIONS)
+OF_JOBS = Words({**{option.name: option.flag for option in _OF_JOBS}, "fit": HEAD_FIT.flag})
+"""The options of all commands that submit jobs, for what a job's result says to try."""
+
+
+def warning_lines(warnings: Sequence[Json | str]) -> Iterator[Text]:
+    """A line for each warning of a job or of its result."""
+    for warning in warnings:
+        yield Text(f"warning: {warning_text(warning)}", style="yellow")
+
+
+def warning_text(warning: Json | str) -> str:
+    """A warning in words; those of early versions are nothing else."""
+    if isinstance(warning, str):
+        return warning
+    message, remedy = warning["message"], warning["remedy"]
+    return f"{message}. Try this: {OF_JOBS.told(remedy)}" if remedy else message
 
 
 def problem_lines(problem: Json, words: Words) -> Iterator[str]:

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
-from surgeon.terminal.remedies import in_flags, warning_lines
 from surgeon.terminal.tables import finetune_view
+from surgeon.terminal.wording import OF_JOBS, warning_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
@@ -39,16 +39,16 @@ def printed(view: RenderableType) -> list[str]:
     ],
 )
 def test_a_remedy_names_options_where_there_are_any(remedy: str, shown: str) -> None:
-    assert in_flags(remedy) == shown
+    assert OF_JOBS.told(remedy) == shown
 
 
 def test_no_remedy_of_learning_names_a_field_that_has_an_option() -> None:
-    assert "training." not in in_flags(LOWER_RATE) + in_flags(MORE)
+    assert "training." not in OF_JOBS.told(LOWER_RATE) + OF_JOBS.told(MORE)
 
 
 def test_texts_of_early_versions_are_shown_as_they_are() -> None:
     given = {"warnings": ["few rows", {"code": "a", "message": "odd", "remedy": None}]}
-    assert [line.plain for line in warning_lines(given)] == ["warning: few rows", "warning: odd"]
+    assert [line.plain for line in warning_lines(given["warnings"])] == ["warning: few rows", "warning: odd"]
     assert JobWarning.model_validate("few rows").message == "few rows"
 
 
@@ -59,7 +59,7 @@ def test_a_finetune_shows_the_constant_and_ends_with_its_warnings() -> None:
     lines = printed(finetune_view(shown, "model on data"))
     (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
     assert row == ["constant", "0.6900", "0.5500"]
-    assert lines[-1] == f"warning: no better. Try this: {in_flags(LOWER_RATE)}"
+    assert lines[-1] == f"warning: no better. Try this: {OF_JOBS.told(LOWER_RATE)}"
     early = result.model_dump(mode="json", exclude={"baseline", "baseline_loss", "baseline_also"})
     assert not any("constant" in line for line in printed(finetune_view(early, "model on data")))
 
@@ -85,7 +85,7 @@ def test_a_comparison_says_of_each_arm_how_many_runs_learned_nothing() -> None:
     lines = printed(comparison_view(table.model_dump(mode="json"), "model on data"))
     (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
     assert row == ["constant", "0.5500"]
-    told = f"warning: arm all, 1 of 2 runs: no better. Try this: {in_flags(LOWER_RATE)}"
+    told = f"warning: arm all, 1 of 2 runs: no better. Try this: {OF_JOBS.told(LOWER_RATE)}"
     assert told in lines
 
 
