@@ -9,17 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.terminal.tables import DASH, Json, narrow_table
-from surgeon.terminal.wording import warning_lines
 
 
 def comparison_view(result: Json, title: str) -> Group:
-    """A comparison: its arms, their runs, further presets, how well scores predict gains, notes."""
+    """A comparison: its arms, their runs, other presets, how well scores foretold, the decision."""
     parts: list[RenderableType] = [arms_table(result, title), checkpoints_table(result)]
     parts += _other_presets(result)
     if result["single_layers"] and result["single_layers"]["methods"]:
         parts.append(methods_table(result["single_layers"]))
     parts += [Text(line) for line in _comparison_notes(result)]
-    parts += warning_lines(result["warnings"])
     parts += [Text(line, style="bold") for line in _decided(result)]
     return Group(*parts)
 

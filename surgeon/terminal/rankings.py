@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.terminal.tables import DASH, Json, narrow_table
-from surgeon.terminal.wording import warning_text
 
 WIDTH = 80
 BAR_WIDTH = 12
@@ -108,7 +107,7 @@ def notes(result: Json) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column()
     for name, text in _ranking_notes(result):
-        grid.add_row(name, Text(text), style="yellow" if name == "warning" else None)
+        grid.add_row(name, Text(text))
     return grid
 
 
@@ -138,8 +137,6 @@ def _ranking_notes(result: Json) -> Iterator[tuple[str, str]]:
         note = prior["note"].partition(": ")[2]
         yield "shuffled labels", f"τ {_tau(prior['kendall_tau'])}" + (f": {note}" if note else "")
         yield "shuffled tokens", f"τ {_tau(prior['shuffled_tokens']['kendall_tau'])}"
-    for warning in result["warnings"]:
-        yield "warning", warning_text(warning)
 
 
 def _computed(result: Json) -> str:

@@ -1,4 +1,4 @@
-"""Shows searches as a table that fits into 80 columns, with the choice in its last line."""
+"""Shows searches as a table that fits into 80 columns, with the choice below it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.terminal.tables import DASH, Json, narrow_table
-from surgeon.terminal.wording import warning_lines
 
 
 def search_view(result: Json, title: str) -> Group:
     """A search: its candidates, notes on them, and what was chosen."""
-    notes = [Text(line) for line in _notes(result)]
-    lines = [*notes, Text(conclusion(result)), *warning_lines(result["warnings"])]
-    return Group(candidates_table(result, title), *lines)
+    lines = [*_notes(result), conclusion(result)]
+    return Group(candidates_table(result, title), *map(Text, lines))
 
 
 def candidates_table(result: Json, title: str) -> Table:

@@ -11,8 +11,6 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from surgeon.terminal.wording import warning_lines
-
 Json = Mapping[str, Any]
 DASH = "–"
 LONG_NAME = 12  # characters
@@ -126,7 +124,7 @@ def queue_table(answer: Json) -> Table:
 
 def finetune_view(result: Json, title: str) -> Group:
     """The evaluations of a fine-tune, and notes on what was trained."""
-    return Group(_epochs_table(result, title), *_finetune_notes(result), *warning_lines(result["warnings"]))
+    return Group(_epochs_table(result, title), *_finetune_notes(result))
 
 
 def _epochs_table(result: Json, title: str) -> Table:

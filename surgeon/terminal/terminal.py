@@ -21,7 +21,7 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
-from surgeon.terminal.wording import warning_text
+from surgeon.terminal.wording import warning_lines
 
 Json = Mapping[str, Any]
 console = Console()
@@ -68,7 +68,7 @@ def show_predictions(job: Json, rows: Sequence[Json]) -> None:
 
 
 def show_result(job: Json, *, steps: bool = True) -> None:
-    """Print the result of a finished job, or its error, and what to do next."""
+    """Print the result of a finished job, or its error, what to do next, and last its warnings."""
     if job["status"] == "succeeded":
         show(VIEWS[job["kind"]](job["result"], subject_of(job)))
         if (job["result"].get("decision") or {}).get("checkpoint"):
@@ -80,6 +80,8 @@ def show_result(job: Json, *, steps: bool = True) -> None:
             errors.print(f"  {line}", markup=False, highlight=False)
     if steps:
         show_steps(job)
+    for line in warning_lines((job["result"] or {}).get("warnings", ())):
+        show(line)
 
 
 def show_steps(job: Json) -> None:
@@ -93,10 +95,8 @@ def show_steps(job: Json) -> None:
 
 def show_warnings(job: Json) -> None:
     """Print what was noticed at a job's submission."""
-    for warning in job["warnings"]:
-        errors.print(
-            f"warning: {warning_text(warning)}", style="yellow", markup=False, highlight=False
-        )
+    for line in warning_lines(job["warnings"]):
+        errors.print(line)
 
 
 def show_jobs(jobs: Sequence[Json], names: Mapping[str, str]) -> None:

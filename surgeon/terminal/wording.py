@@ -12,6 +12,7 @@ from rich.text import Text
 
 from surgery.data.options import columns_option
 from surgery.errors import fault_line
+from surgery.evaluation.learning import OF_LEARNING
 from surgery.schemas.head import HEAD_FIT
 from surgery.schemas.ranking import RANKING_OPTIONS
 from surgery.schemas.search import SEARCH_OPTIONS
@@ -98,9 +99,17 @@ OF_JOBS = Words({**{option.name: option.flag for option in _OF_JOBS}, "fit": HEA
 
 
 def warning_lines(warnings: Sequence[Json | str]) -> Iterator[Text]:
-    """A line for each warning of a job or of its result."""
-    for warning in warnings:
+    """A line for each warning of a job or of its result, the gravest last.
+
+    That is where nothing was learned: what ends an output is read.
+    """
+    for warning in sorted(warnings, key=_gravity):
         yield Text(f"warning: {warning_text(warning)}", style="yellow")
+
+
+def _gravity(warning: Json | str) -> int:
+    code = None if isinstance(warning, str) else warning["code"]
+    return len(OF_LEARNING) - OF_LEARNING.index(code) if code in OF_LEARNING else 0
 
 
 def warning_text(warning: Json | str) -> str:

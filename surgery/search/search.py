@@ -202,7 +202,7 @@ def _learned(metric: str, chosen: SearchArm, baseline: Baseline) -> list[JobWarn
     if expected is None or expected.low > constant:
         return []
     message = (
-        f"the choice is expected to reach a {metric} of {expected.mean:.4f} "
+        f"the choice is expected to reach {metric} {expected.mean:.4f} "
         f"({expected.low:.4f} to {expected.high:.4f}), and a constant prediction has {constant:.4f}"
     )
     remedy = (

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from app.api.examples import answers
+from surgeon.terminal import terminal
 from surgeon.terminal.comparisons import comparison_view
+from surgeon.terminal.html import job_html
 from surgeon.terminal.tables import finetune_view
 from surgeon.terminal.wording import OF_JOBS, warning_lines
 from surgery.evaluation.comparison import comparison_table
@@ -16,6 +19,13 @@ from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
 from tests.support.service.finished_runs import METRIC, finetune_result, grid, plan
 
+JOB = answers.RANKING
+RESULTS = {
+    "ranking": answers.RANKING_RESULT,
+    "finetune": answers.FINETUNE_RESULT,
+    "search": answers.SEARCH_RESULT,
+    "comparison": answers.COMPARISON_RESULT,
+}
 BASELINE = {METRIC: 0.55}
 BAD = JobWarning(code=NO_BETTER, message="no better", remedy=LOWER_RATE)
 
@@ -48,18 +58,47 @@ def test_no_remedy_of_learning_names_a_field_that_has_an_option() -> None:
 
 def test_texts_of_early_versions_are_shown_as_they_are() -> None:
     given = {"warnings": ["few rows", {"code": "a", "message": "odd", "remedy": None}]}
-    assert [line.plain for line in warning_lines(given["warnings"])] == ["warning: few rows", "warning: odd"]
+    assert [line.plain for line in warning_lines(given["warnings"])] == [
+        "warning: few rows",
+        "warning: odd",
+    ]
     assert JobWarning.model_validate("few rows").message == "few rows"
 
 
-def test_a_finetune_shows_the_constant_and_ends_with_its_warnings() -> None:
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no line is broken."""
+    monkeypatch.setattr(terminal.console, "width", 1000)
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize("kind", sorted(set(terminal.VIEWS) - {"prediction"}))
+def test_what_was_not_learned_is_said_last_whatever_the_kind(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [BAD, JobWarning(code="few_rows", message="few rows")]
+    result = {**RESULTS[kind], "warnings": [each.model_dump() for each in told]}
+    step = {"why": "again", "method": "POST", "path": "/v1/jobs/x/retry", "body": None}
+    job = {**JOB, "kind": kind, "result": result, "next_steps": [step]}
+    terminal.show_result(job)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-4:] == [
+        "next: again",
+        "  surgeon retry x",
+        "warning: few rows",
+        f"warning: no better. Try this: {OF_JOBS.told(LOWER_RATE)}",
+    ]
+    page = job_html(job)
+    assert 0 < page.index("warning: few rows") < page.index("warning: no better")
+
+
+def test_a_finetune_shows_the_constant_beside_its_metrics() -> None:
     result = finetune_result(0.56, noise=0.02)
-    known: dict[str, Any] = {"baseline": BASELINE, "baseline_loss": 0.69, "warnings": [BAD]}
+    known: dict[str, Any] = {"baseline": BASELINE, "baseline_loss": 0.69}
     shown = result.model_copy(update=known).model_dump(mode="json")
     lines = printed(finetune_view(shown, "model on data"))
     (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
     assert row == ["constant", "0.6900", "0.5500"]
-    assert lines[-1] == f"warning: no better. Try this: {OF_JOBS.told(LOWER_RATE)}"
     early = result.model_dump(mode="json", exclude={"baseline", "baseline_loss", "baseline_also"})
     assert not any("constant" in line for line in printed(finetune_view(early, "model on data")))
 
@@ -85,8 +124,9 @@ def test_a_comparison_says_of_each_arm_how_many_runs_learned_nothing() -> None:
     lines = printed(comparison_view(table.model_dump(mode="json"), "model on data"))
     (row,) = [line.split() for line in lines if line.strip().startswith("constant")]
     assert row == ["constant", "0.5500"]
-    told = f"warning: arm all, 1 of 2 runs: no better. Try this: {OF_JOBS.told(LOWER_RATE)}"
-    assert told in lines
+    told = f"warning: arm all, 2 of 2 runs: no better. Try this: {OF_JOBS.told(LOWER_RATE)}"
+    warned = table.model_dump(mode="json")["warnings"]
+    assert [line.plain for line in warning_lines(warned)][-1] == told
 
 
 def test_runs_of_a_layer_alone_have_no_field_for_their_rate() -> None:

@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from surgeon.cli import app
+from surgeon.terminal import terminal
 from tests.support.models.mirror import TINY
-from tests.support.service.services import Running
+from tests.support.service.services import Json, Running
 
 WORDS = ("poor", "fine")
 
@@ -22,6 +23,14 @@ def surgeon(service: Running, *arguments: object) -> str:
     done = CliRunner().invoke(app, command, env={"COLUMNS": "100"})
     assert done.exit_code == 0, done.output
     return done.stdout if "--json" in command else " ".join(done.output.split())
+
+
+def last_line(service: Running, job: Json) -> str:
+    """The last line that is printed of a job, in a terminal in which no line is broken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(terminal.console, "width", 1000)
+        done = CliRunner().invoke(app, ["watch", job["id"], "--url", service.client.url])
+    return done.output.rstrip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +56,23 @@ def test_labels_that_nothing_tells_end_with_a_warning(
     assert "training.learning_rates" in warning["remedy"]
     told = surgeon(embedded_service, "watch", job["id"])
     assert f"constant {result['baseline_loss']:.4f} {result['baseline']['accuracy']:.4f}" in told
-    last = told.rpartition("warning: ")[2]
+    last = last_line(embedded_service, job)
+    assert last.startswith("warning: the model is no better than a constant prediction: accuracy ")
     assert "Try this: " in last
     assert "--learning-rates" in last
-    assert "warning: the model is no better than a constant prediction: accuracy is " in told
+
+
+def test_a_search_that_found_nothing_to_learn_ends_with_a_warning(
+    embedded_service: Running, files: dict[str, Path]
+) -> None:
+    options = ("--families", "single,all", "--learning-rates", "1e-4,1e-3", "--epochs", 1)
+    job = json.loads(
+        surgeon(embedded_service, "search", TINY, files["shuffled"], *options, "--json")
+    )
+    assert "no_better_than_constant" in {each["code"] for each in job["result"]["warnings"]}
+    last = last_line(embedded_service, job)
+    assert last.startswith("warning: the choice is expected to reach accuracy ")
+    assert "a larger --budget-share or more --epochs" in last
 
 
 def test_a_comparison_says_which_arm_learned_nothing(
@@ -73,5 +95,7 @@ def test_a_comparison_says_which_arm_learned_nothing(
     assert all("arms.0.learning_rate" in each["remedy"] for each in own)
     told = surgeon(embedded_service, "watch", job["id"])
     assert f"constant {result['baseline']['accuracy']:.4f}" in told
-    assert "warning: arm all, 1 of 1 runs: " in told
-    assert "--learning-rates, of which the best is chosen" in told.rpartition("warning: ")[2]
+    last = last_line(embedded_service, job)
+    assert last.startswith("warning: arm ")
+    assert ", 1 of 1 runs: the model is no better than a constant prediction: " in last
+    assert "--learning-rates, of which the best is chosen" in last
