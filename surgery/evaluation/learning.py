@@ -10,7 +10,7 @@ from surgery.schemas.enums import ERROR_METRICS
 from surgery.schemas.finetune import EpochReport
 
 MARGIN = 2.0  # standard errors: of runs that learned nothing, some 2 % exceed a baseline by as much
-NOTICEABLE = 0.05  # of the constant's loss: what dropout adds to a loss is less
+NOTICEABLE = 0.05  # of the constant's loss
 NO_BETTER = "no_better_than_constant"
 ONE_VALUE = "one_value_predicted"
 ABOVE = "loss_above_constant"
