@@ -24,7 +24,7 @@ from surgeon.commands.jobs import (
     workers,
 )
 from surgeon.commands.life import cancel, change, delete, pause, resume, retry
-from surgeon.commands.server import api, db_upgrade, key, serve, worker
+from surgeon.commands.server import api, db_upgrade, doctor, key, serve, worker
 from surgery.schemas.enums import METHODS, described
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ JOBS = (
 EXAMPLES = (example,)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
-OPERATOR = (serve, api, worker, key)
+OPERATOR = (serve, api, worker, doctor, key)
 AGENTS = (mcp,)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
