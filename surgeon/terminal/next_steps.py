@@ -9,12 +9,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from surgeon.terminal.arms import NoCommand, arm_text, listed, policy_words
+from surgery.schemas.adapter import AdapterSpec
 
 Json = Mapping[str, Any]
 COMMANDS = {"/v1/finetunes": "tune", "/v1/searches": "search", "/v1/comparisons": "compare"}
 # The fields of a request that an option sets, and those of its training by command.
 OPTIONS = {"families", "learning_rates", "budget_seconds", "budget_share", "confidence", "held_out"}
 OPTIONS |= {"seed", "seeds"}
+RANK = AdapterSpec.model_fields["rank"].default
 OF_TRAINING = {
     "search": {"epochs", "batch_size", "max_length"},
     "compare": {"epochs", "batch_size", "max_length", "learning_rate", "learning_rates"},
@@ -135,8 +137,18 @@ def _selection(selection: Json) -> list[str]:
     return words
 
 
+def _adapter(adapter: Json) -> list[str]:
+    """The option of an adapter. Raises NoCommand for what only an arm's options set."""
+    if set(adapter) - {"type", "rank"}:
+        raise NoCommand
+    if adapter["type"] == "bitfit":
+        return ["--bitfit"]
+    return ["--lora", str(adapter.get("rank", RANK))]
+
+
 _WRITERS: Mapping[str, Callable[[Any], list[str]]] = {
     "selection": _selection,
+    "adapter": _adapter,
     "arms": _arms,
     "checkpoints": lambda kept: ["--form", _only("form", kept)],
     "also_evaluate": lambda presets: [w for preset in presets for w in ("--also-evaluate", preset)],

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from surgery.errors import MAX_FAULTS, misspelt, printable
 from surgery.schemas import (
     Strict,
+    adapter,
     comparison,
     dataset,
     estimate,
@@ -24,6 +25,7 @@ from surgery.schemas.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
 SCHEMAS = {
     kind.__name__: kind
     for module in (
+        adapter,
         comparison,
         dataset,
         estimate,

@@ -8,7 +8,9 @@ import pytest
 
 from surgeon.commands.comparing.arms import arm_from
 from surgeon.terminal.arms import NoCommand, arm_text
-from surgery.schemas.comparison import LORA_LEARNING_RATE, ArmSpec, ComparisonSpec
+from surgery.schemas.adapter import LORA_LEARNING_RATE
+from surgery.schemas.comparison import ArmSpec, ComparisonSpec
+from surgery.schemas.finetune import FinetuneSpec
 
 Json = dict[str, Any]
 
@@ -87,6 +89,28 @@ def test_lora_has_a_rate_of_its_own_unless_one_is_named() -> None:
     assert rates({"learning_rate": 5e-5}, "lora=8") == [None]  # named, though it is the default
     assert rates({"learning_rates": [1e-4, 1e-3]}, "lora=8") == [None]
     assert rates({"learning_rates": None}, "lora=8") == [own]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "training", "rate"),
+    [
+        ({"type": "lora"}, {}, LORA_LEARNING_RATE),
+        ({"type": "lora"}, {"epochs": 2}, LORA_LEARNING_RATE),
+        ({"type": "lora"}, {"learning_rate": 5e-5}, 5e-5),  # named, though it is the default
+        ({"type": "lora"}, {"learning_rates": [1e-4, 1e-3]}, 5e-5),
+        ({"type": "bitfit"}, {}, 5e-5),
+        (None, {}, 5e-5),
+    ],
+)
+def test_a_finetune_by_lora_has_the_rate_of_an_arm(
+    adapter: Json | None, training: Json, rate: float
+) -> None:
+    trained = {"adapter": adapter} if adapter else {"selection": {"policy": "all"}}
+    body: Json = {"model": "m", "dataset": "d", **trained, "training": training}
+    spec = FinetuneSpec.model_validate(body)
+    assert spec.training.learning_rate == rate
+    stored = spec.model_dump(mode="json")
+    assert FinetuneSpec.model_validate(stored).model_dump(mode="json") == stored
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,11 @@ def test_a_finetune_whose_loss_rose_is_trained_at_lower_rates(api: TestClient) -
     assert commands(api, job)[1:] == [
         f"surgeon tune {TINY} glue/rte --track-ranking {options}",
     ]
+    adapted = {**body, "adapter": {"type": "lora"}, "training": {"epochs": 2}}
+    del adapted["selection"], adapted["track_ranking"]
+    lora = finished(api, "finetunes", adapted, {**FINETUNE_RESULT, "warnings": warned(GREW)})
+    lower = "--lora 8 --epochs 2 --learning-rates 2e-05,5e-05,0.0002"
+    assert commands(api, lora)[1:] == [f"surgeon tune {TINY} glue/rte {lower}"]
     found = {**body, "selection": {"policy": "search", "search": {"seed": 3}}}
     del found["training"]
     searched = finished(api, "finetunes", found, {**FINETUNE_RESULT, "warnings": warned(ABOVE)})
