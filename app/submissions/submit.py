@@ -19,7 +19,7 @@ from app.jobs.state_machine import (
     share_ranking,
 )
 from app.service import Service
-from app.submissions.admission import admit
+from app.submissions.admission import Present, admit, present
 from app.submissions.checks import (
     OF_THE_REQUEST,
     check_families,
@@ -38,7 +38,7 @@ from app.submissions.resolve import (
     resolve_subject,
 )
 from app.submissions.selections import missing_ranking, resolve_selection
-from app.tables import Dataset, GivenRows, Job, JobKind, new_id
+from app.tables import GivenRows, Job, JobKind, new_id
 from surgery import __version__
 from surgery.checkpoints.rows import kept_cells
 from surgery.errors import DatasetNotFound
@@ -70,15 +70,16 @@ class Prepared:
     rows: Sequence[Json] = ()  # that a prediction is asked for
 
 
-def _lock_dataset(session: Session, job: Job) -> None:
-    """Lock a job's uploaded dataset until the job is inserted.
+def _present(session: Session, job: Job) -> Present:
+    """What the transaction has to know; an uploaded dataset is locked until the job is inserted.
 
     Raises DatasetNotFound if the dataset was deleted.
     """
-    if Resolved.of(job.resolved).dataset.path is not None:
-        query = select(Dataset.id).where(Dataset.id == job.dataset).with_for_update(read=True)
-        if session.scalar(query) is None:
-            raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
+    uploaded = Resolved.of(job.resolved).dataset.path is not None
+    found = present(session, job.project, job.dataset if uploaded else None)
+    if uploaded and found.dataset is None:
+        raise DatasetNotFound(f"dataset {job.dataset!r} was deleted meanwhile; upload it again")
+    return found
 
 
 def _lock_choosers(session: Session, jobs: Sequence[Job]) -> None:
@@ -294,18 +295,18 @@ def insert(session: Session, service: Service, prepared: Prepared) -> None:
     was deleted. A ranking that has its result already needs no worker, and no quota.
     """
     job, children = prepared.job, prepared.children
+    found = _present(session, job)
     shares = job.kind == JobKind.RANKING and job.spec["cache"] == "use"
     if not (shares and computed_ranking(session, key_of(job))):
-        admit(session, service, children or [job])
-    _lock_dataset(session, job)
+        admit(session, service, children or [job], found.limits)
     lock_checkpoint(session, job)
     _lock_choosers(session, [job, *children])
     if children:
-        enqueue_comparison(session, job, children)
+        enqueue_comparison(session, job, children, found.seen)
     elif prepared.ranking is not None:
-        enqueue_with_ranking(session, job, prepared.ranking)
+        enqueue_with_ranking(session, job, prepared.ranking, found.seen)
     else:
-        enqueue(session, job)
+        enqueue(session, job, found.seen)
     if prepared.rows:
         session.flush()  # the job, to which the rows refer
         session.add(GivenRows(job_id=job.id, rows=list(prepared.rows)))

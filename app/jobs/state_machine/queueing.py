@@ -17,6 +17,7 @@ from app.jobs.state_machine.history import (
 )
 from app.jobs.state_machine.sharing import share_ranking, wait_for_ranking
 from app.jobs.webhooks import notices
+from app.jobs.webhooks.notices import Look
 from app.observability.tracing import traceparent
 from app.tables import DEFAULT_PROJECT, Job, JobKind, Status
 from surgery.schemas.resolved import ResolvedSelection, completed
@@ -24,12 +25,12 @@ from surgery.schemas.resolved import ResolvedSelection, completed
 LAST = "queued_last"  # in a session's info: when the last job was queued
 
 
-def enqueue(session: Session, job: Job) -> Job:
-    """Insert a queued job, in the caller's transaction.
+def enqueue(session: Session, job: Job, seen: Look | None = None) -> Job:
+    """Insert a queued job, in the caller's transaction, which may have ``seen`` the clock already.
 
     Its row is written once and not read again: every value of it is known here.
     """
-    now, told = notices.look(session, job.project or DEFAULT_PROJECT)
+    now, told = seen or notices.look(session, job.project or DEFAULT_PROJECT)
     now = _in_order(session, now)
     job.status = Status.QUEUED
     job.lease_epoch = 0
@@ -46,7 +47,7 @@ def enqueue(session: Session, job: Job) -> Job:
 def _in_order(session: Session, now: datetime) -> datetime:
     """The time at which a job is queued: later than that of the transaction's job before it.
 
-    SQLite's clock counts milliseconds, in which several jobs can be inserted.
+    A transaction may look at the clock once for several jobs, and SQLite's counts milliseconds.
     """
     last = session.info.get(LAST)
     moment = now if last is None or now > last else last + MICROSECOND
@@ -54,14 +55,17 @@ def _in_order(session: Session, now: datetime) -> datetime:
     return moment
 
 
-def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job]) -> Job:
+def enqueue_comparison(
+    session: Session, comparison: Job, children: Sequence[Job], seen: Look | None = None
+) -> Job:
     """Insert a running comparison and its queued children, in the caller's transaction."""
-    enqueue(session, comparison)
+    seen = seen or notices.look(session, comparison.project or DEFAULT_PROJECT)
+    enqueue(session, comparison, seen)
     comparison.status = Status.RUNNING
     comparison.started_at = db_now()
     record_status(session, comparison, Status.RUNNING)
     for child in children:
-        enqueue(session, child)
+        enqueue(session, child, seen)
     session.flush()
     rankings = [child for child in children if child.kind == JobKind.RANKING]
     # In one order, so that no two transactions wait for each other.
@@ -71,7 +75,9 @@ def enqueue_comparison(session: Session, comparison: Job, children: Sequence[Job
     return comparison
 
 
-def enqueue_with_ranking(session: Session, job: Job, key: RankingKey) -> Job:
+def enqueue_with_ranking(
+    session: Session, job: Job, key: RankingKey, seen: Look | None = None
+) -> Job:
     """Insert a fine-tune that needs a ranking, in the caller's transaction.
 
     It takes the ranking of this ``key`` if that was computed, waits for it if it is in flight, and
@@ -83,7 +89,7 @@ def enqueue_with_ranking(session: Session, job: Job, key: RankingKey) -> Job:
         job.resolved = completed(job.resolved, ResolvedSelection(ranking=origin.id))
     else:
         wait_for_ranking(session, job, key)
-    return enqueue(session, job)
+    return enqueue(session, job, seen)
 
 
 def store_finished(session: Session, job: Job) -> Job:

@@ -6,16 +6,23 @@ import base64
 import secrets
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
 from app.tables import Job, Webhook, WebhookDelivery, new_id
 
 RETRY_SECONDS = 24 * 3600.0
+
+
+class Look(NamedTuple):
+    """The time by the database's clock, and whether a project has webhooks that may be told."""
+
+    now: datetime
+    told: bool
 
 
 class EventType(StrEnum):
@@ -81,11 +88,14 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def look(session: Session, project: str) -> tuple[datetime, bool]:
-    """The time by the database's clock, and whether a project has webhooks that may be told."""
-    hooks = exists().where(Webhook.project == project, Webhook.enabled)
-    now, told = session.execute(select(db_now(), hooks)).one()
-    return now, told
+def look(session: Session, project: str) -> Look:
+    """Look at the database's clock and a project's webhooks."""
+    return Look(*session.execute(select(*looked_at(project))).one())
+
+
+def looked_at(project: str) -> tuple[ColumnElement[Any], ...]:
+    """What a statement selects that looks at other things besides, as the fields of `Look`."""
+    return db_now(), exists().where(Webhook.project == project, Webhook.enabled)
 
 
 def post_status(session: Session, job: Job, status: str, at: datetime, code: str | None) -> None:
