@@ -23,7 +23,7 @@ from surgeon.commands.jobs import (
     workers,
 )
 from surgeon.commands.life import cancel, change, delete, pause, resume, retry
-from surgeon.commands.server import api, db_upgrade, key, serve, worker
+from surgeon.commands.server import api, db_upgrade, doctor, key, serve, worker
 from surgery.schemas.enums import METHODS, described
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ JOBS = (
 EXAMPLES = (example,)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
-OPERATOR = (serve, api, worker, key)
+OPERATOR = (serve, api, worker, doctor, key)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)

@@ -181,6 +181,21 @@ class Capacity:
         return f"{self.name} ({devices}; {self.max_processes} processes)"
 
 
+def registered_workers(database: Database, lease: timedelta) -> list[Capacity]:
+    """The workers that were heard of within the last day, newest first."""
+    return [
+        Capacity(
+            name=row.id,
+            kinds=row.kinds,
+            devices=[device["name"] for device in row.devices],
+            precisions=row.precisions,
+            max_processes=row.max_processes,
+            alive=row.alive,
+        )
+        for row in database.rows(_heard_of_lately(lease), {})
+    ]
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a job needs of a worker, and where its request says so."""
@@ -213,18 +228,7 @@ class Fleet:
     @classmethod
     def of(cls, service: Service) -> Self:
         """The workers that have registered; of an embedded service without any, this machine."""
-        rows = service.database.rows(_heard_of_lately(service.settings.lease), {})
-        known = [
-            Capacity(
-                name=row.id,
-                kinds=row.kinds,
-                devices=[device["name"] for device in row.devices],
-                precisions=row.precisions,
-                max_processes=row.max_processes,
-                alive=row.alive,
-            )
-            for row in rows
-        ]
+        known = registered_workers(service.database, service.settings.lease)
         if not known and service.settings.embedded:
             return cls([_this_machine(service.settings)], registered=False)
         return cls(known, registered=bool(known))

@@ -10,13 +10,16 @@ import os
 import secrets
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from surgeon.commands.failures import expected_failures, require
+from surgeon.commands.failures import ExitCode, expected_failures, require
+from surgeon.commands.options import AsJson
 from surgeon.terminal import terminal
+from surgeon.terminal.tables import findings_table
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -101,6 +104,25 @@ def db_upgrade() -> None:
     opened.upgrade()
     opened.close()
     terminal.errors.print("the database is at the newest version")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check what the settings name: database, broker, storage, disk, mirrors, devices.
+
+    Exits with 1 if something does not work, so that it can be a probe.
+    """
+    require("server")
+    from app.diagnosis.doctor import examine
+    from app.diagnosis.finding import State
+
+    with _start_failures():
+        findings = list(examine(_settings()))
+    if as_json:
+        terminal.show_json([asdict(finding) for finding in findings])
+    else:
+        terminal.show(findings_table([asdict(finding) for finding in findings]))
+    if any(finding.state == State.FAILED for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def key() -> None:

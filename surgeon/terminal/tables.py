@@ -106,6 +106,21 @@ def workers_table(workers: Sequence[Json]) -> Table:
     return table
 
 
+FINDINGS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+def findings_table(findings: Sequence[Json]) -> Table:
+    """One row for each thing that was checked; what to do stands below what was found."""
+    table = narrow_table()
+    for name in ("checked", "", "found"):
+        table.add_column(name, no_wrap=name != "found", overflow="fold")
+    for each in findings:
+        style = FINDINGS[each["state"]]
+        told = each["found"] if each["remedy"] is None else f"{each['found']}\n{each['remedy']}"
+        table.add_row(each["checked"], Text(each["state"], style=style), Text(told))
+    return table
+
+
 def queue_table(answer: Json) -> Table:
     """One row for each kind of job; numbers of the own project, and in brackets of all."""
     table = wide_table()
