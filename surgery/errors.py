@@ -255,6 +255,7 @@ def printable(text: str, longest: int = 100) -> str:
 
 
 LONGEST_NAME = 100  # no field, preset or layer has a longer one
+LONG_NAME = 9  # letters from which on two of them can be wrong
 
 
 def nearest(word: str, known: list[str]) -> str | None:
@@ -268,6 +269,44 @@ def nearest(word: str, known: list[str]) -> str | None:
         return None
     matches = get_close_matches(word, known, n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def misspelt(word: str, known: list[str]) -> str | None:
+    """The known name of which a word is clearly a misspelling, or None.
+
+    Clear is a letter that is wrong, missing, too much or swapped with its neighbour, two of them in
+    a name of nine letters or more; case and underscores do not count. Names that are merely alike,
+    such as `revision` and `precision`, mean different things.
+    """
+    from difflib import get_close_matches
+
+    if len(word) > LONGEST_NAME:
+        return None
+    plain = {_letters(each): each for each in reversed(known)}
+    wanted = _letters(word)
+    for each in get_close_matches(wanted, list(plain), n=3, cutoff=0.7):
+        if _edits(wanted, each) <= (1 if min(len(wanted), len(each)) < LONG_NAME else 2):
+            return plain[each]
+    return None
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _edits(one: str, other: str) -> int:
+    """How many letters to change, add, drop or swap with a neighbour to make one of the other."""
+    rows = [list(range(len(other) + 1))]  # each has the edits for a beginning of ``one``
+    for place, letter in enumerate(one, 1):
+        above, row = rows[-1], [place]
+        for column, wanted in enumerate(other, 1):
+            least = min(above[column] + 1, row[-1] + 1, above[column - 1] + (letter != wanted))
+            swapped = one[place - 2 : place] == wanted + other[column - 2 : column - 1]
+            if swapped and column > 1:
+                least = min(least, rows[-2][column - 2] + 1)
+            row.append(least)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def fault_line(fault: Mapping[str, Any], said: str | None) -> str:

@@ -19,11 +19,13 @@ from surgeon.commands.options import (
     Model,
     Url,
     selection_of,
+    trained_of,
     trials_of,
     values_of,
     with_options,
 )
 from surgeon.terminal import terminal
+from surgery.schemas.adapter import ADAPTER_OPTIONS
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of, options_of
@@ -40,6 +42,7 @@ TRAINING_OPTIONS = (
     *SELECTION_OPTIONS,
     RANKING_ID,
     SEARCH_ID,
+    *ADAPTER_OPTIONS,
     option_of(
         SelectionSpec, "policy", default=None, help="A policy that takes --k: its name ends in _k."
     ),
@@ -57,7 +60,7 @@ def estimate(
 ) -> None:
     """Estimate the memory and time of fine-tuning MODEL on DATASET: for every number of layers, for
     the numbers that --k lists, or for the layers that one option of `tune` chooses."""
-    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID, SEARCH_ID], given)
+    chosen = values_of([*SELECTION_OPTIONS, RANKING_ID, SEARCH_ID, *ADAPTER_OPTIONS], given)
     body: Json = {
         "model": model,
         "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
@@ -81,8 +84,10 @@ def _selection_and_k(chosen: Json, seed: int, policy: Policy | None, k: list[int
     given = {**chosen, "seed": seed}
     if k is not None:
         counted = policy or Policy.TOP_K
+        if given["lora"] is not None or given["bitfit"]:
+            raise typer.BadParameter("--k lists numbers of layers, and an adapter trains none")
         if chosen[counted] is not None:
             raise typer.BadParameter(f"--k lists the numbers of --policy {counted.value}")
         return {"selection": selection_of({**given, counted: k[0]}), "k": k}
     is_chosen = any(value is not None and value is not False for value in chosen.values())
-    return {"selection": selection_of(given)} if is_chosen else {}
+    return trained_of(given) if is_chosen else {}

@@ -23,7 +23,9 @@ from surgeon.commands.options import (
     Model,
     Url,
     finite,
-    selection_of,
+    rate_of,
+    rate_option,
+    trained_of,
     trials_of,
     values_of,
     with_options,
@@ -31,6 +33,7 @@ from surgeon.commands.options import (
 from surgeon.terminal import terminal
 from surgeon.terminal.progress import job_progress
 from surgery.data.options import DATASET_OPTIONS
+from surgery.schemas.adapter import ADAPTER_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.head import HEAD_FIT
@@ -38,7 +41,7 @@ from surgery.schemas.prediction import PredictionSpec
 from surgery.schemas.ranking import RANKING_OPTIONS, JobRequest
 from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
+from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,
@@ -53,6 +56,8 @@ SEARCH_ID = option_of(
     metavar="ID",
     help="With --search: id of the finished search that found the layers; see `surgeon search`.",
 )
+OPTIONS_OF_TUNE = options_of(TrainingSpec, "epochs", "batch_size", "max_length", "seed")
+RATE = rate_option("The learning rate of AdamW at the end of the warm-up.")
 WATCH_SECONDS = 3600.0  # for which `watch` asks a service that does not answer
 SUBMISSION_OPTIONS = options_of(JobRequest, "deadline_seconds")
 
@@ -111,7 +116,9 @@ def rank(
     *SELECTION_OPTIONS,
     RANKING_ID,
     SEARCH_ID,
-    *TRAINING_OPTIONS,
+    *ADAPTER_OPTIONS,
+    *OPTIONS_OF_TUNE,
+    RATE,
     *TRIAL_OPTIONS,
     *options_of(CheckpointSpec, "form"),
     *options_of(FinetuneSpec, "track_ranking"),
@@ -126,11 +133,11 @@ def tune(
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Fine-tune the chosen layers of MODEL, and its head, on DATASET."""
+    """Fine-tune the chosen layers of MODEL, or an adapter, and its head, on DATASET."""
     body: Json = {
         "model": model,
-        "selection": selection_of(given),
-        "training": {**values_of(TRAINING_OPTIONS, given), **trials_of(given)},
+        **trained_of(given),
+        "training": {**values_of(OPTIONS_OF_TUNE, given), **rate_of(given), **trials_of(given)},
         "checkpoints": {"form": given["form"]},
         "track_ranking": given["track_ranking"],
         "also_evaluate": given["also_evaluate"] or [],

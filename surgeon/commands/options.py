@@ -12,9 +12,11 @@ import typer
 
 from surgeon.commands.failures import remember_options
 from surgery.errors import SurgeryError
-from surgery.schemas.fields import Option
+from surgery.schemas.adapter import LORA_LEARNING_RATE, adapter_from
+from surgery.schemas.enums import Policy
+from surgery.schemas.fields import Option, option_of
 from surgery.schemas.selection import selection_from
-from surgery.schemas.training import trials_from
+from surgery.schemas.training import TrainingSpec, trials_from
 
 Json = dict[str, Any]
 Command = Callable[..., None]
@@ -109,6 +111,35 @@ def selection_of(given: Mapping[str, Any]) -> Json:
         raise typer.BadParameter(str(error)) from error
     named = {"ranking": given.get("ranking"), "search": given.get("search_id")}
     return selection | {field: each for field, each in named.items() if each is not None}
+
+
+def trained_of(given: Mapping[str, Any]) -> Json:
+    """The field `selection`, or `adapter` in its place. Raises BadParameter unless it is one."""
+    try:
+        adapter = adapter_from(given)
+    except SurgeryError as error:
+        raise typer.BadParameter(str(error)) from error
+    if adapter is None:
+        return {"selection": selection_of(given)}
+    others = (*Policy, "include", "granularity", "ranking", "search_id")
+    if any(given.get(name) not in {None, False} for name in others):
+        raise typer.BadParameter(
+            "--lora and --bitfit train in place of layers; leave out what chooses layers"
+        )
+    return {"adapter": adapter}
+
+
+def rate_option(text: str) -> Option:
+    """The option of a learning rate that has another default for LoRA."""
+    usual = TrainingSpec().learning_rate
+    text = f"{text} Default: {usual:g}, and {LORA_LEARNING_RATE:g} for LoRA."
+    return option_of(TrainingSpec, "learning_rate", default=None, help=text)
+
+
+def rate_of(given: Mapping[str, Any]) -> Json:
+    """The learning rate, if the command names one: only then is it LoRA's too."""
+    rate = given["learning_rate"]
+    return {} if rate is None else {"learning_rate": rate}
 
 
 def trials_of(given: Mapping[str, Any]) -> Json:

@@ -178,10 +178,6 @@ def _finetune_notes(result: Json) -> Iterator[str]:
         f"{result['total_parameters']:,} parameters ({share:.1%}), "
         f"{result['seconds']['train']:.1f} s; best checkpoint {result['best_checkpoint']} (*)"
     )
-    if result["best_checkpoint"]:
-        lora = (result.get("adapter") or {}).get("type") == "lora"  # PEFT's folder, as it is
-        form = "" if lora else " --form full"
-        yield f"to use it: surgeon download {result['best_checkpoint']} DIR{form}"
     for preset, values in result["best"]["also"].items():
         constant = result.get("baseline_also", {}).get(preset, {})
         told = (f"{name} {_number(it)}{_beside(constant, name)}" for name, it in values.items())

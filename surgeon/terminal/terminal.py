@@ -71,8 +71,6 @@ def show_result(job: Json, *, steps: bool = True) -> None:
     """Print the result of a finished job, or its error, what to do next, and last its warnings."""
     if job["status"] == "succeeded":
         show(VIEWS[job["kind"]](job["result"], subject_of(job)))
-        if (job["result"].get("decision") or {}).get("checkpoint"):
-            say(f"surgeon download {job['id']} DIR   # takes that checkpoint")
     else:
         error = job["error"]
         complain(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})")

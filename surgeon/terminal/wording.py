@@ -19,7 +19,9 @@ from surgery.schemas.search import SEARCH_OPTIONS
 from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS
 
 Json = Mapping[str, Any]
-_RENAMED = {"/spec/seed": "split_seed", "/selection/search": "search_id"}
+_RENAMED = {
+    "/spec/seed": "split_seed", "/selection/search": "search_id", "/adapter/rank": "lora",
+}  # fmt: skip
 # Requests that messages name, and the commands that send them.
 _COMMANDS = (
     (r"GET /v1/(?:jobs|rankings|finetunes|searches|comparisons)(?= lists)", "`surgeon jobs`"),

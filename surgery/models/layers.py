@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from surgery.errors import Fault, ModelUnsupported, SelectionMismatch
+from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import Granularity
 from surgery.schemas.ranking import RankingResult
 from surgery.schemas.resolved import LayerInfo, ModelInfo
-from surgery.schemas.training import AdapterSpec
 
 Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters
 BlockSizes = list[tuple[str, int]]  # names of blocks and their parameters, bottom to top

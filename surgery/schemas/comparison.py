@@ -7,17 +7,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning
+from surgery.schemas.adapter import LORA_LEARNING_RATE
 from surgery.schemas.decision import Decision
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
 from surgery.schemas.layer_schedule import LayerSchedule
 from surgery.schemas.ranking import Submission
-from surgery.schemas.training import CheckpointSpec, LearningRate, LearningRates, TrainingSpec
+from surgery.schemas.training import (
+    CheckpointSpec,
+    LearningRate,
+    LearningRates,
+    TrainingSpec,
+    names_a_rate,
+)
 
 MAX_RUNS = 256  # fine-tunes in one comparison
-# Of a LoRA arm that no rate was given for: that of the layers would hardly move it. Hu et al. (ICLR
-# 2022, table 9) train RoBERTa on the tasks of GLUE at 4e-4 and 5e-4.
-LORA_LEARNING_RATE = 5e-4
 ArmName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+(?: [\w.+-]+)*$", max_length=64)]
 
 
@@ -326,9 +330,7 @@ class ComparisonSpec(Submission):
     @model_validator(mode="after")
     def _rate_of_lora(self) -> ComparisonSpec:
         """Give LoRA a rate of its own, stored with the arm, unless the request names one."""
-        of_all = self.training
-        told = "learning_rate" in of_all.model_fields_set or of_all.learning_rates is not None
-        for arm in self.arms if not told else ():
+        for arm in () if names_a_rate(self.training) else self.arms:
             rated = arm.learning_rate is not None or arm.learning_rates is not None
             if arm.adapter is not None and arm.adapter.type == "lora" and not rated:
                 arm.learning_rate = LORA_LEARNING_RATE

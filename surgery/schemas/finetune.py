@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning, Strict
+from surgery.schemas.adapter import LORA_LEARNING_RATE, AdapterSpec
 from surgery.schemas.dataset import TokenLengths
 from surgery.schemas.enums import POLICIES, Policy, TrainingPrecision
 from surgery.schemas.head import HeadReport
 from surgery.schemas.ranking import Agreement, Submission
 from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import AdapterSpec, CheckpointSpec, TrainingSpec
+from surgery.schemas.training import CheckpointSpec, TrainingSpec, names_a_rate
 
 AlsoEvaluate = Annotated[
     list[Annotated[str, StringConstraints(max_length=100)]],
@@ -122,6 +123,15 @@ class FinetuneSpec(SelectionOrAdapter, Submission):
     processes: int = Field(
         1, ge=1, le=64, description="Train on this many devices of one machine at once."
     )
+
+    @model_validator(mode="after")
+    def _rate_of_lora(self) -> FinetuneSpec:
+        """Give LoRA a rate of its own, stored with the request, unless that names one."""
+        is_lora = self.adapter is not None and self.adapter.type == "lora"
+        if is_lora and not names_a_rate(self.training):
+            rate = {"learning_rate": LORA_LEARNING_RATE}
+            self.training = self.training.model_copy(update=rate)
+        return self
 
     @model_validator(mode="after")
     def _fits_lora(self) -> FinetuneSpec:

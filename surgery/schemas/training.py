@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
+from surgery.schemas.adapter import LORA_LEARNING_RATE
 from surgery.schemas.enums import ERROR_METRICS, NAMED, Problem, TrainingPrecision
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.head import HEAD_FIT, HeadSpec
@@ -35,7 +36,8 @@ class TrainingSpec(Strict):
         gt=0,
         le=1,
         allow_inf_nan=False,
-        description="The learning rate of AdamW at the end of the warm-up.",
+        description="The learning rate of AdamW at the end of the warm-up. Left out, it is "
+        f"{LORA_LEARNING_RATE:g} for an adapter of type `lora`, and stored so.",
     )
     learning_rates: LearningRates | None = Field(
         None,
@@ -208,6 +210,11 @@ class TrainingSpec(Strict):
         return self
 
 
+def names_a_rate(training: TrainingSpec) -> bool:
+    """Whether a request says at which rate to train, be it the default."""
+    return "learning_rate" in training.model_fields_set or training.learning_rates is not None
+
+
 TRAINING_OPTIONS = options_of(
     TrainingSpec, "epochs", "learning_rate", "batch_size", "max_length", "seed"
 )
@@ -238,33 +245,6 @@ def _rate(text: str) -> float:
     if not math.isfinite(rate):
         raise SurgeryError(f"--learning-rates: {text!r} is no number; write them as in 1e-4,3e-4")
     return rate
-
-
-class AdapterSpec(Strict):
-    """An adapter to train in place of layers, for comparison. The head trains too."""
-
-    type: Literal["lora", "bitfit"] = Field(
-        description="`lora`: low-rank updates of every linear map of the blocks (Hu et al., ICLR "
-        "2022; PEFT). `bitfit`: the biases (Ben Zaken et al., ACL 2022)."
-    )
-    rank: int = Field(8, ge=1, le=1024, description="Rank of the updates, for lora.")
-    alpha: float | None = Field(
-        None,
-        gt=0,
-        allow_inf_nan=False,
-        description="Scale of the updates, for lora. Default: twice the rank.",
-    )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the updates, for lora.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> AdapterSpec:
-        if self.type == "lora":
-            return self
-        # Stored requests name every field, so defaults are accepted.
-        for name in ("rank", "alpha", "dropout"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} means nothing to bitfit; leave it out")
-        return self
 
 
 class CheckpointSpec(Strict):

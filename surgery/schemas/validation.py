@@ -7,9 +7,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from surgery.errors import MAX_FAULTS, nearest, printable
+from surgery.errors import MAX_FAULTS, misspelt, printable
 from surgery.schemas import (
     Strict,
+    adapter,
     comparison,
     dataset,
     estimate,
@@ -24,6 +25,7 @@ from surgery.schemas.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
 SCHEMAS = {
     kind.__name__: kind
     for module in (
+        adapter,
         comparison,
         dataset,
         estimate,
@@ -78,7 +80,7 @@ def validation_faults(
         pointer = root + "".join(f"/{pointer_step(step)}" for step in steps)
         if unknown:
             near = _meant(steps, fields_at(schema, error["loc"][:-1]), schema)
-            detail = "unknown field" + (f"; did you mean {near!r}?" if near else "")
+            detail = "unknown field" + (f"; did you mean {near}?" if near else "")
         if error["type"] in {"model_type", "model_attributes_type"}:
             detail = "must be a JSON object"
         if error["type"] == "string_pattern_mismatch":
@@ -103,15 +105,40 @@ def fields_at(schema: type[BaseModel] | None, place: Iterable[str | int]) -> lis
 
 
 def _meant(steps: list[str], beside: list[str], schema: type[BaseModel] | None) -> str | None:
-    """The whole path of the field that was probably meant: one ``beside`` it, or of that name."""
+    """What was probably meant: a field beside the unknown one, or one of this name elsewhere.
+
+    Each is told by its whole path. Elsewhere only the name itself counts, or a clear misspelling
+    of it: half of a name stands for another thing in every object.
+    """
     *parents, name = steps
-    near = nearest(name, beside)
-    if near is not None:
-        return ".".join([*parents, near])
-    paths = list(paths_of(schema)) if schema else []
-    leaves = {path.rpartition(".")[2]: path for path in reversed(paths)}
-    elsewhere = name if name in leaves else nearest(name, list(leaves))
-    return leaves[elsewhere] if elsewhere else None
+    near = misspelt(name, beside)
+    elsewhere = [] if near or schema is None else _elsewhere(name, schema)
+    if not near and not elsewhere and name not in FIELD_NAMES:  # those are meant as they are
+        near = _begun(name, beside)
+    paths = [".".join([*parents, near])] if near else elsewhere
+    return " or ".join(map(repr, paths)) or None
+
+
+def _elsewhere(name: str, schema: type[BaseModel]) -> list[str]:
+    """The paths of fields of this name in a whole document, the least deep of them."""
+    named: dict[str, list[str]] = {}
+    for path in sorted(paths_of(schema), key=lambda path: path.count(".")):
+        same = named.setdefault(path.rpartition(".")[2], [])
+        if not same or (same[0].count(".") == path.count(".") and path not in same):
+            same.append(path)
+    return named.get(name) or named.get(misspelt(name, list(named)) or "", [])
+
+
+def _begun(name: str, known: list[str]) -> str | None:
+    """The first known name that begins with this one's words, or the other way round.
+
+    As `batch` begins `batch_size`, and `model_name` with `model`.
+    """
+    return next((each for each in known if _begins(each, name) or _begins(name, each)), None)
+
+
+def _begins(whole: str, start: str) -> bool:
+    return f"{whole}_".startswith(f"{start}_")
 
 
 def paths_of(schema: type[BaseModel], start: str = "") -> Iterator[str]:

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from surgeon.commands.comparing.arms import arm_from
-from surgery.schemas.comparison import LORA_LEARNING_RATE, ArmSpec, ComparisonSpec
+from surgeon.terminal.arms import NoCommand, arm_text
+from surgery.schemas.adapter import LORA_LEARNING_RATE
+from surgery.schemas.comparison import ArmSpec, ComparisonSpec
+from surgery.schemas.finetune import FinetuneSpec
 
 Json = dict[str, Any]
 
@@ -86,3 +89,48 @@ def test_lora_has_a_rate_of_its_own_unless_one_is_named() -> None:
     assert rates({"learning_rate": 5e-5}, "lora=8") == [None]  # named, though it is the default
     assert rates({"learning_rates": [1e-4, 1e-3]}, "lora=8") == [None]
     assert rates({"learning_rates": None}, "lora=8") == [own]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "training", "rate"),
+    [
+        ({"type": "lora"}, {}, LORA_LEARNING_RATE),
+        ({"type": "lora"}, {"epochs": 2}, LORA_LEARNING_RATE),
+        ({"type": "lora"}, {"learning_rate": 5e-5}, 5e-5),  # named, though it is the default
+        ({"type": "lora"}, {"learning_rates": [1e-4, 1e-3]}, 5e-5),
+        ({"type": "bitfit"}, {}, 5e-5),
+        (None, {}, 5e-5),
+    ],
+)
+def test_a_finetune_by_lora_has_the_rate_of_an_arm(
+    adapter: Json | None, training: Json, rate: float
+) -> None:
+    trained = {"adapter": adapter} if adapter else {"selection": {"policy": "all"}}
+    body: Json = {"model": "m", "dataset": "d", **trained, "training": training}
+    spec = FinetuneSpec.model_validate(body)
+    assert spec.training.learning_rate == rate
+    stored = spec.model_dump(mode="json")
+    assert FinetuneSpec.model_validate(stored).model_dump(mode="json") == stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "all", "head_only", "top_k=2", "layers=1,4", "layers=encoder.layer.1,3", "top_share=0.8",
+        "max_parameters=4000", "few:last_k=2", "lora", "lora=4,alpha=16.0,dropout=0.1", "bitfit",
+        "top_k=2,method=tangent,learning_rate=0.0001", "all,learning_rates=0.0001,0.001",
+        "best:top_k=1,ranking=rk_1", "search,search=se_1", "random_k=2,seed=3",
+        "last_k=1,granularity=sublayer", "all,include=pooler,embeddings",
+    ],
+)  # fmt: skip
+def test_an_arm_is_written_as_it_is_read(text: str) -> None:
+    arm = arm_from(text)
+    assert arm_text(arm) == text
+    assert arm_from(arm_text(arm)) == arm
+
+
+def test_what_an_arm_has_no_option_for_is_no_command() -> None:
+    ranked: Json = {"policy": "top_k", "k": 1, "ranking": {"method": "fisher", "samples": 9}}
+    for more in ({"layer_schedule": {"type": "gradual"}}, {"selection": ranked}):
+        with pytest.raises(NoCommand):
+            arm_text({"name": "a", "selection": {"policy": "all"}, **more})

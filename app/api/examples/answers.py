@@ -372,6 +372,11 @@ def job_example(identifier: str, kind: str, path: str, spec: Json, result: Json 
     }
 
 
+def _download_step(why: str) -> Json:
+    path = f"/v1/checkpoints/{FINETUNE_RESULT['best_checkpoint']}/archive?form=full"
+    return {"why": why, "method": "GET", "path": path, "body": None}
+
+
 RANKING = job_example(
     "rk_01kasz3v7d9q6m8x2c4n5b7t1w",
     "ranking",
@@ -398,6 +403,7 @@ FINETUNE = job_example(
     FINETUNE_BODIES["top two"]["value"],
     FINETUNE_RESULT,
 )
+FINETUNE["next_steps"] = [_download_step("use the best checkpoint")]
 SEARCH = job_example(
     "se_01kat1c2d3e4f5g6h7j8k9m0n1",
     "search",
@@ -794,3 +800,4 @@ COMPARISON = job_example(
     COMPARISON_BODIES["against all"]["value"],
     COMPARISON_RESULT,
 )
+COMPARISON["next_steps"] = [_download_step("use the checkpoint of top-2, the arm to take")]

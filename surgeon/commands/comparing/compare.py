@@ -20,12 +20,14 @@ from surgeon.commands.options import (
     Key,
     Model,
     Url,
+    rate_of,
+    rate_option,
     trials_of,
     values_of,
     with_options,
 )
 from surgery.data.options import DATASET_OPTIONS
-from surgery.schemas.comparison import LORA_LEARNING_RATE, ComparisonSpec
+from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
 
@@ -39,20 +41,8 @@ ARM = option_of(
     help="A way to train (top_k=2, last_k=2, layers=1,4, all, head_only, lora=8, bitfit …) and "
     f"what is its own: {', '.join(OPTIONS)}. As in top_k=2,method=tangent,learning_rate=1e-4.",
 )
-RATE = option_of(
-    TrainingSpec,
-    "learning_rate",
-    default=None,
-    help="The learning rate of every arm that names none. Default: "
-    f"{TrainingSpec().learning_rate:g}, and {LORA_LEARNING_RATE:g} for lora.",
-)
+RATE = rate_option("The learning rate of every arm that names none.")
 TRAINING_OPTIONS = options_of(TrainingSpec, "epochs", "batch_size", "max_length")
-
-
-def _rate(given: Json) -> Json:
-    """The learning rate, if the command names one: only then is it LoRA's too."""
-    rate = given["learning_rate"]
-    return {} if rate is None else {"learning_rate": rate}
 
 
 def _seed(listed: str, part: str) -> int:
@@ -86,7 +76,7 @@ def compare(
         "single_layers": given["single_layers"],
         "also_evaluate": given["also_evaluate"] or [],
         "seeds": [_seed(given["seeds"], part) for part in given["seeds"].split(",")],
-        "training": {**values_of(TRAINING_OPTIONS, given), **_rate(given), **trials_of(given)},
+        "training": {**values_of(TRAINING_OPTIONS, given), **rate_of(given), **trials_of(given)},
         **values_of(SUBMISSION_OPTIONS, given),
     }
     data = file_options(given)

@@ -90,21 +90,30 @@ def _telling(decision: Decision) -> Iterator[str]:
     """What would tell the arms apart that matter: the one to take and the best one, if it can."""
     if decision.outcome not in {"undecided", "shortlist"}:
         return
-    left = [other for other in decision.others if not other.told_apart]
-    if all(other.p_value is None for other in left):
+    other = open_question(decision)
+    if other is None:
+        yield "They are as good as equal: no number of seeds or rows that can be had tells more."
+    elif other.needed is None:
         yield (
             "One seed tells nothing of how runs differ from seed to seed: name three or more to "
             "decide."
         )
-        return
-    known = [other for other in left if other.needed is not None]
-    if not known:
-        yield "They are as good as equal: no number of seeds or rows that can be had tells more."
-        return
-    of_interest = [other for other in known if other.arm == decision.cheapest]
-    other = (of_interest or sorted(known, key=_effort))[0]
-    assert other.needed is not None, "only those are kept"
-    yield f"To tell {decision.best} from {other.arm} would take {_amount(other.needed)}."
+    else:
+        yield f"To tell {decision.best} from {other.arm} would take {_amount(other.needed)}."
+
+
+def open_question(decision: Decision) -> AgainstBest | None:
+    """The arm that is worth telling from the best one: the one to take or, if it is that, another.
+
+    What it takes is unknown after one seed. None where nothing is open, or nothing would tell.
+    """
+    if decision.outcome not in {"undecided", "shortlist"}:
+        return None
+    left = [other for other in decision.others if not other.told_apart]
+    if any(other.p_value is not None for other in left):
+        left = sorted((each for each in left if each.needed is not None), key=_effort)
+    of_interest = [other for other in left if other.arm == decision.cheapest]
+    return next(iter(of_interest or left), None)
 
 
 def _effort(other: AgainstBest) -> tuple[bool, int]:
@@ -117,7 +126,7 @@ def _amount(need: Needed) -> str:
     seeds = None if need.seeds is None else f"some {need.seeds} seeds"
     rows = "more validation rows than there are"
     if need.validation_rows is not None:
-        rows = f"some {_rounded(need.validation_rows):,} validation rows"
+        rows = f"some {rounded(need.validation_rows):,} validation rows"
     if need.together:
         return f"{seeds} and {rows}"
     if seeds is None:
@@ -125,7 +134,7 @@ def _amount(need: Needed) -> str:
     return seeds if need.validation_rows is None else f"{seeds} or {rows}"
 
 
-def _rounded(count: int) -> int:
+def rounded(count: int) -> int:
     """A count, rounded up to two digits."""
     step = int("1" + "0" * (len(str(count)) - 2)) if count > 99 else 1
     return -(-count // step) * step

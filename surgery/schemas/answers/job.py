@@ -61,14 +61,14 @@ class QueueView(BaseModel):
 
 
 class NextStep(BaseModel):
-    """A request that settles what a job leaves open, ready to be sent."""
+    """A request that uses what a job made or settles what it leaves open, ready to be sent."""
 
     why: str = Field(description="What it would tell or do, in words.")
-    method: Literal["POST"] = Field(description="The method of the request.")
-    path: str = Field(description="The path of the request.")
+    method: Literal["GET", "POST"] = Field(description="The method of the request.")
+    path: str = Field(description="The path of the request, with its query.")
     body: Json | None = Field(
         description="The body of the request, with this job's model, dataset and ids; null if it "
-        "has none."
+        "has none, and for the upload of rows that only the caller has."
     )
 
 
@@ -163,8 +163,9 @@ class JobView(BaseModel):
     )
     next_steps: list[NextStep] = Field(
         [],
-        description="What to do when the job has ended, best first: after a ranking or a search "
-        "what uses it and what would settle what it leaves open, after a failure the retry.",
+        description="What to do when the job has ended, best first: what uses it, as the download "
+        "of a checkpoint, and what would settle what it leaves open, as a comparison "
+        "with more seeds; after a failure the retry.",
     )
     transitions: list[Transition] = Field(description="Every change of status, oldest first.")
     links: dict[str, str] = Field(description="Paths of this job and of what belongs to it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from fastapi.testclient import TestClient
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner, Result
 
+from surgeon.cli import app
 from surgeon.client import ApiError
 from surgery.checkpoints.checkpoint import load
+from surgery.schemas.adapter import LORA_LEARNING_RATE
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import ROWS, problem, says
 from tests.support.service.services import Running
@@ -102,3 +106,41 @@ def test_a_wrong_adapter_is_refused(case: str, api: TestClient) -> None:
     body = {"model": TINY, "dataset": "glue/rte", **change}
     says(problem(api.post("/v1/finetunes", json=body), 422, code), pointer, *words)
     assert api.get("/v1/jobs").json()["data"] == []
+
+
+def test_lora_without_a_rate_is_stored_with_its_own(api: TestClient) -> None:
+    def checked(**training: Any) -> Json:
+        body = {"model": TINY, "dataset": "glue/rte", "adapter": LORA, "training": training}
+        answer: Json = api.post("/v1/finetunes?validate_only=true", json=body).json()
+        return answer
+
+    left_out, named = checked(), checked(learning_rate=LORA_LEARNING_RATE)
+    assert left_out["spec"]["training"]["learning_rate"] == LORA_LEARNING_RATE
+    assert left_out["resolved"]["digest"] == named["resolved"]["digest"]
+    of_layers = checked(learning_rate=5e-5)
+    assert of_layers["spec"]["training"]["learning_rate"] == 5e-5
+    assert of_layers["resolved"]["digest"] != named["resolved"]["digest"]
+
+
+def test_the_command_trains_an_adapter_at_its_rate(
+    embedded_service: Running, dataset: str, tmp_path: Path
+) -> None:
+    def surgeon(*words: str) -> Result:
+        return CliRunner().invoke(app, [*words, "--url", embedded_service.client.url])
+
+    quick = ("--epochs", "1", "--batch-size", "4", "--max-length", "16")
+    done = surgeon("tune", TINY, dataset, "--lora", "2", *quick, "--json")
+    assert done.exit_code == 0, done.output
+    job = json.loads(done.stdout)
+    assert job["spec"]["adapter"] == {"type": "lora", "rank": 2, "alpha": None, "dropout": 0.0}
+    assert job["spec"]["training"]["learning_rate"] == LORA_LEARNING_RATE
+    named = surgeon("estimate", TINY, dataset, "--bitfit", "--json")
+    assert json.loads(named.stdout)["rows"][0]["policy"] == "bitfit"
+    for wrong, told in (
+        (("--lora", "2", "--all"), "leave out what chooses layers"),
+        (("--lora", "2", "--bitfit"), "only one of --lora and --bitfit"),
+        (("--lora", "1000"), "--lora: "),
+    ):
+        refused = surgeon("tune", TINY, dataset, *wrong, *quick)
+        assert refused.exit_code in {1, 2}
+        assert told in " ".join(refused.output.replace("│", " ").split())

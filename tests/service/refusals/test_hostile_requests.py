@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from app.db import Database
 from app.main import create_app
 from app.settings import Settings
-from surgery.errors import ModelNotFound, nearest
+from surgery.errors import ModelNotFound, misspelt
 from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
 from surgery.schemas import ranking, validation
@@ -56,13 +56,14 @@ def test_only_faults_that_are_shown_get_a_suggestion(
 
     def counted(word: str, known: list[str]) -> str | None:
         asked.append(len(known))
-        return nearest(word, known)
+        return misspelt(word, known)
 
-    monkeypatch.setattr(validation, "nearest", counted)
+    monkeypatch.setattr(validation, "misspelt", counted)
     body = {**GOOD, **{f"samples{n}": 1 for n in range(40_000)}}
     answer = problem(api.post("/v1/rankings", json=body), 422, "invalid")
-    assert len(answer["errors"]) == len(asked) == 100
-    assert set(asked) == {len(ranking.RankingSpec.model_fields)}
+    assert len(answer["errors"]) == 100
+    assert len(asked) <= 200, "beside the field and, if none is near, elsewhere"
+    assert len(ranking.RankingSpec.model_fields) in asked
     says(answer, "/samples0", "did you mean 'samples'")
 
 

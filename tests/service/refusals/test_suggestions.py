@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+from surgery.errors import misspelt
 from tests.support.models.mirror import REAL_MODEL, TINY
 from tests.support.service.problems import Json, problem, says
 
@@ -83,6 +84,10 @@ def test_the_longest_rows_are_no_fault_and_neither_is_the_default(api: TestClien
         ({"selection": {"policy": "top_k", "k": 1, "aggregate": "mean"}}, "/selection/aggregate",
          "selection.ranking.aggregate"),
         ({"training": {"priorty": 3}}, "/training/priorty", "priority"),
+        ({"training": {"batch": 8}}, "/training/batch", "training.batch_size"),
+        ({"training": {"dropout_rate": 0.1}}, "/training/dropout_rate", "training.dropout"),
+        ({"max_length": 64}, "/max_length", "training.max_length"),
+        ({"seed": 3}, "/seed", "selection.seed' or 'training.seed"),
     ],
 )  # fmt: skip
 def test_a_misspelt_field_is_told_by_its_whole_path(
@@ -90,3 +95,31 @@ def test_a_misspelt_field_is_told_by_its_whole_path(
 ) -> None:
     answer = api.post("/v1/finetunes", json={**GOOD, **ALL, **body})
     says(problem(answer, 422, "invalid"), pointer, f"did you mean '{meant}'?")
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["epochs", "warmup_steps", "layers", "families", "confidence", "file", "training"],
+)
+def test_a_field_of_another_request_is_not_taken_for_one_that_is_merely_alike(
+    field: str, api: TestClient
+) -> None:
+    answer = api.post("/v1/rankings", json={**GOOD, field: 3})
+    [fault] = problem(answer, 422, "invalid")["errors"]
+    assert fault == {"pointer": f"/{field}", "detail": "unknown field"}
+    inside = api.post("/v1/rankings", json={**GOOD, "head": {"warmup_epoch": 3}})
+    says(problem(inside, 422, "invalid"), "/head/warmup_epoch", "'head.warmup_epochs'?")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("txet", "text"), ("Text", "text"), ("tex", "text"), ("textt", "text"), ("tekst", None),
+        ("layers", None), ("batchsize", "batch_size"), ("batsh_sise", "batch_size"),
+        ("bash_sisse", None), ("revision", None), ("", None),
+    ],
+)  # fmt: skip
+def test_one_wrong_letter_is_a_misspelling_and_two_are_in_a_long_name(
+    word: str, meant: str | None
+) -> None:
+    assert misspelt(word, ["labels", "text", "batch_size", "precision"]) == meant

