@@ -32,6 +32,7 @@ from app.api.routes import checkpoints, datasets, estimates, models, tasks
 from app.api.routes.jobs import (
     attempts,
     comparisons,
+    exports,
     finetunes,
     life,
     listing,
@@ -66,10 +67,10 @@ DESCRIPTION = """
 Name a pretrained encoder and a dataset. The service ranks the encoder's layers by Fisher
 information or another method, and fine-tunes only the layers that are worth it.
 
-Rankings, fine-tunes, searches, predictions and comparisons run as jobs: a request to create one
-answers with the job's id, and `GET /v1/jobs/{id}` with its state and, at the end, its result. Every
-error is answered as `application/problem+json` (RFC 9457) and says which field is wrong and what to
-do.
+Rankings, fine-tunes, searches, predictions, exports and comparisons run as jobs: a request to
+create one answers with the job's id, and `GET /v1/jobs/{id}` with its state and, at the end, its
+result. Every error is answered as `application/problem+json` (RFC 9457) and says which field is
+wrong and what to do.
 
 If the service has API keys, send one as `Authorization: Bearer sk_…`. A key belongs to a project,
 whose jobs, datasets and checkpoints it can see, and has scopes: `admin` includes `submit`, which
@@ -83,6 +84,7 @@ TAGS = {
     "fine-tunes": "Fine-tunes, which train only the selected layers and the task's head.",
     "searches": "Searches for the layers that learn a dataset best, and for their learning rate.",
     "predictions": "What a checkpoint says about rows that you send.",
+    "exports": "Models that are handed over to a place outside their fine-tune.",
     "comparisons": "Several ways to fine-tune, on the same data and with the same seeds.",
     "estimates": "The memory and time that fine-tunes and searches would take, before any runs.",
     "jobs": "Jobs of every kind: poll them, cancel them, read their records.",
@@ -102,6 +104,7 @@ ROUTED = (
     finetunes,
     searches,
     predictions,
+    exports,
     comparisons,
     estimates,
     listing,

@@ -78,10 +78,14 @@ class JobKind(StrEnum):
     FINETUNE = "finetune"
     SEARCH = "search"
     PREDICTION = "prediction"
+    EXPORT = "export"
     COMPARISON = "comparison"  # runs as its children; no worker claims it
 
 
-WORKER_KINDS = (JobKind.RANKING, JobKind.FINETUNE, JobKind.SEARCH, JobKind.PREDICTION)
+WORKER_KINDS = (
+    *(JobKind.RANKING, JobKind.FINETUNE, JobKind.SEARCH, JobKind.PREDICTION),
+    JobKind.EXPORT,
+)
 """The kinds that workers claim. Each has a Celery queue."""
 
 
@@ -304,6 +308,28 @@ class GivenRows(Base):
     rows: Mapped[list[Any]]
 
 
+class ExportFolder(Base):
+    """A folder of the object store that an export has written, or is about to, under a name.
+
+    It goes with the job in its row: the last one that exported this content to this name. Without
+    one it is to be removed.
+    """
+
+    __tablename__ = "export_folders"
+
+    project: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    digest: Mapped[str] = mapped_column(String(80))  # of the content
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    complete: Mapped[bool] = mapped_column(default=False)  # whether the folder is there
+
+    @property
+    def path(self) -> str:
+        """The folder's key in the object store."""
+        return f"exports/{self.project}/{self.name}"
+
+
 class JobLabel(Base):
     """One of a job's labels, so that a list filtered by it reads no other jobs.
 
@@ -351,6 +377,7 @@ class Worker(Base):
     kinds: Mapped[list[Any]]  # the kinds of jobs that it claims
     devices: Mapped[list[Any]]
     precisions: Mapped[list[Any]]
+    exports: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     max_processes: Mapped[int] = mapped_column(Integer)
     version: Mapped[str] = mapped_column(String(40))
     job: Mapped[str | None] = mapped_column(String(40))  # the one that it runs now

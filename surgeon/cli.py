@@ -10,6 +10,7 @@ from surgeon.commands.comparing.compare import compare
 from surgeon.commands.datasets import datasets, upload
 from surgeon.commands.demo import demo, example
 from surgeon.commands.estimate import estimate
+from surgeon.commands.export import export
 from surgeon.commands.failures import EXIT_CODES, remember_command
 from surgeon.commands.jobs import (
     download,
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 JOBS = (
-    *(rank, search, tune, predict, upload, datasets, jobs, watch, logs, download),
+    *(rank, search, tune, predict, export, upload, datasets, jobs, watch, logs, download),
     *(compare, estimate, demo),
 )
 EXAMPLES = (example,)

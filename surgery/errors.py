@@ -146,6 +146,19 @@ class ExportFailed(SurgeryError):
     code = "export_failed"
 
 
+class ExportRefused(SurgeryError):
+    """The place that the model should be handed over to does not take it."""
+
+    code = "export_refused"
+
+
+class DestinationUnavailable(SurgeryError):
+    """The service that the model should be handed over to did not answer; try again."""
+
+    code = "destination_unavailable"
+    retriable = True
+
+
 class StorageFailed(SurgeryError):
     """Files could not be written; free some room and submit again."""
 

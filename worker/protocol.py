@@ -35,6 +35,7 @@ from surgery.schemas.resolved import (
 Json = dict[str, Any]
 Folder = Annotated[Path, PlainSerializer(str)]
 Count = Annotated[int, Field(ge=0, lt=2**53)]  # that a double holds exactly
+EXPORTED = "export"  # the name of the folder that an export puts together
 PROGRESS_SECONDS = 0.25  # between two reports of progress
 PR_SET_PDEATHSIG = 1
 AnyMessage = TypeVar("AnyMessage")
@@ -209,6 +210,33 @@ class PredictionOrder(WorkOrder):
     rows: list[Json]
 
 
+class ExportOrder(WorkOrder):
+    """Put the checkpoint in ``checkpoint_folder`` together in the form that ``spec`` names."""
+
+    type: Literal["export"] = "export"
+    inputs: ModelInputs
+    cpu_seconds: float
+    checkpoint_folder: Folder
+
+
+class Exported(ProtocolModel):
+    """What an export is called, and where its model comes from."""
+
+    export: str  # the export's own job
+    job: str  # the fine-tune
+    name: str | None
+    metadata: dict[str, str]
+
+
+class PublishOrder(WorkOrder):
+    """Hand the files in ``folder`` over to the service that ``spec`` names."""
+
+    type: Literal["publish"] = "publish"
+    folder: Folder
+    digest: str
+    about: Exported
+
+
 class Cancel(Message):
     """Stop within a step; the job is cancelled."""
 
@@ -221,12 +249,16 @@ class Drain(Message):
     type: Literal["drain"] = "drain"
 
 
-JobOrder = RankingOrder | FinetuneOrder | SearchOrder | PredictionOrder
+JobOrder = RankingOrder | FinetuneOrder | SearchOrder | PredictionOrder | ExportOrder
 FETCHER_ORDERS: TypeAdapter[FetchOrder | Cancel | Drain] = TypeAdapter(
     Annotated[FetchOrder | Cancel | Drain, Field(discriminator="type")]
 )
 CHILD_ORDERS: TypeAdapter[JobOrder | Cancel | Drain] = TypeAdapter(
     Annotated[JobOrder | Cancel | Drain, Field(discriminator="type")]
+)
+
+PUBLISHER_ORDERS: TypeAdapter[PublishOrder | Cancel | Drain] = TypeAdapter(
+    Annotated[PublishOrder | Cancel | Drain, Field(discriminator="type")]
 )
 
 
@@ -340,6 +372,15 @@ class Finished(EndOfOrder):
     resolved: Learned
 
 
+class Published(EndOfOrder):
+    """The model is where the order says; it was there already unless ``created``."""
+
+    type: Literal["published"] = "published"
+    location: str
+    version: str | None
+    created: bool
+
+
 class ReportedProblem(ProtocolModel):
     """A failure, with the fields of `SurgeryError.as_problem`."""
 
@@ -379,7 +420,7 @@ ToStore = (
     | SearchComputed
     | LayersSelected
 )
-Ending = Fetched | Finished | Failed | Halted
+Ending = Fetched | Finished | Published | Failed | Halted
 Report = Ready | Probed | PhaseBegun | Progress | ToStore | Ending
 REPORTS: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="type")])
 

@@ -18,6 +18,7 @@ COLLECTION = {
     "finetune": "finetunes",
     "search": "searches",
     "prediction": "predictions",
+    "export": "exports",
     "comparison": "comparisons",
 }
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES, log_key
 from app.db import Database, db_now
-from app.tables import Attempt, Checkpoint, Job
+from app.tables import Attempt, Checkpoint, ExportFolder, Job
 from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]
@@ -89,13 +89,16 @@ def _total(session: Session, job_id: str) -> Json:
 
 
 def count_stored_bytes(session: Session, job: Job) -> None:
-    """Count anew what is stored for a job: its checkpoints, its resume state and its logs."""
+    """Count anew what is stored for a job: checkpoints, exported folder, resume state and logs."""
     session.flush()
     sizes = select(func.coalesce(func.sum(Checkpoint.bytes), 0))
     checkpoints = session.scalar(sizes.where(Checkpoint.job_id == job.id)) or 0
+    exported = select(func.coalesce(func.sum(ExportFolder.bytes), 0))
+    folders = session.scalar(exported.where(ExportFolder.job_id == job.id)) or 0
     logs = session.scalars(select(Attempt.log_bytes).where(Attempt.job_id == job.id))
     kept = sum(min(size, LOG_LIMIT_BYTES) for size in logs)
-    job.stored_bytes = int(checkpoints) + kept + int((job.state or {}).get("bytes", 0))
+    state = int((job.state or {}).get("bytes", 0))
+    job.stored_bytes = int(checkpoints) + int(folders) + kept + state
 
 
 def add_up_children(session: Session, comparison: Job) -> None:

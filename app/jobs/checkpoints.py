@@ -52,7 +52,7 @@ def missing_files_error(database: Database, row: Checkpoint) -> Exception:
 
 
 def unfinished_users(session: Session, checkpoint_id: str) -> Sequence[str]:
-    """The jobs that continue from a checkpoint, or predict with it, and have not ended.
+    """The jobs that continue from a checkpoint, predict with it or export it, and have not ended.
 
     The caller holds a lock on the checkpoint. A submission holds one until its job is inserted, so
     that no job is missed.
@@ -110,7 +110,7 @@ def delete_checkpoint(database: Database, checkpoint_id: str) -> str:
     """Delete a checkpoint's row, and return the path of its files.
 
     Raises NotFound; and Conflict if the checkpoint is pinned, if its job has not ended, or if a
-    job that continues from it or predicts with it has not ended.
+    job that continues from it, predicts with it or exports it has not ended.
     """
     with database.write() as session:
         row = _locked(session, checkpoint_id)

@@ -12,6 +12,7 @@ from app.db import Database, lock_name
 from app.errors import Conflict, NotFound
 from app.jobs.actions import Action, is_child, refusal
 from app.jobs.checkpoints import unfinished_users
+from app.jobs.exports import disown_folders
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import locked_for_request
 from app.tables import TERMINAL, Attempt, Checkpoint, GivenRows, Job, JobEvent, JobKind, Metric
@@ -23,6 +24,8 @@ RECORDS = (JobEvent, Metric, Checkpoint, Attempt, GivenRows)
 
 def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) -> list[str]:
     """Delete the rows of a job that has ended, and return the folders that may be deleted now.
+
+    The folders that exports have written are left to `remove_folders`.
 
     With a comparison go its children, with a fine-tune the ranking or the search that it computed
     for itself, unless another job has chosen its layers by that. ``check`` may refuse the locked
@@ -49,6 +52,7 @@ def delete_job(database: Database, job_id: str, check: Callable[[Job], None]) ->
         for each in doomed:
             _hand_over_result(session, each)
         keep_usage(session, ids)
+        disown_folders(session, ids)
         for table in RECORDS:
             session.execute(delete(table).where(table.job_id.in_(ids)))
         session.execute(delete(Job).where(Job.id.in_(ids), Job.id != job.id))

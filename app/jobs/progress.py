@@ -35,6 +35,7 @@ Json = dict[str, Any]
 ROWS_A_SECOND = 300.0  # that a small machine reads with a small encoder
 TRAINED = 3.0  # a training row costs as much as this many that are only read
 START, FETCH, LOAD, TOKENIZE, BOOTSTRAP, EXPORT = 0.5, 2.0, 3.0, 1.0, 1.0, 15.0  # seconds
+ASSEMBLE, PUBLISH = 2.0, 4.0  # seconds of an export
 SCORES = 5.0  # seconds for the scores that say which candidates of a search come first
 PRIOR_ROWS = 128  # that the agreement with shuffled labels is measured on
 UNKNOWN_ROWS = 1000  # taken for the rows of a dataset that nobody has counted
@@ -164,6 +165,8 @@ def _plan(job: Job) -> tuple[list[Part], Training | None]:
     if job.kind == JobKind.PREDICTION:
         asked = ResolvedPrediction.of(job.resolved).given_rows
         return [Part("load", LOAD), Part("predict", asked / ROWS_A_SECOND)], None
+    if job.kind == JobKind.EXPORT:
+        return [Part("assemble", ASSEMBLE), Part("publish", PUBLISH)], None
     spec = FinetuneSpec.model_validate(job.spec)
     training = Training.of(spec.training, dataset.problem, rows, spec.processes)
     return _finetune_parts(spec, job, count, training), training

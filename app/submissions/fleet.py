@@ -6,7 +6,7 @@ A job that none of them could run is refused before it is queued.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
@@ -17,10 +17,12 @@ from app.db import Database, db_now
 from app.errors import NotRunnable
 from app.service import Service
 from app.settings import Settings
+from app.submissions.destinations import MISSING, destinations_of
 from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.estimate import Probe
+from surgery.schemas.export import Destination, ExportSpec
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.prediction import PredictionSpec
 from surgery.schemas.ranking import RankingSpec
@@ -28,7 +30,7 @@ from surgery.schemas.search import SearchSpec
 from surgery.training.devices import cores_here, gpus_here
 
 Json = dict[str, Any]
-WorkerSpec = RankingSpec | FinetuneSpec | SearchSpec | PredictionSpec
+WorkerSpec = RankingSpec | FinetuneSpec | SearchSpec | PredictionSpec | ExportSpec
 TRAINING_KINDS = {JobKind.FINETUNE.value, JobKind.SEARCH.value}
 KEPT = timedelta(days=7)
 """Workers that were not heard of for longer are forgotten."""
@@ -49,6 +51,7 @@ class WorkerFacts:
     max_processes: int
     version: str
     probe_key: str = ""  # what the result of a probe depends on: host, devices, torch …
+    exports: list[str] = field(default_factory=list)  # where it can export to
 
 
 def register(database: Database, facts: WorkerFacts) -> bool:
@@ -153,7 +156,7 @@ def is_alive(lease: timedelta) -> ColumnElement[bool]:
 def _heard_of_lately(lease: timedelta) -> Select[Any]:
     """Selects the workers that count, newest first, and whether they are alive."""
     facts = (Worker.id, Worker.kinds, Worker.devices, Worker.precisions, Worker.max_processes)
-    query = select(*facts, is_alive(lease).label("alive"))
+    query = select(*facts, Worker.exports, is_alive(lease).label("alive"))
     recent = Worker.heartbeat_at > db_now(-RECENT.total_seconds())
     return query.where(recent).order_by(Worker.started_at.desc(), Worker.id.desc())
 
@@ -168,9 +171,12 @@ class Capacity:
     precisions: Sequence[str]
     max_processes: int
     alive: bool
+    exports: Sequence[str] = ()
 
     def computes(self, job: Needs) -> bool:
-        """Whether its devices can compute in the number format of a job."""
+        """Whether it exports to where a job does, and its devices have the job's number format."""
+        if job.destination is not None and job.destination not in self.exports:
+            return False
         if job.precision is None or job.precision in self.precisions:
             return True
         # A CPU scores in any format, though slowly.
@@ -191,6 +197,7 @@ def registered_workers(database: Database, lease: timedelta) -> list[Capacity]:
             precisions=row.precisions,
             max_processes=row.max_processes,
             alive=row.alive,
+            exports=row.exports,
         )
         for row in database.rows(_heard_of_lately(lease), {})
     ]
@@ -204,12 +211,15 @@ class Needs:
     processes: int
     precision: str | None
     precision_pointer: str
+    destination: Destination | None = None  # of an export
 
     @classmethod
     def of(cls, spec: WorkerSpec) -> Self:
         """The needs of a submission."""
         if isinstance(spec, PredictionSpec):
             return cls(JobKind.PREDICTION, 1, None, "")
+        if isinstance(spec, ExportSpec):
+            return cls(JobKind.EXPORT, 1, None, "", spec.to)
         if isinstance(spec, RankingSpec):
             return cls(JobKind.RANKING, 1, spec.precision, "/precision")
         precision, pointer = spec.training.precision, "/training/precision"
@@ -255,6 +265,8 @@ class Fleet:
             most = max(worker.max_processes for worker in serving)
             detail = f"{needs.processes} processes are more than the {most} that a worker can run"
             raise self._refused("/processes", detail)
+        if needs.destination is not None:
+            raise self._refused("/to", f"no worker {MISSING[needs.destination]}")
         others = " of those with enough devices" if len(wide) < len(serving) else ""
         detail = f"no worker{others} computes in {needs.precision}"
         raise self._refused(needs.precision_pointer, detail)
@@ -291,4 +303,5 @@ def _this_machine(settings: Settings) -> Capacity:
         precisions=list(TrainingPrecision) if gpus else list(cpu),
         max_processes=gpus or cores_here(),
         alive=False,
+        exports=destinations_of(),
     )

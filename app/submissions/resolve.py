@@ -145,16 +145,17 @@ def resolve_continuation(
 
 @dataclass(frozen=True)
 class Asked:
-    """A checkpoint that shall predict, its record, and the model and the data of its training."""
+    """A checkpoint that a job names, its record, and the model and the data of its training."""
 
     checkpoint: ResolvedCheckpoint
+    row: Checkpoint
     record: Json
     model: ResolvedModel
     dataset: ResolvedDataset
 
 
 def resolve_asked(service: Service, checkpoint_id: str) -> Asked:
-    """Find the checkpoint that shall predict.
+    """Find the checkpoint that shall predict, or be exported.
 
     Raises Unprocessable if there is no such checkpoint, or if its base model has changed, and
     ModelNotFound if that is gone.
@@ -172,7 +173,7 @@ def resolve_asked(service: Service, checkpoint_id: str) -> Asked:
         )
     # The dataset is not read: it may be deleted meanwhile.
     dataset = trained.dataset.model_copy(update={"path": None})
-    return Asked(_remembered(row), record, trained.model, dataset)
+    return Asked(_remembered(row), row, record, trained.model, dataset)
 
 
 def _recorded(service: Service, checkpoint_id: str, field: str) -> tuple[Checkpoint, Json]:

@@ -1,4 +1,4 @@
-"""Checks requests for rankings, fine-tunes, searches and predictions, and queues their jobs."""
+"""Checks requests for rankings, fine-tunes, searches and others, and queues their jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.errors import Conflict
+from app.errors import Conflict, Unprocessable
 from app.jobs.records import stored_ranking
 from app.jobs.shared_rankings import RankingKey, computed_ranking, key_of
 from app.jobs.state_machine import (
@@ -45,12 +45,14 @@ from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
 from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import Granularity
+from surgery.schemas.export import ExportSpec
 from surgery.schemas.finetune import FinetuneSpec
 from surgery.schemas.layer_schedule import check_layer_count
 from surgery.schemas.prediction import PredictionSpec
 from surgery.schemas.ranking import JobRequest, RankingOptions, RankingSpec
 from surgery.schemas.resolved import (
     Resolved,
+    ResolvedExport,
     ResolvedFinetune,
     ResolvedPrediction,
     ResolvedSelection,
@@ -154,6 +156,24 @@ def prepare_prediction(service: Service, spec: PredictionSpec) -> Prepared:
     )
     job = new_job(service, JobKind.PREDICTION, "pd", spec, resolved, warnings)
     return Prepared(job, None, rows=rows)
+
+
+def prepare_export(service: Service, spec: ExportSpec) -> Prepared:
+    """Check an export."""
+    asked = resolve_asked(service, spec.checkpoint)
+    stored = asked.row.form
+    if spec.form not in {stored, "full"}:
+        detail = f"checkpoint {spec.checkpoint} is stored in form {stored}; name that, or full"
+        raise Unprocessable(detail, errors=[{"pointer": "/form", "detail": detail}])
+    warnings = Fleet.of(service).check(spec)
+    content = {"files": asked.row.files, "form": spec.form, "to": spec.to, "target": spec.target}
+    resolved = ResolvedExport(
+        model=asked.model,
+        dataset=asked.dataset,
+        digest=content_digest({**content, "version": __version__}),
+        checkpoint=asked.checkpoint,
+    )
+    return Prepared(new_job(service, JobKind.EXPORT, "ex", spec, resolved, warnings), None)
 
 
 def prepare_finetune(service: Service, spec: FinetuneSpec) -> Prepared:

@@ -141,6 +141,14 @@ def predict(
     return (yield from submit(service, "predictions", body))
 
 
+def export(
+    service: Service, /, checkpoint: str, to: str, target: str, **options: object
+) -> Flow[Json]:
+    """Hand a checkpoint's model over; ``options`` as in `ExportRequest`."""
+    body = {"to": to, "target": target, **options}
+    return (yield from submit(service, f"checkpoints/{checkpoint}/exports", body))
+
+
 def compare(
     service: Service, /, model: str, dataset: object, arms: Sequence[object], **options: object
 ) -> Flow[Json]:

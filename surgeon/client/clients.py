@@ -19,6 +19,7 @@ from surgeon.client.jobs import JobHandle, Result
 from surgeon.client.requests import connection_options, sendable
 from surgeon.client.steps import Awaiting, Blocking, Flow, Stream
 from surgery.schemas.comparison import ComparisonResult
+from surgery.schemas.export import ExportResult
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.prediction import PredictionResult
 from surgery.schemas.ranking import RankingResult
@@ -185,6 +186,7 @@ class Client(Service):
     tune = _starting(calls.tune, FinetuneResult)
     search = _starting(calls.search, SearchResult)
     predict = _starting(calls.predict, PredictionResult)
+    export = _starting(calls.export, ExportResult)
     compare = _starting(calls.compare, ComparisonResult)
     get = _starting(calls.job, BaseModel)
     estimate = _blocking(calls.estimate)
@@ -251,6 +253,7 @@ class AsyncClient(Service):
     tune = _astarting(calls.tune, FinetuneResult)
     search = _astarting(calls.search, SearchResult)
     predict = _astarting(calls.predict, PredictionResult)
+    export = _astarting(calls.export, ExportResult)
     compare = _astarting(calls.compare, ComparisonResult)
     get = _astarting(calls.job, BaseModel)
     estimate = _awaited(calls.estimate)

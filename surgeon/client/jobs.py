@@ -19,6 +19,7 @@ from surgeon.client.transfers import download
 from surgery.schemas.answers.checkpoint import CheckpointView
 from surgery.schemas.answers.job import JobView
 from surgery.schemas.comparison import ComparisonResult
+from surgery.schemas.export import ExportResult
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.prediction import PredictionResult
 from surgery.schemas.ranking import RankingResult
@@ -35,6 +36,7 @@ RESULTS: Mapping[str, type[BaseModel]] = {
     "finetune": FinetuneResult,
     "search": SearchResult,
     "prediction": PredictionResult,
+    "export": ExportResult,
     "comparison": ComparisonResult,
 }
 

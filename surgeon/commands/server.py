@@ -85,7 +85,7 @@ def api(host: Host = "127.0.0.1", port: Port = 8000) -> None:
 def worker(
     queues: Annotated[
         str, typer.Option(help="Kinds of job to run, separated by commas.")
-    ] = "ranking,finetune,search",
+    ] = "ranking,finetune,search,prediction,export",
 ) -> None:
     """Run a worker. It uses Celery if SURGEON_REDIS_URL is set, else it polls the database."""
     require("server", "worker")

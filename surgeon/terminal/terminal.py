@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 
 from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.estimates import estimate_view
+from surgeon.terminal.exports import export_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.next_steps import step_lines
 from surgeon.terminal.predictions import prediction_view
@@ -31,6 +32,7 @@ VIEWS = {
     "finetune": finetune_view,
     "search": search_view,
     "prediction": prediction_view,
+    "export": export_view,
     "comparison": comparison_view,
 }
 

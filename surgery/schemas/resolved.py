@@ -121,7 +121,7 @@ class ResolvedDataset(Pinned):
 
 
 class ResolvedCheckpoint(Stored):
-    """The checkpoint that a fine-tune starts from, or that a prediction asks."""
+    """The checkpoint that a fine-tune starts from, or that a prediction or an export names."""
 
     checkpoint: str
     job: str
@@ -171,6 +171,12 @@ class ResolvedPrediction(Resolved):
 
     checkpoint: ResolvedCheckpoint
     given_rows: int
+
+
+class ResolvedExport(Resolved):
+    """The record of an export. The dataset is that of the checkpoint, and is not read."""
+
+    checkpoint: ResolvedCheckpoint
 
 
 class ResolvedComparison(Resolved):

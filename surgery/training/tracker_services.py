@@ -142,16 +142,12 @@ class MLflowRun:
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        known = self._client.get_experiment_by_name(experiment)
-        place = known.experiment_id if known else self._client.create_experiment(experiment)
-        earlier = self._client.search_runs([place], f"tags.`{TAG}` = '{run}'")
-        if earlier:
-            self._id = earlier[0].info.run_id
+        place, earlier = run_of(self._client, run)
+        if earlier is not None:
+            self._id = earlier
             self._client.update_run(self._id, status="RUNNING")
         else:
-            begun = self._client.create_run(place, tags={TAG: run}, run_name=run)
-            self._id = begun.info.run_id
+            self._id = _create_run(self._client, place, run)
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Record the options as parameters; a value that is too long is cut."""
@@ -170,6 +166,29 @@ class MLflowRun:
 
     def end(self) -> None:
         self._client.set_terminated(self._id)
+
+
+def run_of(client: Any, run: str) -> tuple[str, str | None]:
+    """The id of the experiment at MLflow, which is made if need be, and that of the run in it.
+
+    The latter is None if the run was never begun there. ``client`` is an MlflowClient.
+    """
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+    known = client.get_experiment_by_name(experiment)
+    place = known.experiment_id if known else client.create_experiment(experiment)
+    earlier = client.search_runs([place], f"tags.`{TAG}` = '{run}'")
+    return place, earlier[0].info.run_id if earlier else None
+
+
+def _create_run(client: Any, place: str, run: str) -> str:
+    return str(client.create_run(place, tags={TAG: run}, run_name=run).info.run_id)
+
+
+def start_run(client: Any, run: str) -> str:
+    """The id of a new run, without metrics and ended, for what belongs to one that was not told."""
+    begun = _create_run(client, run_of(client, run)[0], run)
+    client.set_terminated(begun)
+    return begun
 
 
 class WandbRun:

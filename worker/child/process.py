@@ -30,6 +30,7 @@ from worker.protocol import (
     Finished,
     Halted,
     JobReporter,
+    Published,
     Ready,
     WorkOrder,
     die_with_parent,
@@ -51,7 +52,7 @@ class Child(Generic[Work]):
         self,
         channel: Channel,
         orders: TypeAdapter[Work | Cancel | Drain],
-        runner: Callable[[Work, JobReporter], Finished | Fetched],
+        runner: Callable[[Work, JobReporter], Finished | Fetched | Published],
         explain: Callable[[BaseException, Work], SurgeryError],
         peaks: Callable[[], PeakMemory] = PeakMemory,
     ) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 
+from surgery.checkpoints.assemble import assemble
 from surgery.checkpoints.checkpoint import begin_with, read_record
 from surgery.checkpoints.rows import given_cells
 from surgery.evaluation.prediction import Answers, given_data, predict_rows
 from surgery.models.loading import load_model
 from surgery.models.memory import begin_job
+from surgery.models.source.copy import checked_copy
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Problem
 from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.resolved import Learned
 from worker.child.finetune import run_finetune
 from worker.child.inputs import (
     computed_with,
@@ -21,10 +24,13 @@ from worker.child.inputs import (
     load_to_rank,
     model_of,
     sources_of,
+    versions,
 )
 from worker.child.search import run_search
 from worker.confinement import limit_cpu
 from worker.protocol import (
+    EXPORTED,
+    ExportOrder,
     FinetuneOrder,
     Finished,
     JobOrder,
@@ -48,6 +54,8 @@ def run_job(order: JobOrder, report: JobReporter) -> Finished:
             return run_search(order, report)
         case PredictionOrder():
             return run_prediction(order, report)
+        case ExportOrder():
+            return run_export(order, report)
 
 
 def run_ranking(order: RankingOrder, report: JobReporter) -> Finished:
@@ -79,3 +87,20 @@ def run_prediction(order: PredictionOrder, report: JobReporter) -> Finished:
     result = predict_rows(loaded, data, record["max_length"], answers, report)
     result.seconds = {"load": round(loading, 3), **result.seconds}
     return Finished(result=result.model_dump(mode="json"), resolved=computed_with())
+
+
+def run_export(order: ExportOrder, report: JobReporter) -> Finished:
+    """Put the order's checkpoint together, for the supervisor to hand over."""
+    report.phase("assemble")
+    began = time.perf_counter()
+    base = checked_copy(model_of(order.inputs), sources_of(order.inputs))
+    target = report.new_folder(EXPORTED)
+    assemble(
+        order.checkpoint_folder,
+        base,
+        order.spec["form"],
+        target,
+        lambda size: report.step(size, None, "bytes"),
+    )
+    seconds = {"assemble": round(time.perf_counter() - began, 3)}
+    return Finished(result={"seconds": seconds}, resolved=Learned(versions=versions()))

@@ -35,17 +35,20 @@ from surgery.errors import (
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.enums import POLICIES, Policy
+from surgery.schemas.export import Destination
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.ranking import RankingOptions
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
 from surgery.schemas.search import SearchSpec
 from surgery.training.tracker_services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
+    EXPORTED,
     Cancel,
     CheckpointSaved,
     Drain,
     Ending,
     EventFilesSaved,
+    ExportOrder,
     Failed,
     Fetched,
     FetchedDataset,
@@ -63,6 +66,8 @@ from worker.protocol import (
     PrefixRoom,
     Probed,
     Progress,
+    Published,
+    PublishOrder,
     RankingComputed,
     RankingOrder,
     Ready,
@@ -73,7 +78,14 @@ from worker.protocol import (
     ToStore,
 )
 from worker.supervisor.checkpoint_folders import best_so_far, checkpoint_folder, continued_folder
-from worker.supervisor.child_process import ChildProcess, ProcessEnded, Received, UnreadableMessage
+from worker.supervisor.child_process import (
+    ChildProcess,
+    ProcessEnded,
+    Received,
+    UnreadableMessage,
+    start_publisher,
+)
+from worker.supervisor.delivery import Delivery, Written, exported
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.gpus import Gpu
 from worker.supervisor.heartbeat import Heartbeat, WriteRefused
@@ -92,6 +104,8 @@ class Outcome(StrEnum):
     """How an attempt ended. It is written to the log and decides whether the child is killed."""
 
     FETCHED = "fetched"  # the job's model and data are in the cache; the attempt goes on
+    ASSEMBLED = "assembled"  # what shall be exported lies in the scratch folder; it goes on
+    PUBLISHED = "published"  # it is where it shall be; the attempt goes on
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # the job's process reported an error; the process itself is fine
     STOPPED = "stopped"  # cancelled or drained within a step
@@ -151,13 +165,17 @@ class Attempt:
         self.draining = draining
         self.current = processes.fetcher
         self._fetched: Fetched | None = None
+        self._assembled: Finished | None = None  # of an export, by the child
+        self._publisher: ChildProcess | None = None
+        self._written: Written | None = None  # by the publisher
         self._services = TrackerServices([])
         self._began = claimed_at
         self._phase: str | None = None
         self._progress = JobProgress(job)
         self._phase_began = claimed_at
         devices = int(job.spec.get("processes") or 1)
-        self._meter = Meter(context.device, devices, claimed_at)
+        device = "cpu" if job.kind == JobKind.EXPORT else context.device  # it uses no other
+        self._meter = Meter(device, devices, claimed_at)
         self._heartbeat = Heartbeat(
             self.settings, self.database, lease, claimed_at, self._used_so_far
         )
@@ -182,8 +200,9 @@ class Attempt:
         return self._heartbeat.guard(self._kill_processes)
 
     def _kill_processes(self) -> None:
-        for process in (self._processes.fetcher, self._processes.child):
-            process.kill_group()
+        for process in (self._processes.fetcher, self._processes.child, self._publisher):
+            if process is not None:
+                process.kill_group()
 
     def _printed(self, source: str, line: str) -> None:
         """Keep a line that a process has printed."""
@@ -213,7 +232,47 @@ class Attempt:
         if self.job.kind == JobKind.FINETUNE:
             self._services = TrackerServices.begin(self.job.id, self._tracked_config())
             self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
-        return self._follow(self._processes.child, order)
+        outcome = self._follow(self._processes.child, order)
+        if outcome is not Outcome.ASSEMBLED:
+            return outcome
+        try:
+            return self._hand_over()
+        except SurgeryError as error:
+            return self._fail(error.as_problem(), Outcome.FAILED, self._writes.end)
+
+    def _hand_over(self) -> Outcome:
+        """Export what the child has put together."""
+        assert self._assembled is not None
+        self._begin_phase("publish")
+        began = time.monotonic()
+        delivery = Delivery.of(self.job, self._handed_over(self.scratch / EXPORTED))
+        self._hear_while_waiting()  # nothing is written for a job that was asked to end
+        if delivery.spec.to is Destination.FOLDER:
+            written = delivery.to_folder(self.database, self.storage, self.lease, self._writes)
+        else:
+            outcome = self._publish(delivery)
+            if self._written is None:
+                return outcome
+            written = self._written
+        seconds = {**self._assembled.result["seconds"]}
+        seconds["publish"] = round(time.monotonic() - began, 3)
+        result = delivery.result(written, seconds)
+        return self._succeeded(self._assembled.model_copy(update={"result": result}))
+
+    def _publish(self, delivery: Delivery) -> Outcome:
+        """Have a process of its own speak to the service that shall have the model."""
+        publisher = start_publisher(self.settings, delivery.spec.to)
+        self._folders.callback(publisher.kill)
+        self._publisher = publisher
+        about = self._writes.write(lambda: exported(self.database, self.job))
+        order = PublishOrder(
+            spec=self.job.spec,
+            scratch=self.scratch,
+            folder=delivery.folder,
+            digest=delivery.digest,
+            about=about,
+        )
+        return self._follow(publisher, order)
 
     def _tracked_config(self) -> Json:
         """The options that trackers record; the rate of a search is null until it has found one."""
@@ -223,10 +282,14 @@ class Attempt:
             config["training"] = {**config["training"], "learning_rate": found}
         return config
 
-    def _follow(self, process: ChildProcess, order: FetchOrder | JobOrder) -> Outcome:
+    def _follow(
+        self, process: ChildProcess, order: FetchOrder | JobOrder | PublishOrder
+    ) -> Outcome:
         """Send a process its order and handle its messages until it has carried the order out."""
         self.current = process
-        source = "fetcher" if process is self._processes.fetcher else "job"
+        source = {self._processes.fetcher: "fetcher", self._processes.child: "job"}.get(
+            process, "publisher"
+        )
         process.begin_job(partial(self._printed, source))
         process.send(order)
         while True:
@@ -248,13 +311,15 @@ class Attempt:
             mirrors=sources.mirrors,
             cache=sources.cache,
             offline=sources.offline,
-            reads_dataset=self.job.kind != JobKind.PREDICTION,
+            reads_dataset=self.job.kind not in {JobKind.PREDICTION, JobKind.EXPORT},
         )
 
     def _order(self, fetched: Fetched) -> JobOrder:
         """The order to the child."""
         if self.job.kind == JobKind.PREDICTION:
             return self._prediction_order(fetched)
+        if self.job.kind == JobKind.EXPORT:
+            return self._export_order(fetched)
         inputs = JobInputs(
             model=fetched.model,
             dataset=fetched.dataset or self._upload(),
@@ -294,17 +359,29 @@ class Attempt:
 
     def _prediction_order(self, fetched: Fetched) -> PredictionOrder:
         """The order to predict. Raises OSError if the checkpoint's files are damaged."""
-        checkpoint = self.job.spec["checkpoint"]
         return PredictionOrder(
             spec=self.job.spec,
             scratch=self.scratch,
             inputs=ModelInputs(model=fetched.model, cache=self.settings.sources.cache),
             cpu_seconds=self._cpu_seconds(),
-            checkpoint_folder=self._writes.write(
-                lambda: checkpoint_folder(*self._stored[:2], checkpoint)
-            ),
+            checkpoint_folder=self._named_checkpoint(),
             rows=self._writes.write(lambda: records.rows_of(self.database, self.job.id)),
         )
+
+    def _export_order(self, fetched: Fetched) -> ExportOrder:
+        """The order to put a checkpoint together. Raises OSError if its files are damaged."""
+        return ExportOrder(
+            spec=self.job.spec,
+            scratch=self.scratch,
+            inputs=ModelInputs(model=fetched.model, cache=self.settings.sources.cache),
+            cpu_seconds=self._cpu_seconds(),
+            checkpoint_folder=self._named_checkpoint(),
+        )
+
+    def _named_checkpoint(self) -> Path:
+        """The folder of the checkpoint that the job's request names."""
+        checkpoint = self.job.spec["checkpoint"]
+        return self._writes.write(lambda: checkpoint_folder(*self._stored[:2], checkpoint))
 
     def _cpu_seconds(self) -> float:
         return self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
@@ -342,15 +419,13 @@ class Attempt:
         """Act on a message. Raises ValueError for a message that this process must not send."""
         match received:
             case PhaseBegun():
-                self._phase, self._phase_began = received.name, time.monotonic()
-                self._meter.note(self.current.peak_memory())
-                self._heartbeat.set_progress(self._phase, self._progress.begin(received.name))
+                self._begin_phase(received.name)
             case Progress():
                 progress = self._progress.advance(
                     received.step, received.total_steps, received.unit
                 )
                 self._heartbeat.set_progress(self._phase, progress)
-            case Fetched() | Finished() | Failed() | Halted():
+            case Fetched() | Finished() | Published() | Failed() | Halted():
                 return self._ended(received)
             case ProcessEnded():
                 return self._crashed()
@@ -363,6 +438,11 @@ class Attempt:
             case _:
                 self._store(received)
         return None
+
+    def _begin_phase(self, name: str) -> None:
+        self._phase, self._phase_began = name, time.monotonic()
+        self._meter.note(self.current.peak_memory())
+        self._heartbeat.set_progress(name, self._progress.begin(name))
 
     def _store(self, report: ToStore) -> None:
         match report:
@@ -458,11 +538,18 @@ class Attempt:
 
     def _ended(self, report: Ending) -> Outcome:
         fetching = self.current is self._processes.fetcher
+        publishing = self.current is self._publisher
         self._meter.note(report.peak)
         match report:
             case Fetched() if fetching:
                 self._fetched = report
                 return Outcome.FETCHED
+            case Published() if publishing:
+                self._written = Written(report.location, report.created, report.version)
+                return Outcome.PUBLISHED
+            case Finished() if not fetching and self.job.kind == JobKind.EXPORT:
+                self._assembled = report
+                return Outcome.ASSEMBLED
             case Finished() if not fetching:
                 return self._succeeded(report)
             case Failed():
@@ -508,9 +595,9 @@ class Attempt:
             self.current.send(order)
             self._end = end
             self.say(f"the job's process is told to stop ({order.type})")
-            # A download reads no messages and has nothing to save.
-            fetching = self.current is self._processes.fetcher
-            grace = 0.0 if fetching else self.settings.grace.total_seconds()
+            # A download or an upload reads no messages and has nothing to save.
+            computes = self.current is self._processes.child
+            grace = self.settings.grace.total_seconds() if computes else 0.0
             self._stop_by = time.monotonic() + grace
 
     def _hear_requests(self) -> None:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from app.observability.restarts import surviving
 from app.settings import Settings
 from surgery.schemas.estimate import Probe
+from surgery.schemas.export import Destination
 from surgery.schemas.resolved import PeakMemory
 from worker.protocol import Message, Probed, Report, read_report
 from worker.supervisor.environments import (
@@ -28,6 +29,7 @@ from worker.supervisor.environments import (
     child_confinement,
     child_environment,
     fetcher_environment,
+    publisher_environment,
 )
 from worker.supervisor.job_log import NO_SECRETS, Scrubber
 from worker.supervisor.meter import host_peak, reset_host_peak
@@ -99,6 +101,12 @@ def start_child(
 def start_fetcher(settings: Settings) -> ChildProcess:
     """The process that fetches models and datasets."""
     command, environment = ("worker.child.fetcher",), fetcher_environment(settings)
+    return ChildProcess(command, environment, Scrubber.of(settings))
+
+
+def start_publisher(settings: Settings, to: Destination) -> ChildProcess:
+    """A process that hands one model over."""
+    command, environment = ("worker.publisher",), publisher_environment(to)
     return ChildProcess(command, environment, Scrubber.of(settings))
 
 

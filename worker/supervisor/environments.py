@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
+from surgery.schemas.export import Destination
 from worker.confinement import Confinement, machine_memory
 
 # No addresses of the database, the broker or a proxy: they hold passwords. No keys.
@@ -24,6 +25,13 @@ PASSED_ON = (
 PASSED_PREFIXES = ("NCCL_", "GLOO_")
 # How to reach the Hub; for the fetcher alone.
 FETCHING = ("HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+# How to reach another service; for the publisher alone.
+PUBLISHING = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+SERVICES = {
+    # MLflow's client writes into the store of its artifacts itself.
+    Destination.MLFLOW: ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_"),
+}
+"""How the variables begin that belong to the service at a destination."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,12 @@ def fetcher_environment(settings: Settings) -> dict[str, str]:
     if settings.hf_token:
         variables["HF_TOKEN"] = settings.hf_token.get_secret_value()
     return variables
+
+
+def publisher_environment(to: Destination) -> dict[str, str]:
+    """The environment of the process that hands a model over, with one service's secrets."""
+    variables = _passed_on(os.environ, (*PASSED_ON, *PUBLISHING, "HOME", "TMPDIR"), SERVICES[to])
+    return variables | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
 
 
 def child_environment(folders: WorkerFolders) -> dict[str, str]:

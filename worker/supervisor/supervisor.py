@@ -23,6 +23,7 @@ from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
 from app.observability.logs import note_subject
 from app.observability.tracing import attempt_span
+from app.submissions.destinations import destinations_of
 from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
@@ -58,7 +59,8 @@ class Supervisor:
         self._fetcher: ChildProcess | None = None
         self._unanswered: float | None = None  # when the first claim was sent that had no answer
         self._unanswered_until = 0.0
-        facts = facts_of(self.owner, kinds, context.gpus)
+        self._exports = destinations_of()
+        facts = facts_of(self.owner, kinds, context.gpus, self._exports)
         self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)
         self._deliverer = Deliverer(settings, context.database)
@@ -141,6 +143,7 @@ class Supervisor:
                 self.kinds,
                 self.settings.lease,
                 self.settings.limit_running_jobs,
+                self._exports,
             )
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", error)

@@ -8,6 +8,7 @@ from fastapi import Body
 
 from app.api.examples.bodies import (
     COMPARISON_BODIES,
+    EXPORT_BODIES,
     FINETUNE_BODIES,
     MODEL_ID,
     PREDICTION_BODIES,
@@ -207,6 +208,25 @@ PREDICTION_RESULT: Json = {
     "max_length": 128,
     "truncated": 0,
     "seconds": {"load": 0.6, "predict": 0.02},
+}
+EXPORT_RESULT: Json = {
+    "to": "folder",
+    "target": "cola-reader",
+    "form": "full",
+    "location": "exports/pr_default/cola-reader",
+    "version": None,
+    "digest": FINGERPRINT,
+    "bytes": 91566432,
+    "files": [
+        {"name": "README.md", "bytes": 1830, "sha256": "4be1c93d…"},
+        {"name": "config.json", "bytes": 822, "sha256": "0f3c18a9…"},
+        {"name": "model.safetensors", "bytes": 90866140, "sha256": "9a1d27e4…"},
+        {"name": "surgery.json", "bytes": 11874, "sha256": "c52f60b8…"},
+        {"name": "tokenizer.json", "bytes": 685390, "sha256": "be50c362…"},
+        {"name": "tokenizer_config.json", "bytes": 376, "sha256": "1d0a55f7…"},
+    ],
+    "created": True,
+    "seconds": {"assemble": 0.4, "publish": 0.1},
 }
 SEARCH_RESULT: Json = {
     "primary_metric": "matthews_correlation",
@@ -418,6 +438,17 @@ PREDICTION = job_example(
     {"checkpoint": PREDICTION_BODIES["texts"]["value"]["checkpoint"], "top": 5},
     PREDICTION_RESULT,
 )
+EXPORT = job_example(
+    "ex_01kat5r8t0u2v4w6x8y0z2a4b6",
+    "export",
+    "exports",
+    {
+        **EXPORT_BODIES["a folder"]["value"],
+        "form": "full",
+        "checkpoint": PREDICTION_BODIES["texts"]["value"]["checkpoint"],
+    },
+    EXPORT_RESULT,
+)
 JOB = RANKING
 JOBS: Json = {"data": [RANKING], "next_cursor": None, "has_more": False}
 EVENTS: Json = {
@@ -464,9 +495,10 @@ WORKERS: Json = {
     "data": [
         {
             "id": "gpu-1:4711",
-            "kinds": ["ranking", "finetune", "search", "prediction"],
+            "kinds": ["ranking", "finetune", "search", "prediction", "export"],
             "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
             "precisions": ["fp32", "tf32", "bf16", "fp16"],
+            "exports": ["folder", "mlflow"],
             "max_processes": 1,
             "version": "0.1.0",
             "alive": True,

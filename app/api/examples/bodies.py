@@ -236,6 +236,25 @@ PREDICTION_BODIES: Json = {
         },
     },
 }
+EXPORT_BODIES: Json = {
+    "a folder": {
+        "summary": "A plain transformers folder of the object store, called cola-reader",
+        "value": {"to": "folder", "target": "cola-reader"},
+    },
+    "a registered model": {
+        "summary": "A version of the registered model cola-reader at MLflow",
+        "value": {"to": "mlflow", "target": "cola-reader"},
+    },
+    "a delta": {
+        "summary": "The trained tensors alone, with a label",
+        "value": {
+            "to": "folder",
+            "target": "cola-reader-delta",
+            "form": "delta",
+            "metadata": {"team": "search"},
+        },
+    },
+}
 COMPARISON_BODIES: Json = {
     "against all": {
         "summary": "The two best layers, the last two, LoRA and all layers, each at its best rate",

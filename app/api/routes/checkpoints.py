@@ -108,7 +108,7 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     """Deletes a checkpoint and its files. Its job's events and metrics stay.
 
     The answer is 409 while the checkpoint is pinned, while its job has not ended, and while
-    another job that continues from it, or predicts with it, has not ended.
+    another job that continues from it, predicts with it or exports it has not ended.
     """
     service.storage.delete(checkpoints.delete_checkpoint(service.database, row.id))
 

@@ -216,7 +216,7 @@ def delete_dataset(row: DatasetDep, service: ServiceDep) -> None:
             select(Job.id)
             .where(
                 Job.dataset == row.id,
-                Job.kind != JobKind.PREDICTION,  # reads its own rows
+                Job.kind.not_in([JobKind.PREDICTION, JobKind.EXPORT]),  # these do not read it
                 Job.status.not_in(TERMINAL),
             )
             .order_by(Job.id)

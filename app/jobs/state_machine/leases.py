@@ -122,14 +122,16 @@ def claim(
     kinds: Sequence[JobKind],
     lease: timedelta,
     running_jobs: int | None = None,
+    exports: Sequence[str] | None = None,
 ) -> tuple[Lease, Job] | None:
     """Take the next queued job, by priority and then by age; None if there is none.
 
     Jobs of a project wait while as many of it run as its own limit, or else ``running_jobs``, says.
+    ``exports`` names where the worker can export to, None for anywhere.
     Raises NewerDatabase if another version of the service has migrated the database, whose jobs
     this one may not understand.
     """
-    ready = _ready(kinds, running_jobs)
+    ready = _ready(kinds, running_jobs, exports)
     values = {
         "lease_epoch": Job.lease_epoch + 1,
         "lease_owner": owner,
@@ -164,13 +166,17 @@ def claim(
         return Lease(job.id, job.lease_epoch), job
 
 
-def _ready(kinds: Sequence[JobKind], running_jobs: int | None) -> CTE:
+def _ready(
+    kinds: Sequence[JobKind], running_jobs: int | None, exports: Sequence[str] | None = None
+) -> CTE:
     """The next job to claim. Postgres locks its row and skips the rows that others have locked."""
+    places = [Job.spec["to"].as_string().in_(exports)] if exports is not None else [true()]
     return (
         select(Job.id)
         .where(
             has_status(Job, Status.QUEUED),
             Job.kind.in_(kinds),
+            or_(Job.kind != JobKind.EXPORT, *places),
             Job.waits_for.is_(None),
             or_(Job.not_before.is_(None), Job.not_before <= db_now()),
             # Not an OR, for which SQLite would read every job by the index of deadlines.

@@ -14,6 +14,7 @@ from surgery.schemas.answers.problem import JobProblem
 from surgery.schemas.answers.usage import JobUsage
 from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.estimate import Estimate
+from surgery.schemas.export import ExportResult
 from surgery.schemas.finetune import FinetuneResult
 from surgery.schemas.prediction import PredictionResult
 from surgery.schemas.ranking import RankingResult
@@ -80,7 +81,10 @@ class ResultShapes:
         cls, _: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         """The result of a job of any kind, or null."""
-        kinds = (RankingResult, FinetuneResult, SearchResult, PredictionResult, ComparisonResult)
+        kinds = (
+            *(RankingResult, FinetuneResult, SearchResult, PredictionResult, ExportResult),
+            ComparisonResult,
+        )
         shapes = [handler(kind.__pydantic_core_schema__) for kind in kinds]
         return {"anyOf": [*shapes, {"type": "null"}]}
 
@@ -89,7 +93,9 @@ class JobView(BaseModel):
     """A job of any kind. `GET /v1/jobs/{id}` and, say, `GET /v1/rankings/{id}` answer the same."""
 
     id: str = Field(description="The job's id.")
-    kind: str = Field(description="`ranking`, `finetune`, `search`, `prediction` or `comparison`.")
+    kind: str = Field(
+        description="`ranking`, `finetune`, `search`, `prediction`, `export` or `comparison`."
+    )
     name: str | None = Field(description="The name that the request gave the job.")
     metadata: dict[str, str] = Field(description="The labels that the request gave the job.")
     priority: int = Field(description="Queued jobs of a higher priority are started first.")

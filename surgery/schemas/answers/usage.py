@@ -48,6 +48,7 @@ class JobUsage(Usage):
     """What a job has used, and what is stored for it."""
 
     stored_bytes: int = Field(
-        description="Size of its checkpoints, of the state that it would resume from, and of the "
-        "logs of its attempts. What is stored for a comparison is stored for its children."
+        description="Size of its checkpoints, of the folder that it exported, of the state that it "
+        "would resume from, and of the logs of its attempts. What is stored for a comparison is "
+        "stored for its children."
     )

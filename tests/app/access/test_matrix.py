@@ -50,6 +50,9 @@ EXPECTED = {
     "POST /v1/predictions": (422, 422),
     "GET /v1/predictions": (200, 200),
     "GET /v1/predictions/{job_id}": (200, MISSING),
+    "POST /v1/checkpoints/{checkpoint_id}/exports": (422, MISSING),
+    "GET /v1/exports": (200, 200),
+    "GET /v1/exports/{job_id}": (200, MISSING),
     "POST /v1/comparisons": (422, 422),
     "GET /v1/comparisons": (200, 200),
     "GET /v1/comparisons/{job_id}": (200, MISSING),
@@ -123,6 +126,7 @@ def requests(tenants: Tenants) -> Iterator[tuple[str, str, str]]:
             "finetunes": JobKind.FINETUNE,
             "searches": JobKind.SEARCH,
             "predictions": JobKind.PREDICTION,
+            "exports": JobKind.EXPORT,
             "comparisons": JobKind.COMPARISON,
         }.get(path.split("/")[2], JobKind.RANKING)
         job = insert_job(database, owner, kind)
@@ -196,9 +200,11 @@ def test_lists_have_nothing_of_another_project(tenants: Tenants) -> None:
     insert_job(database, owner, JobKind.FINETUNE, parent=ranking)
     insert_job(database, owner, JobKind.SEARCH)
     insert_job(database, owner, JobKind.PREDICTION)
+    insert_job(database, owner, JobKind.EXPORT)
     insert_job(database, owner, JobKind.COMPARISON)
     insert_dataset(database, owner)
-    lists = ["jobs", "rankings", "finetunes", "searches", "predictions", "comparisons", "datasets"]
+    lists = ["jobs", "rankings", "finetunes", "searches", "predictions", "exports", "comparisons"]
+    lists.append("datasets")
     lists.append(f"jobs?parent={ranking}")
     for path in lists:
         assert tenants.get("owner", f"/v1/{path}").json()["data"], path

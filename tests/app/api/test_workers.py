@@ -183,7 +183,7 @@ def test_the_queue_counts_the_callers_jobs_and_all_jobs(
     api: TestClient, database: Database
 ) -> None:
     empty = api.get("/v1/queue").json()["kinds"]
-    assert set(empty) == {"ranking", "finetune", "search", "prediction"}
+    assert set(empty) == {"ranking", "finetune", "search", "prediction", "export"}
     nothing = {"queued": 0, "running": 0, "paused": 0, "oldest_queued_at": None}
     assert empty["ranking"]["project"] == empty["ranking"]["all"] == nothing
     assert (empty["ranking"]["workers_alive"], empty["ranking"]["expected_wait_seconds"]) == (

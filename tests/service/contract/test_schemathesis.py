@@ -38,7 +38,7 @@ class Filled:
 
 
 def fill(running: Running) -> dict[str, list[str]]:
-    """A ranking, a fine-tune with a checkpoint, a search, a prediction, and an upload."""
+    """A ranking, a fine-tune with a checkpoint, a search, a prediction, an export, and an upload."""
     body = {"model": TINY, "dataset": "glue/rte"}
     ranking = running.run("rankings", {**body, "samples": 8, "bootstrap": 0, "model_prior": False})
     tuned = {**body, "selection": {"policy": "last_k", "k": 1}, "training": {"epochs": 1}}
@@ -48,11 +48,13 @@ def fill(running: Running) -> dict[str, list[str]]:
     checkpoint = finetune["result"]["best_checkpoint"]
     asked = {"checkpoint": checkpoint, "rows": [{"sentence1": "It rained.", "sentence2": "Wet."}]}
     prediction = running.run("predictions", asked)
+    wanted = {"to": "folder", "target": "kept"}
+    export = running.run(f"checkpoints/{checkpoint}/exports", wanted)
     upload = running.data / "rows.csv"
     upload.write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
     dataset = running.client.upload(upload).id
     return {
-        "job_id": [ranking["id"], finetune["id"], search["id"], prediction["id"]],
+        "job_id": [ranking["id"], finetune["id"], search["id"], prediction["id"], export["id"]],
         "checkpoint_id": [checkpoint],
         "dataset_id": [dataset],
         "model_id": [TINY],

@@ -107,7 +107,10 @@ class Running:
         """Start another where the last one is gone: nobody watches over containers here."""
         if "SURGEON_REDIS_URL" in self.environment:
             self.start(
-                "worker", "--queues", "ranking,finetune,search,prediction", SURGEON_POLL="0.2"
+                "worker",
+                "--queues",
+                "ranking,finetune,search,prediction,export",
+                SURGEON_POLL="0.2",
             )
 
     def kill(self) -> None:
@@ -200,7 +203,7 @@ def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[
     migrate = running.start("db", "upgrade")
     assert migrate.wait(START_SECONDS) == 0, running.logs()
     running.start("api", "--port", str(port))
-    running.start("worker", "--queues", "ranking,finetune,search,prediction")
+    running.start("worker", "--queues", "ranking,finetune,search,prediction,export")
     try:
         running.wait_ready()
         yield running

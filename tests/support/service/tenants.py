@@ -34,7 +34,7 @@ from tests.support.service.queued_jobs import RESOLVED
 
 PREFIX = {
     JobKind.RANKING: "rk", JobKind.FINETUNE: "ft", JobKind.SEARCH: "se",
-    JobKind.PREDICTION: "pd", JobKind.COMPARISON: "cmp",
+    JobKind.PREDICTION: "pd", JobKind.EXPORT: "ex", JobKind.COMPARISON: "cmp",
 }  # fmt: skip
 
 

@@ -30,14 +30,20 @@ KEY_LENGTH = 500  # characters of the column
 AMPERE = (8, 0)  # the first compute capability with bfloat16 and TensorFloat-32
 
 
-def facts_of(owner: str, kinds: Sequence[JobKind], gpus: Sequence[Gpu]) -> WorkerFacts:
-    """What a worker with these GPUs can run; without any, it runs jobs on the CPU."""
+def facts_of(
+    owner: str, kinds: Sequence[JobKind], gpus: Sequence[Gpu], exports: Sequence[str] = ()
+) -> WorkerFacts:
+    """What a worker with these GPUs can run; without any, it runs jobs on the CPU.
+
+    ``exports`` names where it can export to.
+    """
     devices = [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in gpus]
     return WorkerFacts(
         id=owner,
         kinds=[kind.value for kind in kinds],
         devices=devices or [{"name": "cpu", "memory_bytes": machine_memory()}],
         precisions=[precision.value for precision in precisions_of(gpus)],
+        exports=list(exports),
         max_processes=len(gpus) or cores_here(),
         version=__version__,
         probe_key=probe_key(gpus),

@@ -20,6 +20,7 @@ from app.artifacts.attempt_logs import FIRST_SEGMENT
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
+from app.jobs.exports import disown_abandoned_folders, remove_folders
 from app.jobs.queue import unannounced_jobs
 from app.jobs.records import referenced_paths, unknown_jobs
 from app.jobs.webhooks.deliveries import forget_old
@@ -114,6 +115,8 @@ class Sweeper:
             if path not in named:
                 log.info("removing %s: no row of the database names it", path)
                 self._storage.delete(path)
+        disown_abandoned_folders(self._database)
+        remove_folders(self._database, self._storage.delete)
         event_files = self._storage.stale_folders("logs", 2, GARBAGE_AGE_SECONDS)
         deleted = unknown_jobs(self._database, {path.split("/")[1] for path in event_files})
         for path in event_files:

@@ -19,6 +19,7 @@ RESOURCES: dict[str, tuple[Scope, Scope]] = {
     "finetunes": (READ, SUBMIT),
     "searches": (READ, SUBMIT),
     "predictions": (READ, SUBMIT),
+    "exports": (READ, SUBMIT),
     "comparisons": (READ, SUBMIT),
     "jobs": (READ, SUBMIT),
     "checkpoints": (READ, SUBMIT),

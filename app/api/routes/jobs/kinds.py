@@ -51,6 +51,7 @@ AT_ONCE = {
     JobKind.FINETUNE: CHECKED,
     JobKind.SEARCH: CHECKED,
     JobKind.PREDICTION: CHECKED,
+    JobKind.EXPORT: CHECKED,
     JobKind.COMPARISON: CHECKED,
 }
 
@@ -70,6 +71,8 @@ class KindOfJob:
     description: str
     at_once: Any = DryRun  # the shape of an answer with status 200
     plural: str = ""  # if it is not the name with an s
+    path: str = ""  # of submissions, if it is not the kind's collection; they are then answered by
+    submission: Callable[..., Response] | None = None
 
     @property
     def several(self) -> str:
@@ -88,11 +91,11 @@ class KindOfJob:
 
     def router(self) -> APIRouter:
         """The operations of this kind."""
-        router = APIRouter(
-            prefix=f"/v1/{COLLECTION[self.kind]}", tags=[self.several], route_class=WaitingRoute
-        )
+        collection = f"/v1/{COLLECTION[self.kind]}"
+        prefix, inside = ("", collection) if self.path else (collection, "")
+        router = APIRouter(prefix=prefix, tags=[self.several], route_class=WaitingRoute)
         router.post(
-            "",
+            self.path,
             name=f"create_{self.kind}",
             summary=self.summary,
             description=cleandoc(self.description),
@@ -101,9 +104,9 @@ class KindOfJob:
             responses=answers(self.job, *self.refusals, status=202)
             | {200: {"model": self.at_once, "description": AT_ONCE[self.kind]}},
             dependencies=[Depends(require_json), WAITS],
-        )(_submission(self))
+        )(self.submission or _submission(self))
         router.get(
-            "",
+            inside,
             name=f"get_{COLLECTION[self.kind]}",
             summary=f"List {self.several}",
             description=LISTING.format(self.several),
@@ -111,7 +114,7 @@ class KindOfJob:
             responses=answers(JOBS),
         )(_listing(self.kind))
         router.get(
-            "/{job_id}",
+            f"{inside}/{{job_id}}",
             name=f"get_{self.kind}",
             summary=f"Get a {self.name}",
             description=f"Answers the state of a {self.name}, as `GET /v1/jobs/{{id}}` does.",
@@ -131,14 +134,27 @@ def _submission(of: KindOfJob) -> Callable[..., Response]:
         validate_only: ValidateOnly = False,
     ) -> Response:
         prepared = of.prepare(service, spec)
-        if validate_only:
-            answer = _dry_run(service, prepared, spec)
-            return JSONResponse(answer.model_dump(mode="json"))
-        return submitted(service, prepared, key, change)
+        return answer_submission(service, prepared, spec, key, change, dry=validate_only)
 
     # FastAPI reads the type of the body from here, as it does not see the variables of a closure.
     create.__annotations__["spec"] = Annotated[of.spec, body_examples(of.bodies)]
     return create
+
+
+def answer_submission(
+    service: Service,
+    prepared: Prepared,
+    spec: JobRequest,
+    key: HeldKey | None,
+    change: Change,
+    *,
+    dry: bool,
+) -> Response:
+    """Submit a job, or say what would be submitted."""
+    if dry:
+        answer = _dry_run(service, prepared, spec)
+        return JSONResponse(answer.model_dump(mode="json"))
+    return submitted(service, prepared, key, change)
 
 
 def _listing(kind: JobKind) -> Callable[..., Response]:

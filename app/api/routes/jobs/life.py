@@ -16,6 +16,7 @@ from app.api.http.preconditions import check_version
 from app.api.http.reads import json_answer
 from app.api.job_documents import ALL, document, read_job
 from app.api.routes.jobs.comparisons import COMPARISONS
+from app.api.routes.jobs.exports import EXPORTS
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.predictions import PREDICTIONS
@@ -26,13 +27,16 @@ from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal
 from app.jobs.changes import JobChanges, change_job
 from app.jobs.deletion import delete_job
+from app.jobs.exports import remove_folders
 from app.jobs.records import rows_of
 from app.service import Service
 from app.tables import Job
 from surgery.schemas.answers.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)
-KINDS = {of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, PREDICTIONS, COMPARISONS)}
+KINDS = {
+    of.kind.value: of for of in (RANKINGS, FINETUNES, SEARCHES, PREDICTIONS, EXPORTS, COMPARISONS)
+}
 IfMatch = Annotated[
     str | None,
     Header(
@@ -88,6 +92,8 @@ def change(
 def delete(job: JobDep, service: ServiceDep, check: Unchanged) -> Response:
     """Deletes a job that has ended: its result, events, metrics, checkpoints and files.
 
+    With an export to a folder goes that folder, unless a later export has the same content there.
+
     With a comparison go all its children, and with a fine-tune the ranking or the search that it
     computed for itself, unless another job has chosen its layers by that too. A child of a
     comparison cannot be deleted alone. While a checkpoint of the job is pinned, or another job that
@@ -96,6 +102,7 @@ def delete(job: JobDep, service: ServiceDep, check: Unchanged) -> Response:
     """
     for folder in delete_job(service.database, job.id, check):
         service.storage.delete(folder)
+    remove_folders(service.database, service.storage.delete)
     return Response(status_code=204)
 
 

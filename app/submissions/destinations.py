@@ -1,0 +1,24 @@
+"""Where a worker can export models to, by its environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from surgery.schemas.export import Destination
+
+MISSING = {
+    Destination.FOLDER: "exports to folders",
+    Destination.MLFLOW: "can reach MLflow: set MLFLOW_TRACKING_URI of a worker with the client "
+    "(pip install layer-surgeon[mlflow])",
+}
+"""What no worker does if none can export to a place, and what would let one."""
+
+
+def destinations_of(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The destinations that a worker with this environment can export to."""
+    found = [Destination.FOLDER]
+    if environment.get("MLFLOW_TRACKING_URI") and find_spec("mlflow"):
+        found.append(Destination.MLFLOW)
+    return [each.value for each in found]
