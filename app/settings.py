@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         validation_alias="HF_TOKEN",
         description="Token for gated models. It is sent to the Hugging Face Hub only.",
     )
+    hub_token: SecretStr | None = Field(
+        None,
+        description="Token with which workers publish models on the Hugging Face Hub; unset: they "
+        "do not. It is sent to the Hub only.",
+    )
     api_key_hashes: Annotated[list[KeyHash], NoDecode] = Field(
         [], description="SHA-256 of each accepted API key, comma-separated; see `surgeon key`."
     )

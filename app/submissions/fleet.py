@@ -303,5 +303,5 @@ def _this_machine(settings: Settings) -> Capacity:
         precisions=list(TrainingPrecision) if gpus else list(cpu),
         max_processes=gpus or cores_here(),
         alive=False,
-        exports=destinations_of(),
+        exports=destinations_of(settings),
     )

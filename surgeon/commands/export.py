@@ -19,9 +19,19 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgery.schemas.export import Destination, ExportRequest
-from surgery.schemas.fields import options_of
+from surgery.schemas.fields import option_of, options_of
 
-EXPORT_OPTIONS = options_of(ExportRequest, "form")
+EXPORT_OPTIONS = (
+    *options_of(ExportRequest, "form"),
+    option_of(
+        ExportRequest,
+        "private",
+        spelling="--public",
+        help="For hub: publish in a public repository; without it, in a private one.",
+    ),
+    *options_of(ExportRequest, "revision", "message"),
+)
+DEFAULTS = {option.name: option.default for option in EXPORT_OPTIONS}
 PLACES = " or ".join(f"{each.value}:NAME" for each in Destination)
 
 
@@ -39,16 +49,17 @@ def export(
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Hand a checkpoint's model over: to a folder of the service's object store, or to MLflow.
+    """Hand a checkpoint's model over: to a folder of the object store, MLflow or the Hub.
 
     Of a fine-tune it is the best checkpoint, of a comparison the one that it decided for."""
     place, separator, target = to.partition(":")
     if not separator or place not in set(Destination):
         raise typer.BadParameter(f"{to!r} is not {PLACES}", param_hint="--to")
+    chosen = values_of(EXPORT_OPTIONS, given)
     body: Json = {
         "to": place,
         "target": target,
-        **values_of(EXPORT_OPTIONS, given),
+        **{name: value for name, value in chosen.items() if value != DEFAULTS[name]},
         **values_of(SUBMISSION_OPTIONS, given),
     }
     with expected_failures(), Client(url, key) as client:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, StringConstraints
 WORD = r"[A-Za-z0-9_](?:\.?[A-Za-z0-9_-])*"
 # The Hub's own rules: names of up to 96 characters, no "--", no "-" or ".git" at their end.
 _HUB_RULES = r"(?=(?:[^@/]{1,96}/)?[^@/]{1,96}(?:@|$))(?![^@]*(?:--|-(?:[/@]|$)|\.git(?:@|$)))"
+REPOSITORY_PATTERN = rf"^{_HUB_RULES}{WORD}/{WORD}$"
 MODEL_PATTERN = rf"^{_HUB_RULES}{WORD}(?:/{WORD})?(?:@{WORD})?$"
 
 ModelId = Annotated[

@@ -10,13 +10,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from surgery.errors import DestinationUnavailable, SurgeryError
+from surgery.errors import DestinationUnavailable, InternalError, SurgeryError
 from surgery.schemas.export import Destination, ExportSpec
 from worker.child.process import Child, internal_error, open_channel
 from worker.protocol import PUBLISHER_ORDERS, JobReporter, Published, PublishOrder
+from worker.publisher.hub import to_hub
 from worker.publisher.mlflow_models import to_mlflow
 
-PLACES: dict[Destination, Callable[[PublishOrder], Published]] = {Destination.MLFLOW: to_mlflow}
+PLACES: dict[Destination, Callable[[PublishOrder], Published]] = {
+    Destination.MLFLOW: to_mlflow,
+    Destination.HUB: to_hub,
+}
 
 
 def publish(order: PublishOrder, report: JobReporter) -> Published:
@@ -31,9 +35,12 @@ def unexpected(error: BaseException, order: PublishOrder) -> SurgeryError:
     Only its type is told: a client's message may contain an address with a password.
     """
     known = internal_error(error)
-    if known.code != "internal" or not isinstance(error, OSError):
+    if known.code != InternalError.code:  # a full disk
         return known
-    return DestinationUnavailable(f"{order.spec['to']} failed with {type(error).__name__}")
+    told = f"{order.spec['to']} failed with {type(error).__name__}"
+    if isinstance(error, OSError):
+        return DestinationUnavailable(told)
+    return InternalError(f"{told}; the worker's log tells more")
 
 
 def main() -> None:

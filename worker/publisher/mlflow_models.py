@@ -196,7 +196,7 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        told = f"MLflow failed with {error.error_code}"
+        told = f"MLflow answered {error.error_code}"
         if error.error_code in RETRIABLE:
             raise DestinationUnavailable(f"{told}; try again") from None
-        raise ExportRefused(f"{told}; the worker's log may tell more") from None
+        raise ExportRefused(told) from None

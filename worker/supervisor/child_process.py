@@ -106,7 +106,7 @@ def start_fetcher(settings: Settings) -> ChildProcess:
 
 def start_publisher(settings: Settings, to: Destination) -> ChildProcess:
     """A process that hands one model over."""
-    command, environment = ("worker.publisher",), publisher_environment(to)
+    command, environment = ("worker.publisher",), publisher_environment(settings, to)
     return ChildProcess(command, environment, Scrubber.of(settings))
 
 

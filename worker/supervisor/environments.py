@@ -30,6 +30,7 @@ PUBLISHING = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUEST
 SERVICES = {
     # MLflow's client writes into the store of its artifacts itself.
     Destination.MLFLOW: ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_"),
+    Destination.HUB: ("HF_ENDPOINT", "HF_HUB_", "HF_XET_"),
 }
 """How the variables begin that belong to the service at a destination."""
 
@@ -89,10 +90,18 @@ def fetcher_environment(settings: Settings) -> dict[str, str]:
     return variables
 
 
-def publisher_environment(to: Destination) -> dict[str, str]:
+def publisher_environment(settings: Settings, to: Destination) -> dict[str, str]:
     """The environment of the process that hands a model over, with one service's secrets."""
     variables = _passed_on(os.environ, (*PASSED_ON, *PUBLISHING, "HOME", "TMPDIR"), SERVICES[to])
-    return variables | {"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONUNBUFFERED": "1"}
+    if to is Destination.HUB and settings.hub_token:
+        variables["HF_TOKEN"] = settings.hub_token.get_secret_value()
+    return variables | {
+        "HF_HOME": str(settings.sources.cache / "huggingface"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def child_environment(folders: WorkerFolders) -> dict[str, str]:

@@ -48,8 +48,9 @@ class Scrubber:
     def of(cls, settings: Settings, environment: Mapping[str, str] = os.environ) -> Self:
         """Blots out the secrets of the settings, of URLs, and of variables that sound like one."""
         secrets = {text for name, text in environment.items() if SECRET_NAMES.search(name)}
-        if settings.hf_token is not None:
-            secrets.add(settings.hf_token.get_secret_value())
+        for token in (settings.hf_token, settings.hub_token):
+            if token:
+                secrets.add(token.get_secret_value())
         redis = settings.redis_url.get_secret_value() if settings.redis_url else ""
         urls = [settings.database_url, settings.resolved_database_url, settings.artifacts_url]
         for url in [redis, *urls, *environment.values()]:

@@ -59,7 +59,7 @@ class Supervisor:
         self._fetcher: ChildProcess | None = None
         self._unanswered: float | None = None  # when the first claim was sent that had no answer
         self._unanswered_until = 0.0
-        self._exports = destinations_of()
+        self._exports = destinations_of(settings)
         facts = facts_of(self.owner, kinds, context.gpus, self._exports)
         self._registration = Registration(settings, context.database, facts)
         self._sweeper = Sweeper(settings, context.database, context.storage, self.folders, ring)

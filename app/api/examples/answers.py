@@ -445,6 +445,9 @@ EXPORT = job_example(
     {
         **EXPORT_BODIES["a folder"]["value"],
         "form": "full",
+        "private": True,
+        "revision": None,
+        "message": None,
         "checkpoint": PREDICTION_BODIES["texts"]["value"]["checkpoint"],
     },
     EXPORT_RESULT,
@@ -498,7 +501,7 @@ WORKERS: Json = {
             "kinds": ["ranking", "finetune", "search", "prediction", "export"],
             "devices": [{"name": "NVIDIA H200", "memory_bytes": 150754820096}],
             "precisions": ["fp32", "tf32", "bf16", "fp16"],
-            "exports": ["folder", "mlflow"],
+            "exports": ["folder", "mlflow", "hub"],
             "max_processes": 1,
             "version": "0.1.0",
             "alive": True,

@@ -245,6 +245,10 @@ EXPORT_BODIES: Json = {
         "summary": "A version of the registered model cola-reader at MLflow",
         "value": {"to": "mlflow", "target": "cola-reader"},
     },
+    "a repository": {
+        "summary": "A commit in a private repository of the Hugging Face Hub",
+        "value": {"to": "hub", "target": "acme/cola-reader", "message": "Second round of labels"},
+    },
     "a delta": {
         "summary": "The trained tensors alone, with a label",
         "value": {

@@ -26,14 +26,18 @@ worker and without a GPU. `to` says where, and `target` under which name:
   with `mlflow.pyfunc` and predicts as the worker measured. The labels of fine-tune and export are
   its tags.
 
+- `hub`: one commit in the repository `target` (`owner/name`) of the Hugging Face Hub, on the branch
+  `revision`. The repository is made if it does not exist, and is private unless `private` is false.
+  The token is the worker's own; no request carries one.
+
 `form` is `full`, a plain transformers folder, or the form in which the checkpoint is stored.
 `manifest.json` has size and SHA-256 of every file.
 
 Where no worker can reach a destination, the request is refused. What is handed over is there as a
 whole or not at all, also after a crash. The same content again under the same name writes nothing
 and succeeds with `created` false; other content under a folder's name fails with `export_refused`,
-and is a new version at MLflow. Until the export has ended, its checkpoint is neither
-dropped nor deleted.
+is a new version at MLflow, and a new commit on the Hub. Until the export has ended, its checkpoint
+is neither dropped nor deleted.
 """
 
 

@@ -40,7 +40,9 @@ class WorkerView(BaseModel):
     precisions: list[str] = Field(
         description="The number formats in which all of its devices can multiply."
     )
-    exports: list[str] = Field(description="Where it can export models to: `folder`, `mlflow`.")
+    exports: list[str] = Field(
+        description="Where it can export models to: `folder`, `mlflow`, `hub`."
+    )
     max_processes: int = Field(description="The most processes that one job can have on it.")
     version: str = Field(description="The version of Layer Surgeon that it runs.")
     alive: bool = Field(
