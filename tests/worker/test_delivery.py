@@ -77,17 +77,21 @@ def test_a_folder_without_its_end_is_none_and_the_next_attempt_writes_it(
     database: Database, storage: Storage, folder: Path, place: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    lease, put, count = started(database), storage._files.put_file, 0
+    lease, files, count = started(database), storage._files, 0
 
-    def put_or_die(*arguments: Any) -> None:
-        nonlocal count
-        count += 1
-        if count > place:
-            raise Killed
-        put(*arguments)
+    def or_die(write: Callable[..., None]) -> Callable[..., None]:
+        def written(*arguments: Any, **more: Any) -> None:
+            nonlocal count
+            count += 1
+            if count > place:
+                raise Killed
+            write(*arguments, **more)
+
+        return written
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage._files, "put_file", put_or_die)
+        for name in ("put_file", "pipe_file"):
+            patched.setattr(files, name, or_die(getattr(files, name)))
         with pytest.raises(Killed):
             deliver(database, storage, lease, folder, "first")
     assert storage.names(KEY) == [], "readers find no folder"

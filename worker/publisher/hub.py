@@ -32,7 +32,7 @@ def to_hub(order: PublishOrder) -> Published:
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=os.environ["HF_TOKEN"])
     with hub_errors(spec.target):
         _make_repository(api, spec, branch)
-        head = api.repo_info(spec.target, revision=branch)
+        head = api.model_info(spec.target, revision=branch)
         present = {each.rfilename for each in head.siblings or ()}
         commit = api.create_commit(
             spec.target,
@@ -55,7 +55,7 @@ def _make_repository(api: Any, spec: ExportSpec, branch: str) -> None:
     to be private must not become public because somebody made the repository before.
     """
     api.create_repo(spec.target, private=spec.private, exist_ok=True)
-    if spec.private and not api.repo_info(spec.target).private:
+    if spec.private and not api.model_info(spec.target).private:
         raise ExportRefused(
             f"{spec.target} is a public repository; send private: false to publish there, or "
             "choose another name"
