@@ -167,3 +167,7 @@ class Misconfigured(Exception):
 
 class NotMigrated(RuntimeError):
     """The database lacks migrations; run: surgeon db upgrade"""
+
+
+class NewerDatabase(NotMigrated):
+    """A newer version of Layer Surgeon has migrated the database; install that version here"""

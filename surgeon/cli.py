@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from surgeon.agents.command import mcp
 from surgeon.commands import access, webhooks
 from surgeon.commands.comparing.compare import compare
 from surgeon.commands.datasets import datasets, upload
@@ -40,6 +41,7 @@ EXAMPLES = (example,)
 PLATFORM = (workers, queue)
 LIFE = (cancel, pause, resume, retry, delete)
 OPERATOR = (serve, api, worker, doctor, key)
+AGENTS = (mcp,)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)
@@ -59,7 +61,7 @@ app.add_typer(projects, name="projects")
 projects.command("create")(access.create_project)
 projects.command("list")(access.list_projects)
 METHODS_HELP = f"Methods:\n{described(METHODS)}".replace("\n- ", "\n\n")  # one paragraph for each
-for command in (*JOBS, *EXAMPLES, *LIFE, *PLATFORM, *OPERATOR):
+for command in (*JOBS, *EXAMPLES, *LIFE, *PLATFORM, *OPERATOR, *AGENTS):
     app.command(epilog=METHODS_HELP if command is rank else None)(command)
 app.command("set")(change)
 app.callback()(remember_command)

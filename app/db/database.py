@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import Engine, Row, Select, create_engine, event, func, select
 from sqlalchemy.orm import Session
 
 from app.db import postgres, sqlite
-from app.errors import NotMigrated
+from app.errors import NewerDatabase, NotMigrated
 from app.settings import Settings
 from surgery.io.storable import storable_json
 
@@ -90,11 +91,31 @@ class Database:
         self.engine.dispose()
         self._reader.dispose()
 
+    @cached_property
+    def _migrations(self) -> ScriptDirectory:
+        return ScriptDirectory.from_config(alembic_config(self.url))
+
+    @cached_property
+    def head(self) -> str | None:
+        """The newest migration that this version of the service knows."""
+        return self._migrations.get_current_head()
+
     def is_at_head(self) -> bool:
-        """Whether every migration has been applied."""
-        head = ScriptDirectory.from_config(alembic_config(self.url)).get_current_head()
+        """Whether exactly the migrations have been applied that this version knows."""
+        return self._revision() == self.head
+
+    def check_version(self) -> None:
+        """Raise NotMigrated or NewerDatabase unless the database is at `head`."""
+        revision = self._revision()
+        if revision == self.head:
+            return
+        known = {script.revision for script in self._migrations.walk_revisions()}
+        error = NotMigrated if revision is None or revision in known else NewerDatabase
+        raise error(error.__doc__)
+
+    def _revision(self) -> str | None:
         with self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() == head
+            return MigrationContext.configure(connection).get_current_revision()
 
     def upgrade(self) -> None:
         """Apply every migration."""
@@ -159,12 +180,15 @@ def open_database(settings: Settings) -> Database:
     """The database, with every migration applied.
 
     An embedded database is migrated here. Starting a process never changes a Postgres database;
-    if that lacks migrations, NotMigrated is raised.
+    if that lacks migrations, NotMigrated is raised. A database of a newer version than this one
+    raises NewerDatabase.
     """
     database = Database(settings.resolved_database_url)
-    if not database.is_at_head():
-        if not settings.embedded:
+    try:
+        database.check_version()
+    except NotMigrated as error:
+        if isinstance(error, NewerDatabase) or not settings.embedded:
             database.close()
-            raise NotMigrated(NotMigrated.__doc__)
+            raise
         database.upgrade()
     return database

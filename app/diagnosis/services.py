@@ -19,6 +19,7 @@ from app.access.keys import has_keys
 from app.artifacts.storage import open_storage
 from app.db import Database, db_now
 from app.diagnosis.finding import Finding, broken, doubtful, works
+from app.errors import NewerDatabase, NotMigrated
 from app.settings import Settings
 from app.submissions.fleet import registered_workers
 
@@ -51,7 +52,13 @@ def database_findings(settings: Settings) -> Iterator[Finding]:
 def _of_database(settings: Settings, database: Database, name: str) -> Iterator[Finding]:
     with database.read() as session:
         now = session.scalar(select(db_now()))
-    if not database.is_at_head():
+    try:
+        database.check_version()
+    except NewerDatabase:
+        found = f"{name} answers, but a newer version of Layer Surgeon has migrated it"
+        yield broken("database", found, "install that version here")
+        return
+    except NotMigrated:
         remedy = (
             "start the service, which migrates it" if settings.embedded else "surgeon db upgrade"
         )

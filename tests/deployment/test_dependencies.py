@@ -94,14 +94,27 @@ def undeclared(found: dict[str, set[str]], known: set[str]) -> dict[str, set[str
 
 def modules(package: str) -> Iterator[str]:
     """Every module of one of our packages."""
-    for path in (ROOT / package).rglob("*.py"):
+    for path in ROOT.joinpath(*package.split(".")).rglob("*.py"):
         yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def test_the_base_install_declares_what_the_client_imports() -> None:
-    found = loaded(modules("surgeon"), whole=())
-    assert {"surgeon.client", "surgeon.commands.server", "surgery.schemas.enums"} <= set(found)
+    agents = {name for name in modules("surgeon.agents") if not name.endswith(".command")}
+    found = loaded(set(modules("surgeon")) - agents, whole=())
+    assert not agents & found.keys()
+    assert {
+        "surgeon.client",
+        "surgeon.agents.command",
+        "surgeon.commands.server",
+        "surgery.schemas.enums",
+    } <= set(found)
     assert undeclared(found, declared()) == {}
+
+
+def test_the_tools_of_agents_declare_what_they_import() -> None:
+    found = loaded(modules("surgeon.agents"), whole=())
+    assert "mcp" in found["surgeon.agents.server"]
+    assert undeclared(found, declared("mcp")) == {}
 
 
 def test_the_server_declares_what_the_api_imports() -> None:
@@ -117,7 +130,8 @@ def test_the_worker_declares_all_it_imports() -> None:
     assert {"surgery.training.loop", "worker.child", "app.main"} <= set(found)
     # Triton comes with torch's CUDA builds, and the fused kernel is used on their devices alone.
     found.pop("surgery.gradients.squares_triton", None)
-    assert undeclared(found, declared("worker", "otel", "mlflow", "wandb", "demo", "plot")) == {}
+    every = ("worker", "otel", "mlflow", "wandb", "demo", "plot", "mcp")
+    assert undeclared(found, declared(*every)) == {}
 
 
 def closure(requirements: list[str], extras: Sequence[str]) -> set[str]:
@@ -208,6 +222,7 @@ def test_the_installs_are_really_bare(client: Path, server: Path) -> None:
         ("client", ("db", "upgrade"), "server"),
         ("client", ("serve",), "server,worker"),
         ("client", ("demo",), "server,worker,demo"),
+        ("client", ("mcp",), "mcp"),
         ("server", ("serve",), "worker"),
         ("server", ("worker",), "worker"),
     ],

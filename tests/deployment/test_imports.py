@@ -28,7 +28,7 @@ def test_the_fetcher_never_loads_torch() -> None:
 
 def test_the_command_loads_no_server() -> None:
     server = {"app", "alembic", "celery", "fastapi", "numpy", "pyarrow", "sqlalchemy", "uvicorn"}
-    heavy = HEAVY | server | {"matplotlib"}
+    heavy = HEAVY | server | {"matplotlib", "mcp"}
     assert heavy_modules("surgeon.cli", "surgeon.client", "surgeon.plots", heavy=heavy) == []
 
 

@@ -14,7 +14,7 @@ from surgeon.terminal.progress import job_lines, transfer_lines
 
 # These print a line or a path, or run until they are stopped.
 WITHOUT_TABLES = {
-    "api", "db upgrade", "delete", "demo", "download", "example", "key", "keys revoke", "serve",
+    "api", "db upgrade", "delete", "demo", "download", "example", "key", "keys revoke", "mcp", "serve",
     "webhooks delete", "worker",
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.errors import NotMigrated
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
 from app.observability.logs import note_subject
@@ -80,7 +81,10 @@ class Supervisor:
         self._bell.set()
 
     def run(self) -> None:
-        """Claim and run jobs until told to stop."""
+        """Claim and run jobs until told to stop.
+
+        Raises NotMigrated, and claims no more, once another version has migrated the database.
+        """
         log.info("worker %s serves %s", self.owner, ", ".join(self.kinds))
         self._sweeper.start()
         self._registration.start()
@@ -94,6 +98,9 @@ class Supervisor:
                     self._idle.set()
                     self._bell.wait(self.settings.poll.total_seconds())
                     self._bell.clear()
+        except NotMigrated as error:
+            log.error("no job is claimed any more: %s", error)
+            raise
         finally:
             self._idle.set()
             self._sweeper.stop()

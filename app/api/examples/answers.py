@@ -566,6 +566,7 @@ MODEL: Json = {
     "groups": {"embeddings": 11919360, "pooler": 147840},
     "source": "mirror",
 }
+MODELS: Json = {"data": [{"id": MODEL_ID}], "hub": True}
 TASK: Json = {
     "name": "glue/cola",
     "title": "Corpus of Linguistic Acceptability",

@@ -5,16 +5,48 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
 
 from app.api.deps import ServiceDep
-from app.api.examples.answers import MODEL, answers
+from app.api.examples.answers import MODEL, MODELS, answers
 from app.errors import NotFound
 from surgery.errors import ModelNotFound
+from surgery.models.source.known import MOST_LISTED, mirrored_models
 from surgery.models.source.resolve import inspect_model, resolve_model
 from surgery.schemas.enums import Granularity
 from surgery.schemas.resolved import ModelInfo
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+class MirroredModel(BaseModel):
+    """A model of the mirrors."""
+
+    id: str = Field(description="The model's id, which requests take as `model`.")
+
+
+class ModelList(BaseModel):
+    """The models at hand, and whether there are more."""
+
+    data: list[MirroredModel] = Field(
+        description=f"The models of the mirrors in alphabetical order, at most {MOST_LISTED}."
+    )
+    hub: bool = Field(
+        description="Whether any supported model of the Hugging Face Hub can be named, too; false "
+        "where the service runs offline."
+    )
+
+
+@router.get("", summary="List the models at hand", responses=answers(MODELS))
+def get_models(service: ServiceDep) -> ModelList:
+    """Lists the models that lie in the service's mirrors.
+
+    A folder is listed if it holds a config; whether its model is an encoder that can be ranked is
+    told when it is described. Models that only the Hub has are not listed.
+    """
+    sources = service.settings.sources
+    found = [MirroredModel(id=each) for each in mirrored_models(sources)]
+    return ModelList(data=found, hub=not sources.offline)
 
 
 @router.get(

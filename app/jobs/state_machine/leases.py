@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Select, and_, func, or_, select, true, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    and_,
+    column,
+    exists,
+    func,
+    or_,
+    select,
+    table,
+    true,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
@@ -23,6 +36,7 @@ from app.tables import Job, JobKind, Status, has_status
 from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]
+last_migration = table("alembic_version", column("version_num")).c.version_num
 
 
 class Fenced(Exception):
@@ -112,6 +126,8 @@ def claim(
     """Take the next queued job, by priority and then by age; None if there is none.
 
     Jobs of a project wait while as many of it run as its own limit, or else ``running_jobs``, says.
+    Raises NewerDatabase if another version of the service has migrated the database, whose jobs
+    this one may not understand.
     """
     ready = _ready(kinds, running_jobs)
     values = {
@@ -124,12 +140,18 @@ def claim(
     }
     statement = (
         update(Job)
-        .where(Job.id.in_(select(ready.c.id)), has_status(Job, Status.QUEUED))
+        .where(
+            Job.id.in_(select(ready.c.id)),
+            has_status(Job, Status.QUEUED),
+            exists().where(last_migration == database.head),
+        )
         .values(status=Status.RUNNING, **values)
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
     with database.read() as session:
+        if session.scalar(select(last_migration)) != database.head:
+            database.check_version()
         if session.scalar(select(ready.c.id)) is None:
             return None  # the usual case, checked without SQLite's write lock
     with database.write() as session:

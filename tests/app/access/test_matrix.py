@@ -26,6 +26,7 @@ MISSING = 404
 # What the owner is answered, and what a key of another project is. A request without a valid body
 # that is answered 422 has passed every check of the key.
 EXPECTED = {
+    "GET /v1/models": (200, 200),
     "GET /v1/models/{model_id}": (404, 404),
     "GET /v1/tasks": (200, 200),
     "GET /v1/tasks/{name}": (404, 404),

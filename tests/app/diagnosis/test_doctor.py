@@ -103,6 +103,13 @@ def test_a_database_without_a_migration_is_broken(database: Database, tmp_path: 
     )
 
 
+def test_a_database_of_a_newer_version_is_broken(database: Database, tmp_path: Path) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    [finding] = services.database_findings(Settings(data_dir=tmp_path, database_url=database.url))
+    assert (finding.state, finding.remedy) == (State.FAILED, "install that version here")
+
+
 def test_redis_that_takes_writes_and_one_that_refuses_them(redis_url: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, redis_url=redis_url)
     assert told(list(services.broker_findings(settings)))["broker"][0] == "ok"

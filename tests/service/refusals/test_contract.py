@@ -51,6 +51,12 @@ def test_a_model_is_described_from_its_headers(api: TestClient) -> None:
     assert (body["model_type"], body["hidden_size"], body["source"]) == ("bert", 384, "mirror")
 
 
+def test_the_models_of_the_mirrors_are_listed(api: TestClient) -> None:
+    body = api.get("/v1/models").json()
+    assert {REAL_MODEL, TINY} <= {model["id"] for model in body["data"]}
+    assert body["hub"] is False, "the service is offline"
+
+
 def test_the_same_rows_are_one_dataset(api: TestClient) -> None:
     first = upload(api, ROWS)
     assert first.status_code == 201, first.text

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import ServiceDep
 from app.api.examples.answers import problems
-from app.errors import ServiceError
+from app.errors import NotMigrated, ServiceError
 from surgery import __version__
 
 router = APIRouter(tags=["platform"])
@@ -55,9 +55,9 @@ def readyz(service: ServiceDep) -> Health:
     try:
         with service.database.read() as session:
             session.execute(text("SELECT 1"))
-        ready = service.database.is_at_head()
+        service.database.check_version()
     except SQLAlchemyError as error:
         raise NotReady("the database does not answer", headers={"Retry-After": "5"}) from error
-    if not ready:
-        raise NotReady("the database lacks migrations; run surgeon db upgrade")
+    except NotMigrated as error:
+        raise NotReady(str(error)) from error
     return Health()
