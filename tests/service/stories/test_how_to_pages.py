@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from surgeon.terminal import terminal
-from tests.support.service.services import Json, Running
+from tests.support.service.services import Json, Running, wait_until
 from tests.support.stories.pages import HOW_TO, ID, READING, STORIES, shape
 from tests.support.stories.reader import Reader
 
@@ -28,7 +28,9 @@ def reader(embedded_service: Running, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(terminal.console, "width", 80)
     monkeypatch.setattr(terminal.errors, "width", 80)
-    return Reader(embedded_service.client.url)
+    client = embedded_service.client
+    wait_until(lambda: client.call("GET", "/v1/workers")["data"], 60)  # else a warning says so
+    return Reader(client.url)
 
 
 SLOW = {"text-similarity.md", "named-entities.md"}  # over twenty seconds each
