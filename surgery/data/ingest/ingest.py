@@ -16,7 +16,7 @@ from typing import Literal
 
 from surgery.data.files.source import LIMITS, FileFormat, Limits
 from surgery.data.ingest.arrow import SplitWriter
-from surgery.data.ingest.findings import find
+from surgery.data.ingest.findings.find import find
 from surgery.data.ingest.inputs import LabelSetInputs
 from surgery.data.ingest.label_sets import label_sets
 from surgery.data.ingest.labels import Labelling

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from surgery.data.ingest.findings import LONG_WORDS
+from surgery.data.ingest.findings.rows import LONG_WORDS
 from surgery.data.ingest.repeats import find_repeats, repeated_rows, repeated_values
 from surgery.data.ingest.spool import Spool
 from surgery.schemas.dataset import Columns, DatasetReport, Duplicates, Finding
