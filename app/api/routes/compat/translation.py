@@ -130,7 +130,7 @@ def _estimated_finish(document: Json) -> int | None:
     seconds = (document["progress"] or {}).get("eta_seconds")
     if seconds is None or document["terminal"]:
         return None
-    return seconds_of(datetime.now(UTC)) + round(seconds)
+    return seconds_of(datetime.now(UTC)) + int(seconds)
 
 
 def event_of(row: JobEvent) -> FineTuningEvent:
