@@ -29,6 +29,7 @@ from app.api.http.reads import ReadMiddleware
 from app.api.http.request_checks import check_path, check_query, refuse_useless_body
 from app.api.openapi import complete_openapi, operation_id
 from app.api.routes import checkpoints, datasets, estimates, models, tasks
+from app.api.routes.compat import files, fine_tuning
 from app.api.routes.jobs import (
     attempts,
     comparisons,
@@ -92,6 +93,7 @@ TAGS = {
     "projects and keys": "Projects are tenants; API keys belong to them and carry scopes.",
     "webhooks": "Addresses that are told of what happens to jobs, signed as the Standard Webhooks "
     "specification says.",
+    "OpenAI's shapes": "Fine-tunes as clients of OpenAI's API write and read them.",
     "limits and usage": "How much a project may use, and how much it has used.",
     "platform": "Whether the service is alive and ready, without an API key, and its numbers.",
 }
@@ -122,6 +124,8 @@ ROUTED = (
     health,
     metrics,
     docs,
+    files,
+    fine_tuning,
 )
 
 log = logging.getLogger("surgeon.serve")

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
-from app.api.http.access.scopes import PREFIX, add_scopes
+from app.api.http.access.scopes import PREFIXES, add_scopes
 from app.api.http.problems import TITLES
 from surgery.schemas.answers.problem import ProblemDetails
 from surgery.schemas.dataset import DatasetReference
@@ -79,7 +79,7 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
 
 
 def _add_errors(path: str, operation: Json) -> None:
-    statuses = {*ALWAYS, *(GUARDED if path.startswith(PREFIX) else ())}
+    statuses = {*ALWAYS, *(GUARDED if path.startswith(PREFIXES) else ())}
     statuses |= set(WITH_BODY if "requestBody" in operation else ())
     responses = operation["responses"]
     for status in statuses:

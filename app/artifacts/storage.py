@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +25,8 @@ class Storage:
 
     def __init__(self, url: str, fetched: FetchedFolders) -> None:
         self.local = not urlsplit(url).scheme or url.startswith("file://")
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        # Other processes write there too, so that no listing may be answered from memory.
+        self._files, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self._fetched = fetched
         self.digests = Digests()  # of what is put together from stored files
 
@@ -31,15 +34,35 @@ class Storage:
         return f"{self._root}/{key}"
 
     def put_folder(self, folder: Path, key: str) -> None:
-        """Move a complete local folder to a key. The manifest is written last and completes it."""
+        """Move a complete local folder to a key. The manifest is written last and completes it.
+
+        What was put there completely stays: the same folder may be put again, by whoever lost the
+        answer. Raises FileExistsError if the key has another one.
+        """
+        manifest = (folder / MANIFEST).read_bytes()
+        if self._manifest(key) is None:
+            self._write_folder(folder, key, manifest)
+        if self._manifest(key) != manifest:
+            raise FileExistsError(f"{key} holds another folder")
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _write_folder(self, folder: Path, key: str, manifest: bytes) -> None:
         target = self._path(key)
         if self.local:
             shutil.rmtree(target, ignore_errors=True)
             move_folder(folder, Path(target))
             return
-        for name in (*read_manifest(folder), MANIFEST):
+        for name in read_manifest(folder):
             self._files.put_file(str(folder / name), f"{target}/{name}")
-        shutil.rmtree(folder)
+        with suppress(FileExistsError):  # of two that write the same key, the first completes it
+            self._files.pipe_file(f"{target}/{MANIFEST}", manifest, mode="create")
+
+    def _manifest(self, key: str) -> bytes | None:
+        """The manifest of a complete folder, or None."""
+        try:
+            return self.read_file(f"{key}/{MANIFEST}")
+        except FileNotFoundError:
+            return None
 
     def put_file(self, key: str, content: bytes) -> None:
         """Write a small file whole, over one that exists; readers see the old one or the new."""
@@ -72,7 +95,7 @@ class Storage:
     def _fetch(self, key: str) -> HeldFolder | None:
         path = self._path(key)
         try:
-            files = json.loads(self._files.cat_file(f"{path}/{MANIFEST}"))["files"]
+            files = json.loads(self.read_file(f"{key}/{MANIFEST}"))["files"]
             size = sum(int(entry["bytes"]) for entry in files.values())
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
@@ -93,7 +116,6 @@ class Storage:
     def check(self, key: str, names: Iterable[str]) -> None:
         """Raises FileNotFoundError unless the folder has all of these files."""
         path = self._path(key)
-        self._files.invalidate_cache(path)
         present = {str(file).rpartition("/")[2] for file in self._files.ls(path, detail=False)}
         for name in names:
             if name not in present:
@@ -113,33 +135,40 @@ class Storage:
 
     def names(self, key: str) -> list[str]:
         """The names of a complete folder's files; empty if there is no such folder."""
-        path = f"{self._path(key)}/{MANIFEST}"
-        if not self._files.exists(path):
-            return []
-        return list(json.loads(self._files.cat_file(path))["files"])
+        manifest = self._manifest(key)
+        return [] if manifest is None else list(json.loads(manifest)["files"])
 
     def delete(self, key: str) -> None:
         """Remove a folder, if it exists."""
         if self._files.exists(self._path(key)):
             self._files.rm(self._path(key), recursive=True)
 
-    def stale_folders(
-        self, prefix: str, depth: int, age_seconds: float, file: str = MANIFEST
-    ) -> list[str]:
-        """Keys of the folders ``depth`` levels below a prefix with a file older than this.
+    def stale_folders(self, prefix: str, depth: int, age_seconds: float) -> list[str]:
+        """Keys of the folders ``depth`` levels below a prefix whose newest file is older than this.
 
-        The age is that of a file, as a rule the manifest, because an object store dates files, not
-        folders.
+        Incomplete folders are among them. Files have the age, as an object store dates no folders.
         """
-        pattern = "/".join([self._path(prefix), *["*"] * depth, file])
-        self._files.invalidate_cache()
-        found = []
-        for path, entry in self._files.glob(pattern, detail=True).items():
-            moment = entry.get("mtime") or entry.get("LastModified")
-            seconds = moment if isinstance(moment, float) else moment.timestamp()
-            if time.time() - seconds > age_seconds:
-                found.append(str(path).removeprefix(f"{self._root}/").removesuffix(f"/{file}"))
-        return found
+        newest: dict[str, float] = {}
+        root = self._path(prefix)
+        for path, entry in self._files.find(root, detail=True).items():
+            parts = str(path).removeprefix(f"{root}/").split("/")
+            if len(parts) > depth:
+                key = "/".join([prefix, *parts[:depth]])
+                moment = entry.get("mtime") or entry.get("LastModified") or entry.get("created")
+                seconds = moment if isinstance(moment, float) else moment.timestamp()
+                newest[key] = max(newest.get(key, seconds), seconds)
+        limit = time.time() - age_seconds
+        return sorted(key for key, seconds in newest.items() if seconds < limit)
+
+    def remove_empty_folders(self, age_seconds: float) -> None:
+        """Remove folders that are empty and older than this. An object store has none."""
+        if not self.local:
+            return
+        limit = time.time() - age_seconds
+        for folder, _, _ in os.walk(self._root, topdown=False):
+            with suppress(OSError):  # not empty, or removed by another process
+                if Path(folder).stat().st_mtime < limit and folder != str(self._root):
+                    Path(folder).rmdir()
 
 
 def open_storage(settings: Settings) -> Storage:

@@ -15,7 +15,7 @@ from app.jobs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
 from app.jobs.state_machine import Lease, locked_job, record_event, store_finished
 from app.jobs.webhooks import notices
-from app.tables import Attempt, Checkpoint, GivenRows, Job, JobKind, Metric, new_id
+from app.tables import Attempt, Checkpoint, Dataset, GivenRows, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 
@@ -96,12 +96,14 @@ def _is_stored(
 
 
 def referenced_paths(database: Database) -> set[str]:
-    """The paths of checkpoints, resume states and logs that rows of the database name."""
+    """The paths of datasets, checkpoints, states and logs that rows of the database name."""
     with database.read() as session:
+        datasets = session.scalars(select(Dataset.path)).all()
         checkpoints = session.scalars(select(Checkpoint.path)).all()
         states = session.scalars(select(Job.state).where(Job.state.is_not(None))).all()
         logs = session.scalars(select(Attempt.log_path).where(Attempt.log_path.is_not(None))).all()
     return {
+        *datasets,
         *checkpoints,
         *(path for path in logs if path),
         *(state["path"] for state in states if state),

@@ -138,9 +138,8 @@ def store_dataset(
         if known is None:  # and it was deleted again
             raise Conflict("an equal dataset was deleted meanwhile; send it again") from None
         return _stored_before(service, known, name)
-    except BaseException:
-        service.storage.delete(row.path)
-        raise
+    # After any other error the row may be there although no answer came. If it is not, the sweeper
+    # removes the folder.
     return Stored(row, new=True)
 
 

@@ -18,11 +18,13 @@ from starlette.exceptions import HTTPException
 
 from app.db import is_outage, is_too_much
 from app.errors import ServiceError
-from surgery.errors import MAX_FAULTS, SurgeryError
+from surgery.errors import MAX_FAULTS, SurgeryError, fault_line
 from surgery.schemas.answers.problem import ProblemDetails
 from surgery.schemas.validation import faults_of, validation_faults
 
 log = logging.getLogger("surgeon.api")
+OPENAI = "/compat/openai/v1/"
+"""Below this, operations have OpenAI's shapes, and errors a member that its clients read."""
 
 
 TITLES = {
@@ -72,7 +74,22 @@ def respond(
     )
     body = problem.model_dump()
     body["errors"] = [fault.model_dump(exclude_unset=True) for fault in problem.errors]
+    if request.url.path.startswith(OPENAI):
+        body["error"] = _in_openai_shape(body)
     return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+
+
+def _in_openai_shape(problem: dict[str, Any]) -> dict[str, Any]:
+    """The member of a problem that clients of OpenAI's API read."""
+    faults, detail = problem["errors"], problem["detail"]
+    lines = [detail, *(fault_line(fault, detail) for fault in faults)]
+    first = next((fault["pointer"] for fault in faults if fault.get("pointer")), None)
+    return {
+        "message": "\n".join(lines),
+        "type": "invalid_request_error" if problem["status"] < 500 else "server_error",
+        "code": problem["code"],
+        "param": first and first.strip("/").replace("/", "."),
+    }
 
 
 def _service(request: Request, error: ServiceError) -> JSONResponse:

@@ -99,6 +99,18 @@ EXPECTED = {
     "POST /v1/keys": (201, 201),
     "GET /v1/keys": (200, 200),
     "DELETE /v1/keys/{key_id}": (204, MISSING),
+    "POST /compat/openai/v1/files": (415, 415),
+    "GET /compat/openai/v1/files": (200, 200),
+    "GET /compat/openai/v1/files/{dataset_id}": (200, MISSING),
+    "DELETE /compat/openai/v1/files/{dataset_id}": (200, MISSING),
+    "POST /compat/openai/v1/fine_tuning/jobs": (422, 422),
+    "GET /compat/openai/v1/fine_tuning/jobs": (200, 200),
+    "GET /compat/openai/v1/fine_tuning/jobs/{job_id}": (200, MISSING),
+    "POST /compat/openai/v1/fine_tuning/jobs/{job_id}/cancel": (200, MISSING),
+    "POST /compat/openai/v1/fine_tuning/jobs/{job_id}/pause": (200, MISSING),
+    "POST /compat/openai/v1/fine_tuning/jobs/{job_id}/resume": (200, MISSING),
+    "GET /compat/openai/v1/fine_tuning/jobs/{job_id}/events": (200, MISSING),
+    "GET /compat/openai/v1/fine_tuning/jobs/{job_id}/checkpoints": (200, MISSING),
 }
 # Of the whole service and not of one project; tests/app/observability has who may call it.
 OPERATORS = {"GET /metrics"}
@@ -128,6 +140,7 @@ def requests(tenants: Tenants) -> Iterator[tuple[str, str, str]]:
             "predictions": JobKind.PREDICTION,
             "exports": JobKind.EXPORT,
             "comparisons": JobKind.COMPARISON,
+            "openai": JobKind.FINETUNE,
         }.get(path.split("/")[2], JobKind.RANKING)
         job = insert_job(database, owner, kind)
         ids = {"job_id": job, "model_id": "nobody/nothing", "name": "nothing"}

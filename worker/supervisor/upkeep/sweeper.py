@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.access.audit import forget_old_changes
-from app.artifacts.attempt_logs import FIRST_SEGMENT
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
@@ -29,13 +28,16 @@ from app.settings import Settings
 from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
-from surgery.io.folders import MANIFEST, remove_older
+from surgery.io.folders import remove_older
 from surgery.models.source.copy import copies_in
 from worker.supervisor.environments import WorkerFolders
 
 log = logging.getLogger("surgeon.sweeper")
 GARBAGE_EVERY_SECONDS = 3600.0
 GARBAGE_AGE_SECONDS = 24 * 3600.0  # an attempt names its files in a row much sooner
+# Where the folders are that a row should name by now, and how many levels below: checkpoints,
+# states and logs (jobs/ft_…/2/checkpoint-90), and datasets.
+NAMED_BY_ROWS = {"jobs": 3, "datasets": 1}
 MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since the model was last loaded
 TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read the tokens
 PREFIXES_AGE_SECONDS = (
@@ -111,10 +113,11 @@ class Sweeper:
         forget_old_keys(self._database)
         forget_old_changes(self._database, self._settings.audit_days)
         named = referenced_paths(self._database)
-        for path in self._stale_folders():
-            if path not in named:
-                log.info("removing %s: no row of the database names it", path)
-                self._storage.delete(path)
+        for prefix, depth in NAMED_BY_ROWS.items():
+            for path in self._storage.stale_folders(prefix, depth, GARBAGE_AGE_SECONDS):
+                if path not in named:
+                    log.info("removing %s: no row of the database names it", path)
+                    self._storage.delete(path)
         disown_abandoned_folders(self._database)
         remove_folders(self._database, self._storage.delete)
         event_files = self._storage.stale_folders("logs", 2, GARBAGE_AGE_SECONDS)
@@ -123,6 +126,7 @@ class Sweeper:
             if path.split("/")[1] in deleted:
                 log.info("removing %s: its job was deleted", path)
                 self._storage.delete(path)
+        self._storage.remove_empty_folders(GARBAGE_AGE_SECONDS)
         self._storage.sweep_fetched()
         self._folders.mark_used()
         for folder in (self._folders.scratch, self._folders.inputs):
@@ -130,8 +134,3 @@ class Sweeper:
         remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
         remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
         remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)
-
-    def _stale_folders(self) -> Iterator[str]:
-        """The folders of checkpoints, states and logs that a row should name by now."""
-        for file in (MANIFEST, FIRST_SEGMENT):
-            yield from self._storage.stale_folders("jobs", 3, GARBAGE_AGE_SECONDS, file)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.audit import Action, record_change
 from app.access.principal import Scope as KeyScope
-from app.api.http.access.scopes import PREFIX, scope_of
+from app.api.http.access.scopes import PREFIXES, scope_of
 from app.db import Database
 
 RECORDED = "recorded_change"  # in the state of a request
@@ -75,7 +75,7 @@ ChangeDep = Annotated[Change, Depends(change_of)]
 def _changes(scope: Scope) -> bool:
     """Whether a request changes something if it succeeds."""
     method, path = scope["method"], scope["path"]
-    if not path.startswith(PREFIX) or method in {"GET", "HEAD", "OPTIONS"}:
+    if not path.startswith(PREFIXES) or method in {"GET", "HEAD", "OPTIONS"}:
         return False
     given = QueryParams(scope["query_string"]).get("validate_only", "")
     return scope_of(method, path) is not KeyScope.READ and given.lower() not in TRUE

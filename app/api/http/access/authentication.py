@@ -13,7 +13,7 @@ from app.access.limits import limits_in_force
 from app.access.principal import Principal
 from app.access.rates import RateLimiter
 from app.api.http.access.browsers import refuse_other_sites, refuse_wrong_host
-from app.api.http.access.scopes import PREFIX, scope_of
+from app.api.http.access.scopes import PREFIXES, scope_of
 from app.api.http.problems import answer_error
 from app.errors import Forbidden, NotFound, RateLimited, ServiceError
 from app.settings import Settings
@@ -55,7 +55,7 @@ class AuthenticationMiddleware:
 
     async def _check(self, scope: Scope, headers: Headers) -> None:
         path: str = scope["path"]
-        if not path.startswith(PREFIX):
+        if not path.startswith(PREFIXES):
             # Such as /healthz, which must not wait for the database.
             if self.keyring.believed_open:
                 refuse_wrong_host(headers)

@@ -6,10 +6,12 @@ import re
 from typing import Any
 
 from app.access.principal import Scope
+from app.api.http.problems import OPENAI
 
 READ, SUBMIT, ADMIN = Scope.READ, Scope.SUBMIT, Scope.ADMIN
 PREFIX = "/v1/"
-"""Every operation below needs a key; the others, such as ``/healthz``, need none."""
+PREFIXES = (PREFIX, OPENAI)
+"""Every operation below these needs a key; the others, such as ``/healthz``, need none."""
 
 RESOURCES: dict[str, tuple[Scope, Scope]] = {
     "models": (READ, SUBMIT),
@@ -35,6 +37,12 @@ RESOURCES: dict[str, tuple[Scope, Scope]] = {
 }
 """The first part of a path → the scopes that reading and changing it need."""
 
+OPENAI_RESOURCES: dict[str, tuple[Scope, Scope]] = {
+    "files": (READ, SUBMIT),
+    "fine_tuning": (READ, SUBMIT),
+}
+"""The same of the paths in OpenAI's shapes."""
+
 EXCEPTIONS = {
     re.compile(r"POST /v1/datasets/[^/]+/preview"): READ,  # shows rows and stores nothing
 }
@@ -50,7 +58,10 @@ def scope_of(method: str, path: str) -> Scope | None:
     for pattern, scope in EXCEPTIONS.items():
         if pattern.fullmatch(f"{method} {path}"):
             return scope
-    scopes = RESOURCES.get(path.removeprefix(PREFIX).partition("/")[0])
+    prefix, resources = (
+        (OPENAI, OPENAI_RESOURCES) if path.startswith(OPENAI) else (PREFIX, RESOURCES)
+    )
+    scopes = resources.get(path.removeprefix(prefix).partition("/")[0])
     return scopes and scopes[0 if method in READING else 1]
 
 
@@ -64,7 +75,7 @@ def add_scopes(document: dict[str, Any]) -> None:
         "scope `admin` includes `submit`, which includes `read`.",
     }
     for path, operations in document["paths"].items():
-        if not path.startswith(PREFIX):
+        if not path.startswith(PREFIXES):
             continue
         for method, operation in operations.items():
             scope = scope_of(method, path)

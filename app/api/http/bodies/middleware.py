@@ -23,7 +23,7 @@ from app.api.http.problems import respond
 from surgery.errors import printable
 
 JSON_BODY_BYTES = 1_000_000
-UPLOAD_PATH = "/v1/datasets"
+UPLOAD_PATHS = frozenset({"/v1/datasets", "/compat/openai/v1/files"})
 SMALL_DOCUMENT = 20_000  # bytes, which take about a millisecond to check
 EPILOGUE_BYTES = 4096  # how much may follow the end of a form
 CHARSETS = {"", "utf-8", "utf8", "us-ascii", "ascii"}
@@ -83,7 +83,7 @@ class BodyMiddleware:
         headers = Headers(scope=scope)
         described = described_type(headers)
         json = is_json(described.get_content_type())
-        upload = scope["path"] == UPLOAD_PATH and not json
+        upload = scope["path"] in UPLOAD_PATHS and not json
         limit = self.upload_max_bytes if upload else JSON_BODY_BYTES
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
