@@ -33,20 +33,25 @@ class Storage:
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
 
-    def put_folder(self, folder: Path, key: str) -> None:
+    def put_folder(self, folder: Path, key: str, *, replace: bool = False) -> None:
         """Move a complete local folder to a key. The manifest is written last and completes it.
 
         What was put there completely stays: the same folder may be put again, by whoever lost the
-        answer. Raises FileExistsError if the key has another one.
+        answer. Raises FileExistsError if the key has another one. ``replace`` puts it in the place
+        of that one, for a folder that grows under a key to which nobody else writes.
         """
         manifest = (folder / MANIFEST).read_bytes()
-        if self._manifest(key) is None:
+        if replace:
+            self._write_folder(folder, key, manifest, replace=True)
+        elif self._manifest(key) is None:
             self._write_folder(folder, key, manifest)
         if self._manifest(key) != manifest:
             raise FileExistsError(f"{key} holds another folder")
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _write_folder(self, folder: Path, key: str, manifest: bytes) -> None:
+    def _write_folder(
+        self, folder: Path, key: str, manifest: bytes, *, replace: bool = False
+    ) -> None:
         target = self._path(key)
         if self.local:
             shutil.rmtree(target, ignore_errors=True)
@@ -55,7 +60,8 @@ class Storage:
         for name in read_manifest(folder):
             self._files.put_file(str(folder / name), f"{target}/{name}")
         with suppress(FileExistsError):  # of two that write the same key, the first completes it
-            self._files.pipe_file(f"{target}/{MANIFEST}", manifest, mode="create")
+            mode = "overwrite" if replace else "create"
+            self._files.pipe_file(f"{target}/{MANIFEST}", manifest, mode=mode)
 
     def _manifest(self, key: str) -> bytes | None:
         """The manifest of a complete folder, or None."""

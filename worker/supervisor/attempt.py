@@ -453,9 +453,9 @@ class Attempt:
             case StateSaved():
                 self._store_state(report)
             case EventFilesSaved():
-                # No other attempt writes under this key.
+                # No other attempt writes under this key; this one does after every evaluation.
                 key = event_files_key(self.job.id, self.lease.epoch)
-                self.storage.put_folder(self._handed_over(report.path), key)
+                self.storage.put_folder(self._handed_over(report.path), key, replace=True)
             case RankingComputed():
                 self._store_ranking(report)
             case SearchComputed():

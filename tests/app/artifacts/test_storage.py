@@ -107,6 +107,13 @@ def test_what_is_missing_is_said_to_be(storage: Storage, tmp_path: Path) -> None
     storage.delete("jobs/ft_1/1/other")
 
 
+def test_a_folder_that_grows_replaces_what_it_was(storage: Storage, tmp_path: Path) -> None:
+    storage.put_folder(made(tmp_path / "new", {"events": b"one"}), KEY, replace=True)
+    grown = {"events": b"one, two", "more": b"three"}
+    storage.put_folder(made(tmp_path / "new", grown), KEY, replace=True)
+    assert content(storage, KEY) == grown
+
+
 def test_a_folder_may_be_put_again_by_whoever_lost_the_answer(
     storage: Storage, tmp_path: Path
 ) -> None:

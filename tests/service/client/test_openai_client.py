@@ -42,7 +42,7 @@ def create(client: openai.OpenAI, file: str, surgical: Json, **more: Any) -> Any
 def polled(client: openai.OpenAI, job: str, until: set[str]) -> Any:
     """The job once it has one of these statuses."""
     while (found := client.fine_tuning.jobs.retrieve(job)).status not in until:
-        assert found.status not in ENDED, found
+        assert found.status not in ENDED, found.error
         time.sleep(0.2)
     return found
 
