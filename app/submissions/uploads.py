@@ -11,9 +11,9 @@ from typing import Any
 
 from fastapi import UploadFile
 from sqlalchemy import or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from app.db import db_now
+from app.db import db_now, is_outage
 from app.errors import Conflict, NotFound
 from app.service import Service
 from app.submissions.admission import admit_bytes
@@ -138,8 +138,12 @@ def store_dataset(
         if known is None:  # and it was deleted again
             raise Conflict("an equal dataset was deleted meanwhile; send it again") from None
         return _stored_before(service, known, name)
-    # After any other error the row may be there although no answer came. If it is not, the sweeper
-    # removes the folder.
+    except BaseException as error:
+        # After an outage the row may be there although no answer came. If it is not, the sweeper
+        # removes the folder.
+        if not (isinstance(error, SQLAlchemyError) and is_outage(error)):
+            service.storage.delete(row.path)
+        raise
     return Stored(row, new=True)
 
 

@@ -135,6 +135,7 @@ FINETUNE_RESULT: Json = {
     "stopped_early": False,
     "processes": 1,
     "precision": "fp32",
+    "dropout": True,
     "best_checkpoint": "ck_01kaszq0m3f4h5j6k7m8n9p0q1",
     "onnx": {
         "opset": 18,

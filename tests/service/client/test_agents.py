@@ -65,7 +65,7 @@ def http_url(embedded_service: Running) -> Iterator[str]:
         process.wait(30)
 
 
-@pytest.fixture(params=["stdio", "http"])
+@pytest.fixture(params=["stdio", pytest.param("http", marks=pytest.mark.slow)])
 def talk(request: pytest.FixtureRequest, embedded_service: Running) -> Talk:
     """Has a conversation with the tools over one of the transports."""
     if request.param == "http":

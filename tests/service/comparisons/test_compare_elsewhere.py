@@ -67,6 +67,7 @@ def test_what_does_not_fit_is_refused_once_and_not_for_each_arm(
     assert len(found["errors"]) == 1
 
 
+@pytest.mark.slow
 def test_the_command_shows_what_each_arm_reached(
     own_service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

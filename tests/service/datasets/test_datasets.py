@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 
 from app.jobs import state_machine
 from app.service import Service
@@ -117,6 +118,25 @@ def test_a_failed_insert_leaves_no_bytes(api: TestClient, monkeypatch: pytest.Mo
     monkeypatch.setattr(uploads, "_insert", broken)
     assert upload(api, as_csv(rows("broken"))).status_code == 500
     assert stored(api) == before
+
+
+def test_an_insert_whose_answer_is_lost_keeps_the_bytes_of_its_row(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = uploads._insert
+
+    def unanswered(*given: Any) -> None:
+        insert(*given)
+        raise OperationalError("COMMIT", {}, Exception("closed"), connection_invalidated=True)
+
+    before = stored(api)
+    monkeypatch.setattr(uploads, "_insert", unanswered)
+    table = as_csv(rows("unanswered"))
+    assert upload(api, table).status_code == 503
+    monkeypatch.undo()
+    [kept] = stored(api) - before
+    again = upload(api, table)
+    assert (again.status_code, again.json()["id"]) == (200, kept)
 
 
 def test_findings_name_their_rows(api: TestClient) -> None:

@@ -57,6 +57,11 @@ def place(few_mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Place(running, tracking)
 
 
+# Each is a fine-tune, an export and a model that is loaded: one of them is enough every time.
+ONE = "classification"
+KINDS = [kind if kind == ONE else pytest.param(kind, marks=pytest.mark.slow) for kind in LABELLED]
+
+
 @pytest.fixture
 def known(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same MLflow, for this process."""
@@ -99,7 +104,7 @@ def answers_of(entry: Json, labels: list[str]) -> Json:
 
 
 @pytest.mark.usefixtures("known")
-@pytest.mark.parametrize("kind", list(LABELLED))
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_registered_model_predicts_as_the_worker(
     place: Place, kind: Problem, tmp_path: Path
 ) -> None:

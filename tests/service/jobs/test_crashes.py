@@ -187,6 +187,7 @@ def test_a_paused_job_frees_its_worker_and_goes_on_uncharged(
     assert weights_of(service, job) == undisturbed
 
 
+@pytest.mark.slow
 @PRODUCTION
 def test_a_worker_killed_during_a_pause_loses_nothing(service: Running, undisturbed: str) -> None:
     """Whether its child has saved the last state by then or not; the crash is not charged."""

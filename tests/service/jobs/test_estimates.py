@@ -134,7 +134,9 @@ def test_an_unknown_model_is_refused(api: TestClient) -> None:
     assert "/model" in str(problem(answer, 422, "model_not_found")["errors"])
 
 
-@pytest.mark.parametrize("deployment", ["own_service", "production_service"])
+@pytest.mark.parametrize(
+    "deployment", ["own_service", pytest.param("production_service", marks=pytest.mark.slow)]
+)
 def test_seconds_are_known_before_any_run(deployment: str, request: pytest.FixtureRequest) -> None:
     service: Running = request.getfixturevalue(deployment)
 

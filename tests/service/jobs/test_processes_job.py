@@ -80,7 +80,9 @@ def stopped_supervisor(service: Running, job: Json) -> None:
         pytest.param(
             kill_the_supervisor, "starting", id="supervisor-starting", marks=pytest.mark.slow
         ),
-        pytest.param(stopped_supervisor, "training", id="supervisor-training"),
+        pytest.param(
+            stopped_supervisor, "training", id="supervisor-training", marks=pytest.mark.slow
+        ),
         pytest.param(cancel, "training", id="cancel-training", marks=pytest.mark.slow),
         pytest.param(kill_the_child, "training", id="child-training", marks=pytest.mark.slow),
         pytest.param(kill_the_child, "starting", id="child-starting", marks=pytest.mark.slow),

@@ -84,7 +84,10 @@ def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("model", "code", "words"),
     [
-        ("catastrophic", "model_unsupported", "fails on a text: PanicException"),
+        pytest.param(
+            *("catastrophic", "model_unsupported", "fails on a text: PanicException"),
+            marks=pytest.mark.slow,
+        ),
         ("enormous", "out_of_memory", "ran out of memory"),
         ("senseless", "model_unsupported", "does not load: ValueError"),
         ("unfit", "model_unsupported", "the model's own code (modeling_bert) fails on a batch"),

@@ -106,6 +106,7 @@ def test_a_pipeline_on_the_download_gives_the_measured_metrics(
     assert found == pytest.approx(best["metrics"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_comparison_and_an_estimate(
     embedded_service: Running, uploaded: tuple[Json, Any]
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_search_goes_on_after_a_pause_and_after_its_process_was_killed(service
     assert [each["outcome"] for each in attempts] == ["paused", "crashed", "succeeded"]
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_fine_tune_that_is_killed_in_its_search_goes_on_searching(service: Running) -> None:
     body = {**SUBJECT, "selection": {"policy": "search", "search": OPTIONS}}

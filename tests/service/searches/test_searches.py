@@ -22,7 +22,10 @@ BODY: Json = {"model": TINY, "dataset": "glue/rte", "training": TRAINING, **OPTI
 TUNE: Json = {"model": TINY, "dataset": "glue/rte", "training": TRAINING}
 
 
-@pytest.fixture(scope="module", params=["embedded_service", "production_service"])
+PRODUCTION = pytest.param("production_service", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["embedded_service", PRODUCTION])
 def service(request: pytest.FixtureRequest) -> Running:
     running: Running = request.getfixturevalue(request.param)
     return running
