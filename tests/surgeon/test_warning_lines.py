@@ -72,7 +72,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize("kind", sorted(set(terminal.VIEWS) - {"prediction"}))
+@pytest.mark.parametrize("kind", sorted(RESULTS))
 def test_what_was_not_learned_is_said_last_whatever_the_kind(
     kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
