@@ -149,7 +149,7 @@ def put_log(place: Place, folder: Path, name: str) -> None:
     (folder / name).write_bytes(name.encode())
     manifest = {"files": {name: {"bytes": len(name), "sha256": ""}}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    place.service.storage.put_folder(folder, f"logs/{place.kept.lease.job_id}/1")
+    place.service.storage.put_folder(folder, f"logs/{place.kept.lease.job_id}/1", replace=True)
 
 
 def test_a_log_that_is_replaced_while_it_is_read_is_read_again(

@@ -97,7 +97,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         (log / "events.1").write_bytes(b"numbers" * 300)
         manifest = {"files": {"events.1": {"bytes": 2100, "sha256": ""}}}
         (log / "manifest.json").write_text(json.dumps(manifest))
-        place.service.storage.put_folder(log, f"logs/{place.kept.lease.job_id}/1")
+        place.service.storage.put_folder(log, f"logs/{place.kept.lease.job_id}/1", replace=True)
         yield place
     if store:
         fsspec.filesystem("memory").rm("/ranges", recursive=True)
