@@ -41,10 +41,8 @@ class Storage:
         of that one, for a folder that grows under a key to which nobody else writes.
         """
         manifest = (folder / MANIFEST).read_bytes()
-        if replace:
-            self._write_folder(folder, key, manifest, replace=True)
-        elif self._manifest(key) is None:
-            self._write_folder(folder, key, manifest)
+        if replace or self._manifest(key) is None:
+            self._write_folder(folder, key, manifest, replace=replace)
         if self._manifest(key) != manifest:
             raise FileExistsError(f"{key} holds another folder")
         shutil.rmtree(folder, ignore_errors=True)

@@ -137,11 +137,11 @@ def test_of_two_that_write_the_same_key_the_first_completes_it(
     other = made(tmp_path / "other", {"other": b"other"})
     write = storage._write_folder
 
-    def overtaken(folder: Path, key: str, manifest: bytes) -> None:
+    def overtaken(folder: Path, key: str, manifest: bytes, *, replace: bool) -> None:
         monkeypatch.undo()
         storage.put_folder(made(tmp_path / "new"), KEY)
         if not storage.local:  # the lock of a lease lets no two attempts write a local key
-            write(folder, key, manifest)
+            write(folder, key, manifest, replace=replace)
 
     monkeypatch.setattr(storage, "_write_folder", overtaken)
     with pytest.raises(FileExistsError):
