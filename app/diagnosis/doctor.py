@@ -16,7 +16,10 @@ from app.settings import Settings
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Check everything that these settings name. What was there stays as it was, and no secret is shown."""
+    """Check everything that these settings name. Nothing is changed that was there.
+
+    No secret is shown.
+    """
     yield from database_findings(settings)
     yield from broker_findings(settings)
     yield from storage_findings(settings)

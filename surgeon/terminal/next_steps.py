@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from surgeon.terminal.arms import NoCommand, arm_text, listed, policy_words
+from surgeon.terminal.results.arms import NoCommand, arm_text, listed, policy_words
 from surgery.schemas.adapter import AdapterSpec
 
 Json = Mapping[str, Any]

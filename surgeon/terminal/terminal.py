@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from surgeon.terminal.comparisons import comparison_view
-from surgeon.terminal.estimates import estimate_view
-from surgeon.terminal.exports import export_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
 from surgeon.terminal.next_steps import step_lines
-from surgeon.terminal.predictions import prediction_view
-from surgeon.terminal.rankings import ranking_view
-from surgeon.terminal.searches import search_view
+from surgeon.terminal.results.comparisons import comparison_view
+from surgeon.terminal.results.estimates import estimate_view
+from surgeon.terminal.results.exports import export_view
+from surgeon.terminal.results.predictions import prediction_view
+from surgeon.terminal.results.rankings import ranking_view
+from surgeon.terminal.results.searches import search_view
 from surgeon.terminal.tables import (
     finetune_view,
     queue_table,

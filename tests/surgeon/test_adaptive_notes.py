@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from surgeon.terminal.rankings import notes
+from surgeon.terminal.results.rankings import notes
 from surgery.schemas.ranking import AdaptiveReport, AdaptiveRound
 from tests.support.service.finished_runs import ranking_result
 

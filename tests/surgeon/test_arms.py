@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from surgeon.commands.comparing.arms import arm_from
-from surgeon.terminal.arms import NoCommand, arm_text
+from surgeon.terminal.results.arms import NoCommand, arm_text
 from surgery.schemas.adapter import LORA_LEARNING_RATE
 from surgery.schemas.comparison import ArmSpec, ComparisonSpec
 from surgery.schemas.finetune import FinetuneSpec

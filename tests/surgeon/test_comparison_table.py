@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from surgeon.terminal.comparisons import comparison_view, methods_table
+from surgeon.terminal.results.comparisons import comparison_view, methods_table
 from surgeon.terminal.wording import warning_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.schemas.comparison import ArmPlan

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from app.api.examples.answers import ESTIMATE
-from surgeon.terminal.estimates import estimate_view
+from surgeon.terminal.results.estimates import estimate_view
 
 [ROW] = ESTIMATE["rows"]
 LARGE = {

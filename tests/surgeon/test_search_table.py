@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from surgeon.terminal.searches import search_view
+from surgeon.terminal.results.searches import search_view
 from tests.support.service.finished_runs import search_result
 
 FOUND = ["encoder.layer.1", "encoder.layer.2"]

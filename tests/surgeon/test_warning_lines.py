@@ -10,8 +10,8 @@ from rich.console import Console, RenderableType
 
 from app.api.examples import answers
 from surgeon.terminal import terminal
-from surgeon.terminal.comparisons import comparison_view
 from surgeon.terminal.html import job_html
+from surgeon.terminal.results.comparisons import comparison_view
 from surgeon.terminal.tables import finetune_view
 from surgeon.terminal.wording import OF_JOBS, warning_lines
 from surgery.evaluation.comparison import comparison_table

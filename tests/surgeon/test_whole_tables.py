@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console, RenderableType
 
 from app.api.examples import answers
-from surgeon.terminal.comparisons import comparison_view
-from surgeon.terminal.estimates import estimate_view
 from surgeon.terminal.listing import datasets_listing, jobs_listing
-from surgeon.terminal.rankings import ranking_view
-from surgeon.terminal.searches import search_view
+from surgeon.terminal.results.comparisons import comparison_view
+from surgeon.terminal.results.estimates import estimate_view
+from surgeon.terminal.results.rankings import ranking_view
+from surgeon.terminal.results.searches import search_view
 from surgeon.terminal.tables import (
     finetune_view,
     queue_table,

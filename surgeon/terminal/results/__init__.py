@@ -1,0 +1,1 @@
+"""How the result of each kind of job, and an estimate, is shown."""
