@@ -80,7 +80,7 @@ def validation_faults(
         pointer = root + "".join(f"/{pointer_step(step)}" for step in steps)
         if unknown:
             near = _meant(steps, fields_at(schema, error["loc"][:-1]), schema)
-            detail = "unknown field" + (f"; did you mean {near}?" if near else "")
+            detail = "unknown field; " + (f"did you mean {near}?" if near else "leave it out")
         if error["type"] in {"model_type", "model_attributes_type"}:
             detail = "must be a JSON object"
         if error["type"] == "string_pattern_mismatch":

@@ -72,7 +72,7 @@ def test_a_suggestion_comes_from_the_object_that_was_misspelt(api: TestClient) -
         api.post("/v1/rankings", json={**GOOD, "head": {"learning_rat": 1}}), 422, "invalid"
     )
     (fault,) = (f for f in body["errors"] if f["pointer"] == "/head/learning_rat")
-    assert fault["detail"] == "unknown field"  # learning_rate is the training's
+    assert fault["detail"] == "unknown field; leave it out"  # learning_rate is the training's
     body = problem(
         api.post("/v1/finetunes", json={**GOOD, "training": {"learning_rat": 1}}), 422, "invalid"
     )

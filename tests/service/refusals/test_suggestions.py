@@ -106,7 +106,7 @@ def test_a_field_of_another_request_is_not_taken_for_one_that_is_merely_alike(
 ) -> None:
     answer = api.post("/v1/rankings", json={**GOOD, field: 3})
     [fault] = problem(answer, 422, "invalid")["errors"]
-    assert fault == {"pointer": f"/{field}", "detail": "unknown field"}
+    assert fault == {"pointer": f"/{field}", "detail": "unknown field; leave it out"}
     inside = api.post("/v1/rankings", json={**GOOD, "head": {"warmup_epoch": 3}})
     says(problem(inside, 422, "invalid"), "/head/warmup_epoch", "'head.warmup_epochs'?")
 
