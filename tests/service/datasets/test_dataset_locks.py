@@ -12,10 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from app.db import Database
 from app.main import create_app
@@ -69,15 +68,18 @@ class Pause:
             assert self.go.wait(SECONDS)
 
 
-def waits_for_a_lock(url: str) -> bool:
+def waits_for_a_lock(database: Database) -> bool:
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with psycopg.connect(url) as connection:
-        found = connection.execute(query).fetchone()
-    return found is not None and found[0] > 0
+    with database.read() as session:
+        return bool(session.scalar(text(query)))
 
 
 def second_waits_for_first(
-    api: TestClient, url: str, words: str, first: Callable[[], Any], second: Callable[[], Any]
+    api: TestClient,
+    database: Database,
+    words: str,
+    first: Callable[[], Any],
+    second: Callable[[], Any],
 ) -> tuple[Any, Any]:
     """Both answers; the second request met the lock of the first."""
     pause = Pause(api, words)
@@ -86,7 +88,7 @@ def second_waits_for_first(
         assert pause.reached.wait(SECONDS)
         two: Future[Any] = pool.submit(second)
         try:
-            wait_until(lambda: waits_for_a_lock(url), SECONDS)
+            wait_until(lambda: waits_for_a_lock(database), SECONDS)
             assert not two.done()
         finally:
             pause.go.set()
@@ -95,11 +97,11 @@ def second_waits_for_first(
 
 @ON_POSTGRES
 def test_a_deletion_waits_for_a_submission_and_finds_its_job(
-    api: TestClient, postgres_url: str
+    api: TestClient, database: Database
 ) -> None:
     dataset = new_dataset(api, "held")
     ranked, deleted = second_waits_for_first(
-        api, postgres_url, "FOR SHARE", lambda: rank(api, dataset), lambda: delete(api, dataset)
+        api, database, "FOR SHARE", lambda: rank(api, dataset), lambda: delete(api, dataset)
     )
     assert ranked.status_code == 202, ranked.text
     assert ranked.json()["id"] in problem(deleted, 409, "conflict")["detail"]
@@ -108,11 +110,11 @@ def test_a_deletion_waits_for_a_submission_and_finds_its_job(
 
 @ON_POSTGRES
 def test_a_submission_waits_for_a_deletion_and_misses_the_dataset(
-    api: TestClient, postgres_url: str
+    api: TestClient, database: Database
 ) -> None:
     dataset = new_dataset(api, "gone")
     deleted, ranked = second_waits_for_first(
-        api, postgres_url, "FOR UPDATE", lambda: delete(api, dataset), lambda: rank(api, dataset)
+        api, database, "FOR UPDATE", lambda: delete(api, dataset), lambda: rank(api, dataset)
     )
     assert deleted.status_code == 204, deleted.text
     assert "deleted meanwhile" in problem(ranked, 422, "dataset_not_found")["detail"]

@@ -166,11 +166,11 @@ def test_seconds_are_known_before_any_run(deployment: str, request: pytest.Fixtu
 
 
 def test_a_worker_that_starts_again_does_not_measure_again(production_service: Running) -> None:
-    production_service.start("worker", "--queues", "finetune")
-
     def workers() -> list[Json]:
         return list(production_service.client.call("GET", "/v1/workers")["data"])
 
+    wait_until(lambda: any(each["probe"] for each in workers()), 60, production_service.logs)
+    production_service.start("worker", "--queues", "finetune")
     wait_until(lambda: len(workers()) == 2, 60, production_service.logs)
     again, first = workers()
     assert again["probe"] == first["probe"]
