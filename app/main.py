@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI
 
 from app.access.keys import Keyring, has_keys
 from app.access.rates import RateLimiter
+from app.api.deps import submission_places
 from app.api.following.broadcaster import Broadcaster
 from app.api.http.access.auditing import AuditMiddleware
 from app.api.http.access.authentication import AuthenticationMiddleware
@@ -171,6 +172,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.broadcaster = Broadcaster(database)
     app.state.registry = metrics.make_registry(Statistics(database, settings.lease))
     app.state.keyring = keyring
+    app.state.submission_places = submission_places()
     install_handlers(app)
     app.add_exception_handler(405, answer_other_method)  # type: ignore[arg-type]  # takes its kind
     app.add_middleware(ReadMiddleware)

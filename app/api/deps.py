@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated
 
+import anyio
 from fastapi import Depends, Path, Request
 
 from app.access.keys import Keyring
@@ -48,6 +50,37 @@ async def get_keyring(request: Request) -> Keyring:
 
 
 KeyringDep = Annotated[Keyring, Depends(get_keyring)]
+
+
+SUBMISSIONS_AT_ONCE = 4
+PATIENCE_SECONDS = 0.25
+
+
+def submission_places() -> anyio.CapacityLimiter:
+    """The places of a process for submissions that are being checked and inserted."""
+    return anyio.CapacityLimiter(SUBMISSIONS_AT_ONCE)
+
+
+async def await_place(request: Request) -> AsyncIterator[None]:
+    """Hold one of the process's places for submissions, first come first served.
+
+    Threads that all insert at once take each other's time in no order, so that a few wait for
+    long. A submission that has waited for a while goes on without a place: those that hold them
+    may be asking the Hub for a model, which takes seconds.
+    """
+    places: anyio.CapacityLimiter = request.app.state.submission_places
+    holder = object()
+    with anyio.move_on_after(PATIENCE_SECONDS) as waiting:
+        await places.acquire_on_behalf_of(holder)
+    try:
+        yield
+    finally:
+        if not waiting.cancelled_caught:
+            places.release_on_behalf_of(holder)
+
+
+# Until the job is inserted, not until the answer is sent.
+PLACE = Depends(await_place, scope="function")
 
 
 async def require_merge_patch(request: Request) -> None:

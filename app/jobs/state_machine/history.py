@@ -14,6 +14,9 @@ from app.tables import Job, JobEvent, Status
 
 Json = dict[str, Any]
 EVENTS = cast("Table", JobEvent.__table__)
+# Built once, as building it takes longer than the database does; inline, as its number is not read.
+INSERT = insert(EVENTS).inline()
+INSERT_NOW = INSERT.values(at=db_now())
 
 
 def record_event(
@@ -22,8 +25,10 @@ def record_event(
     """Add an event to a job's history, in the caller's transaction."""
     session.flush()  # the job itself may be new
     event = {"job_id": job_id, "lease_epoch": epoch, "type": kind, "data": data}
-    # Inline: its number is not read.
-    session.execute(insert(EVENTS).values(**event, at=at or db_now()).inline())
+    if at is None:
+        session.execute(INSERT_NOW, event)
+    else:
+        session.execute(INSERT, event | {"at": at})
 
 
 def record_status(session: Session, job: Job, status: Status, **data: Any) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from app.api.deps import JobDep, JobId, ServiceDep, require_json
+from app.api.deps import PLACE, JobDep, JobId, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.access.auditing import Change, ChangeDep
@@ -103,7 +103,7 @@ class KindOfJob:
             response_model=JobView,
             responses=answers(self.job, *self.refusals, status=202)
             | {200: {"model": self.at_once, "description": AT_ONCE[self.kind]}},
-            dependencies=[Depends(require_json), WAITS],
+            dependencies=[Depends(require_json), WAITS, PLACE],
         )(self.submission or _submission(self))
         router.get(
             inside,
