@@ -32,14 +32,13 @@ def test_first_come_first_served(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def everything() -> None:
         to = request()
-        async with anyio.create_task_group() as group:
-            async with AsyncExitStack() as held:
-                for _ in range(SUBMISSIONS_AT_ONCE):
-                    await held.enter_async_context(place_of(to))
-                for number in range(10):
-                    group.start_soon(submit, number, to)
-                await anyio.wait_all_tasks_blocked()
-                assert served == []
+        async with anyio.create_task_group() as group, AsyncExitStack() as held:
+            for _ in range(SUBMISSIONS_AT_ONCE):
+                await held.enter_async_context(place_of(to))
+            for number in range(10):
+                group.start_soon(submit, number, to)
+            await anyio.wait_all_tasks_blocked()
+            assert served == []
 
     anyio.run(everything)
     assert served == list(range(10))
