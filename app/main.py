@@ -50,6 +50,7 @@ from app.api.routes.platform import (
     keys,
     limits,
     metrics,
+    page,
     projects,
     workers,
 )
@@ -125,6 +126,7 @@ ROUTED = (
     health,
     metrics,
     docs,
+    page,
     files,
     fine_tuning,
 )
