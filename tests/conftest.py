@@ -28,9 +28,27 @@ import psycopg
 import pytest
 
 from app.db import Database
+from tests.support.browser import MISSING, asks_for_page, browser
 from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port
+
+# Every test of the web page needs a browser.
+collect_ignore = [] if browser() else ["web"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option that makes the documentation's pictures of the web page."""
+    told = "write pictures of the web page to this folder (make page-images)"
+    parser.addoption("--page-images", type=Path, default=None, help=told)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say that the tests of the web page were left out, where they were."""
+    if not browser() and asks_for_page(config):
+        terminalreporter.write_line(MISSING, yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)
