@@ -1,9 +1,8 @@
 import { useCallback } from "react";
 import { api, type Job } from "../api/client";
-import { describe } from "../api/problem";
 import { usePolled, type Sending } from "../api/usePolled";
+import { Failure } from "../ui/Failure";
 import { Moment } from "../ui/Moment";
-import { ProblemBox } from "../ui/ProblemBox";
 
 /** Who has tried the job, and how each attempt ended. */
 export function Attempts({ job }: { job: Job }) {
@@ -17,7 +16,7 @@ export function Attempts({ job }: { job: Job }) {
   return (
     <section className="card">
       <h2>Attempts</h2>
-      {error !== null && <ProblemBox problem={describe(error)} />}
+      <Failure error={error} />
       {attempts.length === 0 ? (
         <p className="muted">No worker has tried it.</p>
       ) : (

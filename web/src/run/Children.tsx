@@ -1,10 +1,9 @@
 import { useCallback } from "react";
 import { api } from "../api/client";
-import { describe } from "../api/problem";
 import { usePolled, type Sending } from "../api/usePolled";
 import { address } from "../app/router";
+import { Failure } from "../ui/Failure";
 import { Progress, Status } from "../ui/JobState";
-import { ProblemBox } from "../ui/ProblemBox";
 import type { PartProps } from "./kinds";
 
 const SHOWN = 50;
@@ -23,7 +22,7 @@ export default function Children({ job }: PartProps) {
   return (
     <section className="card">
       <h2>Its runs</h2>
-      {error !== null && <ProblemBox problem={describe(error)} />}
+      <Failure error={error} />
       <div className="scroll" tabIndex={0} role="region" aria-label="Its runs">
         <table>
           <thead>

@@ -1,9 +1,9 @@
 import { Suspense, useCallback } from "react";
 import { api, type Job } from "../api/client";
-import { describe } from "../api/problem";
 import { usePolled, type Sending } from "../api/usePolled";
 import type { PageProps } from "../app/pages";
 import { address } from "../app/router";
+import { Failure } from "../ui/Failure";
 import { CopyText } from "../ui/CopyText";
 import { ProblemBox } from "../ui/ProblemBox";
 import { useTitle } from "../ui/useTitle";
@@ -35,7 +35,7 @@ export default function RunPage({ place }: PageProps) {
       <p>
         <a href={address(["runs"])}>← All runs</a>
       </p>
-      {error !== null && <ProblemBox problem={describe(error)} />}
+      <Failure error={error} />
       {job ? <Run job={job as Job} refresh={refresh} /> : error === null && <p className="muted">Loading …</p>}
     </>
   );

@@ -1,8 +1,7 @@
 import { useWindowVirtualizer } from "@tanstack/react-virtual";
 import { useEffect, useRef, useState } from "react";
-import { describe } from "../api/problem";
 import type { PageProps } from "../app/pages";
-import { ProblemBox } from "../ui/ProblemBox";
+import { Failure } from "../ui/Failure";
 import { useTitle } from "../ui/useTitle";
 import { Filters } from "./Filters";
 import { requestQuery } from "./filters";
@@ -20,7 +19,7 @@ export default function RunsPage({ place }: PageProps) {
     <>
       <h1>Runs</h1>
       <Filters filters={place.query} />
-      {listing.error !== null && <ProblemBox problem={describe(listing.error)} />}
+      <Failure error={listing.error} />
       <Rows live={listing} filtered={place.query.size > 0} />
     </>
   );
