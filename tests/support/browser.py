@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 MISSING = (
     "tests/web was left out: no Chromium is installed; run `apt-get install -y chromium`, or name "
     "one with SURGEON_TEST_CHROMIUM"
 )
+PATIENCE = 120_000  # milliseconds; nothing waits longer than it has to, and cores are shared
+expect.set_options(timeout=PATIENCE)
 FAILED = "Failed to load resource"  # what Chromium itself says of an answer with an error
 
 
@@ -61,7 +63,7 @@ def watched(chromium: Browser, origin: str, **options: object) -> Iterator[Watch
     """A page; when it is done with, it has logged no error and asked no other host."""
     context = chromium.new_context(locale="en-GB", timezone_id="UTC", **options)  # type: ignore[arg-type]
     page = context.new_page()
-    page.set_default_timeout(60_000)  # cores are shared; nothing here waits for a fixed time
+    page.set_default_timeout(PATIENCE)
     found = Watched(page, origin)
 
     def note(url: str) -> None:

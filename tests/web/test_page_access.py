@@ -131,7 +131,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
 def phone(api: LiveApi, chromium: Browser) -> Iterator[Watched]:
     """The page on a dark phone."""
     origin = str(api.http.base_url).rstrip("/")
-    size = {"width": 375, "height": 740}
+    size = {"width": 375, "height": 600}
     with watched(chromium, origin, viewport=size, color_scheme="dark") as opened:
         yield opened
 
