@@ -8,7 +8,7 @@ export function History({ job }: { job: Job }) {
   return (
     <section className="card">
       <h2>History</h2>
-      <ol className="history">
+      <ol className="history" aria-label="History">
         {changes.map((change, index) => (
           <li key={change.at + change.status}>
             <span className={`status ${change.status}`}>{change.status}</span>{" "}
