@@ -5,48 +5,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage
 from surgery.io.folders import MANIFEST, complete_folder, is_intact
+from tests.app.artifacts.conftest import BUCKET
 
-BUCKET = "artifacts"
 KEY = "jobs/ft_1/1/checkpoint-90"
 FILES = {"model.safetensors": b"weights" * 1000, "config.json": b"{}"}
 S3_PART = 50 << 20  # s3fs sends a larger file in parts
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """A server of its own that speaks S3, in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket; the credentials are in the environment, as the service has them."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = boto3.resource("s3").create_bucket(Bucket=BUCKET)
-    yield f"s3://{BUCKET}/surgeon"
-    bucket.objects.all().delete()
-    bucket.delete()
 
 
 @pytest.fixture(params=["folder", "s3"])
