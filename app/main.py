@@ -57,6 +57,7 @@ from app.api.routes.platform import (
 )
 from app.api.routes.webhooks import deliveries, receivers, subscriptions
 from app.api.statistics import Statistics
+from app.artifacts.machine import tidying
 from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
@@ -160,8 +161,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with app.state.broadcaster.running():
-            yield
+        with tidying(settings):
+            async with app.state.broadcaster.running():
+                yield
         keyring.close()
         await rates.close()
         database.close()

@@ -173,6 +173,24 @@ def _wait_for_port(port: int) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3. There is one a process, as clients remember theirs."""
+    from tests.support.outside.object_store import serving_s3
+
+    with serving_s3() as address:
+        yield address
+
+
+@pytest.fixture
+def s3_url(s3_server: str) -> Iterator[str]:
+    """The URL of artifacts in an empty bucket."""
+    from tests.support.outside.object_store import bucket_at
+
+    with bucket_at(s3_server) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database of each kind, as the migrations make it."""

@@ -16,9 +16,19 @@ import fsspec
 
 from app.artifacts.digests import Digests
 from app.artifacts.fetched import FetchedFolders, HeldFolder
+from app.artifacts.parts import abort_old_uploads
 from app.errors import Misconfigured
 from app.settings import Settings
-from surgery.io.folders import CHUNK, MANIFEST, is_intact, is_plain_name, move_folder, read_manifest
+from surgery.io.folders import (
+    BUILDING,
+    CHUNK,
+    MANIFEST,
+    is_intact,
+    is_plain_name,
+    last_used,
+    move_folder,
+    read_manifest,
+)
 
 
 class Storage:
@@ -77,7 +87,7 @@ class Storage:
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = target.with_name(f".building-{target.name}")
+        building = target.with_name(f"{BUILDING}{target.name}")
         building.write_bytes(content)
         building.replace(target)
 
@@ -174,15 +184,26 @@ class Storage:
         limit = time.time() - age_seconds
         return sorted(key for key, seconds in newest.items() if seconds < limit)
 
-    def remove_empty_folders(self, age_seconds: float) -> None:
-        """Remove folders that are empty and older than this. An object store has none."""
-        if not self.local:
-            return
-        limit = time.time() - age_seconds
-        for folder, _, _ in os.walk(self._root, topdown=False):
-            with suppress(OSError):  # not empty, or removed by another process
-                if Path(folder).stat().st_mtime < limit and folder != str(self._root):
-                    Path(folder).rmdir()
+    def remove_unfinished(self, age_seconds: float) -> None:
+        """Remove what was begun longer ago than this and never finished, and empty folders."""
+        if self.local:
+            _remove_unfinished(Path(self._root), time.time() - age_seconds)
+        else:
+            abort_old_uploads(self._files, str(self._root), age_seconds)
+
+
+def _remove_unfinished(root: Path, before: float) -> None:
+    for name, _, files in os.walk(root, topdown=False):
+        folder = Path(name)
+        old = last_used(folder) < before
+        with suppress(OSError):  # not empty, or removed by another process
+            if folder.name.startswith(BUILDING) and old:
+                shutil.rmtree(folder)
+            elif old and folder != root:
+                folder.rmdir()
+        for file in (folder / each for each in files if each.startswith(BUILDING)):
+            if 0 < last_used(file) < before:
+                file.unlink(missing_ok=True)
 
 
 def open_storage(settings: Settings) -> Storage:
