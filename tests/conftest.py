@@ -36,9 +36,6 @@ from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port
 
-# Every test of the web page needs a browser.
-collect_ignore = [] if browser() else ["web"]
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """An option that makes the documentation's pictures of the web page."""
@@ -59,6 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Note what was found; begin with what takes longest."""
     items.sort(key=place_of)
     config.stash[COLLECTED] = [item.nodeid for item in items]
+    if not browser():  # which every test of the web page needs
+        left_out = [item for item in items if item.nodeid.startswith("tests/web/")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

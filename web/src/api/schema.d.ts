@@ -5743,6 +5743,13 @@ export interface operations {
                 };
                 content?: never;
             };
+            307: {
+                headers: {
+                    "X-Request-ID"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: {
                 headers: {
                     "X-Request-ID"?: string;
