@@ -31,7 +31,7 @@ from alembic import command
 from sqlalchemy import inspect
 
 from app.db import Database, alembic_config
-from tests.support.browser import MISSING, asks_for_page, browser
+from tests.support.chromium import MISSING, asks_for_page, browser
 from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-MISSING = (
-    "tests/web was left out: no Chromium is installed; run `apt-get install -y chromium`, or name "
-    "one with SURGEON_TEST_CHROMIUM"
-)
 PATIENCE = 120_000  # milliseconds; nothing waits longer than it has to, and cores are shared
 expect.set_options(timeout=PATIENCE)
 FAILED = "Failed to load resource"  # what Chromium itself says of an answer with an error
-
-
-@cache
-def browser() -> str | None:
-    """The path of an installed Chromium, or None."""
-    given = os.environ.get("SURGEON_TEST_CHROMIUM")
-    return given or next(filter(None, map(shutil.which, NAMES)), None)
-
-
-def asks_for_page(config: pytest.Config) -> bool:
-    """Whether a command line names the tests of the page, alone or among others."""
-    root = config.rootpath
-    named = [(root / str(arg).partition("::")[0]).resolve() for arg in config.args or ["tests"]]
-    page = root / "tests/web"
-    return any(path == page or path in page.parents or page in path.parents for path in named)
 
 
 @dataclass

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.browser import Watched, browser, watched
+from tests.support.browser import Watched, watched
+from tests.support.chromium import browser
 from tests.support.rows.invented import write_tasks
 from tests.support.service.live_api import LiveApi, live_api
 from tests.support.service.services import Running, embedded
