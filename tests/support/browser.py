@@ -28,6 +28,11 @@ class Watched:
         """Go to an address of the page, such as ``runs/rk_…``."""
         self.page.goto(f"{self.origin}/#/{place}")
 
+    def enter(self, key: str) -> None:
+        """Give the key that the page asks for."""
+        self.page.get_by_label("Key").fill(key)
+        self.page.get_by_role("button", name="Continue").click()
+
     def accessible(self) -> None:
         """Every rule of axe-core holds for what is on the screen."""
         found = Axe().run(self.page)
@@ -64,7 +69,7 @@ def watched(chromium: Browser, origin: str, **options: object) -> Iterator[Watch
     assert found.faults == []
 
 
-def picture(page: Page, folder: Path | None, name: str) -> None:
-    """A picture of the whole page, for the documentation, if any was asked for."""
+def picture(page: Page, folder: Path | None, name: str, *, whole: bool = True) -> None:
+    """A picture for the documentation, if any was asked for: of the whole page, or of the screen."""
     if folder is not None:
-        page.screenshot(path=folder / f"{name}.png", full_page=True)
+        page.screenshot(path=folder / f"{name}.png", full_page=whole)

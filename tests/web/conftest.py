@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -51,6 +52,22 @@ def visit(api: LiveApi, chromium: Browser) -> Iterator[Watched]:
     """The page of that API."""
     with watched(chromium, str(api.http.base_url).rstrip("/")) as opened:
         yield opened
+
+
+@pytest.fixture
+def keys(api: LiveApi) -> dict[str, str]:
+    """A key of the first project, and one of another; from then on nothing goes without."""
+
+    def post(path: str, body: dict[str, Any], key: str = "") -> Any:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        answer = api.http.post(path, json=body, headers=headers)
+        answer.raise_for_status()
+        return answer.json()
+
+    own = post("/v1/keys", {"name": "own", "scopes": ["admin"]})["key"]
+    other = post("/v1/projects", {"name": "other"}, own)["id"]
+    body = {"name": "reader", "scopes": ["read"], "project": other}
+    return {"own": own, "other": post("/v1/keys", body, own)["key"]}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -80,27 +79,6 @@ def test_filters_stand_in_the_address(api: LiveApi, visit: Watched) -> None:
     expect(page.get_by_role("heading", name="ranked")).to_be_visible()
 
 
-@pytest.fixture
-def keys(api: LiveApi) -> dict[str, str]:
-    """A key of the first project, and one of another; from then on nothing goes without."""
-
-    def post(path: str, body: dict[str, Any], key: str = "") -> Any:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        answer = api.http.post(path, json=body, headers=headers)
-        answer.raise_for_status()
-        return answer.json()
-
-    own = post("/v1/keys", {"name": "own", "scopes": ["admin"]})["key"]
-    other = post("/v1/projects", {"name": "other"}, own)["id"]
-    body = {"name": "reader", "scopes": ["read"], "project": other}
-    return {"own": own, "other": post("/v1/keys", body, own)["key"]}
-
-
-def enter(visit: Watched, key: str) -> None:
-    visit.page.get_by_label("Key").fill(key)
-    visit.page.get_by_role("button", name="Continue").click()
-
-
 def test_a_key_is_asked_for_and_stays_in_the_tab(
     api: LiveApi, visit: Watched, keys: dict[str, str]
 ) -> None:
@@ -108,10 +86,10 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
     visit.open()
     expect(page.get_by_role("heading", name="API key")).to_be_visible()
     visit.accessible()
-    enter(visit, NOT_A_KEY)
+    visit.enter(NOT_A_KEY)
     expect(page.get_by_role("alert")).to_contain_text("Unauthorized")
     visit.accessible()
-    enter(visit, keys["own"])
+    visit.enter(keys["own"])
     expect(page.get_by_role("link", name="mine")).to_be_visible()
     page.reload()
     expect(page.get_by_role("link", name="mine")).to_be_visible()
@@ -120,7 +98,7 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
     assert keys["own"] not in stored[2]
     page.get_by_role("button", name="Forget the key").click()
     expect(page.get_by_role("heading", name="API key")).to_be_visible()
-    enter(visit, keys["other"])
+    visit.enter(keys["other"])
     expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
     visit.open(f"runs/{job}")
     expect(page.get_by_role("alert").first).to_contain_text("Not found")

@@ -27,6 +27,50 @@ export const PAGES: readonly Page[] = [
     component: lazy(() => import("../runs/RunsPage")),
   },
   { name: "runs", withId: true, component: lazy(() => import("../run/RunPage")) },
+  {
+    name: "new",
+    withId: false,
+    navigation: "New run",
+    component: lazy(() => import("../new/NewRunPage")),
+  },
+  {
+    name: "datasets",
+    withId: false,
+    navigation: "Datasets",
+    component: lazy(() => import("../datasets/DatasetsPage")),
+  },
+  { name: "datasets", withId: true, component: lazy(() => import("../datasets/DatasetPage")) },
+  {
+    name: "queue",
+    withId: false,
+    navigation: "Queue",
+    component: lazy(() => import("../service/QueuePage")),
+  },
+  {
+    name: "usage",
+    withId: false,
+    navigation: "Usage",
+    component: lazy(() => import("../service/UsagePage")),
+  },
+  {
+    name: "keys",
+    withId: false,
+    navigation: "Keys",
+    component: lazy(() => import("../service/KeysPage")),
+  },
+  {
+    name: "projects",
+    withId: false,
+    navigation: "Projects",
+    component: lazy(() => import("../service/ProjectsPage")),
+  },
+  {
+    name: "webhooks",
+    withId: false,
+    navigation: "Webhooks",
+    component: lazy(() => import("../service/WebhooksPage")),
+  },
+  { name: "webhooks", withId: true, component: lazy(() => import("../service/WebhookPage")) },
 ];
 
 export const FIRST = "runs";
