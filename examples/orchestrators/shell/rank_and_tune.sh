@@ -20,85 +20,89 @@ url=${SURGEON_URL:-http://127.0.0.1:8000}
 run=${RUN_ID:-$(hostname)-$$-$(date +%s)}
 patience=${SURGEON_PATIENCE:-300}
 scratch=$(mktemp -d)
-job=
+answer=$scratch/answer headers=$scratch/headers
+status='' job=''
 
-# Reads a field of the JSON on standard input: field error.detail
+# Reads a field of the JSON in a file: field error.detail FILE
 field() {
     python3 -c '
 import json, sys
-value = json.load(sys.stdin)
+value = json.load(open(sys.argv[2]))
 for name in sys.argv[1].split("."):
     value = value.get(name) if isinstance(value, dict) else None
-print("" if value is None else value if isinstance(value, str) else json.dumps(value))' "$1"
+print("" if value is None else value if isinstance(value, str) else json.dumps(value))' "$1" "$2"
 }
 
-# Sends a request again while the service is away or asks to come back later. Prints the answer;
-# what the service refuses is told in its own words, and ends the script.
+# What the service says of a request that it refuses: its detail, and each fault with its place.
+refusal() {
+    python3 -c '
+import json, sys
+problem = json.load(open(sys.argv[1]))
+print("{title} ({code}): {detail}".format(**problem))
+for fault in problem.get("errors", []):
+    print("  " + fault.get("pointer", "") + " " + fault["detail"])' "$answer"
+}
+
+# Sends a request, again while the service is away or asks to come back later. The answer goes to
+# $answer. What the service refuses is told in its own words, and ends the script.
 ask() {
-    local status
+    # The API key comes by standard input: arguments are seen by every user of the machine.
     status=$(
-        # The key comes by standard input: arguments are seen by every user of the machine.
         printf '%s' "${SURGEON_API_KEY:+header = \"Authorization: Bearer $SURGEON_API_KEY\"}" |
-            curl --config - --silent --show-error --output "$scratch/answer" --write-out '%{http_code}' \
-                --dump-header "$scratch/headers" --retry 1000 --retry-delay 2 \
+            curl --config - --silent --show-error --output "$answer" --write-out '%{http_code}' \
+                --dump-header "$headers" --retry 1000 --retry-delay 2 \
                 --retry-max-time "$patience" --retry-connrefused --retry-all-errors "$@"
     )
     if [ "$status" -ge 400 ]; then
-        echo "$(field title <"$scratch/answer") ($(field code <"$scratch/answer")):" \
-            "$(field detail <"$scratch/answer")" >&2
+        refusal >&2
         return 1
     fi
-    [ "$status" = 304 ] || cat "$scratch/answer"
 }
 
 post() { # PATH BODY KEY
     ask "$url$1" --header 'Content-Type: application/json' --header "Idempotency-Key: $3" --data "$2"
 }
 
-# Starts a job, or takes up the one that this run has started. One that failed or was cancelled is
-# tried again, once a run of this script. Leaves its id in $job.
+# Starts a job, or takes up the one that this run has started; its id is $job. One that failed or
+# was cancelled is tried again, once a call of this script.
 start() { # COLLECTION BODY
-    local digest key path=/v1/$1 body=$2 found status
+    local digest key path=/v1/$1 body=$2
     digest=$(printf '%s %s' "$1" "$2" | sha256sum | cut -c 1-32)
     key="$run-$digest"
     while true; do
-        job=$(post "$path" "$body" "$key" | field id)
-        grep -qi '^idempotent-replayed: true' "$scratch/headers" || break
-        found=$(ask "$url/v1/jobs/$job")
-        status=$(field status <<<"$found")
-        case $status in failed | cancelled) ;; *) break ;; esac
+        post "$path" "$body" "$key"
+        job=$(field id "$answer")
+        grep -qi '^idempotent-replayed: true' "$headers" || break
+        ask "$url/v1/jobs/$job"
+        case $(field status "$answer") in failed | cancelled) ;; *) break ;; esac
         key="$run-$digest-$job" path=/v1/jobs/$job/retry body=
     done
     [ -z "${SURGEON_JOB_FILE:-}" ] || echo "$job" >"$SURGEON_JOB_FILE"
-    echo "$job: started or taken up" >&2
+    echo "$job is $(field status "$answer")" >&2
 }
 
-# Waits until the job has ended, and prints it. Fails with the problem's own words. The service
-# answers as soon as there is news, and 304 after five seconds without any: so long may a signal
-# have to wait for bash.
+# Waits until the job has ended; it is in the file $1 then. Fails with the problem's own words.
 ended() {
-    local found='' tag=() status
+    local tag=()
     while true; do
-        ask "$url/v1/jobs/$job" "${tag[@]}" --header 'Prefer: wait=5' >"$scratch/news"
-        [ ! -s "$scratch/news" ] || found=$(cat "$scratch/news")
-        status=$(field status <<<"$found")
-        case $status in
-        succeeded)
-            echo "$found"
-            return
-            ;;
+        # Answered as soon as there is news, and with 304 after five seconds without any: so long
+        # a signal may have to wait for bash.
+        ask "$url/v1/jobs/$job" "${tag[@]}" --header 'Prefer: wait=5'
+        tag=(--header "If-None-Match: $(tr -d '\r' <"$headers" | sed -n 's/^etag: //Ip')")
+        [ "$status" = 304 ] || cp "$answer" "$1"
+        case $(field status "$1") in
+        succeeded) return ;;
         failed | cancelled)
-            echo "$job $status: $(field error.detail <<<"$found") ($(field error.code <<<"$found"))" >&2
+            echo "$job $(field status "$1"): $(field error.detail "$1") ($(field error.code "$1"))" >&2
             return 1
             ;;
         esac
-        tag=(--header "If-None-Match: $(tr -d '\r' <"$scratch/headers" | sed -n 's/^etag: //Ip')")
-        grep -qi '^preference-applied:' "$scratch/headers" || sleep 1
+        grep -qi '^preference-applied:' "$headers" || sleep 1
     done
 }
 
 stop() {
-    [ -z "$job" ] || post "/v1/jobs/$job/cancel" '' "$run-cancel-$job-$$" >/dev/null || true
+    [ -z "$job" ] || post "/v1/jobs/$job/cancel" '' "$run-cancel-$job-$$" || true
     exit 130
 }
 trap stop INT TERM
@@ -106,22 +110,24 @@ trap 'rm -rf "$scratch"' EXIT
 
 if [ -f "$dataset" ]; then
     digest=$(sha256sum <"$dataset" | cut -c 1-32)
-    dataset=$(ask "$url/v1/datasets" --header "Idempotency-Key: $run-$digest" \
-        --form "train=@$dataset" | field id)
+    ask "$url/v1/datasets" --header "Idempotency-Key: $run-$digest" --form "train=@$dataset"
+    dataset=$(field id "$answer")
 fi
-quote() { python3 -c 'import json, sys; print(json.dumps(sys.argv[1]))' "$1"; }
-on="\"model\": $(quote "$model"), \"dataset\": $(quote "$dataset")"
+quoted() { python3 -c 'import json, sys; print(json.dumps(sys.argv[1]))' "$1"; }
+on="\"model\": $(quoted "$model"), \"dataset\": $(quoted "$dataset")"
 
 start rankings "{$on}"
-ended >"$scratch/ranking"
+ended "$scratch/ranking"
 selection="{\"policy\": \"top_k\", \"k\": $k, \"ranking\": \"$job\"}"
 
 start finetunes "{$on, \"selection\": $selection, \"training\": ${SURGEON_TRAINING:-{\}}}"
-ended >"$scratch/finetune"
+tuned=$scratch/finetune
+ended "$tuned"
+job='' # nothing is left to be cancelled
 
-checkpoint=$(field result.best_checkpoint <"$scratch/finetune")
+checkpoint=$(field result.best_checkpoint "$tuned")
+ask "$url/v1/checkpoints/$checkpoint/archive?form=full"
 mkdir -p "$folder"
-ask "$url/v1/checkpoints/$checkpoint/archive?form=full" >"$scratch/model.tar"
-tar -x -C "$folder" -f "$scratch/model.tar"
-echo "trained $(field result.trained_layers <"$scratch/finetune"):" \
-    "$(field result.best.metrics <"$scratch/finetune"); $checkpoint is in $folder"
+tar -x -C "$folder" -f "$answer"
+echo "trained $(field result.trained_layers "$tuned"): $(field result.best.metrics "$tuned")"
+echo "$checkpoint is in $folder"
