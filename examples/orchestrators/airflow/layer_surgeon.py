@@ -18,7 +18,7 @@ from surgeon import ApiError, AsyncClient, Client, JobFailed
 
 Json = dict[str, Any]
 CONNECTION = "layer_surgeon"
-DONE = "done"  # the method of a task that goes on after the trigger
+DONE = "done"  # the method of a task with which it goes on after the trigger
 
 
 def url_of(connection: Connection) -> str:
@@ -120,7 +120,7 @@ class SurgeonJobOperator(BaseOperator):
                 return {"id": job.id}
             if not self.deferrable:
                 return outcome(job.wait())
-        self.defer(trigger=SurgeonJobTrigger(job.id, self.conn_id), method_name=DONE)
+        return self.defer(trigger=SurgeonJobTrigger(job.id, self.conn_id), method_name=DONE)
 
     def _run_name(self, context: Context) -> str:
         task = context["ti"]
@@ -162,7 +162,7 @@ class SurgeonJobSensor(BaseSensorOperator):
         if not self.deferrable:
             return super().execute(context)
         trigger = SurgeonJobTrigger(self.job_id, self.conn_id, owned=False)
-        self.defer(trigger=trigger, method_name=DONE)
+        return self.defer(trigger=trigger, method_name=DONE)
 
     def done(self, context: Context, event: Json) -> Json:  # noqa: ARG002  # Airflow's own names
         """Go on when the trigger has fired."""

@@ -14,7 +14,7 @@ with DAG(
     schedule=None,
     params={
         "model": Param(MODEL, type="string"),
-        "dataset": Param("glue/cola", type="string", description="a preset, or the id of an upload"),
+        "dataset": Param("glue/cola", type="string", description="a preset, or an upload's id"),
         "training": Param({"epochs": 3}, type="object"),
     },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},

@@ -4,8 +4,7 @@ URL and API key come from the environment (`SURGEON_URL`, `SURGEON_API_KEY`), th
 `dagster dev -f tuned_layers.py` shows both assets; `pip install layer-surgeon` beside Dagster.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: Dagster reads the annotations themselves.
 from collections.abc import Mapping
 from typing import Any
 
