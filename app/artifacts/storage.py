@@ -16,8 +16,19 @@ import fsspec
 
 from app.artifacts.digests import Digests
 from app.artifacts.fetched import FetchedFolders, HeldFolder
+from app.artifacts.parts import abort_old_uploads
+from app.errors import Misconfigured
 from app.settings import Settings
-from surgery.io.folders import CHUNK, MANIFEST, is_intact, is_plain_name, move_folder, read_manifest
+from surgery.io.folders import (
+    BUILDING,
+    CHUNK,
+    MANIFEST,
+    is_intact,
+    is_plain_name,
+    last_used,
+    move_folder,
+    read_manifest,
+)
 
 
 class Storage:
@@ -76,7 +87,7 @@ class Storage:
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        building = target.with_name(f".building-{target.name}")
+        building = target.with_name(f"{BUILDING}{target.name}")
         building.write_bytes(content)
         building.replace(target)
 
@@ -137,6 +148,15 @@ class Storage:
                 left -= len(chunk)
                 yield chunk
 
+    @property
+    def signs(self) -> bool:
+        """Whether the store signs addresses, so that whoever has one needs no credentials."""
+        return type(self._files).sign is not fsspec.AbstractFileSystem.sign
+
+    def signed_url(self, key: str, seconds: int) -> str:
+        """An address from which the file can be downloaded for so long, without credentials."""
+        return str(self._files.sign(self._path(key), expiration=seconds))
+
     def names(self, key: str) -> list[str]:
         """The names of a complete folder's files; empty if there is no such folder."""
         manifest = self._manifest(key)
@@ -164,18 +184,35 @@ class Storage:
         limit = time.time() - age_seconds
         return sorted(key for key, seconds in newest.items() if seconds < limit)
 
-    def remove_empty_folders(self, age_seconds: float) -> None:
-        """Remove folders that are empty and older than this. An object store has none."""
-        if not self.local:
-            return
-        limit = time.time() - age_seconds
-        for folder, _, _ in os.walk(self._root, topdown=False):
-            with suppress(OSError):  # not empty, or removed by another process
-                if Path(folder).stat().st_mtime < limit and folder != str(self._root):
-                    Path(folder).rmdir()
+    def remove_unfinished(self, age_seconds: float) -> None:
+        """Remove what was begun longer ago than this and never finished, and empty folders."""
+        if self.local:
+            _remove_unfinished(Path(self._root), time.time() - age_seconds)
+        else:
+            abort_old_uploads(self._files, str(self._root), age_seconds)
+
+
+def _remove_unfinished(root: Path, before: float) -> None:
+    for name, _, files in os.walk(root, topdown=False):
+        folder = Path(name)
+        old = last_used(folder) < before
+        with suppress(OSError):  # not empty, or removed by another process
+            if folder.name.startswith(BUILDING) and old:
+                shutil.rmtree(folder)
+            elif old and folder != root:
+                folder.rmdir()
+        for file in (folder / each for each in files if each.startswith(BUILDING)):
+            if 0 < last_used(file) < before:
+                file.unlink(missing_ok=True)
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name."""
+    """The storage that the settings name. Raises Misconfigured if it lacks what they ask for."""
     fetched = FetchedFolders(settings.sources.cache / "artifacts", settings.artifact_cache_bytes)
-    return Storage(settings.resolved_artifacts_url, fetched)
+    storage = Storage(settings.resolved_artifacts_url, fetched)
+    if settings.signed_download_seconds is not None and not storage.signs:
+        raise Misconfigured(
+            "SURGEON_SIGNED_DOWNLOAD_SECONDS is set, but the store of artifacts signs no "
+            "addresses; set SURGEON_ARTIFACTS_URL to one that does, such as s3://bucket/prefix"
+        )
+    return storage

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import ValidationError
 
+from app.artifacts.machine import request_folder
 from app.errors import Conflict, NotFound, ServiceError
 from app.service import Service
 from app.submissions.checks import pointing
@@ -56,8 +56,8 @@ def preview(
         source = resolve_model(model, sources)
     rows = _sample(service, dataset, split, limit)
     reference = f"{source.id}@{source.revision}" if source.revision else source.id
-    with tempfile.TemporaryDirectory(prefix="preview-", dir=service.settings.data_dir) as scratch:
-        folder = Path(scratch) / "model"
+    with request_folder(service.settings, "preview") as scratch:
+        folder = scratch / "model"
         folder.mkdir()
         with pointing("/model"):
             tokenizer_copy(source, sources, folder)

@@ -24,7 +24,7 @@ from surgery.data.rows import RowFormat
 from surgery.data.splits import mirrored_splits, missing_from_mirror
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.digests import file_digest, json_digest
-from surgery.io.folders import first_wins
+from surgery.io.folders import first_wins, mark_used
 from surgery.io.sources import Sources, recorded_revision
 from surgery.schemas.dataset import Columns, DatasetReport, HubDataset
 from surgery.schemas.enums import NAMED, Problem
@@ -173,8 +173,10 @@ def materialise(source: DatasetSource, sources: Sources) -> tuple[Path, DatasetR
     It lies in the cache under the fingerprint. Two processes may do this at once: the second to
     finish uses the folder of the first.
     """
-    folder = sources.cache / "datasets" / source.fingerprint.removeprefix("sha256:")
-    if not (folder / REPORT).is_file():
+    folder = sources.datasets / source.fingerprint.removeprefix("sha256:")
+    if (folder / REPORT).is_file():
+        mark_used(folder)  # datasets are evicted by this time
+    else:
         with first_wins(folder):
             write_dataset(source, sources, folder)
     text = (folder / REPORT).read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +20,7 @@ from surgery.io.digests import sha256_of
 
 log = logging.getLogger("surgeon.folders")
 MANIFEST = "manifest.json"
+BUILDING = ".building-"  # how the names begin of what is not complete yet
 CHUNK = 1 << 20
 DISK_SHARE = 0.25  # of the free space on the disk plus what the folders take already
 ABANDONED_SECONDS = 24 * 3600.0  # a folder still being built after that was left by a crash
@@ -32,7 +33,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     A failure leaves nothing behind. Raises OSError if ``target`` exists and is not empty.
     """
     # Not the process id: containers that share a volume have the same process ids.
-    building = target.with_name(f".building-{target.name}-{secrets.token_hex(8)}")
+    building = target.with_name(f"{BUILDING}{target.name}-{secrets.token_hex(8)}")
     building.mkdir(parents=True)
     try:
         yield building
@@ -145,11 +146,22 @@ def make_room(
     return room if need <= most else most
 
 
-def remove_older(root: Path, age_seconds: float) -> None:
-    """Remove the subfolders not used for so long; several processes may do this at once."""
-    for path in root.glob("*"):
-        if path.is_dir() and time.time() - last_used(path) > age_seconds:
+def remove_older(root: Path, age_seconds: float, pattern: str = "*") -> None:
+    """Remove the subfolders not used for so long; several processes may do this at once.
+
+    Those that a crash has left half built or half removed, whose names are hidden, go after a day.
+    """
+    for path in root.glob(pattern):
+        hidden = path.name.startswith(".")
+        limit = min(age_seconds, ABANDONED_SECONDS) if hidden else age_seconds
+        if path.is_dir() and time.time() - last_used(path) > limit:
             put_away(path)
+
+
+def mark_used(folder: Path) -> None:
+    """Let a folder stay for longer. A confined process is not allowed to: its supervisor has."""
+    with suppress(OSError):
+        os.utime(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:

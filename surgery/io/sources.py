@@ -30,6 +30,16 @@ class Sources:
     endpoint: str | None = None
 
     @property
+    def downloads(self) -> Path:
+        """The folder of what was downloaded from the Hub, as its own client keeps it."""
+        return self.cache / "hub"
+
+    @property
+    def datasets(self) -> Path:
+        """The folder of checked datasets of mirrors and of the Hub."""
+        return self.cache / "datasets"
+
+    @property
     def tokens(self) -> Path:
         """The folder of tokenised splits."""
         return self.cache / "tokens"

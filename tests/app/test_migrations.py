@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,16 @@ def test_down_leaves_nothing_and_up_again_works(database: Database) -> None:
     assert database.is_at_head()
 
 
-def test_a_production_database_is_never_migrated_by_starting(postgres_url: str) -> None:
-    settings = Settings(database_url=postgres_url)
+def test_a_production_database_is_never_migrated_by_starting(empty_postgres_url: str) -> None:
+    settings = Settings(database_url=empty_postgres_url)
     with pytest.raises(NotMigrated, match="surgeon db upgrade"):
         open_database(settings)
 
 
-def test_the_embedded_database_migrates_itself(tmp_path: Path) -> None:
+def test_the_embedded_database_migrates_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: Callable[[Database], None]
+) -> None:
+    monkeypatch.setattr(Database, "upgrade", upgrade)
     opened = open_database(Settings(data_dir=tmp_path))
     assert opened.is_at_head()
     opened.close()

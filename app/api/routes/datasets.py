@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, UploadFile
@@ -19,6 +17,7 @@ from app.api.http.idempotency import IdempotentRoute
 from app.api.http.preconditions import check_version, version_tag
 from app.api.pages import Page, PagingDep
 from app.api.views import dataset_view
+from app.artifacts.machine import request_folder
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.previews import Split, preview
 from app.submissions.uploads import (
@@ -102,9 +101,8 @@ def create_dataset(
     and `note` says so; if it has none, it is given this one. A form with other parts, or with a
     part sent twice, is refused.
     """
-    service.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="upload-", dir=service.settings.data_dir) as scratch:
-        data = Path(scratch) / "data"
+    with request_folder(service.settings, "upload") as scratch:
+        data = scratch / "data"
         if reference is not None:
             report, pinned = ingest_reference(service, data, reference)
             stored = store_dataset(
@@ -114,7 +112,7 @@ def create_dataset(
             detail = "the form has no part train; send the training rows as a file"
             raise Unprocessable(detail, errors=[{"pointer": "/train", "detail": detail}])
         else:
-            report = ingest_upload(service, Path(scratch), train, validation, parse_spec(spec))
+            report = ingest_upload(service, scratch, train, validation, parse_spec(spec))
             source = train.filename or "train"
             stored = store_dataset(service, data, report, name, source=source)
     response.status_code = 201 if stored.new else 200

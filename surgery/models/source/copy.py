@@ -6,7 +6,6 @@ lies in the cache under the model's fingerprint.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from surgery.errors import ModelNotFound
-from surgery.io.folders import first_wins, whole_folder
+from surgery.io.folders import first_wins, mark_used, whole_folder
 from surgery.io.regular_files import open_regular
 from surgery.io.safetensors import read_open_header
 from surgery.io.sources import Sources
@@ -49,9 +48,7 @@ def checked_copy(source: ModelSource, sources: Sources) -> Path:
     name = f"{source.fingerprint.removeprefix('sha256:')}-{COPY_VERSION}"
     folder = copies_in(sources) / name
     if folder.is_dir():
-        # Copies are evicted by this time. A confined process is not allowed to set it.
-        with contextlib.suppress(OSError):
-            os.utime(folder)
+        mark_used(folder)  # copies are evicted by this time
         return folder
     origin = source.directory or download(source, sources)
     with first_wins(folder), whole_folder(folder) as building:

@@ -23,6 +23,7 @@ from surgery.errors import (
     ModelUnsupported,
     UnsafeFiles,
 )
+from surgery.io.folders import mark_used
 from surgery.io.hub import MODEL, hub_errors, hub_header
 from surgery.io.regular_files import read_regular
 from surgery.io.safetensors import FLOATS, TensorHeader, check_count
@@ -241,6 +242,8 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
     sizes = {s.rfilename: s.size or 0 for s in info.siblings or [] if is_read(s.rfilename)}
     _check_sizes(name, sizes)
 
+    _mark_download(name, sources)
+
     def fetched(file: str) -> Path:
         with hub_errors(MODEL, name, revision):
             path = hf_hub_download(
@@ -249,7 +252,7 @@ def _from_hub(name: str, revision: str | None, sources: Sources) -> ModelSource:
                 revision=info.sha,
                 token=sources.token,
                 endpoint=sources.endpoint,
-                cache_dir=sources.cache / "hub",
+                cache_dir=sources.downloads,
             )
         return Path(os.path.realpath(path))  # this cache is trusted, and made of links
 
@@ -344,6 +347,11 @@ def _sizes(source: ModelSource, tensors: dict[str, TensorHeader]) -> dict[str, i
     return sizes_in_model(sizes, source.prefix, source.config["model_type"])
 
 
+def _mark_download(name: str, sources: Sources) -> None:
+    """Let what was downloaded of a model stay for longer."""
+    mark_used(sources.downloads / f"models--{name.replace('/', '--')}")
+
+
 def download(source: ModelSource, sources: Sources, names: Sequence[str] | None = None) -> Path:
     """Download files of a Hub model at its pinned revision, all if none is named.
 
@@ -351,6 +359,7 @@ def download(source: ModelSource, sources: Sources, names: Sequence[str] | None 
     """
     from huggingface_hub import snapshot_download
 
+    _mark_download(source.id, sources)
     with hub_errors(MODEL, source.id, source.revision):
         folder = snapshot_download(
             source.id,
@@ -358,6 +367,6 @@ def download(source: ModelSource, sources: Sources, names: Sequence[str] | None 
             allow_patterns=list(source.files if names is None else names),
             token=sources.token,
             endpoint=sources.endpoint,
-            cache_dir=sources.cache / "hub",
+            cache_dir=sources.downloads,
         )
     return Path(folder)

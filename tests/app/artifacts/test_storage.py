@@ -5,48 +5,25 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage
 from surgery.io.folders import MANIFEST, complete_folder, is_intact
+from tests.support.outside.object_store import (
+    BUCKET,
+    PREFIX,
+    unfinished_uploads,
+)
 
-BUCKET = "artifacts"
 KEY = "jobs/ft_1/1/checkpoint-90"
 FILES = {"model.safetensors": b"weights" * 1000, "config.json": b"{}"}
 S3_PART = 50 << 20  # s3fs sends a larger file in parts
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    """A server of its own that speaks S3, in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket; the credentials are in the environment, as the service has them."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
-    }.items():
-        monkeypatch.setenv(name, value)
-    bucket = boto3.resource("s3").create_bucket(Bucket=BUCKET)
-    yield f"s3://{BUCKET}/surgeon"
-    bucket.objects.all().delete()
-    bucket.delete()
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -212,12 +189,12 @@ def test_old_empty_folders_go(tmp_path: Path) -> None:
         storage.put_folder(made(tmp_path / "new"), key)
         storage.delete(key)
     storage.put_folder(made(tmp_path / "new"), "jobs/ft_2/2/a")
-    storage.remove_empty_folders(3600)
+    storage.remove_unfinished(3600)
     left = {str(path.relative_to(tmp_path / "artifacts")) for path in folders(tmp_path)}
     assert {"jobs/ft_1/1", "jobs/ft_2/1"} <= left
     for path in folders(tmp_path):
         os.utime(path, (time.time() - 7200,) * 2)
-    storage.remove_empty_folders(3600)
+    storage.remove_unfinished(3600)
     left = {str(path.relative_to(tmp_path / "artifacts")) for path in folders(tmp_path)}
     assert "jobs/ft_2/1" not in left
     assert {"jobs/ft_2", "jobs/ft_2/2", "jobs/ft_2/2/a"} <= left
@@ -225,6 +202,54 @@ def test_old_empty_folders_go(tmp_path: Path) -> None:
 
 def folders(tmp_path: Path) -> list[Path]:
     return [path for path in (tmp_path / "artifacts").rglob("*") if path.is_dir()]
+
+
+def test_uploads_in_parts_that_nobody_finished_are_given_up(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(s3_url, FetchedFolders(tmp_path / "cache"))
+    for key in (f"{PREFIX}/old/weights", f"{PREFIX}/new/weights", "of-somebody-else/file"):
+        boto3.client("s3").create_multipart_upload(Bucket=BUCKET, Key=key)
+    listed = storage._files.list_multipart_uploads
+
+    def dated(bucket: str) -> list[Any]:  # moto says that all of them began in 2010
+        now = datetime.now(UTC)
+        return [upload | {"Initiated": now} if "new" in upload["Key"] else upload
+                for upload in listed(bucket)]  # fmt: skip
+
+    monkeypatch.setattr(storage._files, "list_multipart_uploads", dated)
+    storage.remove_unfinished(3600)
+    assert unfinished_uploads() == {f"{PREFIX}/new/weights", "of-somebody-else/file"}
+
+
+def test_a_store_that_does_not_list_them_is_told_how_to_end_them(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Storage(s3_url, FetchedFolders(tmp_path / "cache"))
+
+    def refuse(bucket: str) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(storage._files, "list_multipart_uploads", refuse)
+    storage.remove_unfinished(0)
+    assert "lifecycle rule" in caplog.text
+
+
+def test_what_was_being_built_goes_when_it_is_old(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path / "artifacts"), FetchedFolders(tmp_path / "cache"))
+    storage.put_folder(made(tmp_path / "new"), KEY)
+    half = tmp_path / "artifacts" / "exports" / "pr_default"
+    for name, age in ((".building-old", 7200), (".building-new", 60)):
+        (half / name).mkdir(parents=True)
+        (half / name / "config.json").write_text("{")
+        os.utime(half / name, (time.time() - age,) * 2)
+    segment = tmp_path / "artifacts" / KEY / ".building-segment-0"
+    segment.write_text("x")
+    os.utime(segment, (time.time() - 7200,) * 2)
+    storage.remove_unfinished(3600)
+    assert {path.name for path in half.iterdir()} == {".building-new"}
+    assert not segment.exists()
+    assert content(storage, KEY) == FILES
 
 
 @pytest.mark.slow

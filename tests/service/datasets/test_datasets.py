@@ -72,7 +72,7 @@ def stored(api: TestClient) -> set[str]:
 
 
 def scratch(api: TestClient) -> list[Path]:
-    return list(service_of(api).settings.data_dir.glob("upload-*"))
+    return list(service_of(api).settings.data_dir.glob("requests/*"))
 
 
 def test_equal_rows_are_one_dataset_in_whatever_form(api: TestClient) -> None:

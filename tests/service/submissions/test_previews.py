@@ -45,7 +45,7 @@ def test_rows_are_shown_in_the_tokens_of_the_model(
     assert sum(shown["lengths"]["counts"]) == train
     validation = preview(api, dataset, split="validation").json()
     assert validation["lengths"]["rows"] == 40 - train
-    assert not list(api.app.state.service.settings.data_dir.glob("preview-*"))  # type: ignore[attr-defined]
+    assert not list(api.app.state.service.settings.data_dir.glob("requests/*"))  # type: ignore[attr-defined]
 
 
 def test_a_large_dataset_is_sampled(

@@ -101,11 +101,24 @@ def begin(
               "spec": SPEC, "resolved": RESOLVED, **values}  # fmt: skip
     with database.write() as session:
         enqueue(session, Job(id=new_id("ft"), kind=JobKind.FINETUNE, **fields))
+    storage = storage or open_storage(settings)
+    return begin_claimed(database, settings, storage, messages, claim_took=claim_took)
+
+
+def begin_claimed(
+    database: Database,
+    settings: Settings,
+    storage: Storage,
+    messages: Sequence[Report] = (),
+    *,
+    claim_took: float = 0.0,
+) -> ToldAttempt:
+    """Claim the next fine-tune, and begin an attempt at it."""
     sent = time.monotonic() - claim_took
     claimed = state_machine.claim(database, "worker", [JobKind.FINETUNE], settings.lease)
     assert claimed is not None
     lease, job = claimed
-    context = WorkerContext(settings, database, storage or open_storage(settings))
+    context = WorkerContext(settings, database, storage)
     supervisor = Supervisor(context, [JobKind.FINETUNE])
     child: Any = Told(messages)
     attempt = Attempt(

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.access.audit import forget_old_changes
+from app.artifacts.machine import remove_unused
 from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs import state_machine
@@ -29,7 +30,6 @@ from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
 from app.tables import Job
 from surgery.io.folders import remove_older
-from surgery.models.source.copy import copies_in
 from worker.supervisor.environments import WorkerFolders
 
 log = logging.getLogger("surgeon.sweeper")
@@ -38,11 +38,6 @@ GARBAGE_AGE_SECONDS = 24 * 3600.0  # an attempt names its files in a row much so
 # Where the folders are that a row should name by now, and how many levels below: checkpoints,
 # states and logs (jobs/ft_…/2/checkpoint-90), and datasets.
 NAMED_BY_ROWS = {"jobs": 3, "datasets": 1}
-MODELS_AGE_SECONDS = 30 * 24 * 3600.0  # since the model was last loaded
-TOKENS_AGE_SECONDS = 30 * 24 * 3600.0  # since a job last read the tokens
-PREFIXES_AGE_SECONDS = (
-    7 * 24 * 3600.0
-)  # since a job last read it; it takes far more room than tokens
 
 
 class Sweeper:
@@ -108,10 +103,20 @@ class Sweeper:
             self.collect_garbage()
 
     def collect_garbage(self) -> None:
-        """Remove what nobody needs: old rows of logs, old caches, files that no row names."""
+        """Remove what nobody needs: old rows of logs, files that no row names, unused caches.
+
+        One of these that fails is tried again by the next collection.
+        """
+        for remove in (self._forget_rows, self._collect_artifacts, self._tidy_machine):
+            with surviving("sweeper", SQLAlchemyError, OSError):
+                remove()
+
+    def _forget_rows(self) -> None:
         forget_old(self._database)
         forget_old_keys(self._database)
         forget_old_changes(self._database, self._settings.audit_days)
+
+    def _collect_artifacts(self) -> None:
         named = referenced_paths(self._database)
         for prefix, depth in NAMED_BY_ROWS.items():
             for path in self._storage.stale_folders(prefix, depth, GARBAGE_AGE_SECONDS):
@@ -126,11 +131,11 @@ class Sweeper:
             if path.split("/")[1] in deleted:
                 log.info("removing %s: its job was deleted", path)
                 self._storage.delete(path)
-        self._storage.remove_empty_folders(GARBAGE_AGE_SECONDS)
+        self._storage.remove_unfinished(GARBAGE_AGE_SECONDS)
+
+    def _tidy_machine(self) -> None:
         self._storage.sweep_fetched()
         self._folders.mark_used()
         for folder in (self._folders.scratch, self._folders.inputs):
             remove_older(folder.parent, GARBAGE_AGE_SECONDS)
-        remove_older(copies_in(self._settings.sources), MODELS_AGE_SECONDS)
-        remove_older(self._settings.sources.tokens, TOKENS_AGE_SECONDS)
-        remove_older(self._settings.sources.prefixes, PREFIXES_AGE_SECONDS)
+        remove_unused(self._settings)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
@@ -18,6 +16,7 @@ from app.api.routes.compat.lists import After, no_such, older
 from app.api.routes.compat.shapes import DeletedFile, FileObject, Listed
 from app.api.routes.compat.translation import file_of
 from app.api.routes.datasets import delete_dataset
+from app.artifacts.machine import request_folder
 from app.errors import Unprocessable, WrongMediaType
 from app.submissions.uploads import ingest_upload, store_dataset
 from app.tables import Dataset
@@ -67,10 +66,9 @@ def create_file(
     It is the same as `POST /v1/datasets` with the file as `train`, which also takes a validation
     file and names for columns. The answer's id is a dataset's everywhere.
     """
-    service.settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="upload-", dir=service.settings.data_dir) as scratch:
-        report = ingest_upload(service, Path(scratch), file, None, UploadSpec())
-        data = Path(scratch) / "data"
+    with request_folder(service.settings, "upload") as scratch:
+        report = ingest_upload(service, scratch, file, None, UploadSpec())
+        data = scratch / "data"
         return file_of(store_dataset(service, data, report, source=file.filename or "train").row)
 
 

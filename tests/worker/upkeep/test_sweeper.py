@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,42 +22,11 @@ from app.tables import (
     WebhookDelivery,
 )
 from surgery.io.folders import complete_folder
-from surgery.models.source.copy import copies_in
 from tests.support.service.queued_jobs import submit
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.upkeep.sweeper import Sweeper
 
 DAY = 24 * 3600
-
-
-def models(settings: Settings) -> Path:
-    return copies_in(settings.sources)
-
-
-def tokens(settings: Settings) -> Path:
-    return settings.sources.tokens
-
-
-def prefixes(settings: Settings) -> Path:
-    return settings.sources.prefixes
-
-
-@pytest.mark.parametrize(("cache", "days"), [(models, 30), (tokens, 30), (prefixes, 7)])
-def test_what_nobody_read_for_so_long_goes(
-    database: Database, tmp_path: Path, cache: Callable[[Settings], Path], days: int
-) -> None:
-    settings = Settings(data_dir=tmp_path / "data")
-    kept = {"used": days - 1, "unused": days + 1, ".building-left-by-a-crash": days + 1}
-    for name, age in kept.items():
-        folder = cache(settings) / name
-        folder.mkdir(parents=True)
-        (folder / "states.npy").write_bytes(b"")
-        os.utime(folder, (time.time() - age * DAY,) * 2)
-    storage = open_storage(settings)
-    sweeper = Sweeper(settings, database, storage, WorkerFolders.new(tmp_path), None)
-    for _ in range(2):  # the second finds nothing more to do
-        sweeper.collect_garbage()
-        assert [path.name for path in cache(settings).iterdir()] == ["used"]
 
 
 def test_old_rows_of_logs_go(database: Database, tmp_path: Path) -> None:
