@@ -10,12 +10,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A broken link is an error. The variable silences an advertisement for a successor of MkDocs.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-.PHONY: help demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet docs format clean
+.PHONY: help page page-types page-check page-images demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make check  linter, order of imports, strict types and the documentation's links (about a minute)"
+	@echo "make page   the web page, from web/ into app/page"
+	@echo "make page-images  its pictures in the documentation, with an installed Chromium"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
 	@echo "make gpu    the tests and figures of a GPU, on a machine with one (eight minutes)"
@@ -48,12 +50,44 @@ test-slow: $(VENV)/worker,test.stamp
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: $(VENV)/worker,test,dev.stamp
-	@echo "==> linter, formatter, order of imports, strict types, links: about a minute"
+	@echo "==> linter, formatter, order of imports, strict types, links, the web page: two minutes"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(MKDOCS)
+	@$(MAKE) --no-print-directory page-check
+
+# The page's tools run on the node of a wheel, the same on every machine.
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix web
+OPENAPI_TYPES = PYTHONPATH=. $(BIN)/python .ci/page.py document > build/openapi.json && \
+	$(NPM) exec --silent -- openapi-typescript build/openapi.json --alphabetize -o
+web/node_modules/.stamp: web/package.json web/package-lock.json $(VENV)/worker,test,dev.stamp
+	@$(NPM) ci --silent
+	@touch $@
+
+page: web/node_modules/.stamp page-types
+	@$(NPM) run --silent build -- --logLevel warn
+	@$(BIN)/python .ci/page.py stamp app/page
+	@echo "==> app/page is current; commit it with web/"
+
+page-types: web/node_modules/.stamp
+	@mkdir -p build
+	@$(OPENAPI_TYPES) $(CURDIR)/web/src/api/schema.d.ts >/dev/null
+
+# What is committed has to be what its source makes: the types by the API, the built page by web/.
+page-check: web/node_modules/.stamp
+	@$(BIN)/python .ci/page.py check
+	@mkdir -p build
+	@$(OPENAPI_TYPES) $(CURDIR)/build/schema.d.ts >/dev/null
+	@diff -q build/schema.d.ts web/src/api/schema.d.ts || { echo "the API has changed; run make page"; exit 1; }
+	@$(NPM) run --silent lint && $(NPM) run --silent types && $(NPM) run --silent test -- --silent
+	@PAGE_OUT=$(CURDIR)/build/page $(NPM) run --silent build -- --logLevel warn
+	@$(BIN)/python .ci/page.py stamp build/page
+	@diff -rq build/page app/page || { echo "app/page is no build of web/; run make page"; exit 1; }
+
+page-images: $(VENV)/worker,test.stamp
+	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images
 
 docs: $(VENV)/worker,test,dev.stamp
 	@$(MKDOCS)

@@ -52,6 +52,7 @@ from app.api.routes.platform import (
     keys,
     limits,
     metrics,
+    page,
     projects,
     workers,
 )
@@ -128,6 +129,7 @@ ROUTED = (
     health,
     metrics,
     docs,
+    page,
     files,
     fine_tuning,
 )

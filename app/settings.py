@@ -158,6 +158,13 @@ class Settings(BaseSettings):
         ge=0,
         description="Disk limit of all prefix caches together; unset: a quarter of the free disk.",
     )
+    signed_download_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=7 * 86400,  # the longest that S3 signs an address for
+        description="Answer the download of a checkpoint's file with its address in the object "
+        "store, signed for so long; unset: the API sends the file itself.",
+    )
     artifact_cache_bytes: int | None = Field(
         None,
         ge=0,

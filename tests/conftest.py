@@ -31,9 +31,24 @@ from alembic import command
 from sqlalchemy import inspect
 
 from app.db import Database, alembic_config
+from tests.support.chromium import MISSING, asks_for_page, browser
 from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option that makes the documentation's pictures of the web page."""
+    told = "write pictures of the web page to this folder (make page-images)"
+    parser.addoption("--page-images", type=Path, default=None, help=told)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say that the tests of the web page were left out, where they were."""
+    if not browser() and asks_for_page(config):
+        terminalreporter.write_line(MISSING, yellow=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,6 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Note what was found; begin with what takes longest."""
     items.sort(key=place_of)
     config.stash[COLLECTED] = [item.nodeid for item in items]
+    if not browser():  # which every test of the web page needs
+        left_out = [item for item in items if item.nodeid.startswith("tests/web/")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

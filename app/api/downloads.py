@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.responses import RedirectResponse
 
 from app.api.http.ranges import Download, answer_download, answer_early, with_digest
 from app.artifacts.tar import Chunks, Member, Tar, in_memory
@@ -34,7 +35,7 @@ TAR = "application/x-tar"
 
 
 def answer_stored_file(service: Service, row: Checkpoint, name: str, request: Request) -> Response:
-    """A file as it is stored, or a part of it. Raises NotFound."""
+    """A file as it is stored, or a part of it, or where the store has it. Raises NotFound."""
     entry = row.files.get(name)
     if entry is None:
         names = ", ".join(row.files)
@@ -45,6 +46,10 @@ def answer_stored_file(service: Service, row: Checkpoint, name: str, request: Re
         return early
     with explaining_missing_files(service.database, row):
         service.storage.check(row.path, [name])
+    seconds = service.settings.signed_download_seconds
+    if seconds is not None:
+        url = service.storage.signed_url(f"{row.path}/{name}", seconds)
+        return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
     chunks, digest = _stored(service, row, name), bytes.fromhex(entry["sha256"])
     return answer_download(request, Download(name, BINARY, etag, entry["bytes"], chunks, digest))
 

@@ -17,6 +17,7 @@ import fsspec
 from app.artifacts.digests import Digests
 from app.artifacts.fetched import FetchedFolders, HeldFolder
 from app.artifacts.parts import abort_old_uploads
+from app.errors import Misconfigured
 from app.settings import Settings
 from surgery.io.folders import (
     BUILDING,
@@ -147,6 +148,15 @@ class Storage:
                 left -= len(chunk)
                 yield chunk
 
+    @property
+    def signs(self) -> bool:
+        """Whether the store signs addresses, so that whoever has one needs no credentials."""
+        return type(self._files).sign is not fsspec.AbstractFileSystem.sign
+
+    def signed_url(self, key: str, seconds: int) -> str:
+        """An address from which the file can be downloaded for so long, without credentials."""
+        return str(self._files.sign(self._path(key), expiration=seconds))
+
     def names(self, key: str) -> list[str]:
         """The names of a complete folder's files; empty if there is no such folder."""
         manifest = self._manifest(key)
@@ -197,6 +207,12 @@ def _remove_unfinished(root: Path, before: float) -> None:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name."""
+    """The storage that the settings name. Raises Misconfigured if it lacks what they ask for."""
     fetched = FetchedFolders(settings.sources.cache / "artifacts", settings.artifact_cache_bytes)
-    return Storage(settings.resolved_artifacts_url, fetched)
+    storage = Storage(settings.resolved_artifacts_url, fetched)
+    if settings.signed_download_seconds is not None and not storage.signs:
+        raise Misconfigured(
+            "SURGEON_SIGNED_DOWNLOAD_SECONDS is set, but the store of artifacts signs no "
+            "addresses; set SURGEON_ARTIFACTS_URL to one that does, such as s3://bucket/prefix"
+        )
+    return storage

@@ -5,9 +5,9 @@
                           [--results FILE] [--report]
 
 For each task and seed: the ranking by every scoring method, then a fine-tune of each layer alone,
-of the pairs of layers that each policy chooses (of every pair for up to six layers), of the head
-alone, of all layers, of all layers by each schedule, of LoRA, and of what a search chooses. Each
-trains at its own best of three learning rates. Every finished cell is one line of JSON in
+of the pairs of layers that each policy chooses, of the head alone, of all layers, of all layers by
+each schedule, of LoRA, and of what a search chooses. Each trains at its own best of three learning
+rates, which is chosen with a task's first seed. Every finished cell is one line of JSON in
 ``--results``, so a study that is stopped goes on where it was. ``--workers`` processes take pairs
 of task and seed side by side; all tasks get the first seed before any gets the second.
 

@@ -67,8 +67,8 @@ class Setting:
 
     encoder: str = "minilm"
     precision: str = "fp32"
-    rows: int = 1000
-    tokens: int = 10_000
+    rows: int = 1500
+    tokens: int = 20_000
     validation: int = 500
     epochs: int = 3
     batch_size: int = 16
@@ -137,15 +137,15 @@ def best(scores: Sequence[float], k: int) -> tuple[int, ...]:
     return tuple(sorted(order[:k].tolist()))
 
 
-def chosen_by(scores: dict[str, list[float]], task: str, seed: int) -> dict[str, tuple[int, ...]]:
-    """Policy → the two layers that it trains."""
+def chosen_by(scores: dict[str, list[float]], task: str) -> dict[str, tuple[int, ...]]:
+    """Policy → the two layers that it trains. The random ones are the task's, for all seeds."""
     layers = len(scores["fisher"])
     pairs = {f"top-2 {method}": best(scores[method], 2) for method in CHOOSERS}
     pairs["bottom-2 fisher"] = best([-score for score in scores["fisher"]], 2)
     pairs |= {"first-2": (0, 1), "middle-2": (layers // 2 - 1, layers // 2)}
     pairs["last-2"] = (layers - 2, layers - 1)
     every = list(combinations(range(layers), 2))
-    generator = np.random.default_rng((seed, *task.encode()))
+    generator = np.random.default_rng([*task.encode()])
     for number, place in enumerate(generator.permutation(len(every))[:RANDOM_PAIRS]):
         pairs[f"random-2 {number}"] = every[place]
     return pairs
@@ -156,24 +156,30 @@ def arm_of(layers: Sequence[int]) -> str:
     return "+".join(map(str, layers))
 
 
-def arms(scores: dict[str, list[float]], task: str, seed: int) -> list[str]:
-    """Every way to train one task with one seed, each once; a search comes last."""
+def arms(scores: dict[str, list[float]], task: str) -> list[str]:
+    """Every way to train one task with these scores, each once; a search comes last."""
     layers = len(scores["fisher"])
     singles = [(layer,) for layer in range(layers)]
-    pairs = chosen_by(scores, task, seed).values()
+    pairs = chosen_by(scores, task).values()
     names = [HEAD, ALL, LORA, *map(arm_of, singles), *map(arm_of, pairs)]
     return [*dict.fromkeys(names), DECAY, GRADUAL, LISA, SEARCH]
 
 
-def train(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
-    """Train one cell at the best of its rates, and measure it at its end, not at its best.
+def train(
+    task: str, seed: int, arm: str, setting: Setting, place: Place, rate: float | None = None
+) -> Json:
+    """Train one cell, and measure it at its end, not at its best.
 
     The seed draws the train rows, the head, the rows that judge the rates, the batches and dropout.
+    ``rate`` is the learning rate; without one, the best of the cell's rates.
     """
     loaded, data = opened(task, seed, setting, place)
     training = _training(seed, setting, len(data.train))
     training |= _schedule(arm, training["evaluate_every_steps"], len(loaded.blocks))
-    training["learning_rates"] = setting.rates(arm)
+    if rate is None:
+        training["learning_rates"] = setting.rates(arm)
+    else:
+        training["learning_rate"] = rate
     if arm == LORA:
         return _trained(loaded, data, {"adapter": {"type": "lora"}, "training": training})
     return _trained(loaded, data, {"selection": _selection(arm), "training": training})

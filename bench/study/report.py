@@ -53,12 +53,12 @@ At most {rows:,} train rows a task and at most {tokens:,} tokens of them in all,
 batches of {batch_size}, AdamW with a warm-up over 6 % of the steps and linear decay; texts are \
 cut at {max_length} tokens; numbers are {precision}. Every way to train has its own learning rate: \
 the best of {layer_rates} for a set of layers, of {all_rates} for all layers, of {lora_rates} for \
-LoRA (rank 8) and of {head_rates} for the head alone, chosen on a fifth of the train rows that is \
-set aside; then it trains on all of them. A run is measured once, at its end, on the task's \
-validation rows, or on {validation:,} of them where it has more (the same for all): nothing is \
-chosen by them. A seed draws the train rows, the head, the batches and dropout, and the rows and \
-head of the ranking. Rankings see {samples} train rows. A set of layers that two policies choose \
-is trained once.
+LoRA (rank 8) and of {head_rates} for the head alone, chosen once for each task, with its first \
+seed, on a fifth of the train rows that is set aside; then it trains on all of them. A run is \
+measured once, at its end, on the task's validation rows, or on {validation:,} of them where it \
+has more (the same for all): nothing is chosen by them. A seed draws the train rows, the head, the \
+batches and dropout, and the rows and head of the ranking. Rankings see {samples} train rows. A \
+set of layers that two policies choose is trained once.
 """
 MEANING = """Values are in points (metric × 100). Averages are means over tasks of the means over \
 seeds. Intervals in brackets are the middle 95 % of 10,000 resamples of whole tasks, and of seeds \
@@ -172,7 +172,7 @@ def _progress(
         cells = []
         for seed in seeds:
             run = known.get((task, seed))
-            planned = len(arms(dict(run.scores), task, seed)) if run else None
+            planned = len(arms(dict(run.scores), task)) if run else None
             count = len(run.values) if run else 0
             done += count
             missing += (planned or 0) - count

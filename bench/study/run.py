@@ -24,18 +24,32 @@ def run_task(
         began = time.perf_counter()
         finished.add(ranked, {"scores": ranking(task, seed, setting, place)})
         _tell(ranked, None, began)
-    for arm in arms(finished.lines[ranked]["scores"], task, seed):
+    for arm in arms(finished.lines[ranked]["scores"], task):
         key = (task, seed, arm)
         if key not in finished.lines:
             began = time.perf_counter()
-            finished.add(key, _run(task, seed, arm, setting, place))
+            finished.add(key, _run(key, setting, place, chosen_rate(finished, task, arm)))
             _tell(key, finished.lines[key]["value"], began)
 
 
-def _run(task: str, seed: int, arm: str, setting: Setting, place: Place) -> Json:
+def chosen_rate(finished: Results, task: str, arm: str) -> float | None:
+    """The learning rate that another seed has chosen for this way to train, or None.
+
+    A rate is chosen once for each task and way to train: most of the time would go there otherwise.
+    """
+    chose = [
+        (seed, line["learning_rate"])
+        for (of, seed, name), line in finished.lines.items()
+        if (of, name) == (task, arm) and line.get("chose_rate")
+    ]
+    return min(chose)[1] if chose else None
+
+
+def _run(key: Key, setting: Setting, place: Place, rate: float | None) -> Json:
+    task, seed, arm = key
     if arm == SEARCH:
         return search(task, seed, setting, place)
-    return train(task, seed, arm, setting, place)
+    return {**train(task, seed, arm, setting, place, rate), "chose_rate": rate is None}
 
 
 def _tell(key: Key, value: float | None, began: float) -> None:

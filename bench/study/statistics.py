@@ -78,7 +78,7 @@ class Run:
 
         Random pairs are one policy: the mean over the drawn ones.
         """
-        pairs = chosen_by(dict(self.scores), self.task, self.seed)
+        pairs = chosen_by(dict(self.scores), self.task)
         named = {policy: arm_of(pair) for policy, pair in pairs.items()} | NAMES
         found = {p: self.values[arm] for p, arm in named.items() if arm in self.values}
         drawn = [found.pop(name) for name in list(found) if name.startswith(RANDOM)]

@@ -1,8 +1,8 @@
 """The study's tasks: presets of GLUE and SuperGLUE, and two tasks that are made here.
 
-`agreement` is the demo's generated task. `prepositions` is a task of many classes: which of twenty
-prepositions was taken out of a sentence of MNLI; its classes are as large as each other where MNLI
-has enough sentences.
+`agreement` is the demo's generated task. `question words` is a task of many classes: with which of
+ten words a question of QNLI begins, which is taken out of it; its classes are as large as each
+other where QNLI has enough questions.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from surgery.data.tokens.dataset import TaskData, choose_rows, open_data
 from surgery.io.sources import Sources
 
 Writer = Callable[[Path], tuple[Path, Path]]
-AGREEMENT, PREPOSITIONS = "agreement", "prepositions"
+AGREEMENT, QUESTION_WORDS = "agreement", "question words"
 # From the shortest texts to the longest, so that a study cut short has whole tasks.
 TASKS = (
-    *(AGREEMENT, "glue/cola", "glue/sst2", "super_glue/wic", PREPOSITIONS, "glue/stsb"),
+    *(AGREEMENT, "glue/cola", QUESTION_WORDS, "glue/sst2", "super_glue/wic", "glue/stsb"),
     *("glue/qnli", "glue/mrpc", "glue/rte", "super_glue/boolq", "super_glue/multirc"),
 )
-ANSWERS = (
-    *("of", "in", "to", "for", "with", "on", "at", "from", "by", "about", "as", "into", "like"),
-    *("through", "after", "over", "between", "without", "under", "before"),
-)
+WORDS = (
+    "how long", "how many", "how much", "how", "what", "when", "where", "which", "who", "why",
+)  # fmt: skip
+BEGINS = re.compile(rf"({'|'.join(WORDS)})\b", re.IGNORECASE)  # the longest are tried first
 GAP = "___"
 PER_CLASS = {"train": 100, "validation": 25}
 
@@ -52,8 +52,8 @@ def open_task(task: str, sources: Sources) -> TaskData:
     """All rows of a task, as a dataset of the library."""
     if task == AGREEMENT:
         return _made(task, sources, write_csv)
-    if task == PREPOSITIONS:
-        return _made(task, sources, lambda folder: write_prepositions(folder, sources))
+    if task == QUESTION_WORDS:
+        return _made(task, sources, lambda folder: write_question_words(folder, sources))
     source = resolve_dataset(task, sources)
     folder, report = materialise(source, sources)
     return open_data(folder, report, source.metrics)
@@ -91,39 +91,29 @@ def _made(task: str, sources: Sources, write: Writer) -> TaskData:
     return open_data(target, report, metrics_for(report.problem, report.labels))
 
 
-def write_prepositions(folder: Path, sources: Sources) -> tuple[Path, Path]:
-    """Write train and validation as CSV files; no sentence is in both."""
-    data = open_task("glue/mnli", sources)
+def write_question_words(folder: Path, sources: Sources) -> tuple[Path, Path]:
+    """Write train and validation as CSV files; no question is in both."""
+    data = open_task("glue/qnli", sources)
     paths = []
-    for split, rows in (("train", data.train), ("validation", data.validation)):
+    seen: set[str] = set()
+    for split, rows in (("validation", data.validation), ("train", data.train)):
+        questions = [text for text in dict.fromkeys(rows["text"]) if text not in seen]
+        seen |= set(questions)
         paths.append(folder / f"{split}.csv")
         with paths[-1].open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            texts = [*rows["text"], *rows["text_pair"]]
-            writer.writerows(cloze(texts, PER_CLASS[split]))
-    return paths[0], paths[1]
+            writer.writerows(without_first_word(questions, PER_CLASS[split]))
+    return paths[1], paths[0]
 
 
-def cloze(sentences: Iterable[str], per_class: int) -> list[tuple[str, str]]:
-    """Sentences with a gap and the word that stood there, at most ``per_class`` for each word.
-
-    A sentence is used once. The word that the fewest sentences hold chooses first.
-    """
-    usable = [text for text in dict.fromkeys(sentences) if 30 <= len(text) <= 160]
-    places = {word: _places(word, usable) for word in ANSWERS}
-    found: dict[str, tuple[str, str]] = {}
-    for word in sorted(ANSWERS, key=lambda each: len(places[each])):
-        free = [text for text in places[word] if text not in found][:per_class]
-        for text in free:
-            start, end = places[word][text]
-            found[text] = (f"{text[:start]}{GAP}{text[end:]}", word)
-    pairs = list(found.values())
+def without_first_word(questions: Iterable[str], per_class: int) -> list[tuple[str, str]]:
+    """Questions with a gap for their first word, and the word: the first of each, then shuffled."""
+    found: dict[str, list[str]] = {word: [] for word in WORDS}
+    for question in questions:
+        begins = BEGINS.match(question)
+        if begins and len(found[begins[1].lower()]) < per_class:
+            found[begins[1].lower()].append(f"{GAP}{question[begins.end() :]}")
+    pairs = [(text, word) for word, texts in found.items() for text in texts]
     random.Random(0).shuffle(pairs)
     return pairs
-
-
-def _places(word: str, sentences: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Where the word first stands in each sentence that holds it."""
-    found = ((text, re.search(rf"\b{word}\b", text)) for text in sentences)
-    return {text: place.span() for text, place in found if place}

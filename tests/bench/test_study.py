@@ -13,6 +13,7 @@ from scipy import stats
 from bench.study.cells import CHOOSERS, HEAD, SEARCH, Setting, arms, as_json, best, chosen_by
 from bench.study.report import METHODS, page
 from bench.study.results import Results
+from bench.study.run import chosen_rate
 from bench.study.statistics import (
     Run,
     correlations,
@@ -25,7 +26,7 @@ from bench.study.statistics import (
     runs_of,
     sign_flip_p_value,
 )
-from bench.study.tasks import GAP, cloze
+from bench.study.tasks import GAP, without_first_word
 
 RISING = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 FALLING = RISING[::-1]
@@ -71,7 +72,7 @@ def test_policies_are_compared_on_the_same_runs() -> None:
 
 
 def test_random_pairs_are_one_policy() -> None:
-    pairs = chosen_by(dict(run().scores), TASK, 0)
+    pairs = chosen_by(dict(run().scores), TASK)
     drawn = {"+".join(map(str, pair)) for name, pair in pairs.items() if name[0] == "r"}
     values = {arm: 60.0 + place for place, arm in enumerate(sorted(drawn))}
     assert len(drawn) == 5
@@ -132,8 +133,8 @@ def test_a_difference_that_can_be_seen_is_seen_four_times_of_five() -> None:
 
 def test_the_same_layers_are_one_cell() -> None:
     scores = dict.fromkeys(METHODS, RISING)
-    assert set(chosen_by(scores, TASK, 0).values()) >= {(4, 5), (0, 1), (2, 3)}
-    names = arms(scores, TASK, 0)
+    assert set(chosen_by(scores, TASK).values()) >= {(4, 5), (0, 1), (2, 3)}
+    names = arms(scores, TASK)
     assert len(names) == len(set(names))
     assert names[-1] == SEARCH
     assert best([1.0, 3.0, 3.0], 1) == (1,)
@@ -141,17 +142,26 @@ def test_the_same_layers_are_one_cell() -> None:
 
 def test_only_the_pairs_that_a_policy_chooses_are_trained() -> None:
     scores = {method: list(map(float, range(12))) for method in CHOOSERS}
-    chosen = {"+".join(map(str, pair)) for pair in chosen_by(scores, TASK, 0).values()}
-    assert {name for name in arms(scores, TASK, 0) if "+" in name} == chosen
+    chosen = {"+".join(map(str, pair)) for pair in chosen_by(scores, TASK).values()}
+    assert {name for name in arms(scores, TASK) if "+" in name} == chosen
 
 
-def test_a_cloze_takes_each_sentence_once() -> None:
-    sentences = [f"The letter number {n} was sent by the clerk." for n in range(5)]
-    sentences += [f"Box {n} was hidden under the table by someone." for n in range(2)]
-    found = cloze(sentences, per_class=3)
-    assert len({text for text, _ in found}) == len(found)
-    assert sorted(word for _, word in found) == ["by", "by", "by", "under", "under"]
-    assert all(GAP in text and f" {word} " not in text for text, word in found if word == "under")
+def test_the_first_word_of_a_question_is_its_class() -> None:
+    questions = [f"How many letters did clerk {n} send?" for n in range(5)]
+    questions += ["How did it end?", "What was it?", "Whose was it?", "The answer is what?"]
+    found = without_first_word(questions, per_class=3)
+    assert sorted(word for _, word in found) == ["how", *["how many"] * 3, "what"]
+    assert (f"{GAP} did it end?", "how") in found
+
+
+def test_a_rate_is_chosen_once_for_all_seeds(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl", SETTING)
+    assert chosen_rate(results, TASK, "2") is None
+    for seed, rate, chose in ((1, 3e-4, True), (0, 1e-4, True), (2, 1e-3, False)):
+        results.add((TASK, seed, "2"), {"learning_rate": rate, "chose_rate": chose})
+    assert chosen_rate(results, TASK, "2") == 1e-4
+    assert chosen_rate(results, TASK, "3") is None
+    assert chosen_rate(results, "glue/rte", "2") is None
 
 
 def lines(task: str = TASK, seed: int = 0) -> list[dict[str, Any]]:
@@ -162,7 +172,7 @@ def lines(task: str = TASK, seed: int = 0) -> list[dict[str, Any]]:
     found = [{**told, "arm": "ranking", "scores": scores}]
     return found + [
         {**told, "arm": arm, "value": 0.5 + number / 100, **cell}
-        for number, arm in enumerate(arms(scores, task, seed)[:-1])
+        for number, arm in enumerate(arms(scores, task)[:-1])
     ]
 
 
@@ -208,7 +218,7 @@ def test_the_page_tells_rates_searches_and_what_could_be_seen(tmp_path: Path) ->
     pilot = [run(task, all=70.0 + n**2, **{"4+5": 72.0}) for n, task in enumerate("abcd")]
     text = page([results], [TASK], [0], pilot)
     assert "| last-2 and all layers | 4 | " in text
-    some = sum(arm[0].isdigit() for arm in arms(dict.fromkeys(METHODS, RISING), TASK, 0)) + 1
+    some = sum(arm[0].isdigit() for arm in arms(dict.fromkeys(METHODS, RISING), TASK)) + 1
     assert f"| some layers | 0.0001: {some}, 0.0003: 0, 0.001: 0 | {some} |" in text
     assert f"| {TASK} | 0 | 1+2 | 0.0001 | 93.0 | 31% |" in text
     assert "| search | 93.0 |" in text

@@ -16,7 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TAG = re.compile(r'(?:W/)?("[^"]*")')
 CACHING = "private, no-cache"  # keep it, but ask each time whether it is still right
 # What a 304 repeats of the headers that the whole answer would have (RFC 9110, section 15.4.5).
-REPEATED = (b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary")
+# A browser takes the headers of a 304 over into what it has kept: a page would get the policy of
+# answers that are no page.
+REPEATED = (
+    b"cache-control",
+    b"content-location",
+    b"content-security-policy",
+    b"date",
+    b"etag",
+    b"expires",
+    b"vary",
+)
 
 
 def has_current(headers: Headers, tag: str) -> bool:

@@ -113,6 +113,12 @@ def delete_checkpoint(row: CheckpointDep, service: ServiceDep) -> None:
     service.storage.delete(checkpoints.delete_checkpoint(service.database, row.id))
 
 
+SIGNED = (
+    "The file as it is stored is at the address in `Location`, which is signed and needs no API "
+    "key. Only with `SURGEON_SIGNED_DOWNLOAD_SECONDS`."
+)
+
+
 def _downloads(content: dict[str, Any], what: str, *refusals: int) -> dict[int | str, Any]:
     """The documented answers of a download."""
     return {
@@ -131,7 +137,7 @@ def _downloads(content: dict[str, Any], what: str, *refusals: int) -> dict[int |
     "/checkpoints/{checkpoint_id}/files/{name}",
     summary="Download a file of a checkpoint",
     response_class=Response,
-    responses=_downloads(BINARY, "file", 404, 409),
+    responses=_downloads(BINARY, "file", 404, 409) | {307: {"description": SIGNED}},
 )
 def get_file(
     row: CheckpointDep,

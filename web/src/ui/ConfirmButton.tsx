@@ -1,0 +1,35 @@
+import { useRef, type ReactNode } from "react";
+
+interface Props {
+  label: string;
+  question: string;
+  children: ReactNode;
+  disabled: boolean;
+  onConfirm: () => void;
+}
+
+/** A button for what cannot be undone: it asks first. */
+export function ConfirmButton({ label, question, children, disabled, onConfirm }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const confirm = () => {
+    dialog.current?.close();
+    onConfirm();
+  };
+  return (
+    <>
+      <button className="danger" disabled={disabled} onClick={() => dialog.current?.showModal()}>
+        {label}
+      </button>
+      <dialog ref={dialog} aria-label={question}>
+        <h2>{question}</h2>
+        <p>{children}</p>
+        <div className="actions">
+          <button onClick={() => dialog.current?.close()}>No, leave it</button>
+          <button className="danger" onClick={confirm}>
+            Yes, {label.toLowerCase()}
+          </button>
+        </div>
+      </dialog>
+    </>
+  );
+}
