@@ -16,7 +16,7 @@ help:
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make test-examples  the examples in Airflow, Dagster and Prefect, each in its own environment"
-	@echo "make check  linter, order of imports, strict types and the documentation's links (about a minute)"
+	@echo "make check  linter, order of imports, strict types, the documentation's links, known vulnerabilities (about a minute)"
 	@echo "make page   the web page, from web/ into app/page"
 	@echo "make page-images  its pictures in the documentation, with an installed Chromium"
 	@echo "make docs   the documentation as a site, in build/site"
@@ -84,6 +84,7 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(MKDOCS)
+	@$(BIN)/python .ci/audit.py
 	@$(MAKE) --no-print-directory page-check
 
 # The page's tools run on the node of a wheel, the same on every machine.
