@@ -183,6 +183,8 @@ def test_a_keyboard_alone_fills_in_and_submits(small: Watched, pictures: Path | 
 
     reach("Model")
     keys.type(TINY)
+    expect(page.get_by_role("list", name="Layers and their parameters")).to_be_visible()
+    picture(page, pictures, "page-new-run-phone", whole=False)
     reach("Preset")
     keys.type("glue/cola")
     reach("Samples")
@@ -191,7 +193,6 @@ def test_a_keyboard_alone_fills_in_and_submits(small: Watched, pictures: Path | 
     keys.type("by keyboard")
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     small.accessible()
-    picture(page, pictures, "page-new-run-phone", whole=False)
     keys.press("Enter")
     expect(page.get_by_role("button", name="Submit")).to_be_visible()
     reach("Submit")
@@ -231,6 +232,6 @@ def test_queue_and_workers(seen: Watched) -> None:
     seen.open("usage")
     expect(page.get_by_role("region", name="Limits")).to_contain_text("no limit")
     expect(page.get_by_role("region", name="Usage by period")).to_contain_text("ranking")
-    page.get_by_label("By").select_option("month")
+    page.get_by_label("By", exact=True).select_option("month")
     expect(page.get_by_role("region", name="Usage by period")).to_contain_text("Total")
     seen.accessible()

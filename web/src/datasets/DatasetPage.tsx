@@ -57,6 +57,7 @@ function Dataset({ dataset }: { dataset: Schemas["DatasetView"] }) {
           </ConfirmButton>
         </div>
         {problem && <ProblemBox problem={problem} />}
+        <h2>Report</h2>
         <Report dataset={dataset} />
       </section>
       <Tokens dataset={dataset.id} />

@@ -10,7 +10,6 @@ export function Report({ dataset }: { dataset: Dataset }) {
   const splits = Object.keys(rows);
   return (
     <div aria-label="Report" role="group">
-      <h3>{dataset.name ?? dataset.id}</h3>
       {dataset.note && <p>{dataset.note}</p>}
       <dl className="facts">
         <Fact name="Problem" value={dataset.problem.replaceAll("_", " ")} inferred={dataset.inferred.includes("problem")} />

@@ -130,6 +130,7 @@ function StoredDetails({ id, model }: { id: string; model: string }) {
   return (
     <>
       <Failure error={error} />
+      {data && <h3>{data.name ?? id}</h3>}
       {data && <Report dataset={data as Schemas["DatasetView"]} />}
       {data && <Preview dataset={id} model={model} />}
     </>

@@ -19,8 +19,8 @@ import { shownSecret } from "./shownSecret";
 const EVERY_MILLISECONDS = 10000;
 const SCOPES = {
   read: "Sees runs and datasets.",
-  submit: "Also makes, changes and deletes them.",
-  admin: "Also keys, projects and webhooks.",
+  submit: "Sees, makes, changes and deletes runs and datasets.",
+  admin: "Everything, also keys, projects and webhooks.",
 } as const;
 type Scope = keyof typeof SCOPES;
 
