@@ -1,6 +1,6 @@
 import { useMemo, type ReactNode } from "react";
 import { Chart, type Draw } from "./Chart";
-import { shortNames } from "./names";
+import { shortNames, slanted } from "./names";
 import { placesOf, type Placed } from "./ranks";
 
 const SERIES = 8;
@@ -41,23 +41,27 @@ function drawing(label: string, orders: Props["orders"]): Draw {
   const ends = (column: string | undefined) => places.filter((each) => each.column === column);
   const name = (each: Placed) => short.get(each.layer) ?? each.layer;
   const longest = 7 * Math.max(...layers.map((layer) => (short.get(layer) ?? layer).length), 4);
-  return (plot, width) => ({
-    height: layers.length * ROW_PIXELS + 130,
-    marginLeft: longest + 30,
-    marginRight: width < 500 ? 20 : longest + 12,
-    marginTop: 25,
-    marginBottom: 105,
-    x: { type: "point", domain: columns, label },
-    y: { domain: [layers.length + 0.5, 0.5], ticks: [], label: "Rank (1 is best)" },
-    marks: [
-      plot.axisX({ tickRotate: -45, label, labelAnchor: "right", labelArrow: false }),
-      plot.line(places, { x: "column", y: "rank", z: "layer", stroke: (d: Placed) => colour(d.layer), strokeWidth: 2 }),
-      plot.dot(places, { x: "column", y: "rank", r: 8, fill: "var(--card)", stroke: (d: Placed) => colour(d.layer) }),
-      plot.text(places, { x: "column", y: "rank", text: "rank", fontSize: 10, fill: "var(--text)" }),
-      plot.text(ends(columns[0]), { x: "column", y: "rank", text: name, dx: -14, textAnchor: "end" }),
-      ...(width < 500
-        ? []
-        : [plot.text(ends(columns.at(-1)), { x: "column", y: "rank", text: name, dx: 14, textAnchor: "start" })]),
-    ],
-  });
+  return (plot, width) => {
+    const [left, right] = [longest + 30, width < 500 ? 20 : longest + 12];
+    const { rotate, pixels } = slanted(columns, (width - left - right) / columns.length);
+    return {
+      height: layers.length * ROW_PIXELS + pixels + 50,
+      marginLeft: left,
+      marginRight: right,
+      marginTop: 28,
+      marginBottom: pixels + 22,
+      x: { type: "point", domain: columns, label },
+      y: { domain: [layers.length + 0.5, 0.5], ticks: [], label: "Rank (1 is best)" },
+      marks: [
+        plot.axisX({ tickRotate: rotate, label, labelOffset: pixels + 18, labelArrow: "none" }),
+        plot.line(places, { x: "column", y: "rank", z: "layer", stroke: (d: Placed) => colour(d.layer), strokeWidth: 2 }),
+        plot.dot(places, { x: "column", y: "rank", r: 8, fill: "var(--card)", stroke: (d: Placed) => colour(d.layer) }),
+        plot.text(places, { x: "column", y: "rank", text: "rank", fontSize: 10, fill: "var(--text)" }),
+        plot.text(ends(columns[0]), { x: "column", y: "rank", text: name, dx: -14, textAnchor: "end" }),
+        ...(width < 500
+          ? []
+          : [plot.text(ends(columns.at(-1)), { x: "column", y: "rank", text: name, dx: 14, textAnchor: "start" })]),
+      ],
+    };
+  };
 }

@@ -1,6 +1,6 @@
 import { useMemo, type ReactNode } from "react";
 import { Chart, type Draw } from "./Chart";
-import { between, digits } from "./names";
+import { anchorOf, between, digits } from "./names";
 
 const ROW_PIXELS = 28;
 const SHOWN = 60;
@@ -48,30 +48,37 @@ export function Intervals({ title, label, what, rows, line = null, bars = false,
 function drawing(label: string, all: readonly Row[], line: number | null, bars: boolean): Draw {
   const rows = all.slice(0, SHOWN);
   const measured = rows.filter((row) => row.ci !== null);
-  const noted = rows.some((row) => row.note);
   const longest = (words: readonly string[]) => Math.max(...words.map((each) => each.length), 0);
+  const names = 7 * longest(rows.map((row) => row.name)) + 16;
+  const notes = 6.6 * longest(rows.map((row) => row.note ?? "")) + 20;
   const low = (row: Row) => row.ci?.[0];
   const high = (row: Row) => row.ci?.[1];
-  return (plot, width) => ({
-    height: rows.length * ROW_PIXELS + 60,
-    marginLeft: Math.min(width * 0.4, 7 * longest(rows.map((row) => row.name)) + 16),
-    marginRight: noted ? 6.6 * longest(rows.map((row) => row.note ?? "")) + 20 : 24,
-    marginBottom: 40,
-    x: { label, nice: true, ticks: Math.max(2, Math.floor(width / 130)), tickFormat: axisNumber, labelArrow: "none", labelAnchor: "center" },
-    y: { type: "band", domain: rows.map((row) => row.name), label: null, padding: 0.35 },
-    marks: [
-      plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks: Math.max(2, Math.floor(width / 130)) }),
-      ...(bars
-        ? [plot.barX(rows, { x: "mean", y: "name", fill: "var(--series-1)", fillOpacity: 0.55 }), plot.ruleX([0])]
-        : []),
-      ...(line === null ? [] : [plot.ruleX([line], { stroke: "var(--series-2)", strokeDasharray: "5 4", strokeWidth: 1.5 })]),
-      plot.ruleY(measured, { x1: low, x2: high, y: "name", stroke: "var(--text)", strokeWidth: 1.6 }),
-      plot.ruleX(measured, { x: low, y: "name", stroke: "var(--text)", insetTop: 4, insetBottom: 4 }),
-      plot.ruleX(measured, { x: high, y: "name", stroke: "var(--text)", insetTop: 4, insetBottom: 4 }),
-      ...(bars ? [] : [plot.dot(rows, { x: "mean", y: "name", r: 4.5, fill: "var(--series-1)" })]),
-      ...(noted ? [plot.text(rows, { y: "name", text: "note", frameAnchor: "right", textAnchor: "start", dx: 8 })] : []),
-    ],
-  });
+  return (plot, width) => {
+    const noted = notes > 20 && notes < width * 0.32; // the table has them where there is no room
+    const [left, right] = [Math.min(width * 0.4, names), noted ? notes : 24];
+    const ticks = Math.max(2, Math.floor(width / 130));
+    const labelAnchor = anchorOf(label, width, left, right);
+    return {
+      height: rows.length * ROW_PIXELS + 60,
+      marginLeft: left,
+      marginRight: right,
+      marginBottom: 40,
+      x: { label, nice: true, ticks, tickFormat: axisNumber, labelArrow: "none", labelAnchor },
+      y: { type: "band", domain: rows.map((row) => row.name), label: null, padding: 0.35 },
+      marks: [
+        plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }),
+        ...(bars
+          ? [plot.barX(rows, { x: "mean", y: "name", fill: "var(--series-1)", fillOpacity: 0.55 }), plot.ruleX([0])]
+          : []),
+        ...(line === null ? [] : [plot.ruleX([line], { stroke: "var(--series-2)", strokeDasharray: "5 4", strokeWidth: 1.5 })]),
+        plot.ruleY(measured, { x1: low, x2: high, y: "name", stroke: "var(--text)", strokeWidth: 1.6 }),
+        plot.ruleX(measured, { x: low, y: "name", stroke: "var(--text)", insetTop: 4, insetBottom: 4 }),
+        plot.ruleX(measured, { x: high, y: "name", stroke: "var(--text)", insetTop: 4, insetBottom: 4 }),
+        ...(bars ? [] : [plot.dot(rows, { x: "mean", y: "name", r: 4.5, fill: "var(--series-1)" })]),
+        ...(noted ? [plot.text(rows, { y: "name", text: "note", frameAnchor: "right", textAnchor: "start", dx: 8 })] : []),
+      ],
+    };
+  };
 }
 
 function axisNumber(value: number): string {

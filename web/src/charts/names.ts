@@ -27,6 +27,7 @@ export function blockOf(name: string): number | null {
   return found ? Number(found[1]) : null;
 }
 
+const CHARACTER_PIXELS = 6.6; // at the size of a chart's words
 const SHORT = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 
 /** A number with four digits that count. */
@@ -35,6 +36,19 @@ export function digits(value: number | null | undefined): string {
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
   return SHORT.format(value);
+}
+
+/** The room that slanted names below an axis take, in pixels; less where they fit side by side. */
+export function slanted(names: readonly string[], room: number) {
+  const longest = CHARACTER_PIXELS * Math.max(...names.map((name) => name.length), 0);
+  if (longest < room) return { rotate: 0, pixels: 20 };
+  return { rotate: -45, pixels: 0.72 * longest + 24 };
+}
+
+/** Where the name of an axis has room below it: under its middle, or from its right end leftwards. */
+export function anchorOf(label: string, width: number, left: number, right: number) {
+  const overhang = (CHARACTER_PIXELS * label.length - (width - left - right)) / 2;
+  return overhang < Math.min(left, right) ? "center" : "right";
 }
 
 /** An interval in words. */

@@ -31,13 +31,13 @@ export function SingleLayers({ of, metric }: Props) {
       </section>
     );
   }
-  const what = of.baseline === null ? metric : `Gain in ${metric} over ${of.baseline}`;
+  const what = of.baseline === null ? metric : `Gain in ${metric}`;
   return (
     <section className="card part">
       <h2>Each layer alone</h2>
       <div className="charts">
         <Intervals title="What each layer alone gained" label={`${what} (no unit)`} what="Layer" rows={gains} line={0}>
-          From the bottom of the model, means over the seeds with their 95 % t intervals.
+          From the bottom of the model{of.baseline !== null && `, over the arm ${of.baseline}`}: means over the seeds with their 95 % t intervals.
         </Intervals>
         {agreement.length > 0 ? (
           <Intervals title="How well scores predicted the gains" label="Spearman’s rank correlation (no unit)" what="Method" rows={agreement} line={0}>

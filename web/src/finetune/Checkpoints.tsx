@@ -123,7 +123,7 @@ function CheckpointActions({ checkpoint, ended, act }: ActionProps) {
         {verb}
       </button>
       {ended && !checkpoint.pinned && (
-        <ConfirmButton label="Delete" question={`Delete ${at}?`} disabled={false} onConfirm={() => void act(remove)}>
+        <ConfirmButton label="Delete" name={`Delete ${at}`} question={`Delete ${at}?`} disabled={false} onConfirm={() => void act(remove)}>
           Its files are removed for good. The run’s events and measurements stay.
         </ConfirmButton>
       )}

@@ -78,7 +78,8 @@ function CurveChart({ curve }: { curve: Curve }) {
   );
 }
 
-function drawing({ points, baseline }: Curve, label: string): Draw {
+function drawing({ name, points, baseline }: Curve, label: string): Draw {
+  const domain = name === "ranking_kendall_tau" ? { domain: [-1, 1] } : {};
   return (plot, width) => {
     const ticks = Math.max(2, Math.floor(width / 110));
     return {
@@ -88,7 +89,7 @@ function drawing({ points, baseline }: Curve, label: string): Draw {
       marginTop: 28,
       marginBottom: 40,
       x: { label: "Optimizer steps", ticks, labelArrow: "none", labelAnchor: "center", tickFormat: "~s" },
-      y: { label, nice: true, ticks: 5, tickFormat: digits, labelArrow: "none" },
+      y: { label, nice: true, ...domain, ticks: 5, tickFormat: digits, labelArrow: "none" },
       marks: [
         plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
         ...(baseline === null

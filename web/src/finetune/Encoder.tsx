@@ -22,7 +22,7 @@ interface Asked {
 
 /** The encoder from its input to its head, and which of its layers train. */
 export function Encoder({ job }: { job: Job }) {
-  const { layers, model } = job.resolved as Known;
+  const { layers, model, granularity } = job.resolved as Known;
   const { selection, adapter } = job.spec as Asked;
   const result = job.result as FinetuneResult | null;
   const trained = result?.trained_layers ?? layers ?? null;
@@ -38,7 +38,7 @@ export function Encoder({ job }: { job: Job }) {
   return (
     <>
       <p className="muted">
-        {sentence(trained)} {result && counts(result)}
+        {sentence(trained, granularity)} {result && counts(result)}
         {unplaced.length > 0 && ` Also: ${unplaced.join(", ")}.`}
       </p>
       <ol className="encoder" aria-label="The encoder, from its input to its head">
@@ -53,9 +53,11 @@ export function Encoder({ job }: { job: Job }) {
   );
 }
 
-function sentence(trained: readonly string[]): string {
+function sentence(trained: readonly string[], granularity: string | null | undefined): string {
   if (trained.length === 0) return "Only the head trains.";
-  return `${trained.length} ${trained.length === 1 ? "layer or part trains" : "layers or parts train"}, and the head.`;
+  const whole = granularity == null || granularity === "layer";
+  const [one, several] = whole ? ["layer trains", "layers train"] : ["part trains", "parts of layers train"];
+  return `${trained.length} ${trained.length === 1 ? one : several}, and the head.`;
 }
 
 function counts({ trainable_parameters: some, total_parameters: all }: FinetuneResult): string {

@@ -62,7 +62,7 @@ function Costs({ job, k }: { job: Job; k: number }) {
   const row = answer?.rows[0];
   if (!answer || !row) return <p className="muted">Estimating …</p>;
   return (
-    <dl className="facts" aria-label="What it takes" role="group">
+    <dl className="facts">
       <Fact name="Parameters that train" value={row.trainable_parameters} write={wholeNumber} why="the model’s sizes cannot be read now" />
       <Fact name="Memory at most" value={row.peak_memory_bytes} write={bytes} why="the model’s sizes or the rows’ lengths are unknown" />
       <Fact name="Time of training" value={row.seconds?.total} write={duration} why={answer.throughput.accuracy} />

@@ -2,6 +2,7 @@ import { useMemo } from "react";
 import type { Schemas } from "../api/client";
 import { Bump } from "../charts/Bump";
 import { Chart, type Draw } from "../charts/Chart";
+import { slanted } from "../charts/names";
 
 const DARKEST = 0.45; // so that the numbers on it stay legible
 
@@ -57,15 +58,17 @@ function Correlations({ table }: { table: Schemas["MethodTable"] }) {
 function drawing(pairs: readonly Pair[]): Draw {
   const methods = [...new Set(pairs.map((pair) => pair.one))];
   const colour = ({ tau }: Pair) => ((tau ?? 0) < 0 ? "var(--series-2)" : "var(--series-1)");
+  // The names below the axis are as long as those beside it, and always slanted.
+  const { pixels } = slanted(methods, 0);
   return (plot, width) => ({
-    height: methods.length * 26 + 130,
+    height: methods.length * 26 + pixels + 32,
     marginLeft: 150,
-    marginBottom: 110,
-    marginTop: 10,
-    x: { type: "band", domain: methods, label: null },
-    y: { type: "band", domain: methods, label: null },
+    marginBottom: pixels + 22,
+    marginTop: 28,
+    x: { type: "band", domain: methods },
+    y: { type: "band", domain: methods, label: "Method" },
     marks: [
-      plot.axisX({ tickRotate: -45, label: null }),
+      plot.axisX({ tickRotate: -45, label: "Method", labelOffset: pixels + 18, labelArrow: "none" }),
       plot.cell(pairs, {
         x: "other",
         y: "one",

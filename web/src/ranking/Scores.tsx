@@ -1,6 +1,6 @@
 import { useMemo } from "react";
 import { Intervals } from "../charts/Intervals";
-import { shortNames } from "../charts/names";
+import { digits, shortNames } from "../charts/names";
 import type { RankingResult } from "../charts/results";
 import { percent } from "../ui/format";
 
@@ -17,7 +17,7 @@ export function Scores({ result }: { result: RankingResult }) {
     }));
   }, [layers]);
   const scored = useMemo(
-    () => groups.flatMap(({ name, score }) => (score == null ? [] : [{ name, mean: score, ci: null }])),
+    () => groups.flatMap(({ name, score }) => (score == null ? [] : [{ name, mean: score, ci: null, note: digits(score) }])),
     [groups],
   );
   const unscored = groups.filter((group) => group.score == null).map((group) => group.name);
@@ -42,7 +42,7 @@ export function Scores({ result }: { result: RankingResult }) {
 }
 
 function unit({ method, aggregate, minus }: RankingResult): string {
-  if (minus) return "Share above that on shuffled labels (standard errors)";
+  if (minus) return "Above shuffled labels (standard errors)";
   if (aggregate === null) return `Score by ${method} (no unit)`;
   return `Fisher information, ${aggregate} (no unit)`;
 }

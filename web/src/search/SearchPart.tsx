@@ -45,8 +45,8 @@ function Candidates({ result }: { result: SearchResult }) {
         {duration(result.cost.budget_seconds)}.
       </p>
       {rows.length > 0 ? (
-        <Intervals title="What each candidate is expected to reach" label={`${metric} after the whole training (no unit)`} what="Candidate" rows={rows} line={result.baseline[result.primary_metric] ?? null}>
-          Best first, with {percent(result.confidence * 100)} intervals, the probability of being the best
+        <Intervals title="What each candidate is expected to reach" label={`Expected ${metric} (no unit)`} what="Candidate" rows={rows} line={result.baseline[result.primary_metric] ?? null}>
+          After the whole training; best first, with {percent(result.confidence * 100)} intervals, the probability of being the best
           and the learning rate. Dashed: what the same answer for every row reaches.
         </Intervals>
       ) : (
