@@ -79,7 +79,7 @@ def test_a_ranking_is_drawn(
     ]
     taus = numbers(page, "Rank correlation of the methods")
     assert len(taus) == len(orders) ** 2
-    expect(page.get_by_text(result["model_prior"]["note"])).to_be_visible()
+    expect(page.locator(".part").get_by_text(result["model_prior"]["note"])).to_be_visible()
     _budget(seen, job)
     seen.accessible()
     picture(page, pictures, "page-ranking")
@@ -201,9 +201,9 @@ def test_a_comparison_and_a_search_are_drawn(
     assert len(numbers(page, "What each layer alone gained")) == TINY_LAYERS
     known = [each for each in result["single_layers"]["methods"] if each["spearman"] is not None]
     assert len(numbers(page, "How well scores predicted the gains")) == len(known)
-    profiles = numbers(page, "Gains beside every method’s order")  # noqa: RUF001
+    profiles = numbers(page, "Gains beside every method’s order")
     assert len(profiles) == TINY_LAYERS * len(result["single_layers"]["methods"])
-    expect(page.get_by_text(result["decision"]["summary"])).to_be_visible()
+    expect(page.locator(".part").get_by_text(result["decision"]["summary"])).to_be_visible()
     seen.accessible()
     picture(page, pictures, "page-comparison")
     fits(phone, f"runs/{job['id']}", ["What each arm reached", "Cost beside what was reached"])

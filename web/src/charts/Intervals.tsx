@@ -1,6 +1,6 @@
 import { useMemo, type ReactNode } from "react";
 import { Chart, type Draw } from "./Chart";
-import { anchorOf, between, digits } from "./names";
+import { anchorOf, axisDigits, between, digits } from "./names";
 
 const ROW_PIXELS = 28;
 const SHOWN = 60;
@@ -55,15 +55,15 @@ function drawing(label: string, all: readonly Row[], line: number | null, bars: 
   const high = (row: Row) => row.ci?.[1];
   return (plot, width) => {
     const noted = notes > 20 && notes < width * 0.32; // the table has them where there is no room
-    const [left, right] = [Math.min(width * 0.4, names), noted ? notes : 24];
-    const ticks = Math.max(2, Math.floor(width / 130));
+    const [left, right] = [Math.min(width * 0.55, names), noted ? notes : 24];
+    const ticks = Math.max(3, Math.floor(width / 130));
     const labelAnchor = anchorOf(label, width, left, right);
     return {
       height: rows.length * ROW_PIXELS + 60,
       marginLeft: left,
       marginRight: right,
       marginBottom: 40,
-      x: { label, nice: true, ticks, tickFormat: axisNumber, labelArrow: "none", labelAnchor },
+      x: { label, nice: true, ticks, tickFormat: axisDigits, labelArrow: "none", labelAnchor },
       y: { type: "band", domain: rows.map((row) => row.name), label: null, padding: 0.35 },
       marks: [
         plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }),
@@ -79,8 +79,4 @@ function drawing(label: string, all: readonly Row[], line: number | null, bars: 
       ],
     };
   };
-}
-
-function axisNumber(value: number): string {
-  return digits(value);
 }

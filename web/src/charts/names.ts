@@ -28,7 +28,15 @@ export function blockOf(name: string): number | null {
 }
 
 const CHARACTER_PIXELS = 6.6; // at the size of a chart's words
+const UPRIGHT_PIXELS = 20; // names that are closer would overlap when slanted
 const SHORT = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
+
+const COMPACT = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 4 });
+
+/** A number as an axis has room for it. */
+export function axisDigits(value: number): string {
+  return Math.abs(value) >= 1e4 ? COMPACT.format(value) : digits(value);
+}
 
 /** A number with four digits that count. */
 export function digits(value: number | null | undefined): string {
@@ -42,6 +50,7 @@ export function digits(value: number | null | undefined): string {
 export function slanted(names: readonly string[], room: number) {
   const longest = CHARACTER_PIXELS * Math.max(...names.map((name) => name.length), 0);
   if (longest < room) return { rotate: 0, pixels: 20 };
+  if (room < UPRIGHT_PIXELS) return { rotate: -90, pixels: longest + 20 };
   return { rotate: -45, pixels: 0.72 * longest + 24 };
 }
 

@@ -89,8 +89,8 @@ function Differences({ result, arms }: Props) {
   const label = `Difference in ${metricWords(result)} (no unit)`;
   return (
     <Intervals title={`Difference to ${result.reference}`} label={label} what="Arm" rows={rows} line={0}>
-      Paired by seed, with 95 % t intervals that are not adjusted for the number of arms; the verdict
-      beside each is.
+      Paired by seed, with 95 % t intervals that are not adjusted for the number of arms; the
+      verdicts, which the table has too, are.
       {result.noise != null && ` The choice of the validation rows alone makes a standard error of ${result.noise.toPrecision(2)}.`}
     </Intervals>
   );

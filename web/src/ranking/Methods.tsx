@@ -58,31 +58,33 @@ function Correlations({ table }: { table: Schemas["MethodTable"] }) {
 function drawing(pairs: readonly Pair[]): Draw {
   const methods = [...new Set(pairs.map((pair) => pair.one))];
   const colour = ({ tau }: Pair) => ((tau ?? 0) < 0 ? "var(--series-2)" : "var(--series-1)");
-  // The names below the axis are as long as those beside it, and always slanted.
-  const { pixels } = slanted(methods, 0);
-  return (plot, width) => ({
-    height: methods.length * 26 + pixels + 32,
-    marginLeft: 150,
-    marginBottom: pixels + 22,
-    marginTop: 28,
-    x: { type: "band", domain: methods },
-    y: { type: "band", domain: methods, label: "Method" },
-    marks: [
-      plot.axisX({ tickRotate: -45, label: "Method", labelOffset: pixels + 18, labelArrow: "none" }),
-      plot.cell(pairs, {
-        x: "other",
-        y: "one",
-        fill: colour,
-        fillOpacity: ({ tau }: Pair) => Math.abs(tau ?? 0) * DARKEST,
-        stroke: "var(--line)",
-      }),
-      ...((width - 150) / methods.length < 27
-        ? []
-        : [plot.text(pairs, { x: "other", y: "one", text: ({ tau }: Pair) => words(tau), fill: "var(--text)", fontSize: 11 })]),
-    ],
-    color: { type: "identity" },
-    opacity: { type: "identity" },
-  });
+  return (plot, width) => {
+    const room = (width - 174) / methods.length;
+    const { rotate, pixels } = slanted(methods, room);
+    return {
+      height: methods.length * 26 + pixels + 32,
+      marginLeft: 150,
+      marginBottom: pixels + 22,
+      marginTop: 28,
+      x: { type: "band", domain: methods },
+      y: { type: "band", domain: methods, label: "Method" },
+      marks: [
+        plot.axisX({ tickRotate: rotate, label: "Method", labelOffset: pixels + 18, labelArrow: "none" }),
+        plot.cell(pairs, {
+          x: "other",
+          y: "one",
+          fill: colour,
+          fillOpacity: ({ tau }: Pair) => Math.abs(tau ?? 0) * DARKEST,
+          stroke: "var(--line)",
+        }),
+        ...(room < 27
+          ? []
+          : [plot.text(pairs, { x: "other", y: "one", text: ({ tau }: Pair) => words(tau), fill: "var(--text)", fontSize: 11 })]),
+      ],
+      color: { type: "identity" },
+      opacity: { type: "identity" },
+    };
+  };
 }
 
 function words(tau: number | null): string {
