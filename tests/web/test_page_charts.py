@@ -196,7 +196,7 @@ def test_a_comparison_and_a_search_are_drawn(
     assert [row[0] for row in numbers(page, "Difference to all")] == ["last", "head"]
     costs = numbers(page, "Cost beside what was reached")
     assert "yes" in {row[3] for row in costs}
-    page.get_by_label("Cost").select_option("parameters")
+    page.get_by_role("combobox", name="Cost").select_option("parameters")
     expect(chart(page, "Cost beside what was reached")).to_contain_text("Parameters that train")
     assert len(numbers(page, "What each layer alone gained")) == TINY_LAYERS
     known = [each for each in result["single_layers"]["methods"] if each["spearman"] is not None]
