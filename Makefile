@@ -10,12 +10,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A broken link is an error. The variable silences an advertisement for a successor of MkDocs.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-.PHONY: help page page-types page-check page-images demo test test-slow check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet docs format clean
+.PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api study study-mpnet docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (five to twelve minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
-	@echo "make check  linter, order of imports, strict types and the documentation's links (about a minute)"
+	@echo "make test-examples  the examples in Airflow, Dagster and Prefect, each in its own environment"
+	@echo "make check  linter, order of imports, strict types, the documentation's links, known vulnerabilities (about a minute)"
 	@echo "make page   the web page, from web/ into app/page"
 	@echo "make page-images  its pictures in the documentation, with an installed Chromium"
 	@echo "make docs   the documentation as a site, in build/site"
@@ -49,6 +50,33 @@ test-slow: $(VENV)/worker,test.stamp
 	@echo "==> the tests that make test leaves out: more of the same combinations, some fifteen minutes"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
+# The orchestrators' own dependencies do not fit ours: each has an environment with our client alone.
+# Newer versions are tried by changing them here.
+ORCHESTRATORS := airflow dagster prefect
+airflow_package := apache-airflow==3.3.2
+dagster_package := dagster==1.13.29
+prefect_package := prefect==3.9.1
+CLIENT := $(shell find surgeon surgery -name '*.py')
+
+.PRECIOUS: build/venvs/%.stamp
+build/venvs/%.stamp: Makefile pyproject.toml
+	@echo "==> installing $($*_package) into build/venvs/$*, a minute"
+	@rm -rf build/venvs/$* && $(PYTHON) -m venv build/venvs/$*
+	@build/venvs/$*/bin/python -m pip --disable-pip-version-check install --quiet $($*_package) .
+	@build/venvs/$*/bin/python -m pip --disable-pip-version-check check
+	@touch $@
+
+# What is installed there is the client as it is now; its dependencies are there already.
+build/venvs/%.client: build/venvs/%.stamp $(CLIENT)
+	@build/venvs/$*/bin/python -m pip --disable-pip-version-check install --quiet \
+		--no-deps --force-reinstall .
+	@touch $@
+
+test-examples: $(VENV)/worker,test.stamp $(ORCHESTRATORS:%=build/venvs/%.client)
+	@echo "==> the examples in Airflow, Dagster and Prefect, on a service of their own, three minutes"
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m orchestrators \
+		tests/service/orchestrators
+
 check: $(VENV)/worker,test,dev.stamp
 	@echo "==> linter, formatter, order of imports, strict types, links, the web page: two minutes"
 	@$(BIN)/ruff check .
@@ -56,6 +84,7 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(MKDOCS)
+	@$(BIN)/python .ci/audit.py
 	@$(MAKE) --no-print-directory page-check
 
 # The page's tools run on the node of a wheel, the same on every machine.

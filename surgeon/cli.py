@@ -25,7 +25,7 @@ from surgeon.commands.jobs import (
     workers,
 )
 from surgeon.commands.life import cancel, change, delete, pause, resume, retry
-from surgeon.commands.server import api, db_upgrade, doctor, key, serve, worker
+from surgeon.commands.server import api, db_check, db_upgrade, doctor, key, serve, worker
 from surgery.schemas.enums import METHODS, described
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ AGENTS = (mcp,)
 database = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(database, name="db")
 database.command("upgrade")(db_upgrade)
+database.command("check")(db_check)
 hooks = typer.Typer(help="Webhooks, which are told of jobs.", no_args_is_help=True)
 app.add_typer(hooks, name="webhooks")
 hooks.command("create")(webhooks.create)

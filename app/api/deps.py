@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 
-import anyio
 from fastapi import Depends, Path, Request
 
 from app.access.keys import Keyring
@@ -56,9 +57,9 @@ SUBMISSIONS_AT_ONCE = 4
 PATIENCE_SECONDS = 0.25
 
 
-def submission_places() -> anyio.CapacityLimiter:
+def submission_places() -> asyncio.Semaphore:
     """The places of a process for submissions that are being checked and inserted."""
-    return anyio.CapacityLimiter(SUBMISSIONS_AT_ONCE)
+    return asyncio.Semaphore(SUBMISSIONS_AT_ONCE)
 
 
 async def await_place(request: Request) -> AsyncIterator[None]:
@@ -68,15 +69,16 @@ async def await_place(request: Request) -> AsyncIterator[None]:
     long. A submission that has waited for a while goes on without a place: those that hold them
     may be asking the Hub for a model, which takes seconds.
     """
-    places: anyio.CapacityLimiter = request.app.state.submission_places
-    holder = object()
-    with anyio.move_on_after(PATIENCE_SECONDS) as waiting:
-        await places.acquire_on_behalf_of(holder)
+    places: asyncio.Semaphore = request.app.state.submission_places
+    has_place = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            has_place = await places.acquire()
     try:
         yield
     finally:
-        if not waiting.cancelled_caught:
-            places.release_on_behalf_of(holder)
+        if has_place:
+            places.release()
 
 
 # Until the job is inserted, not until the answer is sent.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +14,7 @@ import httpx2
 from surgeon.client.answers import checked, document, parsed
 from surgeon.client.errors import ApiError, Unreachable
 from surgeon.client.events import Event, EventStreamParser, event_of
-from surgeon.client.requests import Request, json_of
+from surgeon.client.requests import IDEMPOTENCY_KEY, Request, json_of
 from surgeon.client.retries import Retries
 from surgeon.client.steps import (
     Emit,
@@ -34,6 +36,7 @@ WAIT_SECONDS = 30  # for which a request asks the service to wait for news
 LOG_SECONDS = 1.0  # between two looks at a log, to which a worker adds every two seconds
 RECONNECT_SECONDS = 0.5  # after a stream has ended that was to go on
 SILENCE = httpx2.Timeout(30.0, read=45.0)  # a stream says something every 15 s
+REPLAYED = "Idempotent-Replayed"  # the answer to a key that an earlier request had
 STREAM_HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
@@ -105,6 +108,42 @@ def call(service: Service, /, method: str, path: str, **options: Any) -> Flow[Js
 def submit(service: Service, collection: str, body: Mapping[str, Any]) -> Flow[Json]:
     """Submit a job. If the same ranking is stored already, the answer is that finished job."""
     return (yield from call(service, "POST", f"/v1/{collection}", json=json_of(body)))
+
+
+def start_once(service: Service, collection: str, body: Mapping[str, Any], run: str) -> Flow[Json]:
+    """Submit a job, or take up the one that this run has submitted already.
+
+    For orchestrators, whose tasks are repeated: ``run`` is a name that all tries of a task share.
+    The job that an earlier try has started is found by it, waiting, running or finished; one that
+    failed or was cancelled is tried again, one that was deleted submitted anew. So a call starts
+    one job at most. The service remembers a run's jobs for a day.
+    """
+    path, content = f"/v1/{collection}", json_of(body)
+    named = json.dumps([run, path, content], sort_keys=True)
+    first = key = f"once-{hashlib.sha256(named.encode()).hexdigest()}"
+    while True:
+        options = {"json": content, "headers": {IDEMPOTENCY_KEY: key}}
+        answer = yield from answer_to(service, Request("POST", path, options))
+        started = document(answer)
+        if REPLAYED not in answer.headers:
+            return started
+        found = yield from _if_there(service, started["id"])
+        if found and (not found["terminal"] or found["status"] == "succeeded"):
+            return found
+        key = f"{first}-{started['id']}"
+        if found:
+            path, content = f"/v1/jobs/{found['id']}/retry", None
+        else:
+            path, content = f"/v1/{collection}", json_of(body)
+
+
+def _if_there(service: Service, job_id: str) -> Flow[Json | None]:
+    try:
+        return (yield from job(service, job_id))
+    except ApiError as error:
+        if error.problem.get("status") != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def rank(service: Service, /, model: str, dataset: object, **options: object) -> Flow[Json]:

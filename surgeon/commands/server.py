@@ -106,6 +106,30 @@ def db_upgrade() -> None:
     terminal.errors.print("the database is at the newest version")
 
 
+def db_check(as_json: AsJson = False) -> None:
+    """Check that the stored files which the database names are there, as after a restore.
+
+    Exits with 1 if some are missing.
+    """
+    require("server")
+    from app.artifacts.storage import open_storage
+    from app.db import open_database
+    from app.diagnosis.stored import missing_folders
+
+    settings = _settings()
+    with _start_failures():
+        opened = open_database(settings)
+    missing = list(missing_folders(opened, open_storage(settings)))
+    opened.close()
+    if as_json:
+        terminal.show_json([asdict(each) for each in missing])
+    for each in [] if as_json else missing:
+        terminal.errors.print(f"{each.owner}: {each.path} is missing; {each.remedy}")
+    if missing:
+        raise typer.Exit(ExitCode.FAILED)
+    terminal.errors.print("every stored folder that the database names is there")
+
+
 def doctor(as_json: AsJson = False) -> None:
     """Check what the settings name: database, broker, storage, disk, mirrors, devices.
 

@@ -331,7 +331,7 @@ class Attempt:
                 spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
             )
         state = self.job.state
-        state_folder = self._fetch(state["path"]) if state else None
+        state_folder = self._saved_state(state) if state else None
         if self.job.kind == JobKind.SEARCH:
             return SearchOrder(
                 spec=self.job.spec,
@@ -412,6 +412,17 @@ class Attempt:
             return None
         self._folders.callback(fetched.release)
         return link_folder(fetched.path, self.inputs / key.replace("/", "-"))
+
+    def _saved_state(self, state: Json) -> Path | None:
+        """The state that an earlier attempt has saved, or None if its files are lost."""
+        try:
+            folder = self._fetch(state["path"])
+        except FileNotFoundError:
+            folder = None
+        if folder is None:
+            lost = f"the saved state of step {state['step']} is missing or damaged"
+            self.say(f"{lost}: the job starts over", logging.WARNING)
+        return folder
 
     # Messages of the processes.
 

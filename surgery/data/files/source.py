@@ -32,6 +32,8 @@ class Limits:
     max_cell_bytes: int = 1_000_000
     max_columns: int = 1_000
     max_line_bytes: int = 4_000_000
+    max_empty_lines: int = 1_000_000
+    """In a row: they are no rows, and a small compressed file can hold any number."""
     max_text_bytes: int = 8_000_000_000
     """All rows of a split together: a small Parquet file can hold any amount of text."""
     max_unpacked_bytes: int = 8_000_000_000
@@ -148,10 +150,13 @@ def lines_of(source: Source) -> Iterator[bytes]:
 
 
 def _lines(source: Source, file: BufferedReader) -> Iterator[bytes]:
-    cap = source.limits.max_line_bytes
+    cap, empty = source.limits.max_line_bytes, 0
     line = file.readline(cap + 1).removeprefix(b"\xef\xbb\xbf")  # Excel's byte-order mark
     while line:
         if len(line) > cap:
             raise source.invalid(f"a line is longer than {cap:,} bytes; shorten its text")
+        empty = empty + 1 if line.isspace() else 0
+        if empty > source.limits.max_empty_lines:
+            raise source.invalid(f"over {empty - 1:,} empty lines follow each other; remove them")
         yield line
         line = file.readline(cap + 1)

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -320,7 +319,8 @@ def _with_deadline(database: Database, job_id: str) -> Iterator[None]:
     yield
 
 
-def test_jobs_live_as_the_model_says(database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lives", [30, pytest.param(150, marks=pytest.mark.slow)])
+def test_jobs_live_as_the_model_says(database: Database, lives: int) -> None:
     class Here(LifeOfJobs):
         pass
 
@@ -328,10 +328,14 @@ def test_jobs_live_as_the_model_says(database: Database, tmp_path: Path) -> None
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=80, stateful_step_count=30, deadline=None, derandomize=True, database=None,
+            max_examples=lives,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_statuses_are_those_of_the_model() -> None:

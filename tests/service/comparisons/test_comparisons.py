@@ -152,6 +152,7 @@ def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:
     assert max(c["attempt"] for c in children(service, job)) == 2
 
 
+@pytest.mark.slow
 @ONE
 def test_arms_at_rates_of_their_own_and_with_schedules(service: Running) -> None:
     """The choice counts in the seconds, and no rate is said to be shared."""

@@ -143,6 +143,7 @@ def test_a_killed_supervisor_takes_its_child_along_and_the_job_goes_on(
     assert list(alive.values()) == [True]
 
 
+@pytest.mark.slow
 @PRODUCTION
 def test_a_drained_worker_gives_its_job_back_uncharged(service: Running, undisturbed: str) -> None:
     job = in_the_middle(service)

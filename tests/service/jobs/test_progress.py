@@ -9,7 +9,7 @@ from tests.support.service.services import Running
 
 BODY = {
     "model": TINY, "dataset": "glue/cola", "selection": {"policy": "top_k", "k": 1},
-    "training": {"epochs": 20, "batch_size": 8},
+    "training": {"epochs": 10, "batch_size": 8},
 }  # fmt: skip
 
 

@@ -139,6 +139,7 @@ def test_the_runs_of_an_arm_share_a_search(service: Running) -> None:
     assert arm["trained_layers"] == search["result"]["layers"]
 
 
+@pytest.mark.slow
 def test_the_real_encoder(service: Running, sentences: str) -> None:
     body = {
         "model": REAL_MODEL, "dataset": sentences, "training": TRAINING,

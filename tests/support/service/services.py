@@ -193,12 +193,14 @@ def embedded_with(data: Path, mirrors: str, environment: Mapping[str, str]) -> I
 
 
 @contextmanager
-def production(data: Path, mirrors: str, postgres: str, redis: str) -> Iterator[Running]:
+def production(
+    data: Path, mirrors: str, postgres: str, redis: str, **environment: str
+) -> Iterator[Running]:
     """The containers' commands in their order: migrate, then API and worker."""
     port = free_port()
     running = _base(
         data, mirrors, port, SURGEON_DATABASE_URL=postgres, SURGEON_REDIS_URL=redis,
-        SURGEON_POLL="5",
+        SURGEON_POLL="5", **environment,
     )  # fmt: skip
     migrate = running.start("db", "upgrade")
     assert migrate.wait(START_SECONDS) == 0, running.logs()

@@ -64,6 +64,7 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
     return [] if first == second else [f"{path}: {first} is not {second}"]
 
 
+@pytest.mark.slow  # each process loads torch; a job of two is in tests/service/jobs
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_find_what_one_does(alone: Json, together: list[Json], name: str) -> None:
     for found in together:

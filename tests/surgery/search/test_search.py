@@ -51,7 +51,13 @@ def same(one: SearchResult, other: SearchResult) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize("problem", list(Problem))
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem.CLASSIFICATION,
+        *(pytest.param(it, marks=pytest.mark.slow) for it in Problem if it != "classification"),
+    ],
+)
 def test_every_problem_is_searched_and_the_model_is_as_before(problem: Problem) -> None:
     loaded, data = toys(problem)
     before = weights(loaded)

@@ -81,6 +81,7 @@ def test_trials_of_learning_rates_leave_it_out_too(tmp_path: Path) -> None:
     assert tried[0] == tried[1] != tried[2]
 
 
+@pytest.mark.slow
 def test_a_search_leaves_it_out_too() -> None:
     found = [searched(dropout) for dropout in (None, False, True)]
     assert found[0] == found[1] != found[2]

@@ -99,6 +99,7 @@ def run(
     return finetune(loaded, data, spec, layers_of_model(loaded)[layers], Quiet(out))
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_transformers_gives_the_measured_metrics(
     tmp_path: Path, real_model: Path
 ) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from app.api.deps import PrincipalDep, ServiceDep, require_json
+from app.api.deps import PLACE, PrincipalDep, ServiceDep, require_json
 from app.api.examples.answers import answers, body_examples
 from app.api.examples.compat import CHECKPOINTS, EVENTS, JOB, JOBS, REQUESTS
 from app.api.http.access.auditing import ChangeDep
@@ -56,7 +56,7 @@ FinetuneDep = Annotated[Job, Depends(FINETUNES.find)]
     summary="Fine-tune selected layers (OpenAI's shape)",
     response_model=FineTuningJob,
     responses=answers(JOB, 400, 409, 413, 415, 503),
-    dependencies=[Depends(require_json)],
+    dependencies=[Depends(require_json), PLACE],
 )
 def create_job(
     service: ServiceDep,

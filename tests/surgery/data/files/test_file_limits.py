@@ -24,6 +24,10 @@ def test_the_caps(tmp_path: Path) -> None:
     assert "at most 1" in fault_of(path, "csv", limits=Limits(max_columns=1)).detail
     cell = fault_of(path, "csv", limits=Limits(max_cell_bytes=3))
     assert (cell.row, cell.column) == (3, "b")
+    gap = written(tmp_path, "a,b\n1,2\n" + "\n" * 3 + "3,4\n")
+    assert "2 empty lines" in fault_of(gap, "csv", limits=Limits(max_empty_lines=2)).detail
+    gap = written(tmp_path, '{"a": 1}\n\n \n\n{"a": 2}\n')
+    assert "2 empty lines" in fault_of(gap, "jsonl", limits=Limits(max_empty_lines=2)).detail
     json = written(tmp_path, '{"a": 1}\n{"a": 1, "b": 2}\n')
     assert fault_of(json, "jsonl", limits=Limits(max_columns=1)).row == 2
 

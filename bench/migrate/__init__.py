@@ -1,0 +1,1 @@
+"""How long the migrations take on a database that has many jobs."""
