@@ -85,7 +85,6 @@ def test_a_ranking_is_drawn(
     picture(page, pictures, "page-ranking")
     titles = ["Scores of the layers", "Probability of being among the top k"]
     fits(phone, f"runs/{job['id']}", [*titles, "Rank correlation of the methods"])
-    picture(phone.page, pictures, "page-ranking-phone")
 
 
 def _budget(seen: Watched, job: dict[str, Any]) -> None:
