@@ -68,6 +68,10 @@ def test_the_examples_of_the_guide_run(
     assert "cancelled" in stopped.out
 
 
+def test_the_guide_shows_the_script_as_it_is() -> None:
+    assert (ROOT / "examples/rank_tune_predict.py").read_text() in GUIDE.read_text()
+
+
 def shown(value: Any) -> str:
     """What a notebook would show."""
     if hasattr(value, "_repr_png_"):
