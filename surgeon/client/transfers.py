@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -85,7 +86,7 @@ def upload(
     return parsed(DatasetView, stored)
 
 
-def _digests_of(files: Mapping[str, IO[bytes]]) -> dict[str, dict[str, str]]:
+def _digests_of(files: Mapping[str, BufferedReader]) -> dict[str, dict[str, str]]:
     """The header of each file's part that names its SHA-256 (RFC 9530)."""
     digests = {part: hashlib.file_digest(file, "sha256") for part, file in files.items()}
     for file in files.values():
