@@ -130,6 +130,14 @@ class Unprocessable(ServiceError):
     code = "invalid"
 
 
+class UploadDamaged(ServiceError):
+    """What arrived of a file has another SHA-256 than its part's Content-Digest; send it again."""
+
+    status = 422
+    code = "upload_damaged"
+    retriable = True
+
+
 class NotRunnable(Unprocessable):
     """No worker can run this job."""
 

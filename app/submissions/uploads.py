@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +16,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.db import db_now, is_outage
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, NotFound, UploadDamaged
 from app.service import Service
 from app.submissions.admission import admit_bytes
 from app.tables import Dataset, new_id
@@ -24,6 +26,9 @@ from surgery.data.references import resolve_dataset, write_dataset
 from surgery.errors import SurgeryError
 from surgery.io.folders import complete_folder
 from surgery.schemas.dataset import DatasetChanges, DatasetReport, HubDataset, UploadSpec
+
+_SHA256 = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):")
+_PIECE_BYTES = 1 << 20
 
 
 def ingest_upload(
@@ -40,8 +45,7 @@ def ingest_upload(
         if upload is None:
             continue
         paths[role] = scratch / f"{role}.{format_of(upload.filename or role)}"
-        with paths[role].open("wb") as target:
-            shutil.copyfileobj(upload.file, target)
+        _copy_checked(role, upload, paths[role])
     formats = {role: format_of(path.name) for role, path in paths.items()}
     with _pointing_at("/spec"):
         return ingest(
@@ -59,6 +63,20 @@ def ingest_upload(
             validation_name=(validation and validation.filename) or "validation",
             limits=replace(LIMITS, max_unpacked_bytes=service.settings.upload_max_bytes),
         )
+
+
+def _copy_checked(role: str, upload: UploadFile, path: Path) -> None:
+    """Copy a part to a file. Raises UploadDamaged if the part names another SHA-256 (RFC 9530)."""
+    named = _SHA256.search(upload.headers.get("content-digest", ""))
+    digest = hashlib.sha256()
+    with path.open("wb") as target:
+        while piece := upload.file.read(_PIECE_BYTES):
+            target.write(piece)
+            if named:
+                digest.update(piece)
+    if named and b64encode(digest.digest()).decode() != named[1]:
+        fault = {"pointer": f"/{role}", "detail": "its SHA-256 is not that of its Content-Digest"}
+        raise UploadDamaged(errors=[fault])
 
 
 def ingest_reference(

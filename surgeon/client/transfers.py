@@ -8,12 +8,13 @@ import hashlib
 import json
 import re
 import tarfile
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +60,8 @@ def upload(
 ) -> Flow[DatasetView]:
     """Upload a dataset; ``spec`` has the fields of its `UploadSpec`, ``name`` is for lists.
 
+    The service compares what arrives with the SHA-256 that is sent along with each file. An upload
+    that broke off is sent again as a whole, under the same idempotency key.
     ``progress`` shows a bar on standard error, or lines where that is no terminal.
     """
     paths = {"train": Path(train)} | (
@@ -74,9 +77,24 @@ def upload(
             if on_update:
                 on_update(sum(file.tell() for file in opened.values()), total)
 
-        files = {part: (paths[part].name, _Counted(file, on_read)) for part, file in opened.items()}
+        digests = yield from work(partial(_digests_of, opened))
+        files = {
+            part: (paths[part].name, _Counted(file, on_read), None, digests[part])
+            for part, file in opened.items()
+        }
         stored = yield from call(service, "POST", "/v1/datasets", files=files, data=data)
     return parsed(DatasetView, stored)
+
+
+def _digests_of(files: Mapping[str, BufferedReader]) -> dict[str, dict[str, str]]:
+    """The header of each file's part that names its SHA-256 (RFC 9530)."""
+    digests = {part: hashlib.file_digest(file, "sha256") for part, file in files.items()}
+    for file in files.values():
+        file.seek(0)
+    return {
+        part: {"Content-Digest": f"sha-256=:{b64encode(digest.digest()).decode()}:"}
+        for part, digest in digests.items()
+    }
 
 
 def _display(progress: bool, name: str) -> AbstractContextManager[OnBytes | None]:

@@ -99,7 +99,8 @@ def create_dataset(
     A dataset is identified by its content: if the same rows were stored before, from whatever
     files, the answer is 200 with the dataset that is stored already. It keeps the name that it has,
     and `note` says so; if it has none, it is given this one. A form with other parts, or with a
-    part sent twice, is refused.
+    part sent twice, is refused. A file whose part has the header `Content-Digest`
+    (`sha-256=:…:`, RFC 9530) is compared with it; 422 `upload_damaged` says that it differs.
     """
     with request_folder(service.settings, "upload") as scratch:
         data = scratch / "data"

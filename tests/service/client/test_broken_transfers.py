@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from surgeon.client import AsyncClient, Client
+from surgeon.client import ApiError, AsyncClient, Client
 from tests.support.faults.breaking import Breaking, breaking
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running
@@ -59,6 +59,16 @@ def test_an_upload_that_breaks_off_is_sent_again_as_a_whole(
     assert len(keys) == 3
     assert len(set(keys)) == 1, "whatever arrived, it is carried out once"
     assert "train.csv: 100 % of" in capsys.readouterr().err
+
+
+def test_an_upload_that_is_damaged_on_the_way_is_refused(proxy: Breaking, rows: Path) -> None:
+    proxy.damage = (b"fine fine", b"fine mine")
+    with Client(proxy.url) as client:
+        with pytest.raises(ApiError, match=r"upload_damaged.*send it again") as told:
+            client.upload(rows)
+        assert told.value.problem["errors"][0]["pointer"] == "/train"
+        assert told.value.problem["retriable"] is True
+        assert client.upload(rows).note is None, "nothing was stored of the first"
 
 
 def test_an_upload_whose_answer_is_lost_is_stored_once(

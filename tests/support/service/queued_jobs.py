@@ -54,6 +54,16 @@ def submit(database: Database, kind: JobKind = JobKind.RANKING, **values: object
     return job.id
 
 
+def submit_many(database: Database, count: int, **values: object) -> list[str]:
+    """Queue so many fine-tunes at once; their ids."""
+    fields = {"labels": {}, "model": "m", "dataset": "d", "digest": "x", **values}
+    jobs = [Job(id=new_id("ft"), kind=JobKind.FINETUNE, **fields) for _ in range(count)]
+    with database.write() as session:
+        for job in jobs:
+            enqueue(session, job)
+    return [job.id for job in jobs]
+
+
 def take(database: Database, lease: timedelta = LEASE) -> Lease:
     """Claim the next job, whatever its kind."""
     claimed = state_machine.claim(database, "worker", WORKER_KINDS, lease)

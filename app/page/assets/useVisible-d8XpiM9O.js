@@ -1,1 +1,0 @@
-import{b as e,v as t}from"./index-Bvk1MvNa.js";var n=e(t(),1);function r(){return(0,n.useSyncExternalStore)(i,()=>!document.hidden)}function i(e){return document.addEventListener(`visibilitychange`,e),()=>document.removeEventListener(`visibilitychange`,e)}export{r as t};
