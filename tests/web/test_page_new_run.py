@@ -109,7 +109,7 @@ def test_a_link_fills_in_a_fine_tune_or_a_comparison(
     service: Running, seen: Watched, pictures: Path | None
 ) -> None:
     body = {"model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False}
-    ranking = service.client.submit("rankings", body)["id"]
+    ranking = service.run("rankings", body)["id"]
     page = seen.page
     seen.open(f"new?kind=finetune&ranking={ranking}&k=3")
     expect(page.get_by_role("combobox", name="Model")).to_have_value(TINY)
