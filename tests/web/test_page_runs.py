@@ -93,7 +93,7 @@ def test_a_run_is_paused_resumed_cancelled_retried_and_deleted(
     page.get_by_role("button", name="Yes, cancel").click()
     expect(status).to_have_text("cancelled")
     retried = page.url.rpartition("/")[2]
-    page.get_by_role("button", name="Delete").click()
+    page.locator(".head").get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Yes, delete").click()
     expect(page.get_by_role("heading", name="Runs")).to_be_visible()
     assert retried not in {each["id"] for each in service.client.call("GET", "/v1/jobs")["data"]}

@@ -9,7 +9,7 @@ import type { PartProps } from "./kinds";
 const SHOWN = 50;
 
 /** The runs of a comparison, each with how far it is. */
-export default function Children({ job }: PartProps) {
+export function Children({ job }: PartProps) {
   const ask = useCallback(
     (sending: Sending) => {
       const query = { parent: [job.id], limit: SHOWN };

@@ -10,5 +10,8 @@ export interface PartProps {
 }
 
 export const PARTS: Readonly<Record<string, LazyExoticComponent<ComponentType<PartProps>>>> = {
-  comparison: lazy(() => import("./Children")),
+  ranking: lazy(() => import("../ranking/RankingPart")),
+  finetune: lazy(() => import("../finetune/FinetunePart")),
+  search: lazy(() => import("../search/SearchPart")),
+  comparison: lazy(() => import("../comparison/ComparisonPart")),
 };

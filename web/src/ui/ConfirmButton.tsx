@@ -2,6 +2,8 @@ import { useRef, type ReactNode } from "react";
 
 interface Props {
   label: string;
+  /** What the button is called where others have the same label. */
+  name?: string;
   question: string;
   children: ReactNode;
   disabled: boolean;
@@ -9,7 +11,7 @@ interface Props {
 }
 
 /** A button for what cannot be undone: it asks first. */
-export function ConfirmButton({ label, question, children, disabled, onConfirm }: Props) {
+export function ConfirmButton({ label, name = label, question, children, disabled, onConfirm }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const confirm = () => {
     dialog.current?.close();
@@ -17,7 +19,7 @@ export function ConfirmButton({ label, question, children, disabled, onConfirm }
   };
   return (
     <>
-      <button className="danger" disabled={disabled} onClick={() => dialog.current?.showModal()}>
+      <button className="danger" aria-label={name} disabled={disabled} onClick={() => dialog.current?.showModal()}>
         {label}
       </button>
       <dialog ref={dialog} aria-label={question}>
