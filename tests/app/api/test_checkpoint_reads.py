@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.api.deps import find_checkpoint
+from app.api import deps
 from app.tables import Checkpoint
 from surgery.checkpoints.merge import DELTA, RECORD
 from tests.support.service.problems import problem, says
@@ -76,23 +76,27 @@ READS = (
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_checkpoint_deleted_under_its_reader_is_not_found(read: str, place: Place) -> None:
+def test_a_checkpoint_deleted_under_its_reader_is_not_found(
+    read: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The row was read before the checkpoint was deleted, the files after."""
     row = as_it_was(place)
     place.finish()
     assert place.api.delete(place.path).status_code == 204
-    with_row(place, row)
+    with_row(row, monkeypatch)
     told = problem(place.api.get(f"{place.path}/{read}"), 404, "not_found")["detail"]
     assert "was deleted meanwhile" in told
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_checkpoint_replaced_under_its_reader_is_a_conflict(read: str, place: Place) -> None:
+def test_a_checkpoint_replaced_under_its_reader_is_a_conflict(
+    read: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = as_it_was(place)
     with place.service.database.write() as session:
         session.execute(update(Checkpoint).values(path=f"{row.path}-again"))
     place.service.storage.delete(row.path)
-    with_row(place, row)
+    with_row(row, monkeypatch)
     assert "ask again" in problem(place.api.get(f"{place.path}/{read}"), 409, "conflict")["detail"]
 
 
@@ -110,10 +114,9 @@ def as_it_was(place: Place) -> Checkpoint:
     return row
 
 
-def with_row(place: Place, row: Checkpoint) -> None:
+def with_row(row: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests see the row as it was."""
-    app: Any = place.api.app
-    app.dependency_overrides[find_checkpoint] = lambda: row
+    monkeypatch.setattr(deps, "checkpoint_of", lambda *_: row)
 
 
 def before_reading(place: Place, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
