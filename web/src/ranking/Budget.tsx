@@ -41,7 +41,7 @@ export function Budget({ job, result }: Props) {
       </p>
       <Costs job={job} k={asked} />
       <GoOn ranking={job.id} k={k} />
-      <Selection ranking={job.id} k={asked} />
+      <Selection ranking={job.id} k={asked} whole={result.granularity === "layer"} />
     </section>
   );
 }
@@ -107,8 +107,9 @@ function GoOn({ ranking, k }: { ranking: string; k: number }) {
 const FORMATS = { peft: "PEFT", axolotl: "Axolotl", regex: "Regular expression", json: "List of layers" } as const;
 type Format = keyof typeof FORMATS;
 
-function Selection({ ranking, k }: { ranking: string; k: number }) {
-  const [format, setFormat] = useState<Format>("peft");
+/** PEFT names whole layers only, so that parts of layers are shown as a regular expression first. */
+function Selection({ ranking, k, whole }: { ranking: string; k: number; whole: boolean }) {
+  const [format, setFormat] = useState<Format>(whole ? "peft" : "regex");
   const ask = useCallback(
     (signal: AbortSignal) => {
       const params = { path: { job_id: ranking }, query: { policy: "top_k", k, format } as const };
