@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.models.mirror import TINY
@@ -22,7 +26,7 @@ CASES = ("python", str(SCENARIOS / "prefect_cases.py"))
 
 
 @pytest.fixture(scope="module")
-def prefect(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+def prefect(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tool]:
     """Prefect with a server's database of its own, which holds the key."""
     home = tmp_path_factory.mktemp("prefect")
     made = tool(
@@ -30,7 +34,16 @@ def prefect(asked: Asked, tmp_path_factory: pytest.TempPathFactory) -> Tool:
         MODEL=TINY, SENSELESS=SENSELESS, PYTHONPATH=str(EXAMPLES / "prefect"),
     )  # fmt: skip
     made.run(*CASES, "set_up", given=KEY)
-    return made
+    yield made
+    kill_servers(home)
+
+
+def kill_servers(home: Path) -> None:
+    """End the temporary servers that runs have left which were killed themselves."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PREFECT_HOME") == str(home):
+                process.kill()
 
 
 def test_the_flow_ranks_and_tunes(prefect: Tool, asked: Asked) -> None:
