@@ -61,14 +61,14 @@ def brought(extra: str) -> set[str]:
 def licence(name: str) -> str:
     """The licence of a package, by its expression, its classifiers or its own words."""
     about = distribution(name).metadata
-    if about["License-Expression"]:
-        return str(about["License-Expression"])
+    if about.get("License-Expression"):
+        return str(about.get("License-Expression"))
     named = [
         text.rpartition(" :: ")[2]
         for text in about.get_all("Classifier") or []
         if text.startswith("License ::")
     ]
-    own = re.sub(r"\s+", " ", about["License"] or "")
+    own = re.sub(r"\s+", " ", about.get("License") or "")
     words = ", ".join(sorted(set(named) - {"OSI Approved"})) or own
     return words.replace("|", "/") if 0 < len(words) <= LONGEST else "see its own text"
 

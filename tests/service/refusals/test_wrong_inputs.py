@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -124,18 +125,22 @@ UPLOADS: dict[str, tuple[str | bytes, str, tuple[str, ...], int | None]] = {
 }
 
 
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("case", UPLOADS)
 def test_a_wrong_upload_is_refused_and_nothing_kept(case: str, api: TestClient) -> None:
     content, name, words, row = UPLOADS[case]
-    before = {path.name for path in api.app.state.service.settings.data_dir.iterdir()}  # type: ignore[attr-defined]
+    data: Path = api.app.state.service.settings.data_dir  # type: ignore[attr-defined]
+    before = files_in(data)
     body = problem(upload(api, content, name), 422, "dataset_invalid")
     text = json.dumps(body, ensure_ascii=False)
     assert all(word.lower() in text.lower() for word in words), text
     if row is not None:
         assert row in [fault.get("row") for fault in body["errors"]], text
     assert api.get("/v1/datasets").json()["data"] == []
-    after = {path.name for path in api.app.state.service.settings.data_dir.iterdir()}  # type: ignore[attr-defined]
-    assert after == before
+    assert files_in(data) == before
 
 
 def test_a_wrong_upload_spec_is_refused(api: TestClient) -> None:
