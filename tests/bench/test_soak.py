@@ -51,7 +51,8 @@ def test_each_fault_is_found(database: Database, settings: Settings, tmp_path: P
     for number in range(3):
         finished(database, settings, tmp_path / f"made-{number}")
     sound = judge(settings, ids[:3], [])
-    assert sound.faults == 0, sound
+    # Processes are not looked at: other tests' services are children of this one too.
+    assert (sound.lost, sound.stale, sound.twice, sound.files) == ([], [], [], [])
     with database.write() as session:
         session.execute(update(Job).where(Job.id == ids[0]).values(lease_epoch=2))
         record_event(session, ids[1], 1, "status", {"status": "succeeded"})
