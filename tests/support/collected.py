@@ -6,7 +6,7 @@ import pytest
 
 COLLECTED = pytest.StashKey[list[str]]()
 # What takes longest begins first, so that no process is left with it at the end.
-ORDER = ("service", "worker", "surgeon", "deployment", "app")
+ORDER = ("service", "web", "worker", "surgeon", "deployment", "app")
 
 
 def place_of(item: pytest.Item) -> int:

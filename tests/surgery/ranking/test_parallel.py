@@ -22,6 +22,8 @@ from surgery.models.distributed import (
 from tests.support.processes.ranking import CASES, results
 from tests.support.service.services import free_port
 
+# Each process loads torch; a job of two is in tests/service/jobs.
+pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[2]
 WORLD = 2
 Json = dict[str, Any]
@@ -64,7 +66,6 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
     return [] if first == second else [f"{path}: {first} is not {second}"]
 
 
-@pytest.mark.slow  # each process loads torch; a job of two is in tests/service/jobs
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_find_what_one_does(alone: Json, together: list[Json], name: str) -> None:
     for found in together:
