@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from tests.support.faults.proxy import Proxy, _State
+from tests.support.faults.proxy import Proxy, _State, serving
 
 
 @dataclass
@@ -59,13 +58,6 @@ class Breaking(Proxy):
 def breaking(url: str) -> Iterator[Breaking]:
     """Such a proxy to the service at this URL."""
     place = urlsplit(url)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy = Breaking(server, {"host": str(place.hostname), "port": str(place.port)})
-        proxy.resume()
-        accepting = threading.Thread(target=proxy.accept, daemon=True)
-        accepting.start()
-        try:
-            yield proxy
-        finally:
-            proxy.close()
-            accepting.join(5)
+    target = {"host": str(place.hostname), "port": str(place.port)}
+    with serving(Breaking, target) as proxy:
+        yield proxy

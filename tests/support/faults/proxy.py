@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -123,12 +124,22 @@ class _State:
     losing: bool = False
 
 
+P = TypeVar("P", bound=Proxy)
+
+
 @contextlib.contextmanager
 def proxy_to(dsn: str) -> Iterator[Proxy]:
     """A proxy to the database of this DSN."""
     target = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value}
+    with serving(Proxy, target) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def serving(kind: type[P], target: dict[str, str]) -> Iterator[P]:
+    """A proxy of this kind while it serves."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy = Proxy(server, target)
+        proxy = kind(server, target)
         proxy.resume()
         accepting = threading.Thread(target=proxy.accept, daemon=True)
         accepting.start()

@@ -46,13 +46,11 @@ POINTS = ("before_the_row", "half_way", "before_the_old_state_goes", "at_the_end
 FILES = ("config.json", "weights.safetensors", "manifest.json")
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture
 def settings(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Settings:
     """A store of each kind; a folder beside SQLite, S3 beside Postgres."""
-    data, embedded = tmp_path / "data", database.engine.dialect.name == "sqlite"
-    if embedded != (request.param == "folder"):
-        pytest.skip("each of both once is enough")
-    if request.param == "folder":
+    data = tmp_path / "data"
+    if database.engine.dialect.name == "sqlite":
         return Settings(data_dir=data, database_url=database.url)
     url = request.getfixturevalue("s3_url")
     return Settings(data_dir=data, database_url=database.url, artifacts_url=url)
