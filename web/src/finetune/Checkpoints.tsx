@@ -4,6 +4,7 @@ import { describe, type ProblemDocument } from "../api/problem";
 import { usePolled, type Sending } from "../api/usePolled";
 import { digits } from "../charts/names";
 import { ConfirmButton } from "../ui/ConfirmButton";
+import { DataTable } from "../ui/DataTable";
 import { Failure } from "../ui/Failure";
 import { bytes } from "../ui/format";
 import { ProblemBox } from "../ui/ProblemBox";
@@ -38,11 +39,7 @@ export function Checkpoints({ job }: { job: Job }) {
         <h2>Checkpoints</h2>
         <Failure error={error} />
         {problem && <ProblemBox problem={problem} />}
-        {checkpoints.length > 0 ? (
-          <List job={job} checkpoints={checkpoints} act={act} />
-        ) : (
-          <p className="muted">{data ? none(job) : "Loading …"}</p>
-        )}
+        {data ? <List job={job} checkpoints={checkpoints} act={act} /> : <p className="muted">Loading …</p>}
         {checkpoints.length > 0 && <ExportForm checkpoints={checkpoints} />}
       </section>
       {checkpoints.length > 0 && <TryIt checkpoints={checkpoints} />}
@@ -63,40 +60,27 @@ interface ListProps {
 function List({ job, checkpoints, act }: ListProps) {
   const metrics = [...new Set(checkpoints.flatMap((each) => Object.keys(each.metrics)))];
   const columns = ["Step", "Epoch", ...metrics.map((name) => name.replaceAll("_", " ")), "Form", "Size", "Actions"];
+  const rows = checkpoints.map((each) => ({
+    id: each.id,
+    cells: [
+      <Step checkpoint={each} />,
+      digits(each.epoch),
+      ...metrics.map((name) => digits(each.metrics[name])),
+      each.form,
+      bytes(each.bytes),
+      <CheckpointActions checkpoint={each} ended={job.terminal} act={act} />,
+    ],
+  }));
+  return <DataTable title="Checkpoints" columns={columns} rows={rows} none={none(job)} />;
+}
+
+function Step({ checkpoint }: { checkpoint: Checkpoint }) {
   return (
-    <div className="scroll" tabIndex={0} role="region" aria-label="Checkpoints">
-      <table>
-        <thead>
-          <tr>
-            {columns.map((column) => (
-              <th scope="col" key={column}>
-                {column}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {checkpoints.map((each) => (
-            <tr key={each.id}>
-              <td>
-                {each.step}
-                {each.is_best && <small> best</small>}
-                {each.pinned && <small> pinned</small>}
-              </td>
-              <td>{digits(each.epoch)}</td>
-              {metrics.map((name) => (
-                <td key={name}>{digits(each.metrics[name])}</td>
-              ))}
-              <td>{each.form}</td>
-              <td>{bytes(each.bytes)}</td>
-              <td>
-                <CheckpointActions checkpoint={each} ended={job.terminal} act={act} />
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <>
+      {checkpoint.step}
+      {checkpoint.is_best && <small> best</small>}
+      {checkpoint.pinned && <small> pinned</small>}
+    </>
   );
 }
 
