@@ -17,9 +17,13 @@ from tests.support.service.live_api import LiveApi, live_api
 from tests.support.service.services import Running, embedded
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser for all tests; each opens a profile of its own in it."""
+    """A browser for a module's tests; each opens a profile of its own in it.
+
+    While it is open, Playwright's event loop runs in this thread, and ``asyncio.run`` is refused:
+    tests of other folders must find it closed.
+    """
     # Root has no sandbox to give, and a container has little shared memory.
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:

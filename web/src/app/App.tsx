@@ -62,7 +62,7 @@ function Header({ hasKey }: { hasKey: boolean }) {
 function CurrentPage() {
   const place = usePlace();
   const page = pageAt(place);
-  const path = place.parts.join("/");
+  const path = place.parts.join("/") || FIRST;
   useFocusOnArrival(path);
   if (!page) {
     return (

@@ -73,11 +73,15 @@ interface TextProps {
 }
 
 function TextFilter({ name, label, example, filters }: TextProps) {
-  const [text, setText] = useState(filters.get(name) ?? "");
+  const given = filters.get(name) ?? "";
+  const [text, setText] = useState(given);
   const wrong = name === "label" && text !== "" && !/^[^=]+=./.test(text);
   const submit = (event: SyntheticEvent) => {
     event.preventDefault();
-    if (!wrong) go(address(["runs"], withFilter(filters, name, [text.trim()])));
+    const wanted = text.trim();
+    // Who only passes by, with the Tab key say, stays where they are.
+    if (wrong || wanted === given) return;
+    go(address(["runs"], withFilter(filters, name, [wanted])));
   };
   return (
     <form onSubmit={submit}>
