@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 
 from app.db import Database, db_now
 from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
-from app.jobs.state_machine import Lease
+from app.jobs.state_machine import Lease, ends
 from app.tables import Attempt, Job, JobEvent, JobKind, Status
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory
@@ -450,6 +450,60 @@ def test_a_deadline_that_passes_while_a_job_waits(database: Database) -> None:
     assert written == end
     assert history == [status_event("failed", 0, code="deadline_exceeded")]
     assert look(database, other).status == "queued"
+
+
+Sweep = Callable[[Database, str], bool]
+
+
+def take_back(database: Database, job_id: str) -> bool:
+    return ends._take_back(database, job_id, LONG)
+
+
+def end_overdue(database: Database, job_id: str) -> bool:
+    waiting = and_(Job.deadline_at <= db_now(), Job.status == Status.QUEUED)
+    return ends._end_overdue(database, job_id, waiting)
+
+
+def lost(database: Database) -> str:
+    return running(database, lease_expires_at=db_now(-1)).job_id
+
+
+def late(database: Database) -> str:
+    return queued(database, deadline_seconds=1, deadline_at=db_now(-1))
+
+
+@pytest.mark.parametrize(("sweep", "made"), [(take_back, lost), (end_overdue, late)])
+def test_a_sweep_takes_the_jobs_that_it_has_seen_if_they_are_still_so(
+    database: Database, sweep: Sweep, made: Callable[[Database], str]
+) -> None:
+    first, second, third = made(database), made(database), made(database)
+    with database.write() as session:
+        job = session.get(Job, third)
+        assert job is not None
+        later = {"lease_expires_at": db_now(1000), "deadline_at": db_now(1000)}
+        for name, value in later.items():  # renewed, or asked for, since the sweep has looked
+            setattr(job, name, value)
+    before = row(database, first), row(database, third)
+    assert sweep(database, second)
+    assert not sweep(database, third)
+    assert not sweep(database, "ft_none")
+    assert (row(database, first), row(database, third)) == before
+    assert look(database, second).error is not None
+
+
+@pytest.mark.parametrize(("sweep", "made"), [(take_back, lost), (end_overdue, late)])
+def test_a_sweep_steps_over_a_comparison_that_another_has(
+    database: Database, sweep: Sweep, made: Callable[[Database], str], monkeypatch: Any
+) -> None:
+    job_id, asked = made(database), []
+
+    def taken(_: Any, child: str) -> bool:
+        asked.append(child)
+        return False
+
+    monkeypatch.setattr(ends, "try_lock_comparison", taken)
+    assert change(database, job_id, lambda: asked.append(sweep(database, job_id))) == ({}, [])
+    assert asked == [job_id, False]
 
 
 def test_a_ranking_that_is_stored_as_it_was_computed(database: Database) -> None:
