@@ -275,6 +275,23 @@ def test_a_crash_and_the_last_one(database: Database) -> None:
     assert [type(each) for each in statuses] == [Status, Status]
 
 
+@pytest.mark.parametrize(
+    ("crashes", "backoff", "pause"),
+    [(3, 1000, "+3600 s"), (90, 10, "+3600 s"), (90, 7200, "+7200 s"), (0, 7200, "+7200 s")],
+)
+def test_the_pause_before_another_attempt_has_an_end(
+    database: Database, crashes: int, backoff: int, pause: str
+) -> None:
+    """It doubles up to an hour, or stays as long as it was asked to be."""
+    lease = running(database, crashes=crashes, max_attempts=100)
+    written, _ = change(
+        database,
+        lease.job_id,
+        lambda: state_machine.crash(database, lease, ERROR, timedelta(seconds=backoff)),
+    )
+    assert written["not_before"] == pause
+
+
 def test_a_crash_that_says_nothing(database: Database) -> None:
     lease = running(database)
     written, _ = change(
