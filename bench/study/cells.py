@@ -68,7 +68,7 @@ class Setting:
     encoder: str = "minilm"
     precision: str = "fp32"
     rows: int = 1500
-    tokens: int = 10_000
+    tokens: int = 20_000
     validation: int = 500
     epochs: int = 3
     batch_size: int = 16
