@@ -27,8 +27,8 @@ from surgery.ranking.selection import choose_layers
 from surgery.ranking.shuffled import standardised_difference
 from surgery.ranking.uncertainty import resampled, stability_of
 from surgery.schemas.enums import Method, Problem
-from surgery.schemas.ranking import SHUFFLES, RankingOptions, RankingResult, RankingSpec
-from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.jobs.ranking import SHUFFLES, RankingOptions, RankingResult, RankingSpec
+from surgery.schemas.jobs.selection import SelectionSpec
 from tests.support.models.toys import (
     QUICK,
     by_index,

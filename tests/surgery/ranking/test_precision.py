@@ -19,8 +19,8 @@ from surgery.models.numerics import with_precision
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Method, Precision, Problem, TrainingPrecision
-from surgery.schemas.ranking import RankingOptions, RankingResult
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
+from surgery.schemas.options.training import TrainingSpec
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.toys import by_index, rank, sentences, toy_model
 

@@ -16,7 +16,7 @@ from surgery.ranking.ranking import open_scorer, rank_layers
 from surgery.ranking.scorer import ranked_only
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import ModelPrior, RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import ModelPrior, RankingOptions, RankingResult
 from tests.support.models.toys import toy_data, toy_model
 
 

@@ -37,7 +37,7 @@ from surgery.ranking.uncertainty import (
     top_k_probabilities,
     top_k_set_probability,
 )
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 from tests.support.models.toys import sentences
 from tests.support.reference.ranking import (
     Matrix,

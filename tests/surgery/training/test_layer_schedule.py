@@ -18,9 +18,9 @@ from surgery.errors import TrainingInvalid
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import freeze_all_but, layers_of_model
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.layer_schedule import SampledLayers, drawn_at, lowest_chances
-from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.layer_schedule import SampledLayers, drawn_at, lowest_chances
+from surgery.schemas.options.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.optimizer import rate_factors
 from surgery.training.prefix_cache.store import release_memory
 from surgery.training.state import TENSORS

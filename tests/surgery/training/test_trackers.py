@@ -16,7 +16,7 @@ import pytest
 from surgery.io.folders import is_intact
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.trainable import layers_of_model
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training import trackers
 from surgery.training.loop import finetune
 from surgery.training.state import saved_step
