@@ -19,7 +19,7 @@ from surgery.errors import DestinationUnavailable, ExportRefused
 from surgery.io.digests import sha256_of
 from surgery.io.folders import link_files
 from surgery.schemas.enums import Problem
-from surgery.training.tracker_services import run_of, start_run
+from surgery.training.tracker_services import ALREADY_EXISTS, run_of, start_run
 from worker.protocol import Published, PublishOrder
 
 Json = dict[str, Any]
@@ -32,8 +32,6 @@ RETRIABLE = {
     "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED",
     "ABORTED",
 }  # fmt: skip
-EXISTS = "RESOURCE_ALREADY_EXISTS"
-TRIES = 5  # to make a version while others are made
 TAG_NAME = re.compile(r"[^A-Za-z0-9_. /:-]")
 TAG_CHARACTERS = 250, 5000  # the longest name and value that every MLflow server takes
 
@@ -58,9 +56,8 @@ def to_mlflow(order: PublishOrder) -> Published:
         place = f"exports/{order.digest.rpartition(':')[2][:12]}"
         client.log_artifacts(run, str(saved), place)
         _register(client, name)
-        made = _create_version(
-            client,
-            name=name,
+        made = client.create_model_version(
+            name,
             source=f"runs:/{run}/{place}",
             run_id=run,
             tags=_tags(order, code),
@@ -95,22 +92,8 @@ def _register(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != EXISTS:
+        if error.error_code != ALREADY_EXISTS:
             raise
-
-
-def _create_version(client: Any, **version: Any) -> Any:
-    """Make a version. Of several made at once a server may give one number to two, and refuse one
-    of them."""
-    from mlflow.exceptions import MlflowException
-
-    for _ in range(TRIES - 1):
-        try:
-            return client.create_model_version(**version)
-        except MlflowException as error:
-            if error.error_code != EXISTS:
-                raise
-    return client.create_model_version(**version)
 
 
 def _published(found: Any, *, created: bool) -> Published:
