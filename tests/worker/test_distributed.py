@@ -93,7 +93,12 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> FinetuneOrder:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        pytest.param("raise KeyError('mine alone')", "KeyError: 'mine alone'", id="raises"),
+        pytest.param(
+            "raise KeyError('mine alone')",
+            "KeyError: 'mine alone'",
+            id="raises",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGKILL)",
             "ended without a word",

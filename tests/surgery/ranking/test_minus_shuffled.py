@@ -175,7 +175,12 @@ def test_no_score_above_zero_recommends_every_layer_and_has_no_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    "problem", [Problem.REGRESSION, Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION]
+    "problem",
+    [
+        Problem.REGRESSION,
+        Problem.MULTI_LABEL,
+        pytest.param(Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
+    ],
 )
 def test_every_problem_has_it(problem: Problem) -> None:
     loaded = toy_model(new=True, problem=problem)

@@ -29,9 +29,9 @@ SLOW = "fp16 is slow on a CPU"
 TOLERANCE = {Precision.BF16: 0.05, Precision.FP16: 0.01}
 CASES = [
     (Precision.BF16, {"method": Method.FISHER}),
-    (Precision.FP16, {"method": Method.FISHER}),
+    pytest.param(Precision.FP16, {"method": Method.FISHER}, marks=pytest.mark.slow),
     (Precision.BF16, {"method": Method.FISHER, "aggregate": "frobenius"}),
-    (Precision.FP16, {"method": Method.GRADIENT_NORM}),
+    pytest.param(Precision.FP16, {"method": Method.GRADIENT_NORM}, marks=pytest.mark.slow),
 ]
 
 

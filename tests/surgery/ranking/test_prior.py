@@ -33,7 +33,13 @@ def prior_of(loaded: LoadedModel, data: TaskData | None = None, **given: Any) ->
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("aggregate", ["trace", "frobenius"])
-@pytest.mark.parametrize("problem", [Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem.CLASSIFICATION,
+        pytest.param(Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
+    ],
+)
 def test_every_weight_is_put_back(problem: Problem, aggregate: str, fresh: bool) -> None:
     """The head is left as the ranking warmed it up; nothing else moves."""
     data = toy_data(60, problem=problem)

@@ -118,7 +118,7 @@ def real_scores(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> M
     return per_sample
 
 
-@pytest.mark.parametrize("samples", [32, 128])
+@pytest.mark.parametrize("samples", [pytest.param(32, marks=pytest.mark.slow), 128])
 def test_intervals_hold_the_true_score_of_real_encoders(real_scores: Matrix, samples: int) -> None:
     """The sentences stand for the population; of samples drawn from it 95 % should hold its mean."""
     truth = real_scores.mean(0)

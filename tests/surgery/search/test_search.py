@@ -107,6 +107,7 @@ class Stopping(Quiet):
         self.steps.append(step)
 
 
+@pytest.mark.slow
 def test_a_resumed_search_finds_what_an_undisturbed_one_finds(tmp_path: Path) -> None:
     undisturbed = search_layers(*toys(), to_the_end())
     states: list[Path] = []

@@ -163,6 +163,7 @@ def test_moments_are_those_of_layers_that_train_now(
     assert counts == {8: len(loaded.head), 2: 2 * layer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["gradual by steps", "lisa"])
 def test_a_run_resumes_at_any_step_to_the_same_weights(
     case: str, mirror: Path, data: TaskData, tmp_path: Path

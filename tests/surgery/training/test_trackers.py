@@ -227,6 +227,7 @@ def test_mlflow_has_the_run_and_goes_on_with_it(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_wandb_writes_its_log_offline(tmp_path: Path) -> None:
     run_services(tmp_path, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
     written = list(tmp_path.rglob("run-ft_7.wandb"))
