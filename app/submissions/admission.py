@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, String, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.access import quotas
@@ -29,11 +29,20 @@ class Present:
     dataset: str | None
 
 
-def present(session: Session, project: str, dataset: str | None) -> Present:
-    """The project's own limits, its webhooks, the time, and an uploaded dataset's id, locked."""
+def _present_query() -> Select[Any]:
+    project, dataset = bindparam("project", type_=String), bindparam("dataset", type_=String)
     named = select(Dataset.id).where(Dataset.id == dataset).with_for_update(read=True)
     query = select(Project.limits, named.scalar_subquery(), *looked_at(project))
-    limits, found, *seen = session.execute(query.where(Project.id == project)).one()
+    return query.where(Project.id == project)
+
+
+PRESENT = _present_query()  # built once, as building it takes longer than the database does
+
+
+def present(session: Session, project: str, dataset: str | None) -> Present:
+    """The project's own limits, its webhooks, the time, and an uploaded dataset's id, locked."""
+    asked = {"project": project, "dataset": dataset}
+    limits, found, *seen = session.execute(PRESENT, asked).one()
     return Present(limits, Look(*seen), found)
 
 

@@ -19,7 +19,7 @@ from surgery.errors import DestinationUnavailable, ExportRefused
 from surgery.io.digests import sha256_of
 from surgery.io.folders import link_files
 from surgery.schemas.enums import Problem
-from surgery.training.tracker_services import run_of, start_run
+from surgery.training.tracker_services import ALREADY_EXISTS, run_of, start_run
 from worker.protocol import Published, PublishOrder
 
 Json = dict[str, Any]
@@ -63,7 +63,12 @@ def to_mlflow(order: PublishOrder) -> Published:
             tags=_tags(order, code),
             description=_description(order),
         )
-        return _published(made, created=True)
+        # Another export of the same content may have registered it since we looked.
+        first = _version_of(client, name, order.digest, code)
+        if first is None or first.version == made.version:
+            return _published(made, created=True)
+        client.delete_model_version(name, made.version)
+        return _published(first, created=False)
 
 
 def predictor_file() -> Path:
@@ -74,10 +79,10 @@ def predictor_file() -> Path:
 
 
 def _version_of(client: Any, name: str, digest: str, code: str) -> Any:
-    """The newest version of a model with this content, if there is one."""
+    """The oldest version of a model with this content, if there is one."""
     asked = f"name = '{name}' and tags.`{DIGEST}` = '{digest}' and tags.`{PREDICTOR}` = '{code}'"
     versions = [each for each in client.search_model_versions(asked) if each.status == "READY"]
-    return max(versions, key=lambda each: int(each.version), default=None)
+    return min(versions, key=lambda each: int(each.version), default=None)
 
 
 def _register(client: Any, name: str) -> None:
@@ -87,7 +92,7 @@ def _register(client: Any, name: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code != ALREADY_EXISTS:
             raise
 
 

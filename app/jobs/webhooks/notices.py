@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import BindParameter, ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
@@ -93,7 +93,7 @@ def look(session: Session, project: str) -> Look:
     return Look(*session.execute(select(*looked_at(project))).one())
 
 
-def looked_at(project: str) -> tuple[ColumnElement[Any], ...]:
+def looked_at(project: str | BindParameter[str]) -> tuple[ColumnElement[Any], ...]:
     """What a statement selects that looks at other things besides, as the fields of `Look`."""
     return db_now(), exists().where(Webhook.project == project, Webhook.enabled)
 

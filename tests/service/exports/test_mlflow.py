@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pandas as pd
@@ -19,6 +22,9 @@ from tests.support.rows.labelled import LABELLED, Row
 from tests.support.service.problems import problem, says
 from tests.support.service.services import Running, embedded_with
 from tests.support.service.stored import place_in
+from worker.protocol import Exported, Published, PublishOrder
+from worker.publisher import mlflow_models
+from worker.publisher.mlflow_models import to_mlflow
 
 with warnings.catch_warnings():  # of MLflow, about its own types
     warnings.simplefilter("ignore")
@@ -32,7 +38,8 @@ TRAINING: Json = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_leng
 
 @dataclass(frozen=True)
 class Place:
-    """A service whose workers know an MLflow."""
+    """A service whose workers know an MLflow: the server that TEST_MLFLOW_URI names, which must be
+    empty, else a database of SQLite."""
 
     running: Running
     tracking: str
@@ -49,9 +56,11 @@ class Place:
 @pytest.fixture(scope="module")
 def place(few_mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("mlflow")
-    tracking = f"sqlite:///{folder / 'mlflow.db'}"
+    server = os.environ.get("TEST_MLFLOW_URI")
+    tracking = server or f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking, tracking)
-    client.create_experiment("exports", artifact_location=(folder / "artifacts").as_uri())
+    artifacts = None if server else (folder / "artifacts").as_uri()
+    client.create_experiment("exports", artifact_location=artifacts)
     told = {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": "exports"}
     with embedded_with(folder / "data", few_mirrors, told) as running:
         yield Place(running, tracking)
@@ -167,6 +176,35 @@ def test_an_export_that_breaks_off_registers_nothing(
         assert place.mlflow.search_model_versions("name = 'broken-off'") == []
     again = place.running.run(path, body, seconds=240)
     assert again["result"]["location"] == "models:/broken-off/1"
+
+
+@pytest.mark.usefixtures("known")
+def test_equal_exports_at_once_make_one_version(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_looked = Barrier(2)
+
+    def save(folder: Path, target: Path) -> None:
+        target.mkdir()
+        (target / "MLmodel").write_text("flavors: {}")
+        both_have_looked.wait(60)
+
+    monkeypatch.setattr(mlflow_models, "save_model", save)
+
+    def published(number: int) -> Published:
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        about = Exported(export=f"ex_{number}", job="ft_equal", name=None, metadata={})
+        spec = {"target": "equal", "checkpoint": "ck_equal"}
+        return to_mlflow(
+            PublishOrder(spec=spec, scratch=scratch, folder=tmp_path, digest="d", about=about)
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(published, range(2)))
+    assert sorted(each.created for each in told) == [False, True]
+    assert {each.location for each in told} == {"models:/equal/1"}
+    assert len(place.mlflow.search_model_versions("name = 'equal'")) == 1
 
 
 def test_what_mlflow_cannot_take_is_refused_at_once(tmp_path: Path) -> None:

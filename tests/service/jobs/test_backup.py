@@ -92,6 +92,7 @@ def empty_database(service: Running) -> str:
     return re.sub(r"/surgeon_module_\w+", f"/{name}", dsn)
 
 
+@pytest.mark.slow
 def test_a_finetune_goes_on_from_a_backup_to_the_same_weights(
     service: tuple[str, Running], few_mirrors: str, tmp_path: Path, redis_url: str
 ) -> None:

@@ -98,6 +98,7 @@ def says(log: Json, source: str, words: str) -> bool:
     return any(words in line["text"] for line in log["data"] if line["source"] == source)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_killed_child_costs_an_attempt_and_nothing_else(
     service: Running, undisturbed: str

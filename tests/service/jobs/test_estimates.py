@@ -165,6 +165,7 @@ def test_seconds_are_known_before_any_run(deployment: str, request: pytest.Fixtu
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_again_does_not_measure_again(production_service: Running) -> None:
     def workers() -> list[Json]:
         return list(production_service.client.call("GET", "/v1/workers")["data"])

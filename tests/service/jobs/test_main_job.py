@@ -109,7 +109,7 @@ def test_a_tune_without_a_ranking_ranks_first_and_keeps_it(real_service: Running
     assert (same["result_of"], same["cached"]) == (ranking["id"], True)
 
 
-@pytest.mark.parametrize("form", ["delta", "full"])
+@pytest.mark.parametrize("form", ["delta", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_downloaded_checkpoint_predicts_what_the_worker_measured(
     form: str, real_service: Running, mirrors: str, tmp_path: Path
 ) -> None:
@@ -143,6 +143,7 @@ def test_the_downloaded_checkpoint_predicts_what_the_worker_measured(
     assert (again == logits).all()
 
 
+@pytest.mark.slow  # it looks at what both forms above have stored
 def test_a_delta_of_two_layers_is_a_fifth_of_the_whole(real_service: Running) -> None:
     jobs = real_service.client.call("GET", "/v1/finetunes?status=succeeded&limit=200")["data"]
     sizes = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.support.service.services import embedded_with, wait_until
 
@@ -15,6 +16,7 @@ OBSERVED = {"SURGEON_LOG_FORMAT": "json", "OTEL_TRACES_EXPORTER": "console"}
 BODY = {"model": "tiny/bert", "dataset": "glue/rte", "method": "weight_snr"}
 
 
+@pytest.mark.slow
 def test_one_id_and_one_trace_lead_from_the_request_to_the_attempt(
     few_mirrors: str, tmp_path: Path
 ) -> None:

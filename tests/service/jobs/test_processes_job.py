@@ -22,6 +22,7 @@ BODY: Json = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_rank_once_and_share_every_step(embedded_service: Running) -> None:
     job = embedded_service.run("finetunes", BODY)
     result = job["result"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running
 
@@ -13,6 +15,7 @@ BODY = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fast_polls_of_a_running_finetune(embedded_service: Running) -> None:
     """As fast as it answers, from the first moment to the last: ranking, training, evaluations."""
     client = embedded_service.client

@@ -70,6 +70,7 @@ def test_the_upload_and_its_preview_show_the_labels(
     assert {row["label"] for row in shown["rows"]} == {None}
 
 
+@pytest.mark.slow
 def test_every_method_scores_and_the_best_layers_learn(tuned: tuple[Json, Json]) -> None:
     ranking, job = tuned
     scored = {entry["method"] for entry in ranking["result"]["methods"]["methods"]}
@@ -84,6 +85,7 @@ def test_every_method_scores_and_the_best_layers_learn(tuned: tuple[Json, Json])
     assert result["epochs"][-1]["step"] == 2 * -(-144 // 16), "a tenth of 160 rows is set aside"
 
 
+@pytest.mark.slow
 def test_a_pipeline_on_the_download_gives_the_measured_metrics(
     embedded_service: Running, uploaded: tuple[Json, Any], tuned: tuple[Json, Json], tmp_path: Path
 ) -> None:

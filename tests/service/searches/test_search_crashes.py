@@ -62,6 +62,7 @@ def kill_after_resuming(service: Running, job: Json) -> None:
     child.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_search_goes_on_after_a_pause_and_after_its_process_was_killed(service: Running) -> None:
     paused = paused_in_the_middle(service, "searches", BODY)

@@ -33,11 +33,8 @@ def reader(embedded_service: Running, tmp_path: Path, monkeypatch: pytest.Monkey
     return Reader(client.url)
 
 
-SLOW = set(STORIES) - {"route-tickets.md"}  # over twenty seconds each
-PAGES = [pytest.param(page, marks=pytest.mark.slow) if page in SLOW else page for page in STORIES]
-
-
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.slow  # over twenty seconds each
+@pytest.mark.parametrize("page", STORIES)
 def test_a_page_leads_to_a_right_prediction(
     page: str, reader: Reader, embedded_service: Running
 ) -> None:

@@ -191,6 +191,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_whole_story_leaves_no_secret_behind(story: Story) -> None:
     service = story.service
     live(story)

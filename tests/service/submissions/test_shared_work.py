@@ -12,7 +12,10 @@ SUBJECT = {"model": TINY, "dataset": "glue/rte"}
 TRAINING = {"epochs": 1, "max_steps": 1, "max_length": 16, "batch_size": 4}
 
 
-@pytest.mark.parametrize("deployment", ["embedded_service", "production_service"])
+@pytest.mark.parametrize(
+    "deployment",
+    ["embedded_service", pytest.param("production_service", marks=pytest.mark.slow)],
+)
 def test_one_is_computed_and_the_others_have_its_result(
     deployment: str, request: pytest.FixtureRequest
 ) -> None:
