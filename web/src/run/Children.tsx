@@ -4,7 +4,7 @@ import { usePolled, type Sending } from "../api/usePolled";
 import { address } from "../app/router";
 import { Failure } from "../ui/Failure";
 import { Progress, Status } from "../ui/JobState";
-import type { PartProps } from "./kinds";
+import type { PartProps } from "../kinds/parts";
 
 const SHOWN = 50;
 
