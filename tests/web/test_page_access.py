@@ -1,4 +1,4 @@
-"""The web page on an API without workers: long lists, filters, keys, projects, narrow and dark."""
+"""The web page on an API without workers: filters, keys, projects, narrow and dark."""
 
 from __future__ import annotations
 
@@ -9,48 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.jobs.state_machine import enqueue
-from app.tables import Job, JobKind, Status, new_id
+from app.tables import JobKind, Status
 from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
-from tests.support.service.queued_jobs import RESOLVED
 
-MANY = 1500
 NOT_A_KEY = "sk_" + hashlib.sha256(b"nobody's").hexdigest()
-
-
-def fill(api: LiveApi, count: int) -> None:
-    """Queued jobs, written at once."""
-    with api.database.write() as session:
-        for number in range(count):
-            job = Job(
-                id=new_id("ft"), kind=JobKind.FINETUNE, spec={"model": "tiny/bert"}, labels={},
-                model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
-                name=f"run {number}",
-            )  # fmt: skip
-            enqueue(session, job)
-
-
-def lists(visit: Watched) -> list[str]:
-    return [url for url in visit.requests if "/v1/jobs?" in url]
-
-
-def test_a_long_list_is_read_page_by_page(api: LiveApi, visit: Watched) -> None:
-    fill(api, MANY)
-    page = visit.page
-    visit.open()
-    row = page.get_by_role("row")
-    expect(row.nth(1)).to_contain_text("run ")
-    first = len(lists(visit))
-    last = page.get_by_role("link", name="run 0", exact=True)
-    while not last.is_visible():
-        page.keyboard.press("End")
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-    assert row.count() < 100  # of all the rows, those on the screen
-    cursors = {url.partition("cursor=")[2] for url in lists(visit)}
-    assert len(cursors) == MANY // 100
-    assert first <= 3
-    visit.accessible()
 
 
 def test_filters_stand_in_the_address(api: LiveApi, visit: Watched) -> None:

@@ -26,6 +26,8 @@ interface Props {
 export function Chart({ title, draw, table, children }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const name = useId();
+  // A run that is followed for hours has thousands of them: they are written where they are read.
+  const [open, setOpen] = useState(false);
   const error = useDrawing(box, title, draw);
   return (
     <figure className="chart" aria-labelledby={name}>
@@ -33,11 +35,11 @@ export function Chart({ title, draw, table, children }: Props) {
       {children && <figcaption className="muted">{children}</figcaption>}
       {error !== null && <ProblemBox problem={describe(error)} />}
       <div ref={box} className="plot-box" />
-      <details>
+      <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>
           The numbers<span className="unseen"> of: {title}</span>
         </summary>
-        <Numbers title={title} table={table} />
+        {open && <Numbers title={title} table={table} />}
       </details>
     </figure>
   );

@@ -2,10 +2,11 @@ import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import { api, bodyOf, type Job, type Schemas } from "../../api/client";
 import { ConnectionLost, describe, type ProblemDocument } from "../../api/problem";
 import { useVisible } from "../../api/useVisible";
-import { bytes, clock } from "../../ui/format";
+import { bytes, clock, wholeNumber } from "../../ui/format";
 import { ProblemBox } from "../../ui/ProblemBox";
 
 const EVERY_MILLISECONDS = 2000;
+const KEPT = 10_000; // lines, about what the service keeps of a log that is over
 
 /** The log of an attempt, which grows while the attempt runs. */
 export function Logs({ job }: { job: Job }) {
@@ -44,6 +45,8 @@ interface Read {
   lines: readonly Schemas["LogLine"][];
   next: number;
   cut: number;
+  /** Whether lines at the beginning were left out. */
+  left: boolean;
   complete: boolean;
 }
 
@@ -62,6 +65,7 @@ function LogOf({ id, attempt }: { id: string; attempt: number }) {
     <>
       {problem && <ProblemBox problem={problem} />}
       {read.cut > 0 && <p className="muted">{bytes(read.cut)} in the middle were not kept.</p>}
+      {read.left && <p className="muted">The newest {wholeNumber(KEPT)} lines.</p>}
       <pre ref={box} className="log" tabIndex={0} role="log" aria-label="Log" onScroll={noteScroll}>
         {read.lines.map((line) => `${timeOf(line.at)} ${line.source} ${line.text}\n`).join("")}
       </pre>
@@ -76,7 +80,7 @@ function timeOf(at: string): string {
 
 /** Reads a log from its beginning, and what is added until it is complete. */
 function useLog(id: string, attempt: number): { read: Read; problem: ProblemDocument | null } {
-  const [read, setRead] = useState<Read>({ lines: [], next: 0, cut: 0, complete: false });
+  const [read, setRead] = useState<Read>({ lines: [], next: 0, cut: 0, left: false, complete: false });
   const [problem, setProblem] = useState<ProblemDocument | null>(null);
   const state = useRef(read);
   const visible = useVisible();
@@ -87,9 +91,11 @@ function useLog(id: string, attempt: number): { read: Read; problem: ProblemDocu
       const after = state.current.next;
       const page = await readLog(id, attempt, after, stop.signal);
       if (stop.signal.aborted) return;
-      const lines = page.data.length ? [...state.current.lines, ...page.data] : state.current.lines;
-      const cut = Math.max(page.cut_bytes, state.current.cut);
-      state.current = { lines, next: page.next, cut, complete: page.complete };
+      const { lines: known, cut: before } = state.current;
+      const lines = page.data.length ? [...known, ...page.data].slice(-KEPT) : known;
+      const left = state.current.left || known.length + page.data.length > KEPT;
+      const cut = Math.max(page.cut_bytes, before);
+      state.current = { lines, next: page.next, cut, left, complete: page.complete };
       setRead(state.current);
       setProblem(null);
     };
