@@ -30,7 +30,8 @@ export function duration(seconds: number): string {
 
 export function bytes(count: number): string {
   const power = count < 1 ? 0 : Math.min(BYTES.length - 1, Math.floor(Math.log10(count) / 3));
-  return inUnit(count / 1000 ** power, BYTES[power] ?? "byte", power ? 1 : 0);
+  if (power === 0) return inUnit(count, "byte", 0, "long"); // the short form has no plural
+  return inUnit(count / 1000 ** power, BYTES[power] ?? "byte", 1);
 }
 
 export function percent(value: number): string {
@@ -39,11 +40,11 @@ export function percent(value: number): string {
   );
 }
 
-function inUnit(value: number, unit: string, digits: number): string {
+function inUnit(value: number, unit: string, digits: number, unitDisplay: "short" | "long" = "short"): string {
   return new Intl.NumberFormat(undefined, {
     style: "unit",
     unit,
-    unitDisplay: "short",
+    unitDisplay,
     maximumFractionDigits: digits,
   }).format(value);
 }

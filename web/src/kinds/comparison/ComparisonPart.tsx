@@ -1,6 +1,7 @@
 import { useMemo } from "react";
 import type { Schemas } from "../../api/client";
 import { Intervals } from "../../charts/Intervals";
+import { metricTitle } from "../../charts/names";
 import { missing, type ComparisonResult } from "../../charts/results";
 import { Children } from "../../run/Children";
 import type { PartProps } from "../parts";
@@ -69,7 +70,7 @@ function Forest({ result, arms }: Props) {
   if (rows.length === 0) return <p className="muted">No arm has a value: every run failed.</p>;
   const single = rows.every((row) => row.ci === null);
   return (
-    <Intervals title="What each arm reached" label={`${metricWords(result)} (no unit)`} what="Arm" rows={rows} line={baseline ?? null}>
+    <Intervals title="What each arm reached" label={`${metricTitle(result.primary_metric)} (no unit)`} what="Arm" rows={rows} line={baseline ?? null}>
       {single ? "One seed each, so there are no intervals. " : "Means over the seeds with their 95 % t intervals. "}
       {baseline != null && "Dashed: what the same answer for every row reaches. "}
       {without.length > 0 && `Without a value: ${without.join(", ")}.`}

@@ -1,7 +1,7 @@
 import { useMemo, useState } from "react";
 import type { Schemas } from "../../api/client";
 import { Chart, type Draw } from "../../charts/Chart";
-import { digits } from "../../charts/names";
+import { axisDigits, digits, metricTitle } from "../../charts/names";
 import { paretoLine } from "../../charts/pareto";
 
 type Arm = Schemas["ArmReport"];
@@ -29,7 +29,7 @@ export function Costs({ arms, metric }: { arms: readonly Arm[]; metric: string }
   const draw = useMemo<Draw>(() => drawing(points, line, label, metric), [points, line, label, metric]);
   const table = useMemo(
     () => ({
-      columns: ["Arm", label, metric, "On the Pareto line"],
+      columns: ["Arm", label, metricTitle(metric), "On the Pareto line"],
       rows: points.map((point) => [point.name, digits(point.cost), digits(point.value), line.includes(point) ? "yes" : "no"]),
     }),
     [points, line, label, metric],
@@ -75,8 +75,8 @@ function drawing(points: readonly Point[], line: readonly Point[], label: string
       marginRight: 90,
       marginTop: 28,
       marginBottom: 40,
-      x: { label, nice: true, zero: true, ticks, tickFormat: "~s", labelArrow: "none", labelAnchor: "center" },
-      y: { label: `${metric} (no unit)`, nice: true, inset: 12, ticks: 5, tickFormat: digits, labelArrow: "none" },
+      x: { label, nice: true, zero: true, ticks, tickFormat: axisDigits, labelArrow: "none", labelAnchor: "center" },
+      y: { label: `${metricTitle(metric)} (no unit)`, nice: true, inset: 12, ticks: 5, tickFormat: digits, labelArrow: "none" },
       marks: [
         plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
         plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }),

@@ -3,7 +3,7 @@ import { api, bodyOf, type Job, type Schemas } from "../../api/client";
 import { useOnce } from "../../api/useOnce";
 import { Chart, type Draw } from "../../charts/Chart";
 import { Intervals } from "../../charts/Intervals";
-import { digits, shortNames } from "../../charts/names";
+import { digits, metricTitle, shortNames } from "../../charts/names";
 import { orderOf } from "../../charts/ranks";
 import type { RankingResult } from "../../charts/results";
 import { Failure } from "../../ui/Failure";
@@ -31,7 +31,7 @@ export function SingleLayers({ of, metric }: Props) {
       </section>
     );
   }
-  const what = of.baseline === null ? metric : `Gain in ${metric}`;
+  const what = of.baseline === null ? metricTitle(metric) : `Gain in ${metric}`;
   return (
     <section className="card part">
       <h2>Each layer alone</h2>

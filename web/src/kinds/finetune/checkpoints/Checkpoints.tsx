@@ -1,8 +1,8 @@
-import { useCallback, useState } from "react";
+import { useCallback } from "react";
 import { api, type Job, type Schemas } from "../../../api/client";
-import { describe, type ProblemDocument } from "../../../api/problem";
+import { useAction } from "../../../api/useAction";
 import { usePolled, type Sending } from "../../../api/usePolled";
-import { digits } from "../../../charts/names";
+import { digits, metricTitle } from "../../../charts/names";
 import { ConfirmButton } from "../../../ui/ConfirmButton";
 import { DataTable } from "../../../ui/DataTable";
 import { Failure } from "../../../ui/Failure";
@@ -22,17 +22,9 @@ export function Checkpoints({ job }: { job: Job }) {
     [job.id],
   );
   const { data, error, refresh } = usePolled(ask, () => (job.terminal ? 15000 : 3000));
-  const [problem, setProblem] = useState<ProblemDocument | null>(null);
+  const { problem, run } = useAction();
   const checkpoints = data?.data ?? [];
-  const act = async (action: () => Promise<unknown>) => {
-    setProblem(null);
-    try {
-      await action();
-    } catch (failure) {
-      setProblem(describe(failure));
-    }
-    refresh();
-  };
+  const act = (action: () => Promise<unknown>) => void run(action).then(refresh);
   return (
     <>
       <section className="card part">
@@ -54,12 +46,12 @@ function none(job: Job): string {
 interface ListProps {
   job: Job;
   checkpoints: readonly Checkpoint[];
-  act: (action: () => Promise<unknown>) => Promise<void>;
+  act: (action: () => Promise<unknown>) => void;
 }
 
 function List({ job, checkpoints, act }: ListProps) {
   const metrics = [...new Set(checkpoints.flatMap((each) => Object.keys(each.metrics)))];
-  const columns = ["Step", "Epoch", ...metrics.map((name) => name.replaceAll("_", " ")), "Form", "Size", "Actions"];
+  const columns = ["Step", "Epoch", ...metrics.map(metricTitle), "Form", "Size", "Actions"];
   const rows = checkpoints.map((each) => ({
     id: each.id,
     cells: [
@@ -103,11 +95,11 @@ function CheckpointActions({ checkpoint, ended, act }: ActionProps) {
   return (
     <div className="actions">
       <DownloadButton checkpoint={checkpoint} />
-      <button aria-label={`${verb} ${at}`} onClick={() => void act(pin)}>
+      <button aria-label={`${verb} ${at}`} onClick={() => act(pin)}>
         {verb}
       </button>
       {ended && !checkpoint.pinned && (
-        <ConfirmButton label="Delete" name={`Delete ${at}`} question={`Delete ${at}?`} disabled={false} onConfirm={() => void act(remove)}>
+        <ConfirmButton label="Delete" name={`Delete ${at}`} question={`Delete ${at}?`} disabled={false} onConfirm={() => act(remove)}>
           Its files are removed for good. The run’s events and measurements stay.
         </ConfirmButton>
       )}

@@ -1,7 +1,7 @@
 import { useMemo } from "react";
 import type { Job } from "../../../api/client";
 import { Chart, type Draw } from "../../../charts/Chart";
-import { digits } from "../../../charts/names";
+import { axisDigits, digits, metricTitle } from "../../../charts/names";
 import { ProblemBox } from "../../../ui/ProblemBox";
 import { curvesOf, type Curve } from "./curves";
 import { useMeasurements } from "./useMeasurements";
@@ -42,11 +42,7 @@ export function Curves({ job }: { job: Job }) {
 }
 
 function titleOf(name: string): string {
-  return TITLES[name] ?? capital(name.replace(/^validation_/, "").replaceAll("_", " "));
-}
-
-function capital(words: string): string {
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  return TITLES[name] ?? metricTitle(name.replace(/^validation_/, ""));
 }
 
 function CurveChart({ curve }: { curve: Curve }) {
@@ -88,7 +84,7 @@ function drawing({ name, points, baseline }: Curve, label: string): Draw {
       marginRight: 20,
       marginTop: 28,
       marginBottom: 40,
-      x: { label: "Optimizer steps", ticks, labelArrow: "none", labelAnchor: "center", tickFormat: "~s" },
+      x: { label: "Optimizer steps", ticks, labelArrow: "none", labelAnchor: "center", tickFormat: axisDigits },
       y: { label, nice: true, ...domain, ticks: 5, tickFormat: digits, labelArrow: "none" },
       marks: [
         plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),

@@ -1,13 +1,16 @@
 import { useCallback, useState, type SyntheticEvent } from "react";
 import { api, bodyOf, idempotencyKey, send, type Job, type Schemas } from "../../../api/client";
-import { describe, type ProblemDocument } from "../../../api/problem";
+import { useAction } from "../../../api/useAction";
 import { useOnce } from "../../../api/useOnce";
 import type { PredictionResult } from "../../../charts/results";
+import { Field } from "../../../form/Field";
+import "../../../form/form.css";
 import { Failure } from "../../../ui/Failure";
 import { ProblemBox } from "../../../ui/ProblemBox";
-import { ChooseCheckpoint, best } from "../checkpoints/ChooseCheckpoint";
+import { best } from "../checkpoints/best";
+import { ChooseCheckpoint } from "../checkpoints/ChooseCheckpoint";
 import { Prediction } from "./Prediction";
-import { fieldsOf, rowOf, type Field } from "./rows";
+import { fieldsOf, rowOf, type Column } from "./rows";
 
 type Checkpoint = Schemas["CheckpointView"];
 
@@ -19,7 +22,7 @@ export function TryIt({ checkpoints }: { checkpoints: readonly Checkpoint[] }) {
   const ask = useCallback((signal: AbortSignal) => readFields(id, form, signal), [id, form]);
   const { data: fields, error } = useOnce(ask);
   return (
-    <section className="card part">
+    <section className="card part trial">
       <h2>Try it</h2>
       <ChooseCheckpoint checkpoints={checkpoints} chosen={id} choose={setChosen} />
       {error !== null && <p>What the checkpoint reads could not be looked up in its surgery.json.</p>}
@@ -30,7 +33,7 @@ export function TryIt({ checkpoints }: { checkpoints: readonly Checkpoint[] }) {
 }
 
 /** What a checkpoint reads, from its record. The full form's comes from the service itself. */
-async function readFields(id: string, form: string, signal: AbortSignal): Promise<Field[]> {
+async function readFields(id: string, form: string, signal: AbortSignal): Promise<Column[]> {
   const query = form === "delta" ? "?form=full" : "";
   const path = `./v1/checkpoints/${encodeURIComponent(id)}/files/surgery.json${query}`;
   // A store on another host is not asked: the page's policy forbids it.
@@ -39,40 +42,34 @@ async function readFields(id: string, form: string, signal: AbortSignal): Promis
   return fieldsOf({ parts: record.inputs ?? ["text"], columns: record.columns ?? {} });
 }
 
-const HINTS: Readonly<Record<Field["kind"], string>> = {
+const HINTS: Readonly<Record<Column["kind"], string>> = {
   text: "",
-  words: " (words, parted by spaces)",
-  lines: " (a choice on each line)",
+  words: "Words, parted by spaces.",
+  lines: "A choice on each line.",
 };
 
-function Question({ checkpoint, fields }: { checkpoint: string; fields: readonly Field[] }) {
+function Question({ checkpoint, fields }: { checkpoint: string; fields: readonly Column[] }) {
   const [typed, setTyped] = useState<Readonly<Record<string, string>>>({});
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<ProblemDocument | null>(null);
+  const { busy, problem, run } = useAction();
   const [result, setResult] = useState<PredictionResult | null>(null);
-  const submit = async (event: SyntheticEvent) => {
+  const ask = async () => setResult(await predicted(checkpoint, rowOf(fields, typed)));
+  const submit = (event: SyntheticEvent) => {
     event.preventDefault();
-    setBusy(true);
-    setProblem(null);
-    try {
-      setResult(await predicted(checkpoint, rowOf(fields, typed)));
-    } catch (error) {
-      setResult(null);
-      setProblem(describe(error));
-    }
-    setBusy(false);
+    setResult(null);
+    void run(ask);
   };
   return (
-    <form className="fields" onSubmit={(event) => void submit(event)}>
+    <form onSubmit={submit}>
       {fields.map(({ column, kind }) => (
-        <label key={column}>
-          {column}
-          {HINTS[kind]}
-          <textarea
-            value={typed[column] ?? ""}
-            onChange={(event) => setTyped({ ...typed, [column]: event.target.value })}
-          />
-        </label>
+        <Field key={column} label={column} help={HINTS[kind]}>
+          {(named) => (
+            <textarea
+              {...named}
+              value={typed[column] ?? ""}
+              onChange={(event) => setTyped({ ...typed, [column]: event.target.value })}
+            />
+          )}
+        </Field>
       ))}
       <div className="actions">
         <button className="primary" type="submit" disabled={busy}>

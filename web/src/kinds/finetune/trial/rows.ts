@@ -6,15 +6,15 @@ export interface Inputs {
   readonly columns: Readonly<Record<string, string | readonly string[]>>;
 }
 
-export interface Field {
+export interface Column {
   readonly column: string;
   /** How the text becomes the cell. */
   readonly kind: "text" | "words" | "lines";
 }
 
 /** The fields to fill in for a row. */
-export function fieldsOf({ parts, columns }: Inputs): Field[] {
-  return parts.flatMap((part): Field[] => {
+export function fieldsOf({ parts, columns }: Inputs): Column[] {
+  return parts.flatMap((part): Column[] => {
     const named = columns[part] ?? part;
     if (typeof named !== "string") return named.map((column) => ({ column, kind: "text" }));
     if (part === "tokens") return [{ column: named, kind: "words" }];
@@ -23,8 +23,8 @@ export function fieldsOf({ parts, columns }: Inputs): Field[] {
 }
 
 /** The row, with words parted at spaces and choices at the ends of lines. */
-export function rowOf(fields: readonly Field[], typed: Readonly<Record<string, string>>) {
-  const cell = ({ column, kind }: Field): string | string[] => {
+export function rowOf(fields: readonly Column[], typed: Readonly<Record<string, string>>) {
+  const cell = ({ column, kind }: Column): string | string[] => {
     const text = typed[column] ?? "";
     if (kind === "text") return text;
     return text.split(kind === "words" ? /\s+/ : /\n+/).filter((each) => each.trim() !== "");
