@@ -11,6 +11,14 @@ const UNITS: readonly (readonly [string, number])[] = [
 ];
 const BYTES = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"] as const;
 
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
+const MONTH = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric", timeZone: "UTC" });
+
+/** A day such as `2026-12-01`, or a month such as `2026-12`. */
+export function day(iso: string): string {
+  return (iso.length > 7 ? DAY : MONTH).format(new Date(iso));
+}
+
 export const wholeNumber = (value: number): string => WHOLE.format(value);
 export const moment = (iso: string): string => MOMENT.format(new Date(iso));
 export const clock = (iso: string): string => CLOCK.format(new Date(iso));

@@ -123,10 +123,10 @@ function drawing(points: readonly Point[], what: string): Draw {
       marginLeft: 62,
       marginRight: 12,
       marginTop: 40,
-      marginBottom: 42,
+      marginBottom: 48,
       fx: { axis: null, padding: 0.12 },
       fy: { axis: null, padding: 0.28 },
-      x: { label: "Rank by the method (1 is best)", domain: [0.5, most + 0.5], ticks: Math.min(most, 4), tickFormat: "d", labelArrow: "none", labelAnchor: "center" },
+      x: { label: "Rank by the method (1 is best)", labelOffset: 40, domain: [0.5, most + 0.5], ticks: Math.min(most, 4), tickFormat: "d", labelArrow: "none", labelAnchor: "center" },
       y: { label: `${what} (no unit)`, nice: true, ticks: 4, tickFormat: digits, labelArrow: "none" },
       marks: [
         plot.ruleY([0], { stroke: "var(--series-2)", strokeDasharray: "5 4" }),

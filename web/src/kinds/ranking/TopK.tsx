@@ -57,10 +57,10 @@ function drawing(all: readonly Cell[]): Draw {
     const left = Math.min(width * 0.4, 7 * longest + 16);
     const room = (width - left) / counts.length;
     return {
-      height: layers.length * ROW_PIXELS + 60,
+      height: layers.length * ROW_PIXELS + 66,
       marginLeft: left,
-      marginBottom: 40,
-      x: { type: "band", domain: counts, label: "k (number of layers)", labelArrow: "none", labelAnchor: "center" },
+      marginBottom: 46,
+      x: { type: "band", domain: counts, label: "k (number of layers)", labelOffset: 38, labelArrow: "none", labelAnchor: "center" },
       y: { type: "band", domain: layers, label: null },
       opacity: { type: "identity" },
       marks: [
