@@ -68,6 +68,46 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
     assert page.get_by_text("mine").count() == 0
 
 
+def test_who_may_only_read_is_told_so_in_the_services_words(
+    api: LiveApi, visit: Watched, keys: dict[str, str]
+) -> None:
+    own = {"Authorization": f"Bearer {keys['own']}"}
+    made = api.http.post("/v1/keys", json={"name": "reader", "scopes": ["read"]}, headers=own)
+    reader = made.raise_for_status().json()["key"]
+    job, page = api.queue(name="not mine to end"), visit.page
+    refused = api.http.post(f"/v1/jobs/{job}/cancel", headers={"Authorization": f"Bearer {reader}"})
+    assert refused.status_code == 403
+    visit.open(f"runs/{job}")
+    visit.enter(reader)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Yes, cancel").click()
+    expect(page.get_by_role("alert")).to_contain_text(refused.json()["detail"])
+    expect(page.locator(".head .status")).to_have_text("queued")
+    visit.accessible()
+
+
+def test_a_page_that_is_opened_without_a_connection_comes_with_it(
+    api: LiveApi, visit: Watched
+) -> None:
+    page, lost = visit.page, visit.page.get_by_text("The service does not answer")
+    visit.open()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    for name in ("Datasets", "New run"):
+        page.context.set_offline(True)  # before the page's own file was loaded
+        page.get_by_role("link", name=name).click()
+        expect(lost).to_be_visible()
+        page.context.set_offline(False)
+        expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
+        expect(lost).to_be_hidden()
+    page.get_by_role("link", name="Runs", exact=True).click()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    page.context.set_offline(True)  # after that, when what it asks for is not there
+    page.get_by_role("link", name="New run").click()
+    expect(lost).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_role("button", name="Check")).to_be_visible()
+
+
 @pytest.fixture
 def phone(api: LiveApi, chromium: Browser) -> Iterator[Watched]:
     """The page on a dark phone."""

@@ -1,5 +1,6 @@
 import { useEffect, useId, useRef, useState, type ReactNode } from "react";
 import type { PlotOptions } from "@observablehq/plot";
+import { further } from "../api/further";
 import { describe } from "../api/problem";
 import { ProblemBox } from "../ui/ProblemBox";
 import "./charts.css";
@@ -78,7 +79,7 @@ function useDrawing(box: React.RefObject<HTMLDivElement | null>, title: string, 
   const [error, setError] = useState<unknown>(null);
   const [width, setWidth] = useState(0);
   useEffect(() => {
-    import("./plot").then(setPlot, setError);
+    further(() => import("./plot")).then(setPlot, setError);
   }, []);
   useEffect(() => {
     const element = box.current;

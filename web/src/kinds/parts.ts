@@ -3,6 +3,7 @@
  * job and loaded when a run of the kind is opened.
  */
 import { lazy, type ComponentType, type LazyExoticComponent } from "react";
+import { further } from "../api/further";
 import type { Job } from "../api/client";
 
 export interface PartProps {
@@ -10,8 +11,8 @@ export interface PartProps {
 }
 
 export const PARTS: Readonly<Record<string, LazyExoticComponent<ComponentType<PartProps>>>> = {
-  ranking: lazy(() => import("./ranking/RankingPart")),
-  finetune: lazy(() => import("./finetune/FinetunePart")),
-  search: lazy(() => import("./search/SearchPart")),
-  comparison: lazy(() => import("./comparison/ComparisonPart")),
+  ranking: lazy(() => further(() => import("./ranking/RankingPart"))),
+  finetune: lazy(() => further(() => import("./finetune/FinetunePart"))),
+  search: lazy(() => further(() => import("./search/SearchPart"))),
+  comparison: lazy(() => further(() => import("./comparison/ComparisonPart"))),
 };

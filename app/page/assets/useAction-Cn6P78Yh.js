@@ -1,1 +1,0 @@
-import{n as e}from"./rolldown-runtime-WkwZ5CU-.js";import{b as t,c as n}from"./index-eXlq5bUy.js";var r=e(t(),1);function i(){let[e,t]=(0,r.useState)(!1),[i,a]=(0,r.useState)(null);return{busy:e,problem:i,run:async e=>{t(!0),a(null);try{return await e(),!0}catch(e){return a(n(e)),!1}finally{t(!1)}}}}export{i as t};
