@@ -45,7 +45,7 @@ from bench.study.results import Json, Key, Results
 from bench.study.tasks import TASKS, mirrors_named
 from bench.tables import plain_table
 from surgery.io.sources import Sources
-from surgery.schemas.search import SearchOptions
+from surgery.schemas.jobs.search import SearchOptions
 
 KEPT_ASIDE = (
     "super_glue/wic",

@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 
 # These are imported on first use: the API process imports surgery.schemas and must not load torch.
 _EXPORTS = {
-    "FinetuneSpec": "surgery.schemas.finetune",
+    "FinetuneSpec": "surgery.schemas.jobs.finetune",
     "Quiet": "surgery.io.reporter",
-    "RankingOptions": "surgery.schemas.ranking",
-    "SearchSpec": "surgery.schemas.search",
-    "SelectionSpec": "surgery.schemas.selection",
+    "RankingOptions": "surgery.schemas.jobs.ranking",
+    "SearchSpec": "surgery.schemas.jobs.search",
+    "SelectionSpec": "surgery.schemas.jobs.selection",
     "Sources": "surgery.io.sources",
     "apply_delta": "surgery.checkpoints.checkpoint",
     "choose_layers": "surgery.ranking.selection",

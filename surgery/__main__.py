@@ -52,15 +52,20 @@ from surgery.models.source.resolve import ModelSource, local_model, resolve_mode
 from surgery.models.trainable import included_parameters, layers_of_model
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.selection import choose_layers, granularity_of
-from surgery.schemas.dataset import HubDataset, UploadSpec
+from surgery.schemas.data.dataset import HubDataset, UploadSpec
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
 from surgery.schemas.fields import Option, option_of, options_of
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.head import HEAD_FIT
-from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
-from surgery.schemas.search import SEARCH_OPTIONS, SearchResult, SearchSpec
-from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
-from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec, trials_from
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RANKING_OPTIONS, RankingOptions, RankingResult
+from surgery.schemas.jobs.search import SEARCH_OPTIONS, SearchResult, SearchSpec
+from surgery.schemas.jobs.selection import SELECTION_OPTIONS, SelectionSpec, selection_from
+from surgery.schemas.options.head import HEAD_FIT
+from surgery.schemas.options.training import (
+    TRIAL_OPTIONS,
+    CheckpointSpec,
+    TrainingSpec,
+    trials_from,
+)
 from surgery.schemas.validation import faults_of
 from surgery.search.search import search_layers
 from surgery.training.loop import finetune

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, TypeAdapter
 from surgery.errors import MAX_FAULTS, SurgeryError
 from surgery.io.reporter import CheckpointSummary, Reporter, Stopped
 from surgery.io.storable import storable_json
-from surgery.schemas.estimate import Probe
+from surgery.schemas.jobs.estimate import Probe
 from surgery.schemas.resolved import (
     Learned,
     PeakMemory,

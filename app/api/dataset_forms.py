@@ -14,7 +14,7 @@ from app.api.http.bodies.middleware import RefusedBody, described_type, is_json
 from app.errors import Unprocessable, WrongMediaType
 from surgery.data.files.source import shown
 from surgery.errors import MAX_FAULTS, nearest, printable
-from surgery.schemas.dataset import DatasetReference, UploadSpec
+from surgery.schemas.data.dataset import DatasetReference, UploadSpec
 from surgery.schemas.validation import faults_of, pointer_step, validation_faults
 
 # Other names that people give to the parts of the form.

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from app.api.http.access.scopes import PREFIXES, add_scopes
 from app.api.http.problems import TITLES
 from surgery.schemas.answers.problem import ProblemDetails
-from surgery.schemas.dataset import DatasetReference
+from surgery.schemas.data.dataset import DatasetReference
 
 Json = dict[str, Any]
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}

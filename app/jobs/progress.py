@@ -19,17 +19,17 @@ from pydantic import ValidationError
 from app.tables import Job, JobKind
 from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.enums import POLICIES, Problem
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import SHUFFLES, RankingOptions
-from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedPrediction
-from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.schemas.training import (
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import SHUFFLES, RankingOptions
+from surgery.schemas.jobs.search import SearchOptions, SearchSpec
+from surgery.schemas.options.training import (
     TrainingSpec,
     rows_tried_on,
     run_rows,
     steps_per_epoch,
     total_steps,
 )
+from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedPrediction
 
 Json = dict[str, Any]
 ROWS_A_SECOND = 300.0  # that a small machine reads with a small encoder

@@ -13,9 +13,9 @@ from surgery.errors import Fault, SurgeryError
 from surgery.io.digests import json_digest
 from surgery.models.source.resolve import ModelSource
 from surgery.schemas.enums import METHODS, Problem
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.jobs.search import SearchOptions, SearchSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.search.decision.candidates import candidates_of
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed

@@ -27,19 +27,19 @@ from app.submissions.submit import (
 from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options, search_options
-from surgery.schemas.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
 from surgery.schemas.enums import POLICIES, Granularity, Method, Policy
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingOptions, RankingSpec
+from surgery.schemas.jobs.comparison import MAX_RUNS, ArmPlan, ArmSpec, ComparisonSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions, RankingSpec
+from surgery.schemas.jobs.search import SearchOptions, SearchSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.schemas.resolved import (
     LayerInfo,
     ResolvedComparison,
     ResolvedFinetune,
     ResolvedSelection,
 )
-from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec
 from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]

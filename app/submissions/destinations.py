@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from app.settings import Settings
-from surgery.schemas.export import Destination
+from surgery.schemas.jobs.export import Destination
 
 MISSING = {
     Destination.FOLDER: "exports to folders",

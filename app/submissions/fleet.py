@@ -21,12 +21,12 @@ from app.submissions.destinations import MISSING, destinations_of
 from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.estimate import Probe
-from surgery.schemas.export import Destination, ExportSpec
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.prediction import PredictionSpec
-from surgery.schemas.ranking import RankingSpec
-from surgery.schemas.search import SearchSpec
+from surgery.schemas.jobs.estimate import Probe
+from surgery.schemas.jobs.export import Destination, ExportSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.prediction import PredictionSpec
+from surgery.schemas.jobs.ranking import RankingSpec
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.training.devices import cores_here, gpus_here
 
 Json = dict[str, Any]

@@ -22,7 +22,7 @@ from app.tables import Dataset
 from surgery.errors import ModelUnsupported
 from surgery.models.source.copy import tokenizer_copy
 from surgery.models.source.resolve import resolve_model
-from surgery.schemas.preview import Preview, PreviewReport
+from surgery.schemas.data.preview import Preview, PreviewReport
 
 Json = dict[str, Any]
 Split = Literal["train", "validation"]

@@ -22,7 +22,7 @@ from surgery.data.references import DatasetSource, resolve_dataset
 from surgery.errors import DatasetNotFound
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
 from surgery.models.source.resolve import ModelSource, model_info, resolve_model, tensor_sizes
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 from surgery.schemas.enums import Problem
 from surgery.schemas.resolved import (
     ModelInfo,

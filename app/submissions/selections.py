@@ -20,15 +20,15 @@ from surgery.ranking.selection import (
     search_options,
 )
 from surgery.schemas.enums import POLICIES, Granularity
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
+from surgery.schemas.jobs.selection import SelectionSpec
 from surgery.schemas.resolved import (
     ModelInfo,
     Resolved,
     ResolvedFinetune,
     ResolvedSelection,
 )
-from surgery.schemas.search import SearchResult
-from surgery.schemas.selection import SelectionSpec
 
 LISTS = {JobKind.RANKING: "rankings", JobKind.SEARCH: "searches"}
 

@@ -43,13 +43,15 @@ from surgery import __version__
 from surgery.checkpoints.rows import kept_cells
 from surgery.errors import DatasetNotFound
 from surgery.models.layers import check_adapter
-from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import Granularity
-from surgery.schemas.export import ExportSpec
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.layer_schedule import check_layer_count
-from surgery.schemas.prediction import PredictionSpec
-from surgery.schemas.ranking import JobRequest, RankingOptions, RankingSpec
+from surgery.schemas.jobs.comparison import ComparisonSpec
+from surgery.schemas.jobs.export import ExportSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.prediction import PredictionSpec
+from surgery.schemas.jobs.ranking import JobRequest, RankingOptions, RankingSpec
+from surgery.schemas.jobs.search import SearchSpec
+from surgery.schemas.options.layer_schedule import check_layer_count
+from surgery.schemas.options.training import TrainingSpec, check_training, run_rows
 from surgery.schemas.resolved import (
     Resolved,
     ResolvedExport,
@@ -57,8 +59,6 @@ from surgery.schemas.resolved import (
     ResolvedPrediction,
     ResolvedSelection,
 )
-from surgery.schemas.search import SearchSpec
-from surgery.schemas.training import TrainingSpec, check_training, run_rows
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from surgery.data.ingest.ingest import REPORT, ingest
 from surgery.data.references import resolve_dataset, write_dataset
 from surgery.errors import SurgeryError
 from surgery.io.folders import complete_folder
-from surgery.schemas.dataset import DatasetChanges, DatasetReport, HubDataset, UploadSpec
+from surgery.schemas.data.dataset import DatasetChanges, DatasetReport, HubDataset, UploadSpec
 
 _SHA256 = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/=]+):")
 _PIECE_BYTES = 1 << 20

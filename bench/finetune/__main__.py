@@ -34,7 +34,7 @@ from bench.finetune.arms import Setting
 from bench.finetune.tables import seeds_table, table_of, targets_of
 from bench.tables import machine, targets_table
 from surgery.ranking.ranking import rank_layers
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 
 Json = dict[str, Any]
 ARMS = (

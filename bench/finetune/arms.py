@@ -47,11 +47,11 @@ from surgery.models.memory import peak_bytes, reset_peak, synchronize
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import freeze_all_but, layers_of_model, lora_config
 from surgery.ranking.selection import choose_layers
-from surgery.schemas.adapter import AdapterSpec
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.head import HeadSpec
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec, steps_per_epoch
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.adapter import AdapterSpec
+from surgery.schemas.options.head import HeadSpec
+from surgery.schemas.options.training import TrainingSpec, steps_per_epoch
 from surgery.training.loop import finetune
 
 Json = dict[str, Any]

@@ -31,7 +31,7 @@ from surgery.models.shape import encoder_shape, head_size, total_parameters
 from surgery.models.source.resolve import ModelSource, inspect_model, local_model, tensor_sizes
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.costs.estimate import Data, Memory, memory
 from surgery.training.costs.flops import TrainedSizes
 from surgery.training.loop import finetune

@@ -27,7 +27,7 @@ from surgery.models.memory import peak_bytes, reset_peak
 from surgery.models.source.resolve import local_model
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 
 Json = dict[str, Any]
 AIM = 1.0  # seconds to score 256 samples of BERT-base on a data-centre GPU

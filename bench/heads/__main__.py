@@ -38,7 +38,7 @@ from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import training_rows
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 
 ROWS, LENGTH = 1024, 128
 FITS = ("epochs", "converged")

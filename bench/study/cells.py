@@ -28,9 +28,9 @@ from surgery.models.source.resolve import ModelSource
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.selection import choose_layers
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.search import SearchSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.search.search import search_layers
 from surgery.training.loop import finetune
 

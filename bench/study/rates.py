@@ -31,7 +31,7 @@ from surgery.models.loading import load_model
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.selection import choose_layers
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.loop import finetune
 
 ARMS = {

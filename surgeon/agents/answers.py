@@ -14,12 +14,12 @@ from surgeon.client.jobs import RESULTS
 from surgery.schemas import JobWarning
 from surgery.schemas.answers.dataset import DatasetView
 from surgery.schemas.answers.job import JobView, ProgressView
-from surgery.schemas.comparison import ArmReport, ComparisonResult, SeedMean
 from surgery.schemas.decision import Decision
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.prediction import PredictionResult
-from surgery.schemas.ranking import RankingResult, RecommendedK, Stability
-from surgery.schemas.search import Interval, SearchResult
+from surgery.schemas.jobs.comparison import ArmReport, ComparisonResult, SeedMean
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.prediction import PredictionResult
+from surgery.schemas.jobs.ranking import RankingResult, RecommendedK, Stability
+from surgery.schemas.jobs.search import Interval, SearchResult
 
 Json = dict[str, Any]
 MAX_LABELS = 20  # of a dataset in a list

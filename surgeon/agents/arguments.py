@@ -15,12 +15,12 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from surgeon.agents.failures import ToolError
-from surgery.schemas.comparison import ArmSpec
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingSpec
-from surgery.schemas.search import SearchSpec
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.comparison import ArmSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingSpec
+from surgery.schemas.jobs.search import SearchSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.training import TrainingSpec
 
 Json = dict[str, Any]
 

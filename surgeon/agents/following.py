@@ -12,9 +12,9 @@ from surgeon.agents.arguments import Json, in_path
 from surgeon.agents.failures import ToolError, tool_failures
 from surgeon.client import AsyncClient
 from surgeon.client.answers import parsed
-from surgery.schemas.comparison import ComparisonResult
 from surgery.schemas.enums import Policy
-from surgery.schemas.prediction import GivenRow
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.prediction import GivenRow
 
 WAIT_SECONDS = 45.0  # clients of the protocol give a call up after a minute, many of them
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from surgeon.client import ApiError, AsyncClient
 from surgery.schemas import JobWarning
 from surgery.schemas.answers.job import DryRun
-from surgery.schemas.comparison import ArmSpec
-from surgery.schemas.estimate import Estimate, EstimateRow
+from surgery.schemas.jobs.comparison import ArmSpec
+from surgery.schemas.jobs.estimate import Estimate, EstimateRow
 
 Json = dict[str, Any]
 

@@ -11,14 +11,14 @@ from surgeon.agents.arguments import Dataset, Json, Model, Selection, Training, 
 from surgeon.agents.failures import tool_failures
 from surgeon.client import AsyncClient
 from surgeon.client.answers import parsed
-from surgery.schemas.comparison import ComparisonSpec
-from surgery.schemas.estimate import Estimate, EstimateSpec
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.prediction import PredictionSpec
-from surgery.schemas.preview import Preview
-from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.data.preview import Preview
+from surgery.schemas.jobs.comparison import ComparisonSpec
+from surgery.schemas.jobs.estimate import Estimate, EstimateSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.prediction import PredictionSpec
+from surgery.schemas.jobs.ranking import RankingSpec
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.resolved import ModelInfo
-from surgery.schemas.search import SearchSpec
 
 REQUESTS: dict[str, type[BaseModel]] = {
     "rank_layers": RankingSpec,

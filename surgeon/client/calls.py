@@ -28,7 +28,7 @@ from surgeon.client.steps import (
     send,
     sleep,
 )
-from surgery.schemas.estimate import Estimate
+from surgery.schemas.jobs.estimate import Estimate
 
 Json = dict[str, Any]
 POLL_SECONDS = 0.25  # between two requests that the service answers at once

@@ -18,12 +18,12 @@ from surgeon.client.calls import Service
 from surgeon.client.jobs import JobHandle, Result
 from surgeon.client.requests import connection_options, sendable
 from surgeon.client.steps import Awaiting, Blocking, Flow, Stream
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.export import ExportResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.prediction import PredictionResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.export import ExportResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.prediction import PredictionResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PATIENCE_SECONDS = 300.0  # a restart of the service, with its migrations

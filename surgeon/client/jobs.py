@@ -18,12 +18,12 @@ from surgeon.client.steps import Flow, Stream
 from surgeon.client.transfers import download
 from surgery.schemas.answers.checkpoint import CheckpointView
 from surgery.schemas.answers.job import JobView
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.export import ExportResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.prediction import PredictionResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.export import ExportResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.prediction import PredictionResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

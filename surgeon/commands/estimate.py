@@ -25,12 +25,12 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgeon.terminal import terminal
-from surgery.schemas.adapter import ADAPTER_OPTIONS
 from surgery.schemas.enums import POLICIES, Policy
-from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
+from surgery.schemas.jobs.estimate import EstimateSpec
+from surgery.schemas.jobs.selection import OPTIONS, SELECTION_OPTIONS, SelectionSpec
+from surgery.schemas.options.adapter import ADAPTER_OPTIONS
+from surgery.schemas.options.training import TRIAL_OPTIONS, TrainingSpec
 
 TRAINING_OPTIONS = (
     *options_of(TrainingSpec, "epochs", "batch_size", "max_length"),

@@ -18,8 +18,8 @@ from surgeon.commands.options import (
     values_of,
     with_options,
 )
-from surgery.schemas.export import Destination, ExportRequest
 from surgery.schemas.fields import option_of, options_of
+from surgery.schemas.jobs.export import Destination, ExportRequest
 
 EXPORT_OPTIONS = (
     *options_of(ExportRequest, "form"),

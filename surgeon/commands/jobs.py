@@ -33,15 +33,15 @@ from surgeon.commands.options import (
 from surgeon.terminal import terminal
 from surgeon.terminal.progress import job_progress
 from surgery.data.options import DATASET_OPTIONS
-from surgery.schemas.adapter import ADAPTER_OPTIONS
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.head import HEAD_FIT
-from surgery.schemas.prediction import PredictionSpec
-from surgery.schemas.ranking import RANKING_OPTIONS, JobRequest
-from surgery.schemas.search import SEARCH_OPTIONS
-from surgery.schemas.selection import SELECTION_OPTIONS, SelectionSpec
-from surgery.schemas.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.prediction import PredictionSpec
+from surgery.schemas.jobs.ranking import RANKING_OPTIONS, JobRequest
+from surgery.schemas.jobs.search import SEARCH_OPTIONS
+from surgery.schemas.jobs.selection import SELECTION_OPTIONS, SelectionSpec
+from surgery.schemas.options.adapter import ADAPTER_OPTIONS
+from surgery.schemas.options.head import HEAD_FIT
+from surgery.schemas.options.training import TRIAL_OPTIONS, CheckpointSpec, TrainingSpec
 
 RANKING_ID = option_of(
     SelectionSpec,

@@ -12,11 +12,11 @@ import typer
 
 from surgeon.commands.failures import remember_options
 from surgery.errors import SurgeryError
-from surgery.schemas.adapter import LORA_LEARNING_RATE, adapter_from
 from surgery.schemas.enums import Policy
 from surgery.schemas.fields import Option, option_of
-from surgery.schemas.selection import selection_from
-from surgery.schemas.training import TrainingSpec, trials_from
+from surgery.schemas.jobs.selection import selection_from
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE, adapter_from
+from surgery.schemas.options.training import TrainingSpec, trials_from
 
 Json = dict[str, Any]
 Command = Callable[..., None]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from surgeon.plots.figures import draw_comparison, draw_finetune, draw_ranking, draw_search
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from surgeon.terminal.results.arms import NoCommand, arm_text, listed, policy_words
-from surgery.schemas.adapter import AdapterSpec
+from surgery.schemas.options.adapter import AdapterSpec
 
 Json = Mapping[str, Any]
 COMMANDS = {"/v1/finetunes": "tune", "/v1/searches": "search", "/v1/comparisons": "compare"}

@@ -13,10 +13,10 @@ from rich.text import Text
 from surgery.data.options import columns_option
 from surgery.errors import fault_line
 from surgery.evaluation.learning import OF_LEARNING
-from surgery.schemas.head import HEAD_FIT
-from surgery.schemas.ranking import RANKING_OPTIONS
-from surgery.schemas.search import SEARCH_OPTIONS
-from surgery.schemas.training import TRAINING_OPTIONS, TRIAL_OPTIONS
+from surgery.schemas.jobs.ranking import RANKING_OPTIONS
+from surgery.schemas.jobs.search import SEARCH_OPTIONS
+from surgery.schemas.options.head import HEAD_FIT
+from surgery.schemas.options.training import TRAINING_OPTIONS, TRIAL_OPTIONS
 
 Json = Mapping[str, Any]
 _RENAMED = {

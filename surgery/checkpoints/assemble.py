@@ -16,7 +16,7 @@ from surgery.checkpoints.merge import ADAPTER_CONFIG, ADAPTER_FILE, DELTA, RECOR
 from surgery.errors import CheckpointMismatch
 from surgery.io.folders import MANIFEST, check_intact, complete_folder
 from surgery.models.source.folder import WEIGHTS_FILE, weights_among
-from surgery.schemas.export import ExportForm
+from surgery.schemas.jobs.export import ExportForm
 
 Written = Callable[[int], None]
 """Called with the number of bytes of weights that were written so far."""

@@ -25,7 +25,7 @@ from surgery.io.folders import MANIFEST, complete_folder, link_files, link_folde
 from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
-from surgery.schemas.finetune import OnnxReport
+from surgery.schemas.jobs.finetune import OnnxReport
 
 ONNX_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -10,8 +10,8 @@ from surgery.checkpoints.card import CheckpointForm
 from surgery.data.presets.tasks import TASKS
 from surgery.data.tokens.dataset import TaskData
 from surgery.models.blocks import Unit
-from surgery.schemas.dataset import HubDataset
-from surgery.schemas.finetune import EpochReport, FinetuneSpec
+from surgery.schemas.data.dataset import HubDataset
+from surgery.schemas.jobs.finetune import EpochReport, FinetuneSpec
 
 PARTS = ("text", "text_pair", "choices", "tokens")  # the columns of a stored dataset that are read
 

@@ -10,7 +10,7 @@ from surgery.data.ingest.inputs import ChoiceInputs, Inputs, TextInputs, TokenIn
 from surgery.data.presets.tasks import TASKS
 from surgery.data.rows import CellError
 from surgery.errors import MAX_FAULTS, Fault, RowsInvalid
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 from surgery.schemas.enums import Problem
 
 

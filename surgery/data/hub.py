@@ -16,7 +16,7 @@ from surgery.data.splits import choose_config, split_files
 from surgery.errors import DatasetInvalid
 from surgery.io.hub import DATASET, hub_errors
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 
 MAX_DOWNLOAD_BYTES = 20 << 30
 

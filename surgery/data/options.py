@@ -10,7 +10,7 @@ from typing import Any
 
 from surgery.data.files.source import format_of
 from surgery.errors import DatasetInvalid, SurgeryError
-from surgery.schemas.dataset import UploadSpec
+from surgery.schemas.data.dataset import UploadSpec
 from surgery.schemas.fields import Option, option_of, options_of
 
 # The options that go with a dataset file.

@@ -26,7 +26,7 @@ from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.digests import file_digest, json_digest
 from surgery.io.folders import first_wins, mark_used
 from surgery.io.sources import Sources, recorded_revision
-from surgery.schemas.dataset import Columns, DatasetReport, HubDataset
+from surgery.schemas.data.dataset import Columns, DatasetReport, HubDataset
 from surgery.schemas.enums import NAMED, Problem
 
 # Part of every fingerprint, to be raised when the stored form of the same files changes.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from surgery.data.files.source import Row
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 
 # Spaces, soft hyphens, direction and joining marks, byte-order marks, variation selectors.
 _INVISIBLE = re.compile(

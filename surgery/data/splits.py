@@ -12,7 +12,7 @@ from surgery.data.files.compressed import SUFFIXES, plain_name
 from surgery.data.files.source import shown
 from surgery.errors import DatasetInvalid, DatasetNotFound, Fault, nearest
 from surgery.io.sources import Sources, path_in_mirror
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 
 # In order of preference: repositories often hold copies of a split in several formats.
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")

@@ -13,10 +13,16 @@ from surgery.evaluation.learning import OF_LEARNING
 from surgery.evaluation.single_layers import single_layers
 from surgery.evaluation.statistics import holm, normal_p_value, seed_mean, t_p_value
 from surgery.schemas import JobWarning
-from surgery.schemas.comparison import ArmPlan, ArmReport, ComparisonResult, RunReport, SeedMean
 from surgery.schemas.enums import Policy
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.comparison import (
+    ArmPlan,
+    ArmReport,
+    ComparisonResult,
+    RunReport,
+    SeedMean,
+)
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
 
 Json = dict[str, Any]
 Verdict = Literal["better", "worse", "within noise"]

@@ -32,7 +32,7 @@ from surgery.evaluation.thresholds import cross_fitted
 from surgery.io.sources import Sources
 from surgery.models.blocks import model_inputs
 from surgery.models.distributed import Share, gather_rows, present_share
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.data.dataset import DatasetReport
 from surgery.schemas.enums import Problem
 
 Replay = Callable[[Sequence[int]], AbstractContextManager[None]]

@@ -14,7 +14,7 @@ from surgery.errors import DatasetInvalid, Fault, SurgeryError
 from surgery.evaluation.learning import Baseline
 from surgery.io.sources import Sources
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import EpochReport
+from surgery.schemas.jobs.finetune import EpochReport
 
 _SHOWN = 5  # the most labels that a message lists
 

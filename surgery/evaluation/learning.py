@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import ERROR_METRICS
-from surgery.schemas.finetune import EpochReport
+from surgery.schemas.jobs.finetune import EpochReport
 
 MARGIN = 2.0  # standard errors: of runs that learned nothing, some 2 % exceed a baseline by as much
 NOTICEABLE = 0.05  # of the constant's loss

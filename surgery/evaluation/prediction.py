@@ -20,7 +20,7 @@ from surgery.evaluation.thresholds import probabilities as sigmoid
 from surgery.io.reporter import Reporter
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
-from surgery.schemas.prediction import (
+from surgery.schemas.jobs.prediction import (
     LabelProbability,
     PredictedLabel,
     PredictedLabels,

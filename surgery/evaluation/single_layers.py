@@ -14,9 +14,9 @@ from surgery.evaluation.statistics import (
     seed_mean,
     spearman,
 )
-from surgery.schemas.comparison import ArmPlan, LayerGain, MethodAgreement, SingleLayers
 from surgery.schemas.enums import Method, Policy
-from surgery.schemas.ranking import MethodScores, RankingResult
+from surgery.schemas.jobs.comparison import ArmPlan, LayerGain, MethodAgreement, SingleLayers
+from surgery.schemas.jobs.ranking import MethodScores, RankingResult
 
 RESAMPLES = 1000
 REGRET_AT = (1, 2)

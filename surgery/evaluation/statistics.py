@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from statistics import fmean, stdev
 
-from surgery.schemas.comparison import SeedMean
+from surgery.schemas.jobs.comparison import SeedMean
 
 LEVEL = 0.95
 ENUMERATED = 7  # up to this many values, a permutation test goes through all orders

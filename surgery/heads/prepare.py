@@ -7,7 +7,7 @@ from typing import Literal
 from surgery.heads.converge import HeadFit, converge
 from surgery.heads.features import HeadFeatures, Relabel
 from surgery.heads.warmup import warm_up
-from surgery.schemas.head import HeadReport, HeadSpec
+from surgery.schemas.options.head import HeadReport, HeadSpec
 
 
 def prepare_head(  # the last two are for labels that are not the rows' own

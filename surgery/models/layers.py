@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from surgery.errors import Fault, ModelUnsupported, SelectionMismatch
-from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import Granularity
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.options.adapter import AdapterSpec
 from surgery.schemas.resolved import LayerInfo, ModelInfo
 
 Entries = dict[int, dict[str, int]]  # number in a list → rest of the tensor's name → parameters

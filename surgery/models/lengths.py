@@ -8,7 +8,7 @@ import numpy as np
 
 from surgery.data.tokens.sequences import usable_length
 from surgery.schemas import JobWarning
-from surgery.schemas.dataset import SplitLengths, TokenLengths
+from surgery.schemas.data.dataset import SplitLengths, TokenLengths
 
 if TYPE_CHECKING:  # they import torch, which whoever only counts need not load
     from surgery.data.tokens.dataset import Encoded

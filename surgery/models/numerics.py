@@ -11,7 +11,7 @@ import torch
 
 from surgery.errors import Fault, TrainingInvalid
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 
 HALF = {TrainingPrecision.BF16: torch.bfloat16, TrainingPrecision.FP16: torch.float16}
 # cuBLAS is deterministic only with a workspace of fixed size, which is set before its first use.

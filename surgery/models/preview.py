@@ -32,8 +32,7 @@ from surgery.errors import ModelUnsupported, SurgeryError
 from surgery.io.library_errors import blamed_on_model
 from surgery.models.inputs import ModelInputs, inputs_of
 from surgery.models.lengths import TOKEN_BINS, count_lengths, most_tokens, suggested_length
-from surgery.schemas.enums import Problem
-from surgery.schemas.preview import (
+from surgery.schemas.data.preview import (
     MAX_CUT,
     Preview,
     PreviewReport,
@@ -41,6 +40,7 @@ from surgery.schemas.preview import (
     PreviewSequence,
     SampledLengths,
 )
+from surgery.schemas.enums import Problem
 
 MEMORY_BYTES = 4 << 30  # of address space: the libraries alone map more than one
 CPU_SECONDS = 30

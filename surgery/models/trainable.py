@@ -17,9 +17,9 @@ from surgery.errors import Fault, SelectionMismatch
 from surgery.models.blocks import Block, Unit, encoder_of, part_of, units_of
 from surgery.models.layers import is_bias, no_biases, part_of_block
 from surgery.models.loading import LoadedModel
-from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import Granularity
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.adapter import AdapterSpec
 
 ADAPTER = "default"  # PEFT's name for a model's only adapter
 

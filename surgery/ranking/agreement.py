@@ -20,9 +20,9 @@ from surgery.ranking.sample import (
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
-from surgery.schemas.finetune import RankingTrack
-from surgery.schemas.ranking import Agreement, ModelPrior, RankingOptions
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import RankingTrack
+from surgery.schemas.jobs.ranking import Agreement, ModelPrior, RankingOptions
+from surgery.schemas.options.training import TrainingSpec
 
 PRIOR_SAMPLES = 128  # rows, scored twice: enough for an order, and half the cost of the ranking
 

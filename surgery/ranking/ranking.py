@@ -39,8 +39,7 @@ from surgery.ranking.uncertainty import (
 )
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import METHODS, Method, Precision
-from surgery.schemas.head import HeadReport
-from surgery.schemas.ranking import (
+from surgery.schemas.jobs.ranking import (
     AdaptiveReport,
     AdaptiveRound,
     GroupScore,
@@ -53,6 +52,7 @@ from surgery.schemas.ranking import (
     RecommendedK,
     Stability,
 )
+from surgery.schemas.options.head import HeadReport
 
 
 def ranked_result(

@@ -25,7 +25,7 @@ from surgery.ranking.scores import Scores, fisher_units, frobenius_of_halves
 from surgery.ranking.tangent import tangent_scores
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import METHODS, Aggregate, Fisher, Method, Precision, Problem
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 
 DTYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 HALF_SCALE = 1024.0  # fp16 would lose gradients of 1e-6; gradients of up to 64 still fit

@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol, TypeVar
 from surgery.errors import MAX_FAULTS, Fault, SelectionEmpty, SelectionMismatch, nearest
 from surgery.models.layers import ATTENTION, SUBLAYERS, part_of_block
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Method, Policy
-from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import LayerScore, RankingOptions, RankingResult
+from surgery.schemas.jobs.search import SearchOptions, SearchResult
+from surgery.schemas.jobs.selection import SelectionSpec
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
-from surgery.schemas.search import SearchOptions, SearchResult
-from surgery.schemas.selection import SelectionSpec
 
 ROUNDING = 1e-12  # allowed when a share counts as reached, here and in recommended_k
 

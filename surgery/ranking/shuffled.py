@@ -18,7 +18,7 @@ from surgery.models.distributed import broadcast_weights
 from surgery.models.loading import renew_head
 from surgery.ranking.scorer import Scorer
 from surgery.ranking.scores import Matrix, Scores, from_samples
-from surgery.schemas.ranking import SHUFFLES
+from surgery.schemas.jobs.ranking import SHUFFLES
 
 ROUNDING = 1e-12  # an error of a share below this one is that of float64
 

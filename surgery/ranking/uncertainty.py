@@ -11,7 +11,7 @@ import numpy as np
 
 from surgery.evaluation.statistics import kendall
 from surgery.ranking.scores import Matrix, Scores
-from surgery.schemas.ranking import Stability
+from surgery.schemas.jobs.ranking import Stability
 
 Order = np.ndarray[Any, np.dtype[np.intp]]
 CERTAIN = 0.95  # a top-k set that recurs in a smaller share of the resamples is ambiguous

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Granularity, Problem
+from surgery.schemas.jobs.comparison import ArmPlan
 
 Json = dict[str, Any]
 

@@ -8,19 +8,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from surgery.errors import MAX_FAULTS, misspelt, printable
-from surgery.schemas import (
-    Strict,
-    adapter,
-    comparison,
-    dataset,
-    estimate,
-    finetune,
-    layer_schedule,
-    ranking,
-    selection,
-    training,
-)
-from surgery.schemas.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
+from surgery.schemas import Strict
+from surgery.schemas.data import dataset
+from surgery.schemas.data.dataset import HUB_DATASET_PATTERN, NAME_PATTERN
+from surgery.schemas.jobs import comparison, estimate, finetune, ranking, selection
+from surgery.schemas.options import adapter, layer_schedule, training
 
 SCHEMAS = {
     kind.__name__: kind

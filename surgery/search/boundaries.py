@@ -18,7 +18,7 @@ from surgery.models.loading import LoadedModel
 from surgery.models.memory import available_bytes
 from surgery.models.numerics import Numerics
 from surgery.schemas import JobWarning
-from surgery.schemas.finetune import PrefixReport
+from surgery.schemas.jobs.finetune import PrefixReport
 from surgery.training.prefix_cache.cache import (
     CHECKED_ROWS,
     TRACED_ROWS,

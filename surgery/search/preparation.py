@@ -12,8 +12,8 @@ from surgery.ranking.ranking import Phases, open_scorer
 from surgery.ranking.scorer import ranked_only
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.options.training import TrainingSpec
 from surgery.search.state import SearchState
 from surgery.search.trials import JudgedRows
 from surgery.training.head import begin_head

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from surgery.schemas.search import (
+from surgery.schemas.jobs.search import (
     Interval,
     SearchArm,
     SearchCost,

@@ -18,8 +18,8 @@ from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import Phases
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
-from surgery.schemas.search import SearchArm, SearchedLayer, SearchResult, SearchSpec
-from surgery.schemas.training import TrainingSpec, check_training, with_dropout_decided
+from surgery.schemas.jobs.search import SearchArm, SearchedLayer, SearchResult, SearchSpec
+from surgery.schemas.options.training import TrainingSpec, check_training, with_dropout_decided
 from surgery.search.boundaries import Boundaries
 from surgery.search.decision.candidates import (
     always_tried,

@@ -24,7 +24,7 @@ from surgery.models.distributed import Share
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model, trained_parameters
-from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
+from surgery.schemas.options.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.search.boundaries import ROWS, Boundaries
 from surgery.search.decision.candidates import Candidate
 from surgery.training.optimizer import (

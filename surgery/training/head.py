@@ -9,8 +9,8 @@ from surgery.io.reporter import Reporter
 from surgery.models.distributed import broadcast_weights, present_share
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
-from surgery.schemas.head import HeadReport
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.head import HeadReport
+from surgery.schemas.options.training import TrainingSpec
 
 
 def begin_head(

@@ -34,14 +34,14 @@ from surgery.models.trainable import check_frozen, frozen_digests, make_trainabl
 from surgery.ranking.agreement import RankingTracker
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import Problem, TrainingPrecision
-from surgery.schemas.finetune import (
+from surgery.schemas.jobs.finetune import (
     EpochReport,
     FinetuneResult,
     FinetuneSpec,
     PrefixReport,
     RateTrial,
 )
-from surgery.schemas.training import TrainingSpec, check_training, with_dropout_decided
+from surgery.schemas.options.training import TrainingSpec, check_training, with_dropout_decided
 from surgery.training.head import begin_head
 from surgery.training.optimizer import Loss, constant_loss, loss_for, rate_factors
 from surgery.training.prefix_cache.cache import SplitRows

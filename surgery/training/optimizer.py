@@ -21,7 +21,7 @@ from surgery.evaluation.evaluate import Predictions
 from surgery.models.blocks import Unit, block_of_parameter, groups_of
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
-from surgery.schemas.training import TrainingSpec, warmup_steps
+from surgery.schemas.options.training import TrainingSpec, warmup_steps
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import Fault, TrainingDiverged
 from surgery.evaluation.evaluate import Predictions, predict_validation
-from surgery.schemas.finetune import PrefixReport, RateTrial
-from surgery.schemas.training import HELD_OUT_SHARE, steps_per_epoch, total_steps
+from surgery.schemas.jobs.finetune import PrefixReport, RateTrial
+from surgery.schemas.options.training import HELD_OUT_SHARE, steps_per_epoch, total_steps
 from surgery.training.optimizer import Loss, mean_loss
 from surgery.training.run import LOG_EVERY, Setup, after_step, checked_loss, save, take_step
 from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix

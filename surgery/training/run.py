@@ -21,9 +21,9 @@ from surgery.models.loading import LoadedModel
 from surgery.models.memory import synchronize
 from surgery.models.numerics import Numerics
 from surgery.ranking.agreement import RankingTracker
-from surgery.schemas.finetune import EpochReport, FinetuneSpec
-from surgery.schemas.head import HeadReport
-from surgery.schemas.training import TrainingSpec, steps_per_epoch, total_steps
+from surgery.schemas.jobs.finetune import EpochReport, FinetuneSpec
+from surgery.schemas.options.head import HeadReport
+from surgery.schemas.options.training import TrainingSpec, steps_per_epoch, total_steps
 from surgery.training.optimizer import Loss, make_optimizer, make_schedule
 from surgery.training.speed.throughput import Meter
 from surgery.training.stages import ActiveLayers

@@ -7,7 +7,7 @@ from dataclasses import replace
 from surgery.data.tokens.dataset import Encoded, TaskData
 from surgery.data.tokens.held_out import held_out_rows
 from surgery.errors import DatasetInvalid, Fault, TrainingInvalid
-from surgery.schemas.training import TrainingSpec, threshold_share
+from surgery.schemas.options.training import TrainingSpec, threshold_share
 
 
 def without_set_aside(

@@ -15,14 +15,14 @@ from surgery.models.blocks import block_of_parameter, part_of
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import frozen_digests, tensor_digest
 from surgery.schemas import JobWarning
-from surgery.schemas.finetune import PrefixReport, PrefixStage
-from surgery.schemas.layer_schedule import (
+from surgery.schemas.jobs.finetune import PrefixReport, PrefixStage
+from surgery.schemas.options.layer_schedule import (
     GradualUnfreezing,
     check_layer_count,
     drawn_at,
     unfrozen_at,
 )
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import Progress

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from surgery.io.folders import complete_folder
 from surgery.models.distributed import Share, gather_rows
-from surgery.schemas.finetune import EpochReport, RateTrial
+from surgery.schemas.jobs.finetune import EpochReport, RateTrial
 
 TENSORS = "state.safetensors"
 ENTRIES = "state.json"

@@ -22,7 +22,7 @@ from surgery.models.memory import memory_in_use
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import lora_layers
 from surgery.schemas import JobWarning
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.optimizer import Loss
 from surgery.training.prefix_cache.store import release_memory
 from surgery.training.state import TrainState, random_state, set_random_state

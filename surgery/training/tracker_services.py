@@ -23,6 +23,7 @@ TAG = "layer_surgeon.run"
 LABELS = {"name", "metadata", "priority"}  # fields of a submission that do not affect the run
 MLFLOW_BATCH = 100  # parameters in one request
 MLFLOW_CHARACTERS = 500  # the longest parameter value that every MLflow server takes
+ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"  # an error code of MLflow
 
 
 class TrackedRun(Protocol):
@@ -173,11 +174,24 @@ def run_of(client: Any, run: str) -> tuple[str, str | None]:
 
     The latter is None if the run was never begun there. ``client`` is an MlflowClient.
     """
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-    known = client.get_experiment_by_name(experiment)
-    place = known.experiment_id if known else client.create_experiment(experiment)
+    place = _experiment_of(client, os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
     earlier = client.search_runs([place], f"tags.`{TAG}` = '{run}'")
     return place, earlier[0].info.run_id if earlier else None
+
+
+def _experiment_of(client: Any, name: str) -> str:
+    """The id of an experiment, which is made if need be, also by several jobs at once."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != ALREADY_EXISTS:
+                raise
+            known = client.get_experiment_by_name(name)
+    return str(known.experiment_id)
 
 
 def _create_run(client: Any, place: str, run: str) -> str:

@@ -17,7 +17,7 @@ from accelerate.tracking import TensorBoardTracker
 from surgery.io.folders import complete_folder
 from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
 from surgery.schemas import JobWarning
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.tracker_services import (
     BROKEN_OFF_SECONDS,
     FINISH_SECONDS,

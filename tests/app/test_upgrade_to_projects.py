@@ -17,7 +17,7 @@ from app.api.examples.answers import DATASET
 from app.db import Database, Instant, alembic_config
 from app.main import create_app
 from app.settings import Settings
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.data.dataset import DatasetReport
 
 Json = dict[str, Any]
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 60_708, UTC)

@@ -76,6 +76,7 @@ def service(environment: dict[str, str], tmp_path: Path) -> Iterator[Running]:
         running.stop()
 
 
+@pytest.mark.slow
 def test_the_units_commands_run_a_job_and_stop_on_sigterm(service: Running, tmp_path: Path) -> None:
     rows = tmp_path / "train.csv"
     rows.write_text(ROWS)

@@ -19,7 +19,7 @@ from surgery.models.blocks import find_blocks, head_parameters
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.sample import Sample
-from surgery.schemas.finetune import FinetuneResult
+from surgery.schemas.jobs.finetune import FinetuneResult
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import release_memory
 from tests.support.models.sentence_runs import distance, spec_of, weights

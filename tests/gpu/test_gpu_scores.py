@@ -23,7 +23,7 @@ from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Fisher, Precision
-from surgery.schemas.ranking import RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.encoders import CONFIGS, tiny
 from tests.support.models.toys import by_index, rank, sentences, toy_data, toy_model

@@ -25,8 +25,8 @@ from surgery.models.loading import LoadedModel
 from surgery.models.numerics import has_bfloat16, with_precision
 from surgery.models.trainable import freeze_all_but, layers_of_model
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.loop import finetune
 from surgery.training.optimizer import rate_factors
 from surgery.training.prefix_cache.store import Room, _in_memory, release_memory

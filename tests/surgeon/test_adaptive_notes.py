@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from surgeon.terminal.results.rankings import notes
-from surgery.schemas.ranking import AdaptiveReport, AdaptiveRound
+from surgery.schemas.jobs.ranking import AdaptiveReport, AdaptiveRound
 from tests.support.service.finished_runs import ranking_result
 
 FIRST = AdaptiveRound(samples=32, k=2, probability=0.98, p_value=0.07, level=0.025)

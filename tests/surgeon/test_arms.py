@@ -8,9 +8,9 @@ import pytest
 
 from surgeon.commands.comparing.arms import arm_from
 from surgeon.terminal.results.arms import NoCommand, arm_text
-from surgery.schemas.adapter import LORA_LEARNING_RATE
-from surgery.schemas.comparison import ArmSpec, ComparisonSpec
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.comparison import ArmSpec, ComparisonSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE
 
 Json = dict[str, Any]
 

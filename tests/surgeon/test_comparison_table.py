@@ -11,8 +11,8 @@ from rich.console import Console
 from surgeon.terminal.results.comparisons import comparison_view, methods_table
 from surgeon.terminal.wording import warning_lines
 from surgery.evaluation.comparison import comparison_table
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
+from surgery.schemas.jobs.comparison import ArmPlan
 from tests.support.service.finished_runs import costing, grid, plan
 
 ENTRY: dict[str, Any] = {

@@ -11,15 +11,15 @@ from pydantic import BaseModel
 
 from surgeon.cli import app
 from surgery.__main__ import _parser
-from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.enums import Method, Policy
-from surgery.schemas.estimate import EstimateSpec
 from surgery.schemas.fields import option_of
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.head import HEAD_FIT
-from surgery.schemas.ranking import RANKING_OPTIONS, RankingOptions
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import CheckpointSpec, TrainingSpec
+from surgery.schemas.jobs.comparison import ComparisonSpec
+from surgery.schemas.jobs.estimate import EstimateSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RANKING_OPTIONS, RankingOptions
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.head import HEAD_FIT
+from surgery.schemas.options.training import CheckpointSpec, TrainingSpec
 
 Found = dict[str, tuple[Any, str]]  # a flag's default and help
 

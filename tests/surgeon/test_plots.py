@@ -11,10 +11,10 @@ import pytest
 from surgeon import plots
 from surgeon.client.jobs import JobHandle
 from surgeon.plots import figure_of
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 
 def bars(result: Any) -> dict[str, float]:

@@ -133,6 +133,7 @@ def test_tune_writes_a_folder_transformers_loads(
     assert all(name.startswith(f"{trained}.") for name in changed)
 
 
+@pytest.mark.slow
 def test_tune_takes_every_selection(mirror: Path, csv: Path, tmp_path: Path, here: Here) -> None:
     small = ("--samples", 8, "--epochs", 1, "--max-length", 16, "--form", "delta")
     for options, count in (
@@ -174,6 +175,7 @@ def test_search_prints_what_it_found_as_json(mirror: Path, csv: Path, here: Here
     assert "/families/0" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_tune_takes_a_layer_schedule_and_several_rates(
     mirror: Path, csv: Path, tmp_path: Path, here: Here
 ) -> None:

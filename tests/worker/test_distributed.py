@@ -15,7 +15,7 @@ from surgery.io.reporter import Quiet
 from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import resolve_model
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import ResolvedFinetune
 from tests.support.models.mirror import TINY
 from tests.support.service.queued_jobs import RESOLVED
@@ -93,7 +93,12 @@ def order(tmp_path: Path, mirror: Path, **more: Any) -> FinetuneOrder:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        pytest.param("raise KeyError('mine alone')", "KeyError: 'mine alone'", id="raises"),
+        pytest.param(
+            "raise KeyError('mine alone')",
+            "KeyError: 'mine alone'",
+            id="raises",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "os.kill(os.getpid(), signal.SIGKILL)",
             "ended without a word",

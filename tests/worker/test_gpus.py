@@ -182,6 +182,7 @@ def threads_of(service: Running) -> list[str]:
     return [threads for threads in found if threads]
 
 
+@pytest.mark.slow
 def test_every_gpu_has_a_worker_of_its_own(mirror: Path, tmp_path: Path) -> None:
     with embedded_with(tmp_path / "data", str(mirror), with_two_gpus(tmp_path)) as service:
         wait_until(lambda: len(supervisors(service)) == 2, 60, service.logs)

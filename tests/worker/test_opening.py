@@ -10,7 +10,7 @@ import pytest
 from surgery.data.references import resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 from surgery.schemas.resolved import Pinned
 from tests.support.service.laid_ready import MODEL
 from worker.child.fetcher import fetch_dataset

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from surgery.schemas.estimate import Probe, ProbedSpeed
+from surgery.schemas.jobs.estimate import Probe, ProbedSpeed
 from worker.protocol import Probed, Ready
 from worker.supervisor import child_process
 from worker.supervisor.child_process import ChildProcess, ProcessEnded, UnreadableMessage

@@ -16,7 +16,7 @@ from surgery.errors import DatasetInvalid, ModelNotFound
 from surgery.io.sources import Sources
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import ModelSource, resolve_model
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 from surgery.schemas.resolved import Pinned, ResolvedModel
 from worker.child.process import Child, internal_error, open_channel
 from worker.protocol import (

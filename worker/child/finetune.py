@@ -30,8 +30,8 @@ from surgery.ranking.selection import (
     resolved_choice,
 )
 from surgery.schemas.enums import POLICIES, Granularity
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingResult
 from surgery.schemas.resolved import ResolvedSelection
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room

@@ -14,8 +14,8 @@ from surgery.data.tokens.dataset import TaskData, open_data
 from surgery.io.sources import Sources
 from surgery.models.loading import LoadedModel, load_model
 from surgery.models.source.resolve import ModelSource
-from surgery.schemas.dataset import DatasetReport
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.data.dataset import DatasetReport
+from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.resolved import Learned
 from surgery.training.speed.throughput import device_name
 from worker.protocol import JobInputs, ModelInputs

@@ -13,7 +13,7 @@ from surgery.models.memory import begin_job
 from surgery.models.source.copy import checked_copy
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.jobs.ranking import RankingSpec
 from surgery.schemas.resolved import Learned
 from worker.child.finetune import run_finetune
 from worker.child.inputs import (

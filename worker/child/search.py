@@ -9,9 +9,9 @@ from surgery.data.tokens.dataset import TaskData
 from surgery.io.reporter import ForwardingReporter, Reporter
 from surgery.models.loading import load_model
 from surgery.ranking.selection import found_by_search, search_options
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.search import SearchResult, SearchSpec
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
-from surgery.schemas.search import SearchResult, SearchSpec
 from surgery.search.search import search_layers
 from surgery.training.prefix_cache.store import Room
 from worker.child.inputs import data_of, device, learned, model_of, sources_of

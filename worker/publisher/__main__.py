@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from surgery.errors import DestinationUnavailable, InternalError, SurgeryError
-from surgery.schemas.export import Destination, ExportSpec
+from surgery.schemas.jobs.export import Destination, ExportSpec
 from worker.child.process import Child, internal_error, open_channel
 from worker.protocol import PUBLISHER_ORDERS, JobReporter, Published, PublishOrder
 from worker.publisher.hub import to_hub

@@ -11,7 +11,7 @@ from typing import Any
 from surgery.checkpoints.merge import ADAPTER_CONFIG, ADAPTER_FILE, DELTA
 from surgery.errors import DestinationUnavailable, ExportRefused
 from surgery.models.source.folder import WEIGHTS_FILE
-from surgery.schemas.export import ExportSpec
+from surgery.schemas.jobs.export import ExportSpec
 from worker.protocol import Published, PublishOrder
 
 MAIN = "main"  # the branch that every repository has

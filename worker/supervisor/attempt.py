@@ -35,11 +35,11 @@ from surgery.errors import (
 from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.enums import POLICIES, Policy
-from surgery.schemas.export import Destination
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.export import Destination
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
-from surgery.schemas.search import SearchSpec
 from surgery.training.tracker_services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
     EXPORTED,

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from app.observability.restarts import surviving
 from app.settings import Settings
-from surgery.schemas.estimate import Probe
-from surgery.schemas.export import Destination
+from surgery.schemas.jobs.estimate import Probe
+from surgery.schemas.jobs.export import Destination
 from surgery.schemas.resolved import PeakMemory
 from worker.protocol import Message, Probed, Report, read_report
 from worker.supervisor.environments import (

@@ -14,7 +14,7 @@ from app.jobs.state_machine import Lease
 from app.tables import Job
 from surgery.io.digests import json_digest
 from surgery.io.folders import MANIFEST, is_intact, read_manifest
-from surgery.schemas.export import ExportedFile, ExportResult, ExportSpec
+from surgery.schemas.jobs.export import ExportedFile, ExportResult, ExportSpec
 from surgery.schemas.resolved import ResolvedExport
 from worker.protocol import Exported
 from worker.supervisor.writes import LeaseWrites

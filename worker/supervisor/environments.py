@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.settings import Settings
-from surgery.schemas.export import Destination
+from surgery.schemas.jobs.export import Destination
 from worker.confinement import Confinement, machine_memory
 
 # No addresses of the database, the broker or a proxy: they hold passwords. No keys.

@@ -28,8 +28,8 @@ from app.submissions.uploads import (
 )
 from app.tables import TERMINAL, Dataset, Job, JobKind
 from surgery.schemas.answers.dataset import DatasetView
-from surgery.schemas.dataset import DatasetChanges
-from surgery.schemas.preview import Preview
+from surgery.schemas.data.dataset import DatasetChanges
+from surgery.schemas.data.preview import Preview
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 IfMatch = Annotated[

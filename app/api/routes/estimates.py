@@ -12,7 +12,7 @@ from app.api.examples.bodies import ESTIMATE_BODIES
 from app.api.http.idempotency import IdempotentRoute
 from app.submissions.estimating.estimate import estimate
 from app.submissions.resolve import resolve_subject
-from surgery.schemas.estimate import Estimate, EstimateSpec
+from surgery.schemas.jobs.estimate import Estimate, EstimateSpec
 
 router = APIRouter(prefix="/v1/estimates", tags=["estimates"], route_class=IdempotentRoute)
 Body = Annotated[EstimateSpec, body_examples(ESTIMATE_BODIES)]

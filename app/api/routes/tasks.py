@@ -12,7 +12,7 @@ from app.errors import NotFound
 from surgery.data.examples import raw_example, read_example
 from surgery.data.presets.tasks import TASKS, Task
 from surgery.errors import nearest
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 TaskName = Annotated[

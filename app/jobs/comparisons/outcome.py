@@ -14,8 +14,8 @@ from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import DeadlineExceeded, Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
 from surgery.schemas import JobWarning
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune
 
 Json = dict[str, Any]

@@ -23,12 +23,12 @@ from surgery.ranking.selection import (
     granularity_of,
     resolved_choice,
 )
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Granularity
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.comparison import ArmPlan
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 from surgery.schemas.resolved import LayerInfo, ResolvedFinetune, ResolvedSelection
-from surgery.schemas.search import SearchResult
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from app.jobs.state_machine.changes import (
 from app.jobs.state_machine.history import record_event
 from app.observability.restarts import surviving
 from app.tables import TERMINAL, Job, JobKind, Status, has_status
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune, completed
 
 

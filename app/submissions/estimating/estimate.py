@@ -28,19 +28,19 @@ from surgery.models.shape import (
 )
 from surgery.ranking.selection import search_options
 from surgery.schemas.enums import POLICIES, Granularity, Policy, Problem
-from surgery.schemas.estimate import (
+from surgery.schemas.jobs.estimate import (
     Estimate,
     EstimateRow,
     EstimateSpec,
     Position,
     SearchEstimate,
 )
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.layer_schedule import check_layer_count
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.search import SearchOptions, SearchSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.layer_schedule import check_layer_count
+from surgery.schemas.options.training import run_rows, total_steps, with_dropout_decided
 from surgery.schemas.resolved import LayerInfo, ModelInfo
-from surgery.schemas.search import SearchOptions, SearchSpec
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import run_rows, total_steps, with_dropout_decided
 from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import TrainedSizes

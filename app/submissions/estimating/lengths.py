@@ -12,7 +12,7 @@ from app.submissions.estimating.finished import newest_finished
 from app.submissions.resolve import Subject
 from app.tables import Job
 from surgery.data.lengths import FirstRows
-from surgery.schemas.estimate import LengthBasis
+from surgery.schemas.jobs.estimate import LengthBasis
 from surgery.schemas.resolved import Resolved
 from surgery.training.costs.flops import RowLength
 

@@ -10,7 +10,7 @@ from app.submissions.estimating.finished import newest_finished
 from app.submissions.fleet import Probed, probed_workers
 from app.tables import Job, JobKind
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.estimate import ProbedSpeed, SpeedBasis, ThroughputBasis
+from surgery.schemas.jobs.estimate import ProbedSpeed, SpeedBasis, ThroughputBasis
 from surgery.schemas.resolved import Resolved
 
 # From docs/science/estimates.md, which has the measurements.

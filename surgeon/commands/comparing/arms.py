@@ -12,7 +12,7 @@ import typer
 from surgeon.commands.options import Json, finite, selection_of
 from surgery.errors import SurgeryError, nearest
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy
-from surgery.schemas.layer_schedule import SCHEDULE_OPTIONS, layer_schedule_from
+from surgery.schemas.options.layer_schedule import SCHEDULE_OPTIONS, layer_schedule_from
 
 GRAMMAR = "[NAME:]WAY[,OPTION=VALUE]…"
 ADAPTERS = ("lora", "bitfit")

@@ -27,9 +27,9 @@ from surgeon.commands.options import (
     with_options,
 )
 from surgery.data.options import DATASET_OPTIONS
-from surgery.schemas.comparison import ComparisonSpec
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.training import TRIAL_OPTIONS, TrainingSpec
+from surgery.schemas.jobs.comparison import ComparisonSpec
+from surgery.schemas.options.training import TRIAL_OPTIONS, TrainingSpec
 
 ARM = option_of(
     ComparisonSpec,

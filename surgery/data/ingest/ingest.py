@@ -26,7 +26,7 @@ from surgery.data.ingest.table import SplitFile, Table
 from surgery.errors import DatasetInvalid
 from surgery.io.digests import json_digest
 from surgery.io.folders import sync, whole_folder
-from surgery.schemas.dataset import WORD_BINS, Columns, DatasetReport, LabelSets, TextLengths
+from surgery.schemas.data.dataset import WORD_BINS, Columns, DatasetReport, LabelSets, TextLengths
 from surgery.schemas.enums import Problem
 
 REPORT = "report.json"

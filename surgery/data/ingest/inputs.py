@@ -11,7 +11,7 @@ from surgery.data.ingest.label_sets import labels_in, labels_marked
 from surgery.data.ingest.labels import MAX_LABEL_LENGTH, LabelError, read_label
 from surgery.data.rows import CellError, CellType, counted, is_blank, kind_of, strings_of, text_of
 from surgery.errors import DatasetInvalid, Fault
-from surgery.schemas.dataset import MAX_CHOICES, Columns
+from surgery.schemas.data.dataset import MAX_CHOICES, Columns
 from surgery.schemas.enums import Problem
 
 

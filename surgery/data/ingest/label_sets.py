@@ -22,7 +22,7 @@ from surgery.data.ingest.labels import (
 from surgery.data.ingest.spool import Spool
 from surgery.data.rows import CellError, kind_of
 from surgery.errors import Fault
-from surgery.schemas.dataset import PAIRS, LabelPair, LabelSets
+from surgery.schemas.data.dataset import PAIRS, LabelPair, LabelSets
 from surgery.schemas.enums import Problem
 
 SEPARATORS = (";", "|", ",")  # those that a message suggests

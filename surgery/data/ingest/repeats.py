@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from surgery.data.ingest.spool import Spool
-from surgery.schemas.dataset import EXAMPLES, Duplicates
+from surgery.schemas.data.dataset import EXAMPLES, Duplicates
 
 AT_ONCE = 1 << 18  # about how many rows a share of the hashes has
 NONE = np.iinfo(np.int32).max  # in the place of a row's position: there is no such row

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from surgery.schemas.dataset import Place
+from surgery.schemas.data.dataset import Place
 
 CHUNK_ROWS = 1 << 15  # in memory at a time; fewer rows never touch the disk
 

@@ -39,7 +39,7 @@ from surgery.data.ingest.spool import Ids, RowPlaces, Spool, find_id_column
 from surgery.data.ingest.table import Faults, Table, TableHead
 from surgery.data.rows import CellError
 from surgery.errors import DatasetInvalid, Fault
-from surgery.schemas.dataset import Columns, check_label_names
+from surgery.schemas.data.dataset import Columns, check_label_names
 from surgery.schemas.enums import Problem
 
 _STRATIFIED = {Problem.CLASSIFICATION, Problem.MULTIPLE_CHOICE}

@@ -8,7 +8,7 @@ from typing import Any
 
 from surgery.data.presets.formats import FORMATS
 from surgery.data.rows import RowFormat
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 from surgery.schemas.enums import ERROR_METRICS, Problem
 
 _HUBS = {"glue": "nyu-mll/glue", "super_glue": "aps/super_glue"}

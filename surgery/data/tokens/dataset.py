@@ -13,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from surgery.data.tokens.sequences import IGNORED
-from surgery.schemas.dataset import Columns, DatasetReport
+from surgery.schemas.data.dataset import Columns, DatasetReport
 from surgery.schemas.enums import NAMED, Problem
 
 Batch = dict[str, Tensor]

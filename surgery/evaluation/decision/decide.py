@@ -9,8 +9,8 @@ from statistics import fmean
 
 from surgery.evaluation.decision.pairs import ERROR_RATE, Pair, adjusted, needed
 from surgery.evaluation.decision.words import summary_of
-from surgery.schemas.comparison import ArmReport, ComparisonResult, RunReport
 from surgery.schemas.decision import AgainstBest, Decision, Outcome
+from surgery.schemas.jobs.comparison import ArmReport, ComparisonResult, RunReport
 
 HIGHEST = 1.0  # no metric by which runs are compared can be higher
 # Standard errors within which a mean counts as at the ceiling, or at the baseline. Of an accuracy

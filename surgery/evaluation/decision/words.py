@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from surgery.schemas.comparison import ArmReport, ComparisonResult
 from surgery.schemas.decision import AgainstBest, Decision, Needed
+from surgery.schemas.jobs.comparison import ArmReport, ComparisonResult
 
 
 def summary_of(decision: Decision, table: ComparisonResult) -> str:

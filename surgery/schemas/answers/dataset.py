@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from surgery.schemas.dataset import DatasetReport, HubDataset
+from surgery.schemas.data.dataset import DatasetReport, HubDataset
 
 
 class DatasetView(DatasetReport):

@@ -12,13 +12,13 @@ from pydantic_core import CoreSchema
 from surgery.schemas import JobWarning
 from surgery.schemas.answers.problem import JobProblem
 from surgery.schemas.answers.usage import JobUsage
-from surgery.schemas.comparison import ComparisonResult
-from surgery.schemas.estimate import Estimate
-from surgery.schemas.export import ExportResult
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.prediction import PredictionResult
-from surgery.schemas.ranking import RankingResult
-from surgery.schemas.search import SearchResult
+from surgery.schemas.jobs.comparison import ComparisonResult
+from surgery.schemas.jobs.estimate import Estimate
+from surgery.schemas.jobs.export import ExportResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.prediction import PredictionResult
+from surgery.schemas.jobs.ranking import RankingResult
+from surgery.schemas.jobs.search import SearchResult
 
 Json = dict[str, Any]
 

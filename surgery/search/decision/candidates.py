@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from surgery.schemas.search import Family
+from surgery.schemas.jobs.search import Family
 
 PROMISE_WEIGHT = 0.5  # standard deviations of the metric for one of the scores: a hint, no more
 MOST_CANDIDATES = 48  # those that scores put further down are not tried

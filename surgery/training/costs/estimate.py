@@ -9,11 +9,16 @@ from dataclasses import dataclass, replace
 
 from surgery.models.layers import is_bias
 from surgery.models.shape import EncoderShape
-from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import NAMED, Problem
-from surgery.schemas.estimate import EstimatedSeconds
+from surgery.schemas.jobs.estimate import EstimatedSeconds
+from surgery.schemas.options.adapter import AdapterSpec
+from surgery.schemas.options.training import (
+    TrainingSpec,
+    rows_tried_on,
+    steps_per_epoch,
+    total_steps,
+)
 from surgery.schemas.resolved import LayerInfo
-from surgery.schemas.training import TrainingSpec, rows_tried_on, steps_per_epoch, total_steps
 from surgery.training.costs.activations import block_activations, without_dropout
 from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work
 from surgery.training.costs.stages import Stage, largest_sizes, stages

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from surgery.models.shape import EncoderShape
-from surgery.schemas.layer_schedule import (
+from surgery.schemas.options.layer_schedule import (
     GradualUnfreezing,
     SampledLayers,
     lowest_chances,
     unfrozen_at,
 )
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 
 

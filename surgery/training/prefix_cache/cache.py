@@ -21,8 +21,8 @@ from surgery.errors import Fault, TrainingInvalid
 from surgery.io.reporter import Reporter
 from surgery.models.blocks import model_inputs
 from surgery.models.loading import LoadedModel
-from surgery.schemas.finetune import PrefixMode, PrefixReport
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import PrefixMode, PrefixReport
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.prefix_cache.replay import StandIns, prefix_states, quiet_prefix
 from surgery.training.prefix_cache.states import Layout, States, prefix_key, split_key
 from surgery.training.prefix_cache.store import Medium, Room, StatesSpec, Store, StoredStates

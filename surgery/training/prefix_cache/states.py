@@ -15,7 +15,7 @@ from surgery.data.tokens.dataset import Encoded
 from surgery.io.digests import json_digest
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.prefix_cache.trace import Cut
 
 Positions = np.ndarray[Any, np.dtype[np.int64]]

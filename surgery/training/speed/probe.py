@@ -13,8 +13,8 @@ from surgery.models.memory import synchronize
 from surgery.models.numerics import Numerics
 from surgery.models.shape import EncoderShape
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.estimate import Probe, ProbedSpeed
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.estimate import Probe, ProbedSpeed
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.costs.flops import RowLength, TrainedSizes, suffix_work
 from surgery.training.optimizer import make_optimizer
 from surgery.training.speed.throughput import device_name

@@ -15,7 +15,7 @@ from surgery.models.loading import LoadedModel
 from surgery.models.memory import resident_bytes
 from surgery.models.shape import EncoderShape, runs_of
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.finetune import PrefixReport, Throughput
+from surgery.schemas.jobs.finetune import PrefixReport, Throughput
 from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 from surgery.training.state import Progress
 

@@ -26,7 +26,7 @@ from app.submissions.fleet import (
     store_probe,
 )
 from app.tables import Job, JobKind, Worker, new_id
-from surgery.schemas.estimate import Probe, ProbedSpeed, SpeedBasis
+from surgery.schemas.jobs.estimate import Probe, ProbedSpeed, SpeedBasis
 from tests.support.service.queued_jobs import LEASE, RESOLVED
 
 Json = dict[str, Any]

@@ -319,7 +319,7 @@ def _with_deadline(database: Database, job_id: str) -> Iterator[None]:
     yield
 
 
-@pytest.mark.parametrize("lives", [30, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lives", [15, pytest.param(150, marks=pytest.mark.slow)])
 def test_jobs_live_as_the_model_says(database: Database, lives: int) -> None:
     class Here(LifeOfJobs):
         pass

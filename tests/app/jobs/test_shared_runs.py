@@ -12,9 +12,9 @@ from app.jobs.comparisons import arm_digest
 from app.jobs.comparisons.shared_runs import Choice
 from app.jobs.state_machine import enqueue_comparison
 from app.tables import WORKER_KINDS, JobKind, Status
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.comparison import ArmPlan
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import LayerInfo, Learned, ResolvedSelection
 from tests.support.service.queued_comparisons import ERROR, RANKING, finish, new_job
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look, statuses, take

@@ -12,10 +12,10 @@ from app.jobs import state_machine
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import enqueue
 from app.tables import Job, JobKind, new_id
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import SHUFFLES, RankingSpec, Submission
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import SHUFFLES, RankingSpec, Submission
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.resolved import Learned
-from surgery.schemas.search import SearchSpec
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look, take
 
 Json = dict[str, Any]

@@ -24,7 +24,7 @@ from app.submissions import uploads
 from app.submissions.submit import prepare_ranking, submit
 from app.tables import JobKind
 from surgery.errors import DatasetNotFound
-from surgery.schemas.ranking import RankingSpec
+from surgery.schemas.jobs.ranking import RankingSpec
 from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import Json, problem, upload

@@ -16,7 +16,7 @@ from surgeon.cli import app
 from surgeon.client import ApiError
 from surgery.checkpoints.checkpoint import load
 from surgery.io.folders import is_intact, read_manifest
-from surgery.schemas.export import ExportResult
+from surgery.schemas.jobs.export import ExportResult
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import ROWS
 from tests.support.service.services import Running

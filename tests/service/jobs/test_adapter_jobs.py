@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from surgeon.cli import app
 from surgeon.client import ApiError
 from surgery.checkpoints.checkpoint import load
-from surgery.schemas.adapter import LORA_LEARNING_RATE
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import ROWS, problem, says
 from tests.support.service.services import Running

@@ -15,8 +15,8 @@ from app.api.examples.answers import (
 )
 from surgery.ranking.tangent import FOLDS
 from surgery.schemas.enums import METHODS, Method
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.ranking import RankingOptions, RankingResult, RankingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult, RankingSpec
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import Json, problem, says
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AlbertConfig, AlbertModel
 
 from surgery.schemas.enums import Method
-from surgery.schemas.finetune import FinetuneResult
-from surgery.schemas.ranking import RankingResult
+from surgery.schemas.jobs.finetune import FinetuneResult
+from surgery.schemas.jobs.ranking import RankingResult
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.problems import Json, problem, says
 from tests.support.service.services import Running

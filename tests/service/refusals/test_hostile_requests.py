@@ -16,7 +16,8 @@ from app.settings import Settings
 from surgery.errors import ModelNotFound, misspelt
 from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
-from surgery.schemas import ranking, validation
+from surgery.schemas import validation
+from surgery.schemas.jobs import ranking
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import Json, problem, says
 

@@ -14,7 +14,7 @@ from app.errors import Conflict
 from app.jobs import state_machine
 from app.jobs.deletion import delete_job
 from app.submissions.submit import insert, prepare_finetune
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.finished_runs import ranking_result

@@ -19,7 +19,7 @@ from surgery.models.blocks import encoder_of, model_inputs, part_of
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import freeze_all_but, frozen_digests, layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.prefix_cache.cache import Prefix, SplitRows, open_prefix
 from surgery.training.prefix_cache.store import Room
 from tests.support.models.encoders import NO_CHOICES

@@ -18,7 +18,7 @@ from surgery.models.loading import LoadedModel
 from surgery.models.source.resolve import ModelSource
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult, Stability
+from surgery.schemas.jobs.ranking import LayerScore, RankingOptions, RankingResult, Stability
 from tests.support.models.encoders import tiny
 from tests.support.models.tokenizers import LETTERS, tokenizer_of
 

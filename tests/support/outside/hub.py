@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 TRAIN = b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n'

@@ -25,7 +25,7 @@ from surgery.models.loading import load_model
 from surgery.models.source.copy import checked_copy
 from surgery.models.source.resolve import inspect_model, resolve_model
 from surgery.ranking.ranking import rank_layers
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 from tests.support.corpus.all import MODELS, some_of
 from tests.support.corpus.case import Case
 from tests.support.corpus.watch import Watch

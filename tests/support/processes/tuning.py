@@ -17,7 +17,7 @@ from torch import nn
 
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.trainable import layers_of_model
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.toys import sentences

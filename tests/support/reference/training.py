@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from surgery.data.tokens.dataset import Encoded
 from surgery.models.blocks import model_inputs
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.step import epoch_steps
 
 

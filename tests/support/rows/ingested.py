@@ -12,7 +12,7 @@ import pytest
 
 from surgery.data.ingest.ingest import ingest
 from surgery.errors import DatasetInvalid, Fault
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.data.dataset import DatasetReport
 
 Rows = list[dict[str, Any]]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from surgery.evaluation.comparison import FinetuneRun
 from surgery.schemas import JobWarning
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Aggregate, Policy
-from surgery.schemas.finetune import EpochReport, FinetuneResult
-from surgery.schemas.ranking import (
+from surgery.schemas.jobs.comparison import ArmPlan
+from surgery.schemas.jobs.finetune import EpochReport, FinetuneResult
+from surgery.schemas.jobs.ranking import (
     LayerScore,
     MethodScores,
     MethodTable,
@@ -15,7 +15,7 @@ from surgery.schemas.ranking import (
     RecommendedK,
     Stability,
 )
-from surgery.schemas.search import (
+from surgery.schemas.jobs.search import (
     Interval,
     SearchArm,
     SearchCost,

@@ -29,7 +29,7 @@ from app.tables import (
     WebhookDelivery,
     new_id,
 )
-from surgery.schemas.dataset import DatasetReport
+from surgery.schemas.data.dataset import DatasetReport
 from tests.support.service.queued_jobs import RESOLVED
 
 PREFIX = {

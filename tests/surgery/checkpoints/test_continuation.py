@@ -19,7 +19,7 @@ from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.checkpoints import LABELS, loaded_from, task
 from tests.support.models.checkpoints import write_checkpoint as write_base

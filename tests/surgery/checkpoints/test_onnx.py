@@ -24,14 +24,14 @@ from surgery.io.reporter import Quiet
 from surgery.models.blocks import model_inputs
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.checkpoints import loaded_from, task
 from tests.support.models.checkpoints import write_checkpoint as write_base
 
 # Classes are exported with the best checkpoint of a run, below.
 CASES = [
-    ("bert", Problem.MULTIPLE_CHOICE),
+    pytest.param("bert", Problem.MULTIPLE_CHOICE, marks=pytest.mark.slow),
     pytest.param("distilbert", Problem.REGRESSION, marks=pytest.mark.slow),
     pytest.param("bert", Problem.MULTI_LABEL, marks=pytest.mark.slow),
     pytest.param("modernbert", Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
@@ -57,6 +57,7 @@ def test_the_file_gives_what_torch_gives(kind: str, problem: Problem, tmp_path: 
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_exported_fails_before_training(tmp_path: Path) -> None:
     loaded = loaded_from(write_base(tmp_path / "base", "xlnet"), task())
     with pytest.raises(ExportFailed, match=r"XLNetFor\w+ cannot be exported.*operator aten"):
@@ -64,6 +65,7 @@ def test_an_encoder_that_cannot_be_exported_fails_before_training(tmp_path: Path
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_says_something_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

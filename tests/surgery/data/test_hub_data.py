@@ -18,7 +18,7 @@ from surgery.errors import DatasetInvalid, DatasetNotFound, UpstreamUnavailable
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
 from surgery.io.sources import Sources
 from surgery.models.source.resolve import resolve_model
-from surgery.schemas.dataset import HubDataset
+from surgery.schemas.data.dataset import HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.outside.hub import OWN, SHA, TRAIN, FakeHub
 from tests.support.rows.nli import nli_rows

@@ -11,7 +11,7 @@ from backports import zstd
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import Columns, HubDataset
+from surgery.schemas.data.dataset import Columns, HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.outside.hub import OWN, TRAIN, FakeHub
 

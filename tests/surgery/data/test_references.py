@@ -17,7 +17,7 @@ from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid, DatasetNotFound
 from surgery.io.digests import file_digest
 from surgery.io.sources import Sources, mirror_path
-from surgery.schemas.dataset import Columns, HubDataset
+from surgery.schemas.data.dataset import Columns, HubDataset
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 COLA = [{"sentence": f"s {n}", "label": n % 2, "idx": n} for n in range(6)]

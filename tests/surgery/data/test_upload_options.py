@@ -9,7 +9,7 @@ import pytest
 
 from surgery.data.options import columns_option, reference_of, upload_spec
 from surgery.errors import SurgeryError
-from surgery.schemas.dataset import UploadSpec
+from surgery.schemas.data.dataset import UploadSpec
 
 
 @pytest.mark.parametrize(

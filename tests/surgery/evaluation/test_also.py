@@ -25,7 +25,7 @@ from surgery.models.loading import LoadedModel, load_model
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.mirror import TINY
 from tests.support.rows.nli import nli_rows, put_nli

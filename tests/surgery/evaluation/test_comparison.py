@@ -8,8 +8,8 @@ from scipy import stats
 
 from surgery.evaluation.comparison import comparison_table, verdicts
 from surgery.evaluation.statistics import holm, normal_p_value, t_p_value
-from surgery.schemas.comparison import ArmReport
 from surgery.schemas.enums import Policy
+from surgery.schemas.jobs.comparison import ArmReport
 from tests.support.service.finished_runs import LOST, METRIC, grid, lost, plan, run
 
 

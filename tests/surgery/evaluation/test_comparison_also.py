@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
+from surgery.schemas.jobs.comparison import ArmPlan
 from tests.support.service.finished_runs import finetune_result
 
 Also = dict[str, dict[str, float | None]]

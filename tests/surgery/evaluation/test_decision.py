@@ -8,9 +8,9 @@ import pytest
 
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.decision.decide import Evidence, decide
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.decision import Decision
 from surgery.schemas.enums import Policy
+from surgery.schemas.jobs.comparison import ArmPlan
 from tests.support.service.finished_runs import costing, grid, lost, plan, run
 
 SECONDS = {"all": 100.0, "lora": 90.0, "last": 40.0, "head": 5.0}

@@ -14,7 +14,7 @@ from surgery.evaluation.prediction import Answers, given_data, predict_rows
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.schemas.enums import Problem
-from surgery.schemas.prediction import PredictionResult
+from surgery.schemas.jobs.prediction import PredictionResult
 from tests.support.models.checkpoints import LABELS, SECONDS, TEXTS, loaded_from, write_checkpoint
 
 WORDS = [text.split() for text in TEXTS]

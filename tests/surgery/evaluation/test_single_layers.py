@@ -17,8 +17,8 @@ from surgery.evaluation.single_layers import (
     spearman_draws,
 )
 from surgery.evaluation.statistics import permutation_p_value
-from surgery.schemas.comparison import ArmPlan
 from surgery.schemas.enums import Policy
+from surgery.schemas.jobs.comparison import ArmPlan
 from tests.support.service.finished_runs import grid, lost, plan, ranking_result
 
 SCORES = {

@@ -12,7 +12,7 @@ from torch import nn
 from surgery.gradients import accumulators
 from surgery.gradients.accumulators import Diagonal, Offloaded
 from surgery.ranking.ranking import rank_layers
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 from tests.support.models.toys import toy_data, toy_model
 
 SCORED = {"a": nn.Parameter(torch.zeros(2, 3)), "b": nn.Parameter(torch.zeros(4))}

@@ -17,6 +17,7 @@ from surgery.heads.warmup import warm_up
 from surgery.io.reporter import Quiet
 from surgery.models.blocks import encoder_of, head_parameters, model_inputs
 from surgery.schemas.enums import Problem
+from tests.support.collected import one_in
 from tests.support.models.encoders import (
     CONFIGS,
     LEFT_PADDED,
@@ -151,7 +152,7 @@ def rows(count: int, kind: str = "bert", problem: Problem = Problem.CLASSIFICATI
     )
 
 
-@pytest.mark.parametrize(("kind", "problem", "labels"), CASES)
+@pytest.mark.parametrize(("kind", "problem", "labels"), one_in(3, CASES))
 def test_cached_features_train_the_same_head(
     kind: str, problem: Problem, labels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,8 +24,8 @@ from surgery.models.blocks import model_inputs
 from surgery.models.layers import is_bias
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import frozen_digests, merged_state, train_adapter, unadapted_state
-from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import Problem
+from surgery.schemas.options.adapter import AdapterSpec
 from surgery.training.optimizer import Loss
 from tests.support.models.checkpoints import LABELS, loaded_from, task
 from tests.support.models.checkpoints import write_checkpoint as write_base

@@ -19,8 +19,8 @@ from surgery.models.shape import (
 )
 from surgery.models.source.resolve import ENCODERS
 from surgery.models.trainable import freeze_all_but, layers_of_model
-from surgery.schemas.adapter import AdapterSpec
 from surgery.schemas.enums import Problem
+from surgery.schemas.options.adapter import AdapterSpec
 from surgery.training.costs.estimate import adapter_trained
 from tests.support.models.encoders import CONFIGS, NO_CHOICES, tiny
 from tests.support.models.tokenizers import tokenizer_of

@@ -19,6 +19,7 @@ from surgery.models.loading import LoadedModel, renew_head
 from surgery.models.source.resolve import ENCODERS, inspect_model, local_model
 from surgery.models.trainable import freeze_all_but, layers_of_model
 from surgery.schemas.enums import Granularity, Problem
+from tests.support.collected import one_in
 from tests.support.models.checkpoints import LABELS, loaded_from, offline, task, write_checkpoint
 from tests.support.models.encoders import CONFIGS, NO_CHOICES, padded_batch, tiny
 
@@ -33,7 +34,7 @@ PROBLEMS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "problem"), PROBLEMS)
+@pytest.mark.parametrize(("kind", "problem"), one_in(3, PROBLEMS))
 def test_a_row_alone_equals_the_row_in_a_batch(kind: str, problem: Problem, tmp_path: Path) -> None:
     loaded = loaded_from(write_checkpoint(tmp_path / "m", kind), task(problem))
     for pairs in (False, True):
@@ -85,7 +86,7 @@ def test_headers_tell_what_is_loaded(kind: str, head: Problem | None, tmp_path: 
     assert info.groups["embeddings"] > 0
 
 
-@pytest.mark.parametrize(("kind", "problem"), PROBLEMS)
+@pytest.mark.parametrize(("kind", "problem"), one_in(3, PROBLEMS))
 def test_a_new_head_is_drawn_from_its_seed(kind: str, problem: Problem, tmp_path: Path) -> None:
     folder, data = write_checkpoint(tmp_path / "m", kind), task(problem)
     first, second = loaded_from(folder, data, seed=1), loaded_from(folder, data, seed=2)
@@ -106,7 +107,7 @@ def test_a_new_head_is_drawn_from_its_seed(kind: str, problem: Problem, tmp_path
     assert all(torch.equal(again[name], two[name]) for name in two.keys() - head.keys())
 
 
-@pytest.mark.parametrize(("kind", "problem"), PROBLEMS)
+@pytest.mark.parametrize(("kind", "problem"), one_in(3, PROBLEMS))
 def test_a_head_that_fits_is_kept(kind: str, problem: Problem, tmp_path: Path) -> None:
     labels = max(1, len(LABELS[problem]))
     folder = write_checkpoint(tmp_path / "m", kind, problem, labels)

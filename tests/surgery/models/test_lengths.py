@@ -17,9 +17,9 @@ from surgery.models.lengths import TOKEN_BINS, token_lengths, truncation_warning
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Method
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.loop import finetune
 from tests.support.models.checkpoints import loaded_from, write_checkpoint
 from tests.support.models.toys import QUICK, rank, toy_data, toy_model

@@ -16,8 +16,8 @@ from surgery.errors import ModelUnsupported
 from surgery.models.lengths import token_lengths
 from surgery.models.loading import LoadedModel
 from surgery.models.preview import PreviewOrder, preview
+from surgery.schemas.data.preview import Preview
 from surgery.schemas.enums import Problem
-from surgery.schemas.preview import Preview
 from tests.support.models.checkpoints import loaded_from, task, write_checkpoint
 from tests.support.models.encoders import CONFIGS
 

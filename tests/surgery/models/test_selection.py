@@ -24,7 +24,7 @@ from surgery.models.trainable import (
 )
 from surgery.ranking.selection import choose_layers
 from surgery.schemas.enums import Granularity, Policy
-from surgery.schemas.selection import SelectionSpec, selection_from
+from surgery.schemas.jobs.selection import SelectionSpec, selection_from
 from tests.support.models.checkpoints import loaded_from, offline, task, write_checkpoint
 from tests.support.models.encoders import CONFIGS, padded_batch
 

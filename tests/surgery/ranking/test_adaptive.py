@@ -9,7 +9,7 @@ from surgery.io.reporter import Quiet
 from surgery.ranking.ranking import open_scorer, score_until_certain
 from surgery.ranking.scorer import Scorer
 from surgery.ranking.scores import Scores, from_samples
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 from tests.support.models.toys import QUICK, by_index, rank, toy_data, toy_model
 
 

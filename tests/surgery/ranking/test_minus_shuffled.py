@@ -27,8 +27,8 @@ from surgery.ranking.selection import choose_layers
 from surgery.ranking.shuffled import standardised_difference
 from surgery.ranking.uncertainty import resampled, stability_of
 from surgery.schemas.enums import Method, Problem
-from surgery.schemas.ranking import SHUFFLES, RankingOptions, RankingResult, RankingSpec
-from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.jobs.ranking import SHUFFLES, RankingOptions, RankingResult, RankingSpec
+from surgery.schemas.jobs.selection import SelectionSpec
 from tests.support.models.toys import (
     QUICK,
     by_index,
@@ -175,7 +175,12 @@ def test_no_score_above_zero_recommends_every_layer_and_has_no_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    "problem", [Problem.REGRESSION, Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION]
+    "problem",
+    [
+        Problem.REGRESSION,
+        Problem.MULTI_LABEL,
+        pytest.param(Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
+    ],
 )
 def test_every_problem_has_it(problem: Problem) -> None:
     loaded = toy_model(new=True, problem=problem)

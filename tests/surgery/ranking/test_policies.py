@@ -16,9 +16,9 @@ from surgery.models.layers import in_module_order, ranked_parts
 from surgery.ranking.selection import choose_layers, granularity_of, ranking_options
 from surgery.ranking.uncertainty import fewest_holding_half
 from surgery.schemas.enums import Granularity
-from surgery.schemas.ranking import LayerScore, RankingResult, RecommendedK, Stability
+from surgery.schemas.jobs.ranking import LayerScore, RankingResult, RecommendedK, Stability
+from surgery.schemas.jobs.selection import SelectionSpec
 from surgery.schemas.resolved import LayerInfo
-from surgery.schemas.selection import SelectionSpec
 from tests.support.models.encoders import CONFIGS, tiny
 
 LAYERS = [

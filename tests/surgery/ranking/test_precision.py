@@ -19,8 +19,8 @@ from surgery.models.numerics import with_precision
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Method, Precision, Problem, TrainingPrecision
-from surgery.schemas.ranking import RankingOptions, RankingResult
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
+from surgery.schemas.options.training import TrainingSpec
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.toys import by_index, rank, sentences, toy_model
 
@@ -29,9 +29,9 @@ SLOW = "fp16 is slow on a CPU"
 TOLERANCE = {Precision.BF16: 0.05, Precision.FP16: 0.01}
 CASES = [
     (Precision.BF16, {"method": Method.FISHER}),
-    (Precision.FP16, {"method": Method.FISHER}),
+    pytest.param(Precision.FP16, {"method": Method.FISHER}, marks=pytest.mark.slow),
     (Precision.BF16, {"method": Method.FISHER, "aggregate": "frobenius"}),
-    (Precision.FP16, {"method": Method.GRADIENT_NORM}),
+    pytest.param(Precision.FP16, {"method": Method.GRADIENT_NORM}, marks=pytest.mark.slow),
 ]
 
 

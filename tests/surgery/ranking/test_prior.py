@@ -16,7 +16,7 @@ from surgery.ranking.ranking import open_scorer, rank_layers
 from surgery.ranking.scorer import ranked_only
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import ModelPrior, RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import ModelPrior, RankingOptions, RankingResult
 from tests.support.models.toys import toy_data, toy_model
 
 
@@ -33,7 +33,13 @@ def prior_of(loaded: LoadedModel, data: TaskData | None = None, **given: Any) ->
 
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("aggregate", ["trace", "frobenius"])
-@pytest.mark.parametrize("problem", [Problem.CLASSIFICATION, Problem.TOKEN_CLASSIFICATION])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem.CLASSIFICATION,
+        pytest.param(Problem.TOKEN_CLASSIFICATION, marks=pytest.mark.slow),
+    ],
+)
 def test_every_weight_is_put_back(problem: Problem, aggregate: str, fresh: bool) -> None:
     """The head is left as the ranking warmed it up; nothing else moves."""
     data = toy_data(60, problem=problem)

@@ -23,7 +23,7 @@ from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.scores import Scores
 from surgery.ranking.uncertainty import kendall_tau
 from surgery.schemas.enums import Aggregate, Fisher, Granularity, Method
-from surgery.schemas.ranking import RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
 from tests.support.models.toys import (
     QUICK,
     by_index,

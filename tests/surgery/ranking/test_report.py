@@ -14,7 +14,7 @@ from surgery.models.blocks import Unit, find_blocks, units_of
 from surgery.ranking.ranking import ranked_result
 from surgery.ranking.scores import Scores, average, fisher_units, frobenius_of_halves, from_samples
 from surgery.schemas.enums import Aggregate, Problem
-from surgery.schemas.ranking import LayerScore, RankingOptions, RankingResult, Stability
+from surgery.schemas.jobs.ranking import LayerScore, RankingOptions, RankingResult, Stability
 from tests.support.models.encoders import padded_batch, tiny
 from tests.support.models.toys import everything_is_finite
 from tests.support.reference.ranking import Matrix

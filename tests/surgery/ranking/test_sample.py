@@ -20,7 +20,7 @@ from surgery.models.loading import LoadedModel
 from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample, with_shuffled_labels, with_shuffled_tokens
 from surgery.schemas.enums import Method, Problem
-from surgery.schemas.ranking import RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
 from tests.support.models.toys import toy_data, toy_model
 
 CPU = torch.device("cpu")

@@ -37,7 +37,7 @@ from surgery.ranking.uncertainty import (
     top_k_probabilities,
     top_k_set_probability,
 )
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.ranking import RankingOptions
 from tests.support.models.toys import sentences
 from tests.support.reference.ranking import (
     Matrix,
@@ -118,7 +118,7 @@ def real_scores(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> M
     return per_sample
 
 
-@pytest.mark.parametrize("samples", [32, 128])
+@pytest.mark.parametrize("samples", [pytest.param(32, marks=pytest.mark.slow), 128])
 def test_intervals_hold_the_true_score_of_real_encoders(real_scores: Matrix, samples: int) -> None:
     """The sentences stand for the population; of samples drawn from it 95 % should hold its mean."""
     truth = real_scores.mean(0)

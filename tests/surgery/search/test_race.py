@@ -105,6 +105,7 @@ def raced(world: World, share: float, memory: Memory | None = None) -> tuple[Rac
     return race, race.run(world.train, world.resample)
 
 
+@pytest.mark.slow
 def test_where_no_candidate_differs_none_is_named() -> None:
     """Seven equal candidates: a winner in at most 5 % of races, by far."""
     named = 0

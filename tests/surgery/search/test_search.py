@@ -12,7 +12,7 @@ import torch
 from surgery.errors import DatasetInvalid, TrainingInvalid
 from surgery.io.reporter import Quiet, Stopped
 from surgery.schemas.enums import Problem
-from surgery.schemas.search import SearchResult, SearchSpec
+from surgery.schemas.jobs.search import SearchResult, SearchSpec
 from surgery.search.search import search_layers
 from surgery.search.state import load_search
 from tests.support.models.toys import toy_data, toy_model
@@ -107,6 +107,7 @@ class Stopping(Quiet):
         self.steps.append(step)
 
 
+@pytest.mark.slow
 def test_a_resumed_search_finds_what_an_undisturbed_one_finds(tmp_path: Path) -> None:
     undisturbed = search_layers(*toys(), to_the_end())
     states: list[Path] = []

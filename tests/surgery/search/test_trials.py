@@ -16,9 +16,9 @@ from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Policy
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.search.boundaries import Boundaries
 from surgery.search.decision.candidates import Candidate
 from surgery.search.trials import Judged, JudgedRows, Run, Trainer

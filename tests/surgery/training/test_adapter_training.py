@@ -19,7 +19,7 @@ from surgery.models.layers import check_adapter, is_bias
 from surgery.models.loading import LoadedModel
 from surgery.models.source.resolve import inspect_model, local_model
 from surgery.models.trainable import count_trainable, unadapted_state
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.mirror import TINY
 

@@ -12,9 +12,9 @@ from surgery.io.reporter import Quiet
 from surgery.models.shape import EncoderShape
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.search import SearchSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.search import SearchSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.search.search import search_layers
 from surgery.training.costs.activations import block_activations, without_dropout
 from surgery.training.loop import finetune

@@ -15,9 +15,9 @@ from surgery.data.tokens.tokenize import encode
 from surgery.heads.converge import fit_head
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.head import HeadSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.head import HeadSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.head import begin_head
 from tests.support.models.sentence_runs import fresh, tuned, weights
 from tests.support.models.toys import sentences

@@ -55,7 +55,9 @@ EVERY_3: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [EVERY_3, {}], ids=["by steps", "by epochs"])
+@pytest.mark.parametrize(
+    "options", [pytest.param(EVERY_3, marks=pytest.mark.slow), {}], ids=["by steps", "by epochs"]
+)
 def test_a_run_resumes_at_any_step_to_the_same_weights(
     options: dict[str, Any], mirror: Path, data: TaskData, tmp_path: Path
 ) -> None:

@@ -27,8 +27,8 @@ from surgery.models.loading import load_model
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.training import TrainingSpec, check_training
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.options.training import TrainingSpec, check_training
 from surgery.training.loop import finetune
 from surgery.training.optimizer import Loss, balanced_presence, loss_for
 from tests.support.models.checkpoints import offline

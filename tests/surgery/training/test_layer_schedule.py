@@ -18,9 +18,9 @@ from surgery.errors import TrainingInvalid
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import freeze_all_but, layers_of_model
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.layer_schedule import SampledLayers, drawn_at, lowest_chances
-from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.layer_schedule import SampledLayers, drawn_at, lowest_chances
+from surgery.schemas.options.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.optimizer import rate_factors
 from surgery.training.prefix_cache.store import release_memory
 from surgery.training.state import TENSORS
@@ -163,6 +163,7 @@ def test_moments_are_those_of_layers_that_train_now(
     assert counts == {8: len(loaded.head), 2: 2 * layer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["gradual by steps", "lisa"])
 def test_a_run_resumes_at_any_step_to_the_same_weights(
     case: str, mirror: Path, data: TaskData, tmp_path: Path

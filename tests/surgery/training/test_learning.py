@@ -26,7 +26,7 @@ from surgery.evaluation.learning import (
 from surgery.io.reporter import Quiet
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import EpochReport, FinetuneResult
+from surgery.schemas.jobs.finetune import EpochReport, FinetuneResult
 from tests.support.models.sentence_runs import fresh, tuned
 
 WORDS = ("poor", "fine")

@@ -18,8 +18,8 @@ from surgery.io.reporter import Quiet
 from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model
-from surgery.schemas.finetune import EpochReport
-from surgery.schemas.training import TrainingSpec, total_steps, warmup_steps
+from surgery.schemas.jobs.finetune import EpochReport
+from surgery.schemas.options.training import TrainingSpec, total_steps, warmup_steps
 from surgery.training.loop import best_report
 from surgery.training.optimizer import Loss, balanced_weights, rate_factors
 from surgery.training.run import stops_early

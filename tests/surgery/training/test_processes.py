@@ -39,6 +39,7 @@ def told(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_one_process(together: Path, mirror: Path, tmp_path: Path) -> None:
     weights, alone = tuned(
         mirror / "models" / TINY, tmp_path, dropout=False, gradient_accumulation_steps=2

@@ -20,9 +20,9 @@ from surgery.errors import TrainingDiverged
 from surgery.evaluation.evaluate import Predictions, predict
 from surgery.io.reporter import CheckpointSummary, Quiet, Stopped
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec, RateTrial
-from surgery.schemas.search import SearchSpec
-from surgery.schemas.training import HELD_OUT_SHARE, TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec, RateTrial
+from surgery.schemas.jobs.search import SearchSpec
+from surgery.schemas.options.training import HELD_OUT_SHARE, TrainingSpec
 from surgery.training.loop import finetune
 from surgery.training.optimizer import Loss, mean_loss
 from surgery.training.prefix_cache.store import release_memory

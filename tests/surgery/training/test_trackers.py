@@ -16,7 +16,7 @@ import pytest
 from surgery.io.folders import is_intact
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.trainable import layers_of_model
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training import trackers
 from surgery.training.loop import finetune
 from surgery.training.state import saved_step
@@ -227,6 +227,7 @@ def test_mlflow_has_the_run_and_goes_on_with_it(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_wandb_writes_its_log_offline(tmp_path: Path) -> None:
     run_services(tmp_path, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
     written = list(tmp_path.rglob("run-ft_7.wandb"))

@@ -21,9 +21,9 @@ from surgery.ranking.ranking import rank_layers
 from surgery.ranking.sample import Sample
 from surgery.ranking.scorer import Scorer, ranked_only
 from surgery.ranking.uncertainty import kendall_tau, top_k_overlap
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.loop import finetune
 from tests.support.models.checkpoints import loaded_from
 from tests.support.models.mirror import TINY, TINY_LAYERS

@@ -23,8 +23,8 @@ from surgery.models.loading import LoadedModel, load_model
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.enums import Problem
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.loop import finetune
 from surgery.training.optimizer import Loss
 from tests.support.models.encoders import NO_CHOICES, padded_batch, tiny

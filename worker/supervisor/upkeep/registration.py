@@ -19,7 +19,7 @@ from app.submissions.fleet import WorkerFacts
 from app.tables import JobKind
 from surgery import __version__
 from surgery.schemas.enums import TrainingPrecision
-from surgery.schemas.estimate import Probe
+from surgery.schemas.jobs.estimate import Probe
 from surgery.training.devices import cores_here
 from worker.confinement import machine_memory
 from worker.supervisor.child_process import ProbeRequest

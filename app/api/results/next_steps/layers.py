@@ -17,8 +17,8 @@ from app.api.results.next_steps.requests import (
     training_of,
     warned_of,
 )
-from surgery.schemas.ranking import RankingSpec
-from surgery.schemas.search import SearchOptions
+from surgery.schemas.jobs.ranking import RankingSpec
+from surgery.schemas.jobs.search import SearchOptions
 
 OWN_ORDER = (
     0.4  # from this τ with the ranking on shuffled labels on, part of an order is the model's

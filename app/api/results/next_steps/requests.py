@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from surgery.evaluation.learning import NO_BETTER, ONE_VALUE
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.training import TrainingSpec
 
 Json = dict[str, Any]
 SEEDS = [0, 1, 2]  # the fewest that have an interval to speak of

@@ -23,11 +23,11 @@ from app.api.results.next_steps.requests import (
 )
 from surgery.evaluation.decision.words import open_question, rounded
 from surgery.evaluation.learning import ABOVE, GREW
-from surgery.schemas.adapter import LORA_LEARNING_RATE, AdapterSpec
-from surgery.schemas.comparison import MAX_RUNS, ArmSpec, ComparisonSpec
 from surgery.schemas.decision import AgainstBest, Decision
 from surgery.schemas.enums import POLICIES, Policy
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.comparison import MAX_RUNS, ArmSpec, ComparisonSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE, AdapterSpec
 
 MOST_SEEDS, MOST_EPOCHS = 16, 1000  # that a comparison takes
 LOWER = (30, 10, 3)  # parts of a rate that was too high

@@ -21,7 +21,7 @@ from app.errors import Unprocessable, WrongMediaType
 from app.submissions.uploads import ingest_upload, store_dataset
 from app.tables import Dataset
 from surgery.errors import printable
-from surgery.schemas.dataset import UploadSpec
+from surgery.schemas.data.dataset import UploadSpec
 
 router = APIRouter(
     prefix="/compat/openai/v1/files", tags=["OpenAI's shapes"], route_class=IdempotentRoute

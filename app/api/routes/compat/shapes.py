@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, StringConstraints, create_model, field_va
 
 from surgery.schemas import Strict
 from surgery.schemas.fields import ModelId
-from surgery.schemas.finetune import FinetuneSpec, SelectionOrAdapter
-from surgery.schemas.ranking import Metadata
+from surgery.schemas.jobs.finetune import FinetuneSpec, SelectionOrAdapter
+from surgery.schemas.jobs.ranking import Metadata
 
 Json = dict[str, Any]
 Item = TypeVar("Item")

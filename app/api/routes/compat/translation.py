@@ -23,7 +23,7 @@ from app.api.routes.compat.shapes import (
 from app.errors import ServiceError, Unprocessable
 from app.tables import Checkpoint, Dataset, JobEvent, Status
 from surgery.errors import SurgeryError
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.validation import faults_of
 
 Json = dict[str, Any]

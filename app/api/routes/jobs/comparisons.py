@@ -7,7 +7,7 @@ from app.api.examples.bodies import COMPARISON_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
 from app.submissions.comparisons import prepare_comparison
 from app.tables import JobKind
-from surgery.schemas.comparison import ComparisonSpec
+from surgery.schemas.jobs.comparison import ComparisonSpec
 
 DESCRIPTION = """\
 Queues one fine-tune for each arm and seed, and tabulates the metrics that they reach.

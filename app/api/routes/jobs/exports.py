@@ -14,7 +14,7 @@ from app.api.http.idempotency import KeyDep
 from app.api.routes.jobs.kinds import KindOfJob, ValidateOnly, answer_submission
 from app.submissions.submit import prepare_export
 from app.tables import JobKind
-from surgery.schemas.export import ExportRequest, ExportSpec
+from surgery.schemas.jobs.export import ExportRequest, ExportSpec
 
 DESCRIPTION = """Queues the hand-over of a checkpoint's model to a place outside its fine-tune, by a
 worker and without a GPU. `to` says where, and `target` under which name:

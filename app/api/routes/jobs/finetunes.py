@@ -8,7 +8,7 @@ from app.api.routes.jobs.kinds import KindOfJob
 from app.submissions.submit import prepare_finetune
 from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described
-from surgery.schemas.finetune import FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneSpec
 
 DESCRIPTION = f"""Queues a fine-tune of the selected layers and of the head.
 

@@ -28,10 +28,10 @@ from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, rehearse, submit
 from app.tables import Job, JobKind
 from surgery.schemas.answers.job import DryRun, JobView
-from surgery.schemas.finetune import FinetuneSpec
-from surgery.schemas.ranking import JobRequest
+from surgery.schemas.jobs.finetune import FinetuneSpec
+from surgery.schemas.jobs.ranking import JobRequest
+from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.resolved import shown
-from surgery.schemas.search import SearchSpec
 
 Json = dict[str, Any]
 POLL_AFTER_SECONDS = 1

@@ -7,7 +7,7 @@ from app.api.examples.bodies import PREDICTION_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
 from app.submissions.submit import prepare_prediction
 from app.tables import JobKind
-from surgery.schemas.prediction import MAX_ROWS, PredictionSpec
+from surgery.schemas.jobs.prediction import MAX_ROWS, PredictionSpec
 
 DESCRIPTION = f"""Queues the question what a checkpoint predicts for up to {MAX_ROWS:,} rows, so
 that it can be tried before it is downloaded. With `Prefer: wait=30` the answer is the finished job,

@@ -18,8 +18,8 @@ from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import choose_layers
 from surgery.schemas.answers.job import DryRun, JobView
 from surgery.schemas.enums import METHODS, POLICIES, Policy, described
-from surgery.schemas.ranking import RankingResult, RankingSpec
-from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.jobs.ranking import RankingResult, RankingSpec
+from surgery.schemas.jobs.selection import SelectionSpec
 
 DESCRIPTION = f"""Queues a ranking. The result of one that was computed before is answered at once.
 

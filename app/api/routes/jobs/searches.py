@@ -15,8 +15,8 @@ from app.errors import Conflict
 from app.submissions.submit import prepare_search
 from app.tables import Job, JobKind, Status
 from surgery.schemas.enums import Granularity
+from surgery.schemas.jobs.search import SearchResult, SearchSpec
 from surgery.schemas.resolved import LayerInfo
-from surgery.schemas.search import SearchResult, SearchSpec
 
 DESCRIPTION = """Queues a search for the layers that learn a task best, and for their learning rate.
 

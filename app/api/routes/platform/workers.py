@@ -16,7 +16,7 @@ from app.api.pages import Page, PagingDep
 from app.db import db_now
 from app.submissions.fleet import is_alive
 from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Status, Worker
-from surgery.schemas.estimate import Probe
+from surgery.schemas.jobs.estimate import Probe
 
 Json = dict[str, Any]
 router = APIRouter(prefix="/v1", tags=["platform"])

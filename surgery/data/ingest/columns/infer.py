@@ -9,7 +9,7 @@ from typing import NamedTuple
 from surgery.data.files.source import shown
 from surgery.data.ingest.columns.propose import NUMBER, Samples, propose
 from surgery.errors import DatasetInvalid, Fault, nearest
-from surgery.schemas.dataset import MAX_CHOICES, Columns
+from surgery.schemas.data.dataset import MAX_CHOICES, Columns
 from surgery.schemas.enums import Problem
 
 _LABELS = ("label", "labels", "target", "class", "score", "y")

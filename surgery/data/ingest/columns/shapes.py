@@ -8,7 +8,7 @@ from surgery.data.files.source import shown
 from surgery.data.ingest.columns.infer import CHOICE_LISTS, TAG_COLUMNS, TOKEN_COLUMNS, find_column
 from surgery.data.ingest.table import TableHead
 from surgery.errors import DatasetInvalid, Fault
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 
 # As Python, numpy, JSON and Postgres write them: ['a', 'b'], array(['a']), ["a"], {a,b}, ('a', 'b')
 _WRITTEN = re.compile(r"(array\()?\s*(\[.*\]|\(.*\)|\{.*\})(\s*,\s*dtype=\w+)?\s*\)?", re.DOTALL)

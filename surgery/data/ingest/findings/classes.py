@@ -9,7 +9,7 @@ from surgery.data.files.source import shown
 from surgery.data.ingest.findings.finding import finding, quoted
 from surgery.data.ingest.findings.labelled import first_of
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import DatasetReport, Finding, FindingCode, Place
+from surgery.schemas.data.dataset import DatasetReport, Finding, FindingCode, Place
 from surgery.schemas.enums import Problem
 
 # What labels are counted in. Multiple choice is left out: the index of a choice is not a class.

@@ -11,7 +11,7 @@ from surgery.data.ingest.spool import ID_COLUMNS
 from surgery.data.ingest.survey import Survey
 from surgery.data.ingest.table import TableHead
 from surgery.errors import DatasetInvalid
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 from surgery.schemas.enums import Problem
 
 

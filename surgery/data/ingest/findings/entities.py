@@ -8,7 +8,7 @@ from surgery.data.ingest.findings.finding import finding, quoted
 from surgery.data.ingest.findings.labelled import is_number, places_of
 from surgery.data.ingest.survey import Survey
 from surgery.data.presets.tasks import marks_entities
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 
 _ENTITY_TAG = re.compile(
     r"(?P<mark>[BIOESLUMW])[-_:./|].+|.+[-_:./|](?P<last>[BIESLUMW])", re.IGNORECASE

@@ -14,7 +14,7 @@ from surgery.data.ingest.findings.labels import label_findings
 from surgery.data.ingest.findings.rows import repeat_findings, text_findings
 from surgery.data.ingest.repeats import Repeats
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 from surgery.schemas.enums import Problem
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from surgery.data.files.source import shown
-from surgery.schemas.dataset import EXAMPLES, Example, Finding, FindingCode, Place
+from surgery.schemas.data.dataset import EXAMPLES, Example, Finding, FindingCode, Place
 
 _IN_WORDS = 3  # examples that the sentence of a finding names
 

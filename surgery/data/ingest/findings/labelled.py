@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import DatasetReport, Place
+from surgery.schemas.data.dataset import DatasetReport, Place
 from surgery.schemas.enums import Problem
 
 SEVERAL = {Problem.MULTI_LABEL, Problem.TOKEN_CLASSIFICATION}  # a row may have several labels

@@ -13,7 +13,7 @@ from surgery.data.ingest.findings.marks import mark_findings, marks_among_scores
 from surgery.data.ingest.label_sets import likely_separator, separator_advice
 from surgery.data.ingest.labels import is_written_number, likeness
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 from surgery.schemas.enums import Problem
 
 MANY_NUMBERS = 20  # more different whole numbers than this are seldom classes

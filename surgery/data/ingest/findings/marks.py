@@ -9,7 +9,7 @@ import numpy as np
 from surgery.data.ingest.findings.finding import finding, quoted
 from surgery.data.ingest.findings.labelled import is_number, places_of, whole_counts
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 from surgery.schemas.enums import Problem
 
 # Values that commonly mark a missing label: words, tags, negative and positive numbers.

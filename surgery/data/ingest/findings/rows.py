@@ -8,7 +8,7 @@ from surgery.data.files.source import shown
 from surgery.data.ingest.findings.finding import finding
 from surgery.data.ingest.repeats import Pair, Repeats, repeated_values
 from surgery.data.ingest.survey import Survey
-from surgery.schemas.dataset import Example, Finding, FindingCode
+from surgery.schemas.data.dataset import Example, Finding, FindingCode
 
 # Few encoders read more than 512 tokens, and English has some 1.3 tokens a word.
 LONG_WORDS = 400

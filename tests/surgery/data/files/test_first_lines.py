@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 from tests.support.rows.files import fault_of, rows_of, written
 from tests.support.rows.ingested import ingested, refused
 

@@ -10,7 +10,7 @@ import pytest
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import Columns, HubDataset
+from surgery.schemas.data.dataset import Columns, HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, lines, refused, stored
 

@@ -4,7 +4,7 @@ import pytest
 
 from surgery.data.ingest.columns.infer import settle_columns
 from surgery.errors import DatasetInvalid
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 
 
 @pytest.mark.parametrize(

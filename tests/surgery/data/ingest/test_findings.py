@@ -11,7 +11,7 @@ import pytest
 from surgery.data.ingest.findings.rows import LONG_WORDS
 from surgery.data.ingest.repeats import find_repeats, repeated_rows, repeated_values
 from surgery.data.ingest.spool import Spool
-from surgery.schemas.dataset import Columns, DatasetReport, Duplicates, Finding
+from surgery.schemas.data.dataset import Columns, DatasetReport, Duplicates, Finding
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, refused
 

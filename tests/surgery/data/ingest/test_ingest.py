@@ -15,7 +15,7 @@ import pytest
 from surgery.data.files.source import Limits
 from surgery.data.ingest.ingest import ingest
 from surgery.errors import DatasetInvalid, Fault
-from surgery.schemas.dataset import Columns, DatasetReport
+from surgery.schemas.data.dataset import Columns, DatasetReport
 from surgery.schemas.enums import Problem
 
 CSV = "text,label\n" + "".join(f"row {n},{'good' if n % 2 else 'bad'}\n" for n in range(20))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from surgery.schemas.dataset import DatasetReport, Finding
+from surgery.schemas.data.dataset import DatasetReport, Finding
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, refused
 

@@ -16,7 +16,7 @@ from surgery.data.ingest.ingest import ingest
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import Columns, DatasetReport, HubDataset, LabelPair, UploadSpec
+from surgery.schemas.data.dataset import Columns, DatasetReport, HubDataset, LabelPair, UploadSpec
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, lines, refused, stored
 

@@ -10,7 +10,7 @@ from surgery.data.ingest.table import HEAD_ROWS, SplitFile, Table
 from surgery.data.references import materialise, resolve_dataset
 from surgery.errors import DatasetInvalid
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import Columns, HubDataset
+from surgery.schemas.data.dataset import Columns, HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, lines, refused, stored
 

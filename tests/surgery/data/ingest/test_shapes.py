@@ -10,7 +10,7 @@ import pytest
 from surgery.data.ingest.columns.shapes import is_written_list
 from surgery.data.ingest.ingest import ingest
 from surgery.errors import DatasetInvalid
-from surgery.schemas.dataset import Columns
+from surgery.schemas.data.dataset import Columns
 from surgery.schemas.enums import Problem
 from tests.support.rows.files import fault_of, written
 from tests.support.rows.ingested import Rows, ingested, refused

@@ -13,7 +13,7 @@ from surgery.data.files.source import Limits
 from surgery.data.ingest.ingest import ingest
 from surgery.data.references import materialise, resolve_dataset
 from surgery.io.sources import Sources
-from surgery.schemas.dataset import Columns, HubDataset
+from surgery.schemas.data.dataset import Columns, HubDataset
 from surgery.schemas.enums import Problem
 from tests.support.rows.ingested import Rows, ingested, lines, refused, stored
 

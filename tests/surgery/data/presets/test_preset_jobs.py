@@ -19,8 +19,8 @@ from surgery.models.loading import LoadedModel, load_model
 from surgery.models.source.resolve import local_model
 from surgery.models.trainable import layers_of_model
 from surgery.ranking.ranking import rank_layers
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
-from surgery.schemas.ranking import RankingOptions
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.training.loop import finetune
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.rows.presets import SHAPES, put, varied

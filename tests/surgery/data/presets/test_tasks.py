@@ -6,7 +6,7 @@ import pytest
 
 from surgery.data.examples import raw_example, read_example
 from surgery.data.presets.tasks import TASKS, Task, metrics_for
-from surgery.schemas.dataset import HUB_DATASET_PATTERN, HubDataset
+from surgery.schemas.data.dataset import HUB_DATASET_PATTERN, HubDataset
 from surgery.schemas.enums import Problem
 
 DOCS = Path(__file__).parents[4] / "docs" / "tasks.md"

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from surgery.schemas.enums import METHODS, POLICIES, Method, Policy
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.selection import SelectionSpec
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.jobs.selection import SelectionSpec
 
 DOCS = Path(__file__).parents[4] / "docs" / "science"
 

@@ -13,7 +13,7 @@ from surgery.models.loading import LoadedModel
 from surgery.ranking.paper import longest_input, padded_batches
 from surgery.ranking.ranking import rank_layers
 from surgery.schemas.enums import Method, Problem
-from surgery.schemas.ranking import RankingOptions, RankingResult
+from surgery.schemas.jobs.ranking import RankingOptions, RankingResult
 from tests.support.models.checkpoints import loaded_from, write_checkpoint
 from tests.support.models.toys import by_index, toy_data, toy_model
 from tests.support.reference.ranking import released_scores

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from surgery.models.shape import EncoderShape
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.costs.estimate import Data, caches_prefix, memory, seconds
 from surgery.training.costs.flops import RowLength, TrainedSizes, forward_work, suffix_work
 

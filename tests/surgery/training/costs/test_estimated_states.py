@@ -10,7 +10,7 @@ import torch
 from surgery.models.loading import LoadedModel
 from surgery.models.shape import EncoderShape, reads_first_token
 from surgery.schemas.enums import Problem
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.options.training import TrainingSpec
 from surgery.training.costs.estimate import Data, memory
 from surgery.training.costs.flops import RowLength, TrainedSizes
 from tests.support.models.prefixes import data_of, frozen_below, opened, splits_of

@@ -14,7 +14,7 @@ from surgery.data.tokens.dataset import TaskData
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.loading import LoadedModel
 from surgery.models.trainable import layers_of_model
-from surgery.schemas.finetune import FinetuneResult, FinetuneSpec
+from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room, release_memory
 from tests.support.models.checkpoints import loaded_from

@@ -10,11 +10,11 @@ from pydantic import Field, StringConstraints, model_validator
 
 from surgery.errors import Fault, SurgeryError, TrainingInvalid, nearest
 from surgery.schemas import Strict
-from surgery.schemas.adapter import LORA_LEARNING_RATE
 from surgery.schemas.enums import ERROR_METRICS, NAMED, Problem, TrainingPrecision
 from surgery.schemas.fields import option_of, options_of
-from surgery.schemas.head import HEAD_FIT, HeadSpec
-from surgery.schemas.layer_schedule import (
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE
+from surgery.schemas.options.head import HEAD_FIT, HeadSpec
+from surgery.schemas.options.layer_schedule import (
     SCHEDULE_OPTIONS,
     GradualUnfreezing,
     LayerSchedule,

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning, Strict
-from surgery.schemas.adapter import LORA_LEARNING_RATE, AdapterSpec
-from surgery.schemas.dataset import TokenLengths
+from surgery.schemas.data.dataset import TokenLengths
 from surgery.schemas.enums import POLICIES, Policy, TrainingPrecision
-from surgery.schemas.head import HeadReport
-from surgery.schemas.ranking import Agreement, Submission
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import CheckpointSpec, TrainingSpec, names_a_rate
+from surgery.schemas.jobs.ranking import Agreement, Submission
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE, AdapterSpec
+from surgery.schemas.options.head import HeadReport
+from surgery.schemas.options.training import CheckpointSpec, TrainingSpec, names_a_rate
 
 AlsoEvaluate = Annotated[
     list[Annotated[str, StringConstraints(max_length=100)]],

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator
 
 from surgery.schemas.fields import REPOSITORY_PATTERN, WORD
-from surgery.schemas.ranking import JobRequest
+from surgery.schemas.jobs.ranking import JobRequest
 
 Json = dict[str, Any]
 ExportForm = Literal["full", "delta", "adapter"]

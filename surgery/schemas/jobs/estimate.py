@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from surgery.schemas import Strict
-from surgery.schemas.adapter import AdapterSpec
-from surgery.schemas.dataset import DatasetRef
+from surgery.schemas.data.dataset import DatasetRef
 from surgery.schemas.fields import ModelId
-from surgery.schemas.finetune import check_scheduled
-from surgery.schemas.search import SearchOptions, check_searched
-from surgery.schemas.selection import SelectionSpec
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.finetune import check_scheduled
+from surgery.schemas.jobs.search import SearchOptions, check_searched
+from surgery.schemas.jobs.selection import SelectionSpec
+from surgery.schemas.options.adapter import AdapterSpec
+from surgery.schemas.options.training import TrainingSpec
 
 MAX_ROWS = 256  # values of k in one request
 Position = Literal["exact", "lowest", "highest"]

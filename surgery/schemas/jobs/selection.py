@@ -11,8 +11,8 @@ from surgery.errors import SurgeryError
 from surgery.schemas import Strict
 from surgery.schemas.enums import METHODS, POLICIES, Granularity, Policy
 from surgery.schemas.fields import Option, option_of, options_of
-from surgery.schemas.ranking import RankingOptions
-from surgery.schemas.search import SearchOptions
+from surgery.schemas.jobs.ranking import RankingOptions
+from surgery.schemas.jobs.search import SearchOptions
 
 _MEANING = {
     "k": "how many to train",

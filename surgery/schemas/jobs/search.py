@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from surgery.schemas import JobWarning, Strict
 from surgery.schemas.fields import options_of
-from surgery.schemas.ranking import Submission
-from surgery.schemas.training import TrainingSpec
+from surgery.schemas.jobs.ranking import Submission
+from surgery.schemas.options.training import TrainingSpec
 
 Family = Literal["single", "pairs", "runs", "all"]
 Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]

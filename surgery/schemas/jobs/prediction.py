@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints
 
 from surgery.schemas.enums import Problem
-from surgery.schemas.ranking import JobRequest
+from surgery.schemas.jobs.ranking import JobRequest
 
 Json = dict[str, Any]
 MAX_ROWS = 1000

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning
-from surgery.schemas.adapter import LORA_LEARNING_RATE
 from surgery.schemas.decision import Decision
 from surgery.schemas.enums import POLICIES, Policy
-from surgery.schemas.finetune import AlsoEvaluate, SelectionOrAdapter
-from surgery.schemas.layer_schedule import LayerSchedule
-from surgery.schemas.ranking import Submission
-from surgery.schemas.training import (
+from surgery.schemas.jobs.finetune import AlsoEvaluate, SelectionOrAdapter
+from surgery.schemas.jobs.ranking import Submission
+from surgery.schemas.options.adapter import LORA_LEARNING_RATE
+from surgery.schemas.options.layer_schedule import LayerSchedule
+from surgery.schemas.options.training import (
     CheckpointSpec,
     LearningRate,
     LearningRates,

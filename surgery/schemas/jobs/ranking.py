@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from surgery.schemas import JobWarning, Strict
-from surgery.schemas.dataset import DatasetRef, TokenLengths
+from surgery.schemas.data.dataset import DatasetRef, TokenLengths
 from surgery.schemas.enums import (
     METHODS,
     SAMPLES,
@@ -18,7 +18,7 @@ from surgery.schemas.enums import (
     Precision,
 )
 from surgery.schemas.fields import ModelId, option_of, options_of
-from surgery.schemas.head import HeadReport, HeadSpec
+from surgery.schemas.options.head import HeadReport, HeadSpec
 
 Json = dict[str, Any]
 Metadata = Annotated[

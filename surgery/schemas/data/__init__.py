@@ -1,0 +1,1 @@
+"""Datasets: how their columns are read, and how rows look to a model."""

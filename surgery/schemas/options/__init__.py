@@ -1,0 +1,1 @@
+"""The parts that the requests of several kinds of jobs have."""
