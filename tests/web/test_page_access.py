@@ -1,4 +1,4 @@
-"""The web page on an API without workers: long lists, filters, keys, projects, narrow and dark."""
+"""The web page on an API without workers: filters, keys, projects, narrow and dark."""
 
 from __future__ import annotations
 
@@ -9,48 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.jobs.state_machine import enqueue
-from app.tables import Job, JobKind, Status, new_id
+from app.tables import JobKind, Status
 from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
-from tests.support.service.queued_jobs import RESOLVED
 
-MANY = 1500
 NOT_A_KEY = "sk_" + hashlib.sha256(b"nobody's").hexdigest()
-
-
-def fill(api: LiveApi, count: int) -> None:
-    """Queued jobs, written at once."""
-    with api.database.write() as session:
-        for number in range(count):
-            job = Job(
-                id=new_id("ft"), kind=JobKind.FINETUNE, spec={"model": "tiny/bert"}, labels={},
-                model="m", dataset="d", digest="x", max_attempts=3, resolved=RESOLVED,
-                name=f"run {number}",
-            )  # fmt: skip
-            enqueue(session, job)
-
-
-def lists(visit: Watched) -> list[str]:
-    return [url for url in visit.requests if "/v1/jobs?" in url]
-
-
-def test_a_long_list_is_read_page_by_page(api: LiveApi, visit: Watched) -> None:
-    fill(api, MANY)
-    page = visit.page
-    visit.open()
-    row = page.get_by_role("row")
-    expect(row.nth(1)).to_contain_text("run ")
-    first = len(lists(visit))
-    last = page.get_by_role("link", name="run 0", exact=True)
-    while not last.is_visible():
-        page.keyboard.press("End")
-        page.evaluate("() => new Promise(requestAnimationFrame)")
-    assert row.count() < 100  # of all the rows, those on the screen
-    cursors = {url.partition("cursor=")[2] for url in lists(visit)}
-    assert len(cursors) == MANY // 100
-    assert first <= 3
-    visit.accessible()
 
 
 def test_filters_stand_in_the_address(api: LiveApi, visit: Watched) -> None:
@@ -103,6 +66,46 @@ def test_a_key_is_asked_for_and_stays_in_the_tab(
     visit.open(f"runs/{job}")
     expect(page.get_by_role("alert").first).to_contain_text("Not found")
     assert page.get_by_text("mine").count() == 0
+
+
+def test_who_may_only_read_is_told_so_in_the_services_words(
+    api: LiveApi, visit: Watched, keys: dict[str, str]
+) -> None:
+    own = {"Authorization": f"Bearer {keys['own']}"}
+    made = api.http.post("/v1/keys", json={"name": "reader", "scopes": ["read"]}, headers=own)
+    reader = made.raise_for_status().json()["key"]
+    job, page = api.queue(name="not mine to end"), visit.page
+    refused = api.http.post(f"/v1/jobs/{job}/cancel", headers={"Authorization": f"Bearer {reader}"})
+    assert refused.status_code == 403
+    visit.open(f"runs/{job}")
+    visit.enter(reader)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Yes, cancel").click()
+    expect(page.get_by_role("alert")).to_contain_text(refused.json()["detail"])
+    expect(page.locator(".head .status")).to_have_text("queued")
+    visit.accessible()
+
+
+def test_a_page_that_is_opened_without_a_connection_comes_with_it(
+    api: LiveApi, visit: Watched
+) -> None:
+    page, lost = visit.page, visit.page.get_by_text("The service does not answer")
+    visit.open()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    for name in ("Datasets", "New run"):
+        page.context.set_offline(True)  # before the page's own file was loaded
+        page.get_by_role("link", name=name).click()
+        expect(lost).to_be_visible()
+        page.context.set_offline(False)
+        expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
+        expect(lost).to_be_hidden()
+    page.get_by_role("link", name="Runs", exact=True).click()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    page.context.set_offline(True)  # after that, when what it asks for is not there
+    page.get_by_role("link", name="New run").click()
+    expect(lost).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_role("button", name="Check")).to_be_visible()
 
 
 @pytest.fixture

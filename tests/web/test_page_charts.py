@@ -16,6 +16,7 @@ from tests.support.service.services import Running
 
 SUBJECT: dict[str, Any] = {"model": TINY, "dataset": "glue/cola"}
 PHONE = {"width": 375, "height": 600}
+CELLS = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
 LAST = {"policy": "last_k", "k": 1}
 
 
@@ -43,10 +44,14 @@ def chart(page: Page, title: str) -> Locator:
 
 
 def numbers(page: Page, title: str) -> list[list[str]]:
-    """The cells of a chart's table."""
+    """The cells of a chart's table, which is written when it is opened."""
     found = chart(page, title)
-    rows = found.locator("tbody tr").all()
-    return [row.locator("td").all_text_contents() for row in rows]
+    numbers = found.get_by_text("The numbers")
+    numbers.click()
+    found.locator("tbody tr").first.wait_for()
+    cells = found.locator("tbody tr").evaluate_all(CELLS)
+    numbers.click()
+    return cells
 
 
 def fits(phone: Watched, place: str, titles: list[str]) -> None:
@@ -135,11 +140,7 @@ def test_a_finetune_is_followed_by_its_curves(
     _try(seen)
     seen.accessible()
     picture(page, pictures, "page-finetune")
-    page.get_by_text("Export a checkpoint").click()
-    page.get_by_label("Name there").fill("cola-reader")
-    page.get_by_role("button", name="Export").click()
-    expect(page.locator(".head")).to_contain_text("export")
-    expect(page.locator(".head .status")).to_have_text("succeeded")
+    _export(seen)
 
 
 def _checkpoints(seen: Watched) -> None:
@@ -174,6 +175,35 @@ def _try(seen: Watched) -> None:
     expect(page.get_by_role("alert")).to_be_hidden()
     values = [float(text) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]
     assert sum(values) == pytest.approx(1, abs=0.002)
+
+
+def _export(seen: Watched) -> None:
+    """What the Hub alone is told is sent for it alone, faults stand at their fields, and it ends."""
+    page, button = seen.page, seen.page.get_by_role("button", name="Export")
+    page.get_by_text("Export a checkpoint").click()
+    place, name = page.get_by_label("To", exact=True), page.get_by_label("Name there")
+    place.select_option("hub")
+    name.fill("us/cola-reader")
+    page.get_by_label("Visibility").select_option("public")
+    page.get_by_label("Branch").fill("no branch")
+    page.get_by_label("Commit message").fill("The first")
+    with page.expect_request("**/exports") as sent:
+        button.click()
+    assert sent.value.post_data_json == {
+        "to": "hub", "target": "us/cola-reader", "form": "full",
+        "private": False, "revision": "no branch", "message": "The first",
+    }  # fmt: skip
+    expect(page.get_by_label("Branch")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Commit message")).to_have_attribute("aria-invalid", "false")
+    seen.accessible()
+    place.select_option("folder")
+    name.fill("cola-reader")
+    page.get_by_label("Form").select_option("delta")
+    with page.expect_request("**/exports") as sent:
+        button.click()
+    assert sent.value.post_data_json == {"to": "folder", "target": "cola-reader", "form": "delta"}
+    expect(page.locator(".head")).to_contain_text("export")
+    expect(page.locator(".head .status")).to_have_text("succeeded")
 
 
 def test_a_comparison_and_a_search_are_drawn(

@@ -14,6 +14,7 @@ from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.services import Running
 
 ROWS = "".join(f"a review with number {number} in it,{number % 2}\n" for number in range(40))
+RANKING = {"model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False}
 GOOD = "text,label\n" + ROWS
 # The second row has no text, the third no label.
 BAD = "text,label\nthe first,0\n,1\nthe third,\n" + ROWS
@@ -108,8 +109,7 @@ def test_a_ranking_is_checked_and_submitted(seen: Watched) -> None:
 def test_a_link_fills_in_a_fine_tune_or_a_comparison(
     service: Running, seen: Watched, pictures: Path | None
 ) -> None:
-    body = {"model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False}
-    ranking = service.run("rankings", body)["id"]
+    ranking = service.run("rankings", RANKING)["id"]
     page = seen.page
     seen.open(f"new?kind=finetune&ranking={ranking}&k=3")
     expect(page.get_by_role("combobox", name="Model")).to_have_value(TINY)
@@ -221,7 +221,8 @@ def test_datasets_are_listed_looked_at_and_deleted(seen: Watched, pictures: Path
     seen.accessible()
 
 
-def test_queue_and_workers(seen: Watched) -> None:
+def test_queue_and_workers(service: Running, seen: Watched) -> None:
+    service.run("rankings", RANKING)
     page = seen.page
     seen.open("queue")
     expect(

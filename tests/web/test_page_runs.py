@@ -77,6 +77,9 @@ def test_a_run_is_paused_resumed_cancelled_retried_and_deleted(
     seen.accessible()
     picture(page, pictures, "page-runs")
     page.go_back()
+    page.reload()  # and it follows the run again
+    expect(page.locator(".head")).to_contain_text(re.compile(r"\d+\s*% · train .* left"))
+    expect(page.get_by_role("list", name="Events")).to_contain_text("status queued")
     page.get_by_role("button", name="Pause").click()
     expect(status).to_have_text("paused")
     page.get_by_role("button", name="Resume").click()

@@ -15,6 +15,18 @@ export function noteSilence(): void {
   probeLater();
 }
 
+/** Waits until the service answers: not at all, if it does. */
+export async function untilItAnswers(): Promise<void> {
+  if (await answers()) return;
+  noteSilence();
+  await new Promise<void>((resolve) => {
+    const stop = connection.subscribe(() => {
+      stop();
+      resolve();
+    });
+  });
+}
+
 function probeLater(): void {
   setTimeout(() => {
     void probe();
@@ -23,13 +35,16 @@ function probeLater(): void {
 
 async function probe(): Promise<void> {
   if (connection.get() === "fine") return;
+  if (await answers()) noteAnswer();
+  else probeLater();
+}
+
+async function answers(): Promise<boolean> {
   try {
     // Not through the client, which would note this silence, too.
     // eslint-disable-next-line no-restricted-globals
-    const response = await fetch("./healthz", { cache: "no-store" });
-    if (response.ok) return noteAnswer();
+    return (await fetch("./healthz", { cache: "no-store" })).ok;
   } catch {
-    // Still silent.
+    return false;
   }
-  probeLater();
 }

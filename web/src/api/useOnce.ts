@@ -1,19 +1,31 @@
 import { useEffect, useState } from "react";
+import { connection } from "./connection";
+import { useStore } from "./store";
 
 export interface Once<T> {
   readonly data: T | null;
+  /** The answer before it, until this one comes: what is shown does not flicker. */
+  readonly last: T | null;
   readonly error: unknown;
   readonly loading: boolean;
 }
 
+interface Answer<T> {
+  readonly to: unknown;
+  readonly data: T | null;
+  readonly error: unknown;
+}
+
 /**
- * The answer to a question that is asked once. `ask` must keep its identity as long as it asks for
- * the same; null asks nothing. `pause` in milliseconds lets a reader type on before it is asked.
+ * The answer to a question that is asked once, and again after the connection was lost. `ask` must
+ * keep its identity as long as it asks for the same; null asks nothing. `pause` in milliseconds lets
+ * a reader type on before it is asked.
  */
 export function useOnce<T>(ask: ((signal: AbortSignal) => Promise<T>) | null, pause = 0): Once<T> {
-  const [answer, setAnswer] = useState<{ to: unknown; data: T | null; error: unknown }>();
+  const [answer, setAnswer] = useState<Answer<T>>({ to: null, data: null, error: null });
+  const connected = useStore(connection) === "fine";
   useEffect(() => {
-    if (!ask) return;
+    if (!ask || !connected) return;
     const stop = new AbortController();
     const timer = setTimeout(() => {
       ask(stop.signal).then(
@@ -25,7 +37,8 @@ export function useOnce<T>(ask: ((signal: AbortSignal) => Promise<T>) | null, pa
       clearTimeout(timer);
       stop.abort();
     };
-  }, [ask, pause]);
-  if (ask && answer?.to === ask) return { ...answer, loading: false };
-  return { data: null, error: null, loading: ask !== null };
+  }, [ask, pause, connected]);
+  const { to, data, error } = answer;
+  if (ask && to === ask) return { data, last: data, error, loading: false };
+  return { data: null, last: data, error: null, loading: ask !== null };
 }

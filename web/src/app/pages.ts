@@ -3,6 +3,7 @@
  * `src/`; its code is loaded when it is first opened.
  */
 import { lazy, type ComponentType, type LazyExoticComponent } from "react";
+import { further } from "../api/further";
 import type { Place } from "./router";
 
 export interface PageProps {
@@ -24,53 +25,53 @@ export const PAGES: readonly Page[] = [
     name: "runs",
     withId: false,
     navigation: "Runs",
-    component: lazy(() => import("../runs/RunsPage")),
+    component: lazy(() => further(() => import("../runs/RunsPage"))),
   },
-  { name: "runs", withId: true, component: lazy(() => import("../run/RunPage")) },
+  { name: "runs", withId: true, component: lazy(() => further(() => import("../run/RunPage"))) },
   {
     name: "new",
     withId: false,
     navigation: "New run",
-    component: lazy(() => import("../new/NewRunPage")),
+    component: lazy(() => further(() => import("../new/NewRunPage"))),
   },
   {
     name: "datasets",
     withId: false,
     navigation: "Datasets",
-    component: lazy(() => import("../datasets/DatasetsPage")),
+    component: lazy(() => further(() => import("../datasets/DatasetsPage"))),
   },
-  { name: "datasets", withId: true, component: lazy(() => import("../datasets/DatasetPage")) },
+  { name: "datasets", withId: true, component: lazy(() => further(() => import("../datasets/DatasetPage"))) },
   {
     name: "queue",
     withId: false,
     navigation: "Queue",
-    component: lazy(() => import("../service/QueuePage")),
+    component: lazy(() => further(() => import("../service/QueuePage"))),
   },
   {
     name: "usage",
     withId: false,
     navigation: "Usage",
-    component: lazy(() => import("../service/UsagePage")),
+    component: lazy(() => further(() => import("../service/UsagePage"))),
   },
   {
     name: "keys",
     withId: false,
     navigation: "Keys",
-    component: lazy(() => import("../service/KeysPage")),
+    component: lazy(() => further(() => import("../service/KeysPage"))),
   },
   {
     name: "projects",
     withId: false,
     navigation: "Projects",
-    component: lazy(() => import("../service/ProjectsPage")),
+    component: lazy(() => further(() => import("../service/ProjectsPage"))),
   },
   {
     name: "webhooks",
     withId: false,
     navigation: "Webhooks",
-    component: lazy(() => import("../service/WebhooksPage")),
+    component: lazy(() => further(() => import("../service/WebhooksPage"))),
   },
-  { name: "webhooks", withId: true, component: lazy(() => import("../service/WebhookPage")) },
+  { name: "webhooks", withId: true, component: lazy(() => further(() => import("../service/WebhookPage"))) },
 ];
 
 export const FIRST = "runs";

@@ -1,5 +1,6 @@
 import { useEffect, useId, useRef, useState, type ReactNode } from "react";
 import type { PlotOptions } from "@observablehq/plot";
+import { further } from "../api/further";
 import { describe } from "../api/problem";
 import { ProblemBox } from "../ui/ProblemBox";
 import "./charts.css";
@@ -26,6 +27,8 @@ interface Props {
 export function Chart({ title, draw, table, children }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const name = useId();
+  // A run that is followed for hours has thousands of them: they are written where they are read.
+  const [open, setOpen] = useState(false);
   const error = useDrawing(box, title, draw);
   return (
     <figure className="chart" aria-labelledby={name}>
@@ -33,11 +36,11 @@ export function Chart({ title, draw, table, children }: Props) {
       {children && <figcaption className="muted">{children}</figcaption>}
       {error !== null && <ProblemBox problem={describe(error)} />}
       <div ref={box} className="plot-box" />
-      <details>
+      <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>
           The numbers<span className="unseen"> of: {title}</span>
         </summary>
-        <Numbers title={title} table={table} />
+        {open && <Numbers title={title} table={table} />}
       </details>
     </figure>
   );
@@ -76,7 +79,7 @@ function useDrawing(box: React.RefObject<HTMLDivElement | null>, title: string, 
   const [error, setError] = useState<unknown>(null);
   const [width, setWidth] = useState(0);
   useEffect(() => {
-    import("./plot").then(setPlot, setError);
+    further(() => import("./plot")).then(setPlot, setError);
   }, []);
   useEffect(() => {
     const element = box.current;

@@ -63,7 +63,7 @@ function drawing(label: string, all: readonly Row[], line: number | null, bars: 
       marginLeft: left,
       marginRight: right,
       marginBottom: 40,
-      x: { label, nice: true, ticks, tickFormat: axisDigits, labelArrow: "none", labelAnchor },
+      x: { label, nice: true, inset: bars ? 0 : 8, ticks, tickFormat: axisDigits, labelArrow: "none", labelAnchor },
       y: { type: "band", domain: rows.map((row) => row.name), label: null, padding: 0.35 },
       marks: [
         plot.gridX({ stroke: "var(--line)", strokeOpacity: 1, ticks }),

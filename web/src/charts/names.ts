@@ -31,11 +31,18 @@ const CHARACTER_PIXELS = 6.6; // at the size of a chart's words
 const UPRIGHT_PIXELS = 20; // names that are closer would overlap when slanted
 const SHORT = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 
-const COMPACT = new Intl.NumberFormat(undefined, { notation: "compact", maximumSignificantDigits: 4 });
+const PREFIXES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]] as const;
 
-/** A number as an axis has room for it. */
+/** A number as an axis has room for it, with a prefix of the SI, the same in every language. */
 export function axisDigits(value: number): string {
-  return Math.abs(value) >= 1e4 ? COMPACT.format(value) : digits(value);
+  const [unit, prefix] = PREFIXES.find(([least]) => Math.abs(value) >= least) ?? [1, ""];
+  return digits(value / unit) + prefix;
+}
+
+/** The name of a metric in words: `matthews_correlation` is `Matthews correlation`. */
+export function metricTitle(name: string): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** A number with four digits that count. */

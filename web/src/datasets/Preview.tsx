@@ -43,7 +43,7 @@ function Rows({ preview }: { preview: Answer }) {
         {preview.rows.map((row) => (
           <li key={row.row}>
             <p>
-              Row {wholeNumber(row.row)}: {labelOf(row)}
+              Row {wholeNumber(row.row)}, {labelOf(row)}
             </p>
             {row.sequences.map((sequence, index) => (
               <div className="tokens" key={index}>
@@ -67,7 +67,7 @@ function Rows({ preview }: { preview: Answer }) {
 }
 
 function labelOf(row: Answer["rows"][number]): string {
-  if (row.label_names) return row.label_names.join(", ") || "no label";
-  if (row.label_name != null) return `${row.label_name} (${row.label ?? ""})`;
-  return row.label == null ? "a tag at each word" : String(row.label);
+  if (row.label_names) return row.label_names.length ? `labels ${row.label_names.join(", ")}` : "no label";
+  const label = row.label_name ?? row.label;
+  return label == null ? "a tag at each word" : `label ${label}`;
 }

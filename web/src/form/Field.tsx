@@ -13,13 +13,13 @@ export interface Named {
 interface Props {
   label: string;
   /** The field of the request, at which faults are told. */
-  pointer?: string;
+  pointer?: string | undefined;
   help?: ReactNode;
   children: (named: Named) => ReactNode;
 }
 
 /** An input with its label, its help, and what the service has found wrong with it. */
-export function Field({ label, pointer = "", help, children }: Props) {
+export function Field({ label, pointer, help, children }: Props) {
   const id = useId();
   const faults = useFaults(pointer);
   return (

@@ -12,6 +12,8 @@ export function faultsAt(faults: readonly Fault[], pointer: string): Fault[] {
   return faults.filter(({ pointer: at }) => at === pointer || at?.startsWith(`${pointer}/`));
 }
 
-export function useFaults(pointer: string): Fault[] {
-  return faultsAt(useContext(Faults), pointer);
+/** None for what is no field of the request. */
+export function useFaults(pointer: string | undefined): Fault[] {
+  const faults = useContext(Faults);
+  return pointer === undefined ? [] : faultsAt(faults, pointer);
 }

@@ -1,6 +1,5 @@
-import { useState } from "react";
 import { api, bodyOf, idempotencyKey, type Job } from "../api/client";
-import { describe, type ProblemDocument } from "../api/problem";
+import { useAction } from "../api/useAction";
 import { address, go } from "../app/router";
 import { ConfirmButton } from "../ui/ConfirmButton";
 import { ProblemBox } from "../ui/ProblemBox";
@@ -12,19 +11,8 @@ interface Props {
 
 /** What can be asked of the job now: its links say so, and a job that has ended can be deleted. */
 export function Actions({ job, refresh }: Props) {
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<ProblemDocument | null>(null);
-  const run = async (action: () => Promise<unknown>) => {
-    setBusy(true);
-    setProblem(null);
-    try {
-      await action();
-    } catch (error) {
-      setProblem(describe(error));
-    }
-    setBusy(false);
-    refresh();
-  };
+  const { busy, problem, run } = useAction();
+  const act = (action: () => Promise<unknown>) => void run(action).then(refresh);
   const path = { job_id: job.id };
   const header = { "Idempotency-Key": idempotencyKey() };
   const pause = () => api.POST("/v1/jobs/{job_id}/pause", { params: { path } });
@@ -45,18 +33,18 @@ export function Actions({ job, refresh }: Props) {
         {(["pause", "resume", "retry"] as const).map(
           (name) =>
             name in job.links && (
-              <button key={name} disabled={busy} onClick={() => void run(plain[name])}>
+              <button key={name} disabled={busy} onClick={() => act(plain[name])}>
                 {capital(name)}
               </button>
             ),
         )}
         {"cancel" in job.links && (
-          <ConfirmButton label="Cancel" question="Cancel this run?" disabled={busy} onConfirm={() => void run(cancel)}>
+          <ConfirmButton label="Cancel" question="Cancel this run?" disabled={busy} onConfirm={() => act(cancel)}>
             It ends after its current step. A cancelled run can be retried, not resumed.
           </ConfirmButton>
         )}
         {job.terminal && !job.parent?.startsWith("cmp_") && (
-          <ConfirmButton label="Delete" question="Delete this run?" disabled={busy} onConfirm={() => void run(remove)}>
+          <ConfirmButton label="Delete" question="Delete this run?" disabled={busy} onConfirm={() => act(remove)}>
             Its result, events, logs and checkpoints are removed for good.
           </ConfirmButton>
         )}

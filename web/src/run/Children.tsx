@@ -3,8 +3,8 @@ import { api } from "../api/client";
 import { usePolled, type Sending } from "../api/usePolled";
 import { address } from "../app/router";
 import { Failure } from "../ui/Failure";
-import { Progress, Status } from "../ui/JobState";
-import type { PartProps } from "./kinds";
+import { Progress, Status, Took } from "../ui/JobState";
+import type { PartProps } from "../kinds/parts";
 
 const SHOWN = 50;
 
@@ -42,7 +42,7 @@ export function Children({ job }: PartProps) {
                   <Status job={child} />
                 </td>
                 <td>
-                  <Progress job={child} />
+                  {child.terminal ? <Took job={child} /> : <Progress job={child} />}
                 </td>
               </tr>
             ))}

@@ -7,15 +7,15 @@ import { Failure } from "../ui/Failure";
 import { CopyText } from "../ui/CopyText";
 import { ProblemBox } from "../ui/ProblemBox";
 import { useTitle } from "../ui/useTitle";
-import { Attempts } from "./Attempts";
-import { Events } from "./Events";
-import { History } from "./History";
-import { PARTS } from "./kinds";
-import { Logs } from "./Logs";
+import { Attempts } from "./records/Attempts";
+import { Events } from "./records/Events";
+import { History } from "./records/History";
+import { PARTS } from "../kinds/parts";
+import { Logs } from "./records/Logs";
 import { NextSteps, Warnings } from "./Notes";
 import { RunHeader } from "./RunHeader";
 import { SameAs } from "./SameAs";
-import { UsageCard } from "./UsageCard";
+import { UsageCard } from "./records/UsageCard";
 
 const RUNNING_MILLISECONDS = 3000; // the event stream tells of changes before that
 const ENDED_MILLISECONDS = 15000;

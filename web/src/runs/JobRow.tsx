@@ -1,8 +1,7 @@
 import { memo } from "react";
 import { address } from "../app/router";
 import { Moment } from "../ui/Moment";
-import { Progress, Status } from "../ui/JobState";
-import { duration } from "../ui/format";
+import { Progress, Status, Took } from "../ui/JobState";
 import { datasetOf, modelOf } from "../ui/subject";
 import type { ListedJob } from "./useListing";
 
@@ -31,9 +30,3 @@ export const JobCells = memo(function JobCells({ job }: { job: ListedJob }) {
     </>
   );
 });
-
-function Took({ job }: { job: ListedJob }) {
-  if (!job.started_at || !job.finished_at) return null;
-  const seconds = (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
-  return <span className="muted">took {duration(seconds)}</span>;
-}

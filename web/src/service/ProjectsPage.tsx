@@ -91,6 +91,7 @@ function ProjectForm({ project, onDone }: { project: Project | null; onDone: () 
     } else {
       await api.POST("/v1/projects", { body, params: { header: { "Idempotency-Key": idempotencyKey() } } });
       setName("");
+      setLimits({});
     }
     onDone();
   };

@@ -5,7 +5,7 @@ import { Field } from "../form/Field";
 import "../form/form.css";
 import { DataTable } from "../ui/DataTable";
 import { Failure } from "../ui/Failure";
-import { bytes, duration, wholeNumber } from "../ui/format";
+import { bytes, day, duration, wholeNumber } from "../ui/format";
 import { useTitle } from "../ui/useTitle";
 
 const EVERY_MILLISECONDS = 10000;
@@ -106,13 +106,13 @@ function UsageTable({ usage }: { usage: Schemas["UsageView"] }) {
   ];
   const rows = usage.data.map((row) => ({
     id: `${row.period} ${row.kind}`,
-    cells: [row.period, row.kind, ...cells(row)],
+    cells: [day(row.period), row.kind, ...cells(row)],
   }));
   const total = { id: "total", cells: [<strong>Total</strong>, "", ...cells(usage.total)] };
   return (
     <>
       <p className="muted">
-        {usage.from} to {usage.to}
+        {day(usage.from)} to {day(usage.to)}
       </p>
       <DataTable
         title="Usage by period"

@@ -34,6 +34,13 @@ export function Progress({ job, long = false }: { job: State; long?: boolean }) 
   );
 }
 
+/** How long a job took that has ended; nothing for one that never began. */
+export function Took({ job }: { job: Pick<Job, "started_at" | "finished_at"> }) {
+  if (!job.started_at || !job.finished_at) return null;
+  const seconds = (Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000;
+  return <span className="muted">took {duration(seconds)}</span>;
+}
+
 type Numbers = NonNullable<Job["progress"]>;
 
 function steps({ step, total_steps: total, unit }: Numbers): string {

@@ -11,6 +11,14 @@ const UNITS: readonly (readonly [string, number])[] = [
 ];
 const BYTES = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"] as const;
 
+const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
+const MONTH = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric", timeZone: "UTC" });
+
+/** A day such as `2026-12-01`, or a month such as `2026-12`. */
+export function day(iso: string): string {
+  return (iso.length > 7 ? DAY : MONTH).format(new Date(iso));
+}
+
 export const wholeNumber = (value: number): string => WHOLE.format(value);
 export const moment = (iso: string): string => MOMENT.format(new Date(iso));
 export const clock = (iso: string): string => CLOCK.format(new Date(iso));
@@ -30,7 +38,8 @@ export function duration(seconds: number): string {
 
 export function bytes(count: number): string {
   const power = count < 1 ? 0 : Math.min(BYTES.length - 1, Math.floor(Math.log10(count) / 3));
-  return inUnit(count / 1000 ** power, BYTES[power] ?? "byte", power ? 1 : 0);
+  if (power === 0) return inUnit(count, "byte", 0, "long"); // the short form has no plural
+  return inUnit(count / 1000 ** power, BYTES[power] ?? "byte", 1);
 }
 
 export function percent(value: number): string {
@@ -39,11 +48,11 @@ export function percent(value: number): string {
   );
 }
 
-function inUnit(value: number, unit: string, digits: number): string {
+function inUnit(value: number, unit: string, digits: number, unitDisplay: "short" | "long" = "short"): string {
   return new Intl.NumberFormat(undefined, {
     style: "unit",
     unit,
-    unitDisplay: "short",
+    unitDisplay,
     maximumFractionDigits: digits,
   }).format(value);
 }

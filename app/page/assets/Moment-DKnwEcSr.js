@@ -1,1 +1,0 @@
-import{a as e,r as t}from"./useTitle-Mot5RNau.js";import{u as n}from"./index-CPR3YRn4.js";var r=n();function i({at:n,short:i=!1}){return n?(0,r.jsx)(`time`,{dateTime:n,title:e(n),children:i?t(n):e(n)}):(0,r.jsx)(r.Fragment,{children:`–`})}export{i as t};

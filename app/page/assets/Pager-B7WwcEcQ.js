@@ -1,0 +1,1 @@
+import{o as e}from"./ProblemBox-BVqZFRiu.js";var t=e();function n({cursor:e,next:n,onMove:r}){return!e&&!n?null:(0,t.jsxs)(`div`,{className:`actions`,children:[e&&(0,t.jsx)(`button`,{onClick:()=>r(void 0),children:`Back to the newest`}),n&&(0,t.jsx)(`button`,{onClick:()=>r(n),children:`Older ones`})]})}export{n as t};

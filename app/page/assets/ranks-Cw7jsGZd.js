@@ -1,0 +1,1 @@
+function e(e){return e.flatMap(([e,t])=>t.map((t,n)=>({column:e,layer:t,rank:n+1})))}function t(e){return Object.keys(e).sort((t,n)=>(e[n]??0)-(e[t]??0))}export{e as n,t};

@@ -1,1 +1,0 @@
-import{n as e}from"./rolldown-runtime-WkwZ5CU-.js";import{c as t,y as n}from"./index-CPR3YRn4.js";var r=e(n(),1);function i(){let[e,n]=(0,r.useState)(!1),[i,a]=(0,r.useState)(null);return{busy:e,problem:i,run:async e=>{n(!0),a(null);try{return await e(),!0}catch(e){return a(t(e)),!1}finally{n(!1)}}}}export{i as t};

@@ -1,0 +1,1 @@
+import{n as e}from"./rolldown-runtime-WkwZ5CU-.js";import{i as t,p as n}from"./ProblemBox-BVqZFRiu.js";var r=e(n(),1);function i(){let[e,n]=(0,r.useState)(!1),[i,a]=(0,r.useState)(null);return{busy:e,problem:i,run:async e=>{n(!0),a(null);try{return await e(),!0}catch(e){return a(t(e)),!1}finally{n(!1)}}}}export{i as t};

@@ -1,0 +1,1 @@
+import{n as e}from"./rolldown-runtime-WkwZ5CU-.js";import{p as t}from"./ProblemBox-BVqZFRiu.js";var n=e(t(),1);function r(){return(0,n.useSyncExternalStore)(i,()=>!document.hidden)}function i(e){return document.addEventListener(`visibilitychange`,e),()=>document.removeEventListener(`visibilitychange`,e)}export{r as t};

@@ -1,1 +1,0 @@
-import{n as e}from"./rolldown-runtime-WkwZ5CU-.js";import{y as t}from"./index-CPR3YRn4.js";var n=e(t(),1);function r(){return(0,n.useSyncExternalStore)(i,()=>!document.hidden)}function i(e){return document.addEventListener(`visibilitychange`,e),()=>document.removeEventListener(`visibilitychange`,e)}export{r as t};
