@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.db import Database, db_now
 from app.jobs import state_machine
-from app.jobs.state_machine import Lease
+from app.jobs.state_machine import Lease, leases
 from app.tables import WORKER_KINDS, Job
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, RANKING, submit
@@ -100,6 +100,22 @@ def test_a_request_locks_the_comparison_and_then_the_job(
 ) -> None:
     lease = child_of_a_comparison(database)
     assert locks_of(database, lambda: ask(database, lease.job_id))[:2] == [WAITS, WAITS]
+
+
+def test_a_sweep_tries_the_comparison_of_its_job(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, asked = child_of_a_comparison(database), []
+    query = leases._comparison_of
+
+    def note(job_id: str) -> Any:
+        asked.append(job_id)
+        return query(job_id)
+
+    monkeypatch.setattr(leases, "_comparison_of", note)
+    with database.write() as session:
+        assert leases.try_lock_comparison(session, lease.job_id)
+    assert asked == [lease.job_id]
 
 
 def test_a_sweep_waits_for_nobody(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from sqlalchemy.exc import OperationalError
 from app.db import Database
 from app.jobs import state_machine
 from app.jobs.shared_rankings import RankingKey
-from app.jobs.state_machine import enqueue, enqueue_with_ranking, share_ranking, sharing
+from app.jobs.state_machine import (
+    enqueue,
+    enqueue_with_ranking,
+    queueing,
+    share_ranking,
+    sharing,
+)
+from app.jobs.webhooks.notices import Look
 from app.observability import restarts
 from app.observability.restarts import Restarts
 from app.tables import DEFAULT_PROJECT, Job, JobEvent, JobKind, new_id
@@ -186,6 +194,57 @@ def test_one_that_is_gone_or_over_by_now_is_left_alone(database: Database) -> No
     with database.write() as session:
         sharing.settle_one(session, second)
     assert look(database, second).version == before.version
+
+
+def test_only_the_one_that_was_meant_goes_on(database: Database) -> None:
+    gone = [rank(database, waits_for="rk_gone") for _ in range(3)]
+    with database.write() as session:
+        for job_id in gone:  # each waits for what nobody has
+            job = session.get(Job, job_id)
+            assert job is not None
+            job.waits_for, job.digest = "rk_gone", job_id
+        session.flush()
+        sharing.settle_one(session, gone[1])
+    assert waits_for(database, *gone) == [gone[1], None, gone[1]]
+
+
+@pytest.mark.parametrize("free", ["name", "comparison"])
+def test_who_settles_it_already_is_not_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch, free: str
+) -> None:
+    """The lock of the ranking's key comes first, then the comparison's row."""
+    waiting, asked = rank(database), []
+    with database.write() as session:
+        job = session.get(Job, waiting)
+        assert job is not None
+        job.waits_for = "rk_gone"
+
+    def try_name(_: Any, name: str) -> bool:
+        asked.append(name)
+        return free == "name"
+
+    def try_comparison(_: Any, job_id: str) -> bool:
+        asked.append(job_id)
+        return False
+
+    monkeypatch.setattr(sharing, "try_lock_name", try_name)
+    monkeypatch.setattr(sharing, "try_lock_comparison", try_comparison)
+    with database.write() as session:
+        sharing.settle_one(session, waiting)
+    assert asked == [KEY.lock, waiting][: 2 if free == "name" else 1]
+    assert waits_for(database, waiting) == ["rk_gone"]
+
+
+def test_a_fine_tune_is_queued_under_the_lock_of_its_ranking_and_when_it_was_seen(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[str] = []
+    monkeypatch.setattr(queueing, "lock_name", lambda _, name: locked.append(name))
+    seen = Look(datetime(2026, 5, 1, tzinfo=UTC), told=False)
+    job = new_job(JobKind.FINETUNE, None, priority=0, project=DEFAULT_PROJECT)
+    with database.write() as session:
+        enqueue_with_ranking(session, job, KEY, seen)
+    assert (locked, look(database, job.id).queued_at) == ([KEY.lock], seen.now)
 
 
 def test_what_cannot_go_on_now_goes_on_with_a_later_sweep(

@@ -16,6 +16,7 @@ from surgery.schemas.enums import Policy
 from surgery.schemas.jobs.comparison import ArmPlan
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import LayerInfo, Learned, ResolvedSelection
+from tests.app.jobs.test_shared_rankings import events
 from tests.support.service.queued_comparisons import ERROR, RANKING, finish, new_job
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look, statuses, take
 
@@ -74,6 +75,7 @@ def test_equal_choices_of_one_ranking_train_once(database: Database) -> None:
     for seed in (0, 1):
         twin = look(database, ids["again", seed])
         assert (twin.waits_for, twin.resolved["layers"]) == (ids["top", seed], ["l0"])
+        assert events(database, twin.id)[-1] == ("same_as", 0, {"id": ids["top", seed]})
     plans = look(database, parent).resolved["arms"]
     assert [plan["same_as"] for plan in plans] == [None, "top", None]
     assert [plan["layers"] for plan in plans] == [["l0"], ["l0"], ["l1"]]

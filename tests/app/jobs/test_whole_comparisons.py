@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from app.db import Database
 from app.errors import Conflict
 from app.jobs import state_machine
+from app.jobs.state_machine import children
+from app.observability import restarts
+from app.observability.restarts import Restarts
 from app.tables import Job, JobKind
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned
@@ -28,12 +32,12 @@ def aged(database: Database, *ids: str, **values: Any) -> None:
 
 
 def test_a_new_comparison(database: Database) -> None:
-    parent, children = submit(database)
+    parent, made = submit(database)
     job = look(database, parent)
     assert (job.status, job.started_at is not None) == ("running", True)
     assert statuses(database, parent) == ["queued", "running"]
-    assert [statuses(database, child) for child in children] == [["queued"], ["queued"]]
-    queued = [look(database, each).queued_at for each in (parent, *children)]
+    assert [statuses(database, child) for child in made] == [["queued"], ["queued"]]
+    queued = [look(database, each).queued_at for each in (parent, *made)]
     assert queued == sorted(set(queued)), "each later than the one before"
 
 
@@ -165,13 +169,33 @@ def test_a_comparison_that_is_over_is_not_advanced(database: Database) -> None:
     assert change(database, parent, lambda: advance(database, parent)) == ({}, [])
 
 
-def advance(database: Database, parent: str) -> None:
-    from app.jobs.state_machine.children import advance_comparison
+def test_a_sweep_advances_each_comparison_that_goes_on_whatever_becomes_of_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, over, paused, broken, gone = (submit(database)[0] for _ in range(5))
+    state_machine.cancel(database, over)
+    state_machine.pause(database, paused)
+    counted, advanced = Restarts(), list[str]()
+    monkeypatch.setattr(restarts, "RESTARTS", counted)
 
+    def note(_: Any, comparison: Job) -> None:
+        if comparison.id == broken:
+            raise LookupError("unheard of")
+        if comparison.id == gone:
+            raise OperationalError("SELECT", {}, Exception("the server is gone"))
+        advanced.append(comparison.id)
+
+    monkeypatch.setattr(children, "advance_comparison", note)
+    state_machine.advance_comparisons(database)
+    assert sorted(advanced) == sorted([going_on, paused])
+    assert counted.counted() == {"sweeper": 1}
+
+
+def advance(database: Database, parent: str) -> None:
     with database.write() as session:
         comparison = session.get(Job, parent)
         assert comparison is not None
-        advance_comparison(session, comparison)
+        children.advance_comparison(session, comparison)
 
 
 def test_a_job_without_a_comparison_has_a_parent_that_stays_as_it_is(database: Database) -> None:
