@@ -27,6 +27,7 @@ help:
 	@echo "make study-mpnet  the same with a larger encoder (ARGS=\"--device cuda --precision bf16\")"
 	@echo "make soak   kills and pauses workers at random, counts what is lost (twenty minutes; ARGS=\"--jobs 60\": a fifth)"
 	@echo "make soak-broker  how long submissions take while Redis fails in every way (four minutes)"
+	@echo "make mutants  whether the tests notice changes of the state machine and the leases (half an hour)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
@@ -153,6 +154,20 @@ soak: $(VENV)/worker,test,bench.stamp
 soak-broker: $(VENV)/worker,test,bench.stamp
 	@echo "==> submissions while Redis hangs, dies, is full, slow or read only, some four minutes"
 	@$(BIN)/python -m bench.soak.broker $(ARGS)
+
+# The tool has an environment of its own, which sees what the project's has installed.
+MUTMUT := mutmut==3.8.1
+SITE = import sysconfig; print(sysconfig.get_path("purelib"))
+build/venvs/mutants.stamp: Makefile pyproject.toml $(VENV)/worker,test.stamp
+	@echo "==> installing $(MUTMUT) into build/venvs/mutants"
+	@rm -rf build/venvs/mutants && $(BIN)/python -m venv build/venvs/mutants
+	@build/venvs/mutants/bin/python -m pip --disable-pip-version-check install --quiet $(MUTMUT)
+	@$(BIN)/python -c '$(SITE)' > "$$(build/venvs/mutants/bin/python -c '$(SITE)')/project.pth"
+	@touch $@
+
+mutants: build/venvs/mutants.stamp
+	@echo "==> small changes of the state machine and the leases, each with its tests, half an hour"
+	@nice -n 5 build/venvs/mutants/bin/python .ci/mutants.py $(ARGS)
 
 study: $(VENV)/worker,demo,bench.stamp
 	@echo "==> every layer alone and every policy, goes on where it was stopped: hours on two cores"

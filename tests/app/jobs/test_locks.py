@@ -102,7 +102,7 @@ def test_a_request_locks_the_comparison_and_then_the_job(
     assert locks_of(database, lambda: ask(database, lease.job_id))[:2] == [WAITS, WAITS]
 
 
-def test_a_sweep_tries_the_comparison_of_its_job(
+def test_it_is_the_comparison_of_the_job_that_is_locked(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease, asked = child_of_a_comparison(database), []
@@ -115,7 +115,9 @@ def test_a_sweep_tries_the_comparison_of_its_job(
     monkeypatch.setattr(leases, "_comparison_of", note)
     with database.write() as session:
         assert leases.try_lock_comparison(session, lease.job_id)
-    assert asked == [lease.job_id]
+        assert leases.locked_for_request(session, lease.job_id) is not None
+        assert leases.locked_with_comparison(session, lease).id == lease.job_id
+    assert asked == [lease.job_id] * 3
 
 
 def test_a_sweep_waits_for_nobody(database: Database) -> None:

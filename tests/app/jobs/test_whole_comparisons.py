@@ -81,6 +81,20 @@ def test_the_cancel_of_a_child_says_who_asked(database: Database) -> None:
     assert history[0] == ("cancel_requested", 0, NOW, {"by": "key_1", "comparison": parent})
 
 
+def test_the_last_cancel_is_the_one_that_is_told(database: Database) -> None:
+    """Whatever else has happened since."""
+    parent, _ = submit(database)
+    lease = take(database, LONG)
+    state_machine.cancel(database, lease.job_id, by="key_1")
+    state_machine.cancel(database, parent, by="key_2")
+    with database.write() as session:
+        state_machine.record_event(session, lease.job_id, 1, "test", {"by": "key_3"})
+    state_machine.end_cancelled(database, lease)
+    error = look(database, lease.job_id).error
+    assert error is not None
+    assert error["detail"] == f"comparison {parent} was cancelled"
+
+
 def test_a_pause_of_a_comparison_and_its_end(database: Database) -> None:
     parent, (running, waiting) = submit(database)
     lease = take(database, LONG)

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import and_, select, update
 
 from app.db import Database, db_now
+from app.errors import Conflict
 from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
 from app.jobs.state_machine import Lease, ends
@@ -414,6 +415,14 @@ def test_a_pause_of_a_waiting_job_and_its_end(database: Database) -> None:
     assert history == [status_event("queued", 0, reason="resumed")]
     assert state_machine.pause(database, "ft_none") is None
     assert state_machine.resume(database, "ft_none") == (None, [])
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_what_is_not_possible_any_more_is_said(database: Database, action: str) -> None:
+    job_id = queued(database)
+    state_machine.cancel(database, job_id)
+    with pytest.raises(Conflict, match=f"so {action} is not possible"):
+        getattr(state_machine, action)(database, job_id)
 
 
 def test_a_pause_of_a_running_job_and_its_end(database: Database) -> None:
