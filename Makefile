@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A broken link is an error. The variable silences an advertisement for a successor of MkDocs.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-.PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api soak study study-mpnet docs format clean
+.PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api soak study study-mpnet soak-broker docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
 	@echo "make test   the tests, on their own Postgres and Redis (some twenty minutes on two cores)"
@@ -26,6 +26,7 @@ help:
 	@echo "make study  which layers are worth training, on eleven tasks (hours; ARGS=\"--seeds 0\": a third)"
 	@echo "make study-mpnet  the same with a larger encoder (ARGS=\"--device cuda --precision bf16\")"
 	@echo "make soak   kills and pauses workers at random, counts what is lost (twenty minutes; ARGS=\"--jobs 60\": a fifth)"
+	@echo "make soak-broker  how long submissions take while Redis fails in every way (four minutes)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
 # A stale environment is made anew: its stamp is older than what it was made from.
@@ -148,6 +149,10 @@ bench-api: $(VENV)/worker,test,bench.stamp
 soak: $(VENV)/worker,test,bench.stamp
 	@echo "==> workers that are killed and paused at random, on each database, some twenty minutes"
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+soak-broker: $(VENV)/worker,test,bench.stamp
+	@echo "==> submissions while Redis hangs, dies, is full, slow or read only, some four minutes"
+	@$(BIN)/python -m bench.soak.broker $(ARGS)
 
 study: $(VENV)/worker,demo,bench.stamp
 	@echo "==> every layer alone and every policy, goes on where it was stopped: hours on two cores"

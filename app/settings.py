@@ -128,7 +128,8 @@ class Settings(BaseSettings):
     )
     retry_backoff: Seconds = Field(
         timedelta(seconds=2),
-        description="Pause before a job's second attempt; it doubles with each further attempt.",
+        description="Pause before a job's second attempt; it doubles with each further one, up to "
+        "an hour.",
     )
     max_attempts: int = Field(
         3, ge=1, description="A job fails for good when this many attempts have crashed."

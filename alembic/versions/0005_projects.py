@@ -267,7 +267,6 @@ def _widen_jobs() -> None:
         op.add_column("jobs", column)
     for name in OLD_JOB_INDEXES:
         op.drop_index(name, "jobs")
-    _index_jobs()
     if op.get_bind().dialect.name == "sqlite":
         second = "strftime('%Y-%m-%dT%H:%M:%S', CAST(at / 1000000 AS INTEGER), 'unixepoch')"
         at = f"{second} || printf('.%06dZ', at % 1000000)"
@@ -280,6 +279,7 @@ def _widen_jobs() -> None:
         each = f"jsonb_build_object('status', data ->> 'status', 'at', {at}, 'reason', {REASON})"
         ordered = f"SELECT jsonb_agg({each} ORDER BY seq) FROM job_events WHERE {OF_JOB}"
         op.execute(f"UPDATE jobs SET transitions = coalesce(({ordered}), '[]')")
+    _index_jobs()  # last: every row was just written again
 
 
 def _number_metrics() -> None:

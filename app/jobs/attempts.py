@@ -64,16 +64,20 @@ def note_usage(session: Session, job_id: str, epoch: int, usage: Usage | None) -
 
 def end_attempt(
     session: Session, job: Job, outcome: AttemptOutcome, error: Json | None = None
-) -> None:
-    """End the attempt that a job is in; without one, or if it has ended, nothing changes."""
+) -> bool:
+    """End the attempt that a job is in, and count what is stored for the job.
+
+    Without an attempt, or if it has ended, nothing changes; then False.
+    """
     attempt = session.get(Attempt, (job.id, job.lease_epoch))
     if attempt is None or attempt.ended_at is not None:
-        return
+        return False
     attempt.ended_at, attempt.outcome, attempt.error = db_now(), outcome.value, error
     attempt.log_closed = outcome is AttemptOutcome.LOST  # any other has a worker that closes it
     session.flush()
     job.usage = _total(session, job.id)
     count_stored_bytes(session, job)
+    return True
 
 
 def has_ended_by_worker(database: Database, job_id: str, epoch: int) -> bool:

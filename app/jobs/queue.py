@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 
 from celery import Celery
 from kombu.entity import Queue
@@ -24,6 +25,7 @@ from app.tables import WORKER_KINDS, Job, JobKind, Status, has_status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"
+MOST_RINGS = 1000  # that wait for a broker which hangs; for the others, workers poll
 
 
 def queue_name(kind: JobKind | str) -> str:
@@ -68,13 +70,16 @@ def make_ring(settings: Settings) -> Callable[[Job], None]:
     celery = make_celery(settings)
     # Messages are sent by another thread: a broker that hangs does not delay any answer.
     ringer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ring")
+    places = BoundedSemaphore(MOST_RINGS)
 
     def ring_safely(kind: str) -> None:
         with surviving("ring"):
             ring_bell(celery, kind)
+        places.release()
 
     def ring(job: Job) -> None:
-        ringer.submit(ring_safely, job.kind)
+        if places.acquire(blocking=False):
+            ringer.submit(ring_safely, job.kind)
 
     return ring
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from surgery.data.tokens.dataset import TaskData
 from surgery.errors import ModelUnsupported
 from surgery.io.library_errors import blamed_on_model
+from surgery.io.safetensors import read_header
 from surgery.io.sources import Sources
 from surgery.models.blocks import (
     Block,
@@ -60,6 +62,8 @@ UNDECLARED_KEYS = {
     "nomic_bert": {"partial_rotary_factor", "rope_scaling", "rope_theta"},
     "xlnet": {"summary_first_dropout", "summary_proj_to_labels"},
 }
+# Times what the weights hold, a config may claim and is loaded: what is missing then has a name.
+MOST_CLAIMED = 2
 SEVERAL_LABELS = "multi_label_classification"  # transformers' name in a config
 LABEL_KEYS = {"id2label", "architectures", "model_type"}
 HEAD_CLASSES = {
@@ -129,14 +133,16 @@ def load_model(
     """The encoder with a head for the task, in float32 and eval mode.
 
     ``head`` is ``auto`` (keep the checkpoint's head if it fits the labels) or ``new``. New tensors
-    are drawn from ``seed`` alone. Raises ModelUnsupported if the weights do not fit the config, the
-    architecture has no head for the problem, or the tokenizer has no padding token.
+    are drawn from ``seed`` alone. Raises ModelUnsupported if the weights do not fit the config or
+    this process's memory, the architecture has no head for the problem, or the tokenizer has no
+    padding token.
     """
     snapshot = checked_copy(source, sources)
     entries = json.loads((snapshot / "config.json").read_bytes())
     with blamed_on_model(f"config.json of {source.id!r} does not describe a model"):
         config = _config_for(entries, data)
     kind = head_class(config, data.problem)
+    _check_claims(kind, config, snapshot, source)
     fits = head == "auto" and _head_fits(entries, data, kind)
     torch.manual_seed(seed)
     with blamed_on_model(f"model {source.id!r} does not load", snapshot):
@@ -161,6 +167,35 @@ def load_model(
     _check_encoder(model, new, info["unexpected_keys"], source)
     model.to(device).eval()
     return LoadedModel(source, model, tokenizer, find_blocks(model), new, snapshot)
+
+
+def _check_claims(kind: Any, config: Any, snapshot: Path, source: ModelSource) -> None:
+    """Raise ModelUnsupported for sizes that the weights lack or this process cannot hold.
+
+    The model is made without memory first, as loading would fill all there is with what a config
+    claims. Another try would meet the same, so the error is not that a batch was too large.
+    """
+    with blamed_on_model(f"config.json of {source.id!r} does not describe a model"):
+        with torch.device("meta"):
+            model = kind(config)
+        claimed = sum(each.numel() for each in _needed(model))
+    headers = [read_header(path)[0] for path in snapshot.glob("*.safetensors")]
+    held = sum(tensor.size for header in headers for tensor in header.values())
+    if claimed > MOST_CLAIMED * held:
+        raise ModelUnsupported(
+            f"config.json of {source.id!r} describes blocks and embeddings of {claimed:,} "
+            f"parameters, and its weights hold {held:,}; correct its sizes, such as vocab_size "
+            "and max_position_embeddings, or save the model anew with both together"
+        )
+    size = sum(
+        each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers())
+    )
+    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if most != resource.RLIM_INFINITY and size > most:
+        raise ModelUnsupported(
+            f"model {source.id!r} takes {size:,} bytes in float32, and jobs of this worker have "
+            f"{most:,}; a worker with more memory can run it (SURGEON_JOB_MEMORY_BYTES)"
+        )
 
 
 def _fit_tokenizer(tokenizer: Any, model: Any, source: ModelSource) -> None:
@@ -277,10 +312,7 @@ def _check_encoder(
             f"the blocks of {source.id!r} hold {foreign[0]} and {len(foreign) - 1} more tensors "
             "that this model has no place for: its scores would be those of another model"
         )
-    needed = [block.module for block in find_blocks(model)]
-    embeddings = part_of(model, "embeddings")
-    needed += [embeddings] if embeddings is not None else []
-    inside = {id(parameter) for module in needed for parameter in module.parameters()}
+    inside = {id(parameter) for parameter in _needed(model)}
     parameters = dict(model.named_parameters())
     missing = [name for name in new if name in parameters and id(parameters[name]) in inside]
     if missing:
@@ -288,3 +320,11 @@ def _check_encoder(
             f"the weights of {source.id!r} lack {missing[0]} and {len(missing) - 1} more tensors "
             "of its blocks and embeddings; they do not belong to its config.json"
         )
+
+
+def _needed(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the blocks and embeddings, each once, however many share it."""
+    modules = [block.module for block in find_blocks(model)]
+    embeddings = part_of(model, "embeddings")
+    modules += [embeddings] if embeddings is not None else []
+    return list({id(each): each for module in modules for each in module.parameters()}.values())

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
-from app.jobs.attempts import AttemptOutcome, end_attempt
+from app.jobs.attempts import AttemptOutcome, count_stored_bytes, end_attempt
 from app.jobs.progress import at_the_end, set_aside_progress
 from app.jobs.state_machine.history import record_event, record_status
 from app.tables import Job, JobEvent, Status
@@ -27,10 +27,12 @@ def close(session: Session, job: Job, status: Status, **values: Any) -> None:
     job.status = status
     job.pause_requested = False  # it was too late
     job.lease_expires_at = None
-    job.state = None  # nothing resumes from it any more
+    had_state, job.state = job.state is not None, None  # nothing resumes from it any more
     job.finished_at = job.updated_at = db_now()
     job.phase = None
-    end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
+    counted = end_attempt(session, job, AttemptOutcome(status.value), values.get("error"))
+    if had_state and not counted:
+        count_stored_bytes(session, job)
     if status == Status.CANCELLED:
         job.error = _cancelled_error(session, job)
     code = job.error.get("code") if job.error and status != Status.SUCCEEDED else None

@@ -22,6 +22,7 @@ from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, completed
 
 Json = dict[str, Any]
+LONGEST_PAUSE = timedelta(hours=1)  # before another attempt, however many have crashed
 
 
 def finish(
@@ -127,7 +128,8 @@ def count_crash(
     if job.crashes >= job.max_attempts:
         end(session, job, Status.FAILED, error=error)
     else:
-        delay = backoff * 2 ** (job.crashes - 1)
+        doubled = backoff * 2 ** min(job.crashes - 1, 20)
+        delay = min(doubled, max(backoff, LONGEST_PAUSE))
         requeue(session, job, delay, str(error.get("code", "worker_lost")))
         job.error = error  # shown until the next attempt begins
     return Status(job.status)

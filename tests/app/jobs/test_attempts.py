@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES
 from app.db import Database
@@ -134,6 +134,31 @@ def test_stored_bytes_are_those_of_checkpoints_state_and_logs(database: Database
         checkpoint = session.scalars(select(Checkpoint.id)).one()
     delete_checkpoint(database, checkpoint)
     assert look(database, job_id).stored_bytes == LOG_LIMIT_BYTES
+
+
+def cancel_paused(database: Database, lease: Lease) -> None:
+    state_machine.pause(database, lease.job_id)
+    state_machine.release(database, lease)
+    assert look(database, lease.job_id).stored_bytes == 40
+    state_machine.cancel(database, lease.job_id)
+
+
+def crash_for_the_last_time(database: Database, lease: Lease) -> None:
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == lease.job_id).values(crashes=2))
+    state_machine.crash(database, lease, ERROR, NOW)
+
+
+@pytest.mark.parametrize("end", [cancel_paused, crash_for_the_last_time])
+def test_a_state_that_nothing_resumes_from_is_not_counted(
+    database: Database, end: Callable[[Database, Lease], None]
+) -> None:
+    job_id = submit(database)
+    lease = take(database)
+    records.commit_state(database, lease, "jobs/s", 5, 40)
+    end(database, lease)
+    assert look(database, job_id).state is None
+    assert look(database, job_id).stored_bytes == 0
 
 
 def test_the_log_of_a_deleted_job_is_told_from_any_other(database: Database) -> None:

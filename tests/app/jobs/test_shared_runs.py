@@ -92,6 +92,26 @@ def test_equal_choices_of_one_ranking_train_once(database: Database) -> None:
     assert (job.result["runs"], job.result["seconds"]) == (4, 8.0)
 
 
+def test_a_twin_ends_as_its_run_does(database: Database) -> None:
+    _, ids = submit(database, {"top": TOP, "again": TOP})
+    rank(database)
+    twin = look(database, ids["again", 0])
+    assert twin.started_at is None
+    lease = take(database)
+    progress = {"percent": 40.0, "step": 4, "total_steps": 10, "unit": "steps", "eta_seconds": 7.0}
+    state_machine.renew(database, lease, LEASE, "train", progress)
+    result = {"stopped_early": True}
+    state_machine.finish(database, lease, result, Learned(versions={"torch": "2"}))
+    twin, run = look(database, ids["again", 0]), look(database, ids["top", 0])
+    assert (twin.status, twin.result_of, twin.waits_for) == (Status.SUCCEEDED, run.id, None)
+    assert twin.progress == {**progress, "percent": 100.0, "eta_seconds": 0.0}
+    assert twin.progress == run.progress
+    assert twin.resolved["versions"] == {"torch": "2"}
+    assert twin.resolved["arm"] == "again"
+    assert twin.started_at is not None
+    assert twin.finished_at is not None
+
+
 def test_a_choice_shares_the_run_that_ended_before_the_ranking(database: Database) -> None:
     parent, ids = submit(database, {"top": TOP, "first": FIRST})
     ranking, first = take(database), take(database)

@@ -115,6 +115,7 @@ def run_schemathesis(
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"]
     command += [f"{address}/openapi.json", "--no-color", "--seed", "1"]
     command += ["--header", f"Authorization: Bearer {key}"]
+    command += ["--request-timeout", "120"]  # a preview opens a model, and the cores are shared
     command += ["--warnings", "off", "--continue-on-failure", *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     if "only_not_found" in options:

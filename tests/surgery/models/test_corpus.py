@@ -22,7 +22,7 @@ SECRET = "canary beside the mirror"
 # The model's or the request's fault, as the code says. Not `internal`, and not `worker_lost`.
 NAMED = {
     errors.ModelUnsupported.code, errors.UnsafeFiles.code, errors.UnsafeWeights.code,
-    errors.ModelNotFound.code, errors.OutOfMemory.code, errors.ScoresNotFinite.code,
+    errors.ModelNotFound.code, errors.ScoresNotFinite.code,
     errors.DeadlineExceeded.code, errors.TrainingInvalid.code, errors.TrainingDiverged.code,
     errors.DatasetInvalid.code,
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 from surgery.data.tokens.tokenize import encode
 from surgery.errors import ModelNotFound, ModelUnsupported, SurgeryError, UnsafeWeights
@@ -259,3 +260,31 @@ def test_a_record_that_cannot_be_read_is_none(content: bytes, model: Path, tmp_p
     record(folder, "config.json", "a" * 40)
     (folder / ".cache/huggingface/download/config.json.metadata").write_bytes(content)
     assert resolve_model("me/own", sources).revision is None
+
+
+@pytest.mark.parametrize(
+    "claim", [{"vocab_size": 3_000_000}, {"max_position_embeddings": 3_000_000}]
+)
+def test_sizes_that_the_weights_lack_are_told_before_memory_is_taken(
+    model: Path, claim: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the model's fault: another try would meet the same."""
+    configure(model, **claim)
+    monkeypatch.setattr(BertForSequenceClassification, "from_pretrained", None)
+    with pytest.raises(
+        ModelUnsupported, match=r"describes blocks and embeddings of 4\d,"
+    ) as caught:
+        loaded_from(model, task())
+    assert not caught.value.retriable
+
+
+def test_a_model_that_no_job_has_the_memory_for_is_told_so(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1_000_000, resource.RLIM_INFINITY))
+    with pytest.raises(
+        ModelUnsupported, match=r"takes [12],\d.* jobs of this worker have 1,000,000"
+    ):
+        loaded_from(model, task())
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000_000, resource.RLIM_INFINITY))
+    assert loaded_from(model, task()).blocks

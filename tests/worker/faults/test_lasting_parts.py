@@ -181,6 +181,26 @@ def test_a_ring_that_fails_is_counted(counted: Restarts, monkeypatch: pytest.Mon
     wait_until(lambda: counted.counted() == {"ring": 1}, 20)
 
 
+def test_a_broker_that_hangs_has_no_endless_row_of_messages_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    awake, sent = threading.Event(), []
+
+    def hanging(_: Any, kind: str) -> None:
+        awake.wait(20)
+        sent.append(kind)
+
+    monkeypatch.setattr(queue, "ring_bell", hanging)
+    ring = queue.make_ring(Settings(redis_url=SecretStr("redis://127.0.0.1:9/0")))
+    for _ in range(2 * queue.MOST_RINGS):
+        ring(Job(kind=JobKind.RANKING))
+    awake.set()
+    wait_until(lambda: len(sent) >= queue.MOST_RINGS, 20)
+    ring(Job(kind=JobKind.FINETUNE))
+    wait_until(lambda: JobKind.FINETUNE in sent, 20)
+    assert sent == [JobKind.RANKING] * queue.MOST_RINGS + [JobKind.FINETUNE]
+
+
 SPEAKER = """
 import sys
 print("hello", file=sys.stderr, flush=True)
