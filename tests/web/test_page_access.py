@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,13 +93,12 @@ def test_a_page_that_is_opened_without_a_connection_comes_with_it(
     page, lost = visit.page, visit.page.get_by_text("The service does not answer")
     visit.open()
     expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
-    for name in ("Datasets", "New run"):
-        page.context.set_offline(True)  # before the page's own file was loaded
-        page.get_by_role("link", name=name).click()
-        expect(lost).to_be_visible()
-        page.context.set_offline(False)
-        expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
-        expect(lost).to_be_hidden()
+    page.context.set_offline(True)  # before the page's own file was loaded
+    page.get_by_role("link", name="New run").click()
+    expect(lost).to_be_visible()
+    page.context.set_offline(False)
+    expect(page.get_by_role("button", name="Check")).to_be_visible()
+    expect(lost).to_be_hidden()
     page.get_by_role("link", name="Runs", exact=True).click()
     expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
     page.context.set_offline(True)  # after that, when what it asks for is not there
@@ -106,6 +106,29 @@ def test_a_page_that_is_opened_without_a_connection_comes_with_it(
     expect(lost).to_be_visible()
     page.context.set_offline(False)
     expect(page.get_by_role("button", name="Check")).to_be_visible()
+
+
+def test_a_service_that_is_busy_says_so_and_a_proxy_without_it_does_not(visit: Watched) -> None:
+    page, lost = visit.page, visit.page.get_by_text("The service does not answer")
+    busy = {"title": "Service unavailable", "detail": "all places for previews are taken"}
+    document = json.dumps({**busy, "status": 503, "code": "busy", "retriable": True})
+    page.route(
+        "**/v1/tasks",
+        lambda route: route.fulfill(
+            status=503, content_type="application/problem+json", body=document
+        ),
+    )
+    visit.open("new")
+    expect(page.get_by_role("alert")).to_contain_text(busy["detail"])
+    expect(lost).to_be_hidden()
+    page.unroute("**/v1/tasks")
+    page.route("**/v1/datasets?*", lambda route: route.fulfill(status=502, body="<h1>Bad"))
+    page.get_by_label("One that is stored").check()
+    expect(lost).to_be_visible()
+    page.unroute("**/v1/datasets?*")
+    expect(lost).to_be_hidden()
+    expect(page.get_by_label("Stored dataset")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 @pytest.fixture

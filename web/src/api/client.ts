@@ -23,12 +23,17 @@ export async function send(request: Request): Promise<Response> {
     noteSilence();
     throw new ConnectionLost();
   }
-  if (GATEWAY_ERRORS.has(response.status)) noteSilence();
+  if (isFromBetween(response)) noteSilence();
   else noteAnswer();
   if (response.ok || response.status === 304) return response;
   const problem = await problemOf(response);
   if (response.status === 401) refuseKey(key, problem);
   throw new Problem(problem);
+}
+
+/** Whether something between this page and the service has answered: the service names its problem. */
+function isFromBetween({ status, headers }: Response): boolean {
+  return GATEWAY_ERRORS.has(status) && !headers.get("Content-Type")?.startsWith("application/problem+json");
 }
 
 /** The typed client, such as `api.GET("/v1/jobs/{job_id}", …)`. What fails is thrown. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { blockOf, shortNames } from "./names";
+import { axisDigits, blockOf, metricTitle, shortNames } from "./names";
 import { paretoLine } from "./pareto";
 import { orderOf, placesOf } from "./ranks";
 
@@ -42,4 +42,14 @@ test("the block of a layer is in its name", () => {
   expect(blockOf("encoder.layer.11")).toBe(11);
   expect(blockOf("encoder.layer.3.attention")).toBe(3);
   expect(blockOf("pooler")).toBeNull();
+});
+
+test("an axis has prefixes of the SI, whatever the language", () => {
+  expect([0, 0.25, 500, 2000, -2500, 500_000, 1_000_000, 3e9].map(axisDigits)).toEqual([
+    "0", "0.25", "500", "2k", "-2.5k", "500k", "1M", "3G",
+  ]);
+});
+
+test("metrics are named in words", () => {
+  expect(metricTitle("matthews_correlation")).toBe("Matthews correlation");
 });

@@ -1,0 +1,1 @@
+import{a as e,n as t}from"./format-CapbhK8L.js";import{o as n}from"./ProblemBox-BVqZFRiu.js";var r=n();function i({at:n,short:i=!1}){return n?(0,r.jsx)(`time`,{dateTime:n,title:e(n),children:i?t(n):e(n)}):(0,r.jsx)(r.Fragment,{children:`–`})}export{i as t};
