@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from sqlalchemy.exc import OperationalError
 from app.db import Database
 from app.errors import Conflict
 from app.jobs import state_machine
-from app.jobs.state_machine import children
+from app.jobs.state_machine import children as family
+from app.jobs.state_machine import queueing
+from app.jobs.webhooks.notices import Look
 from app.observability import restarts
 from app.observability.restarts import Restarts
 from app.tables import Job, JobKind
@@ -19,7 +22,7 @@ from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned
 from tests.app.jobs.test_whole_rows import AGO, LONG, NOW, PROGRESS, change, put_back, status_event
 from tests.app.jobs.test_whole_rows import SPENT as SPENT_BY_ONE
-from tests.support.service.queued_comparisons import ERROR, RANKING, submit
+from tests.support.service.queued_comparisons import ERROR, RANKING, new_job, submit
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
 
 Json = dict[str, Any]
@@ -39,6 +42,21 @@ def test_a_new_comparison(database: Database) -> None:
     assert [statuses(database, child) for child in made] == [["queued"], ["queued"]]
     queued = [look(database, each).queued_at for each in (parent, *made)]
     assert queued == sorted(set(queued)), "each later than the one before"
+
+
+def test_its_jobs_are_queued_when_they_were_seen_one_after_the_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rankings look for equal ones in one order, whichever comparison they are of."""
+    seen, shared = Look(datetime(2026, 5, 1, tzinfo=UTC), told=False), list[str]()
+    monkeypatch.setattr(queueing, "share_ranking", lambda _, job: shared.append(job.digest))
+    parent = new_job(JobKind.COMPARISON, None)
+    children = [new_job(JobKind.RANKING, parent.id, digest=each) for each in ("b", "c", "a")]
+    with database.write() as session:
+        state_machine.enqueue_comparison(session, parent, children, seen)
+    queued = [look(database, job.id).queued_at - seen.now for job in (parent, *children)]
+    assert queued == [timedelta(microseconds=place) for place in range(4)]
+    assert shared == ["a", "b", "c"]
 
 
 def test_a_cancel_of_a_comparison(database: Database) -> None:
@@ -199,7 +217,7 @@ def test_a_sweep_advances_each_comparison_that_goes_on_whatever_becomes_of_anoth
             raise OperationalError("SELECT", {}, Exception("the server is gone"))
         advanced.append(comparison.id)
 
-    monkeypatch.setattr(children, "advance_comparison", note)
+    monkeypatch.setattr(family, "advance_comparison", note)
     state_machine.advance_comparisons(database)
     assert sorted(advanced) == sorted([going_on, paused])
     assert counted.counted() == {"sweeper": 1}
@@ -209,7 +227,7 @@ def advance(database: Database, parent: str) -> None:
     with database.write() as session:
         comparison = session.get(Job, parent)
         assert comparison is not None
-        children.advance_comparison(session, comparison)
+        family.advance_comparison(session, comparison)
 
 
 def test_a_job_without_a_comparison_has_a_parent_that_stays_as_it_is(database: Database) -> None:

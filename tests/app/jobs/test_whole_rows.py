@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, select, text, update
 
 from app.db import Database, db_now
-from app.errors import Conflict
+from app.errors import Conflict, NewerDatabase
 from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
 from app.jobs.state_machine import Lease, ends
@@ -162,6 +162,34 @@ def test_a_claim(database: Database) -> None:
     claim()  # of the same project one may run
     assert taken[1] is None
     assert look(database, other).status == "queued"
+
+
+def test_a_claim_takes_what_this_worker_can_export_and_of_equals_the_first_id(
+    database: Database,
+) -> None:
+    def claim(exports: list[str] | None) -> str | None:
+        kinds = [JobKind.EXPORT]
+        found = state_machine.claim(database, "host:1", kinds, LONG, exports=exports)
+        return found[0].job_id if found else None
+
+    ids = [queued(database) for _ in range(3)]
+    with database.write() as session:
+        moment = session.scalar(select(db_now(-AGO)))
+        for job_id, place in zip(ids, ("mlflow", "folder", "folder"), strict=True):
+            job = session.get(Job, job_id)
+            assert job is not None
+            job.kind, job.spec, job.queued_at = JobKind.EXPORT, {"to": place}, moment
+    assert claim([]) is None
+    assert [claim(["folder"]) for _ in range(3)] == [*sorted(ids[1:]), None]
+    assert claim(None) == ids[0]
+
+
+def test_nothing_is_claimed_of_a_newer_database(database: Database) -> None:
+    queued(database)
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(NewerDatabase):
+        state_machine.claim(database, "host:1", [JobKind.FINETUNE], LONG)
 
 
 @pytest.mark.parametrize("told_usage", [SPENT, None])
