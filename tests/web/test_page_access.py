@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from app.tables import JobKind, Status
 from tests.support.browser import Watched, picture, watched
@@ -106,6 +106,26 @@ def test_a_page_that_is_opened_without_a_connection_comes_with_it(
     expect(lost).to_be_visible()
     page.context.set_offline(False)
     expect(page.get_by_role("button", name="Check")).to_be_visible()
+
+
+def test_a_page_whose_files_have_changed_is_loaded_anew(visit: Watched) -> None:
+    page = visit.page
+    visit.open()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    loads: list[str] = []
+    page.on("request", lambda sent: loads.append(sent.url) if sent.is_navigation_request() else 0)
+
+    def gone(route: Route) -> None:
+        """As after an upgrade, until the document that names the new files is loaded."""
+        if loads:
+            route.continue_()
+        else:
+            route.fulfill(status=404)
+
+    page.route("**/assets/UsagePage*", gone)
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage and limits")).to_be_visible()
+    assert loads == [f"{visit.origin}/"]  # once, and it is at the same place again
 
 
 def test_a_service_that_is_busy_says_so_and_a_proxy_without_it_does_not(visit: Watched) -> None:
