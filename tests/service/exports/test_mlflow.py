@@ -190,6 +190,7 @@ def test_equal_exports_at_once_make_one_version(
         both_have_looked.wait(60)
 
     monkeypatch.setattr(mlflow_models, "save_model", save)
+    monkeypatch.chdir(tmp_path)  # MLflow keeps the files of a new experiment there
 
     def published(number: int) -> Published:
         scratch = tmp_path / str(number)
