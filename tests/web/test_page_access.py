@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from app.tables import JobKind, Status
 from tests.support.browser import Watched, picture, watched
@@ -99,36 +99,44 @@ def test_a_page_that_is_opened_without_a_connection_comes_with_it(
     page.context.set_offline(False)
     expect(page.get_by_role("button", name="Check")).to_be_visible()
     expect(lost).to_be_hidden()
-    page.get_by_role("link", name="Runs", exact=True).click()
-    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
-    page.context.set_offline(True)  # after that, when what it asks for is not there
-    page.get_by_role("link", name="New run").click()
+    asked = "**/v1/datasets?*"
+    page.route(asked, lambda route: route.fulfill(status=502, body="<h1>Bad gateway"))
+    page.get_by_label("One that is stored").check()  # what a proxy answers alone
     expect(lost).to_be_visible()
-    page.context.set_offline(False)
-    expect(page.get_by_role("button", name="Check")).to_be_visible()
-
-
-def test_a_service_that_is_busy_says_so_and_a_proxy_without_it_does_not(visit: Watched) -> None:
-    page, lost = visit.page, visit.page.get_by_text("The service does not answer")
-    busy = {"title": "Service unavailable", "detail": "all places for previews are taken"}
-    document = json.dumps({**busy, "status": 503, "code": "busy", "retriable": True})
-    page.route(
-        "**/v1/tasks",
-        lambda route: route.fulfill(
-            status=503, content_type="application/problem+json", body=document
-        ),
-    )
-    visit.open("new")
-    expect(page.get_by_role("alert")).to_contain_text(busy["detail"])
-    expect(lost).to_be_hidden()
-    page.unroute("**/v1/tasks")
-    page.route("**/v1/datasets?*", lambda route: route.fulfill(status=502, body="<h1>Bad"))
-    page.get_by_label("One that is stored").check()
-    expect(lost).to_be_visible()
-    page.unroute("**/v1/datasets?*")
+    page.unroute(asked)
     expect(lost).to_be_hidden()
     expect(page.get_by_label("Stored dataset")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_page_whose_files_have_changed_is_loaded_anew(visit: Watched) -> None:
+    page = visit.page
+    visit.open()
+    expect(page.get_by_role("heading", name="There are no runs yet")).to_be_visible()
+    loads: list[str] = []
+    page.on("request", lambda sent: loads.append(sent.url) if sent.is_navigation_request() else 0)
+
+    def gone(route: Route) -> None:
+        """As after an upgrade, until the document that names the new files is loaded."""
+        if loads:
+            route.continue_()
+        else:
+            route.fulfill(status=404)
+
+    page.route("**/assets/UsagePage*", gone)
+    page.get_by_role("link", name="Usage").click()
+    expect(page.get_by_role("heading", name="Usage and limits")).to_be_visible()
+    assert loads == [f"{visit.origin}/"]  # once, and it is at the same place again
+
+
+def test_a_service_that_is_busy_is_no_lost_connection(visit: Watched) -> None:
+    page = visit.page
+    problem = {"title": "Busy", "detail": "all places are taken", "status": 503, "code": "busy"}
+    answer = {"content_type": "application/problem+json", "body": json.dumps(problem)}
+    page.route("**/v1/tasks", lambda route: route.fulfill(status=503, **answer))
+    visit.open("new")
+    expect(page.get_by_role("alert")).to_contain_text(str(problem["detail"]))
+    expect(page.get_by_text("The service does not answer")).to_be_hidden()
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_it_is_painted_and_usable_soon_on_a_slow_core(api: LiveApi, chromium: Br
     assert min(interactive) < INTERACTIVE
 
 
-@pytest.mark.parametrize("jobs", [1_500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_long_list_scrolls_without_a_request_for_each_job(
     api: LiveApi, chromium: Browser, jobs: int
 ) -> None:

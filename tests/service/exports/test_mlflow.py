@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from surgery.schemas.enums import Problem
-from surgery.training.tracker_services import TAG
+from surgery.training.tracker_services import TAG, run_of
 from tests.support.models.mirror import REAL_MODEL
 from tests.support.rows.labelled import LABELLED, Row
 from tests.support.service.problems import problem, says
@@ -33,6 +33,7 @@ with warnings.catch_warnings():  # of MLflow, about its own types
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of MLflow's own code are not ours
 Json = dict[str, Any]
+EXPERIMENT = "exports"
 TRAINING: Json = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 16}
 
 
@@ -60,8 +61,8 @@ def place(few_mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     tracking = server or f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking, tracking)
     artifacts = None if server else (folder / "artifacts").as_uri()
-    client.create_experiment("exports", artifact_location=artifacts)
-    told = {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": "exports"}
+    client.create_experiment(EXPERIMENT, artifact_location=artifacts)
+    told = {"MLFLOW_TRACKING_URI": tracking, "MLFLOW_EXPERIMENT_NAME": EXPERIMENT}
     with embedded_with(folder / "data", few_mirrors, told) as running:
         yield Place(running, tracking)
 
@@ -75,6 +76,7 @@ KINDS = [kind if kind == ONE else pytest.param(kind, marks=pytest.mark.slow) for
 def known(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same MLflow, for this process."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place.tracking)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
 
 
 def tuned(place: Place, folder: Path, kind: Problem, **more: Any) -> tuple[Json, list[Row]]:
@@ -205,6 +207,17 @@ def test_equal_exports_at_once_make_one_version(
     assert sorted(each.created for each in told) == [False, True]
     assert {each.location for each in told} == {"models:/equal/1"}
     assert len(place.mlflow.search_model_versions("name = 'equal'")) == 1
+
+
+@pytest.mark.usefixtures("known")
+def test_jobs_that_begin_at_once_share_an_experiment(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = place.mlflow
+    known = client.get_experiment_by_name(EXPERIMENT)
+    looks = iter([None, known])  # another job makes it between the two
+    monkeypatch.setattr(client, "get_experiment_by_name", lambda _: next(looks))
+    assert run_of(client, "ft_new") == (known.experiment_id, None)
 
 
 def test_what_mlflow_cannot_take_is_refused_at_once(tmp_path: Path) -> None:
