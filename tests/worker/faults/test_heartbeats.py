@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 from app.db import Database, db_now
 from app.jobs import state_machine
-from app.jobs.state_machine import Fenced, Lease
+from app.jobs.state_machine import Fenced, Lease, Renewal
 from app.settings import Settings
 from app.tables import Job
 from surgery.schemas.answers.usage import Usage
@@ -199,7 +200,7 @@ def test_an_outage_is_survived_and_the_lease_counts_from_the_last_answer(
         wait_until(lambda: beating._renewed > claimed + 1000, 20)
         beating.check()
     [first, *_] = [each for each in caplog.records if "heartbeat failed" in each.getMessage()]
-    assert lease.job_id in first.getMessage()
+    assert first.getMessage().startswith(f"{lease.job_id}: heartbeat failed, trying again: ")
     assert "database is locked" in first.getMessage()
     assert (first.job_id, first.epoch) == (lease.job_id, lease.epoch)  # type: ignore[attr-defined]
 
@@ -238,6 +239,25 @@ def test_what_the_database_refuses_for_good_is_said_once(
             beating.check()
         assert str(raised.value) == words[:REASON_CHARACTERS]
         beating.check()  # whoever asked has been told
+
+
+def test_its_thread_has_the_context_of_the_attempt(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its messages say which job they are about."""
+    subject, seen = ContextVar("subject", default=""), list[str]()
+    subject.set("this job")
+
+    def renew(*_: Any) -> Renewal:
+        seen.append(subject.get())
+        return Renewal(cancel_requested=False, pause_requested=False, seconds_left=None)
+
+    monkeypatch.setattr(state_machine, "renew", renew)
+    beating = heart(database, leased(database))
+    subject.set("another one")
+    with beating:
+        wait_until(lambda: seen, 20)
+    assert set(seen) == {"this job"}
 
 
 def test_a_refusal_has_the_database_s_first_line() -> None:
