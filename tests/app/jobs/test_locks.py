@@ -120,6 +120,16 @@ def test_it_is_the_comparison_of_the_job_that_is_locked(
     assert asked == [lease.job_id] * 3
 
 
+def test_each_child_has_its_own_comparison(database: Database) -> None:
+    alone = submit_job(database)
+    for parent, children in [submit(database) for _ in range(2)]:
+        with database.read() as session:
+            for child in children:
+                found = session.scalars(leases._comparison_of(child)).all()
+                assert [each.id for each in found] == [parent]
+            assert session.scalars(leases._comparison_of(alone)).all() == []
+
+
 def test_a_sweep_waits_for_nobody(database: Database) -> None:
     lease = child_of_a_comparison(database)
     waiting = submit_job(database, waits_for="rk_gone")
