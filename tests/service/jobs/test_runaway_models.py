@@ -88,11 +88,8 @@ def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
             *("catastrophic", "model_unsupported", "fails on a text: PanicException"),
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            *("enormous", "out_of_memory", "ran out of memory"),
-            marks=pytest.mark.slow,
-        ),
-        ("senseless", "model_unsupported", "does not load: ValueError"),
+        ("enormous", "model_unsupported", "describes blocks and embeddings of 3,200,0"),
+        ("senseless", "model_unsupported", "does not describe a model: ValueError"),
         ("unfit", "model_unsupported", "the model's own code (modeling_bert) fails on a batch"),
         ("aborting", "model_unsupported", "a library ended the process while it read the model"),
     ],
