@@ -34,6 +34,7 @@ def service(tmp_path: Path) -> Iterator[Running]:
         running.stop()
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_print_what_it_shows(service: Running, tmp_path: Path) -> None:
     assert len(steps_of(PAGE)) > 15
     environment = {"SURGEON_URL": service.client.url, "SURGEON_API_KEY": OPERATOR, "COLUMNS": "200"}

@@ -106,6 +106,7 @@ def test_an_adapter(embedded_service: Running, mirror: Path, folder: Path) -> No
     assert (folder / "adapter/adapter_config.json").is_file()
 
 
+@pytest.mark.slow
 def test_onnx_runtime(embedded_service: Running, mirror: Path) -> None:
     names = followed("onnx-runtime.md", embedded_service, mirror)
     assert names["probabilities"] == pytest.approx(

@@ -33,6 +33,7 @@ def body(dataset: str, *also: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_fine_tune_is_measured_on_both_sets_of_mnli_and_the_diagnostics(
     own_service: Running,
 ) -> None:

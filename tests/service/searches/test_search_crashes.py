@@ -99,6 +99,7 @@ def test_a_fine_tune_that_is_killed_in_its_search_goes_on_searching(service: Run
     assert job["resolved"]["layers"] == search["result"]["layers"]
 
 
+@pytest.mark.slow
 @BOTH
 def test_cancelling_a_search_stops_it(service: Running) -> None:
     job = service.client.submit("searches", {**BODY, "budget_seconds": 600})

@@ -54,6 +54,7 @@ def test_the_weights_are_those_of_one_process(together: Path, mirror: Path, tmp_
         assert other["train_loss"] == pytest.approx(ours["train_loss"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_group_chooses_the_rate_that_one_process_would(
     together: Path, mirror: Path, tmp_path: Path
 ) -> None:
