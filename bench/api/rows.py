@@ -17,11 +17,12 @@ QUEUED = 20
 LEASE = timedelta(hours=1)
 EXAMPLES: dict[JobKind, dict[str, Any]] = {JobKind.RANKING: RANKING, JobKind.FINETUNE: FINETUNE}
 
+BATCH = 20_000  # jobs that one statement inserts
 # Every column as the template has it, but for those that tell jobs apart. They are inserted in the
 # order of their age, as a service would have.
 COPY = """
 INSERT INTO jobs ({columns}) SELECT {values}
-FROM generate_series(1, :count) AS number
+FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS number
 JOIN jobs AS template ON template.id = CASE WHEN number % 4 = 0 THEN :finetune ELSE :ranking END
 ORDER BY number
 """
@@ -82,8 +83,10 @@ def fill(database: Database, count: int) -> tuple[str, list[str]]:
     names = [column.name for column in Job.__table__.columns]
     values = [DIFFERENT.get(name, f"template.{name}") for name in names]
     statement = COPY.format(columns=", ".join(names), values=", ".join(values))
-    with database.write() as session:
-        session.execute(text(statement), {"count": count, **templates})
+    for first in range(1, count + 1, BATCH):  # no statement may take longer than ten seconds
+        part = {"first": first, "last": min(first + BATCH - 1, count), "count": count}
+        with database.write() as session:
+            session.execute(text(statement), {**part, **templates})
     queue = []
     with database.write() as session:
         for _ in range(QUEUED):
