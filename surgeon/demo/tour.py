@@ -41,16 +41,7 @@ from surgeon.terminal.terminal import console, say, show_result
 
 Json = dict[str, Any]
 SAMPLES = 256
-# Heads as the outcomes that the README shows had them: one epoch for the ranking, none before
-# training.
-HEAD = {"fit": "epochs"}
-TRAINING = {
-    "epochs": 3,
-    "batch_size": 16,
-    "max_length": 32,
-    "seed": 0,
-    "head": {"warmup_epochs": 0},
-}
+TRAINING = {"epochs": 3, "batch_size": 16, "max_length": 32, "seed": 0}
 # No learning rate suits all arms, and a search would take minutes more: the last step says how to
 # run one. So there is a rule, which ``python -m bench.study.rates`` checks on held-out train rows.
 RATE_OF_ALL, RATE_OF_FEW = 5e-5, 3e-4
@@ -122,7 +113,7 @@ def run_demo(folder: Path, rows: int) -> None:
 
 def rank(client: Client, dataset: str) -> Json:
     """Rank the layers by all methods. Returns the finished job."""
-    body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all", "head": HEAD}
+    body = {"model": MODEL, "dataset": dataset, "samples": SAMPLES, "method": "all"}
     with job_progress() as on_update:
         return succeeded(client.wait(client.submit("rankings", body), on_update))
 

@@ -149,7 +149,7 @@ def by_hand(url: str, files: tuple[Path, Path], jobs: Sequence[Json], checkpoint
     ranking, tuned = jobs
     return [
         f"curl -F train=@{train} -F validation=@{validation} {url}/v1/datasets",
-        _post(f"{url}/v1/rankings", ranking, "model", "dataset", "samples", "method", "head"),
+        _post(f"{url}/v1/rankings", ranking, "model", "dataset", "samples", "method"),
         f"curl {url}/v1/jobs/{ranking['id']}",
         _post(f"{url}/v1/finetunes", tuned, "model", "dataset", "selection", "training"),
         f"curl {url}/v1/jobs/{tuned['id']}",

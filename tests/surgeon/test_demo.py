@@ -262,7 +262,6 @@ def test_bars_are_for_terminals_and_lines_for_files(capsys: pytest.CaptureFixtur
 def test_the_curl_lines_repeat_what_was_sent() -> None:
     ranking = {"id": "rk_1", "spec": {
         "model": "m", "dataset": "ds_1", "samples": 256, "method": "all", "seed": 0,
-        "head": {"fit": "epochs", "warmup_epochs": None},
     }}  # fmt: skip
     selection = {"policy": "first_k", "k": 2, "ranking": None, "include": []}
     tuned = {"id": "ft_1", "spec": {
@@ -272,7 +271,7 @@ def test_the_curl_lines_repeat_what_was_sent() -> None:
     lines = by_hand("http://127.0.0.1:1", files, (ranking, tuned), "ck_1")
     assert shlex.split(lines[0])[2] == "train=@a folder/train.csv"
     assert json.loads(shlex.split(lines[1])[-1]) == {
-        "model": "m", "dataset": "ds_1", "samples": 256, "method": "all", "head": {"fit": "epochs"},
+        "model": "m", "dataset": "ds_1", "samples": 256, "method": "all",
     }  # fmt: skip
     assert json.loads(shlex.split(lines[3])[-1]) == {
         "model": "m", "dataset": "ds_1", "selection": {"policy": "first_k", "k": 2},
