@@ -17,7 +17,7 @@ help:
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make test-examples  the examples in Airflow, Dagster and Prefect, each in its own environment"
 	@echo "make check  linter, order of imports, strict types, the documentation's links, known vulnerabilities (about a minute)"
-	@echo "make page   the web page, from web/ into app/page"
+	@echo "make page   the web page, from web/ into app/api/page"
 	@echo "make page-images  its pictures in the documentation, with an installed Chromium"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make serve  the embedded service on http://127.0.0.1:8000"
@@ -100,8 +100,8 @@ web/node_modules/.stamp: web/package.json web/package-lock.json $(VENV)/worker,t
 
 page: web/node_modules/.stamp page-types
 	@$(NPM) run --silent build -- --logLevel warn
-	@$(BIN)/python .ci/page.py stamp app/page
-	@echo "==> app/page is current; commit it with web/"
+	@$(BIN)/python .ci/page.py stamp app/api/page
+	@echo "==> app/api/page is current; commit it with web/"
 
 page-types: web/node_modules/.stamp
 	@mkdir -p build
@@ -116,7 +116,7 @@ page-check: web/node_modules/.stamp
 	@$(NPM) run --silent lint && $(NPM) run --silent types && $(NPM) run --silent test -- --silent
 	@PAGE_OUT=$(CURDIR)/build/page $(NPM) run --silent build -- --logLevel warn
 	@$(BIN)/python .ci/page.py stamp build/page
-	@diff -rq build/page app/page || { echo "app/page is no build of web/; run make page"; exit 1; }
+	@diff -rq build/page app/api/page || { echo "app/api/page is no build of web/; run make page"; exit 1; }
 
 page-images: $(VENV)/worker,test.stamp
 	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images

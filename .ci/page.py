@@ -1,4 +1,4 @@
-"""The web page in app/page beside its source in web/: what it was made of, and if it is current.
+"""The built web page beside its source in web/: what it was made of, and whether it is current.
 
 ``python .ci/page.py document`` prints the service's OpenAPI document, of which the types of the
 page's client are made. ``digest`` prints the digest of the source; ``stamp`` writes it into the
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE, BUILT = ROOT / "web", ROOT / "app/page"
+SOURCE, BUILT = ROOT / "web", ROOT / "app/api/page"
 STAMP = "source.sha256"
 # What the build is made of. Tests are not: the page is the same without them.
 MADE_OF = ("index.html", "package-lock.json", "vite.config.ts", "tsconfig.json")

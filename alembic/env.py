@@ -5,8 +5,8 @@ from __future__ import annotations
 from alembic import context
 
 from app.db import Database
+from app.db.tables import Base
 from app.settings import settings_from_environment
-from app.tables import Base
 
 url = context.config.attributes.get("url") or settings_from_environment().resolved_database_url
 database = Database(url, unlimited=True)

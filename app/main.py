@@ -63,10 +63,10 @@ from app.artifacts.storage import open_storage
 from app.db import open_database
 from app.errors import Refused
 from app.jobs.queue import make_ring
-from app.observability.tracing import set_up_tracing
+from app.process.tracing import set_up_tracing
+from app.process.workers import Workers
 from app.service import Service, read_cursor_key
 from app.settings import Settings, settings_from_environment
-from app.workers import Workers
 from surgery import __version__
 
 DESCRIPTION = """

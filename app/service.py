@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from app.artifacts.storage import Storage
 from app.db import Database
+from app.db.tables import DEFAULT_PROJECT, Job, SigningKey
 from app.settings import Settings
-from app.tables import DEFAULT_PROJECT, Job, SigningKey
 
 
 def read_cursor_key(database: Database) -> bytes:

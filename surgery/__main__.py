@@ -69,7 +69,7 @@ from surgery.schemas.options.training import (
 from surgery.schemas.validation import faults_of
 from surgery.search.search import search_layers
 from surgery.training.loop import finetune
-from surgery.training.trackers import tracking
+from surgery.training.tracking.trackers import tracking
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)

@@ -6,7 +6,7 @@ export default defineConfig({
   base: "./",
   plugins: [react()],
   build: {
-    outDir: process.env.PAGE_OUT ?? "../app/page",
+    outDir: process.env.PAGE_OUT ?? "../app/api/page",
     emptyOutDir: true,
     target: "es2022",
     assetsInlineLimit: 0, // the policy of the page lets nothing inline run

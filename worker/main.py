@@ -20,14 +20,14 @@ from celery.signals import worker_shutting_down
 
 from app.artifacts.storage import open_storage
 from app.db import open_database
+from app.db.tables import WORKER_KINDS, Job, JobKind
 from app.errors import Misconfigured, NotMigrated
 from app.jobs.queue import RING, make_celery, queue_name, ring_bell
-from app.observability.logs import set_up_log
-from app.observability.restarts import surviving
-from app.observability.tracing import set_up_tracing
+from app.process.logs import set_up_log
+from app.process.restarts import surviving
+from app.process.tracing import set_up_tracing
+from app.process.workers import Workers
 from app.settings import Settings, settings_from_environment
-from app.tables import WORKER_KINDS, Job, JobKind
-from app.workers import Workers
 from worker.protocol import PR_SET_PDEATHSIG
 from worker.supervisor.attempt import WorkerContext
 from worker.supervisor.gpus import VISIBLE, Gpu, groups, visible_gpus

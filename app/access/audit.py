@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.access.principal import Principal
 from app.db import Database, db_now
-from app.tables import AuditEvent
+from app.db.tables import AuditEvent
 
 log = logging.getLogger("surgeon.audit")
 SECONDS_A_DAY = 24 * 3600.0

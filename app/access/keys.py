@@ -19,8 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.access.principal import ALL_SCOPES, Principal, with_included
 from app.db import Database, db_now
+from app.db.tables import DEFAULT_PROJECT, ApiKey, Project, new_id
 from app.errors import Unauthorized
-from app.tables import DEFAULT_PROJECT, ApiKey, Project, new_id
 
 log = logging.getLogger("surgeon.api")
 KEY = re.compile(r"sk_([0-9a-z]{26})_[A-Za-z0-9_-]{43}")  # 32 random bytes in URL-safe base64

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from app.tables import DEFAULT_PROJECT
+from app.db.tables import DEFAULT_PROJECT
 
 
 class Scope(StrEnum):

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, aliased
 
 from app.access.limits import Limits
 from app.access.usage import device_seconds, stored_bytes
+from app.db.tables import WORKER_KINDS, Job, Project, Status, has_status
 from app.errors import QuotaExceeded
-from app.tables import WORKER_KINDS, Job, Project, Status, has_status
 
 QUEUE_SECONDS = 30  # when to try again with a full queue
 STORAGE_SECONDS = 3600  # when to try again with full storage, which only deleting empties

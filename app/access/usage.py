@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from app.db import MICROSECOND
-from app.tables import Attempt, Dataset, Job, PastUsage
+from app.db.tables import Attempt, Dataset, Job, PastUsage
 
 DATASET = "dataset"  # beside the kinds of jobs
 

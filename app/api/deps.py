@@ -13,10 +13,10 @@ from fastapi import Depends, Path, Request
 
 from app.access.keys import Keyring
 from app.access.principal import Principal
+from app.db.tables import Checkpoint, Dataset, Job
 from app.errors import NotFound, WrongMediaType
-from app.jobs.checkpoints import checkpoint_of
+from app.jobs.outputs.checkpoints import checkpoint_of
 from app.service import Service
-from app.tables import Checkpoint, Dataset, Job
 from surgery.data.presets.tasks import TASKS
 from surgery.errors import printable
 

@@ -17,10 +17,10 @@ from fastapi.responses import RedirectResponse
 
 from app.api.http.ranges import Download, answer_download, answer_early, with_digest
 from app.artifacts.tar import Chunks, Member, Tar, in_memory
+from app.db.tables import Checkpoint, Job
 from app.errors import NotFound, Unprocessable
-from app.jobs.checkpoints import explaining_missing_files, missing_files_error
+from app.jobs.outputs.checkpoints import explaining_missing_files, missing_files_error
 from app.service import Service
-from app.tables import Checkpoint, Job
 from surgery.checkpoints.card import full_documents
 from surgery.checkpoints.merge import DELTA, RECORD, MergedWeights, merge
 from surgery.errors import UnsafeWeights, printable

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db import Database, db_now
-from app.tables import TERMINAL, Attempt, Job, Status, WebhookDelivery, Worker, has_status
+from app.db.tables import TERMINAL, Attempt, Job, Status, WebhookDelivery, Worker, has_status
 from surgery.schemas.answers.usage import Usage
 
 FRESH_SECONDS = 5.0  # numbers this old are answered again

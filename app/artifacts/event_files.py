@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from app.artifacts.storage import Storage
+from app.db.tables import TERMINAL, Job
 from app.errors import Conflict
-from app.tables import TERMINAL, Job
 
 TRIES = 3  # a worker replaces the folder at each checkpoint, perhaps while it is read
 PAUSE_SECONDS = 0.05  # replacing a small folder takes less

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from app.observability.restarts import lasting_thread, surviving
+from app.process.restarts import lasting_thread, surviving
 from app.settings import Settings
 from surgery.io.folders import last_used, make_room, put_away, remove_older
 from surgery.models.source.copy import copies_in

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app.artifacts.storage import Storage
 from app.db import Database
-from app.tables import Checkpoint, Dataset, Job
+from app.db.tables import Checkpoint, Dataset, Job
 
 
 @dataclass(frozen=True)

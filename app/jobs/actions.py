@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from app.tables import Job, Status
+from app.db.tables import Job, Status
 
 
 class Action(StrEnum):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES, log_key
 from app.db import Database, db_now
-from app.tables import Attempt, Checkpoint, ExportFolder, Job
+from app.db.tables import Attempt, Checkpoint, ExportFolder, Job
 from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]

@@ -9,10 +9,10 @@ from pydantic import Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import TERMINAL, Job, JobKind
 from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs.comparisons import unfinished_children
 from app.jobs.state_machine import locked_for_request, record_event
-from app.tables import TERMINAL, Job, JobKind
 from surgery.schemas import Strict
 
 Json = dict[str, Any]

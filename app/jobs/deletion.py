@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 
 from app.access.usage import keep_usage
 from app.db import Database, lock_name
+from app.db.tables import TERMINAL, Attempt, Checkpoint, GivenRows, Job, JobEvent, JobKind, Metric
 from app.errors import Conflict, NotFound
 from app.jobs.actions import Action, is_child, refusal
-from app.jobs.checkpoints import unfinished_users
-from app.jobs.exports import disown_folders
+from app.jobs.outputs.checkpoints import unfinished_users
+from app.jobs.outputs.exports import disown_folders
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import locked_for_request
-from app.tables import TERMINAL, Attempt, Checkpoint, GivenRows, Job, JobEvent, JobKind, Metric
 
 FOLDERS = ("jobs", "logs")  # each has a folder of its own for every job
 CHOOSERS = (JobKind.RANKING, JobKind.SEARCH)  # what fine-tunes choose their layers by

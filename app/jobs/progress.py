@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from app.tables import Job, JobKind
+from app.db.tables import Job, JobKind
 from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.enums import POLICIES, Problem
 from surgery.schemas.jobs.finetune import FinetuneSpec

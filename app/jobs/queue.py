@@ -19,9 +19,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import and_, or_, select
 
 from app.db import Database, db_now
-from app.observability.restarts import surviving
+from app.db.tables import WORKER_KINDS, Job, JobKind, Status, has_status
+from app.process.restarts import surviving
 from app.settings import Settings
-from app.tables import WORKER_KINDS, Job, JobKind, Status, has_status
 
 log = logging.getLogger("surgeon.queue")
 RING = "surgeon.ring"

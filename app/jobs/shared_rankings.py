@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from app.tables import TERMINAL, Job, JobKind, Status
+from app.db.tables import TERMINAL, Job, JobKind, Status
 
 IN_FLIGHT = (Status.QUEUED, Status.RUNNING)
 

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from app.access import quotas
 from app.access.limits import Limits, limits_in_force
+from app.db.tables import WORKER_KINDS, Dataset, Job, Project
 from app.jobs.webhooks.notices import Look, looked_at
 from app.service import Service
-from app.tables import WORKER_KINDS, Dataset, Job, Project
 
 
 @dataclass(frozen=True)

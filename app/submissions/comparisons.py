@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.db.tables import Job, JobKind
 from app.errors import ServiceError, Unprocessable
 from app.jobs.comparisons.shared_runs import Choice, arm_digest, settled_arms
-from app.jobs.records import stored_ranking
+from app.jobs.outputs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_method, ranking_digest, search_digest
 from app.submissions.fleet import Fleet
@@ -24,7 +25,6 @@ from app.submissions.submit import (
     search_job,
     training_digest,
 )
-from app.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.ranking.selection import ranking_options, search_options
 from surgery.schemas.enums import POLICIES, Granularity, Method, Policy

@@ -14,11 +14,11 @@ from typing import Any, Self
 from sqlalchemy import ColumnElement, Select, and_, delete, select, update
 
 from app.db import Database, db_now
+from app.db.tables import WORKER_KINDS, JobKind, Worker
 from app.errors import NotRunnable
 from app.service import Service
 from app.settings import Settings
 from app.submissions.destinations import MISSING, destinations_of
-from app.tables import WORKER_KINDS, JobKind, Worker
 from surgery.schemas import JobWarning
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.jobs.estimate import Probe
@@ -27,7 +27,7 @@ from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.prediction import PredictionSpec
 from surgery.schemas.jobs.ranking import RankingSpec
 from surgery.schemas.jobs.search import SearchSpec
-from surgery.training.devices import cores_here, gpus_here
+from surgery.training.costs.devices import cores_here, gpus_here
 
 Json = dict[str, Any]
 WorkerSpec = RankingSpec | FinetuneSpec | SearchSpec | PredictionSpec | ExportSpec

@@ -18,8 +18,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import IdempotencyKey
 from app.errors import KeyInUse, KeyReused
-from app.tables import IdempotencyKey
 
 KEPT_SECONDS = 24 * 3600.0  # how long an answer is replayed
 HELD_SECONDS = 20.0  # how long the key of a process that died stays taken

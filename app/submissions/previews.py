@@ -15,10 +15,10 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from app.artifacts.machine import request_folder
+from app.db.tables import Dataset
 from app.errors import Conflict, NotFound, ServiceError
 from app.service import Service
 from app.submissions.checks import pointing
-from app.tables import Dataset
 from surgery.errors import ModelUnsupported
 from surgery.models.source.copy import tokenizer_copy
 from surgery.models.source.resolve import resolve_model

@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from app.db.tables import Checkpoint, Dataset, Job
 from app.errors import Unprocessable
-from app.jobs.checkpoints import checkpoint_of, missing_files_error
+from app.jobs.outputs.checkpoints import checkpoint_of, missing_files_error
 from app.service import Service
 from app.submissions.checks import pointing
-from app.tables import Checkpoint, Dataset, Job
 from surgery.checkpoints.compatibility import continuation_fault
 from surgery.checkpoints.merge import RECORD
 from surgery.data.presets.tasks import metrics_for

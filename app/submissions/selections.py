@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from app.db.tables import Job, JobKind, Status
 from app.errors import Conflict, Unprocessable
-from app.jobs.records import stored_ranking
+from app.jobs.outputs.records import stored_ranking
 from app.service import Service
 from app.submissions.checks import check_families, check_method, pointing, ranking_digest
 from app.submissions.resolve import Subject
-from app.tables import Job, JobKind, Status
 from surgery.errors import Fault, SelectionMismatch
 from surgery.ranking.selection import (
     check_ranking,

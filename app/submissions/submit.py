@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.tables import GivenRows, Job, JobKind, new_id
 from app.errors import Conflict, Unprocessable
-from app.jobs.records import stored_ranking
+from app.jobs.outputs.records import stored_ranking
 from app.jobs.shared_rankings import RankingKey, computed_ranking, key_of
 from app.jobs.state_machine import (
     enqueue,
@@ -38,7 +39,6 @@ from app.submissions.resolve import (
     resolve_subject,
 )
 from app.submissions.selections import missing_ranking, resolve_selection
-from app.tables import GivenRows, Job, JobKind, new_id
 from surgery import __version__
 from surgery.checkpoints.rows import kept_cells
 from surgery.errors import DatasetNotFound

@@ -16,10 +16,10 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from app.db import db_now, is_outage
+from app.db.tables import Dataset, new_id
 from app.errors import Conflict, NotFound, UploadDamaged
 from app.service import Service
 from app.submissions.admission import admit_bytes
-from app.tables import Dataset, new_id
 from surgery.data.files.source import LIMITS, format_of, shown
 from surgery.data.ingest.ingest import REPORT, ingest
 from surgery.data.references import resolve_dataset, write_dataset

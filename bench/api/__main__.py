@@ -26,10 +26,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from app.api.job_documents import ALL
+from app.api.answers.job_documents import ALL
 from app.db import Database
+from app.db.tables import WORKER_KINDS
 from app.jobs import state_machine
-from app.tables import WORKER_KINDS
 from bench.api.load import Load, request, run
 from bench.api.rows import LEASE, lengthen
 from bench.api.servers import API_CORE, LOAD_CORE, Server, Servers

@@ -31,9 +31,9 @@ import psycopg
 from sqlalchemy import text
 
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue, record_event
-from app.tables import Job, JobKind, new_id
 from tests.support.service.queued_jobs import RESOLVED, take
 from tests.support.service.services import free_port
 

@@ -20,8 +20,8 @@ from pydantic_core import to_json
 from sqlalchemy import create_engine, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.api.views import COLLECTION
-from app.tables import TERMINAL, Job, Status
+from app.api.answers.views import COLLECTION
+from app.db.tables import TERMINAL, Job, Status
 from surgery.schemas.answers.job import JobView
 from surgery.schemas.answers.usage import Usage
 

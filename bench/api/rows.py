@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from app.api.examples.answers import FINETUNE, RANKING
 from app.db import Database
+from app.db.tables import WORKER_KINDS, Job, JobKind, new_id
 from app.jobs import state_machine
-from app.tables import WORKER_KINDS, Job, JobKind, new_id
 from surgery.schemas.resolved import Learned
 
 QUEUED = 20

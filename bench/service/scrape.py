@@ -21,8 +21,8 @@ from sqlalchemy import text
 from app.api import statistics
 from app.api.statistics import Statistics
 from app.db import Database
+from app.db.tables import WORKER_KINDS, Job, JobKind, new_id
 from app.jobs import state_machine
-from app.tables import WORKER_KINDS, Job, JobKind, new_id
 from bench.tables import plain_table
 from surgery.schemas.resolved import Learned
 

@@ -120,7 +120,7 @@ def left(settings: Settings) -> int:
     """How many jobs are not over."""
     from sqlalchemy import func, select
 
-    from app.tables import TERMINAL, Job
+    from app.db.tables import TERMINAL, Job
 
     database = Database(settings.resolved_database_url)
     with database.read() as session:

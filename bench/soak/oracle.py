@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from app.artifacts.storage import open_storage
 from app.db import Database
+from app.db.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, Status
 from app.settings import Settings
-from app.tables import TERMINAL, Attempt, Checkpoint, Job, JobEvent, Status
 from bench.soak.worker import STEPS, epoch_of
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.upkeep import sweeper

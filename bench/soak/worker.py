@@ -18,9 +18,9 @@ from sqlalchemy import ColumnElement, and_
 
 from app.artifacts.storage import open_storage
 from app.db import Database
+from app.db.tables import Job, JobKind, Status
 from app.jobs.state_machine import Lease, leases
 from app.settings import Settings
-from app.tables import Job, JobKind, Status
 from surgery.io.folders import complete_folder
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned, PeakMemory

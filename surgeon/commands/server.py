@@ -37,7 +37,7 @@ def _start_failures() -> AbstractContextManager[None]:
 
 def _settings() -> Settings:
     """Read the settings from the environment, and set up the log."""
-    from app.observability.logs import set_up_log
+    from app.process.logs import set_up_log
     from app.settings import settings_from_environment
 
     with _start_failures():

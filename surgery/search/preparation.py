@@ -16,7 +16,7 @@ from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.options.training import TrainingSpec
 from surgery.search.state import SearchState
 from surgery.search.trials import JudgedRows
-from surgery.training.head import begin_head
+from surgery.training.preparation.head import begin_head
 
 SCORED_ROWS = 48  # cheap: scores only decide what is tried first
 

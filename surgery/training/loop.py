@@ -42,11 +42,12 @@ from surgery.schemas.jobs.finetune import (
     RateTrial,
 )
 from surgery.schemas.options.training import TrainingSpec, check_training, with_dropout_decided
-from surgery.training.head import begin_head
 from surgery.training.optimizer import Loss, constant_loss, loss_for, rate_factors
 from surgery.training.prefix_cache.cache import SplitRows
 from surgery.training.prefix_cache.store import Room
-from surgery.training.rates import RateTrials, at_rate, best_trial, with_earlier
+from surgery.training.preparation.head import begin_head
+from surgery.training.preparation.rates import RateTrials, at_rate, best_trial, with_earlier
+from surgery.training.preparation.set_aside import without_set_aside
 from surgery.training.run import (
     LOG_EVERY,
     Setup,
@@ -56,7 +57,6 @@ from surgery.training.run import (
     save,
     take_step,
 )
-from surgery.training.set_aside import without_set_aside
 from surgery.training.speed.throughput import Meter
 from surgery.training.stages import ActiveLayers, PrefixInputs, StagedPrefix, unreached_warnings
 from surgery.training.state import Progress, TrainState, load_state, saved_precision, saved_trials

@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.db import Database, alembic_config
+from app.db.tables import Checkpoint, Job, JobLabel, Metric
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Checkpoint, Job, JobLabel, Metric
 from bench.migrate.__main__ import measure
 from bench.migrate.rows import KINDS, METRICS, STATUSES
 

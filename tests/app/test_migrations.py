@@ -13,9 +13,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
 from app.db import Database, alembic_config, open_database
+from app.db.tables import Base
 from app.errors import NotMigrated
 from app.settings import Settings
-from app.tables import Base
 
 
 def is_comparable(_: Any, name: str | None, kind: str, *__: Any) -> bool:

@@ -18,10 +18,11 @@ from types import SimpleNamespace
 import pytest
 
 from app.db import Database, sqlite
-from app.jobs import checkpoints, deletion, records, state_machine
+from app.db.tables import Status
+from app.jobs import deletion, state_machine
 from app.jobs.changes import JobChanges, change_job
+from app.jobs.outputs import checkpoints, records
 from app.jobs.state_machine import Lease
-from app.tables import Status
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from sqlalchemy import event, text
 
-from app.api.job_documents import read_job
+from app.api.answers.job_documents import read_job
 from app.db import Database
+from app.db.tables import DEFAULT_PROJECT
 from app.jobs import state_machine
-from app.tables import DEFAULT_PROJECT
 from tests.support.service.queued_jobs import insert_jobs, take
 
 FINISHED = 3000

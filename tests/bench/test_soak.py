@@ -12,11 +12,12 @@ from sqlalchemy import update
 
 from app.artifacts.storage import open_storage
 from app.db import Database
-from app.jobs import records, state_machine
+from app.db.tables import Job, JobKind
+from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
+from app.jobs.outputs import records
 from app.jobs.state_machine import Lease, record_event
 from app.settings import Settings
-from app.tables import Job, JobKind
 from bench.soak.oracle import Strike, judge
 from bench.soak.worker import STEPS
 from surgery.io.folders import complete_folder, read_manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from app.tables import JobKind, Status
+from app.db.tables import JobKind, Status
 from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
 

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 from sqlalchemy import select
 
-from app.tables import WebhookDelivery
+from app.db.tables import WebhookDelivery
 from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
 

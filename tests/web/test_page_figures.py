@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import Browser, CDPSession, expect
 from sqlalchemy import text
 
-from app.jobs.records import record_metrics
+from app.db.tables import Job
+from app.jobs.outputs.records import record_metrics
 from app.jobs.state_machine import Lease, record_event
-from app.tables import Job
 from tests.support.browser import Watched, watched
 from tests.support.service.live_api import LiveApi
 

@@ -11,10 +11,10 @@ import pytest
 
 from app.artifacts.storage import Storage, open_storage
 from app.db import Database
+from app.db.tables import DEFAULT_PROJECT, Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue
 from app.settings import Settings
-from app.tables import DEFAULT_PROJECT, Job, JobKind, new_id
 from surgery.io.folders import complete_folder, link_folder
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look
 from worker.supervisor.delivery import Delivery, Written

@@ -13,9 +13,9 @@ from app.artifacts.attempt_logs import log_key
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage
 from app.db import Database
-from app.jobs import records
+from app.db.tables import Job, Status
+from app.jobs.outputs import records
 from app.settings import Settings
-from app.tables import Job, Status
 from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
 from tests.support.faults.told_attempts import begin

@@ -12,10 +12,10 @@ import pytest
 
 from app.artifacts.storage import open_storage
 from app.db import Database
+from app.db.tables import Job, JobKind, Status, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.settings import Settings
-from app.tables import Job, JobKind, Status, new_id
 from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import select, text
 
 from app.db import Database, open_database
+from app.db.tables import Status, Worker
 from app.errors import NewerDatabase, NotMigrated
 from app.settings import Settings
-from app.tables import Status, Worker
 from tests.support.service.queued_jobs import look, submit, take
 from tests.support.service.services import wait_until
 

@@ -21,7 +21,7 @@ import torch
 
 from surgery.errors import SurgeryError
 from surgery.io.reporter import Stopped
-from surgery.training.devices import check_processes
+from surgery.training.costs.devices import check_processes
 from surgery.training.prefix_cache.store import release_memory
 from worker.protocol import (
     REPORTS,

@@ -36,7 +36,7 @@ from surgery.schemas.resolved import ResolvedSelection
 from surgery.training.loop import finetune
 from surgery.training.prefix_cache.store import Room
 from surgery.training.state import saved_step
-from surgery.training.trackers import tracking
+from surgery.training.tracking.trackers import tracking
 from worker.child.distributed import launch
 from worker.child.inputs import data_of, device, learned, load_to_rank, model_of, sources_of
 from worker.child.search import search_first

@@ -19,7 +19,7 @@ from surgery.errors import DestinationUnavailable, ExportRefused
 from surgery.io.digests import sha256_of
 from surgery.io.folders import link_files
 from surgery.schemas.enums import Problem
-from surgery.training.tracker_services import ALREADY_EXISTS, run_of, start_run
+from surgery.training.tracking.services import ALREADY_EXISTS, run_of, start_run
 from worker.protocol import Published, PublishOrder
 
 Json = dict[str, Any]

@@ -17,13 +17,14 @@ from typing import Any
 from app.artifacts.event_files import event_files_key
 from app.artifacts.storage import Storage
 from app.db import Database
-from app.jobs import records, state_machine
-from app.jobs.checkpoints import prune_checkpoints
+from app.db.tables import Job, JobKind
+from app.jobs import state_machine
+from app.jobs.outputs import records
+from app.jobs.outputs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Fenced, Lease
 from app.settings import Settings
 from app.submissions.checks import ranking_digest, search_digest
-from app.tables import Job, JobKind
 from surgery.errors import (
     ArtifactsFailed,
     DeadlineExceeded,
@@ -40,7 +41,7 @@ from surgery.schemas.jobs.finetune import FinetuneResult
 from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
-from surgery.training.tracker_services import BROKEN_OFF_SECONDS, TrackerServices, config_of
+from surgery.training.tracking.services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
     EXPORTED,
     Cancel,

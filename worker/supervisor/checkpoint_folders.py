@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.db import Database
-from app.jobs import records
-from app.tables import Job
+from app.db.tables import Job
+from app.jobs.outputs import records
 from surgery.io.reporter import CheckpointSummary
 from worker.protocol import SavedCheckpoint
 

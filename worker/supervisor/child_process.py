@@ -18,7 +18,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from app.observability.restarts import surviving
+from app.process.restarts import surviving
 from app.settings import Settings
 from surgery.schemas.jobs.estimate import Probe
 from surgery.schemas.jobs.export import Destination

@@ -9,9 +9,9 @@ from typing import Any
 
 from app.artifacts.storage import Storage
 from app.db import Database
-from app.jobs import exports
+from app.db.tables import Job
+from app.jobs.outputs import exports
 from app.jobs.state_machine import Lease
-from app.tables import Job
 from surgery.io.digests import json_digest
 from surgery.io.folders import MANIFEST, is_intact, read_manifest
 from surgery.schemas.jobs.export import ExportedFile, ExportResult, ExportSpec

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import Database, is_outage
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
-from app.observability.restarts import lasting_thread
+from app.process.restarts import lasting_thread
 from app.settings import Settings
 from surgery.errors import encodable
 from surgery.schemas.answers.usage import Usage

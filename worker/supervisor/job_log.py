@@ -23,7 +23,7 @@ from app.artifacts.storage import Storage
 from app.db import Database
 from app.jobs.attempts import note_log
 from app.jobs.state_machine import Lease
-from app.observability.restarts import lasting_thread
+from app.process.restarts import lasting_thread
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.worker")

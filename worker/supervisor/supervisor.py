@@ -18,13 +18,13 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.tables import Job, JobKind
 from app.errors import NotMigrated
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
-from app.observability.logs import note_subject
-from app.observability.tracing import attempt_span
+from app.process.logs import note_subject
+from app.process.tracing import attempt_span
 from app.submissions.destinations import destinations_of
-from app.tables import Job, JobKind
 from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.environments import WorkerFolders

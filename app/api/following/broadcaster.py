@@ -25,7 +25,7 @@ from app.api.following.changes import (
 from app.api.following.shared_answers import SharedAnswers
 from app.api.following.signals import watch
 from app.db import Database
-from app.observability.restarts import surviving
+from app.process.restarts import surviving
 
 EVENTS_KEPT = 100  # of each followed job; whoever is slower reads them from the database
 EVENTS_A_PAGE = 200  # that are read for one follower at once

@@ -11,9 +11,9 @@ from sqlalchemy import BigInteger, FromClause, Row, Text, bindparam, cast, func,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app.api.job_documents import document, select_jobs
+from app.api.answers.job_documents import document, select_jobs
 from app.db import Database
-from app.tables import TERMINAL, Job, JobEvent, Status
+from app.db.tables import TERMINAL, Job, JobEvent, Status
 from surgery.schemas.answers.records import EventView
 
 EVENTS_A_READ = 2000  # more are read in further transactions

@@ -18,11 +18,11 @@ from fastapi import Depends, Header, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from app.api.answers.job_documents import Json, whole_job
 from app.api.following.broadcaster import Broadcaster
 from app.api.following.shared_answers import question_of
 from app.api.http.idempotency import IdempotentRoute
 from app.api.http.reads import json_answer
-from app.api.job_documents import Json, whole_job
 from app.db import Database
 
 LONGEST_WAIT_SECONDS = 60

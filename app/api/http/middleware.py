@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.problems import internal_error, respond
-from app.observability.logs import note_subject
+from app.process.logs import note_subject
 
 log = logging.getLogger("surgeon.api")
 MAX_TARGET_BYTES = 16 << 10  # of the path and the query

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from app.api.answers.views import checkpoint_view
 from app.api.deps import CheckpointDep, JobDep, ServiceDep
 from app.api.downloads import answer_archive, answer_full_file, answer_stored_file
 from app.api.examples.answers import CHECKPOINT, CHECKPOINTS, answers, problems
 from app.api.http.idempotency import IdempotentRoute
-from app.api.views import checkpoint_view
+from app.db.tables import Checkpoint
 from app.errors import Conflict
-from app.jobs import checkpoints
-from app.jobs.checkpoints import set_pinned
-from app.jobs.records import checkpoints_of
-from app.tables import Checkpoint
+from app.jobs.outputs import checkpoints
+from app.jobs.outputs.checkpoints import set_pinned
+from app.jobs.outputs.records import checkpoints_of
 from surgery.checkpoints.card import CARD_FILE
 from surgery.checkpoints.merge import DELTA, RECORD
 from surgery.schemas.answers.checkpoint import CheckpointView

@@ -9,15 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Response, UploadFile
 from sqlalchemy import delete, select
 
-from app.api.dataset_forms import ReferenceDep, parse_spec
+from app.api.answers.views import dataset_view
 from app.api.deps import DatasetDep, ServiceDep, require_merge_patch
 from app.api.examples.answers import DATASET, DATASETS, PREVIEW, answers, body_examples, problems
 from app.api.examples.bodies import DATASET_BODIES, DATASET_CHANGES
+from app.api.http.bodies.dataset_forms import ReferenceDep, parse_spec
 from app.api.http.idempotency import IdempotentRoute
 from app.api.http.preconditions import check_version, version_tag
 from app.api.pages import Page, PagingDep
-from app.api.views import dataset_view
 from app.artifacts.machine import request_folder
+from app.db.tables import TERMINAL, Dataset, Job, JobKind
 from app.errors import Conflict, NotFound, Unprocessable
 from app.submissions.previews import Split, preview
 from app.submissions.uploads import (
@@ -26,7 +27,6 @@ from app.submissions.uploads import (
     rename_dataset,
     store_dataset,
 )
-from app.tables import TERMINAL, Dataset, Job, JobKind
 from surgery.schemas.answers.dataset import DatasetView
 from surgery.schemas.data.dataset import DatasetChanges
 from surgery.schemas.data.preview import Preview

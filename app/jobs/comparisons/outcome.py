@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from app.db import db_now
-from app.tables import TERMINAL, Checkpoint, Job, JobKind, Status
+from app.db.tables import TERMINAL, Checkpoint, Job, JobKind, Status
 from surgery.errors import DeadlineExceeded, Fault, NoRanking, NoRunSucceeded, UnreadableResult
 from surgery.evaluation.comparison import FinetuneRun, add_other_presets, comparison_table
 from surgery.schemas import JobWarning

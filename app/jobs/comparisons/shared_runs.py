@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.tables import Job, JobKind
+from app.db.tables import Job, JobKind
 from surgery.errors import SurgeryError
 from surgery.io.digests import json_digest
 from surgery.models.layers import merged_parts, ranked_parts

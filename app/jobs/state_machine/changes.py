@@ -9,10 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
+from app.db.tables import Job, JobEvent, Status
 from app.jobs.attempts import AttemptOutcome, count_stored_bytes, end_attempt
 from app.jobs.progress import at_the_end, set_aside_progress
 from app.jobs.state_machine.history import record_event, record_status
-from app.tables import Job, JobEvent, Status
 from surgery.errors import Cancelled
 from surgery.schemas.resolved import Learned, ResolvedSelection, completed
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import TERMINAL, Job, JobKind, Status, has_status
 from app.jobs import comparisons
 from app.jobs.attempts import add_up_children
 from app.jobs.state_machine.changes import (
@@ -25,8 +26,7 @@ from app.jobs.state_machine.changes import (
     withdraw_pause,
 )
 from app.jobs.state_machine.history import record_event
-from app.observability.restarts import surviving
-from app.tables import TERMINAL, Job, JobKind, Status, has_status
+from app.process.restarts import surviving
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import ResolvedComparison, ResolvedFinetune, completed
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import Job, JobKind, Status, has_status
 from app.jobs import comparisons
 from app.jobs.attempts import AttemptOutcome, end_attempt, note_log
 from app.jobs.progress import at_the_end
@@ -16,7 +17,6 @@ from app.jobs.state_machine.changes import requeue
 from app.jobs.state_machine.children import end, give_up
 from app.jobs.state_machine.leases import Lease, locked_with_comparison, try_lock_comparison
 from app.jobs.state_machine.sharing import each_of, ending
-from app.tables import Job, JobKind, Status, has_status
 from surgery.errors import WorkerLost
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, completed

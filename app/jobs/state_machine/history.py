@@ -9,8 +9,8 @@ from sqlalchemy import Table, insert
 from sqlalchemy.orm import Session
 
 from app.db import db_now
+from app.db.tables import Job, JobEvent, Status
 from app.jobs.webhooks import notices
-from app.tables import Job, JobEvent, Status
 
 Json = dict[str, Any]
 EVENTS = cast("Table", JobEvent.__table__)

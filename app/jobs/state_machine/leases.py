@@ -29,10 +29,10 @@ from sqlalchemy.orm import Session
 
 from app.access.quotas import projects_at_limit
 from app.db import Database, db_now
+from app.db.tables import Job, JobKind, Status, has_status
 from app.jobs.attempts import begin_attempt, note_usage
 from app.jobs.progress import JobProgress, not_falling
 from app.jobs.state_machine.history import record_status
-from app.tables import Job, JobKind, Status, has_status
 from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]

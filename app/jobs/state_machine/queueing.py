@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from app.db import MICROSECOND, db_now, lock_name
+from app.db.tables import DEFAULT_PROJECT, Job, JobKind, Status
 from app.jobs import shared_rankings
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine.history import (
@@ -18,8 +19,7 @@ from app.jobs.state_machine.history import (
 from app.jobs.state_machine.sharing import share_ranking, wait_for_ranking
 from app.jobs.webhooks import notices
 from app.jobs.webhooks.notices import Look
-from app.observability.tracing import traceparent
-from app.tables import DEFAULT_PROJECT, Job, JobKind, Status
+from app.process.tracing import traceparent
 from surgery.schemas.resolved import ResolvedSelection, completed
 
 LAST = "queued_last"  # in a session's info: when the last job was queued

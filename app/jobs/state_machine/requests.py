@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import TERMINAL, Job, JobKind, Status
 from app.errors import Conflict
 from app.jobs.actions import Action, refusal
 from app.jobs.state_machine.changes import (
@@ -24,7 +25,6 @@ from app.jobs.state_machine.children import (
 from app.jobs.state_machine.history import record_status
 from app.jobs.state_machine.leases import locked_for_request
 from app.jobs.state_machine.sharing import ending
-from app.tables import TERMINAL, Job, JobKind, Status
 
 
 def cancel(database: Database, job_id: str, by: str | None = None) -> Job | None:

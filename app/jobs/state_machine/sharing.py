@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now, lock_name, try_lock_name
+from app.db.tables import Job, JobKind, Status
 from app.jobs import shared_rankings
 from app.jobs.progress import at_the_end
 from app.jobs.shared_rankings import RankingKey
@@ -18,8 +19,7 @@ from app.jobs.state_machine.changes import take_choice
 from app.jobs.state_machine.children import end
 from app.jobs.state_machine.history import record_event
 from app.jobs.state_machine.leases import try_lock_comparison
-from app.observability.restarts import surviving
-from app.tables import Job, JobKind, Status
+from app.process.restarts import surviving
 from surgery.schemas.resolved import Learned, completed
 
 log = logging.getLogger("surgeon.jobs")

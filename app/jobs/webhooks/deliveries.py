@@ -16,9 +16,9 @@ from sqlalchemy import and_, delete, select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database, db_now
+from app.db.tables import Webhook, WebhookDelivery
 from app.jobs.webhooks.notices import RETRY_SECONDS
 from app.jobs.webhooks.sender import Answer
-from app.tables import Webhook, WebhookDelivery
 
 log = logging.getLogger("surgeon.webhooks")
 CLAIM_SECONDS = 90.0  # well above the time that sending can take, a slow resolver included

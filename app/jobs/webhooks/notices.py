@@ -13,7 +13,7 @@ from sqlalchemy import BindParameter, ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from app.db import db_now
-from app.tables import Job, Webhook, WebhookDelivery, new_id
+from app.db.tables import Job, Webhook, WebhookDelivery, new_id
 
 RETRY_SECONDS = 24 * 3600.0
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.db import Database
-from app.tables import Job, Status
+from app.db.tables import Job, Status
 
 NEWEST = 50  # finished jobs that are looked at
 

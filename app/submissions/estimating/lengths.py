@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from app.db import Database
+from app.db.tables import Job
 from app.submissions.estimating.finished import newest_finished
 from app.submissions.resolve import Subject
-from app.tables import Job
 from surgery.data.lengths import FirstRows
 from surgery.schemas.jobs.estimate import LengthBasis
 from surgery.schemas.resolved import Resolved

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from app.db import Database
+from app.db.tables import Job, JobKind
 from app.submissions.estimating.finished import newest_finished
 from app.submissions.fleet import Probed, probed_workers
-from app.tables import Job, JobKind
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.jobs.estimate import ProbedSpeed, SpeedBasis, ThroughputBasis
 from surgery.schemas.resolved import Resolved

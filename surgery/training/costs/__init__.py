@@ -1,1 +1,1 @@
-"""Estimate what a fine-tune will take from sizes alone; nothing here imports torch."""
+"""Estimate what a fine-tune will take from sizes and devices; nothing here imports torch."""

@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 
 from app.access.keys import sha256_of
 from app.db import Database, db_now
+from app.db.tables import ApiKey, JobKind
 from app.errors import Refused
 from app.main import check_address, create_app
 from app.settings import Settings
-from app.tables import ApiKey, JobKind
 from tests.support.service.problems import problem, says
 from tests.support.service.tenants import Tenants, insert_job, insert_key, tenants_on
 

@@ -11,7 +11,7 @@ import pytest
 from app.access.principal import Scope
 from app.api.http.access.scopes import scope_of
 from app.db import Database
-from app.tables import JobKind, Status
+from app.db.tables import JobKind, Status
 from tests.support.service.tenants import (
     Tenants,
     insert_checkpoint,
@@ -112,7 +112,7 @@ EXPECTED = {
     "GET /compat/openai/v1/fine_tuning/jobs/{job_id}/events": (200, MISSING),
     "GET /compat/openai/v1/fine_tuning/jobs/{job_id}/checkpoints": (200, MISSING),
 }
-# Of the whole service and not of one project; tests/app/observability has who may call it.
+# Of the whole service and not of one project; tests/app/process has who may call it.
 OPERATORS = {"GET /metrics"}
 PUBLIC = {"GET /healthz", "GET /readyz"}
 

@@ -18,6 +18,7 @@ from sqlalchemy import update
 
 from app.access.rates import RateLimiter
 from app.db import Database, db_now
+from app.db.tables import WORKER_KINDS, Attempt, Job, JobKind, Project, Status, new_id
 from app.errors import QuotaExceeded
 from app.jobs import state_machine
 from app.jobs.deletion import delete_job
@@ -25,7 +26,6 @@ from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
 from app.submissions.admission import admit, admit_bytes
-from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Project, Status, new_id
 from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import RESOLVED
 from tests.support.service.services import free_port

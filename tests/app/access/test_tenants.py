@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.db import Database
-from app.tables import Job, JobKind, Status
+from app.db.tables import Job, JobKind, Status
 from tests.support.models.mirror import TINY
 from tests.support.rows.invented import write_tasks
 from tests.support.service.problems import ROWS, problem

@@ -12,11 +12,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobKind, new_id
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.problems import problem

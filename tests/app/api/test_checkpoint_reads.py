@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import update
 
 from app.api import deps
-from app.tables import Checkpoint
+from app.db.tables import Checkpoint
 from surgery.checkpoints.merge import DELTA, RECORD
 from tests.support.service.problems import problem, says
 from tests.support.service.stored import Place, place_in

@@ -13,10 +13,10 @@ from sqlalchemy import event
 
 from app.api.examples.answers import DATASET
 from app.db import EPOCH, Database
+from app.db.tables import Dataset
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Dataset
 from tests.support.service.problems import problem
 from tests.support.service.queued_comparisons import finish, submit
 from tests.support.service.queued_jobs import insert_jobs, take

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event
 
 from app.db import Database, db_now
+from app.db.tables import Project
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Project
 from surgery.schemas.answers.job import JobView
 from tests.support.service.problems import problem, says
 from tests.support.service.queued_jobs import insert_jobs, take

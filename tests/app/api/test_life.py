@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from app.db import Database
+from app.db.tables import Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
 from app.jobs import state_machine
 from app.jobs.deletion import FOLDERS
-from app.tables import Attempt, Checkpoint, Job, JobEvent, JobKind, Metric
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import ranking_result
 from tests.support.service.queued_comparisons import finish
@@ -317,7 +317,7 @@ def test_a_ranking_stays_while_a_job_that_waits_chooses_its_layers_by_it(place: 
 def test_a_fine_tunes_own_ranking_goes_with_it_unless_others_used_it(
     place: Place, used: bool
 ) -> None:
-    from app.jobs import records
+    from app.jobs.outputs import records
 
     database = place.service.database
     own = records.store_ranking(database, place.kept.lease, "sha256:r", {}, RANKING)

@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import delete
 
 from app.db import Database, alembic_config
+from app.db.tables import Job, JobEvent
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobEvent
 from tests.support.service.problems import problem, says
 from tests.support.service.queued_jobs import insert_jobs
 

@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, select, text
 
 from app.db import Database
+from app.db.tables import Job, JobLabel, Project
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobLabel, Project
 from tests.support.service.queued_jobs import insert_jobs
 
 Json = dict[str, Any]

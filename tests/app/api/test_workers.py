@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from app.api.routes.platform.workers import expected_wait
 from app.db import Database, db_now
+from app.db.tables import Job, JobKind, Worker, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.main import create_app
@@ -25,7 +26,6 @@ from app.submissions.fleet import (
     register,
     store_probe,
 )
-from app.tables import Job, JobKind, Worker, new_id
 from surgery.schemas.jobs.estimate import Probe, ProbedSpeed, SpeedBasis
 from tests.support.service.queued_jobs import LEASE, RESOLVED
 

@@ -20,9 +20,9 @@ from app.artifacts.attempt_logs import (
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs.attempts import attempts_of
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import Job, JobKind, new_id
 from tests.support.service.queued_jobs import take
 from worker.supervisor import job_log
 from worker.supervisor.job_log import NO_SECRETS, JobLog, Scrubber

@@ -19,7 +19,7 @@ import pytest
 from app.api.downloads import full_weights
 from app.artifacts.fetched import FetchedFolders
 from app.artifacts.storage import Storage
-from app.tables import Checkpoint
+from app.db.tables import Checkpoint
 from surgery.io.folders import complete_folder, is_intact
 from tests.support.service.stored import place_in
 

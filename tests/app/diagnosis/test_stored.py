@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import update
 from typer.testing import CliRunner
 
-from app.jobs import records
+from app.db.tables import Job
+from app.jobs.outputs import records
 from app.settings import settings_from_environment
-from app.tables import Job
 from surgeon.cli import app as cli
 from tests.support.service.stored import place_in
 

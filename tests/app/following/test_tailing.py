@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.jobs import records
+from app.jobs.outputs import records
 from app.jobs.state_machine import Lease, record_event
 from tests.support.service.live_api import LiveApi
 

@@ -267,7 +267,7 @@ def test_a_body_that_would_be_ignored_is_refused(api: TestClient, method: str, p
 def test_suggestions_for_the_parts_of_a_form_are_as_many_as_are_shown(
     api: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from app.api import dataset_forms
+    from app.api.http.bodies import dataset_forms
 
     asked: list[str] = []
     plain = dataset_forms.nearest

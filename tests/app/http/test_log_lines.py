@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
-from app.observability.logs import FORMAT, LONGEST, OneLine, one_line, set_up_log
+from app.process.logs import FORMAT, LONGEST, OneLine, one_line, set_up_log
 from app.settings import Settings
 
 FORGED = "2026-01-01 00:00:00,000 INFO surgeon.api GET /forged 200"

@@ -16,7 +16,7 @@ from app.main import create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-BUILT = ROOT / "app/page"
+BUILT = ROOT / "app/api/page"
 FIRST_LOAD_BYTES = 300_000
 
 

@@ -10,11 +10,12 @@ from sqlalchemy import select, update
 
 from app.artifacts.attempt_logs import LOG_LIMIT_BYTES
 from app.db import Database
-from app.jobs import records, state_machine
+from app.db.tables import Checkpoint, Job, JobKind, new_id
+from app.jobs import state_machine
 from app.jobs.attempts import attempts_of, note_log
-from app.jobs.checkpoints import delete_checkpoint
+from app.jobs.outputs import records
+from app.jobs.outputs.checkpoints import delete_checkpoint
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import Checkpoint, Job, JobKind, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory

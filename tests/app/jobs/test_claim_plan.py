@@ -7,8 +7,8 @@ from pathlib import Path
 from sqlalchemy import select, text
 
 from app.db import Database
+from app.db.tables import WORKER_KINDS
 from app.jobs.state_machine.leases import _ready
-from app.tables import WORKER_KINDS
 
 
 def test_a_claim_walks_the_queue_and_counts_only_running_jobs(tmp_path: Path) -> None:

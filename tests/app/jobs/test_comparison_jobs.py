@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from app.db import Database
-from app.jobs import records, state_machine
+from app.db.tables import WORKER_KINDS, JobKind, Status
+from app.jobs import state_machine
+from app.jobs.outputs import records
 from app.jobs.queue import unannounced_jobs
-from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, submit
 from tests.support.service.queued_jobs import LEASE, look, statuses, take

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import Job, JobKind, Status
 from app.jobs import state_machine
 from app.jobs.state_machine import end, locked_with_comparison
-from app.tables import Job, JobKind, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result
 from tests.support.service.queued_comparisons import ERROR, NOW, RANKING, finish, new_job, submit

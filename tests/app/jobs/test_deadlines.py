@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import update
 
 from app.db import Database, db_now
+from app.db.tables import WORKER_KINDS, Job, Status
 from app.jobs import state_machine
-from app.tables import WORKER_KINDS, Job, Status
 from tests.support.service.queued_comparisons import finish
 from tests.support.service.queued_comparisons import submit as submit_comparison
 from tests.support.service.queued_jobs import LEASE, look, statuses, submit, take

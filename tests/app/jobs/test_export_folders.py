@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import DEFAULT_PROJECT, Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.deletion import delete_job
-from app.jobs.exports import (
+from app.jobs.outputs.exports import (
     complete_folder_of,
     disown_abandoned_folders,
     remove_folders,
     reserve_folder,
 )
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import DEFAULT_PROJECT, Job, JobKind, new_id
 from surgery.errors import ExportRefused
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look

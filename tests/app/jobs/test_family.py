@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from sqlalchemy import event
 
 from app.db import Database
+from app.db.tables import Job, Status
 from app.jobs import state_machine
-from app.tables import Job, Status
 from tests.support.service.queued_comparisons import finish, submit
 from tests.support.service.queued_jobs import look, take
 

@@ -8,11 +8,12 @@ import pytest
 
 from app.artifacts.attempt_logs import log_key
 from app.db import Database, db_now
-from app.jobs import records, state_machine
-from app.jobs.checkpoints import prune_checkpoints
+from app.db.tables import WORKER_KINDS, JobKind, Status
+from app.jobs import state_machine
+from app.jobs.outputs import records
+from app.jobs.outputs.checkpoints import prune_checkpoints
 from app.jobs.queue import unannounced_jobs
 from app.jobs.state_machine import Fenced
-from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_jobs import LEASE, look, statuses, submit, take
@@ -162,7 +163,7 @@ def test_only_jobs_that_waited_unheard_are_rung_again(database: Database) -> Non
 
 
 def test_metrics_of_a_repeated_step_are_replaced(database: Database) -> None:
-    from app.tables import Metric
+    from app.db.tables import Metric
 
     submit(database)
     lease = take(database)

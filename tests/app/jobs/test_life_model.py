@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 from sqlalchemy import delete, select, update
 
 from app.db import Database, db_now
+from app.db.tables import TERMINAL, Attempt, Job, JobEvent, Status
 from app.errors import Conflict
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease
-from app.tables import TERMINAL, Attempt, Job, JobEvent, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_jobs import LEASE, look, submit, take
 

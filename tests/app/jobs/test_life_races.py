@@ -13,11 +13,11 @@ from itertools import pairwise
 import pytest
 
 from app.db import Database
+from app.db.tables import TERMINAL, WORKER_KINDS, Job, Status
 from app.errors import Conflict
 from app.jobs import state_machine
 from app.jobs.attempts import AttemptOutcome, attempts_of
 from app.jobs.state_machine import Fenced, Lease
-from app.tables import TERMINAL, WORKER_KINDS, Job, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service import queued_comparisons
 from tests.support.service.finished_runs import finetune_result

@@ -17,9 +17,9 @@ from sqlalchemy import event, update
 from sqlalchemy.dialects import postgresql
 
 from app.db import Database, db_now
+from app.db.tables import WORKER_KINDS, Job
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, leases
-from app.tables import WORKER_KINDS, Job
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, RANKING, submit
 from tests.support.service.queued_jobs import LEASE, look, take

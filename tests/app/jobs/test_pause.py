@@ -8,11 +8,12 @@ import pytest
 
 from app.artifacts.attempt_logs import log_key
 from app.db import Database
+from app.db.tables import WORKER_KINDS, Status
 from app.errors import Conflict
-from app.jobs import records, state_machine
+from app.jobs import state_machine
+from app.jobs.outputs import records
 from app.jobs.queue import unannounced_jobs
 from app.jobs.state_machine import Fenced
-from app.tables import WORKER_KINDS, Status
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import RANKING, finish
 from tests.support.service.queued_comparisons import submit as submit_comparison

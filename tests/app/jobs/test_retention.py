@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import Checkpoint, Job, JobEvent, JobKind, new_id
 from app.errors import Conflict, NotFound
-from app.jobs import records, state_machine
-from app.jobs.checkpoints import delete_checkpoint, prune_checkpoints, set_pinned
+from app.jobs import state_machine
+from app.jobs.outputs import records
+from app.jobs.outputs.checkpoints import delete_checkpoint, prune_checkpoints, set_pinned
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import Checkpoint, Job, JobEvent, JobKind, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import WORKER_KINDS, Job, JobKind, Status, new_id
 from app.errors import Conflict
-from app.jobs import records, state_machine
+from app.jobs import state_machine
 from app.jobs.deletion import delete_job
-from app.tables import WORKER_KINDS, Job, JobKind, Status, new_id
+from app.jobs.outputs import records
 from surgery.schemas.resolved import Learned, ResolvedSelection
 from tests.support.service.finished_runs import search_result
 from tests.support.service.queued_comparisons import ERROR, finish

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from app.db import Database
+from app.db.tables import DEFAULT_PROJECT, Job, JobEvent, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.shared_rankings import RankingKey
 from app.jobs.state_machine import (
@@ -21,9 +22,8 @@ from app.jobs.state_machine import (
     sharing,
 )
 from app.jobs.webhooks.notices import Look
-from app.observability import restarts
-from app.observability.restarts import Restarts
-from app.tables import DEFAULT_PROJECT, Job, JobEvent, JobKind, new_id
+from app.process import restarts
+from app.process.restarts import Restarts
 from surgery.schemas.resolved import Learned
 from tests.support.service.queued_comparisons import ERROR, new_job
 from tests.support.service.queued_comparisons import submit as submit_comparison

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import WORKER_KINDS, JobKind, Status
 from app.jobs import state_machine
 from app.jobs.comparisons import arm_digest
 from app.jobs.comparisons.shared_runs import Choice
 from app.jobs.state_machine import enqueue_comparison
-from app.tables import WORKER_KINDS, JobKind, Status
 from surgery.schemas.enums import Policy
 from surgery.schemas.jobs.comparison import ArmPlan
 from surgery.schemas.jobs.finetune import FinetuneSpec

@@ -10,14 +10,14 @@ from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from app.db import Database
+from app.db.tables import Job, JobKind
 from app.errors import Conflict
 from app.jobs import state_machine
 from app.jobs.state_machine import children as family
 from app.jobs.state_machine import queueing
 from app.jobs.webhooks.notices import Look
-from app.observability import restarts
-from app.observability.restarts import Restarts
-from app.tables import Job, JobKind
+from app.process import restarts
+from app.process.restarts import Restarts
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned
 from tests.app.jobs.test_whole_rows import AGO, LONG, NOW, PROGRESS, change, put_back, status_event

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import enqueue
-from app.tables import Job, JobKind, new_id
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.ranking import SHUFFLES, RankingSpec, Submission
 from surgery.schemas.jobs.search import SearchSpec

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import and_, select, text, update
 
 from app.db import Database, db_now
+from app.db.tables import Attempt, Job, JobEvent, JobKind, Status
 from app.errors import Conflict, NewerDatabase
 from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
 from app.jobs.state_machine import Lease, ends
-from app.tables import Attempt, Job, JobEvent, JobKind, Status
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.queued_jobs import RESOLVED, look, submit

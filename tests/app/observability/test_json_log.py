@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
-from app.observability.logs import JsonLine, OneLine, note_subject
+from app.process.logs import JsonLine, OneLine, note_subject
 from app.settings import Settings
 
 

@@ -16,11 +16,11 @@ from sqlalchemy.exc import OperationalError
 from app.api import statistics
 from app.api.statistics import Statistics
 from app.db import Database, db_now
+from app.db.tables import DEFAULT_PROJECT, Attempt, Job, JobKind, Worker, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import DEFAULT_PROJECT, Attempt, Job, JobKind, Worker, new_id
 from surgery.schemas.resolved import Learned
 from tests.support.service.problems import problem
 from tests.support.service.queued_jobs import take

@@ -14,12 +14,13 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.db import Database, db_now
-from app.jobs import records, state_machine
+from app.db.tables import Job, JobKind, Project, Webhook, WebhookDelivery, new_id
+from app.jobs import state_machine
+from app.jobs.outputs import records
 from app.jobs.state_machine import enqueue
 from app.jobs.webhooks.deliveries import Claim, claim, forget_old, record, retry_delay
 from app.jobs.webhooks.sender import send
 from app.settings import Settings
-from app.tables import Job, JobKind, Project, Webhook, WebhookDelivery, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned
 from tests.support.outside.receiver import Receiver, receiver

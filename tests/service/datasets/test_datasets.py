@@ -18,11 +18,11 @@ from backports import zstd
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
+from app.db.tables import JobKind
 from app.jobs import state_machine
 from app.service import Service
 from app.submissions import uploads
 from app.submissions.submit import prepare_ranking, submit
-from app.tables import JobKind
 from surgery.errors import DatasetNotFound
 from surgery.schemas.jobs.ranking import RankingSpec
 from surgery.schemas.resolved import Learned

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from surgery.schemas.enums import Problem
-from surgery.training.tracker_services import TAG, run_of
+from surgery.training.tracking.services import TAG, run_of
 from tests.support.models.mirror import REAL_MODEL
 from tests.support.rows.labelled import LABELLED, Row
 from tests.support.service.problems import problem, says

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from app.db import Database
-from app.tables import Worker
+from app.db.tables import Worker
 from tests.support.service.queued_jobs import RESOLVED, look, submit
 from tests.support.service.services import FAST, wait_until
 

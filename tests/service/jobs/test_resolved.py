@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.db.tables import Job
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
 from app.submissions import resolve
-from app.tables import Job
 from surgery.models.source import folder
 from surgery.models.source import resolve as sources
 from surgery.schemas.resolved import Learned, ResolvedComparison, ResolvedFinetune, shown

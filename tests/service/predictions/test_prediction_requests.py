@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.tables import GivenRows
+from app.db.tables import GivenRows
 from tests.support.service.problems import Json, problem, says
 from tests.support.service.stored import Place, place_in
 

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 
 from app.db import Database
-from app.tables import Base
+from app.db.tables import Base
 from surgeon.client import Client
 from tests.support.models.mirror import TINY
 from tests.support.outside.receiver import LOOPBACK, receiver

@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.db import Database
+from app.db.tables import Job, JobKind
 from app.jobs import state_machine
 from app.jobs.state_machine import sharing
-from app.tables import Job, JobKind
 from surgery.schemas.resolved import Learned
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.finished_runs import ranking_result

@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.db import Database, db_now
+from app.db.tables import Worker
 from app.settings import Settings
 from app.submissions.fleet import WorkerFacts, mark_stopped, register
-from app.tables import Worker
-from surgery.training.devices import cores_here
+from surgery.training.costs.devices import cores_here
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import problem
 

@@ -18,9 +18,9 @@ from sqlalchemy import select, update
 
 from app.api.http.idempotency import HEADER, IdempotentRoute
 from app.db import Database, db_now
+from app.db.tables import DEFAULT_PROJECT, IdempotencyKey, Project
 from app.settings import Settings
 from app.submissions.idempotency import HeldKey, StoredAnswer, forget_old_keys, take_key
-from app.tables import DEFAULT_PROJECT, IdempotencyKey, Project
 from tests.support.models.mirror import TINY
 from tests.support.service.problems import ROWS, Json, problem
 

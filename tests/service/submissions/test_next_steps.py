@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.api.examples.answers import FINETUNE_RESULT, RANKING_RESULT, SEARCH_RESULT
+from app.db.tables import WORKER_KINDS, Job
 from app.jobs import state_machine
-from app.tables import WORKER_KINDS, Job
 from surgeon.terminal.next_steps import step_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, GREW, NO_BETTER, ONE_VALUE

@@ -12,10 +12,10 @@ from typing import Any
 
 from app.artifacts.storage import Storage, open_storage
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue
 from app.settings import Settings
-from app.tables import Job, JobKind, new_id
 from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED

@@ -108,7 +108,7 @@ POINTS: dict[str, Callable[[ToldAttempt], None]] = {
 
 
 def _after(told: ToldAttempt, name: str, act: Callable[..., Any], skip: int) -> None:
-    from app.jobs import records
+    from app.jobs.outputs import records
 
     original, calls = getattr(records, name), []
 

@@ -15,11 +15,11 @@ import httpx2
 import uvicorn
 
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue, record_event
 from app.main import Server, create_app
 from app.settings import Settings
-from app.tables import Job, JobKind, new_id
 from tests.support.service.queued_jobs import RESOLVED, take
 from tests.support.service.services import free_port
 

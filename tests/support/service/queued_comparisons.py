@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from app.db import Database
+from app.db.tables import Job, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue_comparison
-from app.tables import Job, JobKind, new_id
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.resolved import Learned
 from tests.support.service.finished_runs import finetune_result, ranking_result

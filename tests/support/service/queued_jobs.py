@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from app.db import Database
+from app.db.tables import WORKER_KINDS, Job, JobEvent, JobKind, new_id
 from app.jobs import state_machine
 from app.jobs.state_machine import Lease, enqueue
-from app.tables import WORKER_KINDS, Job, JobEvent, JobKind, new_id
 
 LEASE = timedelta(seconds=60)
 PREFIX = {JobKind.RANKING: "rk", JobKind.FINETUNE: "ft"}

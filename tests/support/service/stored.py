@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from fastapi.testclient import TestClient
 
-from app.jobs import records, state_machine
+from app.db.tables import Job, JobKind, new_id
+from app.jobs import state_machine
+from app.jobs.outputs import records
 from app.jobs.state_machine import Lease, enqueue
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job, JobKind, new_id
 from surgery.checkpoints.checkpoint import write_checkpoint
 from surgery.checkpoints.record import CheckpointRecord
 from surgery.io.folders import read_manifest

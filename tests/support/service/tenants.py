@@ -13,11 +13,7 @@ from fastapi.testclient import TestClient
 from app.access.keys import make_key, sha256_of
 from app.api.examples.answers import DATASET
 from app.db import Database, db_now
-from app.jobs.state_machine import close, enqueue
-from app.main import create_app
-from app.service import Service
-from app.settings import Settings
-from app.tables import (
+from app.db.tables import (
     ApiKey,
     Checkpoint,
     Dataset,
@@ -29,6 +25,10 @@ from app.tables import (
     WebhookDelivery,
     new_id,
 )
+from app.jobs.state_machine import close, enqueue
+from app.main import create_app
+from app.service import Service
+from app.settings import Settings
 from surgery.schemas.data.dataset import DatasetReport
 from tests.support.service.queued_jobs import RESOLVED
 

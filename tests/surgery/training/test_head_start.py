@@ -18,7 +18,7 @@ from surgery.models.loading import LoadedModel
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.options.head import HeadSpec
 from surgery.schemas.options.training import TrainingSpec
-from surgery.training.head import begin_head
+from surgery.training.preparation.head import begin_head
 from tests.support.models.sentence_runs import fresh, tuned, weights
 from tests.support.models.toys import sentences
 

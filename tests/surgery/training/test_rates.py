@@ -26,7 +26,7 @@ from surgery.schemas.options.training import HELD_OUT_SHARE, TrainingSpec
 from surgery.training.loop import finetune
 from surgery.training.optimizer import Loss, mean_loss
 from surgery.training.prefix_cache.store import release_memory
-from surgery.training.rates import best_trial
+from surgery.training.preparation.rates import best_trial
 from surgery.training.step import Stepper
 from tests.support.models.sentence_runs import BASE, distance, fresh, tuned, weights
 from tests.support.models.toys import sentences

@@ -17,11 +17,11 @@ from surgery.io.folders import is_intact
 from surgery.io.reporter import Quiet, Stopped
 from surgery.models.trainable import layers_of_model
 from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
-from surgery.training import trackers
 from surgery.training.loop import finetune
 from surgery.training.state import saved_step
-from surgery.training.tracker_services import TrackerService, TrackerServices
-from surgery.training.trackers import tracking
+from surgery.training.tracking import trackers
+from surgery.training.tracking.services import TrackerService, TrackerServices
+from surgery.training.tracking.trackers import tracking
 from tests.support.models.toys import toy_data, toy_model
 from tests.support.outside.event_files import curves
 
@@ -192,7 +192,7 @@ SERVICES = """
 import sys
 import time
 from pathlib import Path
-from surgery.training import trackers
+from surgery.training.tracking import trackers
 running = trackers.start("ft_7", {"training": {"epochs": 3}, "include": ["pooler"]}, Path(sys.argv[1]))
 for step in (10, 20):
     running.log({"train_loss": step / 100}, step)

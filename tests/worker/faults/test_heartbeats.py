@@ -15,10 +15,10 @@ from sqlalchemy import update
 from sqlalchemy.exc import DataError, OperationalError
 
 from app.db import Database, db_now
+from app.db.tables import Job
 from app.jobs import state_machine
 from app.jobs.state_machine import Fenced, Lease, Renewal
 from app.settings import Settings
-from app.tables import Job
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import PeakMemory
 from tests.support.service.queued_jobs import look, submit, take

@@ -20,15 +20,15 @@ from pydantic import SecretStr
 from app.api import statistics
 from app.artifacts.storage import open_storage
 from app.db import Database, db_now
+from app.db.tables import Job, JobKind
 from app.jobs import queue
 from app.jobs.queue import make_celery, ring_bell
 from app.main import create_app
-from app.observability import restarts
-from app.observability.restarts import RESTARTS, Restarts, lasting_thread, surviving
+from app.process import restarts
+from app.process.restarts import RESTARTS, Restarts, lasting_thread, surviving
 from app.settings import Settings
 from app.submissions import fleet
 from app.submissions.fleet import WorkerFacts
-from app.tables import Job, JobKind
 from tests.conftest import _wait_for_port
 from tests.support.faults.told_attempts import begin
 from tests.support.service.queued_jobs import look, submit, take

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import select
 
 from app.db import Database
-from app.jobs import records, state_machine
+from app.db.tables import WORKER_KINDS, Checkpoint, Job, JobEvent, JobKind, WebhookDelivery
+from app.jobs import state_machine
 from app.jobs.attempts import attempts_of
+from app.jobs.outputs import records
 from app.settings import Settings
-from app.tables import WORKER_KINDS, Checkpoint, Job, JobEvent, JobKind, WebhookDelivery
 from surgery.io.folders import complete_folder
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Learned

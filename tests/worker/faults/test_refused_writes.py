@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.db import Database
+from app.db.tables import Job
 from app.jobs import state_machine
 from app.main import create_app
 from app.settings import Settings
-from app.tables import Job
 from tests.support.faults.told_attempts import ToldAttempt, begin
 from tests.support.service.queued_jobs import look, submit
 from worker.protocol import MetricValues, read_report

@@ -13,11 +13,7 @@ from sqlalchemy import delete, select, update
 
 from app.artifacts.storage import Storage, open_storage
 from app.db import Database, db_now
-from app.jobs import state_machine
-from app.jobs.deletion import RECORDS, delete_job
-from app.jobs.exports import reserve_folder
-from app.settings import Settings
-from app.tables import (
+from app.db.tables import (
     DEFAULT_PROJECT,
     Attempt,
     Base,
@@ -29,6 +25,10 @@ from app.tables import (
     Status,
     new_id,
 )
+from app.jobs import state_machine
+from app.jobs.deletion import RECORDS, delete_job
+from app.jobs.outputs.exports import reserve_folder
+from app.settings import Settings
 from surgery.io.folders import complete_folder
 from tests.support.faults.told_attempts import SPEC
 from tests.support.outside.object_store import (

@@ -11,16 +11,16 @@ from sqlalchemy import select
 
 from app.artifacts.storage import open_storage
 from app.db import Database, db_now
-from app.jobs import state_machine
-from app.jobs.deletion import delete_job
-from app.settings import Settings
-from app.tables import (
+from app.db.tables import (
     DEFAULT_PROJECT,
     AuditEvent,
     IdempotencyKey,
     Webhook,
     WebhookDelivery,
 )
+from app.jobs import state_machine
+from app.jobs.deletion import delete_job
+from app.settings import Settings
 from surgery.io.folders import complete_folder
 from tests.support.service.queued_jobs import submit
 from worker.supervisor.environments import WorkerFolders

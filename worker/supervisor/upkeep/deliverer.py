@@ -14,7 +14,7 @@ from app.db import Database
 from app.jobs.webhooks import deliveries
 from app.jobs.webhooks.deliveries import Claim
 from app.jobs.webhooks.sender import send
-from app.observability.restarts import lasting_thread, surviving
+from app.process.restarts import lasting_thread, surviving
 from app.settings import Settings
 
 log = logging.getLogger("surgeon.webhooks")

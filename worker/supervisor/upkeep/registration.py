@@ -12,15 +12,15 @@ from importlib.metadata import version
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
-from app.observability.restarts import RESTARTS, lasting_thread
+from app.db.tables import JobKind
+from app.process.restarts import RESTARTS, lasting_thread
 from app.settings import Settings
 from app.submissions import fleet
 from app.submissions.fleet import WorkerFacts
-from app.tables import JobKind
 from surgery import __version__
 from surgery.schemas.enums import TrainingPrecision
 from surgery.schemas.jobs.estimate import Probe
-from surgery.training.devices import cores_here
+from surgery.training.costs.devices import cores_here
 from worker.confinement import machine_memory
 from worker.supervisor.child_process import ProbeRequest
 from worker.supervisor.gpus import Gpu

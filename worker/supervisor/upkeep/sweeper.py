@@ -19,16 +19,16 @@ from app.access.audit import forget_old_changes
 from app.artifacts.machine import remove_unused
 from app.artifacts.storage import Storage
 from app.db import Database
+from app.db.tables import Job
 from app.jobs import state_machine
-from app.jobs.exports import disown_abandoned_folders, remove_folders
+from app.jobs.outputs.exports import disown_abandoned_folders, remove_folders
+from app.jobs.outputs.records import referenced_paths, unknown_jobs
 from app.jobs.queue import unannounced_jobs
-from app.jobs.records import referenced_paths, unknown_jobs
 from app.jobs.webhooks.deliveries import forget_old
-from app.observability.restarts import lasting_thread, surviving
+from app.process.restarts import lasting_thread, surviving
 from app.settings import Settings
 from app.submissions.fleet import forget_workers
 from app.submissions.idempotency import forget_old_keys
-from app.tables import Job
 from surgery.io.folders import remove_older
 from worker.supervisor.environments import WorkerFolders
 

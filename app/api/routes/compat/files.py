@@ -17,9 +17,9 @@ from app.api.routes.compat.shapes import DeletedFile, FileObject, Listed
 from app.api.routes.compat.translation import file_of
 from app.api.routes.datasets import delete_dataset
 from app.artifacts.machine import request_folder
+from app.db.tables import Dataset
 from app.errors import Unprocessable, WrongMediaType
 from app.submissions.uploads import ingest_upload, store_dataset
-from app.tables import Dataset
 from surgery.errors import printable
 from surgery.schemas.data.dataset import UploadSpec
 

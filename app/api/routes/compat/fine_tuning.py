@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from app.api.answers.job_documents import ALL, document, read_job, select_page, whole_job
 from app.api.deps import PLACE, PrincipalDep, ServiceDep, require_json
 from app.api.examples.answers import answers, body_examples
 from app.api.examples.compat import CHECKPOINTS, EVENTS, JOB, JOBS, REQUESTS
@@ -16,7 +17,6 @@ from app.api.http.access.auditing import ChangeDep
 from app.api.http.idempotency import IdempotentRoute, KeyDep, keep_answer
 from app.api.http.reads import json_answer
 from app.api.http.request_checks import MetadataFilter
-from app.api.job_documents import ALL, document, read_job, select_page, whole_job
 from app.api.routes.compat.lists import After, Limit, no_such, older
 from app.api.routes.compat.shapes import (
     FineTuningCheckpoint,
@@ -34,11 +34,11 @@ from app.api.routes.compat.translation import (
 )
 from app.api.routes.jobs.finetunes import FINETUNES
 from app.api.routes.jobs.life import cancel_job, pause_job, resume_job
+from app.db.tables import Job, JobEvent, JobKind, JobLabel
 from app.errors import NotFound
-from app.jobs.records import checkpoints_of
+from app.jobs.outputs.records import checkpoints_of
 from app.service import Service
 from app.submissions.submit import prepare_finetune, submit
-from app.tables import Job, JobEvent, JobKind, JobLabel
 
 router = APIRouter(
     prefix="/compat/openai/v1/fine_tuning/jobs",

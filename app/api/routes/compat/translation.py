@@ -20,8 +20,8 @@ from app.api.routes.compat.shapes import (
     Hyperparameters,
     JobFailure,
 )
+from app.db.tables import Checkpoint, Dataset, JobEvent, Status
 from app.errors import ServiceError, Unprocessable
-from app.tables import Checkpoint, Dataset, JobEvent, Status
 from surgery.errors import SurgeryError
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.validation import faults_of

@@ -16,10 +16,10 @@ from app.api.examples.answers import ATTEMPTS, LOGS, answers
 from app.api.pages import Page, PagingDep
 from app.artifacts.attempt_logs import LINE, LogPart, read_log
 from app.db import db_now
+from app.db.tables import TERMINAL, Attempt, Job, JobKind
 from app.errors import Conflict, NotFound, Unprocessable
 from app.jobs.attempts import AttemptOutcome
 from app.service import Service
-from app.tables import TERMINAL, Attempt, Job, JobKind
 from surgery.schemas.answers.usage import Usage
 
 Json = dict[str, Any]

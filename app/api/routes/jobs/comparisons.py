@@ -5,8 +5,8 @@ from __future__ import annotations
 from app.api.examples.answers import COMPARISON
 from app.api.examples.bodies import COMPARISON_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
+from app.db.tables import JobKind
 from app.submissions.comparisons import prepare_comparison
-from app.tables import JobKind
 from surgery.schemas.jobs.comparison import ComparisonSpec
 
 DESCRIPTION = """\

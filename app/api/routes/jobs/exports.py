@@ -12,8 +12,8 @@ from app.api.examples.bodies import EXPORT_BODIES
 from app.api.http.access.auditing import ChangeDep
 from app.api.http.idempotency import KeyDep
 from app.api.routes.jobs.kinds import KindOfJob, ValidateOnly, answer_submission
+from app.db.tables import JobKind
 from app.submissions.submit import prepare_export
-from app.tables import JobKind
 from surgery.schemas.jobs.export import ExportRequest, ExportSpec
 
 DESCRIPTION = """Queues the hand-over of a checkpoint's model to a place outside its fine-tune, by a

@@ -5,8 +5,8 @@ from __future__ import annotations
 from app.api.examples.answers import FINETUNE
 from app.api.examples.bodies import FINETUNE_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
+from app.db.tables import JobKind
 from app.submissions.submit import prepare_finetune
-from app.tables import JobKind
 from surgery.schemas.enums import POLICIES, described
 from surgery.schemas.jobs.finetune import FinetuneSpec
 

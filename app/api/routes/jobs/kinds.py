@@ -11,22 +11,22 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from app.api.answers.job_documents import whole_job
+from app.api.answers.views import COLLECTION
 from app.api.deps import PLACE, JobDep, JobId, ServiceDep, require_json
 from app.api.examples.answers import JOBS, answers, body_examples
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.access.auditing import Change, ChangeDep
 from app.api.http.idempotency import KeyDep, keep_answer
 from app.api.http.reads import json_answer
-from app.api.job_documents import whole_job
 from app.api.pages import Page
 from app.api.routes.jobs.listing import JobFilterDep, NamesDep, answer_job, list_jobs
-from app.api.views import COLLECTION
+from app.db.tables import Job, JobKind
 from app.errors import NotFound
 from app.service import Service
 from app.submissions.estimating.estimate import estimate, estimate_spec_of
 from app.submissions.idempotency import HeldKey
 from app.submissions.submit import Prepared, rehearse, submit
-from app.tables import Job, JobKind
 from surgery.schemas.answers.job import DryRun, JobView
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.ranking import JobRequest

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
 
+from app.api.answers.job_documents import ALL, document, read_job
 from app.api.deps import JobDep, PrincipalDep, ServiceDep, require_merge_patch
 from app.api.examples.answers import JOB, answers, body_examples, problems
 from app.api.examples.bodies import CHANGES
@@ -14,7 +15,6 @@ from app.api.http.access.auditing import ChangeDep
 from app.api.http.idempotency import IdempotentRoute, KeyDep
 from app.api.http.preconditions import check_version
 from app.api.http.reads import json_answer
-from app.api.job_documents import ALL, document, read_job
 from app.api.routes.jobs.comparisons import COMPARISONS
 from app.api.routes.jobs.exports import EXPORTS
 from app.api.routes.jobs.finetunes import FINETUNES
@@ -22,15 +22,15 @@ from app.api.routes.jobs.kinds import submitted
 from app.api.routes.jobs.predictions import PREDICTIONS
 from app.api.routes.jobs.rankings import RANKINGS
 from app.api.routes.jobs.searches import SEARCHES
+from app.db.tables import Job
 from app.errors import Conflict, NotFound
 from app.jobs import state_machine as machine
 from app.jobs.actions import Action, allowed_actions, is_child, refusal
 from app.jobs.changes import JobChanges, change_job
 from app.jobs.deletion import delete_job
-from app.jobs.exports import remove_folders
-from app.jobs.records import rows_of
+from app.jobs.outputs.exports import remove_folders
+from app.jobs.outputs.records import rows_of
 from app.service import Service
-from app.tables import Job
 from surgery.schemas.answers.job import JobView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute)

@@ -12,16 +12,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import CTE, select, union_all
 from sqlalchemy.orm import aliased
 
+from app.api.answers.job_documents import ALL, FIELDS, Names, document, read_job, select_page
 from app.api.deps import JobId, ServiceDep, no_job
 from app.api.examples.answers import JOB, JOBS, answers
 from app.api.following.waiting import WAITS, WaitingRoute
 from app.api.http.reads import has_current, json_answer, not_modified
 from app.api.http.request_checks import MetadataFilter
-from app.api.job_documents import ALL, FIELDS, Names, document, read_job, select_page
 from app.api.pages import AnySelect, Page, Paging, PagingDep
+from app.db.tables import Job, JobKind, JobLabel, Status
 from app.errors import Unprocessable
 from app.service import Service
-from app.tables import Job, JobKind, JobLabel, Status
 from surgery.errors import nearest
 from surgery.schemas.answers.job import JobView
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from app.api.examples.answers import PREDICTION
 from app.api.examples.bodies import PREDICTION_BODIES
 from app.api.routes.jobs.kinds import KindOfJob
+from app.db.tables import JobKind
 from app.submissions.submit import prepare_prediction
-from app.tables import JobKind
 from surgery.schemas.jobs.prediction import MAX_ROWS, PredictionSpec
 
 DESCRIPTION = f"""Queues the question what a checkpoint predicts for up to {MAX_ROWS:,} rows, so

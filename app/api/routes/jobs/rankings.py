@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
+from app.api.answers.selection_formats import Format, written_selection
 from app.api.deps import ServiceDep
 from app.api.examples.answers import RANKING, SELECTION, answers
 from app.api.examples.bodies import RANKING_BODIES
-from app.api.results.selection_formats import Format, written_selection
 from app.api.routes.jobs.kinds import KindOfJob
+from app.db.tables import Job, JobKind, Status
 from app.errors import Conflict
 from app.submissions.submit import prepare_ranking
-from app.tables import Job, JobKind, Status
 from surgery.models.layers import ranked_parts
 from surgery.ranking.selection import choose_layers
 from surgery.schemas.answers.job import DryRun, JobView

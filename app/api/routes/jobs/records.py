@@ -16,8 +16,8 @@ from app.api.http.ranges import Download, answer_download
 from app.api.pages import PagingDep, TailPage
 from app.artifacts.event_files import event_files
 from app.artifacts.tar import Member, Tar, in_memory
+from app.db.tables import JobEvent, Metric
 from app.errors import NotFound
-from app.tables import JobEvent, Metric
 from surgery.schemas.answers.records import EventView, MetricView
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

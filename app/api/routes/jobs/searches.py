@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import Depends
 
+from app.api.answers.selection_formats import Format, written_selection
 from app.api.deps import ServiceDep
 from app.api.examples.answers import SEARCH, SEARCH_SELECTION, answers
 from app.api.examples.bodies import SEARCH_BODIES
-from app.api.results.selection_formats import Format, written_selection
 from app.api.routes.jobs.kinds import KindOfJob
+from app.db.tables import Job, JobKind, Status
 from app.errors import Conflict
 from app.submissions.submit import prepare_search
-from app.tables import Job, JobKind, Status
 from surgery.schemas.enums import Granularity
 from surgery.schemas.jobs.search import SearchResult, SearchSpec
 from surgery.schemas.resolved import LayerInfo

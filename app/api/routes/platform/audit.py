@@ -14,7 +14,7 @@ from app.api.examples.answers import answers
 from app.api.examples.platform import AUDIT
 from app.api.pages import Page, PagingDep
 from app.api.routes.platform.projects import project_of
-from app.tables import AuditEvent
+from app.db.tables import AuditEvent
 
 router = APIRouter(prefix="/v1/audit", tags=["projects and keys"])
 

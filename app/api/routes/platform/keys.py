@@ -18,9 +18,9 @@ from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.api.routes.platform.projects import project_of
 from app.db import db_now
+from app.db.tables import ApiKey
 from app.errors import NotFound
 from app.service import Service
-from app.tables import ApiKey
 from surgery.schemas import Strict
 
 router = APIRouter(prefix="/v1/keys", tags=["projects and keys"], route_class=IdempotentRoute)

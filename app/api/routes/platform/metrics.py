@@ -28,10 +28,10 @@ from app.access.keys import Keyring
 from app.api.deps import ServiceDep
 from app.api.examples.answers import problems
 from app.api.statistics import WAIT_BUCKETS, Now, Statistics, Sums
+from app.db.tables import TERMINAL, JobKind, Status
 from app.errors import Forbidden
 from app.jobs.attempts import AttemptOutcome
-from app.observability.restarts import RESTARTS
-from app.tables import TERMINAL, JobKind, Status
+from app.process.restarts import RESTARTS
 
 log = logging.getLogger("surgeon.api")
 router = APIRouter(tags=["platform"])

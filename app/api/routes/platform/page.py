@@ -1,4 +1,4 @@
-"""The web page: the files in app/page, which are built from web/ (see CONTRIBUTING.md).
+"""The web page: the files in app/api/page, which are built from web/ (see CONTRIBUTING.md).
 
 It is a client of the API like any other: it needs no key to load, asks its reader for one where the
 service wants one, and loads nothing from elsewhere. Its addresses are fragments (``/#/runs``), so
@@ -17,11 +17,11 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
-import app
+import app.api
 from app.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
-BUILT = Path(app.__file__).parent / "page"
+BUILT = Path(app.api.__file__).parent / "page"
 POLICY = "; ".join(
     [
         "default-src 'none'",

@@ -18,9 +18,9 @@ from app.api.examples.platform import PROJECT, PROJECT_BODIES, PROJECT_CHANGES, 
 from app.api.http.idempotency import IdempotentRoute
 from app.api.pages import Page, PagingDep
 from app.db import db_now
+from app.db.tables import Project, new_id
 from app.errors import Conflict, Forbidden, NotFound
 from app.service import Service
-from app.tables import Project, new_id
 from surgery.schemas import Strict
 
 router = APIRouter(prefix="/v1/projects", tags=["projects and keys"], route_class=IdempotentRoute)

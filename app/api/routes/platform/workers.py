@@ -14,8 +14,8 @@ from app.api.deps import ServiceDep
 from app.api.examples.answers import QUEUE, WORKERS, answers
 from app.api.pages import Page, PagingDep
 from app.db import db_now
+from app.db.tables import WORKER_KINDS, Attempt, Job, JobKind, Status, Worker
 from app.submissions.fleet import is_alive
-from app.tables import WORKER_KINDS, Attempt, Job, JobKind, Status, Worker
 from surgery.schemas.jobs.estimate import Probe
 
 Json = dict[str, Any]

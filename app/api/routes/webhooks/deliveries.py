@@ -21,10 +21,10 @@ from app.api.routes.webhooks.rows import (
 )
 from app.api.routes.webhooks.shapes import DeliveryStatus, DeliveryView, delivery_view
 from app.db import db_now
+from app.db.tables import WebhookDelivery
 from app.errors import NotFound
 from app.jobs.webhooks import deliveries, notices
 from app.jobs.webhooks.notices import WebhookTest
-from app.tables import WebhookDelivery
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
 

@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.api.deps import ServiceDep
+from app.db.tables import Webhook, WebhookDelivery
 from app.errors import Conflict, NotFound
 from app.service import Service
-from app.tables import Webhook, WebhookDelivery
 
 WebhookId = Annotated[str, Path(max_length=64, description="The id of a webhook, such as `wh_…`.")]
 DeliveryId = Annotated[

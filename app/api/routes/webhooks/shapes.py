@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.db.tables import Webhook, WebhookDelivery
 from app.jobs.webhooks.notices import ENDINGS, EventType
-from app.tables import Webhook, WebhookDelivery
 from surgery.schemas import Strict
 
 DAY, WEEK = 24 * 3600, 7 * 24 * 3600

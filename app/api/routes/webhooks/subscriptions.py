@@ -30,11 +30,11 @@ from app.api.routes.webhooks.shapes import (
     webhook_view,
 )
 from app.db import db_now
+from app.db.tables import Webhook, WebhookDelivery, new_id
 from app.errors import Conflict, Unprocessable
 from app.jobs.webhooks import deliveries, notices
 from app.jobs.webhooks.addresses import Blocked, checked_url
 from app.service import Service
-from app.tables import Webhook, WebhookDelivery, new_id
 
 MOST = 20  # webhooks of one project
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=IdempotentRoute)

@@ -10,12 +10,12 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from app.db import Database, db_now
+from app.db.tables import Attempt, Checkpoint, Dataset, GivenRows, Job, JobKind, Metric, new_id
 from app.jobs.attempts import count_stored_bytes
-from app.jobs.checkpoints import unfinished_users
+from app.jobs.outputs.checkpoints import unfinished_users
 from app.jobs.shared_rankings import RankingKey, computed_ranking
 from app.jobs.state_machine import Lease, locked_job, record_event, store_finished
 from app.jobs.webhooks import notices
-from app.tables import Attempt, Checkpoint, Dataset, GivenRows, Job, JobKind, Metric, new_id
 from surgery.io.reporter import CheckpointSummary
 from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection, completed
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.tables import Base, Checkpoint, Dataset
+from app.db.tables import Base, Checkpoint, Dataset
 from surgery.schemas.answers.checkpoint import CheckpointView, FileView
 from surgery.schemas.answers.dataset import DatasetView
 

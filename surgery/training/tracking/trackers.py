@@ -18,7 +18,7 @@ from surgery.io.folders import complete_folder
 from surgery.io.reporter import CheckpointSummary, ForwardingReporter, Reporter
 from surgery.schemas import JobWarning
 from surgery.schemas.jobs.finetune import FinetuneSpec
-from surgery.training.tracker_services import (
+from surgery.training.tracking.services import (
     BROKEN_OFF_SECONDS,
     FINISH_SECONDS,
     INCOMPLETE,

@@ -9,10 +9,10 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from app.db import Database
+from app.db.tables import TERMINAL, Checkpoint, Job
 from app.errors import Conflict, NotFound
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.state_machine import Lease, locked_job, record_event
-from app.tables import TERMINAL, Checkpoint, Job
 from surgery.errors import UnsafeWeights
 
 Retention = str | int  # a value of CheckpointSpec.keep

@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db import Database, lock_name
+from app.db.tables import TERMINAL, ExportFolder, Job
 from app.jobs.attempts import count_stored_bytes
 from app.jobs.state_machine import Lease, locked_job
-from app.tables import TERMINAL, ExportFolder, Job
 from surgery.errors import ExportRefused
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
+from app.db.tables import Job
 from app.service import Service
-from app.tables import Job
 from surgery.errors import Fault, SelectionMismatch, SurgeryError
 from surgery.models.layers import encoder_sizes
 from surgery.models.source.resolve import resolve_model, tensor_sizes

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.api.results.next_steps.requests import (
+from app.api.answers.next_steps.requests import (
     MORE,
     RATES,
     SEEDS,

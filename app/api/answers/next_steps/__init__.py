@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from app.api.results.next_steps.layers import after_ranking, after_search
-from app.api.results.next_steps.requests import Json, step
-from app.api.results.next_steps.training import after_comparison, after_finetune
+from app.api.answers.next_steps.layers import after_ranking, after_search
+from app.api.answers.next_steps.requests import Json, step
+from app.api.answers.next_steps.training import after_comparison, after_finetune
+from app.db.tables import JobKind, Status
 from app.jobs.actions import Action, allowed_actions
-from app.tables import JobKind, Status
 
 _AFTER: Mapping[str, Callable[[Any], Iterator[Json]]] = {
     JobKind.RANKING: after_ranking,

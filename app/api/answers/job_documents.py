@@ -22,12 +22,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from app.api.results.next_steps import next_steps
-from app.api.views import COLLECTION
+from app.api.answers.next_steps import next_steps
+from app.api.answers.views import COLLECTION
 from app.db import Database
+from app.db.tables import TERMINAL, Job, JobKind, Status, has_status
 from app.errors import job_problem
 from app.jobs.actions import Action, allowed_actions
-from app.tables import TERMINAL, Job, JobKind, Status, has_status
 from surgery import __version__
 from surgery.schemas.answers.job import JobView, ProgressView
 from surgery.schemas.answers.usage import Usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from app.api.results.next_steps.requests import (
+from app.api.answers.next_steps.requests import (
     MORE,
     RATES,
     SEEDS,

@@ -1,1 +1,0 @@
-"""What is made of the results of jobs when they are answered."""

@@ -1,0 +1,1 @@
+"""What running jobs leave behind: their records, checkpoints and exported folders."""

@@ -1,1 +1,0 @@
-"""What a process tells its operator: its log, and its traces."""

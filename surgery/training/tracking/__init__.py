@@ -1,0 +1,1 @@
+"""Send the metrics of a run to the trackers that its user has."""
