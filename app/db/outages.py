@@ -17,9 +17,17 @@ TRANSIENT_STATES = {"55P03", "25P03", "25P04", "25006"}
 REFUSALS = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
 
 REASONS = (
-    "too large", "too big", "too many", "too complex", "too deep", "stack overflow", "JSON",
-    "integer overflow", "number of parameters", "too long",
-)  # fmt: skip
+    "too large",
+    "too big",
+    "too many",
+    "too complex",
+    "too deep",
+    "stack overflow",
+    "JSON",
+    "integer overflow",
+    "number of parameters",
+    "too long",
+)
 
 
 def is_outage(error: SQLAlchemyError) -> bool:

@@ -61,10 +61,15 @@ class StoredDataset(BaseModel):
         """The line of a stored dataset."""
         view = parsed(DatasetView, stored)
         return cls(
-            id=view.id, name=view.name, problem=view.problem, rows=view.rows,
-            labels=view.labels[:MAX_LABELS], label_count=len(view.labels),
-            warnings=view.warnings, created_at=view.created_at,
-        )  # fmt: skip
+            id=view.id,
+            name=view.name,
+            problem=view.problem,
+            rows=view.rows,
+            labels=view.labels[:MAX_LABELS],
+            label_count=len(view.labels),
+            warnings=view.warnings,
+            created_at=view.created_at,
+        )
 
 
 class Datasets(BaseModel):
@@ -105,17 +110,24 @@ class RankingSummary(BaseModel):
         """The summary of a result."""
         layers = [
             RankedLayer(
-                rank=layer.rank, name=layer.name, score=layer.score, share=layer.share,
+                rank=layer.rank,
+                name=layer.name,
+                score=layer.score,
+                share=layer.share,
                 interval=layer.ci,
             )
             for layer in result.layers
-        ]  # fmt: skip
+        ]
         prior = result.model_prior
         return cls(
-            method=result.method, samples=result.samples, layers=layers,
-            recommended_k=result.recommended_k, stability=result.stability,
-            shuffled_labels_tau=prior.kendall_tau if prior else None, warnings=result.warnings,
-        )  # fmt: skip
+            method=result.method,
+            samples=result.samples,
+            layers=layers,
+            recommended_k=result.recommended_k,
+            stability=result.stability,
+            shuffled_labels_tau=prior.kendall_tau if prior else None,
+            warnings=result.warnings,
+        )
 
 
 class FinetuneSummary(BaseModel):
@@ -145,12 +157,18 @@ class FinetuneSummary(BaseModel):
         return cls(
             trained_layers=result.trained_layers,
             adapter=result.adapter.type if result.adapter else None,
-            learning_rate=result.learning_rate, trainable_parameters=result.trainable_parameters,
-            total_parameters=result.total_parameters, primary_metric=result.primary_metric,
-            metrics=result.best.metrics, baseline=result.baseline, noise=result.best.noise,
-            best_checkpoint=result.best_checkpoint, frozen_verified=result.frozen_verified,
-            seconds=result.seconds.get("total"), warnings=result.warnings,
-        )  # fmt: skip
+            learning_rate=result.learning_rate,
+            trainable_parameters=result.trainable_parameters,
+            total_parameters=result.total_parameters,
+            primary_metric=result.primary_metric,
+            metrics=result.best.metrics,
+            baseline=result.baseline,
+            noise=result.best.noise,
+            best_checkpoint=result.best_checkpoint,
+            frozen_verified=result.frozen_verified,
+            seconds=result.seconds.get("total"),
+            warnings=result.warnings,
+        )
 
 
 class SearchSummary(BaseModel):
@@ -171,11 +189,14 @@ class SearchSummary(BaseModel):
     def of(cls, result: SearchResult) -> SearchSummary:
         """The summary of a result."""
         return cls(
-            layers=result.layers, learning_rate=result.learning_rate,
-            certain=result.winner is not None, primary_metric=result.primary_metric,
-            gain_over_all=result.gain_over_all, gain_over_fisher=result.gain_over_fisher,
+            layers=result.layers,
+            learning_rate=result.learning_rate,
+            certain=result.winner is not None,
+            primary_metric=result.primary_metric,
+            gain_over_all=result.gain_over_all,
+            gain_over_fisher=result.gain_over_fisher,
             warnings=result.warnings,
-        )  # fmt: skip
+        )
 
 
 class ComparisonSummary(BaseModel):
@@ -191,8 +212,9 @@ class ComparisonSummary(BaseModel):
         decision = result.decision
         return cls(
             decision=decision.summary if decision else "It was not decided.",
-            checkpoint=decision.checkpoint if decision else None, warnings=result.warnings,
-        )  # fmt: skip
+            checkpoint=decision.checkpoint if decision else None,
+            warnings=result.warnings,
+        )
 
 
 class ArmLine(BaseModel):
@@ -213,11 +235,17 @@ class ArmLine(BaseModel):
     def of(cls, arm: ArmReport) -> ArmLine:
         """The line of an arm."""
         return cls(
-            name=arm.name, metric=arm.metric, difference=arm.difference, p_value=arm.p_value,
-            verdict=arm.verdict, trained_layers=arm.trained_layers,
-            trainable_parameters=arm.trainable_parameters, seconds=arm.seconds.get("total"),
-            same_as=arm.same_as, failed_runs=sum(run.metric is None for run in arm.runs),
-        )  # fmt: skip
+            name=arm.name,
+            metric=arm.metric,
+            difference=arm.difference,
+            p_value=arm.p_value,
+            verdict=arm.verdict,
+            trained_layers=arm.trained_layers,
+            trainable_parameters=arm.trainable_parameters,
+            seconds=arm.seconds.get("total"),
+            same_as=arm.same_as,
+            failed_runs=sum(run.metric is None for run in arm.runs),
+        )
 
 
 class ComparisonTable(BaseModel):
@@ -237,11 +265,14 @@ class ComparisonTable(BaseModel):
     def of(cls, result: ComparisonResult) -> ComparisonTable:
         """The table of a result."""
         return cls(
-            primary_metric=result.primary_metric, baseline=result.baseline,
-            reference=result.reference, noise=result.noise,
-            arms=[ArmLine.of(arm) for arm in result.arms], decision=result.decision,
+            primary_metric=result.primary_metric,
+            baseline=result.baseline,
+            reference=result.reference,
+            noise=result.noise,
+            arms=[ArmLine.of(arm) for arm in result.arms],
+            decision=result.decision,
             warnings=result.warnings,
-        )  # fmt: skip
+        )
 
 
 Summary = RankingSummary | FinetuneSummary | SearchSummary | ComparisonSummary | PredictionResult
@@ -291,13 +322,20 @@ class JobLine(BaseModel):
         """The values of these fields."""
         model, dataset = (job.resolved.get(part) for part in ("model", "dataset"))
         return {
-            "id": job.id, "kind": job.kind, "name": job.name, "status": job.status,
-            "model": model and model["id"], "dataset": dataset and dataset["id"],
-            "finished": job.terminal, "phase": job.phase, "progress": job.progress,
+            "id": job.id,
+            "kind": job.kind,
+            "name": job.name,
+            "status": job.status,
+            "model": model and model["id"],
+            "dataset": dataset and dataset["id"],
+            "finished": job.terminal,
+            "phase": job.phase,
+            "progress": job.progress,
             "queued_ahead": job.queue.ahead if job.queue else None,
             "error": f"{job.error.detail} ({job.error.code})" if job.error else None,
-            "warnings": job.warnings, "next": _advice(job),
-        }  # fmt: skip
+            "warnings": job.warnings,
+            "next": _advice(job),
+        }
 
 
 class JobStatus(JobLine):

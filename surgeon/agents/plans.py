@@ -66,11 +66,18 @@ async def planned(client: AsyncClient, dry: DryRun) -> Plan:
         for body, arm in _bodies(dry.spec, resolved.get("arms") or [])
     ]
     return Plan(
-        model=f"{model['id']}{revision}", dataset=dataset["id"], rows=dataset["rows"],
-        stored_answer=dry.cached, layers=resolved.get("layers"), estimate=dry.estimate,
-        arms=arms, runs=resolved.get("runs"), seconds=_total(arms, dry.spec.get("seeds") or []),
-        warnings=dry.warnings, spec=dry.spec,
-    )  # fmt: skip
+        model=f"{model['id']}{revision}",
+        dataset=dataset["id"],
+        rows=dataset["rows"],
+        stored_answer=dry.cached,
+        layers=resolved.get("layers"),
+        estimate=dry.estimate,
+        arms=arms,
+        runs=resolved.get("runs"),
+        seconds=_total(arms, dry.spec.get("seeds") or []),
+        warnings=dry.warnings,
+        spec=dry.spec,
+    )
 
 
 def _bodies(spec: Json, arms: Sequence[Json]) -> Iterator[tuple[Json, Json]]:
@@ -101,10 +108,13 @@ async def _planned_arm(client: AsyncClient, spec: Json, body: Json, arm: Json) -
     seconds = [row.seconds.total for row in rows if row.seconds is not None]
     memory = [row.peak_memory_bytes for row in rows if row.peak_memory_bytes is not None]
     return PlannedArm(
-        name=arm["name"], trains=arm.get("adapter") or arm["policy"], layers=arm.get("layers"),
-        same_as=arm.get("same_as"), seconds=max(seconds, default=None),
+        name=arm["name"],
+        trains=arm.get("adapter") or arm["policy"],
+        layers=arm.get("layers"),
+        same_as=arm.get("same_as"),
+        seconds=max(seconds, default=None),
         peak_memory_bytes=max(memory, default=None),
-    )  # fmt: skip
+    )
 
 
 def _total(arms: Sequence[PlannedArm], seeds: Sequence[int]) -> float | None:

@@ -39,9 +39,13 @@ def first_rows(source: DatasetSource) -> FirstRows | None:
     columns = form.columns if form else source.reference.columns
     extras = form.extras if form else ()
     inputs = inputs_for(
-        source.problem, columns, table.first(), dict(source.questions), extras,
+        source.problem,
+        columns,
+        table.first(),
+        dict(source.questions),
+        extras,
         source.reference.label_separator,
-    )  # fmt: skip
+    )
     words, numbers = [], set()
     for _, number, values in islice(table.rows(on_fault=Faults().add), SAMPLED):
         numbers.add(number)

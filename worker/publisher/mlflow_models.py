@@ -29,9 +29,12 @@ OWN = "layer_surgeon."  # begins the names of this service's own tags
 DIGEST, PREDICTOR = f"{OWN}digest", f"{OWN}predictor"
 PACKAGES = ("torch", "transformers", "safetensors", "pandas", "numpy")
 RETRIABLE = {
-    "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED",
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "DEADLINE_EXCEEDED",
     "ABORTED",
-}  # fmt: skip
+}
 TAG_NAME = re.compile(r"[^A-Za-z0-9_. /:-]")
 TAG_CHARACTERS = 250, 5000  # the longest name and value that every MLflow server takes
 

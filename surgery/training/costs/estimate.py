@@ -162,9 +162,13 @@ def caches_prefix(
         return training.prefix_cache != "off" and _first_prefix(shape, trained, training) > 0
     whole = steps_per_epoch(training, rows)
     run = stages(
-        shape, NO_LENGTH, trained, training,
-        steps=total_steps(training, rows), steps_per_epoch=whole,
-    )  # fmt: skip
+        shape,
+        NO_LENGTH,
+        trained,
+        training,
+        steps=total_steps(training, rows),
+        steps_per_epoch=whole,
+    )
     return any(_caches(stage, training, whole) for stage in run)
 
 
