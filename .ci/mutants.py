@@ -62,7 +62,9 @@ PARTS = (
         tuple(f"{JOBS}/test_{each}.py" for each in SLOW),
     ),
     Part(
-        "heartbeat", "worker/supervisor/heartbeat.py", ("tests/worker/faults/test_heartbeats.py",)
+        "heartbeat",
+        "worker/supervisor/attempt/heartbeat.py",
+        ("tests/worker/faults/test_heartbeats.py",),
     ),
 )
 

@@ -29,7 +29,7 @@ from app.process.tracing import set_up_tracing
 from app.process.workers import Workers
 from app.settings import Settings, settings_from_environment
 from worker.protocol import PR_SET_PDEATHSIG
-from worker.supervisor.attempt import WorkerContext
+from worker.supervisor.attempt.context import WorkerContext
 from worker.supervisor.gpus import VISIBLE, Gpu, groups, visible_gpus
 from worker.supervisor.supervisor import Supervisor
 

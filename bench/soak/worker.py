@@ -27,9 +27,9 @@ from surgery.schemas.resolved import Learned, PeakMemory
 from tests.support.service.finished_runs import finetune_result
 from tests.support.service.laid_ready import LaidReady
 from worker.protocol import CheckpointSaved, FinetuneOrder, Finished, PhaseBegun, Report, StateSaved
-from worker.supervisor.attempt import WorkerContext
+from worker.supervisor.attempt.context import WorkerContext
+from worker.supervisor.attempt.heartbeat import Heartbeat
 from worker.supervisor.child_process import ProcessEnded
-from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.supervisor import Supervisor
 
 STEPS = 6

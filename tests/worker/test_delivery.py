@@ -17,7 +17,7 @@ from app.jobs.state_machine import Lease, enqueue
 from app.settings import Settings
 from surgery.io.folders import complete_folder, link_folder
 from tests.support.service.queued_jobs import LEASE, RESOLVED, look
-from worker.supervisor.delivery import Delivery, Written
+from worker.supervisor.attempt.delivery import Delivery, Written
 
 KEY = f"exports/{DEFAULT_PROJECT}/reader"
 FILES = {"config.json": "{}", "model.safetensors": "weights", "surgery.json": "{}"}

@@ -23,7 +23,8 @@ from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Finished, RankingOrder
-from worker.supervisor.attempt import Attempt, Outcome, WorkerContext
+from worker.supervisor.attempt.attempt import Attempt, Outcome
+from worker.supervisor.attempt.context import WorkerContext
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.upkeep.sweeper import Sweeper
 

@@ -20,7 +20,7 @@ from surgery.io.folders import complete_folder, is_intact
 from surgery.io.reporter import CheckpointSummary
 from tests.support.faults.told_attempts import begin
 from worker.protocol import CheckpointSaved, StateSaved
-from worker.supervisor.attempt import Outcome
+from worker.supervisor.attempt.attempt import Outcome
 
 
 class FullAfterOne(Storage):

@@ -25,10 +25,11 @@ from app.jobs.state_machine import Fenced, Lease
 from app.process.logs import note_subject
 from app.process.tracing import attempt_span
 from app.submissions.destinations import destinations_of
-from worker.supervisor.attempt import Attempt, Outcome, Processes, WorkerContext
+from worker.supervisor.attempt.attempt import Attempt, Outcome, Processes
+from worker.supervisor.attempt.context import WorkerContext
+from worker.supervisor.attempt.heartbeat import WriteRefused
 from worker.supervisor.child_process import ChildProcess, start_child, start_fetcher
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.heartbeat import WriteRefused
 from worker.supervisor.upkeep.deliverer import Deliverer
 from worker.supervisor.upkeep.registration import Registration, facts_of
 from worker.supervisor.upkeep.sweeper import Sweeper

@@ -20,7 +20,8 @@ from surgery.schemas.resolved import PeakMemory
 from tests.support.service.laid_ready import with_child
 from tests.support.service.queued_jobs import RESOLVED
 from worker.protocol import Message, Report
-from worker.supervisor.attempt import Attempt, Outcome, WorkerContext
+from worker.supervisor.attempt.attempt import Attempt, Outcome
+from worker.supervisor.attempt.context import WorkerContext
 from worker.supervisor.supervisor import Supervisor
 
 SPEC = {"selection": {"policy": "all"}, "training": {}, "checkpoints": {"keep": "best"}}

@@ -97,7 +97,7 @@ def at_the_end(told: ToldAttempt) -> None:
         die()
 
     state_machine.finish = finish_and_die  # type: ignore[assignment]
-    told.attempt._completed = lambda _result: {}  # type: ignore[method-assign,assignment]
+    told.attempt._reports.completed = lambda _result: {}  # type: ignore[method-assign,assignment]
     told.child.say(Finished(result=RESULT, resolved=Learned()))
 
 

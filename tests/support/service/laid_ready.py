@@ -7,7 +7,7 @@ from typing import Any
 
 from surgery.schemas.resolved import PeakMemory
 from worker.protocol import Fetched, FetchedDataset, FetchedModel, FetchOrder
-from worker.supervisor.attempt import Processes
+from worker.supervisor.attempt.attempt import Processes
 
 MODEL = FetchedModel(id="m", origin="mirror", revision=None, fingerprint="f", config={}, files=())
 

@@ -33,7 +33,7 @@ from tests.conftest import _wait_for_port
 from tests.support.faults.told_attempts import begin
 from tests.support.service.queued_jobs import look, submit, take
 from tests.support.service.services import free_port, wait_until
-from worker.supervisor.attempt import Outcome
+from worker.supervisor.attempt.attempt import Outcome
 from worker.supervisor.child_process import ChildProcess, ProcessEnded
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.upkeep.sweeper import Sweeper

@@ -26,7 +26,8 @@ from tests.support.service.finished_runs import finetune_result
 from tests.support.service.queued_jobs import RESOLVED, look, statuses, submit, take
 from tests.worker.faults.test_refused_writes import problem
 from worker.protocol import CheckpointSaved, Finished
-from worker.supervisor.attempt import Outcome, WorkerContext
+from worker.supervisor.attempt.attempt import Outcome
+from worker.supervisor.attempt.context import WorkerContext
 from worker.supervisor.supervisor import Supervisor
 
 FILES = {"delta.safetensors": {"bytes": 3, "sha256": "0"}}

@@ -16,7 +16,7 @@ from surgery.schemas.resolved import Learned
 from tests.support.faults.told_attempts import begin
 from tests.support.service.finished_runs import finetune_result
 from worker.protocol import Finished
-from worker.supervisor.attempt import Outcome
+from worker.supervisor.attempt.attempt import Outcome
 
 
 @pytest.mark.parametrize("artifacts", ["", "memory://lost-states"], ids=["folder", "object store"])

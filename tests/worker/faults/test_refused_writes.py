@@ -21,7 +21,7 @@ from app.settings import Settings
 from tests.support.faults.told_attempts import ToldAttempt, begin
 from tests.support.service.queued_jobs import look, submit
 from worker.protocol import MetricValues, read_report
-from worker.supervisor.attempt import Outcome
+from worker.supervisor.attempt.attempt import Outcome
 
 SHORT = {"heartbeat": timedelta(seconds=0.2), "grace": timedelta(seconds=0.5)}
 

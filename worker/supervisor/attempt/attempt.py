@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from app.artifacts.event_files import event_files_key
-from app.artifacts.storage import Storage
-from app.db import Database
 from app.db.tables import Job, JobKind
 from app.jobs import state_machine
-from app.jobs.outputs import records
-from app.jobs.outputs.checkpoints import prune_checkpoints
 from app.jobs.progress import JobProgress
 from app.jobs.state_machine import Fenced, Lease
-from app.settings import Settings
-from app.submissions.checks import ranking_digest, search_digest
 from surgery.errors import (
     ArtifactsFailed,
     DeadlineExceeded,
@@ -33,52 +24,37 @@ from surgery.errors import (
     Unstorable,
     WorkerLost,
 )
-from surgery.io.folders import check_plain, is_plain_name, link_folder, read_manifest
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.enums import POLICIES, Policy
 from surgery.schemas.jobs.export import Destination
 from surgery.schemas.jobs.finetune import FinetuneResult
-from surgery.schemas.jobs.ranking import RankingOptions
-from surgery.schemas.jobs.search import SearchSpec
-from surgery.schemas.resolved import Resolved, ResolvedFinetune, ResolvedSelection
+from surgery.schemas.resolved import ResolvedFinetune
 from surgery.training.tracking.services import BROKEN_OFF_SECONDS, TrackerServices, config_of
 from worker.protocol import (
     EXPORTED,
     Cancel,
-    CheckpointSaved,
     Drain,
     Ending,
-    EventFilesSaved,
-    ExportOrder,
     Failed,
     Fetched,
-    FetchedDataset,
     FetchOrder,
-    FinetuneOrder,
     Finished,
     Halted,
-    JobInputs,
     JobOrder,
-    LayersSelected,
-    MetricValues,
-    ModelInputs,
     PhaseBegun,
-    PredictionOrder,
-    PrefixRoom,
     Probed,
     Progress,
     Published,
     PublishOrder,
-    RankingComputed,
-    RankingOrder,
     Ready,
     ReportedProblem,
-    SearchComputed,
-    SearchOrder,
-    StateSaved,
-    ToStore,
 )
-from worker.supervisor.checkpoint_folders import best_so_far, checkpoint_folder, continued_folder
+from worker.supervisor.attempt.context import LeasedJob, WorkerContext
+from worker.supervisor.attempt.delivery import Delivery, Written
+from worker.supervisor.attempt.heartbeat import Heartbeat, WriteRefused
+from worker.supervisor.attempt.orders import Orders
+from worker.supervisor.attempt.reports import Reports
+from worker.supervisor.attempt.writes import Interrupted, LeaseWrites
 from worker.supervisor.child_process import (
     ChildProcess,
     ProcessEnded,
@@ -86,13 +62,9 @@ from worker.supervisor.child_process import (
     UnreadableMessage,
     start_publisher,
 )
-from worker.supervisor.delivery import Delivery, Written, exported
 from worker.supervisor.environments import WorkerFolders
-from worker.supervisor.gpus import Gpu
-from worker.supervisor.heartbeat import Heartbeat, WriteRefused
 from worker.supervisor.job_log import JobLog, Scrubber
 from worker.supervisor.meter import Meter
-from worker.supervisor.writes import Interrupted, LeaseWrites
 
 Json = dict[str, Any]
 
@@ -123,21 +95,6 @@ class Processes:
     child: ChildProcess  # runs jobs
 
 
-@dataclass(frozen=True)
-class WorkerContext:
-    """The settings, database, storage and devices that a worker uses."""
-
-    settings: Settings
-    database: Database
-    storage: Storage
-    gpus: Sequence[Gpu] = ()
-
-    @property
-    def device(self) -> str:
-        """The name of the device that its jobs run on; a worker's GPUs are of one kind."""
-        return self.gpus[0].name if self.gpus else "cpu"
-
-
 class Attempt:
     """Runs a job under a lease, and stores what the processes report.
 
@@ -161,7 +118,6 @@ class Attempt:
         self.lease, self.job, self._processes = lease, job, processes
         name = f"{job.id}-{lease.epoch}"
         self.scratch, self.inputs = folders.scratch / name, folders.inputs / name
-        self._stored = self.database, self._fetch, job
         self._folders = ExitStack()
         self.draining = draining
         self.current = processes.fetcher
@@ -169,7 +125,6 @@ class Attempt:
         self._assembled: Finished | None = None  # of an export, by the child
         self._publisher: ChildProcess | None = None
         self._written: Written | None = None  # by the publisher
-        self._services = TrackerServices([])
         self._began = claimed_at
         self._phase: str | None = None
         self._progress = JobProgress(job)
@@ -188,6 +143,10 @@ class Attempt:
         self._writes = LeaseWrites(
             self.database, lease, self._heartbeat, self._hear_while_waiting, patience, self._logged
         )
+        leased = LeasedJob(
+            job, lease, self.scratch, self.inputs, self._folders, self._writes, self.say
+        )
+        self._orders, self._reports = Orders(context, leased), Reports(context, leased)
         self._stop_by: float | None = None
         self._end: Callable[[Outcome], Outcome] | None = None  # set once the job shall stop
 
@@ -225,14 +184,15 @@ class Attempt:
                 return self._end_interrupted()
 
     def _carry_out(self) -> Outcome:
-        outcome = self._follow(self._processes.fetcher, self._fetch_order())
+        outcome = self._follow(self._processes.fetcher, self._orders.to_fetch())
         if outcome is not Outcome.FETCHED:
             return outcome
         assert self._fetched is not None
-        order = self._order(self._fetched)
+        order = self._orders.to_work(self._fetched)
         if self.job.kind == JobKind.FINETUNE:
-            self._services = TrackerServices.begin(self.job.id, self._tracked_config())
-            self._folders.callback(self._services.finish, BROKEN_OFF_SECONDS)
+            services = TrackerServices.begin(self.job.id, self._tracked_config())
+            self._folders.callback(services.finish, BROKEN_OFF_SECONDS)
+            self._reports.services = services
         outcome = self._follow(self._processes.child, order)
         if outcome is not Outcome.ASSEMBLED:
             return outcome
@@ -246,7 +206,7 @@ class Attempt:
         assert self._assembled is not None
         self._begin_phase("publish")
         began = time.monotonic()
-        delivery = Delivery.of(self.job, self._handed_over(self.scratch / EXPORTED))
+        delivery = Delivery.of(self.job, self._reports.handed_over(self.scratch / EXPORTED))
         self._hear_while_waiting()  # nothing is written for a job that was asked to end
         if delivery.spec.to is Destination.FOLDER:
             written = delivery.to_folder(self.database, self.storage, self.lease, self._writes)
@@ -265,15 +225,7 @@ class Attempt:
         publisher = start_publisher(self.settings, delivery.spec.to)
         self._folders.callback(publisher.kill)
         self._publisher = publisher
-        about = self._writes.write(lambda: exported(self.database, self.job))
-        order = PublishOrder(
-            spec=self.job.spec,
-            scratch=self.scratch,
-            folder=delivery.folder,
-            digest=delivery.digest,
-            about=about,
-        )
-        return self._follow(publisher, order)
+        return self._follow(publisher, self._orders.to_publish(delivery))
 
     def _tracked_config(self) -> Json:
         """The options that trackers record; the rate of a search is null until it has found one."""
@@ -302,129 +254,6 @@ class Attempt:
             if outcome is not None:
                 return outcome
 
-    def _fetch_order(self) -> FetchOrder:
-        """The order to the fetcher."""
-        sources = self.settings.sources
-        return FetchOrder(
-            spec=self.job.spec,
-            resolved=Resolved.of(self.job.resolved),
-            scratch=self.scratch,
-            mirrors=sources.mirrors,
-            cache=sources.cache,
-            offline=sources.offline,
-            reads_dataset=self.job.kind not in {JobKind.PREDICTION, JobKind.EXPORT},
-        )
-
-    def _order(self, fetched: Fetched) -> JobOrder:
-        """The order to the child."""
-        if self.job.kind == JobKind.PREDICTION:
-            return self._prediction_order(fetched)
-        if self.job.kind == JobKind.EXPORT:
-            return self._export_order(fetched)
-        inputs = JobInputs(
-            model=fetched.model,
-            dataset=fetched.dataset or self._upload(),
-            cache=self.settings.sources.cache,
-        )
-        cpu_seconds = self._cpu_seconds()
-        if self.job.kind == JobKind.RANKING:
-            return RankingOrder(
-                spec=self.job.spec, scratch=self.scratch, inputs=inputs, cpu_seconds=cpu_seconds
-            )
-        state = self.job.state
-        state_folder = self._saved_state(state) if state else None
-        if self.job.kind == JobKind.SEARCH:
-            return SearchOrder(
-                spec=self.job.spec,
-                scratch=self.scratch,
-                inputs=inputs,
-                cpu_seconds=cpu_seconds,
-                state_folder=state_folder,
-                room=self._room(),
-            )
-        return FinetuneOrder(
-            id=self.job.id,
-            spec=self.job.spec,
-            resolved=ResolvedFinetune.of(self.job.resolved),
-            scratch=self.scratch,
-            inputs=inputs,
-            cpu_seconds=cpu_seconds,
-            also=fetched.also,
-            ranking=self._awaited(JobKind.RANKING),
-            search=self._awaited(JobKind.SEARCH),
-            continue_folder=self._writes.write(lambda: continued_folder(*self._stored)),
-            state_folder=state_folder,
-            earlier_best=self._writes.write(lambda: best_so_far(*self._stored)) if state else None,
-            room=self._room(),
-        )
-
-    def _prediction_order(self, fetched: Fetched) -> PredictionOrder:
-        """The order to predict. Raises OSError if the checkpoint's files are damaged."""
-        return PredictionOrder(
-            spec=self.job.spec,
-            scratch=self.scratch,
-            inputs=ModelInputs(model=fetched.model, cache=self.settings.sources.cache),
-            cpu_seconds=self._cpu_seconds(),
-            checkpoint_folder=self._named_checkpoint(),
-            rows=self._writes.write(lambda: records.rows_of(self.database, self.job.id)),
-        )
-
-    def _export_order(self, fetched: Fetched) -> ExportOrder:
-        """The order to put a checkpoint together. Raises OSError if its files are damaged."""
-        return ExportOrder(
-            spec=self.job.spec,
-            scratch=self.scratch,
-            inputs=ModelInputs(model=fetched.model, cache=self.settings.sources.cache),
-            cpu_seconds=self._cpu_seconds(),
-            checkpoint_folder=self._named_checkpoint(),
-        )
-
-    def _named_checkpoint(self) -> Path:
-        """The folder of the checkpoint that the job's request names."""
-        checkpoint = self.job.spec["checkpoint"]
-        return self._writes.write(lambda: checkpoint_folder(*self._stored[:2], checkpoint))
-
-    def _cpu_seconds(self) -> float:
-        return self.settings.deadline.total_seconds() * (os.cpu_count() or 1)
-
-    def _awaited(self, kind: JobKind) -> Json | None:
-        """The result of a ranking or search that the job has waited for, to choose by."""
-        return self._writes.write(lambda: records.awaited_result(self.database, self.job, kind))
-
-    def _upload(self) -> FetchedDataset:
-        """The uploaded dataset of the job. Raises OSError if its files are damaged."""
-        path = Resolved.of(self.job.resolved).dataset.path
-        folder = self._fetch(path) if path else None
-        if folder is None:
-            raise OSError(f"the stored files of dataset {self.job.dataset} are damaged")
-        return FetchedDataset(folder=folder, metrics=None)
-
-    def _room(self) -> PrefixRoom:
-        return PrefixRoom(
-            folder=self.settings.sources.prefixes,
-            memory_bytes=self.settings.prefix_memory_bytes,
-            disk_bytes=self.settings.prefix_disk_bytes,
-        )
-
-    def _fetch(self, key: str) -> Path | None:
-        """A stored folder, linked where the child may read it until the attempt ends."""
-        fetched = self.storage.fetch_folder(key)
-        if fetched is None:
-            return None
-        self._folders.callback(fetched.release)
-        return link_folder(fetched.path, self.inputs / key.replace("/", "-"))
-
-    def _saved_state(self, state: Json) -> Path | None:
-        """The state that an earlier attempt has saved, or None if its files are lost."""
-        try:
-            folder = self._fetch(state["path"])
-        except FileNotFoundError:
-            folder = None
-        if folder is None:
-            lost = f"the saved state of step {state['step']} is missing or damaged"
-            self.say(f"{lost}: the job starts over", logging.WARNING)
-        return folder
-
     # Messages of the processes.
 
     def _handle(self, received: Received) -> Outcome | None:
@@ -448,105 +277,13 @@ class Attempt:
             case Probed():
                 raise ValueError("a probe in the middle of a job")
             case _:
-                self._store(received)
+                self._reports.store(received)
         return None
 
     def _begin_phase(self, name: str) -> None:
         self._phase, self._phase_began = name, time.monotonic()
         self._meter.note(self.current.peak_memory())
         self._heartbeat.set_progress(name, self._progress.begin(name))
-
-    def _store(self, report: ToStore) -> None:
-        match report:
-            case MetricValues():
-                self._store_metrics(report)
-            case CheckpointSaved():
-                self._store_checkpoint(report)
-            case StateSaved():
-                self._store_state(report)
-            case EventFilesSaved():
-                # No other attempt writes under this key; this one does after every evaluation.
-                key = event_files_key(self.job.id, self.lease.epoch)
-                self.storage.put_folder(self._handed_over(report.path), key, replace=True)
-            case RankingComputed():
-                self._store_ranking(report)
-            case SearchComputed():
-                self._store_search(report)
-            case LayersSelected():
-                self._store_selected(report.resolved)
-
-    def _store_metrics(self, report: MetricValues) -> None:
-        self._services.log(report.values, report.step)
-        self._writes.write(
-            lambda: records.record_metrics(
-                self.database, self.lease, report.step, report.epoch, report.values
-            )
-        )
-
-    def _handed_over(self, folder: Path) -> Path:
-        """A folder that the job's process wants stored, checked because the process is not trusted.
-
-        Raises OSError unless it lies in the attempt's scratch folder and holds only plain files.
-        """
-        if folder.parent != self.scratch or not is_plain_name(folder.name):
-            raise OSError("the job's process handed over a folder that is not its own")
-        check_plain(folder)
-        return folder
-
-    def _key(self, folder: Path) -> str:
-        return f"jobs/{self.job.id}/{self.lease.epoch}/{folder.name}"
-
-    def _store_checkpoint(self, report: CheckpointSaved) -> None:
-        folder = self._handed_over(report.path)
-        files, key = read_manifest(folder), self._key(folder)
-        self.storage.put_folder(folder, key)
-        _, replaced = self._writes.write(
-            lambda: records.commit_checkpoint(self.database, self.lease, key, files, report.summary)
-        )
-        self.say(f"checkpoint of step {report.summary.step} is stored")
-        keep = self.job.spec["checkpoints"]["keep"]
-        dropped = self._writes.write(lambda: prune_checkpoints(self.database, self.lease, keep))
-        for path in (*([replaced] if replaced else []), *dropped):
-            self.storage.delete(path)
-
-    def _store_state(self, report: StateSaved) -> None:
-        folder = self._handed_over(report.path)
-        files, key = read_manifest(folder), self._key(folder)
-        size = sum(file["bytes"] for file in files.values())
-        self.storage.put_folder(folder, key)
-        before = self._writes.write(
-            lambda: records.commit_state(self.database, self.lease, key, report.step, size)
-        )
-        self.say(f"state of step {report.step} is stored")
-        if before and before != key:
-            self.storage.delete(before)
-
-    def _store_ranking(self, report: RankingComputed) -> None:
-        options = RankingOptions.model_validate(report.options)
-        resolved = Resolved.of(self.job.resolved)
-        digest = ranking_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, options)
-        spec = {"model": self.job.spec["model"], "dataset": self.job.spec["dataset"]}
-        spec |= report.options
-        self._writes.write(
-            lambda: records.store_ranking(self.database, self.lease, digest, spec, report.result)
-        )
-        self._store_selected(report.resolved)
-
-    def _store_search(self, report: SearchComputed) -> None:
-        resolved = Resolved.of(self.job.resolved)
-        spec = SearchSpec.model_validate(report.spec)
-        digest = search_digest(resolved.model.fingerprint, resolved.dataset.fingerprint, spec)
-        before = self._writes.write(
-            lambda: records.store_search(
-                self.database, self.lease, digest, report.spec, report.result, report.resolved
-            )
-        )
-        if before:
-            self.storage.delete(before)
-
-    def _store_selected(self, resolved: ResolvedSelection) -> None:
-        """Store which layers train, so that the next attempt trains the same ones."""
-        self._writes.write(lambda: records.pin_selection(self.database, self.lease, resolved))
 
     def _ended(self, report: Ending) -> Outcome:
         fetching = self.current is self._processes.fetcher
@@ -573,7 +310,7 @@ class Attempt:
     def _succeeded(self, report: Finished) -> Outcome:
         result = report.result
         if self.job.kind == JobKind.FINETUNE:
-            result = self._completed(FinetuneResult.model_validate(result))
+            result = self._reports.completed(FinetuneResult.model_validate(result))
         state = self._writes.end(
             lambda: state_machine.finish(
                 self.database, self.lease, result, report.resolved, self._meter.usage()
@@ -583,15 +320,6 @@ class Attempt:
         if state:
             self.storage.delete(state["path"])
         return Outcome.SUCCEEDED
-
-    def _completed(self, result: FinetuneResult) -> Json:
-        """The result with the ids of its checkpoint and of what chose, which no child knows."""
-        rows = self._writes.write(lambda: records.checkpoints_of(self.database, self.job.id))
-        result.best_checkpoint = next((row.id for row in rows if row.is_best), None)
-        result.warnings += self._services.finish()
-        chosen = self._writes.write(lambda: records.selection_of(self.database, self.job.id))
-        result.ranking, result.search = chosen.ranking, chosen.search
-        return result.model_dump(mode="json")
 
     def _failed(self, reported: ReportedProblem) -> Outcome:
         problem = reported.model_dump()

@@ -17,7 +17,7 @@ from surgery.io.folders import MANIFEST, is_intact, read_manifest
 from surgery.schemas.jobs.export import ExportedFile, ExportResult, ExportSpec
 from surgery.schemas.resolved import ResolvedExport
 from worker.protocol import Exported
-from worker.supervisor.writes import LeaseWrites
+from worker.supervisor.attempt.writes import LeaseWrites
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db import Database, is_outage
 from app.jobs.attempts import has_ended_by_worker
 from app.jobs.state_machine import Fenced, Lease
-from worker.supervisor.heartbeat import Heartbeat, WriteRefused
+from worker.supervisor.attempt.heartbeat import Heartbeat, WriteRefused
 
 Value = TypeVar("Value")
 Logger = logging.LoggerAdapter[logging.Logger]
