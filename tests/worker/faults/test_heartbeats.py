@@ -23,7 +23,7 @@ from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import PeakMemory
 from tests.support.service.queued_jobs import look, submit, take
 from tests.support.service.services import wait_until
-from worker.supervisor import heartbeat
+from worker.supervisor.attempt import heartbeat
 from worker.supervisor.attempt.heartbeat import REASON_CHARACTERS, Heartbeat, WriteRefused
 
 SPENT = Usage(worker_seconds={"cpu": 2.5}, peak_memory_bytes=PeakMemory(host=700, device=None))
