@@ -23,7 +23,7 @@ BODY: Json = {
 }  # fmt: skip
 
 
-# What follows from the database alone is tested on both in tests/app/jobs/test_comparison_jobs.py.
+# What follows from the database alone is tested on both in tests/app/jobs/comparisons/test_comparison_jobs.py.
 ONE = pytest.mark.parametrize("fragile_service", ["embedded"], indirect=True)
 
 

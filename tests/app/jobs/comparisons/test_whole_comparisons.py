@@ -20,8 +20,16 @@ from app.observability.restarts import Restarts
 from app.tables import Job, JobKind
 from surgery.schemas.answers.usage import Usage
 from surgery.schemas.resolved import Learned
-from tests.app.jobs.test_whole_rows import AGO, LONG, NOW, PROGRESS, change, put_back, status_event
-from tests.app.jobs.test_whole_rows import SPENT as SPENT_BY_ONE
+from tests.app.jobs.state_machine.test_whole_rows import (
+    AGO,
+    LONG,
+    NOW,
+    PROGRESS,
+    change,
+    put_back,
+    status_event,
+)
+from tests.app.jobs.state_machine.test_whole_rows import SPENT as SPENT_BY_ONE
 from tests.support.service.queued_comparisons import ERROR, RANKING, new_job, submit
 from tests.support.service.queued_jobs import LEASE, look, statuses, take
 
