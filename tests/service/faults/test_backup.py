@@ -19,7 +19,7 @@ import pytest
 from app.db import Database
 from app.settings import Settings
 from app.tables import Job
-from tests.service.jobs.test_crashes import BODY, in_the_middle, outcomes, weights_of
+from tests.service.faults.test_crashes import BODY, in_the_middle, outcomes, weights_of
 from tests.support.service.deployment import ROOT
 from tests.support.service.services import Running, embedded, production
 

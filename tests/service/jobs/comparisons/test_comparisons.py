@@ -23,7 +23,8 @@ BODY: Json = {
 }  # fmt: skip
 
 
-# What follows from the database alone is tested on both in tests/app/jobs/comparisons/test_comparison_jobs.py.
+# What follows from the database alone is tested on both in
+# tests/app/jobs/comparisons/test_comparison_jobs.py.
 ONE = pytest.mark.parametrize("fragile_service", ["embedded"], indirect=True)
 
 
@@ -131,7 +132,7 @@ def test_an_arm_without_a_result_leaves_the_others_their_table(service: Running)
     assert job["result"]["arms"][0]["difference"]["seeds"] == 1
 
 
-# What becomes of a job whose worker dies is tests/service/jobs/test_crashes.py's.
+# What becomes of a job whose worker dies is tests/service/faults/test_crashes.py's.
 @pytest.mark.slow
 @pytest.mark.parametrize("fragile_service", ["production"], indirect=True)
 def test_a_killed_worker_costs_an_attempt_of_one_run(service: Running) -> None:

@@ -20,7 +20,7 @@ SUBJECT: Json = {"model": TINY, "dataset": "glue/rte", "training": TRAINING}
 BODY: Json = {**SUBJECT, **OPTIONS}
 RANKING: Json = {"model": TINY, "dataset": "glue/rte", "cache": "bypass"}
 # A search is interrupted in the same way in both deployments; how the loss of a worker is noticed
-# differs, and tests/service/jobs/test_crashes.py has that.
+# differs, and tests/service/faults/test_crashes.py has that.
 BOTH = pytest.mark.parametrize(
     "fragile_service",
     ["production", pytest.param("embedded", marks=pytest.mark.slow)],

@@ -1,6 +1,6 @@
 """Every policy at every granularity, from the request to the trained checkpoint.
 
-What a search finds is in tests/service/searches.
+What a search finds is in tests/service/jobs/searches.
 """
 
 from __future__ import annotations
