@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from app.tables import JobKind, Status
-from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
+from tests.support.web.browser import Watched, picture, watched
 
 NOT_A_KEY = "sk_" + hashlib.sha256(b"nobody's").hexdigest()
 

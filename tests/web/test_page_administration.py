@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, expect
 from sqlalchemy import select
 
 from app.tables import WebhookDelivery
-from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
+from tests.support.web.browser import Watched, picture, watched
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.services import Running
+from tests.support.web.browser import Watched, picture, watched
 
 SUBJECT: dict[str, Any] = {"model": TINY, "dataset": "glue/cola"}
 PHONE = {"width": 375, "height": 600}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.services import Running
+from tests.support.web.browser import Watched, picture, watched
 
 ROWS = "".join(f"a review with number {number} in it,{number % 2}\n" for number in range(40))
 RANKING = {"model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False}

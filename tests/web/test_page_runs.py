@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running, wait_until
+from tests.support.web.browser import Watched, picture, watched
 
 RANKING: dict[str, Any] = {
     "model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False,

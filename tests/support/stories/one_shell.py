@@ -1,4 +1,4 @@
-"""Pages of the documentation whose commands are run: what they print must be what the page shows."""
+"""A page whose commands are run in one shell: what they print must be what the page shows."""
 
 from __future__ import annotations
 
