@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.support.models.mirror import TINY
 from tests.support.processes.tuning import RATES, tuned
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.support.corpus.case import Case, Comes
 from tests.support.corpus.code import RAN
 from tests.support.models.mirror import TINY
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SECRET = "canary beside the mirror"
 # The model's or the request's fault, as the code says. Not `internal`, and not `worker_lost`.
 NAMED = {
