@@ -41,7 +41,7 @@ from tests.support.service.queued_jobs import RESOLVED, look, submit, take
 from worker.supervisor.environments import WorkerFolders
 from worker.supervisor.upkeep.sweeper import Sweeper
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 POINTS = ("before_the_row", "half_way", "before_the_old_state_goes", "at_the_end", "at_the_end")
 FILES = ("config.json", "weights.safetensors", "manifest.json")
 
