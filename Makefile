@@ -87,7 +87,7 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(MKDOCS)
-	@$(BIN)/python .ci/audit.py
+	@$(BIN)/python .ci/dependencies/audit.py
 	@$(MAKE) --no-print-directory page-check
 
 # The page's tools run on the node of a wheel, the same on every machine.

@@ -1,4 +1,4 @@
-"""Print the page of dependencies and their licences: ``python .ci/licences.py``.
+"""Print the page of dependencies and their licences: ``python .ci/dependencies/licences.py``.
 
 Of the packages that pyproject.toml names for what is run (not for tests, benchmarks and this
 repository's own tools) and of what they bring, as they are installed here. With ``--write`` the
@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/operations/licences.md"
 EXTRAS = ("server", "worker", "mcp", "plot", "mlflow", "wandb", "otel")
 LONGEST = 60  # characters; some packages put the whole text there
@@ -25,7 +25,7 @@ BEGIN = """# Licences
 
 Layer Surgeon is under the Apache License 2.0. The packages that it is run with, and what the
 metadata of each says. `client` is what `pip install layer-surgeon` brings, and part of all others.
-`python .ci/licences.py --write` makes this page.
+`python .ci/dependencies/licences.py --write` makes this page.
 
 | package | licence | brought by |
 |---|---|---|

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS = 120
 AUDIT = (
     *("-m", "pip_audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Their newest release that the lowest httpx2, psycopg, mlflow-skinny, numpy, opentelemetry-sdk or
 # schemathesis goes with, as pip finds it.
 FREE = {
