@@ -1,4 +1,4 @@
-"""The package in Python, as docs/library.md shows it."""
+"""The package in Python, as docs/clients/library.md shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_documented_program_runs(
     rows = [f"a {'fine' if n % 2 else 'poor'} sentence {n},{n % 2}" for n in range(60)]
     Path("train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     program = re.search(
-        r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(), re.DOTALL
+        r"```python\n(.*?)```", (ROOT / "docs/clients/library.md").read_text(), re.DOTALL
     )
     assert program is not None
     names: dict[str, Any] = {}
