@@ -119,7 +119,7 @@ page-check: web/node_modules/.stamp
 	@diff -rq build/page app/page || { echo "app/page is no build of web/; run make page"; exit 1; }
 
 page-images: $(VENV)/worker,test.stamp
-	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images
+	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images/page
 
 docs: $(VENV)/worker,test,dev.stamp
 	@$(MKDOCS)
