@@ -87,7 +87,7 @@ check: $(VENV)/worker,test,dev.stamp
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(MKDOCS)
-	@$(BIN)/python .ci/audit.py
+	@$(BIN)/python .ci/dependencies/audit.py
 	@$(MAKE) --no-print-directory page-check
 
 # The page's tools run on the node of a wheel, the same on every machine.
@@ -119,7 +119,7 @@ page-check: web/node_modules/.stamp
 	@diff -rq build/page app/api/page || { echo "app/api/page is no build of web/; run make page"; exit 1; }
 
 page-images: $(VENV)/worker,test.stamp
-	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images
+	@$(BIN)/python -m pytest -n0 tests/web --page-images docs/images/page
 
 docs: $(VENV)/worker,test,dev.stamp
 	@$(MKDOCS)

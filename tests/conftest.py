@@ -31,10 +31,10 @@ from alembic import command
 from sqlalchemy import inspect
 
 from app.db import Database, alembic_config
-from tests.support.chromium import MISSING, asks_for_page, browser
 from tests.support.collected import COLLECTED, place_of
 from tests.support.models.mirror import REAL_MODEL, write_models
 from tests.support.service.services import free_port
+from tests.support.web.chromium import MISSING, asks_for_page, browser
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

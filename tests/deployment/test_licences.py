@@ -9,7 +9,7 @@ from tests.support.service.deployment import ROOT
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".ci/dependencies" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -22,7 +22,7 @@ def test_the_page_has_every_package_and_its_licence() -> None:
     shown = dict(rows(licences.PAGE.read_text()))
     here = dict(rows(licences.page()))
     missing = {name: here[name] for name in here if shown.get(name) != here[name]}
-    assert missing == {}, "python .ci/licences.py --write"
+    assert missing == {}, "python .ci/dependencies/licences.py --write"
 
 
 def rows(page: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ BESIDE = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
 
 def _loaded() -> Any:
-    spec = importlib.util.spec_from_file_location("llms", ROOT / ".ci/llms.py")
+    spec = importlib.util.spec_from_file_location("llms", ROOT / ".ci/docs/llms.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.browser import Watched, watched
-from tests.support.chromium import browser
 from tests.support.rows.invented import write_tasks
 from tests.support.service.live_api import LiveApi, live_api
 from tests.support.service.services import Running, embedded
+from tests.support.web.browser import Watched, watched
+from tests.support.web.chromium import browser
 
 
 @pytest.fixture(scope="module")

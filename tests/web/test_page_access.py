@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from app.db.tables import JobKind, Status
-from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
+from tests.support.web.browser import Watched, picture, watched
 
 NOT_A_KEY = "sk_" + hashlib.sha256(b"nobody's").hexdigest()
 
@@ -157,7 +157,7 @@ def test_it_fits_a_phone_in_the_dark(api: LiveApi, phone: Watched, pictures: Pat
         expect(page.locator(".status").first).to_have_text(Status.QUEUED.value)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         phone.accessible()
-    picture(page, pictures, "page-phone")
+    picture(page, pictures, "phone")
 
 
 def test_the_keyboard_reaches_a_run(api: LiveApi, visit: Watched) -> None:

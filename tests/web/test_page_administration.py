@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, expect
 from sqlalchemy import select
 
 from app.db.tables import WebhookDelivery
-from tests.support.browser import Watched, picture, watched
 from tests.support.service.live_api import LiveApi
+from tests.support.web.browser import Watched, picture, watched
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -47,7 +47,7 @@ def test_a_key_is_made_shown_once_and_revoked(
     assert made not in page.content()
     row = table.locator("tr", has_text="ci")
     expect(row).to_contain_text("active")
-    picture(page, pictures, "page-keys")
+    picture(page, pictures, "keys")
     assert api.http.get("/v1/jobs", headers=bearer(made)).status_code == 200
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("button", name="Yes, revoke").click()

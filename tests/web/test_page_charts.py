@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.services import Running
+from tests.support.web.browser import Watched, picture, watched
 
 SUBJECT: dict[str, Any] = {"model": TINY, "dataset": "glue/cola"}
 PHONE = {"width": 375, "height": 600}
@@ -87,7 +87,7 @@ def test_a_ranking_is_drawn(
     expect(page.locator(".part").get_by_text(result["model_prior"]["note"])).to_be_visible()
     _budget(seen, job)
     seen.accessible()
-    picture(page, pictures, "page-ranking")
+    picture(page, pictures, "ranking")
     titles = ["Scores of the layers", "Probability of being among the top k"]
     fits(phone, f"runs/{job['id']}", [*titles, "Rank correlation of the methods"])
 
@@ -139,7 +139,7 @@ def test_a_finetune_is_followed_by_its_curves(
     _checkpoints(seen)
     _try(seen)
     seen.accessible()
-    picture(page, pictures, "page-finetune")
+    picture(page, pictures, "finetune")
     _export(seen)
 
 
@@ -234,7 +234,7 @@ def test_a_comparison_and_a_search_are_drawn(
     assert len(profiles) == TINY_LAYERS * len(result["single_layers"]["methods"])
     expect(page.locator(".part").get_by_text(result["decision"]["summary"])).to_be_visible()
     seen.accessible()
-    picture(page, pictures, "page-comparison")
+    picture(page, pictures, "comparison")
     fits(phone, f"runs/{job['id']}", ["What each arm reached", "Cost beside what was reached"])
     _search(service, seen)
 

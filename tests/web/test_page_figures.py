@@ -16,8 +16,8 @@ from sqlalchemy import text
 from app.db.tables import Job
 from app.jobs.outputs.records import record_metrics
 from app.jobs.state_machine import Lease, record_event
-from tests.support.browser import Watched, watched
 from tests.support.service.live_api import LiveApi
+from tests.support.web.browser import Watched, watched
 
 SLOWER = 4  # times, as Lighthouse has it for a phone
 TRIES = 8  # of which the best counts: whatever else the machine does only adds to a figure

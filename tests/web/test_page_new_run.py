@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.services import Running
+from tests.support.web.browser import Watched, picture, watched
 
 ROWS = "".join(f"a review with number {number} in it,{number % 2}\n" for number in range(40))
 RANKING = {"model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False}
@@ -70,7 +70,7 @@ def test_an_upload_tells_its_faults_at_their_rows(seen: Watched, pictures: Path 
     expect(faults.nth(1).locator("td").nth(1)).to_have_text("the third")
     expect(faults.nth(1).locator("td.fault")).to_contain_text("label")
     seen.accessible()
-    picture(page, pictures, "page-upload")
+    picture(page, pictures, "upload")
     drop(page, "reviews.csv", GOOD)
     page.get_by_role("button", name="Upload").click()
     report = page.get_by_role("group", name="Report")
@@ -123,7 +123,7 @@ def test_a_link_fills_in_a_fine_tune_or_a_comparison(
     estimate = page.get_by_role("region", name="Estimate").locator("tbody tr")
     expect(estimate.first).to_contain_text("top_k")
     seen.accessible()
-    picture(page, pictures, "page-new-run")
+    picture(page, pictures, "new-run")
 
     seen.open(f"new?kind=comparison&ranking={ranking}&k=3")
     arm = page.get_by_role("group", name="Arm 1")
@@ -184,7 +184,7 @@ def test_a_keyboard_alone_fills_in_and_submits(small: Watched, pictures: Path | 
     reach("Model")
     keys.type(TINY)
     expect(page.get_by_role("list", name="Layers and their parameters")).to_be_visible()
-    picture(page, pictures, "page-new-run-phone", whole=False)
+    picture(page, pictures, "new-run-phone", whole=False)
     reach("Preset")
     keys.type("glue/cola")
     reach("Samples")
@@ -210,7 +210,7 @@ def test_datasets_are_listed_looked_at_and_deleted(seen: Watched, pictures: Path
     page.get_by_role("button", name="Show it as the model reads it").click()
     expect(page.get_by_role("region", name="Preview").get_by_text("[CLS]").first).to_be_visible()
     seen.accessible()
-    picture(page, pictures, "page-dataset")
+    picture(page, pictures, "dataset")
     page.get_by_role("link", name="New run on it").click()
     expect(page.get_by_label("Stored dataset")).to_have_value(re.compile("ds_"))
     page.go_back()

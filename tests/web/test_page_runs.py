@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support.browser import Watched, picture, watched
 from tests.support.models.mirror import TINY
 from tests.support.service.services import Running, wait_until
+from tests.support.web.browser import Watched, picture, watched
 
 RANKING: dict[str, Any] = {
     "model": TINY, "dataset": "glue/cola", "samples": 16, "model_prior": False,
@@ -57,7 +57,7 @@ def test_a_run_is_followed_to_its_end(
     seen.accessible()
     page.get_by_text("Result", exact=True).click()
     page.get_by_text("The same as curl").click()
-    picture(page, pictures, "page-run")
+    picture(page, pictures, "run")
     page.reload()
     expect(page.get_by_role("heading", name="first look")).to_be_visible()
     expect(log).to_contain_text("the job succeeded")
@@ -75,7 +75,7 @@ def test_a_run_is_paused_resumed_cancelled_retried_and_deleted(
     seen.open()
     expect(page.get_by_role("row", name=re.compile("long finetune|long ft_"))).to_contain_text("%")
     seen.accessible()
-    picture(page, pictures, "page-runs")
+    picture(page, pictures, "runs")
     page.go_back()
     page.reload()  # and it follows the run again
     expect(page.locator(".head")).to_contain_text(re.compile(r"\d+\s*% · train .* left"))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from surgeon.client import Client
-from tests.support.pages import run_page, steps_of
 from tests.support.service.deployment import ROOT
 from tests.support.service.services import Running, free_port
+from tests.support.stories.one_shell import run_page, steps_of
 
 PAGE = ROOT / "docs/how-to/two-teams.md"
 OPERATOR = "sk_operator-of-two-teams"

@@ -306,7 +306,7 @@ def test_hosts_are_told_truthfully_what_tools_do(briefly: Talk) -> None:
             n for n, t in tools.items() if t.annotations and t.annotations.destructive_hint
         }
         assert destroying == {"cancel_job"}
-        page = (ROOT / "docs/service/agents.md").read_text()
+        page = (ROOT / "docs/clients/agents.md").read_text()
         for tool in tools.values():
             assert f"`{tool.name}`" in page
             assert tool.description, tool.name

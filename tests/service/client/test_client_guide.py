@@ -14,7 +14,7 @@ from tests.support.models.mirror import TINY
 from tests.support.service.deployment import ROOT
 from tests.support.service.services import Running
 
-GUIDE = ROOT / "docs/service/python.md"
+GUIDE = ROOT / "docs/clients/python.md"
 NOTEBOOK = ROOT / "examples/rank_choose_compare_load.ipynb"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 URL, MODEL = "http://127.0.0.1:8000", "sentence-transformers/all-MiniLM-L6-v2"

@@ -22,7 +22,7 @@ from surgery.models.distributed import (
 from tests.support.processes.ranking import CASES, results
 from tests.support.service.services import free_port
 
-# Each process loads torch; a job of two is in tests/service/jobs.
+# Each process loads torch; a job of two is in tests/service/jobs/finetunes.
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[2]
 WORLD = 2

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from test_tracking import Watched, data, same_weights, tiny, weights  # noqa: F401  # a fixture
 
 from surgery.data.tokens.dataset import TaskData
 from surgery.errors import SelectionMismatch
@@ -22,6 +21,13 @@ from surgery.models.trainable import count_trainable, unadapted_state
 from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.training.loop import finetune
 from tests.support.models.mirror import TINY
+from tests.surgery.training.tracking.test_tracking import (
+    Watched,
+    data,  # noqa: F401  # a fixture
+    same_weights,
+    tiny,
+    weights,
+)
 
 ASKED: dict[str, dict[str, Any]] = {
     "lora": {"type": "lora", "rank": 4, "dropout": 0.1}, "bitfit": {"type": "bitfit"},

@@ -1,0 +1,1 @@
+"""The browser that tests of the web page drive, and where it is."""
