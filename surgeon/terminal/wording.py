@@ -126,11 +126,19 @@ def problem_lines(problem: Json, words: Words) -> Iterator[str]:
     """An error in a command's words: what is wrong, each fault, and what to try."""
     detail = str(problem.get("detail"))
     yield f"{problem.get('title', 'Error')} ({problem.get('code')}): {words.told(detail)}"
+    yield from fault_lines(problem, words)
+
+
+def fault_lines(problem: Json, words: Words) -> Iterator[str]:
+    """Each fault of an error in a command's words, and what to try where that is one option."""
+    detail = str(problem.get("detail"))
     for fault in problem.get("errors") or []:
         pointer = fault.get("pointer") or ""
         named = words.of(pointer) if pointer else None
         yield words.told(fault_line({**fault, "pointer": named or pointer}, detail))
-        if fault.get("suggestion") is not None and named is not None:
+        # An option for a whole list, or a whole arm, does not take the value of an entry's field.
+        whole = not any(step.isdigit() for step in pointer.split("/"))
+        if fault.get("suggestion") is not None and named is not None and whole:
             yield f"  try: {_written(named, fault['suggestion'], words)}"
 
 

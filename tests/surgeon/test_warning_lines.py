@@ -13,7 +13,7 @@ from surgeon.terminal import terminal
 from surgeon.terminal.html import job_html
 from surgeon.terminal.results.comparisons import comparison_view
 from surgeon.terminal.tables import finetune_view
-from surgeon.terminal.wording import OF_JOBS, warning_lines
+from surgeon.terminal.wording import OF_JOBS, Words, fault_lines, warning_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
@@ -90,6 +90,26 @@ def test_what_was_not_learned_is_said_last_whatever_the_kind(
     ]
     page = job_html(job)
     assert 0 < page.index("warning: few rows") < page.index("warning: no better")
+
+
+def test_what_a_failed_job_names_is_told_with_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.errors, "width", 1000)
+    detail = "The batch does not fit in memory; ask for a smaller batch_size or max_length"
+    fault = {"pointer": "/training/max_length", "detail": "at most 64", "suggestion": 64}
+    error = {"code": "out_of_memory", "detail": detail, "errors": [fault], "log": None}
+    terminal.show_result({**JOB, "status": "failed", "result": None, "error": error})
+    told, named, tried, *_ = capsys.readouterr().err.splitlines()
+    assert told.endswith("ask for a smaller --batch-size or --max-length (out_of_memory)")
+    assert (named, tried) == ("  --max-length: at most 64", "  try: --max-length 64")
+
+
+@pytest.mark.parametrize("pointer", ["/arms/0/selection/k", "/k/1"])
+def test_what_an_entry_of_a_list_may_be_is_not_told_as_an_option(pointer: str) -> None:
+    fault = {"pointer": pointer, "detail": "at most 4", "suggestion": 4}
+    lines = fault_lines({"detail": "no", "errors": [fault]}, Words({"arm": "--arm", "k": "-k"}))
+    assert [line.strip().partition(": ")[2] for line in lines] == ["at most 4"]
 
 
 def test_a_finetune_shows_the_constant_beside_its_metrics() -> None:
