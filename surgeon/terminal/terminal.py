@@ -22,7 +22,8 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
-from surgeon.terminal.wording import OF_JOBS, fault_lines, warning_lines
+from surgeon.terminal.wording import OF_JOBS, warning_lines
+from surgery.wording import fault_lines
 
 Json = Mapping[str, Any]
 console = Console()

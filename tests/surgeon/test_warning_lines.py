@@ -13,10 +13,11 @@ from surgeon.terminal import terminal
 from surgeon.terminal.html import job_html
 from surgeon.terminal.results.comparisons import comparison_view
 from surgeon.terminal.tables import finetune_view
-from surgeon.terminal.wording import OF_JOBS, Words, fault_lines, warning_lines
+from surgeon.terminal.wording import OF_JOBS, warning_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
+from surgery.wording import Words, fault_lines
 from tests.support.service.finished_runs import METRIC, finetune_result, grid, plan
 
 JOB = answers.RANKING
@@ -44,6 +45,7 @@ def printed(view: RenderableType) -> list[str]:
         ("set arms.12.learning_rates.", "set --learning-rates."),
         ("give a larger budget_share", "give a larger --budget-share"),
         ("set max_length to 64; head.fit", "set --max-length to 64; --head-fit"),
+        ("let training.layer_schedule.layers be 1", "let --lisa-layers be 1"),
         ("training.class_weights has no option", "training.class_weights has no option"),
         ("give three seeds, samples or more", "give three seeds, samples or more"),
     ],
