@@ -60,6 +60,18 @@ def test_rows_with_the_same_fault_are_one_line(embedded_service: Running, ticket
     )
 
 
+def test_what_is_noticed_in_an_upload_is_told_with_options(
+    embedded_service: Running, tickets: Path
+) -> None:
+    labels = ("red", "blue", "red|blue", "green", "blue|green")
+    rows = [f"please look at {n},{labels[n % 5]}" for n in range(60)]
+    tickets.write_text("\n".join(["text,label", *rows]) + "\n")
+    done = surgeon(embedded_service, "upload", tickets)
+    assert done.exit_code == 0, done.output
+    assert "warning: labels look like several labels" in told(done)
+    assert 'give --label-separator "|" (problem multi_label)' in told(done)
+
+
 def test_faults_are_told_with_the_options_that_set_the_fields(
     embedded_service: Running, tickets: Path
 ) -> None:
