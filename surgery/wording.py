@@ -10,6 +10,7 @@ from typing import Any
 
 from surgery.data.options import columns_option
 from surgery.errors import fault_line
+from surgery.schemas.enums import Policy
 
 Json = Mapping[str, Any]
 # Fields that an option of another name sets, by their last two steps.
@@ -22,6 +23,14 @@ RENAMED = {
     "layer_schedule.interval": "lisa_interval",
     "layer_schedule.every_epochs": "unfreeze_every_epochs",
     "layer_schedule.every_steps": "unfreeze_every_steps",
+}
+# Fields that several options describe, of which a command was given one.
+DESCRIBED = {
+    "policy": tuple(policy.value for policy in Policy),
+    "adapter": ("lora", "bitfit"),
+    "layer_schedule": tuple(
+        name for path, name in RENAMED.items() if path.startswith("layer_schedule.")
+    ),
 }
 _COLUMN = re.compile(r"columns\.(\w+)(?:, as in \{[^{}]*\})?")
 _OBJECT = re.compile(r'\{"(\w+)": ("[^"{}]*"|[\w.]+)\}')
@@ -62,9 +71,14 @@ class Words:
         name = steps[-1]
         if len(steps) == 1 and name in self.arguments:
             return self.arguments[name]
-        return self.options.get(name) or self._policy(steps)
+        return self.options.get(name) or self._described(name) or self._number(steps)
 
-    def _policy(self, steps: Sequence[str]) -> str | None:
+    def _described(self, name: str) -> str | None:
+        """The option that was given of those that describe a field together."""
+        options = (self.options.get(each) for each in DESCRIBED.get(name, ()))
+        return next((option for option in options if option in self.given), None)
+
+    def _number(self, steps: Sequence[str]) -> str | None:
         """The option that was given for the number of a selection's policy."""
         if steps[:-1] not in ([], ["selection"]):  # checked by itself, it has no path
             return None

@@ -107,6 +107,24 @@ def test_what_a_failed_job_names_is_told_with_options(
     assert (named, tried) == ("  --max-length: at most 64", "  try: --max-length 64")
 
 
+@pytest.mark.parametrize(
+    ("pointer", "option"),
+    [
+        ("/training/layer_schedule", "--lisa-layers"),
+        ("/training/layer_schedule/interval", "--lisa-interval"),
+        ("/selection/policy", "--top-share"),
+        ("/selection/share", "--top-share"),
+        ("/selection/layers/1", "--layers"),
+        ("/adapter/rank", "--lora"),
+        ("/adapter", None),
+    ],
+)
+def test_a_field_is_named_by_the_option_that_was_given(pointer: str, option: str | None) -> None:
+    names = ("top_share", "layers", "lora", "bitfit", "lisa_layers", "lisa_interval")
+    options = {name: f"--{name.replace('_', '-')}" for name in names}
+    assert Words(options, given=["--top-share", "--lisa-layers"]).of(pointer) == option
+
+
 @pytest.mark.parametrize("pointer", ["/arms/0/selection/k", "/k/1"])
 def test_what_an_entry_of_a_list_may_be_is_not_told_as_an_option(pointer: str) -> None:
     fault = {"pointer": pointer, "detail": "at most 4", "suggestion": 4}
