@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,17 +30,11 @@ from pydantic import ValidationError
 
 from surgery.data.files.source import format_of
 from surgery.data.ingest.ingest import ingest
-from surgery.data.options import (
-    DATASET_OPTIONS,
-    columns_option,
-    is_file,
-    reference_of,
-    upload_spec,
-)
+from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
 from surgery.data.presets.tasks import metrics_for
 from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import EvaluationSet, TaskData, open_data
-from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError, fault_line
+from surgery.errors import OutOfMemory, ScoresNotFinite, SurgeryError
 from surgery.evaluation.evaluate import MeasuredSet, open_evaluation_sets
 from surgery.evaluation.evaluation_sets import find_evaluation_sets
 from surgery.io.reporter import Quiet
@@ -70,6 +63,7 @@ from surgery.schemas.validation import faults_of
 from surgery.search.search import search_layers
 from surgery.training.loop import finetune
 from surgery.training.tracking.trackers import tracking
+from surgery.wording import Words, fault_lines
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)
@@ -99,6 +93,12 @@ TUNE_OPTIONS = (
     option_of(FinetuneSpec, "also_evaluate", repeated=True, metavar="PRESET"),
     *options_of(FinetuneSpec, "track_ranking"),
 )
+OPTIONS: Mapping[str, tuple[Option, ...]] = {
+    "rank": (*DATASET_OPTIONS, CACHE, *RANKING_OPTIONS, HEAD_FIT),
+    "search": (*DATASET_OPTIONS, CACHE, *OPTIONS_TO_SEARCH),
+    "tune": (*DATASET_OPTIONS, CACHE, *TUNE_OPTIONS),
+}
+"""The options of each command."""
 
 
 def sources_for(given: argparse.Namespace, scratch: Path) -> Sources:
@@ -315,21 +315,13 @@ def _parser() -> argparse.ArgumentParser:
         "search": "search for the layers to train and their learning rate, by short runs",
         "tune": "fine-tune chosen layers, or every layer where no option chooses",
     }
-    rank, search, tune = (
-        commands.add_parser(name, help=text, epilog=methods, formatter_class=layout)
-        for name, text in texts.items()
-    )
-    for command in (rank, search, tune):
+    for name, text in texts.items():
+        command = commands.add_parser(name, help=text, epilog=methods, formatter_class=layout)
         command.add_argument("model")
         command.add_argument("train")
-    tune.add_argument("out", type=Path, help="where checkpoints are written")
-    every = (
-        (rank, (*RANKING_OPTIONS, HEAD_FIT)),
-        (search, OPTIONS_TO_SEARCH),
-        (tune, TUNE_OPTIONS),
-    )
-    for command, options in every:
-        for option in (*DATASET_OPTIONS, CACHE, *options):
+        if name == "tune":
+            command.add_argument("out", type=Path, help="where checkpoints are written")
+        for option in OPTIONS[name]:
             _add_option(command, option)
     return parser
 
@@ -354,27 +346,31 @@ def _add_option(command: argparse.ArgumentParser, option: Option) -> None:
     )
 
 
-def _told(error: Exception, share: Share) -> str:
+def _told(error: SurgeryError | ValidationError, given: argparse.Namespace, share: Share) -> str:
     """Nothing where the first process says the same."""
+    words = _words(given)
     if share.rank == 0:
-        return _lines(error)
+        return "".join(f"{line}\n" for line in _lines(error, words))
     alone = isinstance(error, OWN_ERRORS)
-    return f"process {share.rank} of {share.world}: {error}\n" if alone else ""
+    return f"process {share.rank} of {share.world}: {words.told(str(error))}\n" if alone else ""
 
 
-def _lines(error: Exception) -> str:
-    """What is wrong, and where: as the service says it."""
+def _words(given: argparse.Namespace) -> Words:
+    """How the command that was given writes the fields of a request."""
+    options = OPTIONS[given.command]
+    written = [each.flag for each in options if getattr(given, each.name) != each.default]
+    flags = {option.name: option.flag for option in options}
+    return Words(flags, {"model": "MODEL", "dataset": "TRAIN"}, written)
+
+
+def _lines(error: SurgeryError | ValidationError, words: Words) -> Iterator[str]:
+    """What is wrong, where, and what to try: as the service says it, with options for fields."""
     if isinstance(error, ValidationError):
-        faults = faults_of(error)
-        return "".join(f"{fault['pointer']}: {fault['detail']}\n" for fault in faults)
-    faults = [fault.as_dict() for fault in getattr(error, "faults", [])]
-    lines = [str(error), *(fault_line(fault, str(error)) for fault in faults)]
-    lines += [
-        f"  try: --columns {shlex.quote(columns_option(fault['suggestion']))}"
-        for fault in faults
-        if fault.get("pointer") == "/columns" and "suggestion" in fault
-    ]
-    return "\n".join(lines) + "\n"
+        lines = fault_lines({"errors": faults_of(error)}, words)
+        yield from (line.removeprefix("  ") for line in lines)
+        return
+    yield words.told(error.detail)
+    yield from fault_lines(error.as_problem(), words)
 
 
 def main() -> int:
@@ -386,7 +382,7 @@ def main() -> int:
             sources = sources_for(given, Path(scratch))
             result = run(given, sources, read_data(given, sources, Path(scratch)))
         except (SurgeryError, ValidationError) as error:
-            sys.stderr.write(_told(error, share))
+            sys.stderr.write(_told(error, given, share))
             return 1
     if share.rank == 0:
         sys.stdout.write(result.model_dump_json(indent=2) + "\n")

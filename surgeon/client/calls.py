@@ -377,7 +377,7 @@ def best_checkpoint(service: Service, job_id: str, arm: str | None = None) -> Fl
     if found["kind"] == "comparison":
         return (yield from _decided_checkpoint(service, found, arm))
     if arm is not None:
-        raise _not_found(f"{job_id} is a {found['kind']} and has no arms; leave --arm out")
+        raise _not_found(f"{job_id} is a {found['kind']} and has no arms; name none")
     if found["kind"] != "finetune":
         raise _not_found(f"{job_id} is a {found['kind']}, which leaves no checkpoint")
     if found.get("result_of") is not None:  # an equal run of its comparison has trained
@@ -411,7 +411,7 @@ def _decided_checkpoint(service: Service, compared: Json, arm: str | None) -> Fl
         decision = compared["result"].get("decision") or {"summary": "it was not decided."}
         if decision.get("checkpoint"):
             return str(decision["checkpoint"])
-        why = f"{compared['id']}: {decision['summary']} --arm names the one to take all the same:"
+        why = f"{compared['id']}: {decision['summary']} Name the arm to take all the same:"
         raise _not_found(f"{why} {', '.join(arms)}")
     if arm not in arms:
         raise _not_found(f"{compared['id']} has no arm {arm!r}; its arms are {', '.join(arms)}")

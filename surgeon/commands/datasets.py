@@ -15,6 +15,9 @@ from surgeon.commands.options import DEFAULT_URL, AsJson, Json, Key, Url, with_o
 from surgeon.terminal import terminal
 from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
 from surgery.errors import SurgeryError
+from surgery.wording import Words
+
+WORDS = Words({option.name: option.flag for option in DATASET_OPTIONS})  # for what was noticed
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def uploaded(client: Client, path: Path, options: FileOptions, name: str | None 
     lines = [
         f"uploaded {path.name} as {dataset['id']}: {counts}",
         f"{dataset['problem']} of {parts}{inferred}",
-        *(f"warning: {warning}" for warning in dataset["warnings"]),
+        *(f"warning: {WORDS.told(warning)}" for warning in dataset["warnings"]),
         *([f"note: {dataset['note']}"] if dataset.get("note") else []),
     ]
     for line in lines:

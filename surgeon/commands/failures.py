@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
-from surgeon.terminal.wording import Words, problem_lines
+from surgeon.terminal.wording import COMMANDS, PLAIN, problem_lines
+from surgery.wording import Words
 
 PACKAGES = {
     "server": ("fastapi", "sqlalchemy"),
@@ -53,7 +54,7 @@ def expected_failures(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        terminal.complain(*problem_lines(error.problem, _WORDS.get(Words())))
+        terminal.complain(*problem_lines(error.problem, _WORDS.get(PLAIN)))
         raise typer.Exit(ExitCode.FAILED) from error
     except known as error:
         terminal.complain(str(error))
@@ -72,12 +73,12 @@ def remember_command(context: typer.Context) -> None:
             options[each.name] = each.opts[0]
         elif each.name:
             arguments[each.name] = each.name.upper()
-    _WORDS.set(Words(options, arguments))
+    _WORDS.set(Words(options, arguments, requests=COMMANDS))
 
 
 def remember_options(given: Sequence[str]) -> None:
     """Note which options were written that choose what trains."""
-    _WORDS.set(replace(_WORDS.get(Words()), given=given))
+    _WORDS.set(replace(_WORDS.get(PLAIN), given=given))
 
 
 def require(*extras: str) -> None:

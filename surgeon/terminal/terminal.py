@@ -22,7 +22,8 @@ from surgeon.terminal.tables import (
     subject_of,
     workers_table,
 )
-from surgeon.terminal.wording import warning_lines
+from surgeon.terminal.wording import OF_JOBS, warning_lines
+from surgery.wording import fault_lines
 
 Json = Mapping[str, Any]
 console = Console()
@@ -75,7 +76,9 @@ def show_result(job: Json, *, steps: bool = True) -> None:
         show(VIEWS[job["kind"]](job["result"], subject_of(job)))
     else:
         error = job["error"]
-        complain(f"{job['id']} {job['status']}: {error['detail']} ({error['code']})")
+        told = OF_JOBS.told(error["detail"])
+        complain(f"{job['id']} {job['status']}: {told} ({error['code']})")
+        complain(*fault_lines(error, OF_JOBS))
         for line in (error["log"] or [])[-10:]:
             errors.print(f"  {line}", markup=False, highlight=False)
     if steps:

@@ -1,29 +1,21 @@
-"""Tells errors, warnings and remedies of the service in the words of the command line."""
+"""Tells errors and warnings of the service as the command `surgeon` writes its requests."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.text import Text
 
-from surgery.data.options import columns_option
-from surgery.errors import fault_line
 from surgery.evaluation.learning import OF_LEARNING
 from surgery.schemas.jobs.ranking import RANKING_OPTIONS
 from surgery.schemas.jobs.search import SEARCH_OPTIONS
-from surgery.schemas.options.head import HEAD_FIT
 from surgery.schemas.options.training import TRAINING_OPTIONS, TRIAL_OPTIONS
+from surgery.wording import Words, fault_lines
 
 Json = Mapping[str, Any]
-_RENAMED = {
-    "/spec/seed": "split_seed", "/selection/search": "search_id", "/adapter/rank": "lora",
-}  # fmt: skip
 # Requests that messages name, and the commands that send them.
-_COMMANDS = (
+COMMANDS = (
     (r"GET /v1/(?:jobs|rankings|finetunes|searches|comparisons)(?= lists)", "`surgeon jobs`"),
     (r"GET /v1/(keys|projects|webhooks)(?= lists)", r"`surgeon \1 list`"),
     (r"GET /v1/datasets(?= lists)", "`surgeon datasets`"),
@@ -31,72 +23,10 @@ _COMMANDS = (
     (r"POST /v1/jobs/(\w+)/(retry|resume)", r"`surgeon \2 \1`"),
     (r"POST /v1/datasets(?![/?])", "`surgeon upload`"),
 )
-_COLUMN = re.compile(r"columns\.(\w+)(?:, as in \{[^{}]*\})?")
-_OBJECT = re.compile(r'\{"(\w+)": ("[^"{}]*"|[\w.]+)\}')
-
-
-@dataclass(frozen=True)
-class Words:
-    """How one command writes what a request has in its fields.
-
-    ``options`` maps the names of fields to options, ``arguments`` to the metavars of arguments,
-    and ``given`` are the options that were written.
-    """
-
-    options: Mapping[str, str] = field(default_factory=dict)
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    given: Sequence[str] = ()
-
-    def of(self, pointer: str) -> str | None:
-        """The option or argument that sets the field at a JSON Pointer, if there is one."""
-        steps = pointer.strip("/").split("/")
-        while steps and steps[-1].isdigit():  # the option takes the whole list
-            steps.pop()
-        if steps[:1] == ["arms"]:  # one option describes a whole arm
-            return self.options.get("arm")
-        if steps[:1] == ["spec"] and len(steps) > 1:
-            steps = steps[1:]
-        if len(steps) == 2 and steps[0] == "columns" and "columns" in self.options:
-            return f"{self.options['columns']} {steps[1]}=…"
-        if not steps or any(step.isdigit() for step in steps):
-            return None
-        name = _RENAMED.get(pointer, steps[-1])
-        if len(steps) == 1 and name in self.arguments:
-            return self.arguments[name]
-        return self.options.get(name) or self._policy(steps)
-
-    def _policy(self, steps: Sequence[str]) -> str | None:
-        """The option that was given for the number of a selection's policy."""
-        if len(steps) != 2 or steps[0] != "selection":
-            return None
-        ends = {"k": "-k", "share": "-share"}.get(steps[1], f"--{steps[1].replace('_', '-')}")
-        return next((option for option in self.given if option.endswith(ends)), None)
-
-    def _object(self, written: re.Match[str]) -> str:
-        """A JSON object of one field as the option that sets it, if there is one."""
-        option = self.options.get(written[1])
-        return f"{option} {written[2]}" if option else written[0]
-
-    def told(self, text: str) -> str:
-        """A sentence of the service with options in place of dotted names of fields.
-
-        An entry of a list, as an arm of a comparison, has the options of all entries.
-        """
-        if "columns" in self.options:
-            text = _COLUMN.sub(rf"{self.options['columns']} \1=…", text)
-        text = _OBJECT.sub(self._object, text)
-        for name, option in self.options.items():
-            # A name without an underscore may be a word of the sentence.
-            bare = re.escape(name)
-            path = rf"(?:[a-z_]+\.(?:\d+\.)?)+{bare}" + (rf"|{bare}" if "_" in name else "")
-            text = re.sub(rf"(?<![\w./\"-])(?:{path})(?![\w/\"]|\.\w)", option, text)
-        for request, command in _COMMANDS:
-            text = re.sub(request, command, text)
-        return text
-
-
+PLAIN = Words(requests=COMMANDS)
+"""The words of a command without options."""
 _OF_JOBS = (*RANKING_OPTIONS, *SEARCH_OPTIONS, *TRAINING_OPTIONS, *TRIAL_OPTIONS)
-OF_JOBS = Words({**{option.name: option.flag for option in _OF_JOBS}, "fit": HEAD_FIT.flag})
+OF_JOBS = Words({option.name: option.flag for option in _OF_JOBS}, requests=COMMANDS)
 """The options of all commands that submit jobs, for what a job's result says to try."""
 
 
@@ -126,20 +56,4 @@ def problem_lines(problem: Json, words: Words) -> Iterator[str]:
     """An error in a command's words: what is wrong, each fault, and what to try."""
     detail = str(problem.get("detail"))
     yield f"{problem.get('title', 'Error')} ({problem.get('code')}): {words.told(detail)}"
-    for fault in problem.get("errors") or []:
-        pointer = fault.get("pointer") or ""
-        named = words.of(pointer) if pointer else None
-        yield words.told(fault_line({**fault, "pointer": named or pointer}, detail))
-        if fault.get("suggestion") is not None and named is not None:
-            yield f"  try: {_written(named, fault['suggestion'], words)}"
-
-
-def _written(named: str, value: Any, words: Words) -> str:
-    """A value as it is typed: an option with it, or an argument by itself."""
-    shown = shlex.quote(_argument(value))
-    return shown if named in words.arguments.values() else f"{named} {shown}"
-
-
-def _argument(value: Any) -> str:
-    """One value of an option; an object is columns by part."""
-    return columns_option(value) if isinstance(value, dict) else str(value)
+    yield from fault_lines(problem, words)

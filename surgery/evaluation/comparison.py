@@ -281,7 +281,8 @@ def _warnings(
         found.append(JobWarning(code="one_seed", message=message, remedy=remedy))
     if noise is None:
         message = "how far the validation rows decide the metric is not known"
-        found.append(JobWarning(code="noise_unknown", message=message))
+        remedy = "give more validation rows, with several of every label"
+        found.append(JobWarning(code="noise_unknown", message=message, remedy=remedy))
     return found
 
 

@@ -81,7 +81,8 @@ def truncation_warnings(
 
     ``field`` is where the request has the maximum.
     """
-    suggested, more, remedy = lengths.suggested_max_length, "; the model takes no more", None
+    suggested, more = lengths.suggested_max_length, "; the model takes no more"
+    remedy = "split longer texts into several rows, or use a model that takes more tokens"
     if suggested > max_length:
         more, remedy = "", f"set {field} to {suggested}"
     splits = {"training": lengths, "validation": lengths.validation}

@@ -401,7 +401,8 @@ def _warnings(result: RankingResult, options: RankingOptions, data: TaskData) ->
         )
     if 0 < samples < options.samples and result.adaptive is None:
         message = f"the train split has {samples} rows; each was scored once"
-        found.append(JobWarning(code="few_rows", message=message))
+        remedy = "give more training rows if the intervals are too wide to choose by"
+        found.append(JobWarning(code="few_rows", message=message, remedy=remedy))
     if head and classes > 1 and head.fit != "none" and head.warmup_rows < 10 * classes:
         message = "the head was trained on fewer than ten rows a class"
         remedy = "raise head.warmup_samples, or give more training rows"
@@ -423,6 +424,7 @@ def _rank_as_released(
             code="paper_compat",
             message="paper_compat repeats the paper's released code: raw logits, padding attended "
             "to, and validation rows, which a selection should not see",
+            remedy="set method to fisher for a ranking to select by",
         ),
     ]
     return result

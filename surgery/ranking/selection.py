@@ -145,9 +145,11 @@ def check_reachable(
     """Raise SelectionMismatch or SelectionEmpty for a selection that no ranking can satisfy."""
     k, budget = selection.k, selection.max_parameters
     if k is not None and k > len(layers):
+        most, parts = len(layers), _PLURAL[granularity]
+        advice = f"at most {most}; pass a smaller number, or {most} for all of its {parts}"
         raise SelectionMismatch(
-            f"k is {k}, but the model has {len(layers)} {_PLURAL[granularity]}",
-            [Fault(f"at most {len(layers)}", pointer="/selection/k")],
+            f"k is {k}, but the model has {most} {parts}",
+            [Fault(advice, pointer="/selection/k", suggestion=most)],
         )
     if budget is None:
         return
@@ -156,7 +158,13 @@ def check_reachable(
         beside = f" beside the {included:,} in what `include` names" if included else ""
         raise SelectionEmpty(
             f"no {_SINGULAR[granularity]} fits into {budget:,} parameters{beside}",
-            [Fault(f"at least {least:,}", pointer="/selection/max_parameters")],
+            [
+                Fault(
+                    f"at least {least:,}; pass so many, or train the head alone",
+                    pointer="/selection/max_parameters",
+                    suggestion=least,
+                )
+            ],
         )
 
 

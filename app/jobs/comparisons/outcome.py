@@ -131,7 +131,9 @@ def _table(session: Session, comparison: Job, finetunes: Sequence[Job]) -> Json:
     add_other_presets(table, runs)
     if resolved.ranking and ranking is None:
         message = f"ranking {resolved.ranking} has no result, so no scoring method is judged"
-        table.warnings.append(JobWarning(code="ranking_missing", message=message))
+        remedy = "mend what the ranking's error names, and send the comparison again"
+        missing = JobWarning(code="ranking_missing", message=message, remedy=remedy)
+        table.warnings.append(missing)
     return table.model_dump(mode="json")
 
 

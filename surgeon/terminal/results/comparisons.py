@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgeon.terminal.tables import DASH, Json, narrow_table
+from surgeon.terminal.wording import OF_JOBS
 
 
 def comparison_view(result: Json, title: str) -> Group:
@@ -187,7 +188,8 @@ def _comparison_notes(result: Json) -> Iterator[str]:
     if result["noise"] is not None:
         yield f"one standard error of the validation rows: {result['noise']:.4f}"
     for failure in result["failures"]:
-        yield f"no result: {failure['job']}: {(failure['error'] or {}).get('detail', 'cancelled')}"
+        detail = OF_JOBS.told((failure["error"] or {}).get("detail", "cancelled"))
+        yield f"no result: {failure['job']}: {detail}"
 
 
 def _decided(result: Json) -> Iterator[str]:

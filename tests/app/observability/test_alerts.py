@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from fastapi.testclient import TestClient
@@ -22,6 +23,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 METRIC = re.compile(r"\b(surgeon_\w+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'(\w+)(=~?)"([^"]*)"')
+COMPARISONS = {"==", "!=", ">", "<", ">=", "<="}
 STATUS_CLASS = "5.."  # of answers, of which there are none in this test
 
 
@@ -48,8 +50,20 @@ def test_every_metric_and_label_of_a_rule_exists(name: str, samples: list[Sample
             values = {sample.labels[label] for sample in known}
             for value in pattern.split("|"):
                 assert value in values or value == STATUS_CLASS, (metric, label, value)
-    for brackets in ("()", "{}", "[]"):
-        assert expression.count(brackets[0]) == expression.count(brackets[1])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_an_expression_is_promql_that_says_yes_or_no(name: str) -> None:
+    """It is parsed and its types are checked; an alert compares, else it would always fire."""
+    found = promql_parser.parse(RULES[name]["expr"])
+    assert isinstance(found, promql_parser.BinaryExpr)
+    assert str(found.op) in COMPARISONS, found.op
+
+
+@pytest.mark.parametrize("wrong", ["sum(max by (x)", "rate(surgeon_workers) > 1", "sum by le (x)"])
+def test_an_expression_that_prometheus_would_refuse_is_told(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        promql_parser.parse(wrong)
 
 
 @pytest.mark.parametrize("name", RULES)

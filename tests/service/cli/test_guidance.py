@@ -60,6 +60,18 @@ def test_rows_with_the_same_fault_are_one_line(embedded_service: Running, ticket
     )
 
 
+def test_what_is_noticed_in_an_upload_is_told_with_options(
+    embedded_service: Running, tickets: Path
+) -> None:
+    labels = ("red", "blue", "red|blue", "green", "blue|green")
+    rows = [f"please look at {n},{labels[n % 5]}" for n in range(60)]
+    tickets.write_text("\n".join(["text,label", *rows]) + "\n")
+    done = surgeon(embedded_service, "upload", tickets)
+    assert done.exit_code == 0, done.output
+    assert "warning: labels look like several labels" in told(done)
+    assert 'give --label-separator "|" (problem multi_label)' in told(done)
+
+
 def test_faults_are_told_with_the_options_that_set_the_fields(
     embedded_service: Running, tickets: Path
 ) -> None:
@@ -71,7 +83,9 @@ def test_faults_are_told_with_the_options_that_set_the_fields(
             ("tune", TINY, dataset, "--all", "--learning-rate", 7),
             "--learning-rate: Input should be",
         ),
-        (("tune", TINY, dataset, "--top-k", 9), "--top-k: at most 4"),
+        (("tune", TINY, dataset, "--top-k", 9), "--top-k: at most 4; pass a smaller number, or 4"),
+        (("tune", TINY, dataset, "--last-k", 9), "try: --last-k 4"),
+        (("tune", TINY, dataset, "--max-parameters", 5), "try: --max-parameters "),
         (("tune", TINY, dataset, "--all", "--max-length", 1000), "try: --max-length 64"),
         (("rank", TINY, dataset, "--max-length", 1000), "--max-length 1,000 is more than the 64"),
         (("search", TINY, dataset, "--learning-rates", "0,1"), "--learning-rates: Input should"),

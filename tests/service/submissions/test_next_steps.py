@@ -120,6 +120,9 @@ def test_a_search_names_what_trains_its_choice_and_a_larger_budget(api: TestClie
     assert shown(unsure) == [tune, f"{again} --budget-share 0.7 --epochs 5"]
     sure = finished(api, "searches", body, {**SEARCH_RESULT, "winner": "1+2"})
     assert len(sure["next_steps"]) == 1
+    largest = {**body, "budget_share": 10}
+    most = finished(api, "searches", largest, {**SEARCH_RESULT, "winner": None})
+    assert [step["path"] for step in most["next_steps"]] == ["/v1/finetunes"], "none is larger"
 
 
 def test_a_job_that_did_not_succeed_names_its_retry(api: TestClient) -> None:

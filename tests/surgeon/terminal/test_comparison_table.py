@@ -91,3 +91,14 @@ def test_an_arm_shows_its_layers_its_share_and_its_checkpoint() -> None:
     assert "as all" in text
     assert "Take lora, the cheapest of these at 0.33 of the seconds" in text
     assert "every layer by its name trains the same as all" in text
+
+
+def test_what_a_run_failed_of_is_told_with_options() -> None:
+    table = comparison_table([plan("all")], grid({"all": [0.5]})).model_dump(mode="json")
+    error = {"code": "out_of_memory", "detail": "ask for a smaller batch_size or max_length"}
+    table["failures"] = [{"job": "ft_1", "error": error}, {"job": "ft_2", "error": None}]
+    output = StringIO()
+    Console(width=200, file=output).print(comparison_view(table, "model on data"))
+    shown = output.getvalue()
+    assert "no result: ft_1: ask for a smaller --batch-size or --max-length" in shown
+    assert "no result: ft_2: cancelled" in shown

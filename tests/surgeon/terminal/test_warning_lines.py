@@ -17,6 +17,7 @@ from surgeon.terminal.wording import OF_JOBS, warning_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
+from surgery.wording import Words, fault_lines
 from tests.support.service.finished_runs import METRIC, finetune_result, grid, plan
 
 JOB = answers.RANKING
@@ -44,6 +45,7 @@ def printed(view: RenderableType) -> list[str]:
         ("set arms.12.learning_rates.", "set --learning-rates."),
         ("give a larger budget_share", "give a larger --budget-share"),
         ("set max_length to 64; head.fit", "set --max-length to 64; --head-fit"),
+        ("let training.layer_schedule.layers be 1", "let --lisa-layers be 1"),
         ("training.class_weights has no option", "training.class_weights has no option"),
         ("give three seeds, samples or more", "give three seeds, samples or more"),
     ],
@@ -90,6 +92,44 @@ def test_what_was_not_learned_is_said_last_whatever_the_kind(
     ]
     page = job_html(job)
     assert 0 < page.index("warning: few rows") < page.index("warning: no better")
+
+
+def test_what_a_failed_job_names_is_told_with_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.errors, "width", 1000)
+    detail = "The batch does not fit in memory; ask for a smaller batch_size or max_length"
+    fault = {"pointer": "/training/max_length", "detail": "at most 64", "suggestion": 64}
+    error = {"code": "out_of_memory", "detail": detail, "errors": [fault], "log": None}
+    terminal.show_result({**JOB, "status": "failed", "result": None, "error": error})
+    told, named, tried, *_ = capsys.readouterr().err.splitlines()
+    assert told.endswith("ask for a smaller --batch-size or --max-length (out_of_memory)")
+    assert (named, tried) == ("  --max-length: at most 64", "  try: --max-length 64")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "option"),
+    [
+        ("/training/layer_schedule", "--lisa-layers"),
+        ("/training/layer_schedule/interval", "--lisa-interval"),
+        ("/selection/policy", "--top-share"),
+        ("/selection/share", "--top-share"),
+        ("/selection/layers/1", "--layers"),
+        ("/adapter/rank", "--lora"),
+        ("/adapter", None),
+    ],
+)
+def test_a_field_is_named_by_the_option_that_was_given(pointer: str, option: str | None) -> None:
+    names = ("top_share", "layers", "lora", "bitfit", "lisa_layers", "lisa_interval")
+    options = {name: f"--{name.replace('_', '-')}" for name in names}
+    assert Words(options, given=["--top-share", "--lisa-layers"]).of(pointer) == option
+
+
+@pytest.mark.parametrize("pointer", ["/arms/0/selection/k", "/k/1"])
+def test_what_an_entry_of_a_list_may_be_is_not_told_as_an_option(pointer: str) -> None:
+    fault = {"pointer": pointer, "detail": "at most 4", "suggestion": 4}
+    lines = fault_lines({"detail": "no", "errors": [fault]}, Words({"arm": "--arm", "k": "-k"}))
+    assert [line.strip().partition(": ")[2] for line in lines] == ["at most 4"]
 
 
 def test_a_finetune_shows_the_constant_beside_its_metrics() -> None:

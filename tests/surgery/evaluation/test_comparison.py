@@ -215,3 +215,10 @@ def test_one_seed_decides_by_the_rows_alone() -> None:
         judged = verdicts({str(arm): [metrics[arm] - metrics[0]] for arm in range(1, 6)}, noise)
         called += any(own[1] != "within noise" for own in judged.values())
     assert called / rounds <= 0.05
+
+
+def test_what_is_missing_to_decide_by_has_a_remedy() -> None:
+    table = comparison_table([plan("all")], grid({"all": [0.5]}, noise=None))
+    found = {each.code: each.remedy for each in table.warnings}
+    assert found["one_seed"] == "give three seeds or more"
+    assert found["noise_unknown"] == "give more validation rows, with several of every label"

@@ -89,7 +89,8 @@ def test_a_warning_says_what_to_do() -> None:
     beyond = token_lengths(rows_of(100), loaded, 64)
     (warning,) = truncation_warnings(beyond, 64)
     assert warning.message.endswith("the longest has 100 tokens; the model takes no more")
-    assert warning.remedy is None
+    assert warning.remedy is not None
+    assert warning.remedy.startswith("split longer texts")
 
 
 def test_the_rows_of_validation_are_told_apart() -> None:

@@ -60,7 +60,9 @@ def test_a_ranking_scores_distinct_training_rows_once_each() -> None:
 def test_more_samples_than_rows_score_each_once() -> None:
     result = rank(rows=20, samples=1000)
     assert result.samples == 20
-    assert "the train split has 20 rows; each was scored once" in messages(result)
+    (few,) = [each for each in result.warnings if each.code == "few_rows"]
+    assert few.message == "the train split has 20 rows; each was scored once"
+    assert few.remedy == "give more training rows if the intervals are too wide to choose by"
     assert by_index(result) == pytest.approx(by_index(rank(rows=20, samples=20)))
     assert not rank(rows=20, samples=20).warnings
 

@@ -23,6 +23,7 @@ from surgery.schemas.jobs.search import SearchOptions
 OWN_ORDER = (
     0.4  # from this τ with the ranking on shuffled labels on, part of an order is the model's
 )
+MOST_SHARE = 10.0  # that a search takes
 UNLEARNT = 0.95  # a loss above this share of a constant prediction's is hardly less
 
 
@@ -87,17 +88,19 @@ def after_search(row: Any) -> Iterator[Json]:
         selection = {"policy": "search", "search": row.id}
         body = {**task(row), "selection": selection, **training_of(row)}
         yield step("train the layers that were found, at their rate", "/v1/finetunes", body)
-    if row.result.get("winner") is None or not learned:
-        options = changed(row.spec, SearchOptions)
-        seconds = options.get("budget_seconds")
-        share = row.spec.get("budget_share") or SearchOptions().budget_share
-        budget = (
-            {"budget_seconds": MORE * seconds}
-            if seconds
-            else {"budget_share": min(10.0, MORE * share)}
-        )
+    options = changed(row.spec, SearchOptions)
+    budget = _larger_budget(row, options.get("budget_seconds"))
+    if budget and (row.result.get("winner") is None or not learned):
         body = {**task(row), **options, **budget, **training_of(row)}
         why = "the choice is not certain; a larger budget tells more candidates apart"
         if not learned:
             why = "nothing was learned; a larger budget trains candidates for longer"
         yield step(why, "/v1/searches", body)
+
+
+def _larger_budget(row: Any, seconds: float | None) -> Json:
+    """The option that gives a search more; none where it had the largest share there is."""
+    if seconds:
+        return {"budget_seconds": MORE * seconds}
+    share = row.spec.get("budget_share") or SearchOptions().budget_share
+    return {"budget_share": min(MOST_SHARE, MORE * share)} if share < MOST_SHARE else {}

@@ -102,7 +102,8 @@ def test_down_the_ranking_all_that_fits(budget: int, included: int) -> None:
             chosen(included, policy="max_parameters", max_parameters=budget)
         [fault] = refused.value.faults
         assert fault.pointer == "/selection/max_parameters"
-        assert fault.detail == f"at least {5 + included}"
+        assert fault.detail.startswith(f"at least {5 + included};")
+        assert fault.suggestion == 5 + included
         return
     greedy = max(fitting, key=lambda some: [place in some for place in SCORES])
     found = chosen(included, policy="max_parameters", max_parameters=budget)
