@@ -33,7 +33,7 @@ _EXPORTS = {
     "metrics_for": "surgery.data.presets.tasks",
     "open_data": "surgery.data.tokens.dataset",
     "rank_layers": "surgery.ranking.ranking",
-    "search_layers": "surgery.search.search",
+    "search_layers": "surgery.training.search.search",
 }
 __all__ = [
     "FinetuneSpec",

@@ -28,9 +28,10 @@ import torch
 from accelerate import PartialState
 from pydantic import ValidationError
 
+from surgery.command_line.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
+from surgery.command_line.wording import Words, fault_lines
 from surgery.data.files.source import format_of
 from surgery.data.ingest.ingest import ingest
-from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
 from surgery.data.presets.tasks import metrics_for
 from surgery.data.references import materialise, resolve_dataset
 from surgery.data.tokens.dataset import EvaluationSet, TaskData, open_data
@@ -60,10 +61,9 @@ from surgery.schemas.options.training import (
     trials_from,
 )
 from surgery.schemas.validation import faults_of
-from surgery.search.search import search_layers
 from surgery.training.loop import finetune
+from surgery.training.search.search import search_layers
 from surgery.training.tracking.trackers import tracking
-from surgery.wording import Words, fault_lines
 
 # What one process of several may meet alone; any other error meets all of them.
 OWN_ERRORS = (OutOfMemory, ScoresNotFinite)

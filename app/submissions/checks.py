@@ -16,7 +16,7 @@ from surgery.schemas.enums import METHODS, Problem
 from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.jobs.search import SearchOptions, SearchSpec
 from surgery.schemas.options.training import TrainingSpec
-from surgery.search.decision.candidates import candidates_of
+from surgery.training.search.decision.candidates import candidates_of
 
 OF_THE_REQUEST = {"name", "metadata", "priority", "deadline_seconds"}  # not of what is computed
 

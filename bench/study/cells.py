@@ -31,8 +31,8 @@ from surgery.ranking.selection import choose_layers
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.jobs.search import SearchSpec
-from surgery.search.search import search_layers
 from surgery.training.loop import finetune
+from surgery.training.search.search import search_layers
 
 HEAD, ALL, LORA, SEARCH = "head", "all", "lora", "search"
 DECAY, GRADUAL, LISA = "all, rates decaying", "all, unfreezing", "all, LISA"

@@ -13,9 +13,9 @@ from surgeon.client import Client
 from surgeon.commands.failures import expected_failures
 from surgeon.commands.options import DEFAULT_URL, AsJson, Json, Key, Url, with_options
 from surgeon.terminal import terminal
-from surgery.data.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
+from surgery.command_line.options import DATASET_OPTIONS, is_file, reference_of, upload_spec
+from surgery.command_line.wording import Words
 from surgery.errors import SurgeryError
-from surgery.wording import Words
 
 WORDS = Words({option.name: option.flag for option in DATASET_OPTIONS})  # for what was noticed
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from surgeon.client import ApiError, DamagedDownload, InvalidRequest, Unreachable
 from surgeon.terminal import terminal
 from surgeon.terminal.wording import COMMANDS, PLAIN, problem_lines
-from surgery.wording import Words
+from surgery.command_line.wording import Words
 
 PACKAGES = {
     "server": ("fastapi", "sqlalchemy"),

@@ -32,7 +32,7 @@ from surgeon.commands.options import (
 )
 from surgeon.terminal import terminal
 from surgeon.terminal.progress import job_progress
-from surgery.data.options import DATASET_OPTIONS
+from surgery.command_line.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.prediction import PredictionSpec

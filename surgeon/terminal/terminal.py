@@ -23,7 +23,7 @@ from surgeon.terminal.tables import (
     workers_table,
 )
 from surgeon.terminal.wording import OF_JOBS, warning_lines
-from surgery.wording import fault_lines
+from surgery.command_line.wording import fault_lines
 
 Json = Mapping[str, Any]
 console = Console()

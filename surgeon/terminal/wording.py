@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.text import Text
 
+from surgery.command_line.wording import Words, fault_lines
 from surgery.evaluation.learning import OF_LEARNING
 from surgery.schemas.jobs.ranking import RANKING_OPTIONS
 from surgery.schemas.jobs.search import SEARCH_OPTIONS
 from surgery.schemas.options.training import TRAINING_OPTIONS, TRIAL_OPTIONS
-from surgery.wording import Words, fault_lines
 
 Json = Mapping[str, Any]
 # Requests that messages name, and the commands that send them.

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.surgeon.test_command_line import commands
 from typer.main import get_command
 
 from surgeon.cli import app
-from tests.surgeon.test_command_line import commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,8 +12,8 @@ from surgery.ranking.selection import found_by_search, search_options
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.search import SearchResult, SearchSpec
 from surgery.schemas.resolved import LayerInfo, ResolvedSelection
-from surgery.search.search import search_layers
 from surgery.training.prefix_cache.store import Room
+from surgery.training.search.search import search_layers
 from worker.child.inputs import data_of, device, learned, model_of, sources_of
 from worker.protocol import (
     FinetuneOrder,

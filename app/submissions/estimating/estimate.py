@@ -41,9 +41,9 @@ from surgery.schemas.jobs.selection import SelectionSpec
 from surgery.schemas.options.layer_schedule import check_layer_count
 from surgery.schemas.options.training import run_rows, total_steps, with_dropout_decided
 from surgery.schemas.resolved import LayerInfo, ModelInfo
-from surgery.search.decision.candidates import candidates_of
 from surgery.training.costs.estimate import Data, adapter_trained, memory, outputs_of, seconds
 from surgery.training.costs.flops import TrainedSizes
+from surgery.training.search.decision.candidates import candidates_of
 
 Json = dict[str, Any]
 

@@ -26,7 +26,7 @@ from surgeon.commands.options import (
     values_of,
     with_options,
 )
-from surgery.data.options import DATASET_OPTIONS
+from surgery.command_line.options import DATASET_OPTIONS
 from surgery.schemas.fields import option_of, options_of
 from surgery.schemas.jobs.comparison import ComparisonSpec
 from surgery.schemas.options.training import TRIAL_OPTIONS, TrainingSpec

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from app.jobs import state_machine
 from surgery.schemas.resolved import Learned
-from surgery.search.decision.candidates import candidates_of
+from surgery.training.search.decision.candidates import candidates_of
 from tests.support.models.mirror import TINY, TINY_LAYERS
 from tests.support.service.finished_runs import search_result
 from tests.support.service.problems import Json, problem, says

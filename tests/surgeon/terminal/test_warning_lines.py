@@ -14,10 +14,10 @@ from surgeon.terminal.html import job_html
 from surgeon.terminal.results.comparisons import comparison_view
 from surgeon.terminal.tables import finetune_view
 from surgeon.terminal.wording import OF_JOBS, warning_lines
+from surgery.command_line.wording import Words, fault_lines
 from surgery.evaluation.comparison import comparison_table
 from surgery.evaluation.learning import ABOVE, LOWER_RATE, MORE, NO_BETTER
 from surgery.schemas import JobWarning
-from surgery.wording import Words, fault_lines
 from tests.support.service.finished_runs import METRIC, finetune_result, grid, plan
 
 JOB = answers.RANKING

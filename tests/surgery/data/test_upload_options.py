@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from surgery.data.options import columns_option, reference_of, upload_spec
+from surgery.command_line.options import columns_option, reference_of, upload_spec
 from surgery.errors import SurgeryError
 from surgery.schemas.data.dataset import UploadSpec
 

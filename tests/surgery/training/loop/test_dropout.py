@@ -15,9 +15,9 @@ from surgery.schemas.enums import Problem
 from surgery.schemas.jobs.finetune import FinetuneResult, FinetuneSpec
 from surgery.schemas.jobs.search import SearchSpec
 from surgery.schemas.options.training import TrainingSpec
-from surgery.search.search import search_layers
 from surgery.training.costs.activations import block_activations, without_dropout
 from surgery.training.loop import finetune
+from surgery.training.search.search import search_layers
 from tests.support.models.toys import toy_data, toy_model
 
 Json = dict[str, Any]

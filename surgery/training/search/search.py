@@ -20,22 +20,22 @@ from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
 from surgery.schemas.jobs.search import SearchArm, SearchedLayer, SearchResult, SearchSpec
 from surgery.schemas.options.training import TrainingSpec, check_training, with_dropout_decided
-from surgery.search.boundaries import Boundaries
-from surgery.search.decision.candidates import (
+from surgery.training.prefix_cache.store import Room
+from surgery.training.search.boundaries import Boundaries
+from surgery.training.search.decision.candidates import (
     always_tried,
     candidates_of,
     highest,
     most_promising,
     promise_of,
 )
-from surgery.search.decision.race import Budget, Contest, Outcome, Race
-from surgery.search.pieces import Pieces
-from surgery.search.preparation import prepared, set_head
-from surgery.search.result import arms_of, cost_of, gain_over
-from surgery.search.state import SearchState, load_search
-from surgery.search.trials import JudgedRows, Trainer
-from surgery.search.work import work_of
-from surgery.training.prefix_cache.store import Room
+from surgery.training.search.decision.race import Budget, Contest, Outcome, Race
+from surgery.training.search.pieces import Pieces
+from surgery.training.search.preparation import prepared, set_head
+from surgery.training.search.result import arms_of, cost_of, gain_over
+from surgery.training.search.state import SearchState, load_search
+from surgery.training.search.trials import JudgedRows, Trainer
+from surgery.training.search.work import work_of
 
 OVERDRAWN = 1.1  # times the budget; a little more is the rest of a run
 

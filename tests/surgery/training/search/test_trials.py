@@ -19,10 +19,10 @@ from surgery.schemas.enums import Policy
 from surgery.schemas.jobs.finetune import FinetuneSpec
 from surgery.schemas.jobs.selection import SelectionSpec
 from surgery.schemas.options.training import TrainingSpec
-from surgery.search.boundaries import Boundaries
-from surgery.search.decision.candidates import Candidate
-from surgery.search.trials import Judged, JudgedRows, Run, Trainer
 from surgery.training.loop import finetune
+from surgery.training.search.boundaries import Boundaries
+from surgery.training.search.decision.candidates import Candidate
+from surgery.training.search.trials import Judged, JudgedRows, Run, Trainer
 from tests.support.models.toys import toy_data, toy_model
 
 DATA = toy_data(60)

@@ -14,9 +14,9 @@ from surgery.schemas import JobWarning
 from surgery.schemas.enums import Method
 from surgery.schemas.jobs.ranking import RankingOptions
 from surgery.schemas.options.training import TrainingSpec
-from surgery.search.state import SearchState
-from surgery.search.trials import JudgedRows
 from surgery.training.preparation.head import begin_head
+from surgery.training.search.state import SearchState
+from surgery.training.search.trials import JudgedRows
 
 SCORED_ROWS = 48  # cheap: scores only decide what is tried first
 

@@ -13,9 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from surgery.search.decision.candidates import Candidate
-from surgery.search.decision.surrogate import Array, Posterior, Readings, Surrogate, earliness
-from surgery.search.decision.verdict import Finished, certain_best, spent_at
+from surgery.training.search.decision.candidates import Candidate
+from surgery.training.search.decision.surrogate import (
+    Array,
+    Posterior,
+    Readings,
+    Surrogate,
+    earliness,
+)
+from surgery.training.search.decision.verdict import Finished, certain_best, spent_at
 
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of a whole run's steps, after which a run may be judged
 LEAST_GAIN = 1e-4  # expected gain of the metric below which the finalists are compared instead

@@ -25,8 +25,6 @@ from surgery.models.loading import LoadedModel
 from surgery.models.numerics import Numerics
 from surgery.models.trainable import freeze_all_but, layers_of_model, trained_parameters
 from surgery.schemas.options.training import TrainingSpec, steps_per_epoch, total_steps
-from surgery.search.boundaries import ROWS, Boundaries
-from surgery.search.decision.candidates import Candidate
 from surgery.training.optimizer import (
     constant_loss,
     loss_for,
@@ -36,6 +34,8 @@ from surgery.training.optimizer import (
     rate_factors,
 )
 from surgery.training.prefix_cache.cache import Prefix
+from surgery.training.search.boundaries import ROWS, Boundaries
+from surgery.training.search.decision.candidates import Candidate
 from surgery.training.state import TrainState, fast_forward
 from surgery.training.step import Stepper, epoch_steps
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from surgery.search.decision.candidates import Candidate
+from surgery.training.search.decision.candidates import Candidate
 
 Array = np.ndarray[Any, Any]
 Places = np.ndarray[Any, np.dtype[np.int64]]

@@ -12,10 +12,10 @@ import numpy as np
 
 from surgery.data.tokens.dataset import Encoded
 from surgery.models.loading import LoadedModel
-from surgery.search.boundaries import Boundaries
-from surgery.search.decision.candidates import Candidate
-from surgery.search.decision.surrogate import Array
 from surgery.training.costs.flops import TrainedSizes, forward_work, suffix_work
+from surgery.training.search.boundaries import Boundaries
+from surgery.training.search.decision.candidates import Candidate
+from surgery.training.search.decision.surrogate import Array
 from surgery.training.speed.throughput import row_length, shape_of
 
 

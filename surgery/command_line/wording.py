@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from surgery.data.options import columns_option
+from surgery.command_line.options import columns_option
 from surgery.errors import fault_line
 from surgery.schemas.enums import Policy
 

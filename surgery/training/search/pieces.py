@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from surgery.io.reporter import Reporter, Stopped
-from surgery.search.decision.race import Piece, Race, Reading, RunKey
-from surgery.search.decision.surrogate import Array
-from surgery.search.state import SearchState, save_search
-from surgery.search.trials import Run, Trainer
+from surgery.training.search.decision.race import Piece, Race, Reading, RunKey
+from surgery.training.search.decision.surrogate import Array
+from surgery.training.search.state import SearchState, save_search
+from surgery.training.search.trials import Run, Trainer
 
 RESAMPLES = 200  # of the rows, when finalists are compared
 NOISE_RESAMPLES = 40  # for the standard error of one reading

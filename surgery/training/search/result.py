@@ -12,7 +12,7 @@ from surgery.schemas.jobs.search import (
     SearchCost,
     SearchTrial,
 )
-from surgery.search.decision.race import Outcome, Race
+from surgery.training.search.decision.race import Outcome, Race
 
 
 def arms_of(

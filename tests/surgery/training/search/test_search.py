@@ -13,8 +13,8 @@ from surgery.errors import DatasetInvalid, TrainingInvalid
 from surgery.io.reporter import Quiet, Stopped
 from surgery.schemas.enums import Problem
 from surgery.schemas.jobs.search import SearchResult, SearchSpec
-from surgery.search.search import search_layers
-from surgery.search.state import load_search
+from surgery.training.search.search import search_layers
+from surgery.training.search.state import load_search
 from tests.support.models.toys import toy_data, toy_model
 
 TRAINING = {"epochs": 1, "batch_size": 8, "max_length": 16}

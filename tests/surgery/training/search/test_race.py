@@ -11,8 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from surgery.search.decision.candidates import Candidate, candidates_of
-from surgery.search.decision.race import (
+from surgery.training.search.decision.candidates import Candidate, candidates_of
+from surgery.training.search.decision.race import (
     Budget,
     Contest,
     Memory,
@@ -22,7 +22,7 @@ from surgery.search.decision.race import (
     Reading,
     RunKey,
 )
-from surgery.search.decision.surrogate import (
+from surgery.training.search.decision.surrogate import (
     GROWTHS,
     SIGNALS,
     Array,
@@ -30,7 +30,7 @@ from surgery.search.decision.surrogate import (
     Surrogate,
     earliness,
 )
-from surgery.search.decision.verdict import Finished, certain_best, spent_at
+from surgery.training.search.decision.verdict import Finished, certain_best, spent_at
 
 ROWS, DEPTH, RATE = 300, 3, 1e-3
 Truth = Callable[[Candidate, float], float]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from surgery.io.folders import complete_folder
 from surgery.schemas import JobWarning
-from surgery.search.decision.candidates import Candidate
-from surgery.search.decision.race import Memory, Piece, Reading, RunKey
-from surgery.search.trials import Run
+from surgery.training.search.decision.candidates import Candidate
+from surgery.training.search.decision.race import Memory, Piece, Reading, RunKey
+from surgery.training.search.trials import Run
 
 TENSORS = "search.safetensors"
 ENTRIES = "search.json"
