@@ -13,7 +13,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 .PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api soak study study-mpnet soak-broker docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
-	@echo "make test   the tests, on their own Postgres and Redis (some sixteen minutes on two cores)"
+	@echo "make test   the tests, on their own Postgres and Redis (some fourteen minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make test-examples  the examples in Airflow, Dagster and Prefect, each in its own environment"
 	@echo "make check  linter, order of imports, strict types, the documentation's links, known vulnerabilities (about a minute)"
@@ -46,7 +46,7 @@ serve: $(VENV)/worker,demo.stamp
 	@$(BIN)/surgeon serve
 
 test: $(VENV)/worker,test.stamp
-	@echo "==> tests: real Postgres, Redis, Celery and encoder, some sixteen minutes on two cores"
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, some fourteen minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(VENV)/worker,test.stamp

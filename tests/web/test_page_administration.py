@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, expect
 from sqlalchemy import select
 
@@ -93,6 +94,7 @@ def test_another_project_has_its_own_and_its_reader_may_not_write(
     expect(page.get_by_text("No worker has ever started")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_project_is_made_and_its_limits_changed(
     api: LiveApi, visit: Watched, keys: dict[str, str]
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_project_is_made_and_its_limits_changed(
     expect(row).to_contain_text("those of the service")
 
 
+@pytest.mark.slow
 def test_a_webhook_is_made_tested_replayed_rotated_and_deleted(
     api: LiveApi, visit: Watched
 ) -> None:
@@ -148,6 +151,7 @@ def test_a_webhook_is_made_tested_replayed_rotated_and_deleted(
     expect(page.get_by_text("There is no webhook")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_each_page_fits_a_phone(api: LiveApi, chromium: Browser) -> None:
     origin = str(api.http.base_url).rstrip("/")
     size = {"width": 375, "height": 600}

@@ -63,6 +63,7 @@ def fits(phone: Watched, place: str, titles: list[str]) -> None:
     phone.accessible()
 
 
+@pytest.mark.slow
 def test_a_ranking_is_drawn(
     service: Running, seen: Watched, phone: Watched, pictures: Path | None
 ) -> None:
@@ -206,6 +207,7 @@ def _export(seen: Watched) -> None:
     expect(page.locator(".head .status")).to_have_text("succeeded")
 
 
+@pytest.mark.slow
 def test_a_comparison_and_a_search_are_drawn(
     service: Running, seen: Watched, phone: Watched, pictures: Path | None
 ) -> None:

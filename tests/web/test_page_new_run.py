@@ -54,6 +54,7 @@ def drop(page: Page, name: str, text: str) -> None:
     zone.dispatch_event("drop", {"dataTransfer": transfer})
 
 
+@pytest.mark.slow
 def test_an_upload_tells_its_faults_at_their_rows(seen: Watched, pictures: Path | None) -> None:
     page = seen.page
     seen.open("new")
@@ -200,6 +201,7 @@ def test_a_keyboard_alone_fills_in_and_submits(small: Watched, pictures: Path | 
     expect(page.get_by_role("heading", name="by keyboard")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_datasets_are_listed_looked_at_and_deleted(seen: Watched, pictures: Path | None) -> None:
     page = seen.page
     seen.open("datasets")

@@ -64,6 +64,7 @@ def test_a_run_is_followed_to_its_end(
     assert job["id"] in page.url
 
 
+@pytest.mark.slow
 def test_a_run_is_paused_resumed_cancelled_retried_and_deleted(
     service: Running, seen: Watched, pictures: Path | None
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_run_is_paused_resumed_cancelled_retried_and_deleted(
     assert retried not in {each["id"] for each in service.client.call("GET", "/v1/jobs")["data"]}
 
 
+@pytest.mark.slow
 def test_the_page_outlives_a_killed_service(service: Running, seen: Watched) -> None:
     job = service.client.submit("finetunes", {**FINETUNE, "name": "survivor"})
     page, lost = seen.page, seen.page.get_by_text("The service does not answer")

@@ -43,6 +43,7 @@ def surgeon(service: Running, key: str, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_from_the_operators_key_to_a_revoked_one(service: Running) -> None:
     project = surgeon(service, OPERATOR, "projects", "create", "search").strip()
     assert f"{project}  search" in surgeon(service, OPERATOR, "projects", "list")

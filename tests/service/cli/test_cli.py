@@ -197,6 +197,7 @@ def test_tune_takes_every_selection(embedded_service: Running, csv: Path) -> Non
         assert len(job["result"]["trained_layers"]) == count
 
 
+@pytest.mark.slow
 def test_compare_shows_the_arms_and_the_scores_in_80_columns(
     embedded_service: Running, csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

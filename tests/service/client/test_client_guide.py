@@ -79,6 +79,7 @@ def shown(value: Any) -> str:
     return value._repr_html_() if hasattr(value, "_repr_html_") else repr(value)
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_notebook_run_in_order(embedded_service: Running, folder: Path) -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     names: dict[str, Any] = {}

@@ -128,7 +128,7 @@ def run_schemathesis(
 
 @pytest.mark.timeout(600)
 def test_every_answer_is_as_the_document_says(filled: Filled, tmp_path: Path) -> None:
-    phases = ["--phases", "examples,fuzzing,stateful", "--max-examples", "3"]
+    phases = ["--phases", "examples,fuzzing", "--max-examples", "1"]
     run_schemathesis(tmp_path, filled, "--checks", "all", *phases)
 
 

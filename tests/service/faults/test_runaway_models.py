@@ -88,7 +88,10 @@ def dataset(service: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
             *("catastrophic", "model_unsupported", "fails on a text: PanicException"),
             marks=pytest.mark.slow,
         ),
-        ("enormous", "model_unsupported", "describes blocks and embeddings of 3,200,0"),
+        pytest.param(
+            *("enormous", "model_unsupported", "describes blocks and embeddings of 3,200,0"),
+            marks=pytest.mark.slow,
+        ),
         ("senseless", "model_unsupported", "does not describe a model: ValueError"),
         ("unfit", "model_unsupported", "the model's own code (modeling_bert) fails on a batch"),
         ("aborting", "model_unsupported", "a library ended the process while it read the model"),

@@ -105,6 +105,7 @@ def test_what_the_service_refuses_is_told_in_its_words(
     assert "Failed to connect" in told.stderr
 
 
+@pytest.mark.slow
 def test_a_script_that_is_ended_cancels_its_job_which_the_next_tries_again(
     environment: dict[str, str], tmp_path: Path, embedded_service: Running
 ) -> None:

@@ -20,12 +20,11 @@ COLUMNS = {
     "tags": "text=text,label=tags",
     "questions": "text=question,text_pair=passage,label=answer",
 }
-SLOW = set(EXAMPLES) - {"tickets"}  # the same four times more, at some ten seconds each
-NAMES = [pytest.param(it, marks=pytest.mark.slow) if it in SLOW else it for it in EXAMPLES]
 NOTHING = "warning: the model is no better than a constant prediction: "
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_the_last_line_says_that_nothing_was_learned(
     name: str, embedded_service: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

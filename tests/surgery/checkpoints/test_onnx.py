@@ -87,6 +87,7 @@ def test_a_worker_without_the_packages_says_so(
         BestExport(loaded, task(), 32, Quiet(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_of_a_run_gets_the_file(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", "distilbert")
     data = TaskData(**{**vars(task()), "metrics": metrics_for(Problem.CLASSIFICATION, ["a", "b"])})

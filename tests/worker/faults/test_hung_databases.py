@@ -154,6 +154,7 @@ SHORT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_worker_is_fenced_while_a_call_of_the_database_hangs(
     proxy: Proxy, tmp_path: Path
 ) -> None:

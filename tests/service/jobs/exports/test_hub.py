@@ -79,6 +79,7 @@ def well(request: pytest.FixtureRequest) -> Iterator[None]:
             hub.held = None
 
 
+@pytest.mark.slow
 def test_a_model_is_one_commit_in_a_private_repository(place: Place, tmp_path: Path) -> None:
     job = place.export("me/reader", message="For the demo")
     result, repository = job["result"], place.hub.repositories["me/reader"]

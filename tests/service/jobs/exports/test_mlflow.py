@@ -67,11 +67,6 @@ def place(few_mirrors: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Place(running, tracking)
 
 
-# Each is a fine-tune, an export and a model that is loaded: one of them is enough every time.
-ONE = "classification"
-KINDS = [kind if kind == ONE else pytest.param(kind, marks=pytest.mark.slow) for kind in LABELLED]
-
-
 @pytest.fixture
 def known(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same MLflow, for this process."""
@@ -115,7 +110,8 @@ def answers_of(entry: Json, labels: list[str]) -> Json:
 
 
 @pytest.mark.usefixtures("known")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LABELLED)
 def test_the_registered_model_predicts_as_the_worker(
     place: Place, kind: Problem, tmp_path: Path
 ) -> None:
@@ -136,6 +132,7 @@ def test_the_registered_model_predicts_as_the_worker(
             assert own[name] == (value if exact else pytest.approx(value, abs=1e-4)), name
 
 
+@pytest.mark.slow
 def test_a_version_belongs_to_the_run_and_is_made_once(
     place: Place, reviews: tuple[Json, list[Row]]
 ) -> None:

@@ -55,6 +55,7 @@ def test_one_fine_tune_is_measured_on_both_sets_of_mnli_and_the_diagnostics(
     ]
 
 
+@pytest.mark.slow
 def test_an_upload_with_the_labels_by_name_is_measured_on_winogender(
     own_service: Running, tmp_path: Path
 ) -> None:

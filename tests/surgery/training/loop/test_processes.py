@@ -70,6 +70,7 @@ def test_a_group_chooses_the_rate_that_one_process_would(
         assert other["loss"] == pytest.approx(ours["loss"], rel=1e-6)  # of logits in float32
 
 
+@pytest.mark.slow
 def test_a_group_resumes_to_the_same_weights(together: Path) -> None:
     whole, cut = (load_file(together / f"{name}.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(tensor, cut[name]) for name, tensor in whole.items())

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.surgeon.test_command_line import commands
 from typer.main import get_command
 
 from surgeon.cli import app
+from tests.surgeon.commands.test_command_line import commands
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KNOWN = {**commands(get_command(app)), "": {"--help", "--install-completion", "--version"}}
 ANYWHERE = {"--help"}
