@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 # A broken link is an error. The variable silences an advertisement for a successor of MkDocs.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
 
-.PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api soak study study-mpnet soak-broker docs format clean
+.PHONY: help page page-types page-check page-images demo test test-slow test-examples check serve gpu gpu-kit bench bench-fisher bench-finetune bench-api soak study study-mpnet soak-broker soak-cancels docs format clean
 help:
 	@echo "make demo   run the main job end to end, no services needed (3-4 minutes)"
-	@echo "make test   the tests, on their own Postgres and Redis (some fourteen minutes on two cores)"
+	@echo "make test   the tests, on their own Postgres and Redis (fifteen to twenty minutes on two cores)"
 	@echo "make test-slow  what make test leaves out: more combinations of the same"
 	@echo "make test-examples  the examples in Airflow, Dagster and Prefect, each in its own environment"
 	@echo "make check  linter, order of imports, strict types, the documentation's links, known vulnerabilities (about a minute)"
@@ -27,6 +27,7 @@ help:
 	@echo "make study-mpnet  the same with a larger encoder (ARGS=\"--device cuda --precision bf16\")"
 	@echo "make soak   kills and pauses workers at random, counts what is lost (twenty minutes; ARGS=\"--jobs 60\": a fifth)"
 	@echo "make soak-broker  how long submissions take while Redis fails in every way (four minutes)"
+	@echo "make soak-cancels  cancels a thousand jobs at every moment, counts what is left (ten minutes)"
 	@echo "make mutants  whether the tests notice changes of the state machine and the leases (half an hour)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
@@ -46,7 +47,7 @@ serve: $(VENV)/worker,demo.stamp
 	@$(BIN)/surgeon serve
 
 test: $(VENV)/worker,test.stamp
-	@echo "==> tests: real Postgres, Redis, Celery and encoder, some fourteen minutes on two cores"
+	@echo "==> tests: real Postgres, Redis, Celery and encoder, fifteen to twenty minutes on two cores"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-slow: $(VENV)/worker,test.stamp
@@ -154,6 +155,10 @@ soak: $(VENV)/worker,test,bench.stamp
 soak-broker: $(VENV)/worker,test,bench.stamp
 	@echo "==> submissions while Redis hangs, dies, is full, slow or read only, some four minutes"
 	@$(BIN)/python -m bench.soak.broker $(ARGS)
+
+soak-cancels: $(VENV)/worker,test,bench.stamp
+	@echo "==> a thousand jobs that are cancelled at any moment, some ten minutes"
+	@$(BIN)/python -m bench.soak.cancels $(ARGS)
 
 # The tool has an environment of its own, which sees what the project's has installed.
 MUTMUT := mutmut==3.8.1

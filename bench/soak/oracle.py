@@ -76,12 +76,8 @@ def _judge_jobs(verdict: Verdict, database: Database, ids: list[str]) -> None:
 
 
 def _judge_files(verdict: Verdict, database: Database, settings: Settings) -> None:
-    """Collect as if a day had passed, then compare the whole store with the rows."""
-    age = sweeper.GARBAGE_AGE_SECONDS
-    sweeper.GARBAGE_AGE_SECONDS = -60.0
-    folders = WorkerFolders.new(settings.data_dir)
-    sweeper.Sweeper(settings, database, open_storage(settings), folders, None).collect_garbage()
-    sweeper.GARBAGE_AGE_SECONDS = age
+    """Collect, then compare the whole store with the rows."""
+    collect(settings, database)
     with database.read() as session:
         named = {
             f"{path}/{name}"
@@ -96,6 +92,15 @@ def _judge_files(verdict: Verdict, database: Database, settings: Settings) -> No
     verdict.files = sorted(kept ^ named)
     verdict.files += [str(path) for path in (settings.data_dir / "scratch").iterdir()]
     assert count == len(named) // 2, "a checkpoint of each job"
+
+
+def collect(settings: Settings, database: Database) -> None:
+    """Remove what no row names, as if a day had passed."""
+    age = sweeper.GARBAGE_AGE_SECONDS
+    sweeper.GARBAGE_AGE_SECONDS = -60.0
+    folders = WorkerFolders.new(settings.data_dir)
+    sweeper.Sweeper(settings, database, open_storage(settings), folders, None).collect_garbage()
+    sweeper.GARBAGE_AGE_SECONDS = age
 
 
 def _recoveries(database: Database, strikes: list[Strike]) -> list[float]:

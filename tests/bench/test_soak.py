@@ -85,3 +85,15 @@ def test_a_short_soak_loses_nothing(kind: str, tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_cancels_leave_nothing(tmp_path: Path) -> None:
+    """The soak of cancels, short."""
+    command = [sys.executable, "-m", "bench.soak.cancels", "--jobs", "40"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "0 ended otherwise, 0 processes and 0 files left" in ended.stdout

@@ -144,11 +144,12 @@ def test_silence_is_filled_with_comments(live: LiveApi, monkeypatch: pytest.Monk
 def test_a_stream_is_cut_and_goes_on_elsewhere(
     live: LiveApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "STREAM_SECONDS", 0.3)
     job_id, lease = live.run()
     live.happen(job_id, 1)
-    with live.stream(job_id) as messages:
-        first = messages.numbers()
+    with monkeypatch.context() as patched:
+        patched.setattr(event_stream, "STREAM_SECONDS", 1.0)
+        with live.stream(job_id) as messages:
+            first = messages.numbers()
     live.happen(job_id, 2)
     live.finish(lease)
     with live.stream(job_id, **{"Last-Event-ID": str(first[-1][1])}) as messages:
