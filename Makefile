@@ -27,7 +27,7 @@ help:
 	@echo "make study-mpnet  the same with a larger encoder (ARGS=\"--device cuda --precision bf16\")"
 	@echo "make soak   kills and pauses workers at random, counts what is lost (twenty minutes; ARGS=\"--jobs 60\": a fifth)"
 	@echo "make soak-broker  how long submissions take while Redis fails in every way (four minutes)"
-	@echo "make soak-cancels  cancels a thousand jobs at every moment, counts what is left (ten minutes)"
+	@echo "make soak-cancels  cancels a thousand jobs at every moment, counts what is left (half an hour)"
 	@echo "make mutants  whether the tests notice changes of the state machine and the leases (half an hour)"
 	@echo "make bench  the speed claims, measured (an hour; ARGS=--quick: less of all)"
 
@@ -157,7 +157,7 @@ soak-broker: $(VENV)/worker,test,bench.stamp
 	@$(BIN)/python -m bench.soak.broker $(ARGS)
 
 soak-cancels: $(VENV)/worker,test,bench.stamp
-	@echo "==> a thousand jobs that are cancelled at any moment, some ten minutes"
+	@echo "==> a thousand jobs that are cancelled at any moment, some half an hour"
 	@$(BIN)/python -m bench.soak.cancels $(ARGS)
 
 # The tool has an environment of its own, which sees what the project's has installed.

@@ -1,11 +1,12 @@
 """Cancel jobs at every moment of their lives, and say what is left of them.
 
 ``python -m bench.soak.cancels``: `surgeon serve` and another worker, as users start them, with a
-tiny model, are sent fine-tunes that would never end, and each is cancelled after up to two seconds:
-some wait, some are being laid ready, some load, train or save. When all are over, each must be
-cancelled once. There must be the processes that there were before the first, no other, and none
-once the service has stopped. After a collection there must be no file but those that rows name, and
-no folder in which a job worked. Exits with 1 otherwise.
+tiny model, are sent fine-tunes that would never end. A third are cancelled up to a second after
+they were submitted, the others up to two seconds after a worker took them: while they wait, are
+laid ready, load, train or save. When all are over, each must be cancelled once. There must be the
+processes that there were before the first, no other, and none once the service has stopped. After a
+collection there must be no file but those that rows name, and no folder in which a job worked.
+Exits with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tests.support.service.services import Running, embedded_with, wait_until
 
 WORKERS = 2
 CLIENTS = 4  # each with one job
-LONGEST_WAIT = 2.0  # seconds from the submission to the cancel
+LONGEST_WAIT = 2.0  # seconds from a job's beginning to its cancel
 END_SECONDS = 60.0  # for each job, before it counts as one that does not end
 ROWS = "text,label\n" + "".join(f"sentence number {i},{i % 2}\n" for i in range(64))
 LAST = {"policy": "last_k", "k": 1}
@@ -59,12 +60,18 @@ class Found:
 
 
 def cancel_one(running: Running, dataset: str, seconds: float, found: Found) -> None:
-    """Submit a job, cancel it after so many seconds, and look at how it ends."""
+    """Submit a job, cancel it so many seconds after it has begun, and look at how it ends.
+
+    A negative number stands for the seconds after its submission.
+    """
     body = {"model": TINY, "dataset": dataset, "selection": LAST, "training": TRAINING}
     job = running.client.submit("finetunes", body)
-    time.sleep(seconds)
+    if seconds > 0:
+        wait_until(lambda: running.client.job(job["id"])["status"] != "queued", 120, running.logs)
+    time.sleep(abs(seconds))
     before = running.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
-    found.phases[before["phase"] or before["status"]] += 1
+    waited = before["status"] == "cancelled"  # at once: no worker had it
+    found.phases["queued" if waited else before["phase"]] += 1
     after = running.finished(job, END_SECONDS)
     ends = [each["status"] for each in after["transitions"]]
     if after["status"] != "cancelled" or ends.count("cancelled") != 1:
@@ -130,7 +137,7 @@ def cancel_many(folder: Path, jobs: int, seed: int) -> Found:
         dataset = running.client.upload(folder / "train.csv").id
         before = warmed_up(running, dataset)
         draw = random.Random(seed).uniform
-        moments = [draw(0, LONGEST_WAIT) for _ in range(jobs)]
+        moments = [draw(-LONGEST_WAIT / 2, LONGEST_WAIT) for _ in range(jobs)]
         with ThreadPoolExecutor(CLIENTS) as pool:
             for _ in pool.map(lambda after: cancel_one(running, dataset, after, found), moments):
                 pass
