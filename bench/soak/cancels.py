@@ -71,7 +71,7 @@ def cancel_one(running: Running, dataset: str, seconds: float, found: Found) -> 
     time.sleep(abs(seconds))
     before = running.client.call("POST", f"/v1/jobs/{job['id']}/cancel")
     waited = before["status"] == "cancelled"  # at once: no worker had it
-    found.phases["queued" if waited else before["phase"]] += 1
+    found.phases["queued" if waited else before["phase"] or "claimed"] += 1
     after = running.finished(job, END_SECONDS)
     ends = [each["status"] for each in after["transitions"]]
     if after["status"] != "cancelled" or ends.count("cancelled") != 1:
